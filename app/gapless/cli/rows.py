@@ -1,0 +1,99 @@
+"""Files that name events which were processed: one id a line, CSV, or NDJSON."""
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import click
+
+KEY_NAMES = ("key", "id", "event_id", "event")
+TIME_NAMES = ("occurred_at", "created", "time")
+ENCODING = "utf-8-sig"
+"""UTF-8, with or without the mark that spreadsheets put first."""
+READABLE = click.File("r", encoding=ENCODING)
+BAD_SHOWN = 3
+
+
+class LineInvalid(click.UsageError):
+    """A line that names no event."""
+
+
+class BadLines:
+    """What to do with a line that names no event: refuse it, or skip and count it."""
+
+    def __init__(self, *, skip: bool) -> None:
+        self._skip = skip
+        self.count = 0
+
+    def meet(self, number: int, why: ValueError) -> None:
+        """Note the line. Raises `LineInvalid` unless such lines are skipped."""
+        told = f"line {number}: {why}"
+        if not self._skip:
+            raise LineInvalid(f"{told}; mend it, or go on without such lines with --skip-bad")
+        self.count += 1
+        if self.count <= BAD_SHOWN:
+            click.echo(f"skipped {told}", err=True)
+
+
+def read_rows(lines: Iterable[str], format_: str, bad: BadLines) -> Iterator[dict[str, Any]]:
+    """The events of a file: `key`, and `type` and `occurred_at` where it has them. Raises `LineInvalid`."""
+    numbered = ((number, line.strip()) for number, line in enumerate(lines, 1) if line.strip())
+    first = next(numbered, None)
+    if first is None:
+        return
+    as_json = format_ == "ndjson" or (format_ == "auto" and first[1].startswith("{"))
+    names = None if as_json else _heading(first[1])
+    for number, line in numbered if names else _with(first, numbered):
+        try:
+            event = _from_json(line) if as_json else _from_csv(line, names)
+        except ValueError as error:
+            bad.meet(number, error)
+            continue
+        yield event
+
+
+def _with(first: tuple[int, str], others: Iterator[tuple[int, str]]) -> Iterator[tuple[int, str]]:
+    yield first
+    yield from others
+
+
+def _heading(line: str) -> list[str] | None:
+    cells = [cell.strip().lower().replace(" ", "_") for cell in next(csv.reader(io.StringIO(line)))]
+    return cells if any(name in KEY_NAMES for name in cells) else None
+
+
+def _from_csv(line: str, names: list[str] | None) -> dict[str, Any]:
+    cells = next(csv.reader(io.StringIO(line)))
+    return _event(dict(zip(names or ["key", "type", "occurred_at"], (cell.strip() for cell in cells), strict=False)))
+
+
+def _from_json(line: str) -> dict[str, Any]:
+    value = json.loads(line)
+    if not isinstance(value, dict):
+        raise ValueError(f"it is {type(value).__name__}; wanted an object with an id")  # noqa: TRY004 - a bad line
+    return _event(value)
+
+
+def _event(row: dict[str, Any]) -> dict[str, Any]:
+    key = next((row[name] for name in KEY_NAMES if row.get(name)), None)
+    if not isinstance(key, str):
+        raise ValueError(f"it names no event; wanted one of {', '.join(KEY_NAMES)}")  # noqa: TRY004 - a bad line
+    event = {"key": key}
+    if row.get("type"):
+        event["type"] = str(row["type"])
+    time = next((row[name] for name in TIME_NAMES if row.get(name)), None)
+    if time is not None:
+        event["occurred_at"] = _moment(time).isoformat()
+    return event
+
+
+def _moment(value: object) -> datetime:
+    text = str(value)
+    try:
+        moment = datetime.fromtimestamp(int(text), UTC) if text.isdigit() else datetime.fromisoformat(text)
+    except (ValueError, OverflowError, OSError):
+        raise ValueError(f"{text!r} is no time; wanted seconds since 1970, or 2026-01-31T08:00:00Z") from None
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)

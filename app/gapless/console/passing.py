@@ -1,0 +1,91 @@
+"""Passes on demand: which time they read, and how far they have come."""
+
+from datetime import datetime
+from functools import partial
+
+from gapless.console.desk import Desk, OperationRefused
+from gapless.console.requests import Pass, PassStatus
+from gapless.domain import Mode, Source, align_down, align_up, from_us, to_us
+from gapless.ledger import Connection, passes, selection, sources
+from gapless.ledger.passes import Kind
+from gapless.ledger.sources import Stream
+from gapless_reconcilers.kit.contract import Capabilities, Coverage, Window
+
+
+async def demand(desk: Desk, asked: Pass) -> dict[str, object]:
+    """Make the rows of a pass for every stream of the source, and make the source due at once."""
+    source = desk.source(asked.source)
+    if source.mode is Mode.WEBHOOK or source.provider.capabilities.coverage is Coverage.NONE:
+        raise OperationRefused(f"source {source.name!r} has no list to read (mode {source.mode.value}); nothing to do")
+    begin = partial(_begin, desk=desk, source=source, asked=asked)
+    made = await desk.write(asked.operation, source.name, begin)
+    return {"source": source.name, "passes": made}
+
+
+def _begin(connection: Connection, desk: Desk, source: Source, asked: Pass) -> list[dict[str, object]]:
+    state = sources.source_row(connection, source.id)["state"]
+    if state != "active":
+        raise OperationRefused(f"source {source.name!r} is {state}; only an active one is read")
+    now, unit = desk.clock(), source.provider.capabilities.resolution
+    made: list[dict[str, object]] = []
+    for stream in sources.streams(connection, source.id):
+        window = window_of(asked, stream, source.provider.capabilities, now)
+        if window is not None:
+            row = passes.begin_window(connection, stream, Kind.DEMAND, window, to_us(now), unit)
+            made.append({"id": row.id, "stream": stream.name, "start": window.start, "end": window.end})
+    if not made and asked.since is not None:
+        raise OperationRefused(_nothing_to_read(asked, source.provider.capabilities, now))
+    sources.demand_turn(connection, source.id, to_us(now))
+    return made
+
+
+def window_of(asked: Pass, stream: Stream, capabilities: Capabilities, now: datetime) -> Window | None:
+    """The part of what was asked for that the list can show, aligned outwards; None: none of it.
+
+    Without `since` it begins where the stream was last read up to.
+    """
+    unit = capabilities.resolution
+    latest = align_down(now - capabilities.grace, unit)
+    start = align_down(asked.since or from_us(stream.watermark_us), unit)
+    end = latest if asked.until is None else min(align_up(asked.until, unit), latest)
+    if capabilities.history is not None:
+        start = max(start, align_up(now - capabilities.history, unit))
+    return Window(start=start, end=end) if start < end else None
+
+
+def _nothing_to_read(asked: Pass, capabilities: Capabilities, now: datetime) -> str:
+    earliest = (
+        "any time" if capabilities.history is None else (now - capabilities.history).isoformat(timespec="seconds")
+    )
+    until = now - capabilities.grace if asked.until is None else asked.until
+    return (
+        f"from {asked.since} to {until} there is nothing to read; the list shows {earliest} "
+        f"to {(now - capabilities.grace).isoformat(timespec='seconds')}"
+    )
+
+
+async def status(desk: Desk, asked: PassStatus) -> dict[str, object]:
+    """How far the passes have come; `remaining` tells when to stop asking."""
+    rows = await desk.read(partial(selection.progress, pass_ids=asked.ids))
+    running = sum(row.state == "running" for row in rows)
+    return {"remaining": running, "passes": [_shown(row) for row in rows]}
+
+
+def _shown(row: selection.Progress) -> dict[str, object]:
+    return {
+        "id": row.id,
+        "source": row.source,
+        "stream": row.stream,
+        "kind": row.kind,
+        "start": from_us(row.start_us),
+        "end": from_us(row.end_us),
+        "state": row.state,
+        "outcome": row.outcome,
+        "slices": row.slices,
+        "slices_done": row.slices_done,
+        "listed": row.listed,
+        "found": row.found,
+        "missed": row.missed,
+        "stream_outcome": row.stream_outcome,
+        "parked_reason": row.parked_reason,
+    }

@@ -1,0 +1,64 @@
+"""The composition root: settings in, a running daemon out.
+
+Everything is made here and handed down; nothing below reads settings, environment or signals. One
+task group holds all that runs. Shutting down goes the way of the events: stop taking webhooks, finish
+the pages and attempts in hand, commit, give leases back, close.
+"""
+
+import asyncio
+import signal
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+
+from gapless.daemon.core import ALL_ROLES, Role, Running, Timing
+from gapless.daemon.opening import open_ledger
+from gapless.daemon.process import Process, make_process
+from gapless.settings import Settings
+
+
+async def run(
+    settings: Settings,
+    environ: Mapping[str, str],
+    stop: asyncio.Event,
+    *,
+    roles: frozenset[Role] = ALL_ROLES,
+    timing: Timing | None = None,
+    started: Callable[[Running], None] = lambda _: None,
+) -> None:
+    """Run a daemon until `stop` is set; `started` is called once requests are answered.
+
+    Raises `StoreError` (held by another, unknown schema, unreachable), `OSError` (a port is taken),
+    `DestinationInvalid`, `SecretUnavailable` and `OptionsInvalid` before anything has begun.
+    """
+    with ExitStack() as held:
+        ledger = await open_ledger(settings, held)
+        try:
+            process = await make_process(settings, environ, ledger, roles, timing or Timing())
+            await process.run(stop, started)
+        finally:
+            await ledger.store.close()
+
+
+async def serve(
+    settings: Settings,
+    environ: Mapping[str, str],
+    *,
+    roles: frozenset[Role] = ALL_ROLES,
+    started: Callable[[Running], None] = lambda _: None,
+) -> None:
+    """`run` until SIGTERM or SIGINT; a second signal ends the process at once."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def on_signal(number: int) -> None:
+        if stop.is_set():
+            loop.remove_signal_handler(number)
+            signal.raise_signal(number)
+        stop.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, on_signal, number)
+    await run(settings, environ, stop, roles=roles, started=started)
+
+
+__all__ = ["ALL_ROLES", "Process", "Role", "Running", "Timing", "run", "serve"]

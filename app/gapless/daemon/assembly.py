@@ -1,0 +1,136 @@
+"""From settings to parts: the pure half of the composition root."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import datetime, timedelta
+from functools import partial
+
+from gapless.deliver.destinations.base import Carrier, Destination
+from gapless.deliver.destinations.http import HttpCarrier, HttpOptions
+from gapless.deliver.destinations.http import Signature as HttpSignature
+from gapless.deliver.destinations.python import PythonCarrier
+from gapless.deliver.retry import RetryRule
+from gapless.domain import ALL_TYPES, Clock, Source, Sources, TypePatterns, TypesOrigin, align_down, span_us
+from gapless.ledger.deliveries import HoldReason
+from gapless.receive.endpoint import ReceiveOptions
+from gapless.receive.quarantine import QuarantineOptions
+from gapless.reconcile.pace import Pace
+from gapless.reconcile.road import Policy
+from gapless.settings import (
+    DestinationSettings,
+    DestinationType,
+    OnVersionMismatch,
+    SecretRef,
+    Settings,
+    Signature,
+    SourceSettings,
+)
+from gapless.settings import Pace as PaceSetting
+from gapless_reconcilers.kit.contract import Capabilities, Provider, Secret, Window
+
+NEVER = timedelta(days=36500)
+"""Between sweeps that are switched off."""
+
+
+def make_source(settings: SourceSettings, provider: Provider, source_id: int, start: datetime) -> Source:
+    """The source as the roads need it. `start` is what its row says."""
+    types = ALL_TYPES if settings.types is None else TypePatterns(settings.types)
+    return Source(
+        id=source_id,
+        name=settings.name,
+        provider=provider,
+        mode=settings.mode,
+        start=start,
+        types=types,
+        types_origin=TypesOrigin.ASSUMED if settings.types is None else TypesOrigin.CONFIG,
+        keep_unsubscribed=settings.keep_unsubscribed,
+    )
+
+
+def capabilities_of(settings: SourceSettings, provider: Provider) -> Capabilities:
+    """The provider's, with the grace that the configuration names."""
+    known = provider.capabilities
+    return known if settings.grace is None else replace(known, grace=settings.grace)
+
+
+def make_policy(settings: SourceSettings, provider: Provider, public_url: str | None) -> Policy:
+    """How the source is read."""
+    known = capabilities_of(settings, provider)
+    adaptive = settings.pace is PaceSetting.ADAPTIVE
+    budget = known.budget if settings.read_budget is None else settings.read_budget.as_budget()
+    return Policy(
+        pace=Pace(shortest=settings.every, longest=max(settings.every, settings.every_max), adaptive=adaptive),
+        lookback=settings.lookback,
+        sweep_every=settings.sweep or NEVER,
+        slices=settings.slices,
+        rate=settings.requests_per_second or known.requests_per_second,
+        budget=budget,
+        capabilities=known,
+        webhook_url=webhook_url(public_url, settings.name),
+        share_account=settings.share_account,
+    )
+
+
+def webhook_url(public_url: str | None, source: str) -> str:
+    """Where the provider sends the source's webhooks; without a public address, the path alone."""
+    return f"{(public_url or '').rstrip('/')}/webhooks/{source}"
+
+
+def receive_options(settings: Settings) -> ReceiveOptions:
+    """The receive road's options."""
+    kept = settings.quarantine
+    return ReceiveOptions(
+        body_limit=settings.public.body_limit,
+        min_free=settings.store.min_free,
+        quarantine=QuarantineOptions(max_rows=kept.max_rows, max_bytes=kept.max_bytes, per_minute=kept.per_minute),
+    )
+
+
+def make_destination(
+    settings: DestinationSettings, destination_id: int, since_us: int, carrier: Carrier
+) -> Destination:
+    """The destination as the deliver road needs it. `since_us` is what its row says."""
+    lets_go = {HoldReason.VERSION_MISMATCH} if settings.on_version_mismatch is OnVersionMismatch.DELIVER else set()
+    return Destination(
+        id=destination_id,
+        name=settings.name,
+        carrier=carrier,
+        sources=None if "*" in settings.sources else frozenset(settings.sources),
+        types=TypePatterns(settings.types),
+        via=frozenset(settings.via),
+        since_us=since_us,
+        delay_us=span_us(settings.delay),
+        concurrency=settings.concurrency,
+        rate=settings.rate,
+        timeout=settings.timeout,
+        retry=RetryRule(first=settings.backoff_first, longest=settings.backoff_max, max_attempts=settings.max_attempts),
+        lets_go=frozenset(lets_go),
+    )
+
+
+def make_carrier(settings: DestinationSettings, sources: Sources, clock: Clock) -> Carrier:
+    """What brings events to the destination. Raises `DestinationInvalid`."""
+    if settings.type is DestinationType.PYTHON:
+        return PythonCarrier(settings.name, settings.target or "")
+    secret_headers = {name: ref.read().reveal() for name, ref in settings.headers_env.items()}
+    options = HttpOptions(
+        url=settings.url or "",
+        signature=HttpSignature(settings.signature.value),
+        secret=_read_secret(settings.secret) if settings.signature is not Signature.NONE else None,
+        allow=settings.allow,
+        allow_private=settings.allow_private,
+        headers={**settings.headers, **secret_headers},
+        hold_version_mismatch=settings.on_version_mismatch is OnVersionMismatch.HOLD,
+        connections=settings.concurrency,
+    )
+    return HttpCarrier(settings.name, options, sources, clock)
+
+
+def _read_secret(reference: SecretRef | None) -> Callable[[], Secret] | None:
+    """Reads the secret on each call, so that a file that was replaced is used at once."""
+    return None if reference is None else partial(SecretRef.read, reference)
+
+
+def last_window(end: datetime, unit: timedelta) -> Window:
+    """A short window that ends at `end`: to see whether a list can be read."""
+    return Window(start=align_down(end - timedelta(hours=1), unit), end=align_down(end, unit))

@@ -1,0 +1,73 @@
+"""The listeners: sockets bound before anything starts, served by uvicorn inside our own loop."""
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Iterator
+from typing import Any
+
+import uvicorn
+
+BACKLOG = 2048
+DRAIN_S = 10
+"""How long requests in hand may take to end."""
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without its signal handlers (the daemon has its own), telling when it answers."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.answers = asyncio.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to serve."""
+        await super().startup(sockets)
+        self.answers.set()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave signals alone."""
+        yield
+
+
+class Listener:
+    """An application on a bound socket. `run` serves until `stop`."""
+
+    def __init__(self, app: Any, host: str, port: int, **options: Any) -> None:
+        self._socket = bind(host, port)
+        defaults = {"log_config": None, "access_log": False, "lifespan": "on", "ws": "none", "server_header": False}
+        config = uvicorn.Config(app, timeout_graceful_shutdown=DRAIN_S, backlog=BACKLOG, **{**defaults, **options})
+        self._server = _Server(config)
+
+    @property
+    def address(self) -> str:
+        """`http://host:port`, as it can be reached from this machine."""
+        host, port = self._socket.getsockname()[:2]
+        shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)  # noqa: S104
+        return f"http://{shown}:{port}"
+
+    async def run(self) -> None:
+        """Serve until `stop`."""
+        await self._server.serve(sockets=[self._socket])
+
+    async def started(self) -> None:
+        """Return when requests are answered."""
+        await self._server.answers.wait()
+
+    def stop(self) -> None:
+        """Take no more connections, end the requests in hand, and let `run` return."""
+        self._server.should_exit = True
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A bound socket; port 0 takes a free one. Raises `OSError` with the address in its message."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    bound = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind((host, port))
+    except OSError as error:
+        bound.close()
+        raise OSError(error.errno, f"cannot listen on {host}:{port}: {error.strerror}") from error
+    return bound

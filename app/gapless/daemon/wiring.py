@@ -1,0 +1,97 @@
+"""What the daemon and a command that works on the ledger directly make alike."""
+
+import asyncio
+import os
+import secrets
+import socket
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import ExitStack, asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+
+import gapless
+from gapless.console.desk import Desk
+from gapless.daemon import assembly
+from gapless.daemon.opening import Registered, open_ledger, register, take_slot
+from gapless.daemon.private import make_desk
+from gapless.deliver.destinations.base import Destination
+from gapless.deliver.routing import build_route
+from gapless.domain import Clock, Sources, system_clock
+from gapless.ledger import leases
+from gapless.ledger.engine import Store
+from gapless.ledger.recorder import Recorder
+from gapless.ledger.writer import Writer
+from gapless.metrics import Metrics
+from gapless.reconcile.road import Policy
+from gapless.settings import Settings, SourceSettings
+
+
+def make_destinations(settings: Settings, registered: Registered, book: Sources, clock: Clock) -> list[Destination]:
+    """The destinations with their carriers. Raises `DestinationInvalid`."""
+    made = []
+    for each in settings.destinations:
+        row_id, since_us = registered.destinations[each.name]
+        carrier = assembly.make_carrier(each, book, clock)
+        made.append(assembly.make_destination(each, row_id, since_us, carrier))
+    return made
+
+
+def make_policies(settings: Sequence[SourceSettings], book: Sources, public_url: str | None) -> dict[str, Policy]:
+    """How each source is read, by name."""
+    return {each.name: assembly.make_policy(each, book[each.name].provider, public_url) for each in settings}
+
+
+def holder_name() -> str:
+    """Who this process is, in leases."""
+    return f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workbench:
+    """An open ledger with a writer of its own, for a command that writes while no daemon holds it."""
+
+    desk: Desk
+    store: Store
+    writer: Writer
+    book: Sources
+    policies: Mapping[str, Policy]
+    metrics: Metrics
+    clock: Clock
+    holder: str
+
+
+@asynccontextmanager
+async def workbench(
+    settings: Settings, environ: Mapping[str, str], clock: Clock = system_clock
+) -> AsyncIterator[Workbench]:
+    """Open the ledger, and give everything back at the end. Raises `LedgerHeld` if a daemon has it, `StoreError`."""
+    with ExitStack() as held:
+        ledger = await open_ledger(settings, held)
+        try:
+            registered = await register(settings, environ, ledger.store, clock())
+            book, holder = Sources(registered.sources), holder_name()
+            slot = await take_slot(ledger, holder, receives=False, now=clock())
+            metrics = Metrics(gapless.__version__)
+            route = build_route(make_destinations(settings, registered, book, clock))
+            writer = Writer(ledger.store, Recorder(slot, route), metrics)
+            policies = make_policies(settings.sources, book, settings.public_url)
+            budgets = {name: policy.budget for name, policy in policies.items()}
+            desk = make_desk(ledger.store, writer, book, clock, budgets=budgets, actor="command")
+            running = asyncio.create_task(writer.run())
+            try:
+                yield Workbench(
+                    desk=desk,
+                    store=ledger.store,
+                    writer=writer,
+                    book=book,
+                    policies=policies,
+                    metrics=metrics,
+                    clock=clock,
+                    holder=holder,
+                )
+                await writer.submit(partial(leases.leave_slot, slot=slot, holder=holder))
+            finally:
+                writer.close()
+                await running
+        finally:
+            await ledger.store.close()

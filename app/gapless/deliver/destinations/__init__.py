@@ -1,0 +1,1 @@
+"""Kinds of destinations: what brings events to each is a carrier."""

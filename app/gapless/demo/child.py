@@ -1,0 +1,112 @@
+"""The daemon as a child process: started, killed without warning, started again, and never left behind."""
+
+import asyncio
+import atexit
+import os
+import signal
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+import msgspec
+
+from gapless.demo.status import Status, read_status
+
+READY_WITHIN_S = 60.0
+STOP_WITHIN_S = 15.0
+ASK_EVERY_S = 0.05
+LOG_LINES = 15
+
+
+class DaemonEnded(Exception):
+    """The daemon did not start, or ended by itself; the message has the end of its log."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Child:
+    """`command` with exactly `environ`, answering at `address`; what it writes goes to `log`."""
+
+    command: Sequence[str]
+    environ: Mapping[str, str] = field(repr=False)
+    address: str
+    log: Path
+    client: httpx.AsyncClient
+    _process: asyncio.subprocess.Process | None = None
+
+    @property
+    def runs(self) -> bool:
+        """Whether the process is there."""
+        return self._process is not None and self._process.returncode is None
+
+    async def start(self) -> None:
+        """Start the process and return when it is ready. Raises `DaemonEnded`."""
+        with self.log.open("ab") as log:
+            # A session of its own: Ctrl-C in the terminal is ours alone, and the whole group can be ended.
+            self._process = await asyncio.create_subprocess_exec(
+                *self.command,
+                env=dict(self.environ),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        atexit.register(self._signal, signal.SIGKILL)
+        try:
+            async with asyncio.timeout(READY_WITHIN_S):
+                while not await self._is_ready():
+                    self.check()
+                    await asyncio.sleep(ASK_EVERY_S)
+        except TimeoutError:
+            raise DaemonEnded(self._told(f"was not ready within {READY_WITHIN_S:.0f} s")) from None
+
+    def check(self) -> None:
+        """Raises `DaemonEnded` if the process is gone."""
+        if self._process is not None and self._process.returncode is not None:
+            raise DaemonEnded(self._told(f"ended by itself with exit code {self._process.returncode}"))
+
+    async def kill(self) -> None:
+        """End it as a crash would: SIGKILL, without a word."""
+        self._signal(signal.SIGKILL)
+        await self._gone()
+
+    async def stop(self) -> None:
+        """End it as an operator would, with SIGTERM; and as a crash would, if that takes too long."""
+        self._signal(signal.SIGTERM)
+        try:
+            async with asyncio.timeout(STOP_WITHIN_S):
+                await self._gone()
+        except TimeoutError:
+            await self.kill()
+
+    async def status(self) -> Status | None:
+        """The daemon's own account; None if it does not answer."""
+        try:
+            response = await self.client.get(f"{self.address}/api/status")
+            return read_status(response.content) if response.is_success else None
+        except (httpx.HTTPError, msgspec.DecodeError):
+            return None
+
+    async def _is_ready(self) -> bool:
+        try:
+            return (await self.client.get(f"{self.address}/readyz")).is_success
+        except httpx.HTTPError:
+            return False
+
+    async def _gone(self) -> None:
+        """Return when the process has ended; what ended as we wanted is forgotten."""
+        process = self._process
+        if process is not None:
+            await process.wait()
+            self._process = None
+            atexit.unregister(self._signal)
+
+    def _signal(self, number: int) -> None:
+        if self._process is not None and self._process.returncode is None:
+            with suppress(ProcessLookupError):
+                os.killpg(self._process.pid, number)
+
+    def _told(self, what: str) -> str:
+        lines = self.log.read_text(errors="replace").splitlines()[-LOG_LINES:]
+        return "\n  ".join([f"the daemon {what}; its last words:", *lines])

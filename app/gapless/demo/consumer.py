@@ -1,0 +1,77 @@
+"""Where the events should arrive: checks the signature of every attempt, notes its idempotency id, and stumbles."""
+
+import base64
+import hashlib
+import hmac
+import json
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from random import Random
+
+from gapless_reconcilers.testing.http import ApiAnswer, ApiRequest
+
+TOLERANCE = timedelta(minutes=5)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt:
+    """One delivery attempt whose signature is good."""
+
+    at: datetime
+    key: str
+    idempotency_id: str
+    via: str
+    accepted: bool
+
+
+@dataclass(slots=True, kw_only=True)
+class Consumer:
+    """A handler as a merchant would write one. `stumbles` is the share of attempts that it answers 503."""
+
+    secret: str = field(repr=False)
+    clock: Callable[[], datetime]
+    chance: Random
+    stumbles: float = 0.05
+    attempts: defaultdict[str, list[Attempt]] = field(default_factory=lambda: defaultdict(list))
+    """By the provider's event id, in order of arrival."""
+    accepted: dict[str, Attempt] = field(default_factory=dict)
+    """The first attempt of each event that was answered 200."""
+    refused: int = 0
+    """Requests with a signature that is not good."""
+
+    async def answer(self, request: ApiRequest) -> ApiAnswer:
+        """200 when the event is taken, 503 for a stumble, 401 for a bad signature."""
+        now = self.clock()
+        if not is_signed(request.headers, request.body, self.secret, now):
+            self.refused += 1
+            return ApiAnswer(status=401, body=b"")
+        key = str(json.loads(request.body)["id"])
+        accepted = self.chance.random() >= self.stumbles
+        attempt = Attempt(
+            at=now,
+            key=key,
+            idempotency_id=request.headers.get("idempotency-key", ""),
+            via=request.headers.get("gapless-via", ""),
+            accepted=accepted,
+        )
+        self.attempts[key].append(attempt)
+        if accepted:
+            self.accepted.setdefault(key, attempt)
+        return ApiAnswer(status=200 if accepted else 503, body=b"")
+
+
+def is_signed(headers: Mapping[str, str], body: bytes, secret: str, now: datetime) -> bool:
+    """Whether the request carries a good Standard Webhooks signature.
+
+    Written apart from what signs it. Source: the Standard Webhooks specification, version 1.0.0, read November 2026.
+    """
+    message_id, sent_at = headers.get("webhook-id", ""), headers.get("webhook-timestamp", "")
+    if not sent_at.isdecimal() or abs(now.timestamp() - int(sent_at)) > TOLERANCE.total_seconds():
+        return False
+    key = base64.b64decode(secret.removeprefix("whsec_"))
+    signed = b".".join((message_id.encode(), sent_at.encode(), body))
+    wanted = b"v1," + base64.b64encode(hmac.digest(key, signed, hashlib.sha256))
+    given = headers.get("webhook-signature", "").encode().split(b" ")
+    return any(hmac.compare_digest(each, wanted) for each in given)

@@ -1,0 +1,190 @@
+"""The values and small rules that all roads share. Imports nothing of ours but the provider contract."""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from itertools import pairwise
+
+import msgspec
+
+from gapless_reconcilers.kit.contract import OWN_STREAM, Provider, RemoteEvent, Window
+
+Clock = Callable[[], datetime]
+"""Says what time it is, as aware UTC. Tests pass their own."""
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+MICROSECOND = timedelta(microseconds=1)
+HOUR_US = 3_600_000_000
+SLICE_WIDTH = timedelta(hours=1)
+"""A window no wider than this is read in one piece: a slice costs at least one request."""
+MAX_SLICES = 64
+"""So that a pass over a whole history stays a readable number of rows, and each slice a readable length."""
+
+
+def system_clock() -> datetime:
+    """Now, by the machine's clock."""
+    return datetime.now(UTC)
+
+
+def to_us(time: datetime) -> int:
+    """Whole microseconds since 1970 UTC: how the ledger holds every time."""
+    return (time - EPOCH) // MICROSECOND
+
+
+def from_us(us: int) -> datetime:
+    """The aware UTC time that `to_us` gave."""
+    return EPOCH + timedelta(microseconds=us)
+
+
+def span_us(span: timedelta) -> int:
+    """A length of time in whole microseconds."""
+    return span // MICROSECOND
+
+
+def align_down(time: datetime, unit: timedelta) -> datetime:
+    """The last multiple of `unit` since 1970 that is not after `time`."""
+    return time - (time - EPOCH) % unit
+
+
+def align_up(time: datetime, unit: timedelta) -> datetime:
+    """The first multiple of `unit` since 1970 that is not before `time`."""
+    return time + (EPOCH - time) % unit
+
+
+def cut(window: Window, resolution: timedelta) -> list[Window]:
+    """Slices of about equal width, aligned, without a hole or an overlap; one if the window is short."""
+    width = window.end - window.start
+    count = max(1, min(MAX_SLICES, -(-width // SLICE_WIDTH)))
+    bounds = [window.start + (width * n / count) // resolution * resolution for n in range(count)] + [window.end]
+    return [Window(start=start, end=end) for start, end in pairwise(bounds) if start < end]
+
+
+class Via(StrEnum):
+    """How an event was first recorded."""
+
+    WEBHOOK = "webhook"
+    LIST = "list"
+    REDELIVERY = "redelivery"
+    IMPORT = "import"
+
+
+class Mode(StrEnum):
+    """What a source is fed by."""
+
+    HYBRID = "hybrid"
+    WEBHOOK = "webhook"
+    POLL = "poll"
+
+
+class Cause(StrEnum):
+    """Why an event was missed, as far as we can tell."""
+
+    RECEIVER_DOWN = "receiver_down"
+    REFUSED = "refused"
+    SUBSCRIPTION = "subscription"
+    UNEXPLAINED = "unexplained"
+
+
+class TypesOrigin(StrEnum):
+    """Where a source's subscribed types are known from; `assumed` means all, for want of anything better."""
+
+    CONFIG = "config"
+    SUBSCRIPTION = "subscription"
+    ASSUMED = "assumed"
+
+
+class TypePatterns:
+    """A set of event types: exact names, prefixes such as `invoice.*`, or `*` for all."""
+
+    __slots__ = ("_exact", "_prefixes", "patterns")
+
+    def __init__(self, patterns: Iterable[str]) -> None:
+        self.patterns = tuple(patterns)
+        self._exact = frozenset(p for p in self.patterns if not p.endswith("*"))
+        self._prefixes = tuple(p[:-1] for p in self.patterns if p.endswith("*"))
+
+    def __contains__(self, event_type: str) -> bool:
+        return event_type in self._exact or event_type.startswith(self._prefixes)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, TypePatterns) and other.patterns == self.patterns
+
+    def __hash__(self) -> int:
+        return hash(self.patterns)
+
+    def __repr__(self) -> str:
+        return f"TypePatterns({list(self.patterns)!r})"
+
+
+ALL_TYPES = TypePatterns(("*",))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """One configured account of a provider, as the roads need it: its row's id, its provider and what it expects."""
+
+    id: int
+    name: str
+    provider: Provider
+    mode: Mode
+    start: datetime
+    types: TypePatterns = ALL_TYPES
+    types_origin: TypesOrigin = TypesOrigin.ASSUMED
+    streams_covered: bool = False
+    keep_unsubscribed: bool = False
+
+    def expects(self, event: RemoteEvent) -> bool:
+        """True if our subscription should have pushed `event`. Decided once, when it is first recorded."""
+        return (
+            self.mode is Mode.HYBRID
+            and event.listable
+            and event.occurred_at >= self.start
+            and event.type in self.types
+            and (event.stream == OWN_STREAM or self.streams_covered)
+        )
+
+
+class Sources:
+    """The active sources by name. An entry is replaced whole when its secrets or its subscription change."""
+
+    def __init__(self, sources: Iterable[Source] = ()) -> None:
+        self._by_name = {source.name: source for source in sources}
+
+    def __getitem__(self, name: str) -> Source:
+        return self._by_name[name]
+
+    def __iter__(self) -> Iterator[Source]:
+        return iter(tuple(self._by_name.values()))
+
+    def __len__(self) -> int:
+        return len(self._by_name)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._by_name
+
+    def put(self, source: Source) -> None:
+        """Add the source, or replace the one of its name."""
+        self._by_name[source.name] = source
+
+    def change(self, name: str, **changes: object) -> Source:
+        """Replace some fields of the source `name` and return the new one."""
+        changed = replace(self._by_name[name], **changes)  # type: ignore[arg-type]
+        self._by_name[name] = changed
+        return changed
+
+
+class Owed(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """A delivery that a new event gives rise to, not to be sent before `not_before_us`."""
+
+    destination_id: int
+    not_before_us: int
+
+
+Route = Callable[[Source, RemoteEvent, Via, int], list[Owed]]
+"""Which destinations a new event is owed to: (source, event, via, recorded at, in microseconds)."""
+
+
+def no_route(*_: object) -> list[Owed]:
+    """Owed to nobody: observe only."""
+    return []

@@ -1,0 +1,38 @@
+"""Read requests used of what a provider grants. Blocks are reserved before use, so a crash never under-counts."""
+
+from dataclasses import dataclass
+
+from sqlalchemy import Connection, select, update
+
+from gapless.domain import span_us
+from gapless.ledger import dialect
+from gapless.ledger.tables import BUDGET
+from gapless_reconcilers.kit.contract import ReadBudget
+
+BLOCK = 20
+"""Requests reserved at once."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Used:
+    """What was used since the period began, in microseconds since 1970."""
+
+    period_start_us: int
+    used: int
+
+
+def reserve(connection: Connection, scope: str, budget: ReadBudget, requests: int, now_us: int) -> Used:
+    """Count `requests` against the scope; a period that is over starts afresh."""
+    dialect.insert_or_ignore(connection, BUDGET, {"scope": scope, "period_start_us": now_us})
+    over = now_us - span_us(budget.period)
+    fresh = update(BUDGET).where(BUDGET.c.scope == scope, BUDGET.c.period_start_us <= over)
+    connection.execute(fresh.values(period_start_us=now_us, used=0))
+    taken = update(BUDGET).where(BUDGET.c.scope == scope).values(used=BUDGET.c.used + requests)
+    row = connection.execute(taken.returning(BUDGET.c.period_start_us, BUDGET.c.used)).one()
+    return Used(period_start_us=row.period_start_us, used=row.used)
+
+
+def used(connection: Connection, scope: str) -> Used | None:
+    """What is used; None if nothing was ever reserved."""
+    row = connection.execute(select(BUDGET).where(BUDGET.c.scope == scope)).first()
+    return None if row is None else Used(period_start_us=row.period_start_us, used=row.used)

@@ -1,0 +1,221 @@
+"""Deliveries that wait for a person: dead letters, held ones, what is sent again, and how much there is of each."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    and_,
+    func,
+    insert,
+    literal,
+    literal_column,
+    select,
+    tuple_,
+    update,
+)
+
+from gapless.ledger import dialect
+from gapless.ledger.deliveries import PENDING, RELEASED, State
+from gapless.ledger.recorder import DELIVERY_CHANNEL
+from gapless.ledger.tables import DELIVERY, DESTINATION, EVENT, PAYLOAD, SOURCE
+
+OWING: ColumnElement[bool] = literal_column("delivery.state <> 'delivered'")
+"""A literal without a type: a partial index is used only for its own words, not for a bound value or `… = 1`."""
+
+BATCH = 1000
+"""Deliveries changed in one transaction: what the webhooks that wait behind it can bear."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unsettled:
+    """A delivery that waits for a person. Times are microseconds."""
+
+    destination: str
+    seq: int
+    source: str
+    key: str
+    type: str
+    occurred_us: int
+    state: State
+    reason: str | None
+    attempts: int
+    done_us: int | None
+    """When it came into this state."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Backlog:
+    """How many deliveries of one destination are in one state for one reason, and when the oldest was made."""
+
+    destination: str
+    state: State
+    reason: str | None
+    count: int
+    oldest_us: int
+
+
+def waiting(
+    connection: Connection,
+    state: State,
+    *,
+    destination_id: int | None = None,
+    reason: str | None = None,
+    after: tuple[int, int] = (0, 0),
+    limit: int = 100,
+) -> list[Unsettled]:
+    """Deliveries in `state`, ordered by event and destination, from behind `after` (seq, destination id)."""
+    chosen = _chosen(state, destination_id, reason)
+    query = (
+        select(
+            DESTINATION.c.name.label("destination"),
+            *(EVENT.c[name] for name in ("seq", "key", "type", "occurred_us")),
+            SOURCE.c.name.label("source"),
+            *(DELIVERY.c[name] for name in ("state", "reason", "attempts", "done_us")),
+        )
+        .select_from(DELIVERY)
+        .join(EVENT, EVENT.c.seq == DELIVERY.c.event_seq)
+        .join(SOURCE, SOURCE.c.id == EVENT.c.source_id)
+        .join(DESTINATION, DESTINATION.c.id == DELIVERY.c.destination_id)
+        .where(chosen, tuple_(DELIVERY.c.event_seq, DELIVERY.c.destination_id) > after)
+        .order_by(DELIVERY.c.event_seq, DELIVERY.c.destination_id)
+        .limit(limit)
+    )
+    return [Unsettled(**{**row, "state": State(row["state"])}) for row in connection.execute(query).mappings()]
+
+
+def backlog(connection: Connection) -> list[Backlog]:
+    """What every destination still owes, by state and reason. Reads only the index of what is owed."""
+    query = (
+        select(
+            DESTINATION.c.name, DELIVERY.c.state, DELIVERY.c.reason, func.count(), func.min(DELIVERY.c.created_us)
+        )
+        .join(DESTINATION, DESTINATION.c.id == DELIVERY.c.destination_id)
+        .where(OWING)
+        .group_by(DESTINATION.c.name, DELIVERY.c.state, DELIVERY.c.reason)
+        .order_by(DESTINATION.c.name, DELIVERY.c.state, DELIVERY.c.reason)
+    )  # fmt: skip
+    return [
+        Backlog(destination=name, state=State(state), reason=reason, count=count, oldest_us=oldest_us)
+        for name, state, reason, count, oldest_us in connection.execute(query)
+    ]
+
+
+def requeue(
+    connection: Connection,
+    now_us: int,
+    *,
+    destination_id: int | None = None,
+    reason: str | None = None,
+    seqs: Sequence[int] | None = None,
+    limit: int = BATCH,
+) -> int:
+    """Owe dead letters again, with a fresh budget of attempts. Returns how many, at most `limit`: call until 0."""
+    return _let_go(connection, State.DEAD, now_us, destination_id, reason, seqs, limit)
+
+
+def release(
+    connection: Connection,
+    now_us: int,
+    *,
+    destination_id: int | None = None,
+    reason: str | None = None,
+    seqs: Sequence[int] | None = None,
+    limit: int = BATCH,
+) -> int:
+    """Let held deliveries go; they are not held again. Returns how many, at most `limit`: call until 0."""
+    return _let_go(connection, State.HELD, now_us, destination_id, reason, seqs, limit)
+
+
+def replay(connection: Connection, destination_id: int, seqs: Sequence[int], now_us: int) -> int:
+    """Owe recorded events to the destination again, whatever it had of them before. Returns how many.
+
+    Events without a payload (imported, or pruned) are left out. What is under way is sent once more.
+    Pass at most `BATCH` seqs.
+    """
+    sendable = select(EVENT.c.seq).join(PAYLOAD, PAYLOAD.c.id == EVENT.c.payload_id).where(EVENT.c.seq.in_(seqs))
+    found = sorted(connection.execute(sendable).scalars())
+    mine = and_(DELIVERY.c.destination_id == destination_id, DELIVERY.c.event_seq.in_(found))
+    fresh = _fresh(now_us)
+    connection.execute(update(DELIVERY).where(mine).values(**fresh))
+    known = select(DELIVERY.c.event_seq).where(mine)
+    values = (literal(value, DELIVERY.c[name].type) for name, value in fresh.items())
+    new = select(literal(destination_id), EVENT.c.seq, literal(now_us), *values)
+    new = new.where(EVENT.c.seq.in_(found), EVENT.c.seq.not_in(known))
+    connection.execute(insert(DELIVERY).from_select(["destination_id", "event_seq", "created_us", *fresh], new))
+    dialect.notify(connection, DELIVERY_CHANNEL)
+    return len(found)
+
+
+def park_source(connection: Connection, source_id: int, limit: int = BATCH) -> int:
+    """Park what is pending of a retired source. Returns how many, at most `limit`: call until 0."""
+    return _move(connection, source_id, was=PENDING, state=State.PARKED, reason="source_retired", limit=limit)
+
+
+def unpark_source(connection: Connection, source_id: int, limit: int = BATCH) -> int:
+    """Undo `park_source` for a source that is back. Returns how many, at most `limit`: call until 0."""
+    was = and_(DELIVERY.c.state == State.PARKED, DELIVERY.c.reason == "source_retired")
+    return _move(connection, source_id, was=was, state=State.PENDING, reason=None, limit=limit)
+
+
+def _fresh(now_us: int) -> dict[str, object]:
+    """The columns of a delivery that starts over."""
+    return {
+        "state": State.PENDING.value,
+        "attempts": 0,
+        "next_us": now_us,
+        "lease_us": 0,
+        "done_us": None,
+        "reason": RELEASED,
+    }
+
+
+def _chosen(
+    state: State, destination_id: int | None, reason: str | None, seqs: Sequence[int] | None = None
+) -> ColumnElement[bool]:
+    clauses: list[ColumnElement[bool]] = [OWING, DELIVERY.c.state == state]
+    if destination_id is not None:
+        clauses.append(DELIVERY.c.destination_id == destination_id)
+    if reason is not None:
+        clauses.append(DELIVERY.c.reason == reason)
+    if seqs is not None:
+        clauses.append(DELIVERY.c.event_seq.in_(seqs))
+    return and_(*clauses)
+
+
+def _let_go(
+    connection: Connection,
+    state: State,
+    now_us: int,
+    destination_id: int | None,
+    reason: str | None,
+    seqs: Sequence[int] | None,
+    limit: int,
+) -> int:
+    chosen = _chosen(state, destination_id, reason, seqs)
+    batch = (
+        select(DELIVERY.c.destination_id, DELIVERY.c.event_seq)
+        .where(chosen)
+        .order_by(DELIVERY.c.event_seq)
+        .limit(limit)
+    )
+    rows = sorted(map(tuple, connection.execute(batch)))
+    if not rows:
+        return 0
+    where = (tuple_(DELIVERY.c.destination_id, DELIVERY.c.event_seq).in_(rows), DELIVERY.c.state == state)
+    changed = connection.execute(update(DELIVERY).where(*where).values(**_fresh(now_us))).rowcount
+    dialect.notify(connection, DELIVERY_CHANNEL)
+    return changed
+
+
+def _move(
+    connection: Connection, source_id: int, *, was: ColumnElement[bool], state: State, reason: str | None, limit: int
+) -> int:
+    query = select(DELIVERY.c.destination_id, DELIVERY.c.event_seq).join(EVENT, EVENT.c.seq == DELIVERY.c.event_seq)
+    batch = query.where(OWING, was, EVENT.c.source_id == source_id).order_by(DELIVERY.c.event_seq).limit(limit)
+    rows = sorted(map(tuple, connection.execute(batch)))
+    if not rows:
+        return 0
+    where = (tuple_(DELIVERY.c.destination_id, DELIVERY.c.event_seq).in_(rows), was)
+    return connection.execute(update(DELIVERY).where(*where).values(state=state, reason=reason)).rowcount

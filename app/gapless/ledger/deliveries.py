@@ -1,0 +1,284 @@
+"""Deliveries on their way: claimed with a lease, loaded, settled.
+
+A claim moves a delivery's due time to the end of its lease. So a delivery whose process died is due
+again by itself, and the index of what is due holds nothing that is under way.
+
+The lease is also the fence: a settlement counts only while the delivery still carries the lease and
+the attempt count of its claim. A process that was paused beyond its lease changes no state, not even
+with a success: the newer claim decides. The price is one more delivery with the same id; its attempt
+row is written all the same, because the attempt did happen.
+
+Attempts are counted when they are settled, not when they are claimed: a process that is killed over
+and over must not turn what it holds into dead letters.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Delete,
+    Text,
+    Update,
+    bindparam,
+    delete,
+    func,
+    literal_column,
+    select,
+    update,
+)
+
+from gapless.domain import Via
+from gapless.ledger import dialect
+from gapless.ledger.tables import ATTEMPT, DELIVERY, EVENT, PAYLOAD, SOURCE, STREAM
+
+PENDING: ColumnElement[bool] = literal_column("delivery.state = 'pending'")
+"""A literal without a type: a partial index is used only for its own words, not for a bound value or `… = 1`."""
+
+_PENDING_BY_KEY = DELIVERY.c.state == "pending"
+"""A bound value, so that rows that are named by their keys are not looked for in the index of what is due."""
+
+RELEASED = "released"
+"""Reason of a pending delivery that a person let go or asked for: nothing holds it back again."""
+
+ATTEMPT_COLUMNS = ("destination_id", "event_seq", "at_us", "duration_us", "outcome", "detail")
+
+
+class State(StrEnum):
+    """Where a delivery stands."""
+
+    PENDING = "pending"
+    DELIVERED = "delivered"
+    DEAD = "dead"
+    HELD = "held"
+    PARKED = "parked"
+
+
+class Reason(StrEnum):
+    """Why an attempt failed; of a dead letter: why its last attempt did. Closed: it labels metrics."""
+
+    CONSUMER_4XX = "consumer_4xx"
+    CONSUMER_5XX = "consumer_5xx"
+    CONSUMER_ERROR = "consumer_error"  # a Python target raised
+    REJECTED = "rejected"  # a Python target raised Reject
+    THROTTLED = "throttled"  # 429
+    REDIRECT = "redirect"
+    TIMEOUT = "timeout"
+    CONNECTION = "connection"  # no address, no connection, no TLS, or it broke
+    ADDRESS_REFUSED = "address_refused"
+    CANNOT_RENDER = "cannot_render"
+    NO_PAYLOAD = "no_payload"  # imported, or pruned
+    INTERNAL = "internal"
+
+
+class HoldReason(StrEnum):
+    """Why a delivery waits for a person. Closed: it labels metrics."""
+
+    VERSION_MISMATCH = "version_mismatch"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
+    """The right to attempt one delivery until `lease_us`."""
+
+    destination_id: int
+    seq: int
+    attempts: int
+    """Attempts settled so far."""
+    lease_us: int
+    released: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredEvent:
+    """An event with all that delivering it needs. Times are microseconds."""
+
+    seq: int
+    source_id: int
+    source: str
+    stream: str
+    key: str
+    type: str
+    occurred_us: int
+    first_seen_us: int
+    via: Via
+    webhook_us: int | None
+    """When its first webhook came; None: none did."""
+    payload: bytes | None
+    """None: it was imported, or its payload was pruned."""
+    headers: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt:
+    """One try: when it began, how long it took, and what came of it (`delivered` or a `Reason`)."""
+
+    at_us: int
+    duration_us: int
+    outcome: str
+    detail: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settlement:
+    """What becomes of a claimed delivery.
+
+    `state` None: it is no longer owed, and its row goes. `attempt` None: it was not attempted, and its
+    count stays. `next_us` matters while it stays pending.
+    """
+
+    claim: Claim
+    state: State | None
+    at_us: int
+    next_us: int = 0
+    reason: str | None = None
+    attempt: Attempt | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Turn:
+    """What a turn claimed, and when the next delivery falls due (None: there is none)."""
+
+    claims: list[Claim]
+    next_due_us: int | None
+
+
+def turn(
+    connection: Connection,
+    destination_id: int,
+    settlements: Sequence[Settlement],
+    *,
+    now_us: int,
+    limit: int,
+    lease_us: int,
+) -> Turn:
+    """Settle what is done and claim what is due: one commit for both."""
+    settle(connection, settlements)
+    claims = claim(connection, destination_id, now_us, limit, lease_us) if limit > 0 else []
+    return Turn(claims=claims, next_due_us=next_due_us(connection, destination_id))
+
+
+def claim(connection: Connection, destination_id: int, now_us: int, limit: int, lease_us: int) -> list[Claim]:
+    """At most `limit` deliveries that are due, the longest due first, each claimed for `lease_us`."""
+    due_now = (DELIVERY.c.destination_id == destination_id, DELIVERY.c.next_us <= now_us)
+    due = (
+        select(DELIVERY.c.event_seq)
+        .where(*due_now, PENDING)
+        .order_by(DELIVERY.c.next_us, DELIVERY.c.event_seq)
+        .limit(limit)
+    )
+    if dialect.skip_locked(connection):
+        due = due.with_for_update(skip_locked=True)
+    seqs = sorted(connection.execute(due).scalars())
+    if not seqs:
+        return []
+    until_us = now_us + lease_us
+    statement = (
+        update(DELIVERY)
+        .where(*due_now, _PENDING_BY_KEY, DELIVERY.c.event_seq.in_(seqs))
+        .values(lease_us=until_us, next_us=until_us)
+        .returning(DELIVERY.c.event_seq, DELIVERY.c.attempts, DELIVERY.c.reason)
+    )
+    rows = sorted(connection.execute(statement))
+    return [
+        Claim(destination_id=destination_id, seq=seq, attempts=attempts, lease_us=until_us, released=reason == RELEASED)
+        for seq, attempts, reason in rows
+    ]
+
+
+def next_due_us(connection: Connection, destination_id: int) -> int | None:
+    """When the next pending delivery falls due, leases that end included; None: nothing is pending."""
+    query = select(func.min(DELIVERY.c.next_us)).where(DELIVERY.c.destination_id == destination_id, PENDING)
+    return connection.execute(query).scalar()
+
+
+def load(connection: Connection, claims: Sequence[Claim]) -> list[tuple[Claim, StoredEvent]]:
+    """The events of `claims`, in order of seq."""
+    by_seq = {claim.seq: claim for claim in claims}
+    query = (
+        select(
+            EVENT.c.seq, EVENT.c.source_id, SOURCE.c.name.label("source"), STREAM.c.name.label("stream"), EVENT.c.key,
+            EVENT.c.type, EVENT.c.occurred_us, EVENT.c.first_seen_us, EVENT.c.via, EVENT.c.webhook_us,
+            PAYLOAD.c.body.label("payload"), PAYLOAD.c.headers,
+        )
+        .join(SOURCE, SOURCE.c.id == EVENT.c.source_id)
+        .join(STREAM, STREAM.c.id == EVENT.c.stream_id)
+        .outerjoin(PAYLOAD, PAYLOAD.c.id == EVENT.c.payload_id)
+        .where(EVENT.c.seq.in_(by_seq))
+        .order_by(EVENT.c.seq)
+    )  # fmt: skip
+    rows = connection.execute(query).mappings()
+    return [(by_seq[row["seq"]], StoredEvent(**{**row, "via": Via(row["via"])})) for row in rows]
+
+
+def settle(connection: Connection, settlements: Sequence[Settlement]) -> None:
+    """Write down what became of claims, unless a newer claim has taken over; and every attempt."""
+    ordered = sorted(settlements, key=lambda each: (each.claim.destination_id, each.claim.seq))
+    _run(connection, _SETTLE, [_values(each) for each in ordered if each.state is not None])
+    _run(connection, _WITHDRAW, [_guard(each.claim) for each in ordered if each.state is None])
+    dialect.insert_many(connection, ATTEMPT, ATTEMPT_COLUMNS, [row for each in ordered for row in _attempt_rows(each)])
+
+
+def _run(connection: Connection, statement: Update | Delete, rows: Sequence[dict[str, object]]) -> None:
+    if rows:
+        connection.execute(statement, rows)
+
+
+_STILL_OURS = (
+    DELIVERY.c.destination_id == bindparam("of_destination"),
+    DELIVERY.c.event_seq == bindparam("of_seq"),
+    DELIVERY.c.lease_us == bindparam("of_lease"),
+    DELIVERY.c.attempts == bindparam("of_attempts"),
+    _PENDING_BY_KEY,
+)
+
+
+_SETTLE = (
+    update(DELIVERY)
+    .where(*_STILL_OURS)
+    .values(
+        state=bindparam("new_state"),
+        attempts=bindparam("new_attempts"),
+        next_us=bindparam("new_next_us"),
+        lease_us=0,
+        done_us=bindparam("new_done_us"),
+        reason=func.coalesce(bindparam("new_reason", type_=Text), DELIVERY.c.reason),
+    )
+)
+_WITHDRAW = delete(DELIVERY).where(*_STILL_OURS)
+
+
+def _guard(claim: Claim) -> dict[str, object]:
+    return {
+        "of_destination": claim.destination_id,
+        "of_seq": claim.seq,
+        "of_lease": claim.lease_us,
+        "of_attempts": claim.attempts,
+    }
+
+
+def _values(settlement: Settlement) -> dict[str, object]:
+    pending = settlement.state is State.PENDING
+    return {
+        **_guard(settlement.claim),
+        "new_state": settlement.state,
+        "new_attempts": settlement.claim.attempts + (settlement.attempt is not None),
+        "new_next_us": settlement.next_us,
+        "new_done_us": None if pending else settlement.at_us,
+        "new_reason": settlement.reason,
+    }
+
+
+def _attempt_rows(settlement: Settlement) -> list[tuple[object, ...]]:
+    tried, claim = settlement.attempt, settlement.claim
+    if tried is None:
+        return []
+    return [(claim.destination_id, claim.seq, tried.at_us, tried.duration_us, tried.outcome, tried.detail)]
+
+
+def give_back_all(connection: Connection, now_us: int) -> int:
+    """End every lease at once; returns how many. Only for a process that knows it is the only one (SQLite)."""
+    where = (PENDING, DELIVERY.c.lease_us > 0)
+    return connection.execute(update(DELIVERY).where(*where).values(lease_us=0, next_us=now_us)).rowcount

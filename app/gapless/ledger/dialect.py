@@ -1,0 +1,225 @@
+"""Statements whose text differs between the databases. What can be said in one way for both stands elsewhere."""
+
+import re
+import sqlite3
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
+from typing import Any, TypeAlias
+
+from sqlalchemy import BigInteger, Boolean, Connection, LargeBinary, Table
+from sqlalchemy.dialects import postgresql, sqlite
+
+Row: TypeAlias = tuple[Any, ...]
+
+
+def insert_new(
+    connection: Connection, table: Table, columns: Sequence[str], rows: Sequence[Row], unique: Sequence[str]
+) -> dict[Row, int]:
+    """Insert the rows whose `unique` columns are not there yet; returns {unique values: identity} of those inserted.
+
+    `unique` are leading columns of `columns`. One statement a batch on PostgreSQL, one prepared
+    statement stepped through on SQLite: this is the hot path, so it stays below SQLAlchemy's constructs.
+    """
+    if not rows:
+        return {}
+    tail = f"ON CONFLICT ({', '.join(unique)}) DO NOTHING"
+    if connection.dialect.name == "postgresql":
+        identity = next(iter(table.primary_key.columns)).name
+        tail = f"{tail} RETURNING {identity}, {', '.join(unique)}"
+        found = connection.exec_driver_sql(_insert_arrays(table, tuple(columns), tail), _arrays(rows))
+        return {tuple(row[1:]): row[0] for row in found}
+    cursor, statement, width = _sqlite_cursor(connection), _insert_values(table, tuple(columns), tail), len(unique)
+    inserted = {}
+    for row in rows:
+        cursor.execute(statement, row)
+        if cursor.rowcount == 1:
+            inserted[row[:width]] = cursor.lastrowid or 0
+    return inserted
+
+
+def insert_many(connection: Connection, table: Table, columns: Sequence[str], rows: Sequence[Row]) -> None:
+    """Insert rows, none of which may be there yet."""
+    _insert(connection, table, tuple(columns), rows, "")
+
+
+def add_up(connection: Connection, table: Table, columns: Sequence[str], rows: Sequence[Row]) -> None:
+    """Insert each row, or add its columns to those of the row with the same primary key."""
+    _insert(connection, table, tuple(columns), rows, _adding(table, tuple(columns)))
+
+
+def _insert(connection: Connection, table: Table, columns: tuple[str, ...], rows: Sequence[Row], tail: str) -> None:
+    if not rows:
+        return
+    if connection.dialect.name == "postgresql":
+        connection.exec_driver_sql(_insert_arrays(table, columns, tail), _arrays(rows))
+    else:
+        _sqlite_cursor(connection).executemany(_insert_values(table, columns, tail), rows)
+
+
+def _sqlite_cursor(connection: Connection) -> sqlite3.Cursor:
+    driver: Any = connection.connection.driver_connection
+    cursor: sqlite3.Cursor = driver.cursor()
+    return cursor
+
+
+def _arrays(rows: Sequence[Row]) -> tuple[list[Any], ...]:
+    return tuple(map(list, zip(*rows, strict=True)))
+
+
+@cache
+def _insert_values(table: Table, columns: tuple[str, ...], tail: str) -> str:
+    return f"INSERT INTO {table.name} ({', '.join(columns)}) VALUES ({', '.join('?' * len(columns))}) {tail}"
+
+
+@cache
+def _insert_arrays(table: Table, columns: tuple[str, ...], tail: str) -> str:
+    arrays = ", ".join(f"${n}::{_array_type(table, name)}" for n, name in enumerate(columns, 1))
+    return f"INSERT INTO {table.name} ({', '.join(columns)}) SELECT * FROM unnest({arrays}) {tail}"
+
+
+@cache
+def _adding(table: Table, columns: tuple[str, ...]) -> str:
+    keys = [column.name for column in table.primary_key.columns]
+    sums = ", ".join(f"{name} = {table.name}.{name} + excluded.{name}" for name in columns if name not in keys)
+    return f"ON CONFLICT ({', '.join(keys)}) DO UPDATE SET {sums}"
+
+
+def _array_type(table: Table, column: str) -> str:
+    kind = table.c[column].type
+    if isinstance(kind, BigInteger) or kind.python_type is int:
+        return "bigint[]"
+    if isinstance(kind, Boolean):
+        return "boolean[]"
+    return "bytea[]" if isinstance(kind, LargeBinary) else "text[]"
+
+
+NOTE_WEBHOOKS_SQLITE = (
+    "UPDATE event SET webhook_count = webhook_count + ?3, webhook_us = coalesce(webhook_us, ?4) "
+    "WHERE source_id = ?1 AND key = ?2 RETURNING source_id, occurred_us, missed_cause, webhook_count, ?3"
+)
+NOTE_WEBHOOKS_POSTGRES = (
+    "UPDATE event SET webhook_count = webhook_count + n, webhook_us = coalesce(webhook_us, at) "
+    "FROM unnest($1::bigint[], $2::text[], $3::bigint[], $4::bigint[]) AS seen (s, k, n, at) "
+    "WHERE source_id = s AND key = k RETURNING source_id, occurred_us, missed_cause, webhook_count, n"
+)
+
+
+def note_webhooks(
+    connection: Connection, rows: Sequence[tuple[int, str, int, int]]
+) -> list[tuple[int, int, str | None, int, int]]:
+    """Note (source id, key, times, at) of webhooks of known events.
+
+    Returns (source id, occurred, missed cause, webhooks in all, `times`) of each.
+    """
+    if not rows:
+        return []
+    if connection.dialect.name == "postgresql":
+        found = connection.exec_driver_sql(NOTE_WEBHOOKS_POSTGRES, tuple(map(list, zip(*rows, strict=True))))
+        return [tuple(row) for row in found]
+    cursor = _sqlite_cursor(connection)
+    return [found for row in rows for found in cursor.execute(NOTE_WEBHOOKS_SQLITE, row).fetchall()]
+
+
+Known: TypeAlias = dict[str, tuple[int, bool]]
+"""{key: (seq, is a witness)} of events that the ledger has."""
+WITNESS = "(webhook_us IS NOT NULL AND webhook_us < {0} AND expected)"
+NEARBY_POSTGRES = (
+    f"SELECT key, seq, {WITNESS.format('$1')} FROM event "
+    "WHERE stream_id = $2 AND occurred_us BETWEEN $3 AND $4 LIMIT $5"
+)
+NEARBY_SQLITE = re.sub(r"\$\d", "?", NEARBY_POSTGRES)
+BY_KEY_POSTGRES = f"SELECT key, seq, {WITNESS.format('$1')} FROM event WHERE source_id = $2 AND key = ANY($3::text[])"
+CROWD = 4
+"""How many times its own length is read around a page, at most, before its events are asked for by key."""
+
+
+def look_up(
+    connection: Connection,
+    source_id: int,
+    stream_id: int,
+    keys: Sequence[str],
+    span_us: tuple[int, int],
+    before_us: int,
+) -> Known:
+    """Those of a page's `keys` that the ledger has, and perhaps their neighbours.
+
+    A witness came by webhook before `before_us`. What a list shows together occurred together, between
+    the two times of `span_us`, and so lies together in an index: one short range
+    nearly always holds the whole page, where keys are scattered and each would be a page of the file.
+    What it does not hold is asked for by key, so that a wrong time hides nothing.
+    """
+    known = _nearby(connection, (before_us, stream_id, *span_us, CROWD * len(keys)))
+    rest = [key for key in keys if key not in known]
+    return known | _by_key(connection, (before_us, source_id), rest) if rest else known
+
+
+def _nearby(connection: Connection, values: tuple[int, ...]) -> Known:
+    if connection.dialect.name == "postgresql":
+        return _known(connection.exec_driver_sql(NEARBY_POSTGRES, values).all())
+    return _known(_sqlite_cursor(connection).execute(NEARBY_SQLITE, values).fetchall())
+
+
+def _by_key(connection: Connection, values: tuple[int, ...], keys: list[str]) -> Known:
+    if connection.dialect.name == "postgresql":
+        return _known(connection.exec_driver_sql(BY_KEY_POSTGRES, (*values, keys)).all())
+    return _known(_sqlite_cursor(connection).execute(_by_key_sqlite(len(keys)), (*values, *keys)).fetchall())
+
+
+def _known(rows: Iterable[Sequence[Any]]) -> Known:
+    return {key: (seq, bool(witness)) for key, seq, witness in rows}
+
+
+@cache
+def _by_key_sqlite(count: int) -> str:
+    marks = ", ".join("?" * count)
+    return f"SELECT key, seq, {WITNESS.format('?')} FROM event WHERE source_id = ? AND key IN ({marks})"
+
+
+def insert_or_ignore(connection: Connection, table: Table, row: Mapping[str, Any]) -> bool:
+    """Insert one row unless a unique rule forbids it; True if it was inserted."""
+    insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
+    return connection.execute(insert(table).values(**row).on_conflict_do_nothing()).rowcount == 1
+
+
+def database_now_us(connection: Connection) -> int:
+    """The database's own clock, in microseconds: leases are judged by it, never by a process's clock."""
+    if connection.dialect.name == "postgresql":
+        now = "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
+    else:
+        now = "SELECT (julianday('now') - 2440587.5) * 86400000000.0"
+    return int(connection.exec_driver_sql(now).scalar_one())
+
+
+def one_snapshot(connection: Connection) -> None:
+    """Let every statement of a reading transaction see one state of the database. Call it before any other.
+
+    SQLite does so by itself.
+    """
+    if connection.dialect.name == "postgresql":
+        connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+
+
+def skip_locked(connection: Connection) -> bool:
+    """True where a claim may skip rows that another replica is claiming."""
+    return connection.dialect.name == "postgresql"
+
+
+def reserve_block(connection: Connection, table: Table, size: int, above: int) -> range:
+    """`size` ids of `table`, all greater than `above`, that nobody else uses, now or later.
+
+    `above` is the last id that the caller holds already: it may not have used it yet. What is left unused
+    is a harmless gap.
+    """
+    if connection.dialect.name == "postgresql":  # the sequence counts in steps of `size`
+        sequence = f"SELECT nextval(pg_get_serial_sequence('{table.name}', 'id'))"
+        first = int(connection.exec_driver_sql(sequence).scalar_one())
+    else:
+        highest = "SELECT seq FROM sqlite_sequence WHERE name = ?"  # of all rows there ever were
+        first = max(int(connection.exec_driver_sql(highest, (table.name,)).scalar() or 0), above) + 1
+    return range(first, first + size)
+
+
+def notify(connection: Connection, channel: str) -> None:
+    """Wake the other replicas when this transaction commits. Nothing to do on SQLite."""
+    if connection.dialect.name == "postgresql":
+        connection.exec_driver_sql(f"NOTIFY {channel}")

@@ -1,0 +1,1 @@
+"""Alembic's scripts. They run through `ledger.migrate` only, on a connection that it provides."""

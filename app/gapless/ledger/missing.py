@@ -1,0 +1,136 @@
+"""Events that a pass found and could not record at once: durable, retried on their own schedule."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import Connection, func, select, tuple_, update
+
+from gapless.domain import Cause
+from gapless.ledger import dialect
+from gapless.ledger.tables import MISSING
+from gapless.ledger.tallies import Tallies
+
+ANY_OPEN = "SELECT 1 FROM missing WHERE state = 'open' LIMIT 1"
+CHUNK = 400
+"""Keys in one statement."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Missing:
+    """An event that is known to exist and is not in the ledger."""
+
+    source_id: int
+    stream_id: int
+    key: str
+    type: str
+    occurred_us: int
+    found_us: int
+    expected: bool
+    cause: Cause
+    reason: str
+    attempts: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Closed:
+    """A missing row that a recorded event has just closed."""
+
+    expected: bool
+
+
+def add(connection: Connection, slot: int, found: Sequence[Missing]) -> int:
+    """Make rows of what is not there yet, and count each as expected and missed, once. Returns how many are new."""
+    tallies = Tallies()
+    made = 0
+    for row in sorted(found, key=lambda each: (each.source_id, each.key)):
+        values = {
+            "source_id": row.source_id, "stream_id": row.stream_id, "key": row.key, "type": row.type,
+            "occurred_us": row.occurred_us, "found_us": row.found_us, "expected": row.expected,
+            "cause": row.cause.value, "reason": row.reason, "next_attempt_us": row.found_us,
+        }  # fmt: skip
+        if dialect.insert_or_ignore(connection, MISSING, values):
+            made += 1
+            if row.expected:
+                tallies.add(row.source_id, row.occurred_us, "expected", f"missed_{row.cause.value}")
+    tallies.write(connection, slot)
+    return made
+
+
+def close(connection: Connection, identities: Iterable[tuple[int, str]]) -> dict[tuple[int, str], Closed]:
+    """Close the open rows of events that were just recorded."""
+    if connection.exec_driver_sql(ANY_OPEN).first() is None:
+        return {}
+    keys = sorted(identities)
+    closed: dict[tuple[int, str], Closed] = {}
+    for at in range(0, len(keys), CHUNK):
+        statement = (
+            update(MISSING)
+            .where(MISSING.c.state == "open", tuple_(MISSING.c.source_id, MISSING.c.key).in_(keys[at : at + CHUNK]))
+            .values(state="recovered")
+            .returning(MISSING.c.source_id, MISSING.c.key, MISSING.c.expected)
+        )
+        for source_id, key, expected in connection.execute(statement):
+            closed[source_id, key] = Closed(expected=expected)
+    return closed
+
+
+def due(connection: Connection, source_id: int, now_us: int, limit: int) -> list[Missing]:
+    """Open rows whose next attempt has come, oldest first."""
+    query = (
+        select(MISSING)
+        .where(MISSING.c.source_id == source_id, MISSING.c.state == "open", MISSING.c.next_attempt_us <= now_us)
+        .order_by(MISSING.c.next_attempt_us)
+        .limit(limit)
+    )
+    return [
+        Missing(
+            source_id=row.source_id,
+            stream_id=row.stream_id,
+            key=row.key,
+            type=row.type,
+            occurred_us=row.occurred_us,
+            found_us=row.found_us,
+            expected=row.expected,
+            cause=Cause(row.cause),
+            reason=row.reason,
+            attempts=row.attempts,
+        )
+        for row in connection.execute(query)
+    ]
+
+
+def postpone(connection: Connection, row: Missing, next_attempt_us: int, error: str) -> None:
+    """Note a failed attempt."""
+    _change(connection, row, attempts=MISSING.c.attempts + 1, next_attempt_us=next_attempt_us, last_error=error)
+
+
+def give_up(connection: Connection, row: Missing, error: str) -> None:
+    """The provider no longer has it: it stays visible as lost."""
+    _change(connection, row, state="lost", last_error=error)
+
+
+def _change(connection: Connection, row: Missing, **values: object) -> None:
+    where = (MISSING.c.source_id == row.source_id, MISSING.c.key == row.key, MISSING.c.state == "open")
+    connection.execute(update(MISSING).where(*where).values(**values))
+
+
+def known_keys(connection: Connection, source_id: int, keys: Sequence[str]) -> set[str]:
+    """Those of `keys` that have a row, open or closed."""
+    if connection.exec_driver_sql(ANY_OPEN).first() is None:
+        return set()
+    query = select(MISSING.c.key).where(MISSING.c.source_id == source_id, MISSING.c.key.in_(keys))
+    return set(connection.execute(query).scalars())
+
+
+def oldest_open(connection: Connection, stream_id: int) -> int | None:
+    """When the oldest event that is still missing from `stream_id` occurred."""
+    where = (MISSING.c.stream_id == stream_id, MISSING.c.state == "open")
+    return connection.execute(select(func.min(MISSING.c.occurred_us)).where(*where)).scalar()
+
+
+def open_count(connection: Connection, source_id: int, *, expected_only: bool = False) -> int:
+    """How many events of the source are known and not yet recorded."""
+    where = [MISSING.c.source_id == source_id, MISSING.c.state.in_(("open", "lost") if expected_only else ("open",))]
+    if expected_only:
+        where.append(MISSING.c.expected)
+    return int(connection.execute(select(func.count()).select_from(MISSING).where(*where)).scalar_one())

@@ -1,0 +1,143 @@
+"""Rows of passes and their slices: where a reconciliation stands, so that it survives the process."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from enum import StrEnum
+from typing import Any
+
+from sqlalchemy import Connection, RowMapping, func, insert, select, update
+
+from gapless.domain import cut, to_us
+from gapless.ledger.sources import Stream
+from gapless.ledger.tables import PASS, SLICE
+from gapless_reconcilers.kit.contract import Window
+
+
+class Kind(StrEnum):
+    """Why a pass is made."""
+
+    SCHEDULED = "scheduled"
+    SWEEP = "sweep"
+    DEMAND = "demand"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pass:
+    """A pass that is under way. Times are microseconds, `[start, end)`."""
+
+    id: int
+    source_id: int
+    stream_id: int
+    kind: Kind
+    start_us: int
+    end_us: int
+    started_us: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Slice:
+    """A part of a pass. `cursor` is the next request as text; None: nothing was read yet."""
+
+    id: int
+    pass_id: int
+    start_us: int
+    end_us: int
+    done: bool
+    cursor: str | None
+    witnesses: int
+    matched: int
+
+
+def begin(connection: Connection, planned: Pass, slices: Sequence[tuple[int, int]]) -> Pass:
+    """Make the rows of a pass (its `id` is ignored) and its slices `(start, end)`."""
+    values = {
+        "source_id": planned.source_id, "stream_id": planned.stream_id, "kind": planned.kind.value,
+        "start_us": planned.start_us, "end_us": planned.end_us, "started_us": planned.started_us,
+    }  # fmt: skip
+    pass_id = connection.execute(insert(PASS).values(**values).returning(PASS.c.id)).scalar_one()
+    rows = [{"pass_id": pass_id, "start_us": start, "end_us": end} for start, end in slices]
+    connection.execute(insert(SLICE), rows)
+    return _pass({**values, "id": pass_id})
+
+
+def begin_window(
+    connection: Connection, stream: Stream, kind: Kind, window: Window, now_us: int, unit: timedelta
+) -> Pass:
+    """Make the rows of a pass over `window`, cut into slices at multiples of `unit`."""
+    planned = Pass(
+        id=0,
+        source_id=stream.source_id,
+        stream_id=stream.id,
+        kind=kind,
+        start_us=to_us(window.start),
+        end_us=to_us(window.end),
+        started_us=now_us,
+    )
+    return begin(connection, planned, [(to_us(part.start), to_us(part.end)) for part in cut(window, unit)])
+
+
+def unfinished(connection: Connection, source_id: int) -> list[Pass]:
+    """Passes that a process left under way, oldest first."""
+    query = select(PASS).where(PASS.c.source_id == source_id, PASS.c.state == "running").order_by(PASS.c.id)
+    return [_pass(row) for row in connection.execute(query).mappings()]
+
+
+def slices(connection: Connection, pass_id: int) -> list[Slice]:
+    """The slices of a pass in order of time."""
+    rows = connection.execute(select(SLICE).where(SLICE.c.pass_id == pass_id).order_by(SLICE.c.start_us))
+    return [
+        Slice(
+            id=row.id,
+            pass_id=row.pass_id,
+            start_us=row.start_us,
+            end_us=row.end_us,
+            done=row.state == "done",
+            cursor=row.cursor,
+            witnesses=row.witnesses,
+            matched=row.matched,
+        )
+        for row in rows
+    ]
+
+
+def save_cursor(connection: Connection, slice_id: int, cursor: str | None, matched: int) -> None:
+    """Note how far a slice was read; everything before `cursor` is durable."""
+    connection.execute(update(SLICE).where(SLICE.c.id == slice_id).values(cursor=cursor, matched=matched))
+
+
+def finish_slice(connection: Connection, slice_id: int, witnesses: int, matched: int) -> None:
+    """Note that a slice was read to its end, and what its listing showed of the settled webhook events."""
+    values = {"state": "done", "cursor": None, "witnesses": witnesses, "matched": matched}
+    connection.execute(update(SLICE).where(SLICE.c.id == slice_id).values(**values))
+
+
+def count(connection: Connection, pass_id: int, **sums: int) -> None:
+    """Add to a pass's figures: listed, found, missed, requests."""
+    values = {name: PASS.c[name] + amount for name, amount in sums.items() if amount}
+    if values:
+        connection.execute(update(PASS).where(PASS.c.id == pass_id).values(**values))
+
+
+def finish(connection: Connection, pass_id: int, outcome: str, now_us: int) -> None:
+    """Close a pass with its outcome."""
+    values = {"state": "finished", "outcome": outcome, "finished_us": now_us}
+    connection.execute(update(PASS).where(PASS.c.id == pass_id, PASS.c.state == "running").values(**values))
+
+
+def latest(connection: Connection, source_id: int, limit: int = 10) -> list[dict[str, object]]:
+    """The newest passes of a source with all their figures, newest first."""
+    query = select(PASS).where(PASS.c.source_id == source_id).order_by(PASS.c.id.desc()).limit(limit)
+    return [dict(row) for row in connection.execute(query).mappings()]
+
+
+def request_count(connection: Connection, source_id: int, limit: int = 10) -> float:
+    """Requests that a recent scheduled pass took, on average; 1.0 before the first."""
+    recent = select(PASS.c.requests).where(PASS.c.source_id == source_id, PASS.c.kind == Kind.SCHEDULED.value)
+    newest = recent.order_by(PASS.c.id.desc()).limit(limit).subquery()
+    return float(connection.execute(select(func.avg(newest.c.requests))).scalar() or 1.0)
+
+
+def _pass(row: RowMapping | dict[str, Any]) -> Pass:
+    fields = {name: row[name] for name in Pass.__dataclass_fields__}
+    return Pass(**{**fields, "kind": Kind(fields["kind"])})

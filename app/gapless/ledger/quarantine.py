@@ -1,0 +1,143 @@
+"""Refused webhooks, kept for a while with the reason. Bounded per source by rows and bytes.
+
+Rows share the room by reason (released ones are a share of their own), and the largest share gives
+way, oldest first: a flood of one reason displaces nothing but itself.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import Connection, case, delete, func, insert, select, update
+
+from gapless.ledger.recorder import Recorder, Webhook
+from gapless.ledger.tables import QUARANTINE
+
+RELEASED = "released"
+"""The share of rows that were released, whatever their reason."""
+EVICTED_AT_ONCE = 64
+_share = case((QUARANTINE.c.released_us.is_not(None), RELEASED), else_=QUARANTINE.c.reason)
+_SIZE = func.length(QUARANTINE.c.body) + func.length(QUARANTINE.c.headers)
+_ENTRY = (
+    QUARANTINE.c.id, QUARANTINE.c.source_id, QUARANTINE.c.received_us, QUARANTINE.c.reason, QUARANTINE.c.detail,
+    _SIZE.label("size"), QUARANTINE.c.released_us,
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Caps:
+    """Most that one source may occupy."""
+
+    rows: int
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refused:
+    """A refused webhook to keep. `headers` is a JSON list of [name, value] pairs, as they came."""
+
+    source_id: int
+    received_us: int
+    reason: str
+    detail: str
+    headers: str
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """A kept webhook without its content; `size` is in bytes, times are microseconds."""
+
+    id: int
+    source_id: int
+    received_us: int
+    reason: str
+    detail: str
+    size: int
+    released_us: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Share:
+    """What the rows of one reason, or the released ones, occupy."""
+
+    name: str
+    rows: int
+    size_bytes: int
+
+
+def add(connection: Connection, refused: Sequence[Refused], caps: Caps) -> None:
+    """Keep these, and make room where a source is over its caps."""
+    columns = Refused.__slots__
+    connection.execute(insert(QUARANTINE), [{name: getattr(row, name) for name in columns} for row in refused])
+    for source_id in sorted({row.source_id for row in refused}):
+        while (share := largest_if_over(shares(connection, source_id), caps)) is not None:
+            _evict_oldest(connection, source_id, share, caps)
+
+
+def shares(connection: Connection, source_id: int) -> list[Share]:
+    """What each reason occupies of the source's room, by name."""
+    query = select(_share.label("name"), func.count(), func.sum(_SIZE))
+    query = query.where(QUARANTINE.c.source_id == source_id).group_by(_share).order_by(_share)
+    return [Share(name=name, rows=rows, size_bytes=int(size)) for name, rows, size in connection.execute(query)]
+
+
+def largest_if_over(occupied: Sequence[Share], caps: Caps) -> Share | None:
+    """The share that must give way, or None while all fit. Which is largest is told by the cap that is broken."""
+    if sum(share.rows for share in occupied) > caps.rows:
+        return max(occupied, key=lambda share: share.rows)
+    if sum(share.size_bytes for share in occupied) > caps.size_bytes:
+        return max(occupied, key=lambda share: share.size_bytes)
+    return None
+
+
+def _evict_oldest(connection: Connection, source_id: int, share: Share, caps: Caps) -> None:
+    """Delete the oldest rows of a share: a small part of it, so that little is lost to make a little room."""
+    part = max(1, min(EVICTED_AT_ONCE, share.rows // 16, caps.rows // 16))
+    oldest = (
+        select(QUARANTINE.c.id)
+        .where(QUARANTINE.c.source_id == source_id, _share == share.name)
+        .order_by(QUARANTINE.c.id)
+        .limit(part)
+    )
+    connection.execute(delete(QUARANTINE).where(QUARANTINE.c.id.in_(oldest)))
+
+
+def entries(
+    connection: Connection, source_id: int | None = None, *, after_id: int = 0, limit: int = 100
+) -> list[Entry]:
+    """Kept webhooks in order of arrival, those after `after_id`; of one source, or of all."""
+    query = select(*_ENTRY).where(QUARANTINE.c.id > after_id).order_by(QUARANTINE.c.id).limit(limit)
+    if source_id is not None:
+        query = query.where(QUARANTINE.c.source_id == source_id)
+    return [Entry(**row) for row in connection.execute(query).mappings()]
+
+
+def content(connection: Connection, quarantine_id: int) -> tuple[Refused, int | None] | None:
+    """A kept webhook whole, and when it was released; None if it is not (or no longer) there."""
+    columns = [QUARANTINE.c[name] for name in Refused.__slots__]
+    query = select(*columns, QUARANTINE.c.released_us).where(QUARANTINE.c.id == quarantine_id)
+    row = connection.execute(query).mappings().first()
+    if row is None:
+        return None
+    values = dict(row)
+    released_us = values.pop("released_us")
+    return Refused(**values), released_us
+
+
+def release(
+    connection: Connection, quarantine_id: int, *, recorder: Recorder, webhook: Webhook, now_us: int
+) -> int | None:
+    """Record the events of a kept webhook and mark it, in one transaction; returns how many were new.
+
+    None, and nothing recorded, if it is gone or somebody has just released it.
+    """
+    where = (QUARANTINE.c.id == quarantine_id, QUARANTINE.c.released_us.is_(None))
+    if connection.execute(update(QUARANTINE).where(*where).values(released_us=now_us)).rowcount != 1:
+        return None
+    return recorder.record_webhooks(connection, [webhook])[0]
+
+
+def received_since(connection: Connection, source_id: int, since_us: int) -> list[int]:
+    """When webhooks of the source were refused, in microseconds: each may explain a missed event."""
+    where = (QUARANTINE.c.source_id == source_id, QUARANTINE.c.received_us >= since_us)
+    return list(connection.execute(select(QUARANTINE.c.received_us).where(*where)).scalars())

@@ -1,0 +1,193 @@
+"""Recording: what turns webhooks and listed events into rows, in one transaction.
+
+All roads pass through `Recorder.store`, so that identity, counting and routing are decided in one
+place: by what the insert returns, never by a look-up before it. Locks are taken in one order
+everywhere: events by (source, key), missing, deliveries, tallies, each sorted.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+
+import msgspec
+from sqlalchemy import Connection
+
+from gapless.domain import Cause, Route, Source, Via, to_us
+from gapless.ledger import dialect, missing
+from gapless.ledger.tables import DELIVERY, EVENT, ID_BLOCK, PAYLOAD
+from gapless.ledger.tallies import Tallies
+from gapless_reconcilers.kit.contract import RemoteEvent
+
+EventKey = tuple[int, str]
+"""(source id, event key): the identity of an event."""
+
+EVENT_COLUMNS = (
+    "source_id", "key", "stream_id", "type", "object_key", "occurred_us", "first_seen_us", "via", "expected",
+    "missed_cause", "webhook_us", "webhook_count", "payload_id", "item",
+)  # fmt: skip
+PAYLOAD_COLUMNS = ("id", "body", "headers", "stored_us")
+DELIVERY_COLUMNS = ("destination_id", "event_seq", "state", "attempts", "next_us", "lease_us", "created_us")
+DELIVERY_CHANNEL = "gapless_deliver"
+"""Notified when a transaction has made deliveries."""
+
+
+class Sighting(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """One event, seen on one road, with what is to be stored of it if it is new."""
+
+    source: Source
+    stream_id: int
+    event: RemoteEvent
+    via: Via
+    seen_us: int
+    body: bytes | None = None
+    """The whole body of the webhook it came in; None: the event's own payload is what is stored."""
+    item: int = 0
+    headers: str | None = None
+    cause: Cause | None = None
+    """Why it counts as missed, if it is expected; None on the webhook road."""
+    behind_watermark: bool = False
+
+    @property
+    def identity(self) -> EventKey:
+        """(source id, event key)."""
+        return (self.source.id, self.event.key)
+
+    @property
+    def payload(self) -> bytes:
+        """The bytes to store."""
+        return bytes(self.event.payload) if self.body is None else self.body
+
+
+Webhook = tuple[Sighting, ...]
+"""The events of one verified webhook, to be recorded whole or not at all."""
+
+
+class Recorder:
+    """Records for one process: knows its writer slot, its routes and its reserved payload ids.
+
+    `wake` is called inside a transaction that made deliveries; other replicas are notified when it commits.
+    """
+
+    def __init__(self, slot: int, route: Route, wake: Callable[[], None] = lambda: None) -> None:
+        self.slot = slot
+        self.route = route
+        self.wake = wake
+        self._payload_ids: list[int] = []
+        self._last_payload_id = 0
+
+    def record_webhooks(self, connection: Connection, webhooks: Sequence[Webhook]) -> list[int]:
+        """Record a batch; returns how many of each webhook's events were new."""
+        new = self.store(connection, [sighting for webhook in webhooks for sighting in webhook])
+        return [sum(new.pop(sighting.identity, None) is not None for sighting in webhook) for webhook in webhooks]
+
+    def store(self, connection: Connection, sightings: Sequence[Sighting]) -> dict[EventKey, int]:
+        """Store what is new of `sightings` and count the rest; returns {identity: seq} of the new events."""
+        first: dict[EventKey, Sighting] = {}
+        for sighting in sightings:
+            first.setdefault(sighting.identity, sighting)
+        payload_ids = self._assign_payloads(connection, first)
+        rows = [_event_row(first[identity], payload_ids[identity]) for identity in sorted(first)]
+        new = dialect.insert_new(connection, EVENT, EVENT_COLUMNS, rows, ("source_id", "key"))
+        closed = missing.close(connection, new) if new else {}
+        tallies = Tallies()
+        for identity in new:
+            _count_new(tallies, first[identity], closed.get(identity))
+        _count_known(connection, sightings, first, new, tallies)
+        self._store_payloads(connection, [(payload_ids[identity], first[identity]) for identity in new])
+        self._owe(connection, [(seq, first[identity]) for identity, seq in new.items()])
+        tallies.write(connection, self.slot)
+        return new
+
+    def _assign_payloads(self, connection: Connection, first: dict[EventKey, Sighting]) -> dict[EventKey, int | None]:
+        """A payload id per event; the events of one webhook share one, an imported event has none."""
+        shared: dict[int, int] = {}
+        assigned: dict[EventKey, int | None] = {}
+        for identity, sighting in first.items():
+            if sighting.via is Via.IMPORT:
+                assigned[identity] = None
+            elif sighting.body is None:
+                assigned[identity] = self._payload_id(connection)
+            else:
+                mark = id(sighting.body)
+                if mark not in shared:
+                    shared[mark] = self._payload_id(connection)
+                assigned[identity] = shared[mark]
+        return assigned
+
+    def _payload_id(self, connection: Connection) -> int:
+        if not self._payload_ids:
+            block = dialect.reserve_block(connection, PAYLOAD, ID_BLOCK, self._last_payload_id)
+            self._payload_ids, self._last_payload_id = list(reversed(block)), block[-1]
+        return self._payload_ids.pop()
+
+    def _store_payloads(self, connection: Connection, stored: Sequence[tuple[int | None, Sighting]]) -> None:
+        rows = {}
+        for payload_id, sighting in stored:
+            if payload_id is not None and payload_id not in rows:
+                rows[payload_id] = (payload_id, sighting.payload, sighting.headers, sighting.seen_us)
+        dialect.insert_many(connection, PAYLOAD, PAYLOAD_COLUMNS, list(rows.values()))
+
+    def _owe(self, connection: Connection, new: Sequence[tuple[int, Sighting]]) -> None:
+        rows = [
+            (owed.destination_id, seq, "pending", 0, owed.not_before_us, 0, sighting.seen_us)
+            for seq, sighting in new
+            for owed in self.route(sighting.source, sighting.event, sighting.via, sighting.seen_us)
+        ]
+        if rows:
+            dialect.insert_many(connection, DELIVERY, DELIVERY_COLUMNS, sorted(rows))
+            dialect.notify(connection, DELIVERY_CHANNEL)
+            self.wake()
+
+
+def _event_row(sighting: Sighting, payload_id: int | None) -> tuple[object, ...]:
+    event, pushed = sighting.event, sighting.via is Via.WEBHOOK
+    expected = sighting.source.expects(event)
+    return (
+        sighting.source.id,
+        event.key,
+        sighting.stream_id,
+        event.type,
+        event.object_key,
+        to_us(event.occurred_at),
+        sighting.seen_us,
+        sighting.via.value,
+        expected,
+        sighting.cause.value if expected and sighting.cause else None,
+        sighting.seen_us if pushed else None,
+        int(pushed),
+        payload_id,
+        sighting.item,
+    )
+
+
+def _count_new(tallies: Tallies, sighting: Sighting, was_missing: missing.Closed | None) -> None:
+    """Count a new event once. One that closes a missing row was counted as missed when that row was made."""
+    names = [f"by_{sighting.via.value}"]
+    if was_missing is not None:
+        if was_missing.expected and sighting.via is Via.WEBHOOK:
+            names.append("late")
+    elif sighting.source.expects(sighting.event):
+        names.append("expected")
+        if sighting.cause is not None:
+            names.append(f"missed_{sighting.cause.value}")
+    if sighting.behind_watermark:
+        names.append("behind_watermark")
+    tallies.add(sighting.source.id, to_us(sighting.event.occurred_at), *names)
+
+
+def _count_known(
+    connection: Connection,
+    sightings: Sequence[Sighting],
+    first: dict[EventKey, Sighting],
+    new: dict[EventKey, int],
+    tallies: Tallies,
+) -> None:
+    """Note the webhooks of events that were there already; the first one of a missed event is late, others repeat."""
+    again: Counter[EventKey] = Counter(s.identity for s in sightings if s.via is Via.WEBHOOK)
+    again.subtract(identity for identity in new if first[identity].via is Via.WEBHOOK)
+    rows = [(*identity, times, first[identity].seen_us) for identity, times in sorted(again.items()) if times > 0]
+    for source_id, occurred_us, missed_cause, total, times in dialect.note_webhooks(connection, rows):
+        is_first = total == times
+        if is_first and missed_cause is not None:
+            tallies.add(source_id, occurred_us, "late")
+        for _ in range(times - is_first):
+            tallies.add(source_id, occurred_us, "duplicates")

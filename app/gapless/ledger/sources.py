@@ -1,0 +1,174 @@
+"""Rows of sources, streams and destinations: who they are, since when, and in which state."""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from sqlalchemy import Connection, RowMapping, select, update
+
+from gapless.domain import from_us, to_us
+from gapless.ledger import dialect
+from gapless.ledger.tables import DELIVERY, DESTINATION, SOURCE, STREAM
+
+RETIRED_GRACE = timedelta(days=3)
+"""How long a retired source's path still answers 503, so that its provider keeps retrying."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stream:
+    """A stream's row. Times are microseconds; `checked_us` is None until a list was read."""
+
+    id: int
+    source_id: int
+    name: str
+    complete_from_us: int
+    watermark_us: int
+    checked_us: int | None
+    last_complete_pass_us: int | None
+    last_outcome: str | None
+    parked_reason: str | None
+
+
+def register_source(connection: Connection, name: str, provider: str, mode: str, start: datetime, now: datetime) -> int:
+    """The id of the source `name`; made with `start`, and its own stream, if it is new.
+
+    A source that was retired becomes active again. The start of a known source never changes here.
+    """
+    row = {"name": name, "provider": provider, "mode": mode, "start_us": to_us(start), "state_us": to_us(now)}
+    dialect.insert_or_ignore(connection, SOURCE, row)
+    where = SOURCE.c.name == name
+    connection.execute(update(SOURCE).where(where).values(mode=mode, provider=provider))
+    active = update(SOURCE).where(where, SOURCE.c.state == "retired").values(state="active", state_us=to_us(now))
+    connection.execute(active)
+    source_id = int(connection.execute(select(SOURCE.c.id).where(where)).scalar_one())
+    ensure_stream(connection, source_id, "")
+    return source_id
+
+
+def ensure_stream(connection: Connection, source_id: int, name: str) -> int:
+    """The id of the stream; a new one starts at its source's start."""
+    start_us = connection.execute(select(SOURCE.c.start_us).where(SOURCE.c.id == source_id)).scalar_one()
+    row = {"source_id": source_id, "name": name, "complete_from_us": start_us, "watermark_us": start_us}
+    dialect.insert_or_ignore(connection, STREAM, row)
+    where = (STREAM.c.source_id == source_id, STREAM.c.name == name)
+    return int(connection.execute(select(STREAM.c.id).where(*where)).scalar_one())
+
+
+def streams(connection: Connection, source_id: int) -> list[Stream]:
+    """All streams of the source, its own first."""
+    rows = connection.execute(select(STREAM).where(STREAM.c.source_id == source_id).order_by(STREAM.c.name))
+    return [Stream(**row) for row in rows.mappings()]
+
+
+def retire_absent(connection: Connection, configured: Sequence[str], now: datetime) -> list[str]:
+    """Retire the sources that are no longer configured; returns their names. Their rows stay."""
+    where = (SOURCE.c.name.not_in(configured), SOURCE.c.state != "retired")
+    names = list(connection.execute(select(SOURCE.c.name).where(*where)).scalars())
+    if names:
+        connection.execute(update(SOURCE).where(SOURCE.c.name.in_(names)).values(state="retired", state_us=to_us(now)))
+    return names
+
+
+def retired_since(connection: Connection) -> dict[str, int]:
+    """When each retired source was retired, by name."""
+    query = select(SOURCE.c.name, SOURCE.c.state_us).where(SOURCE.c.state == "retired")
+    return {name: state_us or 0 for name, state_us in connection.execute(query)}
+
+
+def rename(connection: Connection, old: str, new: str) -> bool:
+    """Give the source `old` the name `new`; its id and rows stay. False if there is no `old`, or `new` is taken."""
+    if connection.execute(select(SOURCE.c.id).where(SOURCE.c.name == new)).first() is not None:
+        return False
+    return connection.execute(update(SOURCE).where(SOURCE.c.name == old).values(name=new)).rowcount == 1
+
+
+def register_destination(connection: Connection, name: str, since: datetime) -> int:
+    """The id of the destination `name`; one that is new owes what occurs from `since` on."""
+    dialect.insert_or_ignore(connection, DESTINATION, {"name": name, "since_us": to_us(since)})
+    where = DESTINATION.c.name == name
+    row = connection.execute(select(DESTINATION.c.id, DESTINATION.c.state).where(where)).one()
+    if row.state == "retired":
+        connection.execute(update(DESTINATION).where(where).values(state="active"))
+        unpark = (DELIVERY.c.destination_id == row.id, DELIVERY.c.state == "parked")
+        connection.execute(update(DELIVERY).where(*unpark).values(state="pending", reason=None))
+    return int(row.id)
+
+
+def retire_absent_destinations(connection: Connection, configured: Sequence[str]) -> list[str]:
+    """Retire the destinations that are no longer configured and park what they are owed."""
+    query = select(DESTINATION.c.id, DESTINATION.c.name)
+    absent = (DESTINATION.c.name.not_in(configured), DESTINATION.c.state != "retired")
+    gone = connection.execute(query.where(*absent)).all()
+    for row in gone:
+        connection.execute(update(DESTINATION).where(DESTINATION.c.id == row.id).values(state="retired"))
+        pending = (DELIVERY.c.destination_id == row.id, DELIVERY.c.state == "pending")
+        connection.execute(update(DELIVERY).where(*pending).values(state="parked", reason="destination_retired"))
+    return [row.name for row in gone]
+
+
+def destination_since(connection: Connection, destination_id: int) -> int:
+    """From which time of occurrence on the destination owes, in microseconds."""
+    where = DESTINATION.c.id == destination_id
+    return int(connection.execute(select(DESTINATION.c.since_us).where(where)).scalar_one())
+
+
+def source_row(connection: Connection, source_id: int) -> RowMapping:
+    """The whole row of a source."""
+    return connection.execute(select(SOURCE).where(SOURCE.c.id == source_id)).mappings().one()
+
+
+def source_named(connection: Connection, name: str) -> RowMapping | None:
+    """The whole row of the source `name`, or None."""
+    return connection.execute(select(SOURCE).where(SOURCE.c.name == name)).mappings().first()
+
+
+def note_account(connection: Connection, source_id: int, fingerprint: str) -> list[str]:
+    """Keep whose key the source reads with; returns the names of other active sources on the same account."""
+    connection.execute(update(SOURCE).where(SOURCE.c.id == source_id).values(account=fingerprint))
+    twins = (SOURCE.c.account == fingerprint, SOURCE.c.id != source_id, SOURCE.c.state != "retired")
+    return list(connection.execute(select(SOURCE.c.name).where(*twins)).scalars())
+
+
+def note_types(connection: Connection, source_id: int, types: Sequence[str] | None, origin: str) -> None:
+    """Keep the subscribed types as last known."""
+    values = {"types": None if types is None else json.dumps(list(types)), "types_origin": origin}
+    connection.execute(update(SOURCE).where(SOURCE.c.id == source_id).values(**values))
+
+
+def note_subscription(
+    connection: Connection, source_id: int, *, healthy: bool | None, reason: str, now: datetime
+) -> None:
+    """Keep what the provider said of our endpoint; None: it could not be read."""
+    values = {"subscription_healthy": healthy, "subscription_reason": reason, "subscription_us": to_us(now)}
+    connection.execute(update(SOURCE).where(SOURCE.c.id == source_id).values(**values))
+
+
+def stream_name(connection: Connection, stream_id: int) -> str:
+    """The name of a stream; empty for a source's own."""
+    return str(connection.execute(select(STREAM.c.name).where(STREAM.c.id == stream_id)).scalar_one())
+
+
+def due(connection: Connection, now_us: int) -> list[str]:
+    """Active sources whose next pass has come, the longest overdue first."""
+    where = (SOURCE.c.state == "active", SOURCE.c.next_pass_us <= now_us)
+    return list(connection.execute(select(SOURCE.c.name).where(*where).order_by(SOURCE.c.next_pass_us)).scalars())
+
+
+def make_due(connection: Connection, source_id: int, due: Callable[[datetime | None], datetime]) -> None:
+    """Bring the next pass forward to what `due` says of the oldest complete pass of the source's streams."""
+    completed = [stream.last_complete_pass_us for stream in streams(connection, source_id)]
+    oldest = None if None in completed else from_us(min(us for us in completed if us is not None))
+    at_us = to_us(due(oldest))
+    where = (SOURCE.c.id == source_id, SOURCE.c.next_pass_us > at_us)
+    connection.execute(update(SOURCE).where(*where).values(next_pass_us=at_us))
+
+
+def demand_turn(connection: Connection, source_id: int, now_us: int) -> None:
+    """Make the source due now; a turn that is under way is followed by another."""
+    connection.execute(update(SOURCE).where(SOURCE.c.id == source_id).values(next_pass_us=now_us))
+
+
+def ids_in_state(connection: Connection, state: str) -> list[int]:
+    """The sources in that state."""
+    return list(connection.execute(select(SOURCE.c.id).where(SOURCE.c.state == state)).scalars())

@@ -1,0 +1,202 @@
+"""What the ledger's numbers are made of: every figure of metrics and status, read in one consistent look.
+
+Nothing is judged here. What the figures prove, and what remains unknown, is said by `console.standing`.
+"""
+
+import json
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from types import MappingProxyType
+from typing import Final
+
+from sqlalchemy import Connection, RowMapping, case, func, select
+
+from gapless.domain import Source, span_us
+from gapless.ledger import budgets, dead_letters, dialect, tallies
+from gapless.ledger.dead_letters import Backlog
+from gapless.ledger.sources import Stream
+from gapless.ledger.tables import DESTINATION, MISSING, SOURCE, STREAM, UNRECOVERABLE
+from gapless.ledger.tallies import Totals
+
+WINDOWS: Final[Mapping[str, timedelta]] = MappingProxyType(
+    {"1h": timedelta(hours=1), "24h": timedelta(hours=24), "7d": timedelta(days=7)}
+)
+"""The windows of gap rates, by the value of the label `window`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loss:
+    """A time of one stream of which the provider can no longer prove anything. Microseconds, `[start, end)`."""
+
+    stream: str
+    start_us: int
+    end_us: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MissingFigures:
+    """Events of one stream that are known to exist and are not recorded."""
+
+    open: int = 0
+    """Still tried."""
+    unrecovered: int = 0
+    """Expected ones that are open or lost for good: missed and not recovered."""
+    oldest_open_us: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceFigures:
+    """Everything that is written down of one source. Times are microseconds; None: not yet known."""
+
+    source: Source
+    state: str
+    reason: str | None
+    types: tuple[str, ...]
+    types_origin: str
+    subscription_healthy: bool | None
+    subscription_reason: str | None
+    interval_us: int | None
+    next_pass_us: int
+    last_sweep_us: int | None
+    streams: tuple[Stream, ...]
+    missing: Mapping[int, MissingFigures]
+    """By stream id; a stream that lacks nothing is not in it."""
+    losses: tuple[Loss, ...]
+    totals: Totals
+    windows: Mapping[str, Totals]
+    """Sums over the hours that touch `[watermark - window, watermark)`."""
+    budget_used: budgets.Used | None
+
+    @property
+    def watermark_us(self) -> int:
+        """The watermark of the stream that lags most."""
+        return min(stream.watermark_us for stream in self.streams)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DestinationFigures:
+    """What one destination still owes."""
+
+    name: str
+    state: str
+    backlog: tuple[Backlog, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Figures:
+    """All figures, of one moment."""
+
+    sources: tuple[SourceFigures, ...]
+    destinations: tuple[DestinationFigures, ...]
+
+
+def read(connection: Connection, sources: Sequence[Source]) -> Figures:
+    """The figures of `sources`, and of every destination that is active or still owes something."""
+    dialect.one_snapshot(connection)
+    ids = [source.id for source in sources]
+    rows = {row["id"]: row for row in connection.execute(select(SOURCE).where(SOURCE.c.id.in_(ids))).mappings()}
+    streams, missing, losses = _streams(connection, ids), _missing(connection, ids), _losses(connection, ids)
+    return Figures(
+        sources=tuple(
+            _source(connection, source, rows[source.id], streams[source.id], missing, losses[source.id])
+            for source in sources
+            if streams[source.id]
+        ),
+        destinations=_destinations(connection),
+    )
+
+
+def _source(
+    connection: Connection,
+    source: Source,
+    row: RowMapping,
+    streams: Sequence[Stream],
+    missing: Mapping[int, MissingFigures],
+    losses: Sequence[Loss],
+) -> SourceFigures:
+    watermark_us = min(stream.watermark_us for stream in streams)
+    types, origin = _types(source, row)
+    return SourceFigures(
+        source=source,
+        state=row["state"],
+        reason=row["reason"],
+        types=types,
+        types_origin=origin,
+        subscription_healthy=row["subscription_healthy"],
+        subscription_reason=row["subscription_reason"],
+        interval_us=row["interval_us"],
+        next_pass_us=row["next_pass_us"],
+        last_sweep_us=row["last_sweep_us"],
+        streams=tuple(streams),
+        missing={stream.id: missing[stream.id] for stream in streams if stream.id in missing},
+        losses=tuple(losses),
+        totals=tallies.totals(connection, source.id),
+        windows={
+            name: tallies.totals(connection, source.id, watermark_us - span_us(width), watermark_us)
+            for name, width in WINDOWS.items()
+        },
+        budget_used=budgets.used(connection, source.provider.budget_scope()),
+    )
+
+
+def _types(source: Source, row: RowMapping) -> tuple[tuple[str, ...], str]:
+    """The subscribed types: what this process was configured with, else what any process read last."""
+    if source.types_origin.value == "config" or row["types"] is None:
+        return source.types.patterns, source.types_origin.value
+    return tuple(json.loads(row["types"])), row["types_origin"]
+
+
+def _streams(connection: Connection, source_ids: Sequence[int]) -> Mapping[int, list[Stream]]:
+    """The streams of each source, its own first."""
+    found: defaultdict[int, list[Stream]] = defaultdict(list)
+    query = select(STREAM).where(STREAM.c.source_id.in_(source_ids)).order_by(STREAM.c.source_id, STREAM.c.name)
+    for row in connection.execute(query).mappings():
+        found[row["source_id"]].append(Stream(**row))
+    return found
+
+
+def _missing(connection: Connection, source_ids: Sequence[int]) -> Mapping[int, MissingFigures]:
+    """By stream id, of streams that lack something."""
+    is_open = MISSING.c.state == "open"
+    query = (
+        select(
+            MISSING.c.stream_id,
+            func.sum(case((is_open, 1), else_=0)),
+            func.sum(case((MISSING.c.expected, 1), else_=0)),
+            func.min(case((is_open, MISSING.c.occurred_us))),
+        )
+        .where(MISSING.c.source_id.in_(source_ids), MISSING.c.state.in_(("open", "lost")))
+        .group_by(MISSING.c.stream_id)
+    )
+    return {
+        stream_id: MissingFigures(open=int(count), unrecovered=int(unrecovered), oldest_open_us=oldest_us)
+        for stream_id, count, unrecovered, oldest_us in connection.execute(query)
+    }
+
+
+def _losses(connection: Connection, source_ids: Sequence[int]) -> Mapping[int, list[Loss]]:
+    """The unrecoverable times of each source, oldest first."""
+    found: defaultdict[int, list[Loss]] = defaultdict(list)
+    columns = (STREAM.c.source_id, STREAM.c.name, UNRECOVERABLE.c.start_us, UNRECOVERABLE.c.end_us)
+    query = select(*columns, UNRECOVERABLE.c.reason).join_from(
+        UNRECOVERABLE, STREAM, STREAM.c.id == UNRECOVERABLE.c.stream_id
+    )
+    ordered = query.where(STREAM.c.source_id.in_(source_ids)).order_by(UNRECOVERABLE.c.start_us)
+    for source_id, stream, start_us, end_us, reason in connection.execute(ordered):
+        found[source_id].append(Loss(stream=stream, start_us=start_us, end_us=end_us, reason=reason))
+    return found
+
+
+def _destinations(connection: Connection) -> tuple[DestinationFigures, ...]:
+    owed: defaultdict[str, list[Backlog]] = defaultdict(list)
+    for part in dead_letters.backlog(connection):
+        owed[part.destination].append(part)
+    rows = connection.execute(select(DESTINATION.c.name, DESTINATION.c.state).order_by(DESTINATION.c.name))
+    return tuple(
+        DestinationFigures(name=name, state=state, backlog=tuple(owed[name]))
+        for name, state in rows
+        if state == "active" or owed[name]
+    )

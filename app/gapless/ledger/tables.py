@@ -1,0 +1,369 @@
+"""The tables. Rows only: input is checked before it comes here, and hot paths use the columns, never row objects.
+
+Every time is a whole number of microseconds since 1970 UTC (`domain.to_us`), so that both databases
+compare and index it alike. Migrations are tested to equal this file.
+"""
+
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    PrimaryKeyConstraint,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+from sqlalchemy import (
+    Identity as IdentityBy,
+)
+from sqlalchemy import text as sql
+from sqlmodel import Field, SQLModel
+
+METADATA = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+ID_BLOCK = 1000
+"""Ids that a process reserves at once."""
+
+Whole = BigInteger().with_variant(Integer, "sqlite")
+
+
+class Row(SQLModel):
+    """Base of all tables: our own metadata, so that an application's SQLModel tables stay apart."""
+
+    metadata = METADATA
+
+
+def _index_where(name: str, *columns: str, where: str) -> Index:
+    return Index(name, *columns, sqlite_where=sql(where), postgresql_where=sql(where))
+
+
+def _id() -> Any:
+    return Field(default=None, sa_column=Column("id", Whole, primary_key=True, autoincrement=True))
+
+
+def _long(*, null: bool = False, default: int | None = None) -> Any:
+    server_default = None if default is None else sql(str(default))
+    return Field(
+        default=default, sa_type=BigInteger, nullable=null, sa_column_kwargs={"server_default": server_default}
+    )
+
+
+def _text(*, null: bool = False, default: str | None = None) -> Any:
+    server_default = None if default is None else sql(f"'{default}'")
+    return Field(default=default, sa_type=Text, nullable=null, sa_column_kwargs={"server_default": server_default})
+
+
+def _flag(*, default: bool) -> Any:
+    return Field(
+        default=default, nullable=False, sa_column_kwargs={"server_default": sql("true" if default else "false")}
+    )
+
+
+class SourceRow(Row, table=True):
+    """One configured account. The id is immutable; the name can be changed by `gapless source rename`."""
+
+    __tablename__ = "source"
+    __table_args__ = ({"sqlite_autoincrement": True},)
+    id: int | None = _id()
+    name: str = Field(sa_column=Column(Text, nullable=False, unique=True))
+    provider: str = _text()
+    mode: str = _text()
+    start_us: int = _long()
+    state: str = _text(default="active")  # active | parked | retired
+    reason: str | None = _text(null=True)  # why it is parked
+    state_us: int | None = _long(null=True)  # since when it is in this state
+    account: str | None = _text(null=True)  # fingerprint, once read
+    types: str | None = _text(null=True)  # JSON list of patterns, as last known
+    types_origin: str = _text(default="assumed")
+    subscription_healthy: bool | None = Field(default=None, nullable=True)
+    subscription_reason: str | None = _text(null=True)
+    subscription_us: int | None = _long(null=True)
+    interval_us: int | None = _long(null=True)
+    next_pass_us: int = _long(default=0)
+    lookback_us: int | None = _long(null=True)  # widened by what a sweep found; None: as configured
+    last_sweep_us: int | None = _long(null=True)
+    lease_holder: str | None = _text(null=True)
+    lease_epoch: int = _long(default=0)
+    lease_until_us: int = _long(default=0)
+
+
+class StreamRow(Row, table=True):
+    """A part of a source that is listed by itself."""
+
+    __tablename__ = "stream"
+    __table_args__ = (UniqueConstraint("source_id", "name"), {"sqlite_autoincrement": True})
+    id: int | None = _id()
+    source_id: int = _long()
+    name: str = _text()
+    complete_from_us: int = _long()
+    watermark_us: int = _long()
+    checked_us: int | None = _long(null=True)  # when the list was last read up to the watermark
+    last_complete_pass_us: int | None = _long(null=True)
+    last_outcome: str | None = _text(null=True)
+    parked_reason: str | None = _text(null=True)
+
+
+class DestinationRow(Row, table=True):
+    """Where events go. It owes only what occurred at or after `since_us`."""
+
+    __tablename__ = "destination"
+    __table_args__ = ({"sqlite_autoincrement": True},)
+    id: int | None = _id()
+    name: str = Field(sa_column=Column(Text, nullable=False, unique=True))
+    since_us: int = _long()
+    state: str = _text(default="active")  # active | retired
+
+
+class EventRow(Row, table=True):
+    """The permanent, narrow record of one event. Identity: (source, key)."""
+
+    __tablename__ = "event"
+    __table_args__ = (
+        UniqueConstraint("source_id", "key"),
+        Index("ix_event_stream_occurred", "stream_id", "occurred_us"),
+        {"sqlite_autoincrement": True},
+    )
+    seq: int | None = Field(default=None, sa_column=Column("seq", Whole, primary_key=True, autoincrement=True))
+    source_id: int = _long()
+    stream_id: int = _long()
+    key: str = _text()
+    type: str = _text()
+    object_key: str | None = _text(null=True)
+    occurred_us: int = _long()
+    first_seen_us: int = _long()
+    via: str = _text()
+    expected: bool = _flag(default=False)
+    missed_cause: str | None = _text(null=True)  # set if it was missed
+    webhook_us: int | None = _long(null=True)  # when its first webhook came
+    webhook_count: int = _long(default=0)
+    absent_count: int = _long(default=0)  # complete listings of its window that did not show it; 2: unlisted
+    payload_id: int | None = _long(null=True)
+    item: int = _long(default=0)  # its place in a webhook that carries several
+
+
+class PayloadRow(Row, table=True):
+    """The raw body and signature headers of a webhook, or a listed item. Pruned after a time.
+
+    A process reserves ids in blocks (`dialect.reserve_block`), so that it knows them before it inserts.
+    """
+
+    __tablename__ = "payload"
+    __table_args__ = ({"sqlite_autoincrement": True},)
+    id: int | None = Field(
+        default=None, sa_column=Column("id", Whole, IdentityBy(start=1, increment=ID_BLOCK), primary_key=True)
+    )
+    body: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
+    headers: str | None = _text(null=True)  # JSON object of the signature headers
+    stored_us: int = _long()
+
+
+class MissingRow(Row, table=True):
+    """What a pass found and could not record at once."""
+
+    __tablename__ = "missing"
+    __table_args__ = (
+        UniqueConstraint("source_id", "key"),
+        _index_where("ix_missing_open", "source_id", "next_attempt_us", where="state = 'open'"),
+        {"sqlite_autoincrement": True},
+    )
+    id: int | None = _id()
+    source_id: int = _long()
+    stream_id: int = _long()
+    key: str = _text()
+    type: str = _text()
+    occurred_us: int = _long()
+    found_us: int = _long()
+    expected: bool = _flag(default=False)
+    cause: str | None = _text(null=True)
+    reason: str = _text()  # unstorable | detail | redelivery
+    state: str = _text(default="open")  # open | recovered | lost
+    attempts: int = _long(default=0)
+    next_attempt_us: int = _long()
+    last_error: str | None = _text(null=True)
+
+
+class PassRow(Row, table=True):
+    """One reconciliation of one stream over `[start, end)`."""
+
+    __tablename__ = "pass"
+    __table_args__ = (Index("ix_pass_stream", "stream_id", "id"), {"sqlite_autoincrement": True})
+    id: int | None = _id()
+    source_id: int = _long()
+    stream_id: int = _long()
+    kind: str = _text()  # scheduled | sweep | demand
+    start_us: int = _long()
+    end_us: int = _long()
+    state: str = _text(default="running")  # running | finished
+    outcome: str | None = _text(null=True)  # clean | found | suspect_listing | error class | superseded
+    started_us: int = _long()
+    finished_us: int | None = _long(null=True)
+    listed: int = _long(default=0)
+    found: int = _long(default=0)
+    missed: int = _long(default=0)
+    requests: int = _long(default=0)
+
+
+class SliceRow(Row, table=True):
+    """A part of a pass that is listed by itself, and where its listing stands."""
+
+    __tablename__ = "slice"
+    __table_args__ = (UniqueConstraint("pass_id", "start_us"), {"sqlite_autoincrement": True})
+    id: int | None = _id()
+    pass_id: int = _long()
+    start_us: int = _long()
+    end_us: int = _long()
+    state: str = _text(default="open")  # open | done
+    cursor: str | None = _text(null=True)  # the next request, without credentials; None: at the start
+    witnesses: int = _long(default=0)  # settled webhook events that its listing should have shown
+    matched: int = _long(default=0)  # of those, how many it did show
+
+
+class UnrecoverableRow(Row, table=True):
+    """A time of which the provider can no longer prove anything."""
+
+    __tablename__ = "unrecoverable"
+    __table_args__ = (UniqueConstraint("stream_id", "start_us", "end_us"), {"sqlite_autoincrement": True})
+    id: int | None = _id()
+    stream_id: int = _long()
+    start_us: int = _long()
+    end_us: int = _long()
+    reason: str = _text()
+    recorded_us: int = _long()
+
+
+class BudgetRow(Row, table=True):
+    """Read requests used of what a provider grants, per scope."""
+
+    __tablename__ = "budget"
+    scope: str = Field(sa_column=Column(Text, primary_key=True))
+    period_start_us: int = _long()
+    used: int = _long(default=0)
+
+
+class DeliveryRow(Row, table=True):
+    """One event owed to one destination."""
+
+    __tablename__ = "delivery"
+    __table_args__ = (
+        PrimaryKeyConstraint("destination_id", "event_seq"),
+        _index_where("ix_delivery_due", "destination_id", "next_us", "event_seq", where="state = 'pending'"),
+        _index_where("ix_delivery_owing", "event_seq", where="state <> 'delivered'"),
+        {"sqlite_with_rowid": False},
+    )
+    destination_id: int = _long()
+    event_seq: int = _long()
+    state: str = _text(default="pending")  # pending | delivered | dead | held | parked
+    attempts: int = _long(default=0)
+    next_us: int = _long()
+    lease_us: int = _long(default=0)  # claimed until
+    reason: str | None = _text(null=True)
+    created_us: int = _long()
+    done_us: int | None = _long(null=True)
+
+
+class AttemptRow(Row, table=True):
+    """One try of one delivery."""
+
+    __tablename__ = "attempt"
+    __table_args__ = (Index("ix_attempt_delivery", "event_seq", "destination_id"), {"sqlite_autoincrement": True})
+    id: int | None = _id()
+    destination_id: int = _long()
+    event_seq: int = _long()
+    at_us: int = _long()
+    duration_us: int = _long()
+    outcome: str = _text()
+    detail: str | None = _text(null=True)
+
+
+class TallyRow(Row, table=True):
+    """Counts per source, hour of occurrence and writer slot. Gap rates and charts read this, never `event`."""
+
+    __tablename__ = "tally"
+    __table_args__ = (PrimaryKeyConstraint("source_id", "hour", "slot"), {"sqlite_with_rowid": False})
+    source_id: int = _long()
+    hour: int = _long()  # whole hours since 1970 UTC
+    slot: int = _long()
+    by_webhook: int = _long(default=0)
+    by_list: int = _long(default=0)
+    by_redelivery: int = _long(default=0)
+    by_import: int = _long(default=0)
+    expected: int = _long(default=0)
+    missed_receiver_down: int = _long(default=0)
+    missed_refused: int = _long(default=0)
+    missed_subscription: int = _long(default=0)
+    missed_unexplained: int = _long(default=0)
+    late: int = _long(default=0)
+    duplicates: int = _long(default=0)
+    unlisted: int = _long(default=0)
+    behind_watermark: int = _long(default=0)
+
+
+class SlotRow(Row, table=True):
+    """A leased writer slot: which process writes tallies under this number, and whether it receives."""
+
+    __tablename__ = "slot"
+    slot: int = Field(sa_column=Column(Whole, primary_key=True, autoincrement=False))
+    holder: str | None = _text(null=True)
+    receives: bool = _flag(default=False)
+    heartbeat_us: int = _long(default=0)
+    lease_until_us: int = _long(default=0)
+
+
+class DowntimeRow(Row, table=True):
+    """A time in which no process of ours received webhooks."""
+
+    __tablename__ = "downtime"
+    __table_args__ = ({"sqlite_autoincrement": True},)
+    id: int | None = _id()
+    start_us: int = _long()
+    end_us: int = _long()
+
+
+class QuarantineRow(Row, table=True):
+    """A refused webhook, kept for a while with the reason."""
+
+    __tablename__ = "quarantine"
+    __table_args__ = (Index("ix_quarantine_source", "source_id", "id"), {"sqlite_autoincrement": True})
+    id: int | None = _id()
+    source_id: int = _long()
+    received_us: int = _long()
+    reason: str = _text()
+    detail: str = _text()
+    headers: str = _text()
+    body: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
+    released_us: int | None = _long(null=True)
+
+
+class AuditLogRow(Row, table=True):
+    """Who did what, when."""
+
+    __tablename__ = "audit_log"
+    __table_args__ = ({"sqlite_autoincrement": True},)
+    id: int | None = _id()
+    at_us: int = _long()
+    actor: str = _text()
+    action: str = _text()
+    subject: str = _text()
+    detail: str | None = _text(null=True)
+
+
+def _table(row: type[Row]) -> Table:
+    table: Table = row.__table__  # type: ignore[attr-defined]
+    return table
+
+
+SOURCE, STREAM, DESTINATION = _table(SourceRow), _table(StreamRow), _table(DestinationRow)
+EVENT, PAYLOAD, MISSING = _table(EventRow), _table(PayloadRow), _table(MissingRow)
+PASS, SLICE, UNRECOVERABLE, BUDGET = _table(PassRow), _table(SliceRow), _table(UnrecoverableRow), _table(BudgetRow)
+DELIVERY, ATTEMPT, TALLY = _table(DeliveryRow), _table(AttemptRow), _table(TallyRow)
+SLOT, DOWNTIME, QUARANTINE, AUDIT_LOG = _table(SlotRow), _table(DowntimeRow), _table(QuarantineRow), _table(AuditLogRow)

@@ -1,0 +1,65 @@
+"""Counts per source, hour of occurrence and writer slot. Replicas never share a row; reads sum."""
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from sqlalchemy import Connection, func, select
+
+from gapless.domain import HOUR_US, Cause
+from gapless.ledger import dialect
+from gapless.ledger.tables import TALLY
+
+COUNTS = tuple(column.name for column in TALLY.columns if not column.primary_key)
+COLUMNS = ("source_id", "hour", "slot", *COUNTS)
+MISSED = {cause: f"missed_{cause.value}" for cause in Cause}
+
+
+class Tallies:
+    """Counts gathered in one transaction, written as one row per source and hour."""
+
+    def __init__(self) -> None:
+        self._counts: defaultdict[tuple[int, int], Counter[str]] = defaultdict(Counter)
+
+    def add(self, source_id: int, occurred_us: int, *names: str, times: int = 1) -> None:
+        """Count `times` of each name at the hour of occurrence."""
+        counts = self._counts[source_id, occurred_us // HOUR_US]
+        for name in names:
+            counts[name] += times
+
+    def write(self, connection: Connection, slot: int) -> None:
+        """Add everything to the rows of `slot`, in order of (source, hour)."""
+        rows = [
+            (source_id, hour, slot, *(counts[name] for name in COUNTS))
+            for (source_id, hour), counts in sorted(self._counts.items(), key=lambda entry: entry[0])
+        ]
+        dialect.add_up(connection, TALLY, COLUMNS, rows)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Totals:
+    """Sums of tallies; `counts` has every name of `COUNTS`."""
+
+    counts: Mapping[str, int]
+
+    @property
+    def missed(self) -> int:
+        """Missed events, whatever the cause."""
+        return sum(self.counts[name] for name in MISSED.values())
+
+    @property
+    def expected(self) -> int:
+        """Events that our subscription should have pushed."""
+        return self.counts["expected"]
+
+
+def totals(connection: Connection, source_id: int, from_us: int | None = None, to_us: int | None = None) -> Totals:
+    """Sums over the hours that touch `[from_us, to_us)`, by time of occurrence; without bounds: over all time."""
+    query = select(*(func.coalesce(func.sum(TALLY.c[name]), 0).label(name) for name in COUNTS))
+    query = query.where(TALLY.c.source_id == source_id)
+    if from_us is not None:
+        query = query.where(TALLY.c.hour >= from_us // HOUR_US)
+    if to_us is not None:
+        query = query.where(TALLY.c.hour * HOUR_US < to_us)
+    row = connection.execute(query).mappings().one()
+    return Totals(counts={name: int(row[name]) for name in COUNTS})

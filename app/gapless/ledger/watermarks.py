@@ -1,0 +1,109 @@
+"""How far the ledger is proven to agree with the provider's list, and where it never can be."""
+
+from dataclasses import asdict, dataclass
+
+from sqlalchemy import Connection, select, update
+
+from gapless.ledger import dialect, missing
+from gapless.ledger.passes import Pass, Slice, slices
+from gapless.ledger.tables import SOURCE, STREAM, UNRECOVERABLE
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prefix:
+    """The contiguous finished beginning of a pass: up to where, and whether its listing can be believed."""
+
+    end_us: int
+    suspect: bool
+
+
+def finished_prefix(start_us: int, parts: list[Slice]) -> Prefix:
+    """How far the slices are done without a hole.
+
+    It is suspect if settled webhook events lie in it and the listing showed not one of them.
+    """
+    end_us, witnesses, matched = start_us, 0, 0
+    for part in parts:
+        if not part.done or part.start_us > end_us:
+            break
+        end_us = max(end_us, part.end_us)
+        witnesses += part.witnesses
+        matched += part.matched
+    return Prefix(end_us=end_us, suspect=witnesses > 0 and matched == 0)
+
+
+def advance(connection: Connection, pass_: Pass, limit_us: int) -> Prefix:
+    """Move the stream's watermark over the finished prefix of `pass_`, never past `limit_us`, never back.
+
+    Nothing moves if the prefix is suspect, or if the pass begins after the watermark: that would
+    leave a hole. The caller has fenced this transaction and made every listed event durable before.
+    """
+    prefix = finished_prefix(pass_.start_us, slices(connection, pass_.id))
+    to_us = min(prefix.end_us, limit_us)
+    if prefix.suspect or to_us <= pass_.start_us:
+        return prefix
+    stream = STREAM.c.id == pass_.stream_id
+    contiguous = STREAM.c.watermark_us >= pass_.start_us
+    moves = (stream, contiguous, STREAM.c.watermark_us < to_us)
+    connection.execute(update(STREAM).where(*moves).values(watermark_us=to_us))
+    reaches = (stream, contiguous, STREAM.c.watermark_us <= prefix.end_us)
+    connection.execute(update(STREAM).where(*reaches).values(checked_us=pass_.started_us))
+    return prefix
+
+
+def complete_pass(connection: Connection, stream_id: int, outcome: str, now_us: int) -> None:
+    """Note that a whole window of the stream was read and believed."""
+    values = {"last_complete_pass_us": now_us, "last_outcome": outcome, "parked_reason": None}
+    connection.execute(update(STREAM).where(STREAM.c.id == stream_id).values(**values))
+
+
+def note_outcome(connection: Connection, stream_id: int, outcome: str, parked_reason: str | None) -> None:
+    """Note how a pass ended that could not be completed."""
+    values = {"last_outcome": outcome, "parked_reason": parked_reason}
+    connection.execute(update(STREAM).where(STREAM.c.id == stream_id).values(**values))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loss:
+    """A time of which the provider can no longer prove anything."""
+
+    start_us: int
+    end_us: int
+    reason: str
+
+
+def write_off(connection: Connection, stream_id: int, loss: Loss, now_us: int) -> bool:
+    """Declare the loss unrecoverable and let the watermark stand at its end. True if that is news."""
+    row = {**asdict(loss), "stream_id": stream_id, "recorded_us": now_us}
+    where = (STREAM.c.id == stream_id, STREAM.c.watermark_us < loss.end_us)
+    if connection.execute(update(STREAM).where(*where).values(watermark_us=loss.end_us)).rowcount != 1:
+        return False
+    return dialect.insert_or_ignore(connection, UNRECOVERABLE, row)
+
+
+def unrecoverable(connection: Connection, source_id: int) -> list[tuple[str, int, int, str]]:
+    """(stream, start, end, reason) of what can no longer be proven, oldest first."""
+    columns = (STREAM.c.name, UNRECOVERABLE.c.start_us, UNRECOVERABLE.c.end_us, UNRECOVERABLE.c.reason)
+    query = select(*columns).join_from(UNRECOVERABLE, STREAM, STREAM.c.id == UNRECOVERABLE.c.stream_id)
+    rows = connection.execute(query.where(STREAM.c.source_id == source_id).order_by(UNRECOVERABLE.c.start_us))
+    return [(row.name, row.start_us, row.end_us, row.reason) for row in rows]
+
+
+def complete_up_to(connection: Connection, stream_id: int) -> int | None:
+    """min(watermark, oldest open missing row); None before a list was read."""
+    query = select(STREAM.c.watermark_us, STREAM.c.checked_us).where(STREAM.c.id == stream_id)
+    stream = connection.execute(query).one()
+    if stream.checked_us is None:
+        return None
+    oldest = missing.oldest_open(connection, stream_id)
+    return int(stream.watermark_us if oldest is None else min(stream.watermark_us, oldest))
+
+
+def widen_lookback(connection: Connection, source_id: int, lookback_us: int) -> None:
+    """Remember that events of this source become visible as late as that."""
+    connection.execute(update(SOURCE).where(SOURCE.c.id == source_id).values(lookback_us=lookback_us))
+
+
+def note_sweep(connection: Connection, source_id: int, now_us: int) -> None:
+    """Note that the source was swept."""
+    connection.execute(update(SOURCE).where(SOURCE.c.id == source_id).values(last_sweep_us=now_us))

@@ -1,0 +1,73 @@
+"""The process series: what this process saw since it started. Aggregate them with `sum`.
+
+Labels come from the configuration or closed enums, never from a request. The ledger series, which
+survive restarts, are read from the database by `console.probes`.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http import HTTPStatus
+from time import perf_counter
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+RECORD_DELAY_BUCKETS_S = (1, 5, 15, 60, 300, 900, 3600, 6 * 3600, 86400, 3 * 86400, 7 * 86400, 30 * 86400)
+FAST_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+SLOW_BUCKETS_S = (0.1, 0.5, 1, 5, 15, 60, 300, 900, 3600, 6 * 3600)
+BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
+
+
+class Metrics:
+    """Every process series, in a registry of its own."""
+
+    def __init__(self, version: str) -> None:
+        self.registry = registry = CollectorRegistry()
+
+        def counter(name: str, text: str, *labels: str) -> Counter:
+            return Counter(f"gapless_{name}", text, labels, registry=registry)
+
+        def gauge(name: str, text: str, *labels: str) -> Gauge:
+            return Gauge(f"gapless_{name}", text, labels, registry=registry)
+
+        def histogram(name: str, text: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
+            return Histogram(f"gapless_{name}", text, labels, buckets=buckets, registry=registry)
+
+        self.webhooks = counter("webhooks", "Webhooks by what became of them.", "source", "outcome")
+        self.refused = counter("refused", "Webhooks refused, by reason.", "source", "reason")
+        self.unrouted = counter("unrouted", "Requests to a path that is no source's.")
+        self.quarantined = counter("quarantined", "Refused webhooks by whether they were kept.", "source", "outcome")
+        self.webhook_seconds = histogram("webhook_seconds", "From the request to the answer.", FAST_BUCKETS_S, "source")
+        self.record_delay = histogram(
+            "record_delay_seconds",
+            "From the occurrence of an event to its record.",
+            RECORD_DELAY_BUCKETS_S,
+            "source",
+            "via",
+        )
+        self.passes = counter("pass", "Finished passes by outcome.", "source", "outcome")
+        self.pass_seconds = histogram("pass_seconds", "How long passes took.", SLOW_BUCKETS_S, "source")
+        self.provider_requests = counter("provider_requests", "Requests to providers.", "source", "status")
+        self.deliveries = counter("deliveries", "Delivery attempts by outcome.", "destination", "outcome")
+        self.delivery_seconds = histogram(
+            "delivery_seconds", "From the record of an event to its delivery.", SLOW_BUCKETS_S, "destination"
+        )
+        self.circuit_open = gauge("circuit_open", "1 while a destination is given a rest.", "destination")
+        self.recorder_queue = gauge("recorder_queue", "Webhooks that wait for a commit.")
+        self.batch_size = histogram("recorder_batch_size", "Webhooks in one commit.", BATCH_BUCKETS)
+        self.commit_seconds = histogram("commit_seconds", "How long commits of webhooks took.", FAST_BUCKETS_S)
+        gauge("build_info", "The running release.", "version").labels(version).set(1)
+
+    @contextmanager
+    def commit(self, size: int) -> Iterator[None]:
+        """Measure one commit of `size` webhooks."""
+        self.batch_size.observe(size)
+        started = perf_counter()
+        try:
+            yield
+        finally:
+            self.commit_seconds.observe(perf_counter() - started)
+
+
+def status_class(status: int) -> str:
+    """The `status` label of an HTTP status: 2xx, 3xx, 4xx, 429 or 5xx."""
+    return "429" if status == HTTPStatus.TOO_MANY_REQUESTS else f"{status // 100}xx"

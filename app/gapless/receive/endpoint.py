@@ -1,0 +1,210 @@
+"""The hot path: one source's webhooks, from the first byte of the request to the answer.
+
+Plain ASGI, so that nothing is built that is not needed: no request object, no middleware, and no
+exception unless something is wrong. What strangers can cause is decided here to be 4xx.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, MutableMapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from time import perf_counter
+from typing import Any, Final
+
+from gapless.domain import Clock, Source, Sources, Via, to_us
+from gapless.ledger.engine import StoreError
+from gapless.ledger.writer import Unstorable, Writer
+from gapless.metrics import Metrics
+from gapless.receive import answers, webhook
+from gapless.receive.answers import Response
+from gapless.receive.intake import Intake
+from gapless.receive.limits import BoundedLog
+from gapless.receive.quarantine import DROPPED, KEPT, Quarantine, QuarantineOptions
+from gapless.receive.streams import Streams
+from gapless.receive.webhook import METHOD, REASONS, UNSTORABLE, Outcome, Refusal
+from gapless_reconcilers.kit.contract import Answer, Reply, WebhookRequest
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Any]]
+Send = Callable[[Any], Awaitable[None]]
+
+METHOD_NOT_ALLOWED: Final = 405
+DRAINED: Final = 8
+"""How many times the limit is read of a body that is over it, before the connection is ended."""
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReceiveOptions:
+    """The receive road's own options."""
+
+    body_limit: int = 1 << 20
+    """Most bytes of a body; more is answered 413."""
+    body_within: timedelta = timedelta(seconds=30)
+    """How long a sender may take over a body that comes in several parts."""
+    min_free: int = 256 << 20
+    """Free bytes on the store's disk under which webhooks are answered 503. 0: off."""
+    quarantine: QuarantineOptions = field(default_factory=QuarantineOptions)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Receiver:
+    """What all endpoints of a process share."""
+
+    sources: Sources
+    writer: Writer
+    metrics: Metrics
+    clock: Clock
+    intake: Intake
+    quarantine: Quarantine
+    streams: Streams
+    options: ReceiveOptions
+
+
+class Endpoint:
+    """`POST /webhooks/<name>`. The source is looked up at each request: it is replaced when its secrets change."""
+
+    __slots__ = (
+        "_answer", "_answer_messages", "_clock", "_counts", "_delay", "_header_names", "_intake", "_limit",
+        "_log", "_name", "_quarantine", "_refused", "_seconds", "_sources", "_streams", "_within_s", "_writer",
+    )  # fmt: skip
+
+    def __init__(self, source: Source, receiver: Receiver) -> None:
+        self._name = source.name
+        self._header_names = webhook.header_names(source.provider)
+        self._sources = receiver.sources
+        self._writer = receiver.writer
+        self._clock = receiver.clock
+        self._intake = receiver.intake
+        self._quarantine = receiver.quarantine
+        self._streams = receiver.streams
+        self._limit = receiver.options.body_limit
+        self._within_s = receiver.options.body_within.total_seconds()
+        metrics = receiver.metrics
+        self._counts = {outcome: metrics.webhooks.labels(source.name, outcome.value) for outcome in Outcome}
+        self._refused = {reason: metrics.refused.labels(source.name, reason) for reason in REASONS}
+        for outcome in KEPT, DROPPED:
+            metrics.quarantined.labels(source.name, outcome)
+        self._seconds = metrics.webhook_seconds.labels(source.name)
+        self._delay = metrics.record_delay.labels(source.name, Via.WEBHOOK.value)
+        self._answer: Answer | None = None
+        self._answer_messages: Response = answers.HEALTHY
+        self._log = BoundedLog(_log, source.name)
+
+    async def answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request. 2xx only after the commit that holds all its events."""
+        started = perf_counter()
+        if scope["type"] != "http":
+            await send({"type": "websocket.close"})
+            return
+        outcome, (start, body) = await self._decide(scope, receive)
+        self._counts[outcome].inc()
+        self._seconds.observe(perf_counter() - started)
+        await send(start)
+        await send(body)
+
+    async def _decide(self, scope: Scope, receive: Receive) -> tuple[Outcome, Response]:
+        if scope["method"] != "POST":
+            return self._refuse(Refusal(reason=METHOD, detail=scope["method"], status=METHOD_NOT_ALLOWED))
+        if self._intake.closed_because:
+            return Outcome.UNAVAILABLE, answers.unavailable()
+        message = await receive()
+        if message.get("more_body") or message["type"] != "http.request":
+            body = await read_body(
+                message, receive, declared=content_length(scope), limit=self._limit, within_s=self._within_s
+            )
+            if isinstance(body, Outcome):
+                return body, answers.TOO_LARGE if body is Outcome.TOO_LARGE else answers.CUT
+        else:
+            body = message.get("body", b"")
+            if len(body) > self._limit:
+                return Outcome.TOO_LARGE, answers.TOO_LARGE
+        return await self._take(WebhookRequest(headers=tuple(scope["headers"]), body=body))
+
+    async def _take(self, request: WebhookRequest) -> tuple[Outcome, Response]:
+        """Verify, record, and say what became of it."""
+        now = self._clock()
+        source = self._sources[self._name]
+        reply = webhook.read(source.provider, request, now)
+        if isinstance(reply, Refusal):
+            self._quarantine.offer(source, request, reply, to_us(now))
+            return self._refuse(reply)
+        try:
+            new = await self._record(source, request, reply, now)
+        except Exception as error:  # noqa: BLE001 - the loop edge: whatever it is, it was not acknowledged
+            return self._not_recorded(source, request, error, now)
+        if new:
+            self._delay.observe(max(0.0, (now - reply.events[0].occurred_at).total_seconds()))
+        return Outcome.ACCEPTED if new or not reply.events else Outcome.DUPLICATE, self._prescribed(reply.answer)
+
+    async def _record(self, source: Source, request: WebhookRequest, reply: Reply, now: datetime) -> int:
+        """How many of the events were new, once all are durable."""
+        if not reply.events:
+            return 0
+        stream_ids = self._streams.known(source.id, reply.events)
+        if stream_ids is None:
+            stream_ids = await self._streams.learn(source.id, reply.events)
+        headers = webhook.kept_headers(request.headers, self._header_names)
+        seen = webhook.sightings(source, reply, stream_ids, body=request.body, headers=headers, seen_us=to_us(now))
+        return await self._writer.record(seen, len(request.body))
+
+    def _prescribed(self, answer: Answer) -> Response:
+        """The provider's answer; nearly always the same one as before."""
+        if answer is not self._answer:
+            self._answer, self._answer_messages = answer, answers.of_provider(answer)
+        return self._answer_messages
+
+    def _refuse(self, refusal: Refusal) -> tuple[Outcome, Response]:
+        self._refused[refusal.reason].inc()
+        now_us = to_us(self._clock())
+        if refusal.bug is None:
+            self._log.say(logging.INFO, "webhook_refused", now_us, reason=refusal.reason, error=refusal.detail)
+        else:
+            self._log.say(logging.ERROR, "provider_bug", now_us, error=refusal.detail, exc_info=refusal.bug)
+        return Outcome.REFUSED, answers.refused(refusal.status, refusal.reason)
+
+    def _not_recorded(
+        self, source: Source, request: WebhookRequest, error: Exception, now: datetime
+    ) -> tuple[Outcome, Response]:
+        """503, so that the provider sends it again. What cannot be stored whatever is done is quarantined too."""
+        if isinstance(error, Unstorable):
+            refusal = Refusal(reason=UNSTORABLE, detail=str(error))
+            self._quarantine.offer(source, request, refusal, to_us(now))
+            self._refused[UNSTORABLE].inc()
+            self._log.say(logging.ERROR, "webhook_unstorable", to_us(now), error=str(error))
+            return Outcome.UNSTORABLE, answers.unavailable()
+        if isinstance(error, StoreError):
+            self._log.say(logging.WARNING, "webhook_unavailable", to_us(now), error=str(error))
+        else:
+            self._log.say(logging.ERROR, "recorder_bug", to_us(now), error=repr(error), exc_info=error)
+        return Outcome.UNAVAILABLE, answers.unavailable()
+
+
+def content_length(scope: Scope) -> int:
+    """The declared length of the body; 0 if there is none, or none that is a number."""
+    value = next((value for name, value in scope["headers"] if name == b"content-length"), b"")
+    return int(value) if value.isdigit() and len(value) < 20 else 0  # noqa: PLR2004 - more digits than any body
+
+
+async def read_body(first: Any, receive: Receive, *, declared: int, limit: int, within_s: float) -> bytes | Outcome:
+    """A body that comes in several parts, `first` being the first of them.
+
+    `Outcome.TOO_LARGE` if it is over `limit`: the rest is read and thrown away, within reason, because a
+    sender whose connection ends while it sends does not see the answer. `Outcome.CUT` if the sender goes
+    away or takes longer than `within_s` seconds. A cut body is never mistaken for a whole one.
+    """
+    parts, size, message = [], 0, first
+    try:
+        async with asyncio.timeout(within_s):
+            while message["type"] == "http.request" and max(declared, size) <= limit * DRAINED:
+                part = message.get("body", b"")
+                size += len(part)
+                if size <= limit:
+                    parts.append(part)
+                if not message.get("more_body"):
+                    return b"".join(parts) if size <= limit else Outcome.TOO_LARGE
+                message = await receive()
+    except TimeoutError:
+        pass
+    return Outcome.TOO_LARGE if max(declared, size) > limit else Outcome.CUT

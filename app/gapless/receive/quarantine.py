@@ -1,0 +1,189 @@
+"""The quarantine: what was refused is kept for a while, so that it can be released once its cause is mended.
+
+Strangers fill it, so it never costs a genuine webhook anything: only requests with the provider's
+signature header are taken, at a bounded rate per source and reason, in the writer's lowest lane, and
+whatever does not fit is dropped and counted.
+"""
+
+import asyncio
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import partial
+from typing import Final
+
+import msgspec
+
+from gapless.domain import Clock, Source, from_us, to_us
+from gapless.ledger import quarantine as ledger
+from gapless.ledger.engine import Store, StoreError
+from gapless.ledger.quarantine import Caps, Refused
+from gapless.ledger.writer import Writer
+from gapless.metrics import Metrics
+from gapless.receive import webhook
+from gapless.receive.limits import TokenBucket
+from gapless.receive.streams import Streams
+from gapless.receive.webhook import Refusal
+from gapless_reconcilers.kit.contract import Provider, WebhookRequest
+
+KEPT: Final = "kept"
+DROPPED: Final = "dropped"
+"""What became of an offered webhook: the label `outcome` of `quarantined_total`."""
+QUEUE: Final = 32
+"""Most refused webhooks that wait to be kept."""
+BATCH: Final = 8
+DETAIL_CHARS: Final = 500
+HEADERS_MAX_BYTES: Final = 16 << 10
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QuarantineOptions:
+    """Bounds of the quarantine, each per source; 0 in any of them switches it off."""
+
+    max_rows: int = 10_000
+    max_bytes: int = 64 << 20
+    per_minute: int = 60
+    """Most webhooks taken per reason and minute, and at once."""
+
+    @property
+    def is_off(self) -> bool:
+        """True if nothing is ever kept."""
+        return not (self.max_rows and self.max_bytes and self.per_minute)
+
+
+class Quarantine:
+    """Takes refused webhooks in `offer`, without waiting; `run` keeps them when nothing else is to be written."""
+
+    def __init__(self, writer: Writer, metrics: Metrics, options: QuarantineOptions) -> None:
+        self._writer = writer
+        self._metrics = metrics
+        self._options = options
+        self._caps = Caps(rows=options.max_rows, size_bytes=options.max_bytes)
+        self._buckets: dict[tuple[int, str], TokenBucket] = {}
+        self._waiting: asyncio.Queue[tuple[str, Refused]] = asyncio.Queue(QUEUE)
+
+    @property
+    def waiting(self) -> int:
+        """Refused webhooks that wait to be kept."""
+        return self._waiting.qsize()
+
+    def offer(self, source: Source, request: WebhookRequest, refusal: Refusal, received_us: int) -> None:
+        """Keep `request` if it carries the provider's signature header and there is room. Never blocks or raises."""
+        if self._options.is_off or not has_signature(request, source.provider):
+            return
+        row = refused_row(source, request, refusal, received_us)
+        fits = len(row.body) + len(row.headers) <= self._caps.size_bytes // 4 and len(row.headers) <= HEADERS_MAX_BYTES
+        if fits and self._bucket(source.id, refusal.reason).take(received_us) and not self._waiting.full():
+            self._waiting.put_nowait((source.name, row))
+        else:
+            self._count(source.name, DROPPED)
+
+    async def run(self) -> None:
+        """Keep what was offered, a few to a transaction, until cancelled. What the store does not take is dropped."""
+        while True:
+            batch = [await self._waiting.get()]
+            while len(batch) < BATCH and not self._waiting.empty():
+                batch.append(self._waiting.get_nowait())
+            outcome = KEPT
+            try:
+                work = partial(ledger.add, refused=[row for _, row in batch], caps=self._caps)
+                await self._writer.submit_idle(work)
+            except StoreError as error:
+                outcome = DROPPED
+                _log.warning("quarantine_not_kept", extra={"count": len(batch), "error": str(error)})
+            for name, _ in batch:
+                self._count(name, outcome)
+
+    def _bucket(self, source_id: int, reason: str) -> TokenBucket:
+        bucket = self._buckets.get((source_id, reason))
+        if bucket is None:
+            rate = self._options.per_minute
+            bucket = self._buckets[source_id, reason] = TokenBucket(burst=rate, per_second=rate / 60)
+        return bucket
+
+    def _count(self, source_name: str, outcome: str) -> None:
+        self._metrics.quarantined.labels(source_name, outcome).inc()
+
+
+def has_signature(request: WebhookRequest, provider: Provider) -> bool:
+    """True if the request carries the header without which a webhook is not the provider's."""
+    names = provider.capabilities.signature_headers
+    return bool(names) and any(name == names[0].encode() for name, _ in request.headers)
+
+
+def refused_row(source: Source, request: WebhookRequest, refusal: Refusal, received_us: int) -> Refused:
+    """What is kept: the body and all signature headers, repeated ones too, so that it can be read again."""
+    names = webhook.header_names(source.provider)
+    pairs = [(name.decode(), value.decode("latin-1")) for name, value in request.headers if name in names]
+    return Refused(
+        source_id=source.id,
+        received_us=received_us,
+        reason=refusal.reason,
+        detail=refusal.detail.encode(errors="replace").decode().replace("\0", "")[:DETAIL_CHARS],
+        headers=msgspec.json.encode(pairs).decode(),
+        body=request.body,
+    )
+
+
+def request_of(row: Refused) -> WebhookRequest:
+    """The request that `row` was made of, as far as a provider reads it."""
+    pairs = msgspec.json.decode(row.headers, type=list[tuple[str, str]])
+    return WebhookRequest(
+        headers=tuple((name.encode(), value.encode("latin-1")) for name, value in pairs), body=row.body
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Released:
+    """A webhook left the quarantine; `new` of its events were not in the ledger."""
+
+    new: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StillRefused:
+    """A webhook stays where it is, and why."""
+
+    reason: str
+    detail: str
+
+
+async def release(
+    quarantine_id: int, *, store: Store, writer: Writer, sources: Iterable[Source], streams: Streams, clock: Clock
+) -> Released | StillRefused:
+    """Read a kept webhook again with today's secrets, as of when it was received, and record it if it verifies.
+
+    Idempotent: events that are there already are noted, not repeated. Raises `StoreError`.
+    """
+    found = await store.read(partial(ledger.content, quarantine_id=quarantine_id))
+    if found is None:
+        return StillRefused(
+            reason="absent", detail=f"quarantine {quarantine_id} is not there; it may have made room for others"
+        )
+    row, released_us = found
+    source = next((each for each in sources if each.id == row.source_id), None)
+    if source is None:
+        return StillRefused(
+            reason="no_source", detail="its source is not configured; add it again to release its webhooks"
+        )
+    if released_us is not None:
+        return StillRefused(reason="released", detail=f"it was released at {from_us(released_us).isoformat()}")
+    return await _release(quarantine_id, row, source, writer=writer, streams=streams, now_us=to_us(clock()))
+
+
+async def _release(
+    quarantine_id: int, row: Refused, source: Source, *, writer: Writer, streams: Streams, now_us: int
+) -> Released | StillRefused:
+    request = request_of(row)
+    reply = webhook.read(source.provider, request, from_us(row.received_us))
+    if isinstance(reply, Refusal):
+        return StillRefused(reason=reply.reason, detail=reply.detail)
+    stream_ids = await streams.learn(source.id, reply.events)
+    headers = webhook.kept_headers(request.headers, webhook.header_names(source.provider))
+    seen = webhook.sightings(source, reply, stream_ids, body=row.body, headers=headers, seen_us=now_us)
+    work = partial(ledger.release, quarantine_id=quarantine_id, recorder=writer.recorder, webhook=seen, now_us=now_us)
+    new = await writer.submit(work)
+    if new is None:
+        return StillRefused(reason="released", detail="somebody else has just released it")
+    return Released(new=new)

@@ -1,0 +1,109 @@
+"""What one webhook says, decided without any I/O: refused for a reason, or sightings to record together."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from enum import StrEnum
+from typing import Final
+
+import msgspec
+
+from gapless.domain import Source, Via
+from gapless.ledger.recorder import Sighting, Webhook
+from gapless_reconcilers.kit.contract import Provider, Reply, WebhookRequest
+from gapless_reconcilers.kit.errors import WebhookRefused
+
+BAD_REQUEST: Final = 400
+
+
+class Outcome(StrEnum):
+    """What became of a webhook: the label of `webhooks_total`."""
+
+    ACCEPTED = "accepted"
+    """Durable, and at least one of its events was new (or it carried none)."""
+    DUPLICATE = "duplicate"
+    """Durable already."""
+    REFUSED = "refused"
+    TOO_LARGE = "too_large"
+    CUT = "cut"
+    """The sender went away, or was too slow, before the body was whole."""
+    UNSTORABLE = "unstorable"
+    """Verified, and the store refuses it for what it holds."""
+    UNAVAILABLE = "unavailable"
+    """Nothing can be recorded now; the sender is asked to come again."""
+
+
+OTHER: Final = "other"
+INTERNAL: Final = "internal"
+UNSTORABLE: Final = "unstorable"
+METHOD: Final = "method"
+REASONS: Final[Mapping[str, str]] = {
+    "signature": "no secret that we know explains the signature",
+    "no_signature": "the signature header is missing",
+    "bad_header": "the signature header cannot be read",
+    "stale": "the signature is too old",
+    "duplicate_header": "a header that may be sent once is sent several times",
+    "malformed": "the body cannot be read",
+    "thin_event": "this is a thin event; send snapshot events here",
+    METHOD: "only POST is taken here",
+    INTERNAL: "the webhook could not be read",
+    UNSTORABLE: "the webhook could not be stored",
+    OTHER: "the webhook is refused",
+}
+"""Every value of the label `reason`, and what the sender is told. A provider's other words count as `other`."""
+
+
+class Refusal(msgspec.Struct, frozen=True, kw_only=True):
+    """Why a webhook is not taken. `detail` is for the operator; the sender reads `REASONS[reason]`."""
+
+    reason: str
+    detail: str
+    status: int = BAD_REQUEST
+    bug: Exception | None = None
+    """What a provider raised and never should have."""
+
+
+def read(provider: Provider, request: WebhookRequest, now: datetime) -> Reply | Refusal:
+    """What `request` carries, or why it is refused. Never raises: a provider's bug is a refusal too.
+
+    A status outside 400 to 499 becomes 400: a stranger can cause no 5xx.
+    """
+    try:
+        return provider.read_webhook(request, now)
+    except WebhookRefused as refused:
+        reason = refused.reason if refused.reason in REASONS else OTHER
+        status = refused.status if BAD_REQUEST <= refused.status < BAD_REQUEST + 100 else BAD_REQUEST
+        return Refusal(reason=reason, detail=refused.detail, status=status)
+    except Exception as error:  # noqa: BLE001 - the loop edge: whatever a stranger sends, the process lives
+        return Refusal(reason=INTERNAL, detail=f"{type(error).__name__} in provider {provider.kind}", bug=error)
+
+
+def sightings(
+    source: Source, reply: Reply, stream_ids: Sequence[int], *, body: bytes, headers: str | None, seen_us: int
+) -> Webhook:
+    """The events of a verified webhook, all to be recorded in one transaction. One stream id per event."""
+    return tuple(
+        [
+            Sighting(
+                source=source,
+                stream_id=stream_id,
+                event=event,
+                via=Via.WEBHOOK,
+                seen_us=seen_us,
+                body=body,
+                item=item,
+                headers=headers,
+            )
+            for item, (event, stream_id) in enumerate(zip(reply.events, stream_ids, strict=True))
+        ]
+    )
+
+
+def header_names(provider: Provider) -> frozenset[bytes]:
+    """The names of the provider's signature headers, as they stand in a request."""
+    return frozenset(name.encode() for name in provider.capabilities.signature_headers)
+
+
+def kept_headers(pairs: Iterable[tuple[bytes, bytes]], names: frozenset[bytes]) -> str | None:
+    """The signature headers among `pairs` as a JSON object; None if there are none."""
+    kept = {name.decode(): value.decode("latin-1") for name, value in pairs if name in names}
+    return msgspec.json.encode(kept).decode() if kept else None

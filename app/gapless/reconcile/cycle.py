@@ -1,0 +1,135 @@
+"""One turn of one source, by the process that holds its lease: health, its streams, its missing rows, its pace."""
+
+import asyncio
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from functools import partial
+
+from gapless.domain import Sources, from_us, span_us, to_us
+from gapless.ledger import Connection, budgets, leases, passes, quarantine, sources, watermarks
+from gapless.ledger.passes import Pass
+from gapless.ledger.sources import Stream
+from gapless.reconcile import health
+from gapless.reconcile.budget import affordable_interval, latest_next_pass, slow_down
+from gapless.reconcile.diff import Circumstances
+from gapless.reconcile.pace import Signals, next_interval
+from gapless.reconcile.recovery import recover_missing
+from gapless.reconcile.road import Claim
+from gapless.reconcile.turn import Turn
+from gapless_reconcilers.kit.errors import NeedsOperator, ProviderError
+
+log = logging.getLogger(__name__)
+LONGEST_RETRY = timedelta(days=3)
+"""How long vendors go on sending a webhook: how far back what is known of outages may explain a loss."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Cycle:
+    """One turn of a claimed source. `book` is where what is learnt of it is kept for all roads."""
+
+    claim: Claim
+    book: Sources
+    check_health: bool
+    found: bool = False
+    failures: list[ProviderError] = field(default_factory=list)
+
+    async def run(self) -> None:
+        """Do all that is due, then give the lease back with the time of the next turn.
+
+        Raises `LeaseLost` if another process took the source over, and `StoreError`.
+        """
+        streams = await self._streams()
+        turn = await self._turn(streams)
+        try:
+            if self.check_health:
+                streams = await self._learn()
+            await self._read(turn, streams)
+            if not turn.failures and not self.claim.stopping.is_set():
+                turn.failures += await recover_missing(self.claim)
+        except ProviderError as error:  # a source-wide request raised it: no stream can be read
+            for stream in streams:
+                await turn.note_failure(stream, error)
+        await self.claim.road.writer.submit(partial(self._give_back, turn=turn, now=self.claim.road.clock()))
+
+    async def _streams(self) -> list[Stream]:
+        return await self.claim.road.read(partial(sources.streams, source_id=self.claim.source.id))
+
+    async def _learn(self) -> list[Stream]:
+        """Ask the provider about our key, our endpoint and the account's streams; returns all streams."""
+        known = await health.ask(self.claim.fetcher, self.claim.policy.webhook_url)
+        await health.note(self.claim, self.book, known)
+        for name in await health.stream_names(self.claim.fetcher):
+            await self.claim.write(partial(sources.ensure_stream, source_id=self.claim.source.id, name=name))
+        return await self._streams()
+
+    async def _turn(self, streams: Iterable[Stream]) -> Turn:
+        claim = self.claim
+        row = await claim.road.read(partial(sources.source_row, source_id=claim.source.id))
+        since_us = min(stream.watermark_us for stream in streams) - span_us(LONGEST_RETRY)
+        query = partial(_circumstances, source_id=claim.source.id, since_us=since_us, now_us=to_us(claim.road.clock()))
+        return Turn(
+            claim=claim,
+            lookback=max(claim.policy.lookback, timedelta(microseconds=row["lookback_us"] or 0)),
+            circumstances=await claim.road.read(query),
+            slots=asyncio.Semaphore(claim.policy.slices),
+        )
+
+    async def _read(self, turn: Turn, streams: Iterable[Stream]) -> None:
+        claim = self.claim
+        row = await claim.road.read(partial(sources.source_row, source_id=claim.source.id))
+        sweep = self._sweep_is_due(row["last_sweep_us"])
+        open_passes: list[Pass] = await claim.road.read(partial(passes.unfinished, source_id=claim.source.id))
+        async with asyncio.TaskGroup() as group:
+            for stream in streams:
+                mine = [each for each in open_passes if each.stream_id == stream.id]
+                group.create_task(turn.run(stream, mine, sweep=sweep))
+        if sweep and not turn.failures and not claim.stopping.is_set():
+            now_us = to_us(claim.road.clock())
+            await claim.write(partial(watermarks.note_sweep, source_id=claim.source.id, now_us=now_us))
+
+    def _sweep_is_due(self, last_us: int | None) -> bool:
+        since_us = to_us(self.claim.source.start) if last_us is None else last_us
+        return to_us(self.claim.road.clock()) - since_us >= span_us(self.claim.policy.sweep_every)
+
+    def _give_back(self, connection: Connection, turn: Turn, now: datetime) -> None:
+        source_id = self.claim.source.id
+        row = sources.source_row(connection, source_id)
+        last = None if row["interval_us"] is None else timedelta(microseconds=row["interval_us"])
+        signals = Signals(
+            found=turn.found,
+            unwell=bool(turn.failures) or row["subscription_healthy"] is False,
+            parked=any(isinstance(error, NeedsOperator) for error in turn.failures),
+        )
+        interval = self._affordable(connection, next_interval(self.claim.policy.pace, last, signals), now)
+        asked_again = row["next_pass_us"] > self.claim.lease.taken_us  # a pass was demanded meanwhile
+        interrupted = self.claim.stopping.is_set() and bool(passes.unfinished(connection, source_id))
+        next_us = to_us(now if asked_again or interrupted else now + interval)
+        leases.release(connection, self.claim.lease, next_pass_us=next_us, interval_us=span_us(interval))
+
+    def _affordable(self, connection: Connection, interval: timedelta, now: datetime) -> timedelta:
+        """The interval, stretched so that the read budget lasts."""
+        claim = self.claim
+        budget = claim.policy.budget
+        used = budgets.used(connection, claim.source.provider.budget_scope()) if budget else None
+        if budget is None or used is None:
+            return interval
+        affordable = affordable_interval(
+            budget=budget,
+            used=used.used,
+            period_start=from_us(used.period_start_us),
+            now=now,
+            cost=passes.request_count(connection, claim.source.id),
+        )
+        watermark = min(stream.watermark_us for stream in sources.streams(connection, claim.source.id))
+        latest = latest_next_pass(claim.capabilities.history, from_us(watermark))
+        return slow_down(interval, affordable, now, latest)
+
+
+def _circumstances(connection: Connection, source_id: int, since_us: int, now_us: int) -> Circumstances:
+    return Circumstances(
+        downtimes=leases.downtimes(connection, since_us, now_us),
+        refusals=quarantine.received_since(connection, source_id, since_us),
+        subscription_healthy=sources.source_row(connection, source_id)["subscription_healthy"],
+    )

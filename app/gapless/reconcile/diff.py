@@ -1,0 +1,74 @@
+"""What a listed page tells about the ledger. Pure."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+from gapless.domain import Cause, Mode, Source, span_us, to_us
+from gapless_reconcilers.kit.contract import RemoteEvent
+
+DOWNTIME_SLACK = timedelta(minutes=1)
+"""A webhook is sent a little after its event: what occurred just before the receiver went down counts as well."""
+REFUSED_SLACK = timedelta(hours=1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Circumstances:
+    """What is known of the time of a pass that may explain a lost webhook. Times are microseconds."""
+
+    downtimes: Sequence[tuple[int, int]] = ()
+    refusals: Sequence[int] = ()
+    subscription_healthy: bool | None = None
+
+
+@dataclass(slots=True)
+class Diff:
+    """A listed page against the ledger."""
+
+    absent: list[RemoteEvent] = field(default_factory=list)
+    """Listed, not in the ledger, and ours to record."""
+    seen: list[int] = field(default_factory=list)
+    """seq of those that are in the ledger."""
+    matched: int = 0
+    """How many of them are settled webhook events: each is a witness that the list can be believed."""
+
+
+def compare(
+    events: Sequence[RemoteEvent], known: Mapping[str, tuple[int, bool]], source: Source, *, reach_back: bool
+) -> Diff:
+    """Sort a page into known and absent events. `known` is {key: (seq, is a witness)}."""
+    diff = Diff()
+    for event in events:
+        row = known.get(event.key)
+        if row is not None:
+            diff.seen.append(row[0])
+            diff.matched += row[1]
+        elif is_ours(event, source, reach_back=reach_back):
+            diff.absent.append(event)
+    return diff
+
+
+def is_ours(event: RemoteEvent, source: Source, *, reach_back: bool) -> bool:
+    """True if a listed event that the ledger lacks is to be recorded.
+
+    Before the source's start only a pass that reaches back on purpose records. What the subscription
+    would not have pushed is left alone, unless the source only polls or keeps the unsubscribed.
+    """
+    if event.occurred_at < source.start:
+        return reach_back and event.type in source.types
+    if source.keep_unsubscribed:
+        return True
+    return source.expects(event) if source.mode is Mode.HYBRID else event.type in source.types
+
+
+def cause_of(event: RemoteEvent, circumstances: Circumstances) -> Cause:
+    """The likeliest reason why the event's webhook was not recorded."""
+    at = to_us(event.occurred_at)
+    slack = span_us(DOWNTIME_SLACK)
+    if any(start - slack <= at < end for start, end in circumstances.downtimes):
+        return Cause.RECEIVER_DOWN
+    if circumstances.subscription_healthy is False:
+        return Cause.SUBSCRIPTION
+    if any(at <= refused < at + span_us(REFUSED_SLACK) for refused in circumstances.refusals):
+        return Cause.REFUSED
+    return Cause.UNEXPLAINED

@@ -1,0 +1,79 @@
+"""What everything on the reconcile road shares: the process's part, and a claimed source's."""
+
+import asyncio
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import partial
+from typing import TypeVar
+
+from gapless.domain import Clock, Source
+from gapless.ledger import Connection
+from gapless.ledger.engine import Store
+from gapless.ledger.leases import Lease, fence
+from gapless.ledger.writer import Work, Writer
+from gapless.metrics import Metrics
+from gapless.reconcile.fetch import Fetcher
+from gapless.reconcile.pace import Pace
+from gapless_reconcilers.kit.contract import Capabilities, ReadBudget
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Road:
+    """The store, the process's writer, the clock and the metrics."""
+
+    store: Store
+    writer: Writer
+    clock: Clock
+    metrics: Metrics
+
+    async def read(self, query: Work[T]) -> T:
+        """What `query` finds. Raises `StoreError`."""
+        return await self.store.read(query)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """How a source is read: everything that its configuration says about passes."""
+
+    pace: Pace
+    lookback: timedelta
+    sweep_every: timedelta
+    slices: int
+    rate: float
+    budget: ReadBudget | None
+    capabilities: Capabilities
+    """The provider's, with what the configuration overrides."""
+    webhook_url: str
+    share_account: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
+    """A source that this process holds, and what every step of its turn needs."""
+
+    road: Road
+    fetcher: Fetcher
+    policy: Policy
+    lease: Lease
+    stopping: asyncio.Event
+
+    @property
+    def source(self) -> Source:
+        """The source as it is now: its secrets and types may have been replaced."""
+        return self.fetcher.source
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What the provider can do."""
+        return self.policy.capabilities
+
+    async def write(self, work: Work[T]) -> T:
+        """Do `work` in a transaction in which the lease holds. Raises `LeaseLost`, and then nothing took effect."""
+        return await self.road.writer.submit(partial(_fenced, lease=self.lease, work=work))
+
+
+def _fenced(connection: Connection, lease: Lease, work: Work[T]) -> T:
+    fence(connection, lease)
+    return work(connection)

@@ -1,0 +1,159 @@
+"""One stream's turn: finish what was left open, read what is new, and now and then look behind."""
+
+import asyncio
+import logging
+from dataclasses import dataclass, field
+from datetime import timedelta
+from functools import partial
+
+from gapless.domain import from_us, span_us, to_us
+from gapless.ledger import passes, sources, watermarks
+from gapless.ledger.passes import Kind, Pass
+from gapless.ledger.sources import Stream
+from gapless.reconcile.diff import Circumstances
+from gapless.reconcile.pass_ import Figures, PassRun
+from gapless.reconcile.road import Claim
+from gapless.reconcile.window import SWEEP_DEPTH, Plan, plan_pass, plan_sweeps
+from gapless_reconcilers.kit.contract import Window
+from gapless_reconcilers.kit.errors import NeedsOperator, ProviderError
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True, kw_only=True)
+class Turn:
+    """What is done for each stream of a claimed source. `found` and `failures` tell how it went."""
+
+    claim: Claim
+    lookback: timedelta
+    circumstances: Circumstances
+    slots: asyncio.Semaphore
+    found: bool = False
+    failures: list[ProviderError] = field(default_factory=list)
+
+    async def run(self, stream: Stream, open_passes: list[Pass], *, sweep: bool) -> None:
+        """Make the stream's passes, one after the other, until one cannot be completed."""
+        for row in open_passes:
+            if row.kind is not Kind.DEMAND and self._is_out_of_reach(row):
+                await self._supersede(row)
+            elif not await self._run(stream, row):
+                return
+        stream = await self._reload(stream)
+        plan = self._plan(stream)
+        if plan.unrecoverable is not None:
+            stream = await self._write_off(stream, plan.unrecoverable)
+        if plan.window is not None and not await self._run(
+            stream, await self._begin(stream, Kind.SCHEDULED, plan.window)
+        ):
+            return
+        if sweep:
+            await self._sweep(await self._reload(stream))
+
+    def _plan(self, stream: Stream) -> Plan:
+        return plan_pass(
+            watermark=from_us(stream.watermark_us),
+            complete_from=from_us(stream.complete_from_us),
+            now=self.claim.road.clock() - self.claim.fetcher.behind,
+            lookback=self.lookback,
+            capabilities=self.claim.capabilities,
+        )
+
+    def _is_out_of_reach(self, row: Pass) -> bool:
+        history = self.claim.capabilities.history
+        return history is not None and from_us(row.start_us) < self.claim.road.clock() - history
+
+    async def _supersede(self, row: Pass) -> None:
+        now_us = to_us(self.claim.road.clock())
+        await self.claim.write(partial(passes.finish, pass_id=row.id, outcome="superseded", now_us=now_us))
+
+    async def _write_off(self, stream: Stream, lost: Window) -> Stream:
+        where = {"source": self.claim.source.name, "stream": stream.name}
+        log.error("history_exceeded", extra={**where, "start": str(lost.start), "end": str(lost.end)})
+        loss = watermarks.Loss(start_us=to_us(lost.start), end_us=to_us(lost.end), reason="history_exceeded")
+        now_us = to_us(self.claim.road.clock())
+        await self.claim.write(partial(watermarks.write_off, stream_id=stream.id, loss=loss, now_us=now_us))
+        return await self._reload(stream)
+
+    async def _reload(self, stream: Stream) -> Stream:
+        streams = await self.claim.road.read(partial(sources.streams, source_id=stream.source_id))
+        return next(each for each in streams if each.id == stream.id)
+
+    async def _begin(self, stream: Stream, kind: Kind, window: Window) -> Pass:
+        now_us = to_us(self.claim.road.clock())
+        return await self.claim.write(
+            partial(
+                passes.begin_window,
+                stream=stream,
+                kind=kind,
+                window=window,
+                now_us=now_us,
+                unit=self.claim.capabilities.resolution,
+            )
+        )
+
+    async def _run(self, stream: Stream, row: Pass) -> bool:
+        """Make the pass; True if it is complete, so that the stream can go on with the next."""
+        road = self.claim.road
+        run = PassRun(claim=self.claim, stream=stream, row=row, circumstances=self.circumstances, slots=self.slots)
+        began = road.clock()
+        figures = await run.run()
+        self.found |= figures.missed > 0
+        if figures.failures:
+            await self.note_failure(stream, figures.failures[0])
+        else:
+            self._report(stream, row, figures, (road.clock() - began).total_seconds())
+        if figures.suspect:
+            outcome = partial(watermarks.note_outcome, outcome=figures.outcome, parked_reason=None)
+            await self.claim.write(partial(outcome, stream_id=stream.id))
+        if row.kind is Kind.SWEEP and figures.oldest_found is not None:
+            await self._widen_lookback(road.clock() - figures.oldest_found)
+        return figures.complete
+
+    async def note_failure(self, stream: Stream, error: ProviderError) -> None:
+        """Write down why the stream could not be read; it is parked if only a person can mend it."""
+        self.failures.append(error)
+        outcome = Figures(failures=[error]).outcome
+        reason = str(error) if isinstance(error, NeedsOperator) else None
+        name = self.claim.source.name
+        self.claim.road.metrics.passes.labels(name, outcome).inc()
+        log.warning(
+            "pass_failed", extra={"source": name, "stream": stream.name, "outcome": outcome, "error": str(error)}
+        )
+        work = partial(watermarks.note_outcome, stream_id=stream.id, outcome=outcome, parked_reason=reason)
+        await self.claim.write(work)
+
+    def _report(self, stream: Stream, row: Pass, figures: Figures, duration_s: float) -> None:
+        name, metrics = self.claim.source.name, self.claim.road.metrics
+        metrics.passes.labels(name, figures.outcome).inc()
+        metrics.pass_seconds.labels(name).observe(duration_s)
+        log.info(
+            "pass_finished",
+            extra={
+                "source": name, "stream": stream.name, "pass_id": row.id, "kind": row.kind.value,
+                "outcome": figures.outcome, "listed": figures.listed, "found": figures.found,
+                "missed": figures.missed, "duration_s": round(duration_s, 3),
+            },
+        )  # fmt: skip
+
+    async def _sweep(self, stream: Stream) -> None:
+        windows = plan_sweeps(
+            watermark=from_us(stream.watermark_us),
+            complete_from=from_us(stream.complete_from_us),
+            now=self.claim.road.clock(),
+            lookback=self.lookback,
+            every=self.claim.policy.sweep_every,
+            capabilities=self.claim.capabilities,
+        )
+        for window in windows:
+            if self.claim.stopping.is_set() or not await self._run(
+                stream, await self._begin(stream, Kind.SWEEP, window)
+            ):
+                return
+
+    async def _widen_lookback(self, delay: timedelta) -> None:
+        """Events of this source became visible that late: re-read as far back as that from now on."""
+        history = self.claim.capabilities.history
+        lookback_us = span_us(min(delay, SWEEP_DEPTH if history is None else min(SWEEP_DEPTH, history / 2)))
+        if lookback_us > span_us(self.lookback):
+            work = partial(watermarks.widen_lookback, source_id=self.claim.source.id, lookback_us=lookback_us)
+            await self.claim.write(work)

@@ -1,0 +1,52 @@
+"""Settings: one frozen tree from `gapless.toml` and the environment, read once by the command line and passed down."""
+
+from gapless.settings.consistency import is_loopback
+from gapless.settings.loading import SettingsInvalid, load, secret_files
+from gapless.settings.provider_options import build_provider, option_files, resolve_options
+from gapless.settings.secrets import SecretRef, SecretUnavailable
+from gapless.settings.tree import (
+    DestinationSettings,
+    DestinationType,
+    LogFormat,
+    LogLevel,
+    LogSettings,
+    OnVersionMismatch,
+    Pace,
+    PrivateSettings,
+    PublicSettings,
+    QuarantineSettings,
+    ReadBudgetSettings,
+    RetentionSettings,
+    Settings,
+    Signature,
+    SourceSettings,
+    StoreSettings,
+)
+
+__all__ = [
+    "DestinationSettings",
+    "DestinationType",
+    "LogFormat",
+    "LogLevel",
+    "LogSettings",
+    "OnVersionMismatch",
+    "Pace",
+    "PrivateSettings",
+    "PublicSettings",
+    "QuarantineSettings",
+    "ReadBudgetSettings",
+    "RetentionSettings",
+    "SecretRef",
+    "SecretUnavailable",
+    "Settings",
+    "SettingsInvalid",
+    "Signature",
+    "SourceSettings",
+    "StoreSettings",
+    "build_provider",
+    "is_loopback",
+    "load",
+    "option_files",
+    "resolve_options",
+    "secret_files",
+]

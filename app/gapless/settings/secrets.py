@@ -1,0 +1,96 @@
+"""Where a secret is read from: a variable, or a file that may change while we run. Never the configuration itself."""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from gapless_reconcilers.kit.contract import Secret
+
+VARIABLE_NAME = re.compile(r"[A-Z_][A-Z0-9_]{0,99}")
+"""Names with small letters are not taken: a secret pasted where its variable's name belongs nearly always has some."""
+
+_LARGEST_FILE_BYTES = 65_536
+
+
+class SecretUnavailable(Exception):
+    """A secret cannot be read. The message names the variable, or what is wrong with the file; it shows no content."""
+
+
+class SecretRef:
+    """A secret and where it came from. No repr or message shows it; two are equal if they read from the same place."""
+
+    __slots__ = ("_value", "path", "variable")
+
+    def __init__(self, *, value: Secret | None = None, variable: str | None = None, path: Path | None = None) -> None:
+        self._value = value
+        self.variable = variable
+        """The variable that it was read from, if it was."""
+        self.path = path
+        """The file that it is read from, if it is."""
+
+    def read(self) -> Secret:
+        """The secret as it is now: a file is read again each time. Raises `SecretUnavailable`."""
+        if self._value is not None:
+            return self._value
+        if self.path is None:
+            raise SecretUnavailable("the secret has neither a variable nor a file")
+        return _only_one(read_file(self.path))
+
+    def __repr__(self) -> str:
+        return f"SecretRef({self.variable or ('file' if self.path else 'default')})"
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, SecretRef):
+            return NotImplemented
+        return (self._value, self.variable, self.path) == (other._value, other.variable, other.path)
+
+    def __hash__(self) -> int:
+        return hash((self._value, self.variable, self.path))
+
+
+def from_variable(variable: str, environ: Mapping[str, str]) -> SecretRef:
+    """The secret that `variable` holds. Raises `SecretUnavailable` if it is not set, or empty."""
+    return SecretRef(value=_only_one(read_variable(variable, environ)), variable=variable)
+
+
+def read_variable(variable: str, environ: Mapping[str, str]) -> list[Secret]:
+    """The secrets in `variable`, one per line. Raises `SecretUnavailable`."""
+    if not VARIABLE_NAME.fullmatch(variable):
+        raise SecretUnavailable(
+            "it holds no variable's name (capital letters, digits, _); "
+            "write the name of the variable that holds the secret"
+        )
+    content = environ.get(variable)
+    if content is None:
+        raise SecretUnavailable(f"the variable {variable} is not set; set it, or name a file instead")
+    return _lines(content, f"the variable {variable}")
+
+
+def read_file(path: Path) -> list[Secret]:
+    """The secrets in the file `path`, one per line. Raises `SecretUnavailable`, which does not repeat the path."""
+    try:
+        with path.open("rb") as file:
+            content = file.read(_LARGEST_FILE_BYTES + 1)
+    except (OSError, ValueError) as error:
+        raise SecretUnavailable(
+            f"the file cannot be read ({type(error).__name__}); check its path and its mode"
+        ) from None
+    if len(content) > _LARGEST_FILE_BYTES:
+        raise SecretUnavailable(f"the file is larger than {_LARGEST_FILE_BYTES} bytes; wanted a secret per line")
+    try:
+        return _lines(content.decode(), "the file")
+    except UnicodeDecodeError:
+        raise SecretUnavailable("the file is not UTF-8; wanted a secret per line") from None
+
+
+def _lines(content: str, origin: str) -> list[Secret]:
+    secrets = [Secret(line.strip()) for line in content.splitlines() if line.strip()]
+    if not secrets:
+        raise SecretUnavailable(f"{origin} is empty; wanted a secret")
+    return secrets
+
+
+def _only_one(secrets: list[Secret]) -> Secret:
+    if len(secrets) != 1:
+        raise SecretUnavailable(f"it holds {len(secrets)} lines; wanted one secret")
+    return secrets[0]

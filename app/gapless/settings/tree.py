@@ -1,0 +1,352 @@
+"""Every setting: its meaning, its unit, how to switch it off, and why the default is what it is.
+
+The tree is frozen. `load` makes it once; the command line passes it down. `setting` gives each
+attribute the reader for its TOML value and for the text of its environment twin.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import MISSING, Field, dataclass, field, fields
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Any, TypeVar, cast
+
+from gapless.domain import Mode, Via
+from gapless.settings import readers
+from gapless.settings.readers import Reader
+from gapless.settings.secrets import SecretRef
+from gapless_reconcilers.kit.contract import ReadBudget, Secret
+
+T = TypeVar("T")
+
+NAME_PATTERN = r"(?=.{1,40}\Z)[a-z0-9]+(-[a-z0-9]+)*"
+_NAME = readers.text("1 to 40 of a-z, 0-9 and single dashes between them", NAME_PATTERN)
+_HTTP_URL = readers.text(
+    "an http:// or https:// address without a user name or a fragment",
+    r"https?://[^\s/@?#]+(/[^\s#]*)?(\?[^\s#]*)?",
+    shown=False,
+)
+_STORE_URL = readers.text(
+    "sqlite:///path or postgresql://host/database", r"sqlite:///\S+|postgres(ql)?://\S+", shown=False
+)
+_TYPES = readers.many(
+    readers.text("an event type", r"[^\s*,]*\*?(?<!^)", shown=True),
+    "event types such as invoice.paid, invoice.* or *",
+    least=1,
+)
+_SECOND = timedelta(seconds=1)
+
+
+class Pace(StrEnum):
+    """How the time to the next pass is chosen."""
+
+    ADAPTIVE = "adaptive"
+    INTERVAL = "interval"
+
+
+class LogLevel(StrEnum):
+    """The least severe records that are written."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+class LogFormat(StrEnum):
+    """What a log line looks like."""
+
+    CONSOLE = "console"
+    JSON = "json"
+
+
+class DestinationType(StrEnum):
+    """What carries events to a destination."""
+
+    HTTP = "http"
+    PYTHON = "python"
+
+
+class Signature(StrEnum):
+    """How deliveries are signed: Standard Webhooks, as the provider signs, or not at all."""
+
+    STANDARD = "standard"
+    PROVIDER = "provider"
+    NONE = "none"
+
+
+class OnVersionMismatch(StrEnum):
+    """What happens to an event whose payload is of another API version than the endpoint's."""
+
+    HOLD = "hold"
+    DELIVER = "deliver"
+
+
+def setting(reader: Reader[T], default: object = MISSING) -> T:
+    """An attribute read by `reader`; `default` is written as TOML would have it. Without one the key is required."""
+    if default is MISSING:
+        return cast("T", field(metadata={"reader": reader}))
+    return field(default=reader.read(default), repr=reader.shown, metadata={"reader": reader})
+
+
+def optional(reader: Reader[T]) -> T | None:
+    """An attribute read by `reader`, or None while the key is absent."""
+    return cast("T | None", field(default=None, repr=reader.shown, metadata={"reader": reader}))
+
+
+def secret(default: SecretRef | None = None, literal: Reader[str] | None = None) -> Any:
+    """A secret: keys `<name>_env` and `<name>_file`. With `literal`, the key itself too, if it holds no password."""
+    return field(default=default, metadata={"secret": True, "literal": literal})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoreSettings:
+    """`[store]`: the ledger."""
+
+    url: SecretRef = secret(SecretRef(value=Secret("sqlite:///gapless.db")), _STORE_URL)
+    """Where the ledger is. One SQLite file beside the process needs no set-up; PostgreSQL is for replicas.
+
+    An address with a password goes into a variable (`url_env`) or a file (`url_file`)."""
+    min_free: int = setting(readers.size(), "256MB")
+    """Free bytes on the disk of a SQLite ledger under which webhooks are answered 503. 0: off.
+
+    The default holds a checkpoint of a busy write-ahead log with room to spare."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PublicSettings:
+    """`[public]`: the listener that providers call."""
+
+    host: str = setting(readers.text("an address or a host name", r"[^\s/]+"), "0.0.0.0")  # noqa: S104 - its purpose
+    """Address to bind. All interfaces, because receiving is what this listener is for."""
+    port: int = setting(readers.count(0, 65535, "a TCP port"), 8000)
+    """TCP port; 0 takes a free one."""
+    body_limit: int = setting(readers.size(), "1MB")
+    """Most bytes of one webhook's body; more is answered 413. Stripe's largest events stay under 256 kB."""
+    queue_max: int = setting(readers.count(1, 1_000_000, "webhooks"), 10_000)
+    """Most webhooks that wait for a commit; beyond that the answer is 503, which the provider retries."""
+    queue_max_bytes: int = setting(readers.size(), "64MB")
+    """Most bytes of webhooks that wait for a commit: what a burst may cost in memory."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PrivateSettings:
+    """`[private]`: probes, metrics, API and pages."""
+
+    host: str = setting(readers.text("an address or a host name", r"[^\s/]+"), "127.0.0.1")
+    """Address to bind. Loopback, because pages and API show payments; binding wider needs a `token`."""
+    port: int = setting(readers.count(0, 65535, "a TCP port"), 8001)
+    """TCP port; 0 takes a free one."""
+    token: SecretRef | None = secret()
+    """Bearer token for API and pages. Required unless `host` is a loopback address."""
+    metrics_token: SecretRef | None = secret()
+    """Bearer token for `/metrics`. Without it `/metrics` is open to all who reach the listener."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetentionSettings:
+    """`[retention]`: how long what is not the ledger's core is kept."""
+
+    payloads: timedelta | None = setting(readers.duration_or_off(timedelta(hours=1)), "90d")
+    """Age at which payloads are pruned, never while a delivery still owes one. "off": kept for ever.
+
+    The default outlasts every provider's retries and most disputes; the event itself stays."""
+    attempts: timedelta | None = setting(readers.duration_or_off(timedelta(hours=1)), "30d")
+    """Age at which attempts are pruned, whatever became of their delivery. "off": kept for ever. Covers an inquiry."""
+    deliveries: timedelta | None = setting(readers.duration_or_off(timedelta(hours=1)), "90d")
+    """Age at which finished deliveries are pruned. "off": kept for ever. As `payloads`: a replay needs both."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QuarantineSettings:
+    """`[quarantine]`: refused webhooks that are kept with the reason. Bounded, since strangers fill it."""
+
+    max_rows: int = setting(readers.count(0, 1_000_000, "rows"), 10_000)
+    """Most webhooks kept per source; of the commonest reason the oldest go first. 0: off."""
+    max_bytes: int = setting(readers.size(), "64MB")
+    """Most bytes kept per source; of the bulkiest reason the oldest go first. 0: off."""
+    per_minute: int = setting(readers.count(0, 100_000, "webhooks per minute"), 60)
+    """Most webhooks taken per source, reason and minute; the rest is only counted. 0: off. Enough to see why."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogSettings:
+    """`[log]`: records go to stderr."""
+
+    level: LogLevel = setting(readers.choice(LogLevel), "info")
+    """Least severe records written. `info` is one line per webhook and per pass."""
+    format: LogFormat = setting(readers.choice(LogFormat), "console")
+    """`console` for people, `json` for collectors."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReadBudgetSettings:
+    """`[source.read_budget]`: how many reads the vendor grants, when it is not the provider's default."""
+
+    requests: int = setting(readers.count(1, 1_000_000_000, "requests"))
+    """Read requests that `period` may hold."""
+    period: timedelta = setting(readers.duration(_SECOND))
+    """The time over which the vendor counts them."""
+
+    def as_budget(self) -> ReadBudget:
+        """The same in the provider contract's word."""
+        return ReadBudget(requests=self.requests, period=self.period)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceSettings:
+    """`[[source]]`: one account of a provider."""
+
+    name: str = setting(_NAME)
+    """Path of its webhooks, label of its metrics. Renaming is explicit: `gapless source rename`."""
+    provider: str = setting(readers.text("a provider's name such as stripe", r"[a-z][a-z0-9_]{0,39}"))
+    """Kind of the provider: a module of `gapless_reconcilers`, or an installed one."""
+    mode: Mode = setting(readers.choice(Mode), "hybrid")
+    """`hybrid`: webhooks and passes; `webhook`: no passes; `poll`: passes only. Hybrid alone proves anything."""
+    start: datetime | None = setting(readers.moment(), "now")
+    """Events before it are never missed and never owed. "now" (None): when the source is first started with.
+
+    A first start must not flood anybody with history."""
+    types: tuple[str, ...] | None = optional(_TYPES)
+    """Event types that the subscription should push. Absent: the subscription as read, else all."""
+    pace: Pace = setting(readers.choice(Pace), "adaptive")
+    """`adaptive`: from `every` to `every_max` while passes find nothing; `interval`: always `every`."""
+    every: timedelta = setting(readers.duration(_SECOND), "5m")
+    """Time between passes, the shortest of them when adaptive. Finds a loss before a customer calls."""
+    every_max: timedelta = setting(readers.duration(_SECOND), "30m")
+    """Longest time between passes when adaptive. At Stripe's least read allowance about a seventh of it."""
+    lookback: timedelta = setting(readers.duration(), "15m")
+    """Time before the watermark that each pass reads again; what becomes visible late is found there. "0s": off."""
+    sweep: timedelta | None = setting(readers.duration_or_off(timedelta(minutes=1)), "1d")
+    """Time between the deeper passes behind the lookback. "off": none, and late arrivals there stay unseen."""
+    grace: timedelta | None = optional(readers.duration())
+    """How long the list may lack an event that occurred. Absent: the provider's own value."""
+    slices: int = setting(readers.count(1, 64, "slices"), 4)
+    """Slices of one pass that are listed at the same time, within the rate. 1: one after the other."""
+    requests_per_second: float | None = optional(readers.rate("requests"))
+    """Most list requests per second. Absent: the provider's own value, under the vendor's limit."""
+    read_budget: ReadBudgetSettings | None = field(default=None, metadata={"section": ReadBudgetSettings})
+    """Reads that the vendor grants in a period. Absent: the provider's own value."""
+    keep_unsubscribed: bool = setting(readers.flag(), default=False)
+    """Record what is listed but not expected. Off, because in a shared account it is most of the traffic."""
+    share_account: bool = setting(readers.flag(), default=False)
+    """Allow another source on the same account. Off, because it is nearly always one key pasted twice."""
+    options: Mapping[str, object] = field(default_factory=dict, repr=False, metadata={"options": True})
+    """`[source.options]`: the provider's own, read-only and unresolved: secrets are named here, never held."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DestinationSettings:
+    """`[[destination]]`: where events go."""
+
+    name: str = setting(_NAME)
+    """Label of its metrics, key of its deliveries."""
+    type: DestinationType = setting(readers.choice(DestinationType), "http")
+    """`http`: POST to `url`; `python`: await `target`."""
+    url: str | None = optional(_HTTP_URL)
+    """Where http deliveries go. Redirects are not followed."""
+    target: str | None = optional(
+        readers.text("module:function", r"[A-Za-z_][\w]*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
+    )
+    """The async callable that python deliveries call."""
+    sources: tuple[str, ...] = setting(
+        readers.many(readers.text("a source", rf"{NAME_PATTERN}|\*"), "names of sources, or *", least=1), ["*"]
+    )
+    """Names of the sources whose events it wants; `*`: all of them."""
+    types: tuple[str, ...] = setting(_TYPES, ["*"])
+    """Event types that it wants."""
+    via: tuple[Via, ...] = setting(
+        readers.many(readers.choice(Via), f"words out of {', '.join(Via)}", least=1), ["webhook", "list", "redelivery"]
+    )
+    """How an event must have been recorded. `["list"]` fills the gaps of a handler that keeps its own webhook.
+
+    Imported events were processed before we came, so they are not owed unless named."""
+    since: datetime | None = setting(readers.moment(), "now")
+    """It is owed only what occurred at or after this time. "now" (None): when it is first started with."""
+    delay: timedelta = setting(readers.duration(), "0s")
+    """Time that an event found by a pass waits before it is sent, so that its webhook may still win. "0s": off."""
+    signature: Signature = setting(readers.choice(Signature), "standard")
+    """How http deliveries are signed. Standard Webhooks has libraries in every language."""
+    secret: SecretRef | None = secret()
+    """What http deliveries are signed with. Required unless `signature` is `none`."""
+    concurrency: int = setting(readers.count(1, 1024, "deliveries"), 8)
+    """Deliveries under way at the same time: gentle to a small handler, enough for 80 a second at 100 ms."""
+    rate: float | None = optional(readers.rate("deliveries"))
+    """Most deliveries per second. Absent: no limit but `concurrency`."""
+    timeout: timedelta = setting(readers.duration(timedelta(milliseconds=100)), "15s")
+    """Time in which an attempt must be answered. A little more than most providers grant."""
+    max_attempts: int = setting(readers.count(1, 1000, "attempts"), 15)
+    """Attempts after which a delivery is a dead letter. By default after 9 hours on average, 17 at most."""
+    backoff_first: timedelta = setting(readers.duration(timedelta(milliseconds=1)), "5s")
+    """Longest wait before the second attempt; it doubles with each further one, with full jitter."""
+    backoff_max: timedelta = setting(readers.duration(timedelta(milliseconds=1)), "6h")
+    """Longest wait between two attempts."""
+    allow_private: bool = setting(readers.flag(), default=False)
+    """Deliver to any private, loopback or metadata address. Off: those must be named in `allow`."""
+    allow: tuple[str, ...] = setting(
+        readers.many(readers.text("a host", r"[^\s/@]+"), "hosts, addresses or networks"), []
+    )
+    """Private hosts, addresses or networks that may be delivered to, such as 127.0.0.1 or 10.0.0.0/8."""
+    on_version_mismatch: OnVersionMismatch = setting(readers.choice(OnVersionMismatch), "hold")
+    """For payloads of another API version than the endpoint's: `hold` them until a person decides, or `deliver`."""
+    headers: Mapping[str, str] = field(
+        default_factory=dict,
+        repr=False,
+        metadata={
+            "reader": readers.texts_by_name("a table of header names and texts", r"[A-Za-z0-9-]{1,64}", r"[ -~]*")
+        },
+    )
+    """Headers added to each http delivery, names in lower case. Not for credentials: see `headers_env`."""
+    headers_env: Mapping[str, SecretRef] = field(
+        default_factory=dict,
+        repr=False,
+        metadata={
+            "reader": readers.texts_by_name(
+                "a table of header names and names of variables", r"[A-Za-z0-9-]{1,64}", r"[A-Z_][A-Z0-9_]*"
+            ),
+            "variables": True,
+        },
+    )
+    """Headers whose values are secrets, each with the name of the variable that holds it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """All settings. `Settings()` is what an empty file gives."""
+
+    public_url: str | None = optional(_HTTP_URL)
+    """What providers call us, without a path. Finds our endpoint in a subscription; absent: by its path alone."""
+    include: tuple[str, ...] = setting(readers.many(readers.text("a path"), "paths such as sources.d/*.toml"), [])
+    """Further files, relative to this one, with `[[source]]` and `[[destination]]` only."""
+    store: StoreSettings = field(default_factory=StoreSettings, metadata={"section": StoreSettings})
+    public: PublicSettings = field(default_factory=PublicSettings, metadata={"section": PublicSettings})
+    private: PrivateSettings = field(default_factory=PrivateSettings, metadata={"section": PrivateSettings})
+    retention: RetentionSettings = field(default_factory=RetentionSettings, metadata={"section": RetentionSettings})
+    quarantine: QuarantineSettings = field(default_factory=QuarantineSettings, metadata={"section": QuarantineSettings})
+    log: LogSettings = field(default_factory=LogSettings, metadata={"section": LogSettings})
+    sources: tuple[SourceSettings, ...] = field(default=(), metadata={"named": "source"})
+    destinations: tuple[DestinationSettings, ...] = field(default=(), metadata={"named": "destination"})
+
+
+NAMED: Mapping[str, type[SourceSettings] | type[DestinationSettings]] = {
+    "source": SourceSettings,
+    "destination": DestinationSettings,
+}
+"""The tables that are written several times, each with a name."""
+
+
+def sections_of(cls: type[Any]) -> dict[str, type[Any]]:
+    """The tables inside the table `cls`."""
+    return {f.name: f.metadata["section"] for f in fields(cls) if "section" in f.metadata}
+
+
+def keys_of(cls: type[Any]) -> Iterator[str]:
+    """Every key that the table `cls` may hold, its sections left out."""
+    for f in fields(cls):
+        yield from _keys_of_field(f)
+
+
+def _keys_of_field(f: Field[Any]) -> tuple[str, ...]:
+    if "secret" in f.metadata:
+        literal = (f.name,) if f.metadata["literal"] else ()
+        return (*literal, f"{f.name}_env", f"{f.name}_file")
+    return (f.name,) if "reader" in f.metadata else ()

@@ -1,0 +1,85 @@
+"""Reading pages without guessing: required fields by dotted path, and guards against walks that do not end.
+
+Silence is never success: a field that is absent or of another type raises `UnexpectedShape` with its
+path. Nothing here turns it into an empty page.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+import httpx
+
+from gapless_reconcilers.kit.errors import UnexpectedShape
+
+T = TypeVar("T")
+
+_STEP = re.compile(r"([^.\[\]]+)|\[(-?\d+)\]")
+
+
+def require(body: object, path: str) -> Any:
+    """The value at `path`, such as `data`, `meta.next` or `data[-1].id`. Raises `UnexpectedShape` if absent."""
+    value: Any = body
+    for step in _STEP.finditer(path):
+        name, index = step.groups()
+        try:
+            value = value[name] if name is not None and isinstance(value, Mapping) else _element(value, index)
+        except (KeyError, IndexError):
+            raise UnexpectedShape(path[: step.end()], "missing", "a value") from None
+    return value
+
+
+def require_list(body: object, path: str) -> list[Any]:
+    """The array at `path`. Raises `UnexpectedShape`."""
+    return _typed(body, path, list, "an array")
+
+
+def require_str(body: object, path: str) -> str:
+    """The non-empty text at `path`. Raises `UnexpectedShape`."""
+    value = _typed(body, path, str, "a text")
+    if not value:
+        raise UnexpectedShape(path, "an empty text", "a text")
+    return value
+
+
+def require_int(body: object, path: str) -> int:
+    """The whole number at `path`; true and false are none. Raises `UnexpectedShape`."""
+    return _typed(body, path, int, "a whole number")
+
+
+def require_bool(body: object, path: str) -> bool:
+    """The truth value at `path`. Raises `UnexpectedShape`."""
+    return _typed(body, path, bool, "true or false")
+
+
+def cursor_after(request: httpx.Request, last: str, *, has_more: bool, param: str = "starting_after") -> str | None:
+    """The cursor of the page after the one that `request` asked for; None: that was the last.
+
+    `last` is the cursor of the page's last row, empty if it has none. Raises `UnexpectedShape` if more
+    is promised but the walk would not move: a page without rows, or one that ends where it began.
+    """
+    if not has_more:
+        return None
+    if not last:
+        raise UnexpectedShape("data", "empty although has_more is true", "rows, or has_more = false")
+    if request.url.params.get(param) == last:
+        raise UnexpectedShape("data[-1]", "the row that this page was asked to start after", "one that moves on")
+    return last
+
+
+def _element(value: object, index: str | None) -> Any:
+    if index is None or not isinstance(value, list):
+        raise KeyError(index)
+    return value[int(index)]
+
+
+def _typed(body: object, path: str, wanted: type[T], words: str) -> T:
+    value = require(body, path)
+    if not isinstance(value, wanted) or (wanted is int and isinstance(value, bool)):
+        raise UnexpectedShape(path, _name_of(value), words)
+    return value
+
+
+def _name_of(value: object) -> str:
+    names = {dict: "an object", list: "an array", str: "a text", bool: "a truth value", int: "a whole number"}
+    return "null" if value is None else names.get(type(value), type(value).__name__)

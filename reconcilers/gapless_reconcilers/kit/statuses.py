@@ -1,0 +1,71 @@
+"""What an HTTP status means for a pass when the vendor has no rule of its own.
+
+    2xx                      the response can be read
+    401, 403                 CredentialsRejected
+    404, 410                 OptionsInvalid
+    429                      RateLimited, with the time the vendor named
+    408, 425, 5xx            ProviderUnavailable, with the time the vendor named
+    any other                UnexpectedShape: redirects are not followed, and nothing is guessed
+
+A network error never gets here: the engine turns it into `ProviderUnavailable`.
+"""
+
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
+
+import httpx
+from httpx import codes
+
+from gapless_reconcilers.kit.errors import (
+    CredentialsRejected,
+    OptionsInvalid,
+    ProviderUnavailable,
+    RateLimited,
+    UnexpectedShape,
+)
+
+LONGEST_WAIT = timedelta(hours=1)
+"""A `Retry-After` beyond this is cut to it: one odd header must not silence a source for a day."""
+
+
+def judge(response: httpx.Response, now: datetime) -> None:
+    """Raise the error that tells what to do about `response`, or return if it is 2xx."""
+    status = response.status_code
+    if response.is_success:
+        return
+    told = f"{describe_request(response)} was answered with {status}"
+    if status in (401, 403):
+        raise CredentialsRejected(f"{told}; check that the key is live and may read this")
+    if status in (404, 410):
+        raise OptionsInvalid(f"{told}; check the address and the ids in the options")
+    if status == codes.TOO_MANY_REQUESTS:
+        raise RateLimited(told, retry_after=parse_retry_after(response, now))
+    if status in (408, 425) or response.is_server_error:
+        raise ProviderUnavailable(told, retry_after=parse_retry_after(response, now))
+    raise UnexpectedShape("status", str(status), f"2xx for {describe_request(response)}")
+
+
+def parse_retry_after(response: httpx.Response, now: datetime) -> timedelta | None:
+    """How long the vendor asks us to wait: seconds or an HTTP date, within `[0, LONGEST_WAIT]`.
+
+    None if there is no `Retry-After`, or one that is neither.
+    Source: RFC 9110 section 10.2.3, read November 2026.
+    """
+    text = response.headers.get("retry-after", "").strip()
+    if text.isascii() and text.isdigit():
+        return min(timedelta(seconds=int(text[:9])), LONGEST_WAIT)
+    try:
+        at = parsedate_to_datetime(text)
+    except (ValueError, OverflowError):
+        return None
+    at = at if at.tzinfo else at.replace(tzinfo=UTC)
+    return min(max(at - now, timedelta(0)), LONGEST_WAIT)
+
+
+def describe_request(response: httpx.Response) -> str:
+    """Method, host and path of the request behind `response`, without its query (which may hold ids)."""
+    try:
+        request = response.request
+    except RuntimeError:  # httpx: a response that was built by hand has no request
+        return "the request"
+    return f"{request.method} {request.url.host}{request.url.path}"

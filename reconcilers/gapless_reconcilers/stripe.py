@@ -1,0 +1,399 @@
+"""Stripe: v1 snapshot events, signed webhooks, `GET /v1/events`, Connect accounts as streams.
+
+Sources, read autumn 2026: stripe-python 16.1.0 (`_webhook.py`, `_event.py`, `params/_event_list_params.py`),
+stripe/openapi, Stripe's pages on webhooks, undelivered events, rate limits and types. NV: not verified.
+"""
+
+import hashlib
+import math
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any, ClassVar, Final
+from urllib.parse import quote, urlsplit
+
+import httpx
+import msgspec
+from httpx import codes
+
+from gapless_reconcilers.kit import statuses
+from gapless_reconcilers.kit.auth import BearerAuth
+from gapless_reconcilers.kit.contract import (
+    EARLIEST,
+    LATEST,
+    OWN_STREAM,
+    Account,
+    Capabilities,
+    Coverage,
+    Order,
+    Page,
+    ReadBudget,
+    RecordedEvent,
+    Remedy,
+    RemoteEvent,
+    Rendering,
+    Reply,
+    Secret,
+    StreamPage,
+    Subscription,
+    WebhookMessage,
+    WebhookRequest,
+    Window,
+)
+from gapless_reconcilers.kit.decoding import UNREADABLE, decode_items, decode_response, decode_webhook
+from gapless_reconcilers.kit.errors import (
+    HistoryExpired,
+    MalformedWebhook,
+    OptionsInvalid,
+    ProviderUnavailable,
+    RateLimited,
+    SignatureInvalid,
+    UnexpectedShape,
+)
+from gapless_reconcilers.kit.paging import cursor_after
+from gapless_reconcilers.kit.signing import SigningKeys, hmac_sha256_hex, is_signed_by_any, parse_timed_signatures
+
+SIGNATURE_HEADER: Final = "stripe-signature"
+THROTTLED: Final = timedelta(seconds=2)
+"""Wait after a 429: Stripe documents no `Retry-After` (Rate limits page), and its limits are per second."""
+MOST_PER_PAGE: Final = 100
+
+_MODES: Final = {True: "live", False: "test"}
+_KEY_MODES: Final = {"sk_test_": False, "rk_test_": False, "sk_live_": True, "rk_live_": True}
+
+
+class StripeOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One Stripe account in one mode. A key that may read events, and perhaps webhook endpoints, is enough."""
+
+    api_key: Secret
+    """A restricted (`rk_`) or secret (`sk_`) key of the same mode as `livemode`."""
+    webhook_secret: tuple[Secret, ...] = ()
+    """`whsec_…`, one or, while it is rolled, several. None: no webhook is accepted (audit, `mode = "poll"`)."""
+    livemode: bool = True
+    """Which of the account's two modes this source is; the other mode's webhooks are recorded, never expected."""
+    connect: bool = False
+    """Also list each connected account, as a stream of its own."""
+    api_version: str | None = None
+    """The API version that our webhook endpoint was made with; None: unknown."""
+    tolerance: timedelta = timedelta(seconds=300)
+    """How old a signature may be; 0 switches the check off. Default: the official SDK's."""
+    page_limit: Annotated[int, msgspec.Meta(ge=1, le=MOST_PER_PAGE)] = MOST_PER_PAGE
+    """Events asked for per page."""
+    api_base: str = "https://api.stripe.com"
+    """Where the API answers; another value only for a fake."""
+
+
+class _Object(msgspec.Struct, gc=False):
+    id: Any = None
+
+
+class _Data(msgspec.Struct, gc=False):
+    object: _Object
+
+
+class _Event(msgspec.Struct, gc=False):
+    """The few fields of an event that are read; the rest is skipped, not built."""
+
+    id: str
+    type: str
+    created: Annotated[int, msgspec.Meta(ge=int(EARLIEST.timestamp()), lt=int(LATEST.timestamp()))]
+    livemode: bool
+    data: _Data
+    account: str | None = None
+
+
+class _Label(msgspec.Struct, gc=False):
+    object: Any = None
+    api_version: str | None = None
+
+
+class _Rows(msgspec.Struct, gc=False):
+    data: list[msgspec.Raw]
+    has_more: bool
+
+
+class _Identified(msgspec.Struct, gc=False):
+    id: str
+
+
+class _Endpoint(msgspec.Struct, gc=False):
+    url: str
+    status: str
+    enabled_events: tuple[str, ...]
+    api_version: str | None = None
+    application: str | None = None
+
+
+class _Failure(msgspec.Struct, gc=False):
+    code: str | None = None
+    param: str | None = None
+
+
+class _Refusal(msgspec.Struct, gc=False):
+    error: _Failure
+
+
+_EVENT: Final = msgspec.json.Decoder(_Event)
+_LABEL: Final = msgspec.json.Decoder(_Label)
+_ROWS: Final = msgspec.json.Decoder(_Rows)
+_IDENTIFIED: Final = msgspec.json.Decoder(_Identified)
+_ENDPOINT: Final = msgspec.json.Decoder(_Endpoint)
+_REFUSAL: Final = msgspec.json.Decoder(_Refusal)
+
+
+class Stripe:
+    """Stripe, bound to one account and mode.
+
+    Signatures are judged exactly as `stripe.WebhookSignature.verify_header` judges them: too old is
+    refused, a time ahead of ours is not (only the holder of the secret could have signed it).
+    """
+
+    kind: ClassVar[str] = "stripe"
+    Options: ClassVar[type[StripeOptions]] = StripeOptions
+    capabilities: Capabilities = Capabilities(
+        coverage=Coverage.EVENT_LOG,
+        order=Order.NEWEST_FIRST,
+        resolution=timedelta(seconds=1),
+        history=timedelta(days=30),
+        grace=timedelta(seconds=60),  # NV: no visibility delay is documented
+        remedy=Remedy.LIST,
+        rendering=Rendering.EQUIVALENT,
+        signature_headers=(SIGNATURE_HEADER,),
+        requests_per_second=20,  # of 25 that one endpoint is granted by default (Rate limits page)
+        budget=ReadBudget(requests=10_000, period=timedelta(days=30)),  # the least granted (Read allocation)
+        unproven=(
+            'Types marked "Selection required" exist only if an endpoint names them ("*" does not); the list says '
+            "nothing of them otherwise. Not verified: how soon an event is listed. Thin (v2) events are refused."
+        ),
+    )
+
+    def __init__(self, options: StripeOptions) -> None:
+        self.options = options
+        self._keys = SigningKeys(options.webhook_secret)
+        self._key_mode = _KEY_MODES.get(options.api_key.reveal()[:8])
+        self._base = options.api_base.rstrip("/")
+
+    def auth(self) -> httpx.Auth:
+        """The read key as a bearer token."""
+        return BearerAuth(self.options.api_key)
+
+    def budget_scope(self) -> str:
+        """`stripe:` and 64 bits of the key's SHA-256.
+
+        Stripe counts per account, which the key stands for before anything was asked. The key has far
+        more entropy than can be searched, so nothing of it can be had from the digest. Two keys of one
+        account count apart, and a rolled key starts anew: give a source one key.
+        """
+        return f"stripe:{hashlib.sha256(self.options.api_key.reveal().encode()).hexdigest()[:16]}"
+
+    def option_problems(self) -> list[str]:
+        """What is wrong or doubtful in the options by themselves."""
+        problems = []
+        of_key = self._key_mode
+        if of_key is None:
+            problems.append("api_key has none of the beginnings sk_live_, rk_live_, sk_test_, rk_test_; check it")
+        elif of_key is not self.options.livemode:
+            problems.append(
+                f"api_key is a {_MODES[of_key]} key and livemode is {str(self.options.livemode).lower()}; "
+                f"use a {_MODES[self.options.livemode]} key or set livemode = {str(of_key).lower()}"
+            )
+        problems += [
+            "webhook_secret does not begin with whsec_; copy it from the endpoint's page"
+            for secret in self.options.webhook_secret
+            if not secret.reveal().startswith("whsec_")
+        ]
+        return problems
+
+    def account_request(self) -> httpx.Request:
+        """`GET /v1/account`."""
+        return self._get("/v1/account")
+
+    def read_account(self, response: httpx.Response) -> Account:
+        """The account id; the mode is the key's, for the account does not name one."""
+        return Account(fingerprint=decode_response(response, _IDENTIFIED).id, livemode=self._key_mode)
+
+    def read_webhook(self, request: WebhookRequest, now: datetime) -> Reply:
+        """The one event of a snapshot webhook. Raises `WebhookRefused`; a thin one has the reason `thin_event`."""
+        header = request.header(SIGNATURE_HEADER)
+        if header is None:
+            raise SignatureInvalid("there is no Stripe-Signature header", reason="no_signature")
+        self._verify(header, request.body, now)
+        try:
+            event = decode_webhook(request.body, _EVENT)
+            return Reply(events=(self._remote(event, request.body, event.account or OWN_STREAM),))
+        except MalformedWebhook:
+            _refuse_thin(request.body)
+            raise
+        except ValueError as error:
+            raise MalformedWebhook(f"the event cannot be recorded: {error}") from error
+
+    def _verify(self, header: str, body: bytes, now: datetime) -> None:
+        """Raise `SignatureInvalid` unless one of our secrets explains one `v1` of `header`, not too old."""
+        sent_at, signatures = parse_timed_signatures(header, time="t", scheme="v1")
+        if not is_signed_by_any(self._keys, signatures, b"%d.%b" % (sent_at, body)):
+            raise SignatureInvalid("no v1 signature is that of a secret we know; check webhook_secret")
+        tolerance = self.options.tolerance.total_seconds()
+        if tolerance and sent_at < now.timestamp() - tolerance:
+            raise SignatureInvalid(f"the signature is older than {tolerance:g} s; check the clock", reason="stale")
+
+    def render(self, event: RecordedEvent, target_url: str, secret: Secret, now: datetime) -> WebhookMessage:  # noqa: ARG002
+        """The recorded event, freshly signed: byte for byte if it came by webhook.
+
+        A listed event is rendered in the account's API version at its time, not the endpoint's, and
+        names its connected account only here: the list that it came from did not have to (NV).
+        """
+        body = event.payload
+        if event.stream and decode_webhook(body, _EVENT).account is None:
+            body = b'{"account":%b,%b' % (msgspec.json.encode(event.stream), body.lstrip()[1:])
+        sent_at = int(now.timestamp())
+        signature = hmac_sha256_hex(secret.reveal().encode(), b"%d.%b" % (sent_at, body)).decode()
+        headers = {"content-type": "application/json; charset=utf-8", SIGNATURE_HEADER: f"t={sent_at},v1={signature}"}
+        return WebhookMessage(headers=headers, body=body)
+
+    def first_request(self, stream: str, window: Window) -> httpx.Request:
+        """`GET /v1/events` from the window's first second, inclusive, to its last, exclusive."""
+        return self._events(stream, window)
+
+    def read_page(self, request: httpx.Request, response: httpx.Response, stream: str, window: Window) -> Page:
+        """The page's events inside `window`. Works in either order: the walk is by id, its end is `has_more`.
+
+        Raises `OptionsInvalid` if the list is of the other mode: what it proves is not about this source.
+        """
+        rows = decode_response(response, _ROWS)
+        listed = decode_items(rows.data, _EVENT, "data")
+        self._refuse_other_mode(listed)
+        pairs = zip(listed, rows.data, strict=True)
+        events = [remote for event, row in pairs if (remote := self._listed(event, row, stream)).occurred_at in window]
+        cursor = cursor_after(request, listed[-1].id if listed else "", has_more=rows.has_more)
+        return Page(events=events, next=self._events(stream, window, starting_after=cursor) if cursor else None)
+
+    def detail_request(self, key: str, stream: str) -> httpx.Request:
+        """`GET /v1/events/{key}`."""
+        return self._get(f"/v1/events/{quote(key, safe='')}", stream)
+
+    def read_detail(self, response: httpx.Response, stream: str) -> RemoteEvent:
+        """The event, its payload the body as received."""
+        return self._listed(decode_response(response, _EVENT), msgspec.Raw(response.content), stream)
+
+    def judge(self, response: httpx.Response, now: datetime) -> None:
+        """The default table, plus what Stripe says in its own way.
+
+        A 429 names no time to wait; 409, and whatever carries `Stripe-Should-Retry: true`, may be tried
+        again (both as stripe-python's `_should_retry` has it); `resource_missing` about an event is one
+        that left the 30 days, whether asked for or paged from (for paging NV).
+        """
+        if response.is_success:
+            return
+        if response.status_code == codes.TOO_MANY_REQUESTS:
+            why = response.headers.get("stripe-rate-limited-reason", "lock-timeout")
+            wait = statuses.parse_retry_after(response, now) or THROTTLED
+            raise RateLimited(f"Stripe answered 429 ({why})", retry_after=wait)
+        if _names_missing_event(response):
+            raise HistoryExpired("Stripe no longer has the event that the request names; it keeps events for 30 days")
+        if response.status_code == codes.CONFLICT or response.headers.get("stripe-should-retry") == "true":
+            raise ProviderUnavailable(f"Stripe answered {response.status_code}, which may be tried again")
+        statuses.judge(response, now)
+
+    def streams_request(self) -> httpx.Request | None:
+        """`GET /v1/accounts`, if the options say `connect`."""
+        return self._get("/v1/accounts", limit=MOST_PER_PAGE) if self.options.connect else None
+
+    def read_streams(self, request: httpx.Request, response: httpx.Response) -> StreamPage:
+        """The ids of the connected accounts."""
+        rows = decode_response(response, _ROWS)
+        accounts = [account.id for account in decode_items(rows.data, _IDENTIFIED, "data")]
+        cursor = cursor_after(request, accounts[-1] if accounts else "", has_more=rows.has_more)
+        following = self._get("/v1/accounts", limit=MOST_PER_PAGE, starting_after=cursor) if cursor else None
+        return StreamPage(streams=accounts, next=following)
+
+    def subscription_request(self) -> httpx.Request:
+        """`GET /v1/webhook_endpoints`: an account has fewer than one page of them."""
+        return self._get("/v1/webhook_endpoints", limit=MOST_PER_PAGE)
+
+    def read_subscription(self, response: httpx.Response, webhook_url: str) -> Subscription:
+        """The endpoints at `webhook_url`, else those whose path is the same, read together.
+
+        A Connect endpoint is known by its `application` (NV: no other field tells).
+        """
+        found = _endpoints_at(webhook_url, decode_items(decode_response(response, _ROWS).data, _ENDPOINT, "data"))
+        enabled = [endpoint for endpoint in found if endpoint.status == "enabled"]
+        if not enabled:
+            path = urlsplit(webhook_url).path
+            why = f"the endpoint at {path} is {found[0].status}" if found else f"no endpoint has the path {path}"
+            return Subscription(healthy=False, reason=f"{why}; see Webhooks in the Stripe dashboard")
+        return Subscription(
+            healthy=True,
+            reason="",
+            types=tuple(sorted({pattern for endpoint in enabled for pattern in endpoint.enabled_events})),
+            api_version=enabled[0].api_version,
+            streams_covered=any(endpoint.application for endpoint in enabled),
+        )
+
+    def payload_version(self, payload: bytes) -> str | None:
+        """The event's `api_version`."""
+        return _LABEL.decode(payload).api_version
+
+    def endpoint_version(self) -> str | None:
+        """The version that the options name."""
+        return self.options.api_version
+
+    def _remote(self, event: _Event, payload: bytes | msgspec.Raw, stream: str) -> RemoteEvent:
+        """The one place where an event of either road gets its identity. Raises `ValueError`."""
+        object_id = event.data.object.id
+        return RemoteEvent(
+            key=event.id,
+            type=event.type,
+            occurred_at=datetime.fromtimestamp(event.created, UTC),
+            payload=payload,
+            stream=stream,
+            object_key=object_id if isinstance(object_id, str) else None,
+            listable=event.livemode is self.options.livemode and (not stream or self.options.connect),
+        )
+
+    def _listed(self, event: _Event, row: msgspec.Raw, stream: str) -> RemoteEvent:
+        try:
+            return self._remote(event, row, stream)
+        except ValueError as error:
+            raise UnexpectedShape(f"event {event.id[:64]!r}", f"not recordable: {error}", "one that is") from error
+
+    def _events(self, stream: str, window: Window, **cursor: str) -> httpx.Request:
+        bounds = {"created[gte]": int(window.start.timestamp()), "created[lt]": math.ceil(window.end.timestamp())}
+        return self._get("/v1/events", stream, limit=self.options.page_limit, **bounds, **cursor)
+
+    def _get(self, path: str, stream: str = OWN_STREAM, **params: str | int) -> httpx.Request:
+        headers = {"Stripe-Account": stream} if stream else None
+        return httpx.Request("GET", self._base + path, params=params or None, headers=headers)
+
+    def _refuse_other_mode(self, listed: list[_Event]) -> None:
+        if any(event.livemode is not self.options.livemode for event in listed):
+            wanted = _MODES[self.options.livemode]
+            raise OptionsInvalid(f"the list is not of {wanted} events; use a {wanted} api_key or change livemode")
+
+
+def _refuse_thin(body: bytes) -> None:
+    """Raise `MalformedWebhook` with the reason `thin_event` if `body` is a v2 event notification."""
+    try:
+        kind = _LABEL.decode(body).object
+    except UNREADABLE:
+        return
+    if kind == "v2.core.event":
+        raise MalformedWebhook(
+            "this is a thin (v2) event, which carries no object; point an endpoint of snapshot events here",
+            reason="thin_event",
+        )
+
+
+def _names_missing_event(response: httpx.Response) -> bool:
+    try:
+        failure = _REFUSAL.decode(response.content).error
+    except UNREADABLE:
+        return False
+    return failure.code == "resource_missing" and failure.param in ("starting_after", "ending_before", "id")
+
+
+def _endpoints_at(url: str, endpoints: list[_Endpoint]) -> list[_Endpoint]:
+    """Those with this address; if there are none, those with its path (we may not know our public name)."""
+    path = urlsplit(url).path
+    same = [endpoint for endpoint in endpoints if endpoint.url == url]
+    return same or [endpoint for endpoint in endpoints if urlsplit(endpoint.url).path == path]
+
+
+PROVIDER = Stripe

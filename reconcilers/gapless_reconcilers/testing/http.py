@@ -1,0 +1,112 @@
+"""A small HTTP/1.1 server on asyncio streams: keep-alive, no chunked bodies, enough for a fake API.
+
+Written here so that a fake needs nothing installed and takes no signal handlers from the process that
+it runs in.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from email.utils import format_datetime
+from http import HTTPStatus
+from urllib.parse import parse_qsl, urlsplit
+
+LARGEST_HEAD = 64 * 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApiRequest:
+    """A request as the fake got it; header names in lower case."""
+
+    method: str
+    path: str
+    params: tuple[tuple[str, str], ...]
+    headers: Mapping[str, str]
+    body: bytes = b""
+
+    def param(self, name: str) -> str | None:
+        """The first value of the query parameter `name`, or None."""
+        return next((value for key, value in self.params if key == name), None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApiAnswer:
+    """What the fake answers."""
+
+    status: int
+    body: bytes
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+Answer = Callable[[ApiRequest], Awaitable[ApiAnswer]]
+
+
+@asynccontextmanager
+async def serve_http(answer: Answer, *, host: str, port: int, clock: Callable[[], datetime]) -> AsyncIterator[str]:
+    """Serve `answer` and yield the base URL; port 0 takes a free one. Open connections are cut at the end."""
+    connections: set[asyncio.Task[None]] = set()
+
+    async def on_connection(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - asyncio runs every connection in a task
+        connections.add(task)
+        try:
+            await _converse(reader, writer, answer, clock)
+        except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
+            pass
+        finally:
+            connections.discard(task)
+            writer.close()
+
+    server = await asyncio.start_server(on_connection, host, port, limit=LARGEST_HEAD)
+    try:
+        bound = server.sockets[0].getsockname()[1]
+        yield f"http://{host}:{bound}"
+    finally:
+        server.close()
+        for task in tuple(connections):
+            task.cancel()
+        await asyncio.gather(*connections, return_exceptions=True)
+
+
+async def _converse(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, answer: Answer, clock: Callable[[], datetime]
+) -> None:
+    """Answer one request after the other until the client goes."""
+    while True:
+        head = await reader.readuntil(b"\r\n\r\n")
+        request = _parse_head(head)
+        length = int(request.headers.get("content-length", "0"))
+        request = replace(request, body=await reader.readexactly(length))
+        writer.write(_format(await answer(request), clock()))
+        with suppress(ConnectionResetError):
+            await writer.drain()
+        if request.headers.get("connection", "").lower() == "close":
+            return
+
+
+def _parse_head(head: bytes) -> ApiRequest:
+    first, *lines = head.decode("latin-1").rstrip("\r\n").split("\r\n")
+    method, target, _ = first.split(" ", 2)
+    pairs = (line.partition(":") for line in lines)
+    url = urlsplit(target)
+    return ApiRequest(
+        method=method,
+        path=url.path,
+        params=tuple(parse_qsl(url.query, keep_blank_values=True)),
+        headers={name.strip().lower(): value.strip() for name, _, value in pairs},
+    )
+
+
+def _format(answer: ApiAnswer, now: datetime) -> bytes:
+    headers = {
+        "Date": format_datetime(now, usegmt=True),
+        "Content-Type": "application/json",
+        **answer.headers,
+        "Content-Length": str(len(answer.body)),
+    }
+    lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+    status = HTTPStatus(answer.status)
+    return f"HTTP/1.1 {status.value} {status.phrase}\r\n{lines}\r\n".encode("latin-1") + answer.body

@@ -1,0 +1,312 @@
+"""The contract that every provider keeps, as rules that a test can run.
+
+    from gapless_reconcilers.testing import suite
+
+    @suite.parametrize(Path("tests/fixtures"))
+    def test_provider_keeps_the_contract(rule, scenario):
+        rule(scenario)
+
+Each rule takes a `Scenario` and raises `AssertionError` with a sentence. `testing.broken` has a provider
+for each that breaks it and no other: a rule that cannot fail proves nothing.
+"""
+
+# ruff: noqa: S101 - assertions are what a contract suite is made of
+
+import inspect
+from collections.abc import Callable, Iterable
+from datetime import timedelta
+from email.utils import format_datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import httpx
+
+from gapless_reconcilers.kit import registry, statuses
+from gapless_reconcilers.kit.contract import (
+    JudgesResponses,
+    Provider,
+    Rendering,
+    WebhookRequest,
+    Window,
+)
+from gapless_reconcilers.kit.errors import (
+    CredentialsRejected,
+    NeedsOperator,
+    ProviderError,
+    ProviderUnavailable,
+    RateLimited,
+    Retryable,
+    SignatureInvalid,
+    UnexpectedShape,
+    WebhookRefused,
+)
+from gapless_reconcilers.testing.probes import (
+    flip,
+    imported_modules,
+    raises,
+    read_again,
+    refusals,
+    rename,
+    shape,
+    signed_garbage,
+    unsigned_garbage,
+    with_body,
+    without_header,
+)
+from gapless_reconcilers.testing.scenario import Expected, Scenario, load_scenarios, make_response, walk
+
+if TYPE_CHECKING:
+    import pytest
+
+Rule = Callable[[Scenario], None]
+
+OTHER_SECRET = "whsec_b3RoZXJvdGhlcm90aGVyb3RoZXI="  # noqa: S105 - nobody's
+IMPURE = frozenset(
+    ("aiohttp", "asyncio", "gapless", "logging", "os", "requests", "socket", "subprocess", "threading", "time")
+)
+"""Modules that a provider has no business with: it has no clock, log, socket, environment or engine."""
+
+
+def parametrize(fixtures: Path, kinds: Iterable[str] | None = None) -> "pytest.MarkDecorator":
+    """A pytest mark that gives a test every `(rule, scenario)` of `kinds`, or of all known ones.
+
+    Raises `FileNotFoundError` at collection for a kind that has no scenario in `fixtures/<kind>`.
+    """
+    import pytest  # noqa: PLC0415 - needed by tests alone
+
+    scenarios = [one for kind in kinds or registry.kinds() for one in load_scenarios(fixtures / kind)]
+    cases = [
+        pytest.param(rule, scenario, id=f"{scenario.kind}-{scenario.name}-{name}")
+        for scenario in scenarios
+        for name, rule in RULES.items()
+    ]
+    return pytest.mark.parametrize(("rule", "scenario"), cases)
+
+
+def check_same_identity(scenario: Scenario) -> None:
+    """The webhook and the list give the same key, type, time and object for the same event."""
+    provider = scenario.provider()
+    listed = {event.key: Expected.of(event) for event in walk(provider, scenario)}
+    for event in provider.read_webhook(scenario.webhook, scenario.now).events:
+        assert event.key in listed, f"the webhook's key {event.key!r} is none of the list's: {sorted(listed)}"
+        assert Expected.of(event) == listed[event.key], f"webhook {event} and list {listed[event.key]} differ"
+
+
+def check_same_stream(scenario: Scenario) -> None:
+    """The webhook and the list name the same stream."""
+    provider = scenario.provider()
+    pushed = provider.read_webhook(scenario.webhook, scenario.now).events
+    for road, events in (("webhook", pushed), ("list", walk(provider, scenario))):
+        streams = {event.stream for event in events}
+        assert streams == {scenario.stream}, f"the {road} names the streams {streams}; wanted {scenario.stream!r}"
+
+
+def check_any_live_secret(scenario: Scenario) -> None:
+    """A webhook signed with any of the configured secrets is accepted."""
+    signed_with = scenario.signing_secret
+    for secrets in ((signed_with,), (signed_with, OTHER_SECRET), (OTHER_SECRET, signed_with)):
+        try:
+            reply = scenario.provider(webhook_secrets=secrets).read_webhook(scenario.webhook, scenario.now)
+        except WebhookRefused as error:
+            place = secrets.index(signed_with) + 1
+            raise AssertionError(f"refused although secret {place} of {len(secrets)} signed it: {error}") from error
+        assert reply.events, "the webhook was accepted without an event"
+
+
+def check_forgery_is_refused(scenario: Scenario) -> None:
+    """A changed body, a wrong secret, a missing signature header and a stale time raise `SignatureInvalid`."""
+    provider, webhook = scenario.provider(), scenario.webhook
+    forged: list[tuple[str, Provider, WebhookRequest, timedelta]] = [
+        ("signed with an unknown secret", scenario.provider(webhook_secrets=[OTHER_SECRET]), webhook, timedelta(0)),
+        ("without any secret of ours", scenario.provider(webhook_secrets=[""]), webhook, timedelta(0)),
+    ]
+    forged += [
+        (f"with byte {at} changed", provider, with_body(webhook, flip(webhook.body, at)), timedelta(0))
+        for at in range(0, len(webhook.body), max(1, len(webhook.body) // 40))
+    ]
+    forged += [
+        (f"without {name}", provider, without_header(webhook, name), timedelta(0))
+        for name in provider.capabilities.signature_headers
+    ]
+    if scenario.stale_after is not None:
+        forged.append(("that is stale", provider, webhook, scenario.stale_after + timedelta(seconds=1)))
+    for what, judge, request, later in forged:
+        with raises(SignatureInvalid, f"a webhook {what}"):
+            judge.read_webhook(request, scenario.now + later)
+
+
+def check_garbage_is_refused(scenario: Scenario) -> None:
+    """Whatever is sent, signed or not, is read or refused; nothing but `WebhookRefused` escapes."""
+    provider = scenario.provider()
+    for request in unsigned_garbage(provider, scenario):
+        with raises(WebhookRefused, f"the body {request.body[:40]!r} with the headers {request.headers[-3:]!r:.200}"):
+            provider.read_webhook(request, scenario.now)
+    for request in signed_garbage(provider, scenario):
+        try:
+            provider.read_webhook(request, scenario.now)
+        except WebhookRefused:
+            continue
+        except Exception as error:
+            raise AssertionError(f"the signed body {request.body[:40]!r} raised {error!r}") from error
+
+
+def check_pages_give_expected(scenario: Scenario) -> None:
+    """The walk gives exactly the expected events, in order, each payload byte for byte as listed."""
+    events = walk(scenario.provider(), scenario)
+    assert tuple(map(Expected.of, events)) == scenario.expected, f"got {events}; wanted {scenario.expected}"
+    assert len({event.key for event in events}) == len(events), "a key is listed twice"
+    listed = b"\n".join(scenario.pages)
+    for event in events:
+        assert event.occurred_at.utcoffset() == timedelta(0), f"{event.key}: {event.occurred_at} is not UTC"
+        assert bytes(event.payload) in listed, f"{event.key}: its payload is not as listed"
+
+
+def check_walk_ends(scenario: Scenario) -> None:
+    """Same input, same request; no request repeats; the last page ends the walk; a list that repeats is refused."""
+    provider, within = scenario.provider(), scenario.window
+    request: httpx.Request | None = provider.first_request(scenario.stream, within)
+    assert request is not None
+    assert shape(request) == shape(provider.first_request(scenario.stream, within)), "two first requests differ"
+    asked = []
+    for body in scenario.pages:
+        assert request is not None, "the walk ended before the last page"
+        asked.append(shape(request))
+        request = provider.read_page(request, make_response(request, body), scenario.stream, within).next
+    assert request is None, f"the last page asks for another: {request.url}"
+    assert len(set(asked)) == len(asked), f"a request repeats: {asked}"
+    if len(scenario.pages) > 1:
+        _check_repeating_list_is_refused(provider, scenario)
+
+
+def _check_repeating_list_is_refused(provider: Provider, scenario: Scenario) -> None:
+    request: httpx.Request | None = provider.first_request(scenario.stream, scenario.window)
+    with raises(UnexpectedShape, "a list that shows its first page for ever"):
+        for _ in range(4):
+            assert request is not None, "a page that promises more ended the walk"
+            response = make_response(request, scenario.pages[0])
+            request = provider.read_page(request, response, scenario.stream, scenario.window).next
+
+
+def check_window_is_kept(scenario: Scenario) -> None:
+    """The first request has the wanted address; events at the window's start are kept, those at its end are not."""
+    provider = scenario.provider()
+    url, wanted = provider.first_request(scenario.stream, scenario.window).url, httpx.URL(scenario.first_url)
+    assert url.copy_with(query=None) == wanted.copy_with(query=None), f"asked {url}; wanted {wanted}"
+    assert sorted(url.params.multi_items()) == sorted(wanted.params.multi_items()), f"asked {url}; wanted {wanted}"
+    everything = walk(provider, scenario)
+    times = sorted({event.occurred_at for event in everything})
+    assert len(times) > 1, "the scenario needs events of at least two times"
+    narrow = Window(start=times[0], end=times[-1])
+    kept = [event.key for event in walk(provider, scenario, narrow)]
+    wanted_keys = [event.key for event in everything if event.occurred_at in narrow]
+    assert kept == wanted_keys, f"of [{narrow.start}, {narrow.end}) {kept} were kept; wanted {wanted_keys}"
+
+
+def check_statuses(scenario: Scenario) -> None:
+    """Each refusal raises the error that says what to do, with the wait that the vendor named."""
+    provider, now = scenario.provider(), scenario.now
+    date = format_datetime(now + timedelta(seconds=7), usegmt=True)
+    _check_status(provider, scenario, 200, None)
+    for status in (401, 403):
+        _check_status(provider, scenario, status, CredentialsRejected)
+    _check_status(provider, scenario, 404, NeedsOperator)
+    for status in (408, 500, 502, 503, 504):
+        _check_status(provider, scenario, status, ProviderUnavailable)
+    _check_status(provider, scenario, 429, RateLimited)
+    for text in ("7", date):
+        _check_status(provider, scenario, 429, RateLimited, retry_after=text)
+    for status in (302, 418):
+        _check_status(provider, scenario, status, UnexpectedShape)
+
+
+def _check_status(
+    provider: Provider, scenario: Scenario, status: int, wanted: type[ProviderError] | None, **headers: str
+) -> None:
+    request = provider.first_request(scenario.stream, scenario.window)
+    response = make_response(request, b"<html>refused</html>", status, **headers)
+    judge = provider.judge if isinstance(provider, JudgesResponses) else statuses.judge
+    raised: Exception | None = None
+    try:
+        judge(response, scenario.now)
+    except Exception as error:  # noqa: BLE001 - whatever it is, it is compared below
+        raised = error
+    fits = raised is None if wanted is None else isinstance(raised, wanted)
+    assert fits, f"status {status} raised {raised!r}; wanted {wanted.__name__ if wanted else 'nothing'}"
+    if headers and isinstance(raised, Retryable):
+        wait = raised.retry_after
+        assert wait == timedelta(seconds=7), f"Retry-After {headers['retry_after']!r} was read as {wait}; wanted 7 s"
+
+
+def check_shape_is_never_guessed(scenario: Scenario) -> None:
+    """An answer of another shape raises `UnexpectedShape` naming the field, and is never an empty page."""
+    provider = scenario.provider()
+    request = provider.first_request(scenario.stream, scenario.window)
+    for body in (b"<html>maintenance</html>", b"", b"[]", b"null"):
+        with raises(UnexpectedShape, f"the body {body!r}"):
+            provider.read_page(request, make_response(request, body), scenario.stream, scenario.window)
+    renamed = make_response(request, rename(scenario.pages[0], scenario.records))
+    try:
+        page = provider.read_page(request, renamed, scenario.stream, scenario.window)
+    except UnexpectedShape as error:
+        assert scenario.records in error.path, f"path is {error.path!r}; wanted {scenario.records!r}"  # noqa: PT017
+    else:
+        raise AssertionError(f"a page without {scenario.records!r} was read as {len(page.events)} events")
+
+
+def check_secrets_are_hidden(scenario: Scenario) -> None:
+    """No secret is in a repr, an error, a budget's name or a request that the provider builds."""
+    provider = scenario.provider()
+    request = provider.first_request(scenario.stream, scenario.window)
+    page = provider.read_page(request, make_response(request, scenario.pages[0]), scenario.stream, scenario.window)
+    built = [one for one in (request, page.next) if one is not None]
+    shown = [repr(provider), repr(vars(provider)), repr(provider.auth()), provider.budget_scope()]
+    shown += [f"{one.url} {one.headers.raw!r} {one.content!r}" for one in built]
+    shown += [str(error) for error in refusals(provider, scenario)]
+    for name, secrets in scenario.secrets.items():
+        for secret in secrets:
+            assert not any(secret in text for text in shown), f"the secret {name} is shown by the provider"
+
+
+def check_is_pure(scenario: Scenario) -> None:
+    """No method is a coroutine, and the provider's file imports no clock, log, socket, environment or engine."""
+    provider_type = type(scenario.provider())
+    for name, member in inspect.getmembers(provider_type):
+        is_async = inspect.iscoroutinefunction(member) or inspect.isasyncgenfunction(member)
+        assert not is_async, f"{name} is a coroutine; a provider does no I/O"
+    module = inspect.getmodule(provider_type)
+    assert module is not None, f"{provider_type.__name__} has no module"
+    impure = sorted(imported_modules(inspect.getsource(module)) & IMPURE)
+    assert not impure, f"{module.__name__} imports {', '.join(impure)}"
+
+
+def check_rendering_is_accepted(scenario: Scenario) -> None:
+    """A listed event that is rendered is accepted as a webhook of the same key, type, object and stream."""
+    provider = scenario.provider()
+    for event in walk(provider, scenario):
+        again = read_again(provider, scenario, event)
+        if not again:
+            is_said = provider.capabilities.rendering is Rendering.IMPOSSIBLE
+            assert is_said, (
+                f"{event.key} cannot be rendered, yet the capabilities say {provider.capabilities.rendering}"
+            )
+            continue
+        assert [Expected.of(one) for one in again] == [Expected.of(event)], f"{event} was rendered as {again}"
+        assert [one.stream for one in again] == [event.stream], f"{event} was rendered for another stream: {again}"
+
+
+RULES: dict[str, Rule] = {
+    "same_identity": check_same_identity,
+    "same_stream": check_same_stream,
+    "any_live_secret": check_any_live_secret,
+    "forgery_is_refused": check_forgery_is_refused,
+    "garbage_is_refused": check_garbage_is_refused,
+    "pages_give_expected": check_pages_give_expected,
+    "walk_ends": check_walk_ends,
+    "window_is_kept": check_window_is_kept,
+    "statuses": check_statuses,
+    "shape_is_never_guessed": check_shape_is_never_guessed,
+    "secrets_are_hidden": check_secrets_are_hidden,
+    "is_pure": check_is_pure,
+    "rendering_is_accepted": check_rendering_is_accepted,
+}
+"""Every rule by its name. Through the engine and the store go the rules of `tests/`, not these."""

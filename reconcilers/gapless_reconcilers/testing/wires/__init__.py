@@ -1,0 +1,1 @@
+"""One small module per vendor: how its requests are read, and its answers and webhooks written."""

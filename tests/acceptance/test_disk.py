@@ -1,0 +1,112 @@
+"""A full disk: webhooks are turned away with 503, none that was taken is lost, and no restart is needed."""
+
+import asyncio
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import NoReturn
+
+import httpx
+import pytest
+from outside import WEBHOOK_SECRET, Consumer, Gapless, running, until
+
+from gapless_reconcilers.testing.fake import FakeProvider
+from gapless_reconcilers.testing.wires.stripe import StripeWire
+
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
+DISK = 32 << 20
+MIN_FREE = 8 << 20
+
+
+@pytest.fixture
+def disk(absent: Callable[[str, str], NoReturn], tmp_path: Path) -> Iterator[Path]:
+    """A small disk of its own."""
+    if sys.platform != "linux" or os.geteuid() != 0:
+        absent("tmpfs", "only root on Linux can mount a small disk")
+    path = tmp_path / "disk"
+    path.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={DISK}", "tmpfs", str(path)], check=False)
+    if mounted.returncode != 0:
+        absent("tmpfs", "mount is not permitted here")
+    try:
+        yield path
+    finally:
+        subprocess.run(["umount", "--lazy", str(path)], check=True)
+
+
+async def test_a_disk_with_less_than_min_free_turns_webhooks_away_until_there_is_room(
+    disk: Path, tmp_path: Path
+) -> None:
+    fake = FakeProvider(StripeWire())
+    async with Consumer().serve() as consumer, fake.serve() as api:
+        daemon = Gapless(tmp_path, f"sqlite:///{disk}/ledger.db", api, consumer, min_free=f"{MIN_FREE}B")
+        async with running(daemon):
+            await _fill(disk, leave=MIN_FREE // 2)
+            await until(lambda: _is_answered(daemon, fake, 503))
+            (disk / "ballast").unlink()
+            await until(lambda: _is_answered(daemon, fake, 200))
+
+
+async def test_what_was_taken_before_the_disk_was_full_is_kept_and_the_rest_follows(disk: Path, tmp_path: Path) -> None:
+    fake = FakeProvider(StripeWire(padding=2000), retries_s=(0.5,) * 60)
+    async with Consumer().serve() as consumer, fake.serve() as api:
+        daemon = Gapless(tmp_path, f"sqlite:///{disk}/ledger.db", api, consumer, min_free="0B")
+        async with running(daemon):
+            endpoint = fake.add_endpoint(daemon.public, secret=WEBHOOK_SECRET)
+            await _fill(disk, leave=2 << 20)
+            async with asyncio.timeout(60):
+                while not any(push.status == 503 for push in fake.pushes):
+                    fake.emit("invoice.paid")
+                    await asyncio.sleep(0.002)
+            endpoint.enabled = False
+            await fake.settle()
+            acknowledged = {push.event.key for push in fake.pushes if push.status == 200}
+            await daemon.kill()
+            (disk / "ballast").unlink()
+            kept = await daemon.ledger_ids()
+            await daemon.start()
+            await until(lambda: {event.key for event in fake.events} <= consumer.ids, within_s=60)
+
+            assert acknowledged
+            assert acknowledged <= kept
+            assert consumer.changed_ids == {}
+
+
+async def test_a_daemon_goes_on_by_itself_when_a_full_disk_has_room_again(disk: Path, tmp_path: Path) -> None:
+    fake = FakeProvider(StripeWire(padding=2000), retries_s=(0.5,) * 60)
+    async with Consumer().serve() as consumer, fake.serve() as api:
+        daemon = Gapless(tmp_path, f"sqlite:///{disk}/ledger.db", api, consumer, min_free="0B")
+        async with running(daemon):
+            fake.add_endpoint(daemon.public, secret=WEBHOOK_SECRET)
+            await _fill(disk, leave=2 << 20)
+            async with asyncio.timeout(60):
+                while not any(push.status == 503 for push in fake.pushes):
+                    fake.emit("invoice.paid")
+                    await asyncio.sleep(0.002)
+            await asyncio.sleep(2)
+            (disk / "ballast").unlink()
+            truth = {event.key for event in fake.events}
+            await until(lambda: truth <= consumer.ids, within_s=60)
+
+            assert await daemon.is_ready()
+            assert await daemon.ledger_ids() == truth
+
+
+async def _fill(disk: Path, *, leave: int) -> None:
+    """Take all room but `leave` bytes."""
+    free = os.statvfs(disk).f_bavail * os.statvfs(disk).f_frsize
+    with (disk / "ballast").open("wb") as ballast:
+        os.posix_fallocate(ballast.fileno(), 0, free - leave)
+
+
+async def _is_answered(daemon: Gapless, fake: FakeProvider, status: int) -> bool:
+    """Whether a new webhook is answered so; every 503 says when to come again."""
+    endpoint = fake.endpoints[0] if fake.endpoints else fake.add_endpoint(daemon.public, secret=WEBHOOK_SECRET)
+    message = fake.wire.message(fake.emit("invoice.paid", push=False), endpoint, datetime.now(UTC), genuine=True)
+    async with httpx.AsyncClient(trust_env=False) as client:
+        answer = await client.post(daemon.public, content=message.body, headers=dict(message.headers))
+    assert answer.status_code != 503 or answer.headers["retry-after"].isdigit()
+    return answer.status_code == status

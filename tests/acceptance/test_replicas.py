@@ -1,0 +1,87 @@
+"""Two replicas on PostgreSQL, one of which sleeps through its lease: nothing that it does afterwards takes effect."""
+
+import asyncio
+import signal
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from outside import WEBHOOK_SECRET, Consumer, Gapless, running, until
+from sqlalchemy import Row, select
+
+from gapless.ledger import Connection, sources
+from gapless.ledger.leases import SOURCE_LEASE
+from gapless.ledger.tables import PASS, SLICE, SOURCE, STREAM
+from gapless_reconcilers.testing.fake import FakeProvider
+from gapless_reconcilers.testing.wires.stripe import StripeWire
+
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
+State = dict[str, list[Row[tuple[object, ...]]]]
+
+
+async def test_a_replica_that_was_paused_for_longer_than_its_lease_writes_no_state(
+    postgres_url: str, tmp_path: Path
+) -> None:
+    fake = FakeProvider(StripeWire(), retries_s=(1.0,) * 30)
+    start = (datetime.now(UTC) - timedelta(hours=1)).strftime("%Y-%m-%dT%H:%M:%SZ")
+    async with Consumer().serve() as consumer, fake.serve() as api:
+        first, second = (Gapless(tmp_path, postgres_url, api, consumer, source=f"start = {start}") for _ in range(2))
+        async with running(first), running(second):
+            fake.faults.drop, fake.faults.answer_delay_s = 0.5, 0.3
+            asleep, epoch = await _pause_within_a_turn(first, second)
+            awake = second if asleep is first else first
+            fake.add_endpoint(awake.public, secret=WEBHOOK_SECRET)
+            for _ in range(60):
+                fake.emit("invoice.paid")
+            truth = {event.key for event in fake.events}
+            await until(lambda: truth <= consumer.ids, within_s=SOURCE_LEASE.total_seconds() + 30)
+            _, taken_over = await _pause_within_a_turn(awake)
+            before = await _state(asleep)
+            asleep.signal(signal.SIGCONT)
+            await until(lambda: _has_lost_its_lease(asleep), within_s=SOURCE_LEASE.total_seconds() / 2)
+            after = await _state(asleep)
+            awake.signal(signal.SIGCONT)
+            last = fake.emit("invoice.paid")
+            await until(lambda: last.key in consumer.ids)
+
+            assert taken_over > epoch
+            assert after == before
+            assert await awake.ledger_ids() == consumer.ids == truth | {last.key}
+            assert consumer.changed_ids == {}
+
+
+async def _pause_within_a_turn(*daemons: Gapless) -> tuple[Gapless, int]:
+    """Stop the one that holds the source's lease, while it does; returns it, and the lease's epoch."""
+    for _ in range(50):
+        await until(lambda: _holder(daemons), within_s=60, every_s=0.02)
+        held = await _holder(daemons)
+        if held is None:
+            continue
+        held[0].signal(signal.SIGSTOP)
+        await asyncio.sleep(0.3)  # what it had sent to the database is done
+        if await _holder(daemons) == held:
+            return held
+        held[0].signal(signal.SIGCONT)
+    raise AssertionError("no process was ever caught within a turn")
+
+
+async def _holder(daemons: Sequence[Gapless]) -> tuple[Gapless, int] | None:
+    row = await daemons[0].read(lambda connection: sources.source_row(connection, 1))
+    holds = (each for each in daemons if each.process and f":{each.process.pid}:" in (row["lease_holder"] or ""))
+    return next(((each, row["lease_epoch"]) for each in holds), None)
+
+
+async def _state(daemon: Gapless) -> State:
+    """Every row that only the holder of the lease may write."""
+
+    def rows(connection: Connection) -> State:
+        tables = (SOURCE, STREAM, PASS, SLICE)
+        return {table.name: list(connection.execute(select(table).order_by(table.c.id))) for table in tables}
+
+    return await daemon.read(rows)
+
+
+def _has_lost_its_lease(daemon: Gapless) -> bool:
+    log = daemon.log.read_text()
+    return "lease_lost" in log or "is over" in log

@@ -1,0 +1,180 @@
+"""What others fell into, as far as it needs the whole process to be seen; each is named after who did."""
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import httpx
+import pytest
+from ledgers import run_sql
+from outside import WEBHOOK_SECRET, Consumer, Gapless, running, until
+from sqlalchemy.engine import make_url
+
+from gapless.domain import from_us
+from gapless.ledger import sources
+from gapless.ledger.sources import Stream
+from gapless_reconcilers.testing.fake import FakeProvider
+from gapless_reconcilers.testing.faults import Faults
+from gapless_reconcilers.testing.wires.stripe import StripeWire
+
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
+LOOKBACK = timedelta(minutes=1)
+
+
+async def test_trap_hookaido_a_webhook_that_was_answered_503_is_taken_when_it_comes_again_unchanged(
+    postgres_url: str, postgres_server: str, tmp_path: Path
+) -> None:
+    fake, name = FakeProvider(StripeWire()), make_url(postgres_url).database
+    async with (
+        Consumer().serve() as consumer,
+        fake.serve() as api,
+        running(Gapless(tmp_path, postgres_url, api, consumer)) as daemon,
+        httpx.AsyncClient(trust_env=False, timeout=30) as client,
+    ):
+        endpoint = fake.add_endpoint(daemon.public, secret=WEBHOOK_SECRET)
+        fake.faults.hidden_types = frozenset({"invoice.paid"})  # no list helps it
+        event = fake.emit("invoice.paid", push=False)
+        message = fake.wire.message(event, endpoint, datetime.now(UTC), genuine=True)
+        away = f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'"
+
+        async def status() -> int:
+            answer = await client.post(daemon.public, content=message.body, headers=dict(message.headers))
+            return answer.status_code
+
+        async def is_taken() -> bool:
+            return await status() == 200
+
+        await run_sql(postgres_server, f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
+        await run_sql(postgres_server, away)
+        assert await status() == 503
+        await run_sql(postgres_server, f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
+        await until(is_taken)
+        await until(lambda: event.key in consumer.ids)
+
+
+async def test_trap_convoy_a_signature_is_checked_before_a_duplicate_is_looked_for(
+    sqlite_url: str, tmp_path: Path
+) -> None:
+    fake = FakeProvider(StripeWire())
+    async with (
+        Consumer().serve() as consumer,
+        fake.serve() as api,
+        running(Gapless(tmp_path, sqlite_url, api, consumer)) as daemon,
+        httpx.AsyncClient(trust_env=False) as client,
+    ):
+        endpoint = fake.add_endpoint(daemon.public, secret=WEBHOOK_SECRET)
+        known = fake.emit("invoice.paid")
+        await until(lambda: known.key in consumer.ids)
+        forged = fake.wire.message(known, endpoint, datetime.now(UTC), genuine=False)
+        answer = await client.post(daemon.public, content=forged.body, headers=dict(forged.headers))
+
+        assert answer.status_code == 401
+        assert sum((await daemon.metrics())["gapless_duplicates_total"].values()) == 0
+
+
+async def test_trap_friendly_stripe_sync_what_a_consumer_refuses_stays_owed_while_the_watermark_moves_on(
+    sqlite_url: str, tmp_path: Path
+) -> None:
+    fake, consumer = FakeProvider(StripeWire()), Consumer(answers=lambda _key: 500)
+    fake.faults.webhooks_off = True
+    async with consumer.serve(), fake.serve() as api, running(Gapless(tmp_path, sqlite_url, api, consumer)) as daemon:
+        await asyncio.sleep(1.1)
+        event = fake.emit("invoice.paid")
+
+        async def has_moved_on() -> bool:
+            return from_us((await _stream(daemon)).watermark_us) > event.occurred_at
+
+        await until(lambda: event.key in consumer.ids)
+        await until(has_moved_on)
+        refused = len(consumer.got[event.key])
+        consumer.answers = lambda _key: 200
+        await until(lambda: len(consumer.got[event.key]) > refused)
+
+        assert consumer.changed_ids == {}
+
+
+async def test_trap_friendly_stripe_sync_one_poison_event_stops_none_that_come_after_it(
+    sqlite_url: str, tmp_path: Path
+) -> None:
+    fake, consumer = FakeProvider(StripeWire()), Consumer()
+    async with consumer.serve(), fake.serve() as api, running(Gapless(tmp_path, sqlite_url, api, consumer)) as daemon:
+        fake.add_endpoint(daemon.public, secret=WEBHOOK_SECRET)
+        poison = fake.emit("invoice.paid", push=False)
+        consumer.answers = lambda key: 500 if key == poison.key else 200
+        await until(lambda: len(consumer.got[poison.key]) > 1)
+        after = {fake.emit("invoice.paid").key for _ in range(50)}
+
+        await until(lambda: after <= consumer.ids)
+
+
+async def test_trap_sync_engine_a_pass_that_was_throttled_is_no_success(sqlite_url: str, tmp_path: Path) -> None:
+    fake = FakeProvider(StripeWire(), faults=Faults(throttle_every=1, retry_after="1", webhooks_off=True))
+    async with (
+        Consumer().serve() as consumer,
+        fake.serve() as api,
+        running(Gapless(tmp_path, sqlite_url, api, consumer)) as daemon,
+    ):
+        before = await _stream(daemon)
+        event = fake.emit("invoice.paid")
+        await until(lambda: sum(request.status == 429 for request in fake.requests) >= 3)
+        throttled, metrics = await _stream(daemon), await daemon.metrics()
+        fake.faults.throttle_every = 0
+        await until(lambda: event.key in consumer.ids, within_s=60)
+
+        assert throttled.watermark_us == before.watermark_us
+        assert throttled.last_complete_pass_us is None
+        assert "gapless_last_complete_pass_timestamp_seconds" not in metrics
+        assert not metrics["gapless_gap_rate"]
+
+
+async def test_trap_outpost_an_event_that_nobody_wants_is_recorded_all_the_same(
+    sqlite_url: str, tmp_path: Path
+) -> None:
+    fake = FakeProvider(StripeWire())
+    only_invoices = {"GAPLESS_DESTINATION__CONSUMER__TYPES": '["invoice.*"]'}
+    async with (
+        Consumer().serve() as consumer,
+        fake.serve() as api,
+        running(Gapless(tmp_path, sqlite_url, api, consumer, environment=only_invoices)) as daemon,
+    ):
+        fake.add_endpoint(daemon.public, secret=WEBHOOK_SECRET)
+        unwanted, wanted = fake.emit("charge.succeeded"), fake.emit("invoice.paid")
+        await fake.settle()
+        await until(lambda: wanted.key in consumer.ids)
+
+        assert await daemon.ledger_ids() == {unwanted.key, wanted.key}
+        assert consumer.ids == {wanted.key}
+
+
+async def test_trap_runners_lambda_a_cold_start_goes_on_from_where_it_was_and_makes_no_needless_pass(
+    store_url: str, tmp_path: Path
+) -> None:
+    fake = FakeProvider(StripeWire())
+    start = (datetime.now(UTC) - timedelta(hours=6)).strftime("%Y-%m-%dT%H:%M:%SZ")
+    fake.backfill(200, datetime.now(UTC) - timedelta(hours=5), datetime.now(UTC) - timedelta(hours=4), ["invoice.paid"])
+    async with Consumer().serve() as consumer, fake.serve() as api:
+        slow = {"GAPLESS_SOURCE__STRIPE_LIVE__EVERY": "10s", "GAPLESS_SOURCE__STRIPE_LIVE__EVERY_MAX": "10s"}
+        daemon = Gapless(tmp_path, store_url, api, consumer, source=f"start = {start}", environment=slow)
+        async with running(daemon):
+            await until(lambda: len(consumer.ids) == 200)
+            await until(lambda: _has_completed_a_pass(daemon))
+            assert await daemon.end() == 0
+            was = await _stream(daemon)
+            asked = len(fake.requests)
+            lost = fake.emit("invoice.paid")
+            await daemon.start()
+            await asyncio.sleep(2)
+            listed_at_start = [request for request in fake.requests[asked:] if request.listing]
+            await until(lambda: lost.key in consumer.ids)
+
+            assert listed_at_start == []
+            starts = [each.listing.query.start for each in fake.requests[asked:] if each.listing]
+            assert min(start for start in starts if start) >= from_us(was.watermark_us) - LOOKBACK
+
+
+async def _stream(daemon: Gapless) -> Stream:
+    return (await daemon.read(lambda connection: sources.streams(connection, 1)))[0]
+
+
+async def _has_completed_a_pass(daemon: Gapless) -> bool:
+    return (await _stream(daemon)).last_complete_pass_us is not None

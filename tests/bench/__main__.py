@@ -1,0 +1,72 @@
+"""`python -m tests.bench`: measures, prints tables, writes JSON."""
+
+import argparse
+import json
+import os
+import shutil
+import sys
+import tempfile
+from datetime import UTC, datetime
+from pathlib import Path
+
+from tests.bench import ingest, machine, passes
+from tests.bench.figures import Bar, table
+from tests.bench.stores import Places
+
+INGEST, PASSES = "ingest", "passes"
+
+
+def main() -> None:
+    """Read the command line, measure what it names, and say which bars are met."""
+    asked = _arguments()
+    if INGEST in asked.only and not shutil.which("wrk"):
+        sys.exit("the load generator wrk is not there; install it (Debian: apt-get install wrk) or use --only passes")
+    machine.pin(machine.LOAD_CORE)
+    found: dict[str, object] = {"at": datetime.now(UTC).isoformat(timespec="seconds"), "machine": machine.described()}
+    bars: list[Bar] = []
+    with tempfile.TemporaryDirectory(dir=asked.folder) as folder:
+        places = Places(Path(folder), asked.postgres)
+        if INGEST in asked.only:
+            rows = ingest.measure(places, ingest.QUICK if asked.quick else ingest.Plan(rounds=asked.rounds), _note)
+            bars += ingest.bars(rows)
+            found[INGEST] = rows
+            _show(ingest.tables(rows), found, asked.json)
+        if PASSES in asked.only:
+            rows = passes.measure(places, passes.QUICK if asked.quick else passes.Plan(rounds=asked.rounds), _note)
+            bars += passes.bars(rows, places.kinds)
+            found[PASSES] = rows
+            _show(passes.tables(rows), found, asked.json)
+    found["bars"] = [bar.row() for bar in bars]
+    _show(table(["bar", "wanted", "median (least-most)", ""], [bar.row() for bar in bars]), found, asked.json)
+    _note(f"every round is in {asked.json}")
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="one short round, to see that everything runs")
+    parser.add_argument("--rounds", type=int, default=5, help="how often everything is measured (5)")
+    parser.add_argument("--only", nargs="+", choices=[INGEST, PASSES], default=[INGEST, PASSES])
+    parser.add_argument("--json", type=Path, default=Path("bench.json"), help="where the figures go (bench.json)")
+    parser.add_argument("--folder", type=Path, default=None, help="where SQLite files lie meanwhile: on a real disk")
+    parser.add_argument(
+        "--postgres",
+        default=os.environ.get("GAPLESS_TEST_POSTGRES_URL", ""),
+        help="a server on which databases may be made; default: GAPLESS_TEST_POSTGRES_URL; empty: SQLite only",
+    )
+    return parser.parse_args()
+
+
+def _note(line: str) -> None:
+    sys.stderr.write(f"{line}\n")
+    sys.stderr.flush()
+
+
+def _show(text: str, found: dict[str, object], path: Path) -> None:
+    """Print a table, and keep what was found so far."""
+    sys.stdout.write(f"\n{text}\n")
+    sys.stdout.flush()
+    path.write_text(json.dumps(found, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

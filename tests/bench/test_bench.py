@@ -1,0 +1,36 @@
+"""That the bench runs at all; what it measures is nobody's assertion here."""
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NoReturn
+
+ROOT = Path(__file__).parents[2]
+
+
+def quick(part: str, path: Path) -> list[dict[str, float]]:
+    """One short round on SQLite."""
+    command = [sys.executable, "-m", "tests.bench", "--quick", "--only", part, "--postgres", "", "--json", str(path)]
+    subprocess.run(command, cwd=ROOT, check=True, timeout=120, capture_output=True)
+    rows: list[dict[str, float]] = json.loads(path.read_text())[part]
+    return rows
+
+
+def test_the_bench_loads_each_server_and_finds_stored_what_was_acknowledged(
+    tmp_path: Path, absent: Callable[[str, str], NoReturn]
+) -> None:
+    if not shutil.which("wrk"):
+        absent("wrk", "it is not on the PATH")
+    rows = quick("ingest", tmp_path / "bench.json")
+    assert {row["variant"] for row in rows} == {"gapless", "bare", "session"}
+    assert all(row["acked_per_s"] > 0 and not row["not_2xx"] and not row["broken"] for row in rows)
+    assert all(row["stored"] >= row["acked"] for row in rows if row["variant"] != "bare")
+
+
+def test_the_bench_reads_a_feed_and_each_pass_finds_the_one_event_in_a_thousand_that_is_missing(tmp_path: Path) -> None:
+    rows = quick("passes", tmp_path / "bench.json")
+    assert [row["found"] for row in rows if row["reader"] == "sqlite"] == [10, 10]
+    assert {row["listed"] for row in rows} == {10_000}

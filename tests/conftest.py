@@ -1,0 +1,36 @@
+"""What all tests share.
+
+Async tests run under anyio's own plugin (no other one): mark them, or the module, with `pytest.mark.anyio`.
+"""
+
+import os
+from collections.abc import Callable
+from typing import NoReturn
+
+import hypothesis
+import pytest
+
+hypothesis.settings.register_profile("gapless", deadline=None)  # a busy machine is no bug
+hypothesis.settings.load_profile("gapless")
+pytest_plugins = ["ledgers"]
+
+
+@pytest.fixture(scope="session")
+def anyio_backend() -> str:
+    """The daemon is asyncio only."""
+    return "asyncio"
+
+
+@pytest.fixture(scope="session")
+def absent() -> Callable[[str, str], NoReturn]:
+    """Ends a test for want of a component: `absent("prometheus", "it is not on the PATH")`.
+
+    It is a skip, but a failure if `GAPLESS_REQUIRE` (names parted by spaces) has the component, as in CI.
+    """
+
+    def end(component: str, reason: str) -> NoReturn:
+        if component in os.environ.get("GAPLESS_REQUIRE", "").split():
+            pytest.fail(f"{component} is required here: {reason}", pytrace=False)
+        pytest.skip(f"{component}: {reason}")
+
+    return end

@@ -1,0 +1,41 @@
+"""Every provider keeps every rule of the contract, and every rule can be broken."""
+
+from pathlib import Path
+
+import pytest
+
+from gapless_reconcilers.testing import suite
+from gapless_reconcilers.testing.broken import BROKEN
+from gapless_reconcilers.testing.scenario import Scenario, load_scenario, load_scenarios
+
+FIXTURES = Path(__file__).parents[1] / "fixtures"
+
+
+@suite.parametrize(FIXTURES)
+def test_provider_keeps_the_contract(rule: suite.Rule, scenario: Scenario) -> None:
+    rule(scenario)
+
+
+def rules_broken_by(scenario: Scenario) -> set[str]:
+    broken = set()
+    for name, rule in suite.RULES.items():
+        try:
+            rule(scenario)
+        except AssertionError:
+            broken.add(name)
+    return broken
+
+
+@pytest.mark.parametrize("broken_type", BROKEN, ids=lambda broken_type: broken_type.__name__)
+def test_broken_provider_breaks_its_rule_and_no_other(broken_type: type) -> None:
+    scenario = load_scenario(FIXTURES / "stripe").with_provider(broken_type)
+    assert rules_broken_by(scenario) == {BROKEN[broken_type]}
+
+
+def test_every_rule_has_a_broken_provider() -> None:
+    assert set(BROKEN.values()) == set(suite.RULES)
+
+
+def test_provider_without_a_fixture_is_an_error_at_collection(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="every provider needs a fixture folder"):
+        load_scenarios(tmp_path / "stripe")

@@ -1,0 +1,179 @@
+"""The private listener as the daemon wires it: a real store, a real writer, a real uvicorn on a free port."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import Any
+
+import httpx
+import pytest
+import uvicorn
+from sqlalchemy import insert, select, update
+
+from gapless.console.api import PrivateOptions, build_private_app
+from gapless.console.auth import Access
+from gapless.console.desk import Desk, Unquarantined
+from gapless.domain import Cause, Mode, Owed, Source, Sources, TypePatterns, Via, to_us
+from gapless.ledger import migrate
+from gapless.ledger import sources as ledger_sources
+from gapless.ledger.engine import Store
+from gapless.ledger.recorder import Recorder, Sighting
+from gapless.ledger.tables import AUDIT_LOG, STREAM
+from gapless.ledger.writer import Writer
+from gapless.metrics import Metrics
+from gapless_reconcilers.kit.contract import ReadBudget, RemoteEvent, Secret
+from gapless_reconcilers.stripe import Stripe, StripeOptions
+
+NOW = datetime(2026, 11, 20, 12, 30, tzinfo=UTC)
+RUN_TOKEN = "run-token-of-this-process"
+
+
+def stripe() -> Stripe:
+    return Stripe(StripeOptions(api_key=Secret("rk_test_1"), webhook_secret=(Secret("whsec_1"),), livemode=False))
+
+
+@dataclass(kw_only=True)
+class Office:
+    """A desk on a real store, and the means to fill the ledger as the roads do."""
+
+    desk: Desk
+    metrics: Metrics
+    now: list[datetime] = field(default_factory=lambda: [NOW])
+    owed_to: list[int] = field(default_factory=list)
+    released: dict[int, Unquarantined] = field(default_factory=dict)
+    woken: list[bool] = field(default_factory=list)
+
+    def source(self, name: str = "acme") -> Source:
+        return self.desk.sources[name]
+
+    async def add_source(self, name: str, mode: Mode = Mode.HYBRID, types: Sequence[str] = ("*",)) -> Source:
+        start = NOW - timedelta(days=30)
+        register = partial(
+            ledger_sources.register_source, name=name, provider="stripe", mode=mode.value, start=start, now=NOW
+        )
+        source_id = await self.desk.writer.submit(register)
+        source = Source(id=source_id, name=name, provider=stripe(), mode=mode, start=start, types=TypePatterns(types))
+        self.desk.sources.put(source)
+        return source
+
+    async def add_destination(self, name: str) -> int:
+        destination_id: int = await self.desk.writer.submit(
+            partial(ledger_sources.register_destination, name=name, since=NOW - timedelta(days=1))
+        )
+        self.owed_to.append(destination_id)
+        return destination_id
+
+    async def stream_id(self, name: str = "acme") -> int:
+        return int(await self.sql(select(STREAM.c.id).where(STREAM.c.source_id == self.source(name).id)))
+
+    async def record(self, via: Via, *keys: str, ago: timedelta = timedelta(minutes=10), source: str = "acme") -> None:
+        """Record events that occurred `ago`, each as its own road would."""
+        stream_id = await self.stream_id(source)
+        cause = Cause.UNEXPLAINED if via is Via.LIST else None
+        for key in keys:
+            event = RemoteEvent(key=key, type="invoice.paid", occurred_at=self.now[0] - ago, payload=b"{}")
+            sighting = Sighting(
+                source=self.source(source),
+                stream_id=stream_id,
+                event=event,
+                via=via,
+                seen_us=to_us(self.now[0]),
+                cause=cause,
+            )
+            await self.desk.writer.submit(partial(self.desk.writer.recorder.store, sightings=[sighting]))
+
+    async def listed(self, name: str = "acme", *, ago: timedelta = timedelta(minutes=5), **changes: Any) -> None:
+        """As if a complete pass had read the source's list up to `ago`."""
+        at_us = to_us(self.now[0])
+        values = {
+            "watermark_us": at_us - to_us_of(ago),
+            "checked_us": at_us,
+            "last_complete_pass_us": at_us,
+            "last_outcome": "clean",
+        }
+        where = STREAM.c.source_id == self.source(name).id
+        await self.desk.writer.submit(
+            lambda c: c.execute(update(STREAM).where(where).values(**values | changes)).rowcount
+        )
+
+    async def sql(self, query: Any) -> Any:
+        return await self.desk.read(lambda connection: connection.execute(query).scalars().first())
+
+    async def rows(self, table: Any, **values: Any) -> None:
+        await self.desk.writer.submit(lambda c: c.execute(insert(table).values(**values)).rowcount)
+
+    async def audited(self) -> list[tuple[str, str]]:
+        query = select(AUDIT_LOG.c.action, AUDIT_LOG.c.subject).order_by(AUDIT_LOG.c.id)
+        return await self.desk.read(lambda c: [(row.action, row.subject) for row in c.execute(query)])
+
+
+def to_us_of(span: timedelta) -> int:
+    return span // timedelta(microseconds=1)
+
+
+@pytest.fixture
+async def office(store: Store) -> AsyncIterator[Office]:
+    """A desk with one source, `acme`, and a running writer."""
+    now, owed_to, released = [NOW], list[int](), dict[int, Unquarantined]()
+    metrics = Metrics("1.2.3")
+    recorder = Recorder(0, lambda *_: [Owed(destination_id=each, not_before_us=0) for each in owed_to])
+    writer = Writer(store, recorder, metrics)
+    writing = asyncio.create_task(writer.run())
+
+    async def release_one(quarantine_id: int) -> Unquarantined:
+        absent = Unquarantined(new=None, reason="absent", detail="it is not there")
+        return released.get(quarantine_id, absent)
+
+    woken: list[bool] = []
+    desk = Desk(
+        store=store,
+        writer=writer,
+        sources=Sources(),
+        clock=lambda: now[0],
+        release_one=release_one,
+        budgets={"acme": ReadBudget(requests=1000, period=timedelta(days=1))},
+        wake=lambda: woken.append(True),
+    )
+    office = Office(desk=desk, metrics=metrics, now=now, owed_to=owed_to, released=released, woken=woken)
+    await office.add_source("acme")
+    yield office
+    writer.close()
+    await writing
+
+
+def private_options(**changes: Any) -> PrivateOptions:
+    options = PrivateOptions(
+        access=Access(bind="127.0.0.1", run_token=Secret(RUN_TOKEN)),
+        roles=frozenset({"receive", "reconcile", "deliver", "console"}),
+        version="1.2.3",
+        started_at=NOW - timedelta(hours=2),
+        schema_is_current=migrate.is_current,
+    )
+    return replace(options, **changes)
+
+
+@asynccontextmanager
+async def listening(office: Office, **changes: Any) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of the private listener, which runs on a free port."""
+    app = build_private_app(private_options(**changes), office.desk, office.metrics)
+    config = uvicorn.Config(app, host="127.0.0.1", port=0, access_log=False, log_config=None, ws="none")
+    server = uvicorn.Server(config)
+    serving = asyncio.create_task(server.serve())
+    while not server.started:
+        await asyncio.sleep(0.005)
+    url = f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    try:
+        async with httpx.AsyncClient(base_url=url, timeout=20) as client:
+            yield client
+    finally:
+        server.should_exit = True
+        await serving
+
+
+@pytest.fixture
+def listen(office: Office) -> Callable[..., Any]:
+    """`async with listen(roles=…) as client`: the private listener of `office`."""
+    return partial(listening, office)

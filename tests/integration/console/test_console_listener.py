@@ -1,0 +1,149 @@
+"""The private listener over real HTTP: probes, who gets in, status, the page, operations."""
+
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from sqlalchemy import select
+
+from gapless.console.auth import Access
+from gapless.domain import TypePatterns, Via
+from gapless.ledger.tables import EVENT
+from gapless_reconcilers.kit.contract import Secret
+
+pytestmark = pytest.mark.anyio
+HOSTILE = "<script>alert(1)</script>\"'&"
+RUN = {"authorization": "Bearer run-token-of-this-process"}
+WIDE = Access(bind="10.0.0.5", run_token=Secret("run-token-of-this-process"), token=lambda: Secret("long-token"))
+
+
+async def test_a_process_is_alive_while_its_writer_runs_and_ready_while_its_schema_is_current(
+    office: Any, listen: Any
+) -> None:
+    current = [True]
+    async with listen(schema_is_current=lambda _: current[0]) as client:
+        assert (await client.get("/livez")).text == "ok\n"
+        assert (await client.get("/readyz")).text == "ok\n"
+        current[0] = False
+        behind = await client.get("/readyz")
+        assert behind.status_code == 503
+        assert "gapless db upgrade" in behind.text
+        office.desk.writer.close()
+        for _ in range(200):
+            if not office.desk.writer.is_alive:
+                break
+            await client.get("/livez")
+        assert (await client.get("/livez")).status_code == 503
+
+
+async def test_bound_to_loopback_reads_are_open_and_operations_need_the_token_of_this_run(listen: Any) -> None:
+    async with listen() as client:
+        for path in ("/", "/style.css", "/api/status", "/metrics"):
+            assert (await client.get(path)).status_code == 200, path
+            rebound = await client.get(path, headers={"host": "rebound.example"})
+            assert rebound.status_code == 403, path
+        refused = await client.post("/api/operations/pass.status", json={"ids": []})
+        assert refused.status_code == 401
+        assert refused.headers["www-authenticate"].startswith("Basic")
+        assert (await client.post("/api/operations/pass.status", json={"ids": []}, headers=RUN)).status_code == 200
+
+
+async def test_bound_wider_everything_but_probes_and_metrics_needs_the_token(listen: Any) -> None:
+    async with listen(access=WIDE) as client:
+        for path, status in (("/livez", 200), ("/readyz", 200), ("/metrics", 200), ("/", 401), ("/api/status", 401)):
+            assert (await client.get(path)).status_code == status, path
+            assert (await client.get(path, auth=("anybody", "long-token"))).status_code == 200, path
+        assert (await client.post("/api/operations/import", json={})).status_code == 401
+
+
+async def test_an_operation_takes_json_objects_only_and_says_what_was_wrong(office: Any, listen: Any) -> None:
+    async with listen() as client:
+        path = "/api/operations/import"
+        done = await client.post(path, json={"source": "acme", "events": [{"key": "evt_1"}]}, headers=RUN)
+        assert (done.status_code, done.json()) == (200, {"new": 1, "known": 0})
+        assert await office.sql(select(EVENT.c.key)) == "evt_1"
+        form = {**RUN, "content-type": "text/plain"}
+        assert (await client.post(path, content="{}", headers=form)).status_code == 415
+        typed = {**RUN, "content-type": "application/json"}
+        for body in ("[]", "{", '{"source": 5}'):
+            answer = await client.post(path, content=body, headers=typed)
+            assert answer.status_code == 400
+            assert answer.json()["error"]
+        assert (await client.post("/api/operations/nothing", json={}, headers=RUN)).status_code == 400
+        from_afar = {**RUN, "origin": "http://evil.example"}
+        assert (await client.post(path, json={}, headers=from_afar)).status_code == 403
+
+
+async def test_status_says_null_for_what_is_not_known(office: Any, listen: Any) -> None:
+    await office.add_destination("shop")
+    await office.record(Via.WEBHOOK, "evt_1")
+    async with listen() as client:
+        status = (await client.get("/api/status")).json()
+    (source,), (destination,) = status["sources"], status["destinations"]
+    assert source["gaps"] == {"1h": None, "24h": None, "7d": None}
+    assert source["list"]["watermark"] is None
+    assert source["list"]["budget_remaining"] is None
+    assert source["subscription"] == {"healthy": None, "reason": None}
+    assert source["types_origin"] == "assumed"
+    assert source["losses"]["missed"] == 0
+    assert destination["backlog"] == {"pending": 1, "held": 0, "parked": 0, "dead": 0}
+    assert status["process"]["uptime_s"] == 7200
+    assert status["process"]["roles"] == ["console", "deliver", "receive", "reconcile"]
+
+
+async def test_status_says_up_to_when_a_source_is_complete(office: Any, listen: Any) -> None:
+    await office.record(Via.WEBHOOK, "evt_1", "evt_2", "evt_3")
+    await office.record(Via.LIST, "evt_4")
+    await office.listed()
+    async with listen() as client:
+        (source,) = (await client.get("/api/status")).json()["sources"]
+    assert source["list"]["complete_up_to"] == "2026-11-20T12:25:00Z"
+    assert source["gaps"]["1h"] == {"rate": 0.25, "missed": 1, "expected": 4}
+    assert source["losses"]["recovered"] == 1
+    assert source["streams"][0]["last_outcome"] == "clean"
+
+
+async def test_the_page_tells_at_a_glance_and_runs_no_script(office: Any, listen: Any) -> None:
+    await office.record(Via.WEBHOOK, "evt_1", "evt_2", "evt_3")
+    await office.record(Via.LIST, "evt_4")
+    await office.listed()
+    async with listen() as client:
+        page = await client.get("/")
+    assert "2026-11-20 12:25:00 UTC" in page.text
+    assert "<dt>Missed</dt><dd>1</dd>" in page.text
+    assert "<dt>Recovered</dt><dd>1</dd>" in page.text
+    assert "25.000" in page.text
+    assert "<script" not in page.text
+    assert "default-src 'none'" in page.headers["content-security-policy"]
+    assert "unsafe-inline" not in page.headers["content-security-policy"]
+    assert " style=" not in page.text
+
+
+async def test_the_page_says_unknown_where_nothing_was_compared(listen: Any) -> None:
+    async with listen() as client:
+        page = (await client.get("/")).text
+    assert "Not compared with the provider" in page
+    assert page.count('<span class="unknown">unknown</span>') >= 4
+
+
+async def test_hostile_names_and_reasons_are_escaped(office: Any, listen: Any) -> None:
+    known = office.source()
+    office.desk.sources.put(replace(known, name=HOSTILE, types=TypePatterns([HOSTILE])))
+    await office.add_destination(HOSTILE)
+    office.desk.sources.put(known)
+    await office.listed(last_outcome="options_invalid", parked_reason=HOSTILE)
+    async with listen(version=HOSTILE) as client:
+        page = (await client.get("/")).text
+        scraped = (await client.get("/metrics")).text
+    assert page.count("&lt;script&gt;alert(1)&lt;/script&gt;&#34;&#39;&amp;") >= 4
+    assert "<script" not in page
+    assert 'destination="<script>alert(1)</script>\\"' in scraped
+
+
+async def test_a_source_that_needs_a_person_is_shown_as_such(office: Any, listen: Any) -> None:
+    await office.listed(ago=timedelta(hours=3), last_outcome="credentials_rejected", parked_reason="401: revoked")
+    async with listen() as client:
+        page = (await client.get("/")).text
+    assert "Look here" in page
+    assert "Not read: 401: revoked" in page

@@ -1,0 +1,237 @@
+"""Every operation, on the real ledger of each kind of database."""
+
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from sqlalchemy import select, update
+
+from gapless.console import operations
+from gapless.console.desk import Desk, OperationRefused, Unquarantined
+from gapless.console.operations import OPERATIONS
+from gapless.console.requests import Pass
+from gapless.domain import Mode, Via, to_us
+from gapless.ledger import passes
+from gapless.ledger.tables import DELIVERY, EVENT, PASS, QUARANTINE, SLICE, SOURCE, TALLY
+
+pytestmark = pytest.mark.anyio
+DAY, HOUR = timedelta(days=1), timedelta(hours=1)
+
+
+async def do(desk: Desk, name: str, args: Mapping[str, object]) -> dict[str, Any]:
+    return await operations.perform(desk, name, args)
+
+
+def at(time: datetime) -> str:
+    return time.isoformat()
+
+
+async def deliveries(office: Any) -> dict[str, str]:
+    query = select(EVENT.c.key, DELIVERY.c.state).join(EVENT, EVENT.c.seq == DELIVERY.c.event_seq)
+    found: dict[str, str] = await office.desk.read(lambda c: {row.key: row.state for row in c.execute(query)})
+    return found
+
+
+async def settle(office: Any, state: str, reason: str) -> None:
+    done = update(DELIVERY).values(state=state, reason=reason, attempts=15)
+    await office.desk.writer.submit(lambda c: c.execute(done).rowcount)
+
+
+@pytest.mark.parametrize(
+    ("name", "args", "message"),
+    [
+        ("source.burn", {}, r"operation 'source.burn' does not exist; there are dead.requeue, "),
+        ("source.rename", {"old": "acme"}, r"source.rename: .*`new`.*it takes old, new"),
+        ("source.rename", {"old": "acme", "new": "Not Allowed"}, r"`\$\.new`"),
+        ("source.rename", {"old": "nobody", "new": "somebody"}, r"source 'nobody' is not in the ledger"),
+        ("source.pass", {"source": "acme", "since": "2026-11-01T00:00:00"}, r"timezone"),
+        ("source.pass", {"source": "nobody"}, r"source 'nobody' is not configured; configured: acme"),
+        ("source.pass", {"source": "acme", "sinse": "x"}, r"sinse"),
+        ("import", {"source": "acme", "events": [{"key": "evt_1"}, {"key": "x" * 600}]}, r"events\[1\]: key has 600"),
+        ("import", {"source": "acme", "events": [{"key": "evt\0"}]}, r"NUL"),
+        ("event.replay", {"destination": "shop"}, r"destination 'shop' is not known"),
+        ("quarantine.release", {}, r"either id or source"),
+    ],
+)
+async def test_what_cannot_be_done_is_refused_with_what_was_wanted_and_leaves_no_trace(
+    office: Any, name: str, args: dict[str, object], message: str
+) -> None:
+    with pytest.raises(OperationRefused, match=message):
+        await do(office.desk, name, args)
+    assert await office.audited() == []
+    assert await office.sql(select(EVENT.c.seq)) is None
+
+
+async def test_a_rename_keeps_the_row_and_says_what_is_next(office: Any) -> None:
+    before = office.source().id
+    done = await do(office.desk, "source.rename", {"old": "acme", "new": "acme-live"})
+    assert await office.sql(select(SOURCE.c.id).where(SOURCE.c.name == "acme-live")) == before
+    assert "restart" in str(done["next"])
+    assert await office.audited() == [("source.rename", "acme")]
+
+
+async def test_a_rename_never_takes_a_name_that_is_in_use(office: Any) -> None:
+    await office.add_source("other")
+    with pytest.raises(OperationRefused, match="'other' exists already"):
+        await do(office.desk, "source.rename", {"old": "acme", "new": "other"})
+
+
+async def test_a_pass_on_demand_makes_sliced_rows_for_what_the_list_can_show_and_makes_the_source_due(
+    office: Any,
+) -> None:
+    now = office.now[0]
+    await office.desk.writer.submit(lambda c: c.execute(update(SOURCE).values(next_pass_us=to_us(now + DAY))).rowcount)
+    done = await do(office.desk, "source.pass", {"source": "acme", "since": at(now - 60 * DAY)})
+    capabilities = office.source().provider.capabilities
+    (made,) = done["passes"]
+    assert made["start"] >= now - capabilities.history
+    assert made["end"] <= now - capabilities.grace
+    rows = await office.desk.read(lambda c: passes.slices(c, made["id"]))
+    assert (rows[0].start_us, rows[-1].end_us) == (to_us(made["start"]), to_us(made["end"]))
+    assert len(rows) == 64
+    assert all(left.end_us == right.start_us for left, right in pairwise(rows))
+    assert await office.sql(select(PASS.c.kind)) == "demand"
+    assert await office.sql(select(SOURCE.c.next_pass_us)) == to_us(now)
+    assert await office.audited() == [("source.pass", "acme")]
+
+
+async def test_a_pass_without_a_time_begins_where_the_stream_was_last_read_up_to(office: Any) -> None:
+    await office.listed(ago=2 * HOUR)
+    done = await do(office.desk, "source.pass", {"source": "acme"})
+    assert [made["start"] for made in done["passes"]] == [office.now[0] - 2 * HOUR]
+
+
+async def test_a_pass_over_a_time_that_the_list_forgot_is_refused(office: Any) -> None:
+    now = office.now[0]
+    args = {"source": "acme", "since": at(now - 90 * DAY), "until": at(now - 80 * DAY)}
+    with pytest.raises(OperationRefused, match="nothing to read; the list shows"):
+        await do(office.desk, "source.pass", args)
+    assert await office.sql(select(PASS.c.id)) is None
+
+
+async def test_a_source_without_a_list_is_not_read_on_demand(office: Any) -> None:
+    await office.add_source("push", Mode.WEBHOOK)
+    with pytest.raises(OperationRefused, match="no list to read"):
+        await do(office.desk, "source.pass", {"source": "push"})
+
+
+async def test_the_status_of_a_pass_follows_its_slices_to_the_end(office: Any) -> None:
+    args = {"source": "acme", "since": at(office.now[0] - 3 * HOUR)}
+    done = await do(office.desk, "source.pass", args)
+    (pass_id,) = [made["id"] for made in done["passes"]]
+
+    async def shown() -> tuple[object, ...]:
+        status = await do(office.desk, "pass.status", {"ids": [pass_id, 999]})
+        (row,) = status["passes"]
+        return status["remaining"], row["state"], row["slices"], row["slices_done"], row["outcome"]
+
+    assert await shown() == (1, "running", 3, 0, None)
+    first = await office.sql(select(SLICE.c.id).order_by(SLICE.c.start_us))
+    await office.desk.writer.submit(lambda c: passes.finish_slice(c, first, 0, 0))
+    assert await shown() == (1, "running", 3, 1, None)
+    await office.desk.writer.submit(lambda c: passes.finish(c, pass_id, "clean", to_us(office.now[0])))
+    assert await shown() == (0, "finished", 3, 1, "clean")
+
+
+async def test_imported_events_are_recorded_once_and_never_counted_as_missed(office: Any) -> None:
+    occurred = at(office.now[0] - HOUR)
+    events = [{"key": f"evt_{n}", "type": "invoice.paid", "occurred_at": occurred} for n in range(1200)]
+    assert await do(office.desk, "import", {"source": "acme", "events": events}) == {"new": 1200, "known": 0}
+    assert await do(office.desk, "import", {"source": "acme", "events": events}) == {"new": 0, "known": 1200}
+    assert await office.sql(select(EVENT.c.via)) == "import"
+    assert await office.sql(select(TALLY.c.missed_unexplained)) == 0
+    assert await office.audited() == [("import", "acme")] * 3  # a row per transaction that did something
+
+
+async def test_an_imported_id_without_a_time_is_known_but_never_expected(office: Any) -> None:
+    assert await do(office.desk, "import", {"source": "acme", "events": [{"key": "evt_1"}]}) == {
+        "new": 1,
+        "known": 0,
+    }
+    assert await office.sql(select(EVENT.c.expected)) is False
+    await office.record(Via.LIST, "evt_1")
+    assert await office.sql(select(EVENT.c.missed_cause)) is None
+
+
+async def test_replay_sends_by_key_and_tells_what_has_no_payload(office: Any) -> None:
+    await office.record(Via.WEBHOOK, "evt_1", "evt_2")
+    await office.record(Via.IMPORT, "evt_3")
+    await office.add_destination("shop")
+    args = {"destination": "shop", "keys": ["evt_1", "evt_3"]}
+    assert await do(office.desk, "event.replay", args) == {"replayed": 1, "without_payload": 1}
+    assert await deliveries(office) == {"evt_1": "pending"}
+    assert office.woken == [True]
+
+
+async def test_replay_of_unknown_keys_sends_nothing_at_all(office: Any) -> None:
+    await office.record(Via.WEBHOOK, "evt_1")
+    await office.add_destination("shop")
+    with pytest.raises(OperationRefused, match="1 keys are not in the ledger: 'evt_x'; nothing was sent"):
+        await do(office.desk, "event.replay", {"destination": "shop", "keys": ["evt_1", "evt_x"]})
+    assert await deliveries(office) == {}
+
+
+async def test_replay_of_a_time_takes_its_events_of_that_source_and_a_dry_run_only_counts(office: Any) -> None:
+    await office.add_source("other")
+    await office.record(Via.WEBHOOK, "early", ago=3 * HOUR)
+    await office.record(Via.WEBHOOK, "late", ago=HOUR)
+    await office.record(Via.WEBHOOK, "strange", ago=2 * HOUR, source="other")
+    await office.record(Via.WEBHOOK, "meant", ago=2 * HOUR)
+    await office.add_destination("shop")
+    now = office.now[0]
+    args = {"destination": "shop", "source": "acme", "since": at(now - 2 * HOUR), "until": at(now - HOUR)}
+    meant = now - 2 * HOUR
+    assert await do(office.desk, "event.replay", {**args, "dry_run": True}) == {
+        "count": 1, "first": meant, "last": meant,
+    }  # fmt: skip
+    assert await deliveries(office) == {}
+    assert await do(office.desk, "event.replay", args) == {"replayed": 1, "without_payload": 0}
+    assert await deliveries(office) == {"meant": "pending"}
+
+
+async def test_dead_letters_are_requeued_by_reason_and_destination_with_a_fresh_budget(office: Any) -> None:
+    await office.add_destination("shop")
+    await office.record(Via.WEBHOOK, "evt_1", "evt_2")
+    await settle(office, "dead", "consumer_5xx")
+    assert await do(office.desk, "dead.requeue", {"reason": "timeout"}) == {"requeued": 0}
+    assert await do(office.desk, "dead.requeue", {"destination": "shop", "keys": ["evt_2"]}) == {"requeued": 1}
+    assert await deliveries(office) == {"evt_1": "dead", "evt_2": "pending"}
+    assert await do(office.desk, "dead.requeue", {"reason": "consumer_5xx"}) == {"requeued": 1}
+    assert await office.sql(select(DELIVERY.c.attempts)) == 0
+    assert await office.audited() == [("dead.requeue", "shop"), ("dead.requeue", "*")]
+
+
+async def test_held_deliveries_are_let_go(office: Any) -> None:
+    await office.add_destination("shop")
+    await office.record(Via.WEBHOOK, "evt_1")
+    await settle(office, "held", "version_mismatch")
+    assert await do(office.desk, "held.release", {"destination": "shop"}) == {"released": 1}
+    assert await deliveries(office) == {"evt_1": "pending"}
+
+
+async def test_a_whole_source_is_released_from_quarantine_and_what_stays_is_told(office: Any) -> None:
+    for _ in range(3):
+        await office.rows(
+            QUARANTINE,
+            source_id=office.source().id,
+            received_us=1,
+            reason="signature",
+            detail="",
+            headers="[]",
+            body=b"",
+        )
+    office.released.update({1: Unquarantined(new=2), 3: Unquarantined(new=0)})
+    done = await do(office.desk, "quarantine.release", {"source": "acme"})
+    assert (done["released"], done["new"], done["refused"]) == (2, 2, 1)
+    assert done["first_refused"] == [{"id": 2, "reason": "absent", "detail": "it is not there"}]
+    assert await office.audited() == [("quarantine.release", "acme")]
+
+
+def test_every_operation_documents_what_it_takes() -> None:
+    assert sorted(OPERATIONS) == [
+        "dead.requeue", "event.replay", "held.release", "import", "pass.status", "quarantine.release", "source.pass",
+        "source.rename",
+    ]  # fmt: skip
+    assert Pass.__doc__

@@ -1,0 +1,192 @@
+"""A number that is not known is absent, never 0: on the real tables of each kind of database."""
+
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from sqlalchemy import update
+
+from gapless.console import standing
+from gapless.console.standing import SourceStanding
+from gapless.domain import Cause, Mode, Via, to_us
+from gapless.ledger import missing
+from gapless.ledger.missing import Missing
+from gapless.ledger.sources import ensure_stream
+from gapless.ledger.tables import BUDGET, SOURCE, UNRECOVERABLE
+
+pytestmark = pytest.mark.anyio
+DAY = timedelta(days=1)
+MINUTE = timedelta(minutes=1)
+
+
+async def stands(office: Any, name: str = "acme") -> SourceStanding:
+    whole = await standing.read(office.desk.store, office.desk.sources, office.desk.budgets, office.now[0])
+    return next(source for source in whole.sources if source.name == name)
+
+
+async def never_listed(office: Any) -> None:
+    await office.listed(checked_us=None, last_complete_pass_us=None, last_outcome=None)
+
+
+async def no_complete_pass(office: Any) -> None:
+    await office.listed(last_complete_pass_us=None, last_outcome="provider_unavailable")
+
+
+async def key_revoked(office: Any) -> None:
+    await office.listed(last_outcome="credentials_rejected", parked_reason="401: the key is revoked")
+
+
+async def suspect_listing(office: Any) -> None:
+    await office.listed(last_outcome="suspect_listing")
+
+
+async def parked_source(office: Any) -> None:
+    await office.listed()
+    parked = update(SOURCE).where(SOURCE.c.name == "acme").values(state="parked", reason="by hand")
+    await office.desk.writer.submit(lambda c: c.execute(parked).rowcount)
+
+
+async def one_stream_unread(office: Any) -> None:
+    await office.listed()
+    await office.desk.writer.submit(lambda c: ensure_stream(c, office.source().id, "acct_new"))
+
+
+async def part_unrecoverable(office: Any) -> None:
+    await office.listed()
+    end_us = to_us(office.now[0] - 20 * MINUTE)
+    stream_id = await office.stream_id()
+    await office.rows(
+        UNRECOVERABLE,
+        stream_id=stream_id,
+        start_us=end_us - 60_000_000,
+        end_us=end_us,
+        reason="history_exceeded",
+        recorded_us=end_us,
+    )
+
+
+@pytest.mark.parametrize(
+    "circumstance",
+    [
+        never_listed,
+        no_complete_pass,
+        key_revoked,
+        suspect_listing,
+        parked_source,
+        one_stream_unread,
+        part_unrecoverable,
+    ],
+)
+async def test_the_gap_rate_is_unknown_while(office: Any, circumstance: Callable[[Any], Awaitable[None]]) -> None:
+    await office.record(Via.WEBHOOK, "evt_1")
+    await circumstance(office)
+    assert (await stands(office)).gaps == {"1h": None, "24h": None, "7d": None}
+
+
+async def test_each_window_becomes_unknown_when_the_watermark_is_older_than_it(office: Any) -> None:
+    await office.record(Via.WEBHOOK, "evt_1")
+    await office.listed()
+    known = {}
+    for age in (timedelta(minutes=30), timedelta(hours=2), 2 * DAY, 8 * DAY):
+        await office.listed(ago=age)
+        known[age] = [window for window, gap in (await stands(office)).gaps.items() if gap is not None]
+    assert list(known.values()) == [["1h", "24h", "7d"], ["24h", "7d"], ["7d"], []]
+
+
+async def test_a_clean_window_has_a_rate_of_zero_and_an_empty_one_has_none(office: Any) -> None:
+    await office.listed()
+    gap = (await stands(office)).gaps["1h"]
+    assert gap is not None
+    assert (gap.expected, gap.missed, gap.rate) == (0, 0, None)
+    await office.record(Via.WEBHOOK, "evt_1")
+    gap = (await stands(office)).gaps["1h"]
+    assert gap is not None
+    assert (gap.expected, gap.missed, gap.rate) == (1, 0, 0.0)
+
+
+async def test_a_source_in_mode_webhook_claims_nothing_about_losses(office: Any) -> None:
+    await office.add_source("push", Mode.WEBHOOK)
+    await office.listed("push")
+    push = await stands(office, "push")
+    assert push.losses is None
+    assert push.listed is None
+    assert set(push.gaps.values()) == {None}
+    assert push.streams[0].proof.watermark is None
+
+
+async def test_a_source_in_mode_poll_has_a_watermark_but_no_losses(office: Any) -> None:
+    await office.add_source("pull", Mode.POLL)
+    await office.listed("pull")
+    pull = await stands(office, "pull")
+    assert pull.losses is None
+    assert pull.listed is not None
+    assert pull.listed.proof.watermark == office.now[0] - 5 * MINUTE
+    assert set(pull.gaps.values()) == {None}
+
+
+async def test_a_hybrid_source_has_missed_nothing_as_far_as_known_from_the_start(office: Any) -> None:
+    losses = (await stands(office)).losses
+    assert losses is not None
+    assert losses.missed == dict.fromkeys(Cause, 0)
+    assert (losses.expected, losses.recovered, losses.late) == (0, 0, 0)
+
+
+async def test_what_is_missing_is_not_recovered_and_holds_completeness_back(office: Any) -> None:
+    await office.record(Via.WEBHOOK, "evt_1", "evt_2")
+    await office.record(Via.LIST, "evt_3", "evt_4")
+    occurred_us, stream_id = to_us(office.now[0] - 30 * MINUTE), await office.stream_id()
+    row = Missing(
+        source_id=office.source().id, stream_id=stream_id, key="evt_5", type="invoice.paid", occurred_us=occurred_us,
+        found_us=to_us(office.now[0]), expected=True, cause=Cause.RECEIVER_DOWN, reason="detail",
+    )  # fmt: skip
+    await office.desk.writer.submit(lambda c: missing.add(c, 0, [row]))
+    await office.listed()
+    source = await stands(office)
+    assert source.losses is not None
+    assert source.listed is not None
+    assert source.losses.missed[Cause.UNEXPLAINED] == 2
+    assert source.losses.missed[Cause.RECEIVER_DOWN] == 1
+    assert (source.losses.expected, source.losses.recovered) == (5, 2)
+    assert source.listed.missing_open == 1
+    assert source.listed.proof.watermark == office.now[0] - 5 * MINUTE
+    assert source.listed.proof.complete_up_to == office.now[0] - 30 * MINUTE
+    gap = source.gaps["24h"]
+    assert gap is not None
+    assert gap.rate == 3 / 5
+
+
+async def test_the_budget_is_unknown_until_used_and_whole_again_in_the_next_period(office: Any) -> None:
+    async def remaining() -> int | None:
+        listed = (await stands(office)).listed
+        assert listed is not None
+        return listed.budget_remaining
+
+    assert await remaining() is None
+    scope = office.source().provider.budget_scope()
+    await office.rows(BUDGET, scope=scope, period_start_us=to_us(office.now[0]), used=400)
+    assert await remaining() == 600
+    office.now[0] += DAY
+    assert await remaining() == 1000
+
+
+async def test_headroom_shrinks_with_time_whether_or_not_the_list_was_ever_read(office: Any) -> None:
+    async def headroom() -> timedelta | None:
+        listed = (await stands(office)).listed
+        assert listed is not None
+        return listed.history_headroom
+
+    history = office.source().provider.capabilities.history
+    assert await headroom() == history - 30 * DAY
+    await office.listed(ago=2 * DAY)
+    assert await headroom() == history - 2 * DAY
+
+
+async def test_types_and_subscription_are_shown_with_where_they_are_known_from(office: Any) -> None:
+    source = await stands(office)
+    assert (source.types, source.types_origin, source.subscription_healthy) == (("*",), "assumed", None)
+    told = {"types": '["invoice.*"]', "types_origin": "subscription", "subscription_healthy": False}
+    await office.desk.writer.submit(lambda c: c.execute(update(SOURCE).values(**told)).rowcount)
+    source = await stands(office)
+    assert (source.types, source.types_origin) == (("invoice.*",), "subscription")
+    assert source.subscription_healthy is False

@@ -1,0 +1,302 @@
+"""What `/metrics` says, against what was recorded; the table in the documentation, against both; a real Prometheus."""
+
+import asyncio
+import re
+import shutil
+import socket
+import subprocess
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, NoReturn
+
+import httpx
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+from sqlalchemy import update
+
+from gapless.console import probes, standing
+from gapless.console.probes import AllSeries, LedgerSeries
+from gapless.deliver.lane import OUTCOMES
+from gapless.domain import Mode, Via, to_us
+from gapless.ledger.deliveries import Reason
+from gapless.ledger.engine import StoreUnavailable
+from gapless.ledger.tables import BUDGET, SOURCE, UNRECOVERABLE
+from gapless.metrics import Metrics
+from gapless.receive.webhook import REASONS, Outcome
+
+pytestmark = pytest.mark.anyio
+ROOT = Path(__file__).parents[3]
+RULES = ROOT / "config/prometheus/alerts.yml"
+Absent = Callable[[str, str], NoReturn]
+DAY = timedelta(days=1)
+
+
+@dataclass(frozen=True)
+class Documented:
+    """A row of the table."""
+
+    kind: str
+    labels: tuple[str, ...]
+
+
+def documented() -> dict[str, Documented]:
+    """The table: in the README, between its markers."""
+    readme = ROOT / "README.md"
+    text = readme.read_text() if readme.exists() else ""
+    marked = re.search(r"<!-- metrics -->(.*?)<!-- /metrics -->", text, re.DOTALL)
+    assert marked
+    table = marked[1]
+    rows = re.findall(r"^\| `(gapless_\w+)` \| (\w+) \| ([\w, ]*?) ?\|", table, re.MULTILINE)
+    return {name: Documented(kind, tuple(filter(None, labels.split(", ")))) for name, kind, labels in rows}
+
+
+async def stands(office: Any) -> standing.Standing:
+    return await standing.read(office.desk.store, office.desk.sources, office.desk.budgets, office.now[0])
+
+
+async def scraped(office: Any) -> dict[tuple[str, ...], float]:
+    """{(series, values of its labels in their alphabetical order…): value} as Prometheus would read it."""
+    body, _ = probes.render(office.metrics, LedgerSeries(await stands(office)), "text/plain")
+    return {
+        (sample.name.removeprefix("gapless_"), *sample.labels.values()): sample.value
+        for family in text_string_to_metric_families(body.decode())
+        for sample in family.samples
+    }
+
+
+async def fill(office: Any) -> None:
+    """Every ledger series gets a value."""
+    await office.add_destination("shop")
+    await office.record(Via.WEBHOOK, "evt_1", "evt_2", "evt_2")
+    await office.record(Via.LIST, "evt_3", "evt_4")
+    await office.record(Via.WEBHOOK, "evt_4")
+    await office.record(Via.IMPORT, "evt_5")
+    await office.listed()
+    scope = office.source().provider.budget_scope()
+    await office.rows(BUDGET, scope=scope, period_start_us=to_us(office.now[0]), used=250)
+    told = update(SOURCE).values(subscription_healthy=True, interval_us=300_000_000)
+    await office.desk.writer.submit(lambda c: c.execute(told).rowcount)
+    long_ago_us = to_us(office.now[0] - 20 * DAY)
+    lost = {"start_us": long_ago_us, "end_us": long_ago_us + 90_000_000, "reason": "history_exceeded"}
+    await office.rows(UNRECOVERABLE, stream_id=await office.stream_id(), recorded_us=long_ago_us, **lost)
+
+
+async def test_totals_equal_what_was_recorded(office: Any) -> None:
+    await fill(office)
+    values = await scraped(office)
+    expected: dict[tuple[str, ...], float] = {
+        ("source_info", "event_log", "hybrid", "stripe", "acme"): 1,
+        ("events_total", "acme", "webhook"): 2,
+        ("events_total", "acme", "list"): 2,
+        ("events_total", "acme", "redelivery"): 0,
+        ("events_total", "acme", "import"): 1,
+        ("expected_total", "acme"): 5,
+        ("missed_total", "unexplained", "acme"): 2,
+        ("missed_total", "receiver_down", "acme"): 0,
+        ("recovered_total", "acme"): 2,
+        ("late_total", "acme"): 1,
+        ("duplicates_total", "acme"): 1,
+        ("gap_rate", "acme", "1h"): 0.4,
+        ("window_missed", "acme", "7d"): 2,
+        ("window_expected", "acme", "7d"): 5,
+        ("watermark_timestamp_seconds", "acme"): (office.now[0] - timedelta(minutes=5)).timestamp(),
+        ("last_complete_pass_timestamp_seconds", "acme"): office.now[0].timestamp(),
+        ("unrecoverable_seconds_total", "acme"): 90,
+        ("provider_budget_remaining", "acme"): 750,
+        ("poll_interval_seconds", "acme"): 300,
+        ("subscription_healthy", "acme"): 1,
+        ("delivery_backlog", "shop", "pending"): 5,
+        ("delivery_backlog", "shop", "dead"): 0,
+        ("oldest_pending_timestamp_seconds", "shop"): office.now[0].timestamp(),
+        ("dead_letters", "shop", "timeout"): 0,
+        ("ledger_readable",): 1,
+    }
+    assert {key: values.get(key) for key in expected} == expected
+
+
+async def test_of_an_idle_new_source_only_what_is_known_has_a_value(office: Any) -> None:
+    names = {key[0] for key in await scraped(office)}
+    unknown = {
+        "gap_rate", "window_missed", "window_expected", "watermark_timestamp_seconds", "subscription_healthy",
+        "complete_up_to_timestamp_seconds", "last_complete_pass_timestamp_seconds", "provider_budget_remaining",
+        "poll_interval_seconds", "oldest_pending_timestamp_seconds",
+    }  # fmt: skip
+    assert names & unknown == set()
+    assert {"source_info", "missed_total", "events_total", "missing_open"} <= names
+
+
+async def test_a_source_that_only_receives_has_no_series_about_losses(office: Any) -> None:
+    await office.add_source("push", Mode.WEBHOOK)
+    names = {key[0] for key in await scraped(office) if "push" in key}
+    assert names == {"source_info", "events_total", "duplicates_total"}
+
+
+async def test_the_same_is_read_by_a_process_that_has_just_started(office: Any) -> None:
+    await fill(office)
+    before = probes.render(Metrics("1"), LedgerSeries(await stands(office)), "")[0]
+    assert probes.render(Metrics("1"), LedgerSeries(await stands(office)), "")[0] == before
+
+
+async def test_metrics_without_a_store_keep_the_process_series_and_drop_the_ledger(office: Any, listen: Any) -> None:
+    class Unreachable:
+        async def read(self, _: object) -> None:
+            raise StoreUnavailable("gone")
+
+    office.desk = replace(office.desk, store=Unreachable())
+    async with listen() as client:
+        answer = await client.get("/metrics")
+        assert answer.status_code == 200
+        assert "gapless_ledger_readable 0.0" in answer.text
+        assert 'gapless_build_info{version="1.2.3"} 1.0' in answer.text
+        assert "gapless_source_info" not in answer.text
+        assert (await client.get("/readyz")).status_code == 503
+        assert (await client.get("/livez")).status_code == 200
+        assert (await client.get("/api/status")).status_code == 503
+
+
+async def test_a_process_without_the_role_console_shows_no_ledger_series(listen: Any) -> None:
+    async with listen(roles=frozenset({"receive"})) as client:
+        text = (await client.get("/metrics")).text
+        assert "gapless_recorder_queue" in text
+        assert "gapless_source_info" not in text
+        assert "gapless_ledger_readable" not in text
+        assert (await client.get("/api/status")).status_code == 404
+        assert (await client.get("/")).status_code == 404
+
+
+async def test_openmetrics_is_spoken_to_who_asks_for_it(listen: Any) -> None:
+    async with listen() as client:
+        accept = {"accept": "application/openmetrics-text;version=1.0.0;q=0.8,text/plain;q=0.3"}
+        answer = await client.get("/metrics", headers=accept)
+        assert answer.headers["content-type"].startswith("application/openmetrics-text")
+        assert answer.text.endswith("# EOF\n")
+        assert "_created" not in answer.text
+
+
+async def test_the_table_names_every_series_with_its_type_and_labels(office: Any) -> None:
+    await fill(office)
+    touch(office.metrics, "acme", "shop")
+    found = {}
+    for family in AllSeries(office.metrics.registry, LedgerSeries(await stands(office))).collect():
+        name = family.name + ("_total" if family.type == "counter" else "")
+        labels = next((tuple(sample.labels) for sample in family.samples if "le" not in sample.labels), None)
+        assert labels is not None, f"{name} has no sample here"
+        found[name] = Documented(family.type, labels)
+    assert found == documented()
+
+
+def test_alert_rules_use_only_series_and_labels_of_the_table() -> None:
+    known = documented()
+    rules = RULES.read_text()
+    used = re.findall(r"\b(gapless_[a-z_]+)(?:\{([^}]*)\})?", re.sub(r"(?m)^ *(description|summary):.*$", "", rules))
+    assert {name for name, _ in used} <= known.keys()
+    assert len({name for name, _ in used}) > 12
+    for name, selector in used:
+        assert set(re.findall(r"(\w+)\s*(?:=~|!=|=)", selector)) <= set(known[name].labels)
+
+
+def touch(metrics: Metrics, source: str, destination: str) -> None:
+    """Use every label value there can be, as the roads would in their worst year."""
+    for outcome in Outcome:
+        metrics.webhooks.labels(source, outcome.value)
+    for reason in REASONS:
+        metrics.refused.labels(source, reason)
+    for kept in ("kept", "dropped"):
+        metrics.quarantined.labels(source, kept)
+    for via in (Via.WEBHOOK, Via.LIST, Via.REDELIVERY):  # an import is no delay
+        metrics.record_delay.labels(source, via.value)
+    for made in (
+        "clean", "found", "suspect_listing", "unexpected_shape", "credentials_rejected", "options_invalid",
+        "history_expired", "account_shared", "rate_limited", "provider_unavailable", "bug",
+    ):  # fmt: skip
+        metrics.passes.labels(source, made)
+    for status in ("2xx", "3xx", "4xx", "429", "5xx", "error"):
+        metrics.provider_requests.labels(source, status)
+    for histogram in (metrics.webhook_seconds, metrics.pass_seconds):
+        histogram.labels(source)
+    for result in OUTCOMES:
+        metrics.deliveries.labels(destination, result)
+    metrics.delivery_seconds.labels(destination)
+    metrics.circuit_open.labels(destination)
+
+
+async def test_a_source_has_at_most_150_series_and_a_destination_80(office: Any) -> None:
+    await fill(office)
+    touch(office.metrics, "acme", "shop")
+    keys = list(await scraped(office))
+    of_source = [key for key in keys if "acme" in key]
+    of_destination = [key for key in keys if "shop" in key]
+    assert 100 < len(of_source) <= 150
+    assert len(Reason) < len(of_destination) <= 80
+
+
+def binary(name: str, absent: Absent) -> str:
+    return shutil.which(name) or absent("prometheus", f"{name} is not on the PATH")
+
+
+@asynccontextmanager
+async def scraping(target: str, folder: Path, absent: Absent) -> AsyncIterator[httpx.AsyncClient]:
+    """A Prometheus that scrapes `target`."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    job = f"{{job_name: gapless, static_configs: [{{targets: ['{target}']}}]}}"
+    config = folder / "prometheus.yml"
+    config.write_text(f"global: {{scrape_interval: 1s}}\nrule_files: ['{RULES}']\nscrape_configs: [{job}]\n")
+    process = await asyncio.create_subprocess_exec(
+        binary("prometheus", absent),
+        f"--config.file={config}",
+        f"--storage.tsdb.path={folder / 'data'}",
+        f"--web.listen-address=127.0.0.1:{port}",
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.DEVNULL,
+    )
+    try:
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
+            yield client
+    finally:
+        process.terminate()
+        await process.wait()
+
+
+async def series_in(prometheus: httpx.AsyncClient) -> set[str]:
+    """The names of all series that Prometheus has of us."""
+    try:
+        answer = await prometheus.get("/api/v1/label/__name__/values")
+    except httpx.TransportError:
+        return set()
+    if answer.status_code != 200:  # it is still starting
+        return set()
+    return {name for name in answer.json()["data"] if name.startswith("gapless_")}
+
+
+async def test_a_real_prometheus_finds_every_series_of_the_table(
+    office: Any, listen: Any, tmp_path: Path, absent: Absent
+) -> None:
+    await fill(office)
+    touch(office.metrics, "acme", "shop")
+    wanted = {name + "_bucket" if row.kind == "histogram" else name for name, row in documented().items()}
+    async with listen() as listener, scraping(listener.base_url.netloc.decode(), tmp_path, absent) as prometheus:
+        found: set[str] = set()
+        for _ in range(120):
+            found = await series_in(prometheus)
+            if wanted <= found:
+                break
+            await asyncio.sleep(0.25)
+        assert wanted - found == set()
+        rate = (await prometheus.get("/api/v1/query", params={"query": 'gapless_gap_rate{window="1h"}'})).json()
+        assert [row["value"][1] for row in rate["data"]["result"]] == ["0.4"]
+        rules = (await prometheus.get("/api/v1/rules")).json()["data"]["groups"]
+        assert [rule["health"] for group in rules for rule in group["rules"] if rule["health"] == "err"] == []
+
+
+def test_the_alert_rules_fire_when_they_should_and_only_then(absent: Absent, tmp_path: Path) -> None:
+    promtool = binary("promtool", absent)
+    cases = tmp_path / "cases.yml"
+    cases.write_text((Path(__file__).parent / "alert_cases.yml").read_text().replace("[RULES]", f"[{RULES}]"))
+    for command in (["check", "rules", str(RULES)], ["test", "rules", str(cases)]):
+        done = subprocess.run([promtool, *command], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr

@@ -1,0 +1,150 @@
+"""The receive road as the daemon wires it: a real store, a real writer, a real uvicorn on a free port."""
+
+import asyncio
+import hashlib
+import hmac
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import httpx
+import pytest
+import uvicorn
+from sqlalchemy import select
+
+from gapless.domain import Mode, Source, Sources, no_route
+from gapless.ledger import sources as ledger_sources
+from gapless.ledger.engine import Store
+from gapless.ledger.recorder import Recorder
+from gapless.ledger.tables import EVENT, QUARANTINE
+from gapless.ledger.writer import Writer
+from gapless.metrics import Metrics
+from gapless.receive.endpoint import ReceiveOptions, Receiver
+from gapless.receive.server import SERVING, build_app, make_receiver
+from gapless_reconcilers.kit.contract import Provider, Secret
+from gapless_reconcilers.stripe import Stripe, StripeOptions
+
+NOW = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
+OLD_SECRET, NEW_SECRET = "whsec_before", "whsec_after"
+
+
+def stripe(*secrets_known: str) -> Stripe:
+    known = tuple(Secret(value) for value in secrets_known or (OLD_SECRET, NEW_SECRET))
+    return Stripe(StripeOptions(api_key=Secret("rk_test_1"), webhook_secret=known, livemode=False))
+
+
+@dataclass(kw_only=True)
+class Road:
+    """A running receive road and the means to look at what it did."""
+
+    url: str
+    store: Store
+    receiver: Receiver
+    source: Source
+    client: httpx.AsyncClient
+    now: list[datetime] = field(default_factory=lambda: [NOW])
+
+    def event(self, key: str, **changes: Any) -> bytes:
+        event = {
+            "id": key,
+            "object": "event",
+            "type": "invoice.paid",
+            "created": int(NOW.timestamp()) - 2,
+            "livemode": False,
+            "data": {"object": {"id": "in_1", "object": "invoice"}},
+        }
+        return json.dumps(event | changes).encode()
+
+    def signature(self, body: bytes, secret: str = NEW_SECRET) -> dict[str, str]:
+        sent_at = int(self.now[0].timestamp())
+        digest = hmac.new(secret.encode(), b"%d.%b" % (sent_at, body), hashlib.sha256).hexdigest()
+        return {"Stripe-Signature": f"t={sent_at},v1={digest}"}
+
+    async def post(self, body: bytes, secret: str = NEW_SECRET) -> httpx.Response:
+        return await self.client.post("/webhooks/acme", content=body, headers=self.signature(body, secret))
+
+    async def events(self) -> dict[str, int]:
+        """Webhooks noted of each event, by key."""
+        rows = await self.store.read(lambda c: c.execute(select(EVENT.c.key, EVENT.c.webhook_count)).all())
+        return {row.key: row.webhook_count for row in rows}
+
+    async def quarantined(self) -> list[str]:
+        """The reason of each kept webhook, once all that was offered is kept."""
+        await self.settled()
+        return list(await self.store.read(lambda c: c.execute(select(QUARANTINE.c.reason)).scalars().all()))
+
+    async def settled(self) -> None:
+        """Wait until the quarantine has nothing left to do."""
+        await until(lambda: self.receiver.quarantine.waiting == 0)
+        await self.receiver.writer.submit_idle(lambda _: None)
+
+    async def counts(self, name: str, at_least: float, **labels: str) -> None:
+        """Wait until a series has reached a value."""
+        await until(lambda: self.counted(name, **labels) >= at_least)
+
+    def counted(self, name: str, **labels: str) -> float:
+        return self.receiver.metrics.registry.get_sample_value(f"gapless_{name}", labels) or 0.0
+
+
+async def until(true: Callable[[], bool]) -> None:
+    """Wait, a few seconds at most, until `true()`."""
+    for _ in range(1_000):
+        if true():
+            return
+        await asyncio.sleep(0.005)
+    raise AssertionError("waited in vain")
+
+
+Serve = Callable[..., Any]
+
+
+@asynccontextmanager
+async def served(
+    store: Store,
+    *,
+    provider: Provider | None = None,
+    options: ReceiveOptions | None = None,
+    retired: dict[str, int] | None = None,
+    queue_max: int = 10_000,
+    writes: bool = True,
+) -> AsyncIterator[Road]:
+    """A road on `store`. `writes=False`: its writer never commits, as if the disk hung."""
+    provider = provider or stripe()
+    start = NOW - timedelta(days=1)
+    source_id = await store.write(lambda c: ledger_sources.register_source(c, "acme", "stripe", "hybrid", start, NOW))
+    source = Source(id=source_id, name="acme", provider=provider, mode=Mode.HYBRID, start=start)
+    metrics, now = Metrics("test"), [NOW]
+    writer = Writer(store, Recorder(0, no_route), metrics, queue_max=queue_max)
+    receiver = make_receiver(
+        sources=Sources([source]), writer=writer, metrics=metrics, clock=lambda: now[0], options=options
+    )
+    config = uvicorn.Config(build_app(receiver, retired), host="127.0.0.1", port=0, **SERVING)
+    server = uvicorn.Server(config)
+    async with asyncio.TaskGroup() as tasks:
+        serving = tasks.create_task(server.serve())
+        writing = tasks.create_task(writer.run()) if writes else None
+        keeping = tasks.create_task(receiver.quarantine.run())
+        await until(lambda: server.started)
+        url = f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+        async with httpx.AsyncClient(base_url=url, timeout=20) as client:
+            yield Road(url=url, store=store, receiver=receiver, source=source, client=client, now=now)
+        server.should_exit = True
+        server.force_exit = not writes
+        await serving
+        keeping.cancel()
+        writer.close()
+        if writing:
+            await writing
+
+
+@pytest.fixture
+def serve(store: Store) -> Serve:
+    """`async with serve(options=…) as road`: as `served`, on each kind of store."""
+
+    def start(**options: Any) -> Any:
+        return served(store, **options)
+
+    return start

@@ -1,0 +1,153 @@
+"""What a provider, and a stranger, meets at the public port."""
+
+import asyncio
+import json
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import httpx
+import pytest
+from sqlalchemy import select
+
+from gapless.domain import to_us
+from gapless.ledger.tables import EVENT, PAYLOAD, STREAM
+from gapless_reconcilers.kit.contract import Secret
+from gapless_reconcilers.stripe import Stripe, StripeOptions
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_a_webhook_is_recorded_and_its_repeat_is_absorbed(serve: Any) -> None:
+    async with serve() as road:
+        body = road.event("evt_1")
+        first, again = await road.post(body), await road.post(body)
+        assert (first.status_code, again.status_code) == (200, 200)
+        assert await road.events() == {"evt_1": 2}
+        assert road.counted("webhooks_total", source="acme", outcome="accepted") == 1
+        assert road.counted("webhooks_total", source="acme", outcome="duplicate") == 1
+        assert road.counted("webhook_seconds_count", source="acme") == 2
+        assert road.counted("record_delay_seconds_sum", source="acme", via="webhook") == 2
+
+
+async def test_body_and_signature_headers_are_kept_as_they_came(serve: Any) -> None:
+    async with serve() as road:
+        body = road.event("evt_1", note="naïve €") + b"\n "
+        await road.post(body)
+        row = await road.store.read(
+            lambda c: c.execute(
+                select(PAYLOAD.c.body, PAYLOAD.c.headers, EVENT).join(EVENT, EVENT.c.payload_id == PAYLOAD.c.id)
+            ).one()
+        )
+        assert row.body == body
+        assert json.loads(row.headers) == {"stripe-signature": road.signature(body)["Stripe-Signature"]}
+        assert (row.via, row.expected, row.type, row.object_key) == ("webhook", True, "invoice.paid", "in_1")
+
+
+async def test_every_live_secret_is_tried(serve: Any) -> None:
+    async with serve() as road:
+        answers = [await road.post(road.event(f"evt_{s}"), secret=s) for s in ("whsec_before", "whsec_after")]
+        assert [answer.status_code for answer in answers] == [200, 200]
+
+
+async def test_a_changed_secret_counts_from_the_next_request_on(serve: Any) -> None:
+    async with serve() as road:
+        body = road.event("evt_1")
+        assert (await road.post(body, secret="whsec_newest")).status_code == 401
+        options = StripeOptions(api_key=Secret("rk_test_1"), webhook_secret=(Secret("whsec_newest"),), livemode=False)
+        road.receiver.sources.change("acme", provider=Stripe(options))
+        assert (await road.post(body, secret="whsec_newest")).status_code == 200
+
+
+async def test_a_connected_account_is_a_stream_of_its_own(serve: Any) -> None:
+    async with serve() as road:
+        await road.post(road.event("evt_own"))
+        await road.post(road.event("evt_1", account="acct_1"))
+        await road.post(road.event("evt_2", account="acct_1"))
+        query = select(EVENT.c.key, STREAM.c.name).join(STREAM, STREAM.c.id == EVENT.c.stream_id).order_by(EVENT.c.key)
+        rows = await road.store.read(lambda c: c.execute(query).all())
+        assert [tuple(row) for row in rows] == [("evt_1", "acct_1"), ("evt_2", "acct_1"), ("evt_own", "")]
+
+
+async def test_many_at_once_are_all_recorded_once(serve: Any) -> None:
+    async with serve() as road:
+        bodies = [road.event(f"evt_{n % 150}") for n in range(300)]
+        answers = await asyncio.gather(*(road.post(body) for body in bodies))
+        assert {answer.status_code for answer in answers} == {200}
+        assert await road.events() == {f"evt_{n}": 2 for n in range(150)}
+        accepted = road.counted("webhooks_total", source="acme", outcome="accepted")
+        duplicate = road.counted("webhooks_total", source="acme", outcome="duplicate")
+        assert (accepted, duplicate) == (150, 150)
+
+
+async def test_an_unknown_event_type_is_stored_and_acknowledged(serve: Any) -> None:
+    async with serve() as road:
+        assert (await road.post(road.event("evt_1", type="made.up.tomorrow"))).status_code == 200
+        assert await road.events() == {"evt_1": 1}
+
+
+ELSEWHERE = [
+    ("POST", "/", 404),
+    ("POST", "/webhooks/", 404),
+    ("POST", "/webhooks/other", 404),
+    ("POST", "/webhooks/acme/more", 404),
+    ("POST", "/webhooks/%00", 404),
+    ("GET", "/schema", 404),
+    ("GET", "/webhooks/acme", 405),
+    ("PUT", "/webhooks/acme", 405),
+    ("POST", "/healthz", 405),
+    ("GET", "/healthz", 200),
+    ("HEAD", "/healthz", 200),
+]
+
+
+async def test_nothing_else_is_there(serve: Any) -> None:
+    async with serve() as road:
+        answers = [await road.client.request(method, path) for method, path, _ in ELSEWHERE]
+        assert [answer.status_code for answer in answers] == [status for _, _, status in ELSEWHERE]
+        assert all(("allow" in answer.headers) == (answer.status_code == 405) for answer in answers)
+        assert road.counted("unrouted_total") == 6
+
+
+async def test_a_websocket_request_is_answered_as_plain_http(serve: Any) -> None:
+    async with serve() as road:
+        headers = {
+            "upgrade": "websocket",
+            "connection": "upgrade",
+            "sec-websocket-key": "x" * 24,
+            "sec-websocket-version": "13",
+        }
+        assert (await road.client.get("/webhooks/acme", headers=headers)).status_code == 405
+
+
+async def test_an_invalid_host_header_is_a_4xx(serve: Any) -> None:
+    async with serve() as road:
+        assert (await road.client.post("/webhooks/acme", headers={"host": "a b"})).status_code == 400
+
+
+async def test_a_retired_source_is_asked_back_for_three_days_and_then_unknown(serve: Any) -> None:
+    since_us = to_us(datetime(2026, 11, 20, 12, 0, tzinfo=UTC))
+
+    async with serve(retired={"gone": since_us}) as road:
+        kept = await road.client.post("/webhooks/gone")
+        assert (kept.status_code, int(kept.headers["retry-after"]) > 0) == (503, True)
+        road.now[0] += timedelta(days=3)
+        assert (await road.client.post("/webhooks/gone")).status_code == 404
+        assert road.counted("unrouted_total") == 1
+
+
+async def test_every_series_of_a_source_starts_at_zero(serve: Any) -> None:
+    async with serve() as road:
+        sample = road.receiver.metrics.registry.get_sample_value
+        for outcome in ("accepted", "duplicate", "refused", "too_large", "cut", "unstorable", "unavailable"):
+            assert sample("gapless_webhooks_total", {"source": "acme", "outcome": outcome}) == 0
+        assert sample("gapless_refused_total", {"source": "acme", "reason": "signature"}) == 0
+        assert sample("gapless_quarantined_total", {"source": "acme", "outcome": "dropped"}) == 0
+
+
+async def test_a_paused_intake_answers_503_and_healthz_says_so(serve: Any) -> None:
+    async with serve() as road:
+        road.receiver.intake.pause("shutting down")
+        answers: list[httpx.Response] = [await road.post(road.event("evt_1")), await road.client.get("/healthz")]
+        assert [(a.status_code, "retry-after" in a.headers) for a in answers] == [(503, True), (503, True)]
+        road.receiver.intake.resume()
+        assert (await road.post(road.event("evt_1"))).status_code == 200

@@ -1,0 +1,235 @@
+"""What is refused, what is kept of it, and how it comes out of quarantine again."""
+
+import asyncio
+import json
+from datetime import timedelta
+from typing import Any
+
+import httpx
+import pytest
+from sqlalchemy import func, select
+
+from gapless.ledger import quarantine as ledger
+from gapless.ledger.tables import EVENT, QUARANTINE
+from gapless.receive.endpoint import ReceiveOptions
+from gapless.receive.quarantine import QuarantineOptions, Released, StillRefused, release
+from gapless_reconcilers.kit.contract import Secret
+from gapless_reconcilers.stripe import Stripe, StripeOptions
+
+pytestmark = pytest.mark.anyio
+
+
+def knows(road: Any, *secrets: str) -> None:
+    options = StripeOptions(
+        api_key=Secret("rk_test_1"), webhook_secret=tuple(Secret(value) for value in secrets), livemode=False
+    )
+    road.receiver.sources.change("acme", provider=Stripe(options))
+
+
+async def release_one(road: Any, quarantine_id: int) -> Released | StillRefused:
+    receiver = road.receiver
+    return await release(
+        quarantine_id,
+        store=road.store,
+        writer=receiver.writer,
+        sources=receiver.sources,
+        streams=receiver.streams,
+        clock=receiver.clock,
+    )
+
+
+async def only_entry(road: Any) -> ledger.Entry:
+    await road.settled()
+    entries: list[ledger.Entry] = await road.store.read(ledger.entries)
+    assert len(entries) == 1
+    return entries[0]
+
+
+async def test_a_forged_webhook_is_answered_401_and_quarantined(serve: Any) -> None:
+    async with serve() as road:
+        body = road.event("evt_1")
+        answer = await road.post(body, secret="whsec_guess")
+        assert answer.status_code == 401
+        assert answer.json()["reason"] == "signature"
+        assert await road.events() == {}
+        entry = await only_entry(road)
+        assert (entry.reason, entry.released_us) == ("signature", None)
+        assert "no v1 signature" in entry.detail
+        assert road.counted("refused_total", source="acme", reason="signature") == 1
+        assert road.counted("webhooks_total", source="acme", outcome="refused") == 1
+
+
+async def test_a_webhook_without_a_signature_is_answered_401_and_leaves_no_row(serve: Any) -> None:
+    async with serve() as road:
+        answer = await road.client.post("/webhooks/acme", content=road.event("evt_1"))
+        assert answer.status_code == 401
+        assert await road.quarantined() == []
+        assert road.counted("refused_total", source="acme", reason="no_signature") == 1
+
+
+async def test_a_flood_of_forgeries_leaves_a_bounded_number_of_rows(serve: Any) -> None:
+    options = ReceiveOptions(quarantine=QuarantineOptions(per_minute=12))
+    async with serve(options=options) as road:
+        forged = (road.post(road.event(f"evt_{n}"), secret="whsec_guess") for n in range(120))
+        genuine = [road.post(road.event(f"evt_good_{n}")) for n in range(20)]
+        answers = await asyncio.gather(*forged, *genuine)
+        assert [answer.status_code for answer in answers] == [401] * 120 + [200] * 20
+        assert len(await road.quarantined()) <= 12
+        kept = road.counted("quarantined_total", source="acme", outcome="kept")
+        dropped = road.counted("quarantined_total", source="acme", outcome="dropped")
+        assert kept + dropped == 120
+
+
+async def test_a_flood_of_one_reason_does_not_displace_another(serve: Any) -> None:
+    options = ReceiveOptions(quarantine=QuarantineOptions(max_rows=10, per_minute=1000))
+    async with serve(options=options) as road:
+        await road.client.post("/webhooks/acme", content=b"{}", headers={"Stripe-Signature": "rubbish"})
+        for n in range(25):
+            await road.post(road.event(f"evt_{n}"), secret="whsec_guess")
+            await road.settled()
+        assert sorted(await road.quarantined()) == ["bad_header"] + ["signature"] * 9
+
+
+async def test_a_released_webhook_becomes_an_event_once_the_secret_is_mended(serve: Any) -> None:
+    async with serve() as road:
+        body = road.event("evt_1")
+        await road.post(body, secret="whsec_forgotten")
+        entry = await only_entry(road)
+        refused = await release_one(road, entry.id)
+        assert isinstance(refused, StillRefused)
+        assert refused.reason == "signature"
+        knows(road, "whsec_forgotten")
+        assert await release_one(road, entry.id) == Released(new=1)
+        assert await road.events() == {"evt_1": 1}
+        assert (await only_entry(road)).released_us is not None
+        again = await release_one(road, entry.id)
+        assert isinstance(again, StillRefused)
+        assert again.reason == "released"
+        row = await road.store.read(lambda c: c.execute(select(EVENT.c.via, EVENT.c.payload_id)).one())
+        assert row.via == "webhook"
+        assert row.payload_id is not None
+
+
+async def test_a_release_judges_the_signature_as_of_when_it_was_received(serve: Any) -> None:
+    async with serve() as road:
+        await road.post(road.event("evt_1"), secret="whsec_forgotten")
+        entry = await only_entry(road)
+        road.now[0] += timedelta(days=2)
+        knows(road, "whsec_forgotten")
+        assert await release_one(road, entry.id) == Released(new=1)
+
+
+async def test_a_release_of_what_came_by_another_road_adds_nothing(serve: Any) -> None:
+    async with serve() as road:
+        body = road.event("evt_1")
+        await road.post(body, secret="whsec_forgotten")
+        entry = await only_entry(road)
+        knows(road, "whsec_forgotten")
+        await road.post(body, secret="whsec_forgotten")
+        assert await release_one(road, entry.id) == Released(new=0)
+        assert await road.events() == {"evt_1": 2}
+
+
+async def test_releasing_what_is_not_there_says_so(serve: Any) -> None:
+    async with serve() as road:
+        answer = await release_one(road, 4711)
+        assert isinstance(answer, StillRefused)
+        assert "4711" in answer.detail
+
+
+HOSTILE = [
+    ([b"t=1,v1=00", b"t=1,v1=00"], 400, "duplicate_header"),
+    ([b"v1"], 401, "bad_header"),
+    ([b"t=" + b"9" * 5000 + b",v1=00"], 401, "bad_header"),
+    ([b"t=1,v1=\xff\xfe"], 401, "signature"),
+]
+
+
+async def test_hostile_headers_are_refused_with_the_reason(serve: Any) -> None:
+    async with serve() as road:
+        for values, status, reason in HOSTILE:
+            headers = [(b"Stripe-Signature", value) for value in values]
+            answer = await road.client.post("/webhooks/acme", content=b"{}", headers=headers)
+            assert (answer.status_code, answer.json()["reason"]) == (status, reason)
+        assert sorted(await road.quarantined()) == sorted(reason for _, _, reason in HOSTILE)
+
+
+RUBBISH = {
+    "empty": b"",
+    "cut": b"{",
+    "list": b"[]",
+    "null": b"null",
+    "not UTF-8": b"\xff\xfe",
+    "NUL": b'{"id":"a\\u0000b"}',
+    "deep list": b"[" * 200_000,
+    "deep object": b'{"id":' * 100_000,
+    "number": b'{"id": 1e999999}',
+}
+
+
+async def test_signed_rubbish_is_a_400(serve: Any) -> None:
+    async with serve() as road:
+        for name, body in RUBBISH.items():
+            answer = await road.post(body)
+            assert (name, answer.status_code, answer.json()["reason"]) == (name, 400, "malformed")
+
+
+async def test_a_signed_event_that_the_ledger_could_not_hold_is_a_400(serve: Any) -> None:
+    async with serve() as road:
+        for changes in ({"id": "a\0b"}, {"id": "x" * 513}, {"id": ""}, {"created": 1}, {"type": ""}):
+            answer = await road.post(road.event("evt_1", **changes))
+            assert answer.status_code == 400
+        broken = road.event("evt_1").replace(b"evt_1", b"\\ud800")
+        assert (await road.post(broken)).status_code == 400
+        assert await road.events() == {}
+
+
+class Crashing(Stripe):
+    """A provider with a bug."""
+
+    def read_webhook(self, request: Any, now: Any) -> Any:  # noqa: ARG002 - the contract's names
+        raise KeyError(request.body)
+
+
+async def test_a_provider_that_crashes_is_a_400_and_its_webhook_is_kept(
+    serve: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    provider = Crashing(StripeOptions(api_key=Secret("rk_test_1"), livemode=False))
+    async with serve(provider=provider) as road:
+        answers = [await road.post(road.event(f"evt_secret_{n}")) for n in range(30)]
+        assert {(answer.status_code, answer.json()["reason"]) for answer in answers} == {(400, "internal")}
+        assert set(await road.quarantined()) == {"internal"}
+        bugs = [record for record in caplog.records if record.message == "provider_bug"]
+        assert 0 < len(bugs) <= 10
+        assert bugs[0].exc_info is not None
+        row = await road.store.read(lambda c: c.execute(select(QUARANTINE.c.detail)).scalars().first())
+        assert "evt_secret" not in row
+
+
+async def test_a_quarantine_of_size_zero_keeps_nothing(serve: Any) -> None:
+    async with serve(options=ReceiveOptions(quarantine=QuarantineOptions(max_rows=0))) as road:
+        answer: httpx.Response = await road.post(road.event("evt_1"), secret="whsec_guess")
+        assert answer.status_code == 401
+        assert await road.quarantined() == []
+
+
+async def test_the_bytes_of_the_quarantine_are_bounded_too(serve: Any) -> None:
+    options = ReceiveOptions(quarantine=QuarantineOptions(max_bytes=40_000, per_minute=1000))
+    async with serve(options=options) as road:
+        for n in range(20):
+            await road.post(road.event(f"evt_{n}", filler="x" * 5_000), secret="whsec_guess")
+            await road.settled()
+        await road.post(road.event("evt_big", filler="x" * 20_000), secret="whsec_guess")
+        await road.settled()
+        size = await road.store.read(lambda c: c.execute(select(func.sum(func.length(QUARANTINE.c.body)))).scalar_one())
+        assert 30_000 < size <= 40_000
+
+
+async def test_the_log_of_refusals_is_bounded_and_holds_no_body(serve: Any, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "gapless")
+    async with serve() as road:
+        for n in range(40):
+            await road.post(road.event(f"evt_{n}", filler="private"), secret="whsec_guess")
+        lines = [record for record in caplog.records if record.message == "webhook_refused"]
+        assert 0 < len(lines) <= 10
+        assert "private" not in json.dumps([vars(line) for line in lines], default=str)

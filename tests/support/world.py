@@ -1,0 +1,306 @@
+"""A small world to reconcile in: a Stripe account whose vendor is the fake, a real ledger, a clock that stands still.
+
+`World` is what survives a crash; a `Daemon` is one process in it, with the real engine and no listeners.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from functools import partial
+from typing import Any, TypeVar
+from urllib.parse import parse_qsl
+
+import httpx
+from sqlalchemy import select
+
+from gapless.domain import ALL_TYPES, Mode, Route, Source, Sources, TypePatterns, TypesOrigin, Via, no_route, to_us
+from gapless.ledger import Connection, leases, missing, passes, sources, tallies, watermarks
+from gapless.ledger.engine import Store
+from gapless.ledger.leases import Lease
+from gapless.ledger.passes import Kind, Pass
+from gapless.ledger.recorder import Recorder, Sighting, Webhook
+from gapless.ledger.sources import Stream
+from gapless.ledger.tables import DELIVERY, EVENT
+from gapless.ledger.writer import Writer
+from gapless.metrics import Metrics
+from gapless.reconcile.cycle import Cycle
+from gapless.reconcile.fetch import Fetcher, Patience
+from gapless.reconcile.pace import Pace
+from gapless.reconcile.road import Claim, Policy, Road
+from gapless_reconcilers.kit.contract import Secret, WebhookRequest, Window
+from gapless_reconcilers.stripe import Stripe, StripeOptions
+from gapless_reconcilers.testing.fake import FakeProvider
+from gapless_reconcilers.testing.http import ApiRequest
+from gapless_reconcilers.testing.pushing import Endpoint
+from gapless_reconcilers.testing.shelf import FakeEvent
+from gapless_reconcilers.testing.wires.stripe import StripeWire
+
+T = TypeVar("T")
+T0 = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
+SECRET = "whsec_world"
+HASTY = Patience(
+    attempts=2,
+    total=timedelta(seconds=1),
+    first_wait=timedelta(milliseconds=1),
+    longest_wait=timedelta(milliseconds=10),
+)
+POLICY = Policy(
+    pace=Pace(shortest=timedelta(seconds=10), longest=timedelta(minutes=5)),
+    lookback=timedelta(minutes=15),
+    sweep_every=timedelta(days=36_500),
+    slices=4,
+    rate=10_000,
+    budget=None,
+    capabilities=Stripe.capabilities,
+    webhook_url="/webhooks/acme",
+)
+
+
+class FakeClock:
+    """Says what it was told."""
+
+    def __init__(self, now: datetime = T0) -> None:
+        self.now = now
+
+    def __call__(self) -> datetime:
+        return self.now
+
+    def advance(self, **span: float) -> None:
+        self.now += timedelta(**span)
+
+
+@dataclass(kw_only=True)
+class InProcess(httpx.AsyncBaseTransport):
+    """Asks the fake without a socket. `before` runs ahead of each request, and may raise."""
+
+    fake: FakeProvider
+    before: Callable[[httpx.Request], None] = lambda _: None
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        self.before(request)
+        asked = ApiRequest(
+            method=request.method,
+            path=request.url.path,
+            params=tuple(parse_qsl(request.url.query.decode(), keep_blank_values=True)),
+            headers=dict(request.headers),
+            body=await request.aread(),
+        )
+        answer = await self.fake._respond(asked)
+        date = {"date": format_datetime(self.fake.clock(), usegmt=True), "content-type": "application/json"}
+        return httpx.Response(answer.status, headers={**date, **answer.headers}, content=answer.body)
+
+
+@dataclass(kw_only=True)
+class World:
+    """The vendor, the database and the clock."""
+
+    store: Store
+    clock: FakeClock = field(default_factory=FakeClock)
+    fake: FakeProvider
+    client: httpx.AsyncClient
+    url: str = "http://vendor.test"
+    start: datetime = T0
+    mode: Mode = Mode.HYBRID
+    source_id: int = 0
+    stream_id: int = 0
+
+    async def open(self) -> None:
+        """Make the rows of the source."""
+
+        def work(connection: Connection) -> tuple[int, int]:
+            source_id = sources.register_source(connection, "acme", "stripe", self.mode.value, self.start, self.clock())
+            return source_id, sources.streams(connection, source_id)[0].id
+
+        self.source_id, self.stream_id = await self.store.write(work)
+
+    def provider(self, page_limit: int = 100) -> Stripe:
+        return Stripe(
+            StripeOptions(
+                api_key=Secret("sk_live_fake"),
+                webhook_secret=(Secret(SECRET),),
+                page_limit=page_limit,
+                api_base=self.url,
+            )
+        )
+
+    @asynccontextmanager
+    async def daemon(
+        self,
+        *,
+        slot: int = 0,
+        holder: str = "one",
+        route: Route = no_route,
+        types: Sequence[str] | None = None,
+        keep_unsubscribed: bool = False,
+        page_limit: int = 100,
+        store: Store | None = None,
+        **policy: Any,
+    ) -> AsyncIterator["Daemon"]:
+        """A process in this world. `store`: its own connection to the same database."""
+        source = Source(
+            id=self.source_id,
+            name="acme",
+            provider=self.provider(page_limit),
+            mode=self.mode,
+            start=self.start,
+            types=ALL_TYPES if types is None else TypePatterns(types),
+            types_origin=TypesOrigin.ASSUMED if types is None else TypesOrigin.CONFIG,
+            keep_unsubscribed=keep_unsubscribed,
+        )
+        recorder, metrics = Recorder(slot, route), Metrics("test")
+        writer = Writer(store or self.store, recorder, metrics)
+        daemon = Daemon(
+            world=self,
+            road=Road(store=store or self.store, writer=writer, clock=self.clock, metrics=metrics),
+            book=Sources([source]),
+            policy=replace(POLICY, **policy),
+            holder=holder,
+        )
+        writing = asyncio.create_task(writer.run())
+        try:
+            yield daemon
+            writer.close()
+            await writing
+        finally:
+            writing.cancel()
+            await asyncio.gather(writing, return_exceptions=True)
+
+    # --- what there is to see
+
+    async def keys(self) -> set[str]:
+        """The event keys that the ledger has."""
+        return set(await self.store.read(lambda c: c.execute(select(EVENT.c.key)).scalars().all()))
+
+    async def via(self) -> dict[str, str]:
+        """How each event was first recorded."""
+        return dict(
+            await self.store.read(lambda c: [tuple(row) for row in c.execute(select(EVENT.c.key, EVENT.c.via))])
+        )
+
+    async def owed(self) -> int:
+        """How many deliveries there are."""
+        return len(await self.store.read(lambda c: c.execute(select(DELIVERY.c.event_seq)).all()))
+
+    async def stream(self) -> Stream:
+        return (await self.store.read(partial(sources.streams, source_id=self.source_id)))[0]
+
+    async def complete_up_to(self) -> int | None:
+        return await self.store.read(partial(watermarks.complete_up_to, stream_id=self.stream_id))
+
+    async def totals(self) -> tallies.Totals:
+        return await self.store.read(partial(tallies.totals, source_id=self.source_id))
+
+    async def missed(self) -> int:
+        return (await self.totals()).missed
+
+    async def passes(self) -> list[dict[str, Any]]:
+        """The newest passes, newest first."""
+        return await self.store.read(partial(passes.latest, source_id=self.source_id, limit=100))
+
+    async def unrecoverable(self) -> list[tuple[str, int, int, str]]:
+        return await self.store.read(partial(watermarks.unrecoverable, source_id=self.source_id))
+
+    async def missing_open(self) -> int:
+        return await self.store.read(partial(missing.open_count, source_id=self.source_id))
+
+    def listed(self) -> set[str]:
+        """The keys of all that the vendor ever had."""
+        return {event.key for event in self.fake.events}
+
+
+@dataclass(kw_only=True)
+class Daemon:
+    """One process: its writer runs; its roads go a step at a time."""
+
+    world: World
+    road: Road
+    book: Sources
+    policy: Policy
+    holder: str
+    stopping: asyncio.Event = field(default_factory=asyncio.Event)
+    _fetcher: Fetcher | None = None
+
+    @property
+    def source(self) -> Source:
+        return self.book["acme"]
+
+    @property
+    def fetcher(self) -> Fetcher:
+        if self._fetcher is None:
+            self._fetcher = Fetcher(
+                self.world.client,
+                self.book,
+                "acme",
+                clock=self.world.clock,
+                metrics=self.road.metrics,
+                rate=self.policy.rate,
+                patience=HASTY,
+            )
+        return self._fetcher
+
+    async def claim(self) -> Lease | None:
+        """Make the source due, and take it."""
+
+        def work(connection: Connection) -> Lease | None:
+            now_us = to_us(self.world.clock())
+            sources.demand_turn(connection, self.world.source_id, now_us)
+            return leases.claim(connection, self.world.source_id, self.holder, now_us)
+
+        return await self.road.writer.submit(work)
+
+    def cycle(self, lease: Lease, *, health: bool = False) -> Cycle:
+        claim = Claim(road=self.road, fetcher=self.fetcher, policy=self.policy, lease=lease, stopping=self.stopping)
+        return Cycle(claim=claim, book=self.book, check_health=health)
+
+    async def turn(self, *, health: bool = False) -> None:
+        """One turn of the source, as the scheduler makes it."""
+        lease = await self.claim()
+        assert lease is not None
+        await self.cycle(lease, health=health).run()
+
+    async def demand(self, start: datetime, end: datetime) -> Pass:
+        """Make the rows of a pass on demand."""
+        stream = await self.world.stream()
+        window, now_us = Window(start=start, end=end), to_us(self.world.clock())
+        begin = partial(
+            passes.begin_window,
+            stream=stream,
+            kind=Kind.DEMAND,
+            window=window,
+            now_us=now_us,
+            unit=self.policy.capabilities.resolution,
+        )
+        return await self.road.writer.submit(begin)
+
+    def webhook(self, event: FakeEvent) -> Webhook:
+        """The event as its webhook carries it, verified and parsed by the provider."""
+        endpoint = Endpoint(number=0, url="", secret=SECRET, types=("*",), connect=False)
+        message = self.world.fake.wire.message(event, endpoint, self.world.clock(), genuine=True)
+        headers = tuple((name.encode(), value.encode()) for name, value in message.headers.items())
+        request = WebhookRequest(headers=headers, body=message.body)
+        reply = self.source.provider.read_webhook(request, self.world.clock())
+        return tuple(self.sighting(event, Via.WEBHOOK, message.body) for event in reply.events)
+
+    def sighting(self, event: Any, via: Via, body: bytes | None = None, **changes: Any) -> Sighting:
+        return Sighting(
+            source=self.source,
+            stream_id=self.world.stream_id,
+            event=event,
+            via=via,
+            seen_us=to_us(self.world.clock()),
+            body=body,
+            **changes,
+        )
+
+    async def push(self, *events: FakeEvent) -> list[int]:
+        """Receive their webhooks in one go; how many events of each were new."""
+        webhooks = [self.webhook(event) for event in events]
+        return await asyncio.gather(*(self.road.writer.record(each, 500) for each in webhooks))
+
+
+def new_fake(clock: Callable[[], datetime], **wire: Any) -> FakeProvider:
+    """A Stripe account on `clock`."""
+    return FakeProvider(StripeWire(**wire), clock=clock)

@@ -1,0 +1,94 @@
+"""The breaker and the rate limit, driven through any history."""
+
+from datetime import timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gapless.deliver import rate
+from gapless.deliver.breaker import TROUBLE, Breaker, BreakerRule, after, room
+from gapless.deliver.delivery import Delivered, Failed, Held, Result, Withdrawn
+from gapless.ledger.deliveries import HoldReason, Reason
+
+RULE = BreakerRule(threshold=3, rest=timedelta(microseconds=100), longest=timedelta(microseconds=400))
+DOWN = Failed(reason=Reason.CONNECTION, detail="refused")
+RESULTS = st.one_of(
+    st.just(Delivered()),
+    st.just(Withdrawn()),
+    st.just(Held(reason=HoldReason.VERSION_MISMATCH, detail="")),
+    st.builds(Failed, reason=st.sampled_from(Reason), detail=st.just("")),
+)
+
+
+def run(results: list[tuple[int, Result]]) -> tuple[Breaker, int]:
+    breaker, now_us = Breaker(), 0
+    for waited_us, result in results:
+        now_us += waited_us
+        breaker = after(breaker, result, now_us, RULE)
+    return breaker, now_us
+
+
+@given(history=st.lists(st.tuples(st.integers(0, 500), RESULTS)))
+def test_an_open_breaker_always_comes_back_with_one_probe(history: list[tuple[int, Result]]) -> None:
+    breaker, now_us = run(history)
+    if breaker.is_open:
+        assert now_us <= breaker.rests_until_us + 10**9
+        assert breaker.rests_until_us - now_us <= 400
+        assert room(breaker, 8, 0, breaker.rests_until_us - 1) == 0
+        assert room(breaker, 8, 0, breaker.rests_until_us) == 1
+        assert room(breaker, 8, 1, breaker.rests_until_us) == 0
+    else:
+        assert room(breaker, 8, 3, now_us) == 8
+
+
+@given(history=st.lists(st.tuples(st.integers(0, 500), RESULTS)))
+def test_one_success_closes_it_whatever_was_before(history: list[tuple[int, Result]]) -> None:
+    assert run([*history, (0, Delivered())])[0] == Breaker()
+
+
+@given(history=st.lists(st.sampled_from(sorted(set(Reason) - TROUBLE))))
+def test_what_one_event_is_to_blame_for_never_opens_it(history: list[Reason]) -> None:
+    assert not run([(0, Failed(reason=reason, detail="")) for reason in history])[0].is_open
+
+
+def test_it_opens_at_the_threshold_and_rests_longer_after_each_failed_probe() -> None:
+    breaker, _ = run([(0, DOWN)] * 2)
+    assert not breaker.is_open
+    rests = []
+    for probe_us in (0, 100, 300, 700, 1100):
+        breaker = after(breaker, DOWN, probe_us, RULE)
+        rests.append(breaker.rests_until_us - probe_us)
+    assert rests == [100, 200, 400, 400, 400]
+
+
+def test_attempts_that_were_under_way_when_it_opened_do_not_lengthen_its_rest() -> None:
+    breaker, _ = run([(0, DOWN)] * 3)
+    assert after(breaker, DOWN, 50, RULE) == breaker
+
+
+@given(
+    per_second=st.floats(0.01, 1000),
+    waits=st.lists(st.integers(-1_000_000, 10_000_000), min_size=1, max_size=50),
+)
+def test_a_bucket_never_gives_more_than_its_rate_and_one_burst(per_second: float, waits: list[int]) -> None:
+    bucket, now_us, forward_us, given_out = rate.full(per_second, 0), 0, 0, 0
+    for wait in waits:
+        now_us += wait
+        forward_us += max(wait, 0)
+        bucket = rate.filled(bucket, now_us)
+        count = int(bucket.tokens)
+        bucket = rate.taken(bucket, count)
+        given_out += count
+    assert given_out <= max(per_second, 1.0) + per_second * forward_us / 1_000_000 + 1e-6
+
+
+@given(per_second=st.floats(0.01, 1000))
+def test_after_the_told_wait_there_is_a_token(per_second: float) -> None:
+    empty = rate.taken(rate.full(per_second, 0), int(max(per_second, 1.0)))
+    assert rate.filled(empty, rate.next_token_us(empty)).tokens >= 1 - 1e-9
+
+
+def test_a_rate_of_nothing_is_refused() -> None:
+    with pytest.raises(ValueError, match="wanted more than 0"):
+        rate.full(0, 0)

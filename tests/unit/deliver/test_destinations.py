@@ -1,0 +1,214 @@
+"""Addresses, signatures, identity headers and Python targets, without a network."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from ipaddress import ip_address
+from typing import Any
+
+import httpx
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from standardwebhooks.webhooks import Webhook
+
+from gapless.deliver import Delivery, Reject
+from gapless.deliver.delivery import Delivered, Failed, event_id
+from gapless.deliver.destinations.addresses import AddressRefused, AddressRule, CheckedTransport, is_public
+from gapless.deliver.destinations.base import DestinationInvalid
+from gapless.deliver.destinations.http import HttpCarrier, HttpOptions, Signature, identity_headers
+from gapless.deliver.destinations.python import PythonCarrier
+from gapless.deliver.destinations.standard import signed_headers, signing_key
+from gapless.domain import Sources, Via, system_clock
+from gapless.ledger.deliveries import Reason
+from gapless_reconcilers.kit.contract import Secret
+
+TIME = datetime(2026, 11, 20, tzinfo=UTC)
+SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+
+
+def delivery(**changes: Any) -> Delivery:
+    values: dict[str, Any] = {
+        "id": event_id(1, "evt_1"), "key": "evt_1", "source": "acme", "stream": "", "type": "invoice.paid",
+        "occurred_at": TIME, "recorded_at": TIME, "via": Via.WEBHOOK, "payload": b"{}", "attempt": 1,
+    }  # fmt: skip
+    return Delivery(**(values | changes))
+
+
+# --- addresses ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "127.0.0.1", "0.0.0.1", "10.1.2.3", "172.16.0.1", "192.168.1.1", "169.254.169.254", "100.100.100.200",
+        "224.0.0.1", "255.255.255.255", "192.0.2.1", "240.0.0.1", "::1", "::", "fe80::1", "fc00::1", "fd00:ec2::254",
+        "fec0::1", "ff02::1", "::ffff:10.0.0.1", "64:ff9b::7f00:1", "2002:7f00:1::", "2001:0:4136:e378:8000:63bf::1",
+    ],
+)  # fmt: skip
+def test_a_private_or_metadata_address_is_not_permitted(text: str) -> None:
+    assert not AddressRule().permits("app.example", ip_address(text))
+    assert AddressRule(allow_private=True).permits("app.example", ip_address(text))
+
+
+@pytest.mark.parametrize("text", ["1.1.1.1", "93.184.216.34", "2606:4700::1111", "::ffff:1.1.1.1", "64:ff9b::101:101"])
+def test_a_public_address_is_permitted(text: str) -> None:
+    assert AddressRule().permits("app.example", ip_address(text))
+
+
+@given(number=st.integers(0, 2**32 - 1))
+def test_wrapping_an_address_in_ipv6_never_makes_it_more_public(number: int) -> None:
+    plain = ip_address(number)
+    for wrapped in (ip_address(f"::ffff:{plain}"), ip_address((0x64FF9B << 96) | number)):
+        assert AddressRule().permits("app.example", wrapped) == is_public(plain)
+
+
+def test_only_what_is_named_is_allowed() -> None:
+    rule = AddressRule(["10.0.0.0/8", "192.168.1.5", "app.internal", "[::1]"])
+    assert rule.permits("any.example", ip_address("10.9.9.9"))
+    assert rule.permits("any.example", ip_address("::ffff:10.9.9.9"))
+    assert rule.permits("any.example", ip_address("192.168.1.5"))
+    assert rule.permits("App.Internal.", ip_address("172.16.0.1"))
+    assert rule.permits("any.example", ip_address("::1"))
+    assert not rule.permits("any.example", ip_address("192.168.1.6"))
+    assert not rule.permits("other.internal", ip_address("172.16.0.1"))
+
+
+@pytest.mark.anyio
+async def test_the_connection_goes_to_the_checked_number_under_the_hosts_name() -> None:
+    seen: list[httpx.Request] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        seen.append(request)
+        return httpx.Response(204)
+
+    transport = CheckedTransport(AddressRule(["localhost"]), httpx.MockTransport(answer))
+    await transport.handle_async_request(httpx.Request("POST", "https://localhost:8443/a?b=c", content=b"x"))
+    (request,) = seen
+    assert request.url.host in ("127.0.0.1", "::1")
+    assert (request.url.port, request.url.raw_path, request.content) == (8443, b"/a?b=c", b"x")
+    assert request.headers["host"] == "localhost:8443"
+    assert request.extensions["sni_hostname"] == "localhost"
+
+
+@pytest.mark.anyio
+async def test_no_connection_is_tried_to_a_refused_address() -> None:
+    def never(request: httpx.Request) -> httpx.Response:
+        raise AssertionError(request)
+
+    transport = CheckedTransport(AddressRule(), httpx.MockTransport(never))
+    with pytest.raises(AddressRefused, match=r"localhost has the address .* name it in allow"):
+        await transport.handle_async_request(httpx.Request("POST", "http://localhost/"))
+
+
+# --- signatures and headers -----------------------------------------------------------------------------------------
+
+
+@given(
+    key=st.binary(min_size=1, max_size=64), message_id=st.from_regex(r"[a-z0-9_]{1,40}", fullmatch=True), body=st.text()
+)
+def test_standard_webhooks_own_library_makes_the_same_signature(key: bytes, message_id: str, body: str) -> None:
+    headers = signed_headers(key, message_id, int(TIME.timestamp()), body.encode(errors="replace"))
+    oracle = Webhook(key).sign(message_id, TIME, body.encode(errors="replace").decode())
+    assert headers["webhook-signature"] == oracle
+
+
+def test_a_known_answer_of_standard_webhooks_holds() -> None:
+    secret = Secret(SECRET)
+    assert signing_key(secret) == signing_key(Secret(SECRET.removeprefix("whsec_")))
+    headers = signed_headers(signing_key(secret), "msg_p5jXN8AQM9LWM0D4loKWxJek", 1614265330, b'{"test": 2432232314}')
+    assert headers["webhook-signature"] == "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="
+
+
+@given(type_=st.text(min_size=1, max_size=50), key=st.text(min_size=1, max_size=50))
+def test_headers_can_be_sent_whatever_a_vendor_calls_its_events(type_: str, key: str) -> None:
+    try:
+        headers = identity_headers(delivery(type=type_, key=key, id=event_id(1, key)))
+    except UnicodeEncodeError:  # a lone surrogate, which no recorded event can hold
+        return
+    for value in headers.values():
+        assert value.isascii()
+        assert value.isprintable()
+        assert " " not in value
+
+
+def test_ids_differ_by_source_and_by_event_and_by_nothing_else() -> None:
+    assert event_id(1, "evt_1") == event_id(1, "evt_1")
+    assert (
+        len({event_id(1, "evt_1"), event_id(2, "evt_1"), event_id(1, "evt_2"), event_id(12, "1"), event_id(1, "21")})
+        == 5
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"url": "ftp://a.example/"}, "url is no http"),
+        ({"url": "https://user:pw@a.example/"}, "without a user name"),
+        ({"url": "https://a.example/", "signature": Signature.STANDARD}, "there is no secret; set secret_env"),
+        ({"url": "https://a.example/", "secret": lambda: Secret("whsec_%%%")}, "not base64"),
+    ],
+)
+def test_options_that_could_not_work_are_refused_at_start(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(DestinationInvalid, match=message) as refused:
+        HttpCarrier("app", HttpOptions(**options), Sources(), system_clock)
+    assert "pw" not in str(refused.value)
+    assert "%%%" not in str(refused.value)
+
+
+# --- Python targets -------------------------------------------------------------------------------------------------
+
+TARGETS = {
+    "good": "async def handle(delivery): seen.append(delivery)\nseen = []\n",
+    "rejects": "from gapless.deliver import Reject\nasync def handle(delivery): raise Reject('no such customer')\n",
+    "raises": "async def handle(delivery): raise KeyError('customer')\n",
+    "objects": "class Handler:\n    async def __call__(self, delivery): pass\nhandle = Handler()\n",
+    "blocking": "def handle(delivery): pass\n",
+    "broken": "import no_such_module_anywhere\n",
+}
+
+
+@pytest.fixture
+def target(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], PythonCarrier]:
+    for name, code in TARGETS.items():
+        (tmp_path / f"gapless_target_{name}.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    return lambda name: PythonCarrier("app", f"gapless_target_{name}:handle")
+
+
+@pytest.mark.anyio
+async def test_a_python_target_gets_the_delivery(target: Callable[[str], PythonCarrier]) -> None:
+    import sys  # noqa: PLC0415
+
+    assert await target("good").send(delivery()) == Delivered()
+    assert sys.modules["gapless_target_good"].seen == [delivery()]
+    assert await target("objects").send(delivery()) == Delivered()
+
+
+@pytest.mark.anyio
+async def test_reject_is_final_and_any_other_exception_is_not(target: Callable[[str], PythonCarrier]) -> None:
+    rejected = await target("rejects").send(delivery())
+    assert rejected == Failed(reason=Reason.REJECTED, detail="no such customer", permanent=True)
+    raised = await target("raises").send(delivery())
+    assert raised == Failed(reason=Reason.CONSUMER_ERROR, detail="KeyError: 'customer'")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("gapless_target_good", "wanted module:function"),
+        ("gapless_target_good:other", "has no other"),
+        ("gapless_target_blocking:handle", "no async callable; write it as: async def handle"),
+        ("gapless_target_broken:handle", "importing gapless_target_broken raised ModuleNotFoundError"),
+        ("gapless_target_absent:handle", "importing gapless_target_absent raised ModuleNotFoundError"),
+    ],
+)
+def test_a_target_that_cannot_be_called_is_refused_at_start(
+    target: Callable[[str], PythonCarrier], name: str, message: str
+) -> None:
+    target("good")
+    with pytest.raises(DestinationInvalid, match=f'"app".*"{name}".*{message}'):
+        PythonCarrier("app", name)
+
+
+def test_reject_is_what_a_target_imports() -> None:
+    assert issubclass(Reject, Exception)

@@ -1,0 +1,108 @@
+"""Who is owed what: rules of the safe first start, and filters."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gapless.deliver.destinations.base import Destination, DestinationInvalid
+from gapless.deliver.routing import build_route
+from gapless.domain import ALL_TYPES, Mode, Source, TypePatterns, Via, to_us
+from gapless_reconcilers.kit.contract import RemoteEvent, Secret
+from gapless_reconcilers.stripe import Stripe, StripeOptions
+
+START = datetime(2026, 11, 1, tzinfo=UTC)
+RECORDED_US = to_us(START + timedelta(days=30))
+PROVIDER = Stripe(StripeOptions(api_key=Secret("rk_test_1"), webhook_secret=(Secret("whsec_1"),), livemode=False))
+CARRIER: Any = object()  # routing never calls it
+
+
+def destination(**changes: Any) -> Destination:
+    return Destination(**({"id": 1, "name": "app", "carrier": CARRIER, "since_us": to_us(START)} | changes))
+
+
+def source_in(mode: Mode = Mode.HYBRID, types: TypePatterns = ALL_TYPES) -> Source:
+    return Source(id=1, name="acme", provider=PROVIDER, mode=mode, start=START, types=types)
+
+
+def event(type_: str = "invoice.paid", after: timedelta = timedelta(days=1), **changes: Any) -> RemoteEvent:
+    return RemoteEvent(key="evt_1", type=type_, occurred_at=START + after, payload=b"{}", **changes)
+
+
+def owed_to(destinations: list[Destination], source: Source, event: RemoteEvent, via: Via) -> list[int]:
+    return [owed.destination_id for owed in build_route(destinations)(source, event, via, RECORDED_US)]
+
+
+@given(
+    mode=st.sampled_from(Mode),
+    via=st.sampled_from(Via),
+    before=st.timedeltas(min_value=timedelta(microseconds=1), max_value=timedelta(days=3650)),
+)
+def test_nothing_before_the_sources_start_is_ever_owed(mode: Mode, via: Via, before: timedelta) -> None:
+    everything = destination(via=frozenset(Via), since_us=0)
+    assert owed_to([everything], source_in(mode), event(after=-before), via) == []
+
+
+@given(via=st.sampled_from(Via), since=st.integers(0, 10**6), occurred=st.integers(0, 10**6))
+def test_a_destination_owes_exactly_what_occurred_from_its_since_on(via: Via, since: int, occurred: int) -> None:
+    one = destination(via=frozenset(Via), since_us=to_us(START) + since)
+    found = owed_to([one], source_in(), event(after=timedelta(microseconds=occurred)), via)
+    assert found == ([1] if occurred >= since else [])
+
+
+@given(
+    mode=st.sampled_from(Mode),
+    type_=st.sampled_from(["invoice.paid", "charge.failed"]),
+    listable=st.booleans(),
+    stream=st.sampled_from(["", "acct_1"]),
+)
+def test_a_listed_event_is_owed_only_if_it_was_expected_or_the_source_is_polled(
+    mode: Mode,
+    type_: str,
+    listable: bool,
+    stream: str,
+) -> None:
+    of = source_in(mode, TypePatterns(("invoice.*",)))
+    listed = event(type_, listable=listable, stream=stream)
+    polled = mode is Mode.POLL and type_ == "invoice.paid"
+    assert owed_to([destination()], of, listed, Via.LIST) == ([1] if polled or of.expects(listed) else [])
+
+
+@pytest.mark.parametrize("mode", list(Mode))
+def test_a_webhook_is_owed_even_if_it_was_not_expected(mode: Mode) -> None:
+    assert owed_to([destination()], source_in(mode, TypePatterns(("charge.*",))), event(), Via.WEBHOOK) == [1]
+
+
+def test_imported_events_are_owed_to_nobody_unless_asked_for() -> None:
+    assert owed_to([destination()], source_in(), event(), Via.IMPORT) == []
+    assert owed_to([destination(via=frozenset({Via.IMPORT}))], source_in(), event(), Via.IMPORT) == [1]
+
+
+def test_filling_gaps_takes_the_list_alone_and_waits() -> None:
+    gaps = destination(via=frozenset({Via.LIST}), delay_us=90_000_000)
+    assert owed_to([gaps], source_in(), event(), Via.WEBHOOK) == []
+    (owed,) = build_route([gaps])(source_in(), event(), Via.LIST, RECORDED_US)
+    assert owed.not_before_us == RECORDED_US + 90_000_000
+
+
+def test_a_webhook_does_not_wait_for_the_delay() -> None:
+    (owed,) = build_route([destination(delay_us=90_000_000)])(source_in(), event(), Via.WEBHOOK, RECORDED_US)
+    assert owed.not_before_us == RECORDED_US
+
+
+def test_sources_and_types_are_filters() -> None:
+    wanting = [
+        destination(id=4, types=TypePatterns(("charge.*",))),
+        destination(id=3, types=TypePatterns(("invoice.*",))),
+        destination(id=2, sources=frozenset({"other"})),
+        destination(id=1, sources=frozenset({"acme", "other"})),
+    ]
+    assert owed_to(wanting, source_in(), event(), Via.WEBHOOK) == [1, 3]
+
+
+@pytest.mark.parametrize("changes", [{"concurrency": 0}, {"rate": 0.0}, {"rate": -1.0}, {"rate": float("nan")}])
+def test_a_destination_that_could_never_deliver_is_refused(changes: dict[str, Any]) -> None:
+    with pytest.raises(DestinationInvalid, match=r'"app".*wanted'):
+        destination(**changes)

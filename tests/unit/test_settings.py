@@ -1,0 +1,220 @@
+import copy
+import tomllib
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from gapless.domain import Mode, Via
+from gapless.settings import (
+    DestinationType,
+    LogFormat,
+    Pace,
+    SecretUnavailable,
+    Settings,
+    SettingsInvalid,
+    SourceSettings,
+    build_provider,
+    load,
+    resolve_options,
+    secret_files,
+)
+from gapless_reconcilers.kit.contract import Secret
+
+EXAMPLE = Path(__file__).parents[2] / "config" / "gapless.example.toml"
+SECRETS = {
+    "STRIPE_API_KEY": "rk_live_abc",
+    "STRIPE_WEBHOOK_SECRET": "whsec_abc",
+    "BILLING_SECRET": "whsec_billing",
+    "BILLING_AUTHORIZATION": "Bearer billing",
+    "DATABASE_URL": "postgresql://gapless:hunter2@db/gapless",
+    "PRIVATE_TOKEN": "token",
+    "METRICS_TOKEN": "token",
+}
+SOURCE = """
+[[source]]
+name = "stripe-live"
+provider = "stripe"
+[source.options]
+api_key_env = "STRIPE_API_KEY"
+"""
+DESTINATION = """
+[[destination]]
+name = "billing"
+url = "https://billing.acme.example/"
+secret_env = "BILLING_SECRET"
+"""
+
+
+def written(folder: Path, toml: str) -> Path:
+    file = folder / "gapless.toml"
+    file.write_text(toml, encoding="utf-8")
+    return file
+
+
+def loaded(folder: Path, toml: str, environ: Mapping[str, str] | None = None) -> Settings:
+    return load(written(folder, toml), SECRETS if environ is None else {**SECRETS, **environ})
+
+
+def problems(folder: Path, toml: str, environ: Mapping[str, str] | None = None) -> tuple[str, ...]:
+    with pytest.raises(SettingsInvalid) as caught:
+        loaded(folder, toml, environ)
+    return caught.value.problems
+
+
+def source(folder: Path, options: str, environ: Mapping[str, str] | None = None) -> SourceSettings:
+    toml = f'[[source]]\nname = "acme"\nprovider = "stripe"\n[source.options]\n{options}'
+    return loaded(folder, toml, environ).sources[0]
+
+
+def test_an_empty_file_gives_the_defaults(tmp_path: Path) -> None:
+    assert loaded(tmp_path, "") == Settings()
+
+
+def test_no_file_and_no_variable_give_the_defaults(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert load(None, {}) == Settings()
+
+
+def test_the_file_in_the_working_directory_is_read_when_none_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written(tmp_path, "[public]\nport = 9000\n")
+    monkeypatch.chdir(tmp_path)
+    assert load(None, {}).public.port == 9000
+
+
+def test_gapless_config_names_the_file(tmp_path: Path) -> None:
+    file = written(tmp_path, "[public]\nport = 9000\n")
+    assert load(None, {"GAPLESS_CONFIG": str(file)}).public.port == 9000
+
+
+def test_the_example_file_loads_as_it_stands() -> None:
+    settings = load(EXAMPLE, SECRETS)
+    assert [one.name for one in settings.sources] == ["stripe-live"]
+    assert [one.type for one in settings.destinations] == [DestinationType.HTTP, DestinationType.PYTHON]
+    assert settings.store.url.read() == Secret(SECRETS["DATABASE_URL"])
+
+
+def test_durations_sizes_times_and_words_become_typed_values(tmp_path: Path) -> None:
+    settings = loaded(
+        tmp_path,
+        '[public]\nbody_limit = "2MiB"\nqueue_max_bytes = 7\n[retention]\npayloads = "off"\nattempts = "1d12h"\n'
+        '[log]\nformat = "json"\n'
+        + SOURCE.replace(
+            'provider = "stripe"',
+            'provider = "stripe"\nmode = "poll"\nstart = 2026-01-31\n'
+            'pace = "interval"\nevery = "500ms10s"\nsweep = "off"',
+        )
+        + DESTINATION
+        + 'since = 2026-01-31T09:00:00+01:00\nvia = ["list"]\n',
+    )
+    assert settings.public.body_limit == 2 * 1024 * 1024
+    assert settings.public.queue_max_bytes == 7
+    assert settings.retention.payloads is None
+    assert settings.retention.attempts == timedelta(hours=36)
+    assert settings.log.format is LogFormat.JSON
+    assert settings.sources[0].mode is Mode.POLL
+    assert settings.sources[0].start == datetime(2026, 1, 31, tzinfo=UTC)
+    assert settings.sources[0].pace is Pace.INTERVAL
+    assert settings.sources[0].every == timedelta(seconds=10.5)
+    assert settings.sources[0].sweep is None
+    assert settings.destinations[0].since == datetime(2026, 1, 31, 8, tzinfo=UTC)
+    assert settings.destinations[0].via == (Via.LIST,)
+
+
+def test_a_destination_is_not_owed_imports_unless_it_names_them(tmp_path: Path) -> None:
+    assert Via.IMPORT not in loaded(tmp_path, DESTINATION).destinations[0].via
+
+
+def test_included_files_add_sources_and_resolve_their_own_paths(tmp_path: Path) -> None:
+    folder = tmp_path / "sources.d"
+    folder.mkdir()
+    (folder / "key").write_text("rk_live_file\n")
+    (folder / "acme.toml").write_text(SOURCE.replace('api_key_env = "STRIPE_API_KEY"', 'api_key_file = "key"'))
+    settings = loaded(tmp_path, 'include = ["sources.d/*.toml"]\n' + DESTINATION, {})
+    assert secret_files(settings) == {folder / "key"}
+    assert resolve_options(settings.sources[0], {})["api_key"] == Secret("rk_live_file")
+
+
+def test_an_included_file_may_hold_nothing_but_sources_and_destinations(tmp_path: Path) -> None:
+    (tmp_path / "more.toml").write_text("[store]\n")
+    assert problems(tmp_path, 'include = ["more.toml"]') == (
+        "config more.toml: there is store; an included file holds [[source]] and [[destination]] only",
+    )
+
+
+def test_a_changed_secret_file_gives_a_changed_provider(tmp_path: Path) -> None:
+    key = tmp_path / "key"
+    key.write_text("rk_live_old")
+    acme = source(tmp_path, 'api_key_file = "key"')
+    before = build_provider(acme, {})
+    key.write_text("rk_live_new")
+    after = build_provider(acme, {})
+    assert before.auth() != after.auth()
+    assert resolve_options(acme, {})["api_key"] == Secret("rk_live_new")
+
+
+def test_a_changed_secret_file_gives_a_changed_secret(tmp_path: Path) -> None:
+    file = tmp_path / "secret"
+    file.write_text("one\n")
+    settings = loaded(tmp_path, DESTINATION.replace('secret_env = "BILLING_SECRET"', 'secret_file = "secret"'))
+    assert secret_files(settings) == {file}
+    reference = settings.destinations[0].secret
+    assert reference is not None
+    assert reference.read() == Secret("one")
+    file.write_text("two\n")
+    assert reference.read() == Secret("two")
+    file.unlink()
+    with pytest.raises(SecretUnavailable, match="cannot be read"):
+        reference.read()
+
+
+def test_several_webhook_secrets_come_from_lists_lines_and_files(tmp_path: Path) -> None:
+    (tmp_path / "more").write_text("whsec_3\nwhsec_4\n")
+    acme = source(
+        tmp_path,
+        'api_key_env = "STRIPE_API_KEY"\nwebhook_secret_env = ["FIRST", "SECOND"]\nwebhook_secret_file = "more"',
+        {"FIRST": "whsec_1", "SECOND": "whsec_2\n"},
+    )
+    resolved = resolve_options(acme, {**SECRETS, "FIRST": "whsec_1", "SECOND": "whsec_2\n"})
+    assert resolved["webhook_secret"] == [Secret(f"whsec_{n}") for n in (1, 2, 3, 4)]
+
+
+def test_the_options_keep_the_names_of_secrets_not_the_secrets(tmp_path: Path) -> None:
+    acme = source(tmp_path, 'api_key_env = "STRIPE_API_KEY"\nlivemode = true')
+    assert dict(acme.options) == {"api_key_env": "STRIPE_API_KEY", "livemode": True}
+
+
+def test_neither_the_environment_nor_the_options_are_changed(tmp_path: Path) -> None:
+    environ = {**SECRETS, "GAPLESS_SOURCE__STRIPE_LIVE__OPTIONS__LIVEMODE": "true", "GAPLESS_PUBLIC__PORT": "9"}
+    before = copy.deepcopy(environ)
+    settings = load(written(tmp_path, SOURCE), environ)
+    options = copy.deepcopy(dict(settings.sources[0].options))
+    resolve_options(settings.sources[0], environ)
+    assert environ == before
+    assert dict(settings.sources[0].options) == options
+
+
+def test_the_tree_cannot_be_changed(tmp_path: Path) -> None:
+    settings = loaded(tmp_path, SOURCE)
+    with pytest.raises(AttributeError):
+        settings.public.port = 1  # type: ignore[misc]
+    with pytest.raises(TypeError):
+        settings.sources[0].options["livemode"] = False  # type: ignore[index]
+
+
+def test_the_example_file_names_every_key_and_tells_the_defaults() -> None:
+    text = EXAMPLE.read_text(encoding="utf-8")
+    table = tomllib.loads(text)
+    unmarked = {
+        (section, key): value
+        for section in ("public", "retention", "quarantine", "log", "store")
+        for key, value in table[section].items()
+        if not key.endswith("_env")
+    }
+    defaults = Settings()
+    settings = load(EXAMPLE, SECRETS)
+    for section, key in unmarked:
+        assert getattr(getattr(settings, section), key) == getattr(getattr(defaults, section), key), (section, key)

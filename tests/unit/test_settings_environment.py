@@ -1,0 +1,301 @@
+"""Every key has a twin, and no secret comes out of any of them."""
+
+import ast
+import json
+import tomllib
+from dataclasses import is_dataclass
+from datetime import UTC, datetime, timedelta
+from enum import Enum
+from itertools import pairwise
+from pathlib import Path
+from types import UnionType
+from typing import Any, get_args, get_origin, get_type_hints
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from gapless.settings import SecretRef, Settings, SettingsInvalid, load, resolve_options, tree
+from gapless.settings.environment import key_paths, variable_of
+from gapless_reconcilers.kit.contract import Secret
+
+BASE = {
+    "KEY": "rk_live_1",
+    "GAPLESS_SOURCE__STRIPE_LIVE__PROVIDER": "stripe",
+    "GAPLESS_SOURCE__STRIPE_LIVE__OPTIONS__API_KEY_ENV": "KEY",
+    "GAPLESS_DESTINATION__BILLING__URL": "http://billing.example/",
+    "GAPLESS_DESTINATION__BILLING__SIGNATURE": "none",
+}
+SAMPLES = {
+    ("public_url",): ("https://hooks.example", "https://hooks.example"),
+    ("include",): ("*.nothing", ("*.nothing",)),
+    ("store", "url"): ("postgresql://u:p@h/d", Secret("postgresql://u:p@h/d")),
+    ("store", "min_free"): ("1GB", 10**9),
+    ("public", "host"): ("::1", "::1"),
+    ("public", "port"): ("9000", 9000),
+    ("public", "body_limit"): ("5", 5),
+    ("public", "queue_max"): ("7", 7),
+    ("public", "queue_max_bytes"): ("8kB", 8000),
+    ("private", "host"): ("localhost", "localhost"),
+    ("private", "port"): ("9001", 9001),
+    ("private", "token"): ("hush", Secret("hush")),
+    ("private", "metrics_token"): ("hush", Secret("hush")),
+    ("retention", "payloads"): ("off", None),
+    ("retention", "attempts"): ("1w", timedelta(weeks=1)),
+    ("retention", "deliveries"): ("3d", timedelta(days=3)),
+    ("quarantine", "max_rows"): ("0", 0),
+    ("quarantine", "max_bytes"): ("0", 0),
+    ("quarantine", "per_minute"): ("1", 1),
+    ("log", "level"): ("debug", "debug"),
+    ("log", "format"): ("json", "json"),
+    ("source", "provider"): ("stripe", "stripe"),
+    ("source", "mode"): ("poll", "poll"),
+    ("source", "start"): ("2026-01-31T08:00:00Z", datetime(2026, 1, 31, 8, tzinfo=UTC)),
+    ("source", "types"): ("a.*, b", ("a.*", "b")),
+    ("source", "pace"): ("interval", "interval"),
+    ("source", "every"): ("7s", timedelta(seconds=7)),
+    ("source", "every_max"): ("2h", timedelta(hours=2)),
+    ("source", "lookback"): ("0s", timedelta(0)),
+    ("source", "sweep"): ("off", None),
+    ("source", "grace"): ("9s", timedelta(seconds=9)),
+    ("source", "slices"): ("8", 8),
+    ("source", "requests_per_second"): ("2.5", 2.5),
+    ("source", "read_budget", "requests"): ("10", 10),
+    ("source", "read_budget", "period"): ("1d", timedelta(days=1)),
+    ("source", "keep_unsubscribed"): ("true", True),
+    ("source", "share_account"): ("true", True),
+    ("destination", "type"): ("http", "http"),
+    ("destination", "url"): ("http://else.example/", "http://else.example/"),
+    ("destination", "target"): ("m:f", "m:f"),
+    ("destination", "sources"): ('["stripe-live"]', ("stripe-live",)),
+    ("destination", "types"): ("invoice.*", ("invoice.*",)),
+    ("destination", "via"): ("list,import", ("list", "import")),
+    ("destination", "since"): ("2026-01-31", datetime(2026, 1, 31, tzinfo=UTC)),
+    ("destination", "delay"): ("1h", timedelta(hours=1)),
+    ("destination", "signature"): ("none", "none"),
+    ("destination", "secret"): ("whsec_x", Secret("whsec_x")),
+    ("destination", "concurrency"): ("2", 2),
+    ("destination", "rate"): ("3", 3.0),
+    ("destination", "timeout"): ("5s", timedelta(seconds=5)),
+    ("destination", "max_attempts"): ("2", 2),
+    ("destination", "backoff_first"): ("1s", timedelta(seconds=1)),
+    ("destination", "backoff_max"): ("10s", timedelta(seconds=10)),
+    ("destination", "allow_private"): ("true", True),
+    ("destination", "allow"): ("127.0.0.1,::1", ("127.0.0.1", "::1")),
+    ("destination", "on_version_mismatch"): ("deliver", "deliver"),
+    ("destination", "headers"): ('{"X-Team": "b"}', {"x-team": "b"}),
+    ("destination", "headers_env"): (
+        '{"X-Key": "KEY"}',
+        {"x-key": SecretRef(value=Secret("rk_live_1"), variable="KEY")},
+    ),
+}  # fmt: skip
+NAMES = {"source": ["stripe-live"], "destination": ["billing"]}
+
+
+def tree_paths(cls: type[Any] = Settings, prefix: tuple[str, ...] = ()) -> set[tuple[str, ...]]:
+    """Every attribute of the tree, read from its types alone, not from what `settings` says of itself."""
+    found: set[tuple[str, ...]] = set()
+    for name, hint in get_type_hints(cls).items():
+        inner = next((t for t in (hint, *get_args(hint)) if is_dataclass(t) and isinstance(t, type)), None)
+        if inner is None:
+            found.add((*prefix, name))
+        elif get_origin(hint) in (None, UnionType):
+            found |= tree_paths(inner, (*prefix, name))
+        else:
+            found |= tree_paths(inner, (*prefix, name.removesuffix("s")))
+    return found
+
+
+def full_path(path: tuple[str, ...]) -> tuple[str, ...]:
+    return (path[0], NAMES[path[0]][0], *path[1:]) if path[0] in NAMES else path
+
+
+def value_at(settings: Settings, path: tuple[str, ...]) -> object:
+    found: Any = settings
+    for part in path:
+        found = getattr(found, f"{part}s")[0] if part in NAMES else getattr(found, part)
+    found = found.read() if isinstance(found, SecretRef) else found
+    if isinstance(found, tuple):
+        return tuple(one.value if isinstance(one, Enum) else one for one in found)
+    return found.value if isinstance(found, Enum) else found
+
+
+def environ_for(path: tuple[str, ...]) -> dict[str, str]:
+    environ = {**BASE, variable_of(full_path(path)): SAMPLES[path][0]}
+    if "read_budget" in path:
+        environ = {
+            **BASE,
+            **{variable_of(full_path(p)): text for p, (text, _) in SAMPLES.items() if "read_budget" in p},
+        }
+    if path == ("destination", "target"):
+        del environ["GAPLESS_DESTINATION__BILLING__URL"], environ["GAPLESS_DESTINATION__BILLING__SIGNATURE"]
+        environ["GAPLESS_DESTINATION__BILLING__TYPE"] = "python"
+    return environ
+
+
+def test_every_attribute_of_the_tree_has_a_sample_twin() -> None:
+    named_otherwise = {("source", "name"), ("destination", "name"), ("source", "options")}
+    assert tree_paths() - named_otherwise == set(SAMPLES)
+
+
+@pytest.mark.parametrize("path", SAMPLES, ids=".".join)
+def test_every_key_is_set_by_its_twin(path: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert value_at(load(None, environ_for(path)), path) == SAMPLES[path][1]
+
+
+@pytest.mark.parametrize("path", SAMPLES, ids=".".join)
+def test_every_twin_but_its_own_leaves_a_key_alone(
+    path: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with_twin, without = load(None, environ_for(path)), load(None, BASE)
+    changed = {p for p in SAMPLES if _or_none(with_twin, p) != _or_none(without, p)}
+    assert changed <= {path, *(p for p in SAMPLES if "read_budget" in p and "read_budget" in path)} | (
+        {("destination", "type"), ("destination", "url"), ("destination", "signature")}
+        if path == ("destination", "target")
+        else set()
+    )
+
+
+def _or_none(settings: Settings, path: tuple[str, ...]) -> object:
+    try:
+        return value_at(settings, path)
+    except AttributeError:
+        return None
+
+
+def test_a_twin_wins_over_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "gapless.toml"
+    file.write_text('[store]\nurl_file = "nowhere"\n[public]\nport = 1\n')
+    settings = load(file, {"GAPLESS_PUBLIC__PORT": "2", "GAPLESS_STORE__URL": "sqlite:///x.db"})
+    assert settings.public.port == 2
+    assert settings.store.url.read() == Secret("sqlite:///x.db")
+
+
+def test_a_source_may_live_in_the_environment_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (source,) = load(None, BASE).sources
+    assert (source.name, source.provider) == ("stripe-live", "stripe")
+
+
+def test_options_are_read_as_json_where_they_are_and_secrets_by_their_own_variable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    prefix = "GAPLESS_SOURCE__STRIPE_LIVE__OPTIONS__"
+    environ = {
+        **BASE,
+        prefix + "API_KEY": "rk_test_direct",
+        prefix + "LIVEMODE": "false",
+        prefix + "API_VERSION": "2024",
+        prefix + "PAGE_LIMIT": "50",
+    }
+    del environ[prefix + "API_KEY_ENV"]
+    (source,) = load(None, environ).sources
+    assert source.options["api_key_env"] == prefix + "API_KEY"
+    expected = {"api_key": Secret("rk_test_direct"), "livemode": False, "api_version": "2024", "page_limit": 50}
+    assert resolve_options(source, environ) == expected
+
+
+@pytest.mark.parametrize(
+    ("variable", "hint"),
+    [
+        ("GAPLESS_STORE__ULR", "did you mean GAPLESS_STORE__URL?"),
+        ("GAPLESS_SOURCE__STRIPE_LIVE__EVRY", "did you mean GAPLESS_SOURCE__STRIPE_LIVE__EVERY?"),
+        ("GAPLESS_QQQQ", "see the README's table of settings"),
+    ],
+)
+def test_an_unknown_variable_of_ours_is_an_error_that_names_the_nearest(variable: str, hint: str) -> None:
+    with pytest.raises(SettingsInvalid) as caught:
+        load(None, {**BASE, variable: "hunter2"})
+    (sentence,) = caught.value.problems
+    assert sentence == f"environment: there is no setting {variable}; {hint}"
+
+
+def test_variables_of_the_test_suite_and_of_other_programs_are_left_alone() -> None:
+    load(None, {**BASE, "GAPLESS_TEST_POSTGRES_URL": "x", "GAPLESS_REQUIRE": "postgres", "GAPLESSNESS": "1"})
+
+
+def test_a_variable_that_a_key_names_may_begin_with_our_prefix() -> None:
+    load(None, {**BASE, "GAPLESS_PRIVATE__TOKEN_ENV": "GAPLESS_MY_TOKEN", "GAPLESS_MY_TOKEN": "hush"})
+
+
+def test_the_paths_that_twins_are_made_from_are_all_different() -> None:
+    variables = [variable_of(path) for path in key_paths({**NAMES, "source": ["stripe-live", "stripe", "live"]})]
+    assert len(variables) == len(set(variables))
+
+
+PASTED = st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=12, max_size=60).map("hunter2".__add__)
+SECRET_KEYS = [
+    *((section, key) for section, key in [("private", "token"), ("private", "metrics_token"), ("store", "url")]),
+    ("destination", "secret"),
+    ("source.options", "api_key"),
+    ("source.options", "webhook_secret"),
+]
+
+
+@given(secret=PASTED, where=st.sampled_from(SECRET_KEYS), suffix=st.sampled_from(["", "_env", "_file"]))
+def test_a_secret_pasted_at_a_secrets_key_is_in_no_message(
+    tmp_path_factory: pytest.TempPathFactory, secret: str, where: tuple[str, str], suffix: str
+) -> None:
+    section, key = where
+    line = f"{key}{suffix} = {json.dumps(secret)}\n"
+    tables = {
+        "source.options": '[[source]]\nname = "s"\nprovider = "stripe"\n[source.options]\n',
+        "destination": '[[destination]]\nname = "d"\n',
+    }
+    file = tmp_path_factory.mktemp("settings") / "gapless.toml"
+    file.write_text(tables.get(section, f"[{section}]\n") + line)
+    assume(not (section == "store" and suffix == "" and secret.startswith("sqlite")))
+    with pytest.raises(SettingsInvalid) as caught:
+        load(file, {})
+    assert secret not in str(caught.value) + repr(caught.value)
+
+
+@given(secret=PASTED)
+def test_a_secret_in_the_environment_is_in_no_repr_and_no_message(secret: str) -> None:
+    environ = {
+        **BASE,
+        "KEY": secret,
+        "GAPLESS_STORE__URL": f"postgresql://u:{secret}@h/db",
+        "GAPLESS_PRIVATE__TOKEN": secret,
+        "GAPLESS_DESTINATION__BILLING__SECRET": secret,
+        "GAPLESS_DESTINATION__BILLING__URL": f"http://h.example/?{secret.replace('#', '')}",
+        "GAPLESS_DESTINATION__BILLING__HEADERS": json.dumps({"x": secret}),
+        "GAPLESS_DESTINATION__BILLING__HEADERS_ENV": '{"y": "KEY"}',
+        "GAPLESS_SOURCE__STRIPE_LIVE__OPTIONS__API_BASE": f"http://{secret}@h",
+    }
+    settings = load(None, environ)
+    shown = f"{settings!r}{settings}{settings.sources}{settings.destinations}"
+    assert secret not in shown
+    assert "hunter2" not in shown
+    with pytest.raises(SettingsInvalid) as caught:
+        load(None, {**environ, "GAPLESS_PUBLIC__PORT": "x", "GAPLESS_STORE__URL": secret})
+    assert secret not in str(caught.value) + repr(caught.value)
+
+
+def test_every_attribute_is_documented() -> None:
+    module = ast.parse(Path(tree.__file__).read_text(encoding="utf-8"))
+    bare = [
+        f"{cls.name}.{ast.unparse(attribute.target)}"
+        for cls in module.body
+        if isinstance(cls, ast.ClassDef)
+        for attribute, after in pairwise([*cls.body, ast.Pass()])
+        if isinstance(attribute, ast.AnnAssign)
+        and not (isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant))
+        and "Settings" not in ast.unparse(attribute.annotation)  # a table, documented by its class
+    ]
+    assert bare == []
+
+
+def test_the_example_file_has_every_key() -> None:
+    text = (Path(__file__).parents[2] / "config" / "gapless.example.toml").read_text(encoding="utf-8")
+    tables = tomllib.loads(text)
+    for path in SAMPLES:
+        table: Any = tables
+        for part in path[:-1]:
+            table = table[part]
+            if isinstance(table, list):
+                table = {key: value for one in table for key, value in one.items()}
+        assert {path[-1], f"{path[-1]}_env"} & table.keys(), path
