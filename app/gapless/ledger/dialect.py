@@ -26,7 +26,7 @@ def insert_new(
     if connection.dialect.name == "postgresql":
         identity = next(iter(table.primary_key.columns)).name
         tail = f"{tail} RETURNING {identity}, {', '.join(unique)}"
-        found = connection.exec_driver_sql(_insert_arrays(table, tuple(columns), tail), _arrays(rows))
+        found = _postgres(connection, _insert_arrays(table, tuple(columns), tail), *_arrays(rows))
         return {tuple(row[1:]): row[0] for row in found}
     cursor, statement, width = _sqlite_cursor(connection), _insert_values(table, tuple(columns), tail), len(unique)
     inserted = {}
@@ -51,7 +51,7 @@ def _insert(connection: Connection, table: Table, columns: tuple[str, ...], rows
     if not rows:
         return
     if connection.dialect.name == "postgresql":
-        connection.exec_driver_sql(_insert_arrays(table, columns, tail), _arrays(rows))
+        _postgres(connection, _insert_arrays(table, columns, tail), *_arrays(rows))
     else:
         _sqlite_cursor(connection).executemany(_insert_values(table, columns, tail), rows)
 
@@ -62,8 +62,15 @@ def _sqlite_cursor(connection: Connection) -> sqlite3.Cursor:
     return cursor
 
 
-def _arrays(rows: Sequence[Row]) -> tuple[list[Any], ...]:
-    return tuple(map(list, zip(*rows, strict=True)))
+def _postgres(connection: Connection, statement: str, *values: object) -> list[Sequence[Any]]:
+    """Run `statement` straight on asyncpg, within the writer's transaction: a fraction of SQLAlchemy's cost a call."""
+    driver: Any = connection.connection.dbapi_connection
+    rows: list[Sequence[Any]] = driver.run_async(lambda asyncpg: asyncpg.fetch(statement, *values))
+    return rows
+
+
+def _arrays(rows: Sequence[Row]) -> Iterable[Sequence[Any]]:
+    return zip(*rows, strict=True)
 
 
 @cache
@@ -114,8 +121,7 @@ def note_webhooks(
     if not rows:
         return []
     if connection.dialect.name == "postgresql":
-        found = connection.exec_driver_sql(NOTE_WEBHOOKS_POSTGRES, tuple(map(list, zip(*rows, strict=True))))
-        return [tuple(row) for row in found]
+        return [tuple(row) for row in _postgres(connection, NOTE_WEBHOOKS_POSTGRES, *_arrays(rows))]
     cursor = _sqlite_cursor(connection)
     return [found for row in rows for found in cursor.execute(NOTE_WEBHOOKS_SQLITE, row).fetchall()]
 
@@ -175,6 +181,13 @@ def _by_key_sqlite(count: int) -> str:
     return f"SELECT key, seq, {WITNESS.format('?')} FROM event WHERE source_id = ? AND key IN ({marks})"
 
 
+def finds(connection: Connection, query: str) -> bool:
+    """Whether `query` has a row."""
+    if connection.dialect.name == "postgresql":
+        return bool(_postgres(connection, query))
+    return _sqlite_cursor(connection).execute(query).fetchone() is not None
+
+
 def insert_or_ignore(connection: Connection, table: Table, row: Mapping[str, Any]) -> bool:
     """Insert one row unless a unique rule forbids it; True if it was inserted."""
     insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
@@ -222,4 +235,4 @@ def reserve_block(connection: Connection, table: Table, size: int, above: int) -
 def notify(connection: Connection, channel: str) -> None:
     """Wake the other replicas when this transaction commits. Nothing to do on SQLite."""
     if connection.dialect.name == "postgresql":
-        connection.exec_driver_sql(f"NOTIFY {channel}")
+        _postgres(connection, f"NOTIFY {channel}")

@@ -30,6 +30,8 @@ IDLE_WITH_LOCKS_S = 10
 """How long a process that was paused within a transaction may hold up the other replicas: PostgreSQL then ends it.
 
 Shorter than a lease, so that whoever takes over finds no lock of it."""
+LOCKS_WITHIN_S = 5
+"""How long the writer waits on PostgreSQL for a lock that somebody else holds, before it says so and tries again."""
 
 
 class StoreError(Exception):
@@ -185,20 +187,20 @@ class PostgresStore(Store):
         async with self._writing:
             with _store_errors():
                 connection = await self._writer()
+                driver: Any = (await connection.get_raw_connection()).driver_connection
                 try:
-                    async with connection.begin():
+                    async with driver.transaction():  # we say BEGIN ourselves: `dialect` talks to the driver too
                         return await connection.run_sync(work)
-                except DBAPIError as error:
-                    if error.connection_invalidated:
+                finally:
+                    if driver.is_closed():
                         await self._drop_writer()
-                    raise
 
     async def _writer(self) -> AsyncConnection:
         if self._connection is None:
-            connection = await (await self._engine.connect()).execution_options(isolation_level="READ COMMITTED")
+            connection = await self._engine.connect()
             await connection.run_sync(_refuse_unsafe_postgres)
             await connection.exec_driver_sql(f"SET idle_in_transaction_session_timeout = '{IDLE_WITH_LOCKS_S}s'")
-            await connection.commit()
+            await connection.exec_driver_sql(f"SET lock_timeout = '{LOCKS_WITHIN_S}s'")
             self._connection = connection
         return self._connection
 
@@ -255,6 +257,10 @@ def _store_errors() -> Iterator[None]:
         raise BadData(str(error)) from error
     except (OSError, SQLAlchemyError) as error:
         raise StoreUnavailable(f"{type(error).__name__}: {error}") from error
+    except Exception as error:
+        if type(error).__module__.partition(".")[0] != "asyncpg":  # which is not there unless PostgreSQL is used
+            raise
+        raise classify(error)(f"{type(error).__name__}: {error}") from error
 
 
 def classify(error: BaseException | None) -> type[StoreError]:

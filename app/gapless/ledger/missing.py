@@ -58,7 +58,7 @@ def add(connection: Connection, slot: int, found: Sequence[Missing]) -> int:
 
 def close(connection: Connection, identities: Iterable[tuple[int, str]]) -> dict[tuple[int, str], Closed]:
     """Close the open rows of events that were just recorded."""
-    if connection.exec_driver_sql(ANY_OPEN).first() is None:
+    if not dialect.finds(connection, ANY_OPEN):
         return {}
     keys = sorted(identities)
     closed: dict[tuple[int, str], Closed] = {}
@@ -116,7 +116,7 @@ def _change(connection: Connection, row: Missing, **values: object) -> None:
 
 def known_keys(connection: Connection, source_id: int, keys: Sequence[str]) -> set[str]:
     """Those of `keys` that have a row, open or closed."""
-    if connection.exec_driver_sql(ANY_OPEN).first() is None:
+    if not dialect.finds(connection, ANY_OPEN):
         return set()
     query = select(MISSING.c.key).where(MISSING.c.source_id == source_id, MISSING.c.key.in_(keys))
     return set(connection.execute(query).scalars())

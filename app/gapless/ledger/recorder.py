@@ -24,6 +24,8 @@ EVENT_COLUMNS = (
     "source_id", "key", "stream_id", "type", "object_key", "occurred_us", "first_seen_us", "via", "expected",
     "missed_cause", "webhook_us", "webhook_count", "payload_id", "item",
 )  # fmt: skip
+OCCURRED, EXPECTED = EVENT_COLUMNS.index("occurred_us"), EVENT_COLUMNS.index("expected")
+BY_VIA = {via: f"by_{via.value}" for via in Via}
 PAYLOAD_COLUMNS = ("id", "body", "headers", "stored_us")
 DELIVERY_COLUMNS = ("destination_id", "event_seq", "state", "attempts", "next_us", "lease_us", "created_us")
 DELIVERY_CHANNEL = "gapless_deliver"
@@ -85,13 +87,14 @@ class Recorder:
         for sighting in sightings:
             first.setdefault(sighting.identity, sighting)
         payload_ids = self._assign_payloads(connection, first)
-        rows = [_event_row(first[identity], payload_ids[identity]) for identity in sorted(first)]
-        new = dialect.insert_new(connection, EVENT, EVENT_COLUMNS, rows, ("source_id", "key"))
+        rows = {identity: _event_row(first[identity], payload_ids[identity]) for identity in sorted(first)}
+        new = dialect.insert_new(connection, EVENT, EVENT_COLUMNS, list(rows.values()), ("source_id", "key"))
         closed = missing.close(connection, new) if new else {}
         tallies = Tallies()
         for identity in new:
-            _count_new(tallies, first[identity], closed.get(identity))
-        _count_known(connection, sightings, first, new, tallies)
+            _count_new(tallies, first[identity], rows[identity], closed.get(identity))
+        if len(new) < len(sightings):
+            _count_known(connection, sightings, first, new, tallies)
         self._store_payloads(connection, [(payload_ids[identity], first[identity]) for identity in new])
         self._owe(connection, [(seq, first[identity]) for identity, seq in new.items()])
         tallies.write(connection, self.slot)
@@ -159,19 +162,19 @@ def _event_row(sighting: Sighting, payload_id: int | None) -> tuple[object, ...]
     )
 
 
-def _count_new(tallies: Tallies, sighting: Sighting, was_missing: missing.Closed | None) -> None:
+def _count_new(tallies: Tallies, sighting: Sighting, row: dialect.Row, was_missing: missing.Closed | None) -> None:
     """Count a new event once. One that closes a missing row was counted as missed when that row was made."""
-    names = [f"by_{sighting.via.value}"]
+    names = [BY_VIA[sighting.via]]
     if was_missing is not None:
         if was_missing.expected and sighting.via is Via.WEBHOOK:
             names.append("late")
-    elif sighting.source.expects(sighting.event):
+    elif row[EXPECTED]:
         names.append("expected")
         if sighting.cause is not None:
             names.append(f"missed_{sighting.cause.value}")
     if sighting.behind_watermark:
         names.append("behind_watermark")
-    tallies.add(sighting.source.id, to_us(sighting.event.occurred_at), *names)
+    tallies.add(sighting.source.id, row[OCCURRED], *names)
 
 
 def _count_known(

@@ -22,7 +22,8 @@ T = TypeVar("T")
 Work = Callable[[Connection], T]
 BATCH = 512
 """Most webhooks in one commit."""
-CONFLICT_ATTEMPTS = 8
+RETRIES = stamina.AsyncRetryingCaller(attempts=8, timeout=5, wait_initial=0.005, wait_max=0.5)
+"""How a transaction that met a conflict is tried again."""
 STUCK_S = 60.0
 """A transaction that takes longer than this will not end by itself: only a restart helps."""
 
@@ -164,10 +165,11 @@ class Writer:
             _settle(future, error)
 
     async def _write(self, work: Work[T]) -> T:
-        retries = stamina.AsyncRetryingCaller(attempts=CONFLICT_ATTEMPTS, timeout=5, wait_initial=0.005, wait_max=0.5)
         self._began = time.monotonic()
         try:
-            return await retries(Conflict, self._store.write, work)
+            return await self._store.write(work)
+        except Conflict:
+            return await RETRIES(Conflict, self._store.write, work)
         finally:
             self._began = None
 
