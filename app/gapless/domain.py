@@ -131,6 +131,9 @@ class Source:
     start: datetime
     types: TypePatterns = ALL_TYPES
     types_origin: TypesOrigin = TypesOrigin.ASSUMED
+    earlier_types: tuple[tuple[datetime, TypePatterns], ...] = ()
+    """What was subscribed before: (until when, which types), oldest first."""
+    own_covered: bool = True
     streams_covered: bool = False
     keep_unsubscribed: bool = False
 
@@ -140,9 +143,13 @@ class Source:
             self.mode is Mode.HYBRID
             and event.listable
             and event.occurred_at >= self.start
-            and event.type in self.types
-            and (event.stream == OWN_STREAM or self.streams_covered)
+            and event.type in self.types_at(event.occurred_at)
+            and (self.own_covered if event.stream == OWN_STREAM else self.streams_covered)
         )
+
+    def types_at(self, time: datetime) -> TypePatterns:
+        """The types that were subscribed at `time`, as far as is known."""
+        return next((types for until, types in self.earlier_types if time < until), self.types)
 
 
 class Sources:

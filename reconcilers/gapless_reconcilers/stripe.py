@@ -19,10 +19,14 @@ from gapless_reconcilers.kit.auth import BearerAuth
 from gapless_reconcilers.kit.contract import (
     EARLIEST,
     LATEST,
+    NO_EVIDENCE,
     OWN_STREAM,
     Account,
+    Basis,
     Capabilities,
     Coverage,
+    Evidence,
+    MissingEvent,
     Order,
     Page,
     ReadBudget,
@@ -118,6 +122,7 @@ class _Endpoint(msgspec.Struct, gc=False):
     url: str
     status: str
     enabled_events: tuple[str, ...]
+    id: str | None = None
     api_version: str | None = None
     application: str | None = None
 
@@ -150,6 +155,7 @@ class Stripe:
     Options: ClassVar[type[StripeOptions]] = StripeOptions
     capabilities: Capabilities = Capabilities(
         coverage=Coverage.EVENT_LOG,
+        basis=Basis.VENDOR_SDK,
         order=Order.NEWEST_FIRST,
         resolution=timedelta(seconds=1),
         history=timedelta(days=30),
@@ -210,7 +216,7 @@ class Stripe:
         """The account id; the mode is the key's, for the account does not name one."""
         return Account(fingerprint=decode_response(response, _IDENTIFIED).id, livemode=self._key_mode)
 
-    def read_webhook(self, request: WebhookRequest, now: datetime) -> Reply:
+    def read_webhook(self, request: WebhookRequest, now: datetime, evidence: Evidence = NO_EVIDENCE) -> Reply:  # noqa: ARG002
         """The one event of a snapshot webhook. Raises `WebhookRefused`; a thin one has the reason `thin_event`."""
         header = request.header(SIGNATURE_HEADER)
         if header is None:
@@ -265,13 +271,13 @@ class Stripe:
         cursor = cursor_after(request, listed[-1].id if listed else "", has_more=rows.has_more)
         return Page(events=events, next=self._events(stream, window, starting_after=cursor) if cursor else None)
 
-    def detail_request(self, key: str, stream: str) -> httpx.Request:
+    def detail_request(self, missing: MissingEvent) -> httpx.Request:
         """`GET /v1/events/{key}`."""
-        return self._get(f"/v1/events/{quote(key, safe='')}", stream)
+        return self._get(f"/v1/events/{quote(missing.key, safe='')}", missing.stream)
 
-    def read_detail(self, response: httpx.Response, stream: str) -> RemoteEvent:
+    def read_detail(self, missing: MissingEvent, response: httpx.Response) -> RemoteEvent:
         """The event, its payload the body as received."""
-        return self._listed(decode_response(response, _EVENT), msgspec.Raw(response.content), stream)
+        return self._listed(decode_response(response, _EVENT), msgspec.Raw(response.content), missing.stream)
 
     def judge(self, response: httpx.Response, now: datetime) -> None:
         """The default table, plus what Stripe says in its own way.
@@ -318,12 +324,15 @@ class Stripe:
         if not enabled:
             path = urlsplit(webhook_url).path
             why = f"the endpoint at {path} is {found[0].status}" if found else f"no endpoint has the path {path}"
-            return Subscription(healthy=False, reason=f"{why}; see Webhooks in the Stripe dashboard")
+            known = found[0].id if found else None
+            return Subscription(healthy=False, reason=f"{why}; see Webhooks in the Stripe dashboard", id=known)
         return Subscription(
             healthy=True,
             reason="",
+            id=enabled[0].id,
             types=tuple(sorted({pattern for endpoint in enabled for pattern in endpoint.enabled_events})),
             api_version=enabled[0].api_version,
+            own_covered=any(not endpoint.application for endpoint in enabled),
             streams_covered=any(endpoint.application for endpoint in enabled),
         )
 

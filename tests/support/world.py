@@ -1,4 +1,6 @@
-"""A small world to reconcile in: a Stripe account whose vendor is the fake, a real ledger, a clock that stands still.
+"""A small world to reconcile in: an account whose vendor is the fake, a real ledger, a clock that stands still.
+
+The account is one of Stripe unless `World.make` says otherwise.
 
 `World` is what survives a crash; a `Daemon` is one process in it, with the real engine and no listeners.
 """
@@ -26,11 +28,12 @@ from gapless.ledger.sources import Stream
 from gapless.ledger.tables import DELIVERY, EVENT
 from gapless.ledger.writer import Writer
 from gapless.metrics import Metrics
+from gapless.receive.evidence import Evidence
 from gapless.reconcile.cycle import Cycle
 from gapless.reconcile.fetch import Fetcher, Patience
 from gapless.reconcile.pace import Pace
 from gapless.reconcile.road import Claim, Policy, Road
-from gapless_reconcilers.kit.contract import Secret, WebhookRequest, Window
+from gapless_reconcilers.kit.contract import Provider, Reply, Secret, WebhookRequest, Window
 from gapless_reconcilers.stripe import Stripe, StripeOptions
 from gapless_reconcilers.testing.fake import FakeProvider
 from gapless_reconcilers.testing.http import ApiRequest
@@ -93,14 +96,24 @@ class InProcess(httpx.AsyncBaseTransport):
         return httpx.Response(answer.status, headers={**date, **answer.headers}, content=answer.body)
 
 
+def make_stripe(url: str, page_limit: int = 100) -> Provider:
+    """A provider for the Stripe of `new_fake`, whose API is at `url`."""
+    return Stripe(
+        StripeOptions(
+            api_key=Secret("sk_live_fake"), webhook_secret=(Secret(SECRET),), page_limit=page_limit, api_base=url
+        )
+    )
+
+
 @dataclass(kw_only=True)
 class World:
-    """The vendor, the database and the clock."""
+    """The vendor, the database and the clock. `make(url, page_limit)` builds the provider that reads the vendor."""
 
     store: Store
     clock: FakeClock = field(default_factory=FakeClock)
     fake: FakeProvider
     client: httpx.AsyncClient
+    make: Callable[..., Provider] = make_stripe
     url: str = "http://vendor.test"
     start: datetime = T0
     mode: Mode = Mode.HYBRID
@@ -111,20 +124,14 @@ class World:
         """Make the rows of the source."""
 
         def work(connection: Connection) -> tuple[int, int]:
-            source_id = sources.register_source(connection, "acme", "stripe", self.mode.value, self.start, self.clock())
+            kind = self.provider().kind
+            source_id = sources.register_source(connection, "acme", kind, self.mode.value, self.start, self.clock())
             return source_id, sources.streams(connection, source_id)[0].id
 
         self.source_id, self.stream_id = await self.store.write(work)
 
-    def provider(self, page_limit: int = 100) -> Stripe:
-        return Stripe(
-            StripeOptions(
-                api_key=Secret("sk_live_fake"),
-                webhook_secret=(Secret(SECRET),),
-                page_limit=page_limit,
-                api_base=self.url,
-            )
-        )
+    def provider(self, page_limit: int = 100) -> Provider:
+        return self.make(self.url, page_limit)
 
     @asynccontextmanager
     async def daemon(
@@ -156,7 +163,7 @@ class World:
             world=self,
             road=Road(store=store or self.store, writer=writer, clock=self.clock, metrics=metrics),
             book=Sources([source]),
-            policy=replace(POLICY, **policy),
+            policy=replace(POLICY, **{"capabilities": source.provider.capabilities, **policy}),
             holder=holder,
         )
         writing = asyncio.create_task(writer.run())
@@ -275,13 +282,15 @@ class Daemon:
         )
         return await self.road.writer.submit(begin)
 
-    def webhook(self, event: FakeEvent) -> Webhook:
-        """The event as its webhook carries it, verified and parsed by the provider."""
+    async def webhook(self, event: FakeEvent) -> Webhook:
+        """The event as its webhook carries it, verified and parsed as the receiver does."""
         endpoint = Endpoint(number=0, url="", secret=SECRET, types=("*",), connect=False)
         message = self.world.fake.wire.message(event, endpoint, self.world.clock(), genuine=True)
         headers = tuple((name.encode(), value.encode()) for name, value in message.headers.items())
         request = WebhookRequest(headers=headers, body=message.body)
-        reply = self.source.provider.read_webhook(request, self.world.clock())
+        evidence = Evidence(self.world.client, self.world.clock, self.road.metrics)
+        reply = await evidence.read(self.source, request, self.world.clock())
+        assert isinstance(reply, Reply), reply
         return tuple(self.sighting(event, Via.WEBHOOK, message.body) for event in reply.events)
 
     def sighting(self, event: Any, via: Via, body: bytes | None = None, **changes: Any) -> Sighting:
@@ -297,7 +306,7 @@ class Daemon:
 
     async def push(self, *events: FakeEvent) -> list[int]:
         """Receive their webhooks in one go; how many events of each were new."""
-        webhooks = [self.webhook(event) for event in events]
+        webhooks = [await self.webhook(event) for event in events]
         return await asyncio.gather(*(self.road.writer.record(each, 500) for each in webhooks))
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
-from gapless_reconcilers.kit.contract import OWN_STREAM, Secret, Window
+from gapless_reconcilers.kit.contract import OWN_STREAM, MissingEvent, Secret, Window
 from gapless_reconcilers.kit.errors import (
     CredentialsRejected,
     HistoryExpired,
@@ -136,9 +136,10 @@ def test_list_of_the_other_mode_is_refused_for_it_proves_nothing() -> None:
 
 def test_detail_is_the_event_as_received() -> None:
     reader = provider()
-    assert reader.detail_request("evt_a/b", "acct_1").url.raw_path == b"/v1/events/evt_a%2Fb"
+    missing = MissingEvent(key="evt_a/b", type="charge.failed", occurred_at=WINDOW.start, stream="acct_1")
+    assert reader.detail_request(missing).url.raw_path == b"/v1/events/evt_a%2Fb"
     response = httpx.Response(200, json=item("a"))
-    event = reader.read_detail(response, "acct_1")
+    event = reader.read_detail(missing, response)
     assert (event.key, event.stream, bytes(event.payload)) == ("a", "acct_1", response.content)
 
 

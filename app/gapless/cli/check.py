@@ -22,9 +22,9 @@ from gapless.domain import Mode, Sources, system_clock
 from gapless.ledger import migrate
 from gapless.ledger.engine import SqliteStore, StoreError, open_store
 from gapless.reconcile import health
-from gapless.reconcile.fetch import Fetcher
+from gapless.reconcile.fetch import Fetcher, lister
 from gapless.settings import DestinationSettings, Settings, Signature, SourceSettings, build_provider
-from gapless_reconcilers.kit.contract import NamesVersions, Provider, Rendering, WarnsAboutOptions
+from gapless_reconcilers.kit.contract import Coverage, NamesVersions, Provider, Rendering, WarnsAboutOptions
 from gapless_reconcilers.kit.errors import ProviderError
 
 SKEW_WARNING = timedelta(seconds=5)
@@ -182,10 +182,12 @@ def _subscription(source: SourceSettings, fetcher: Fetcher, known: health.Known)
 
 async def _list(subject: str, fetcher: Fetcher) -> list[Finding]:
     provider, now = fetcher.source.provider, system_clock()
+    if provider.capabilities.coverage is Coverage.NONE:
+        return [warning(subject, "the provider lists nothing: that nothing is missing can never be proven")]
     unit = provider.capabilities.resolution
     window = assembly.last_window(now - provider.capabilities.grace, unit)
-    request = provider.first_request("", window)
-    page = provider.read_page(request, await fetcher.send(request), "", window)
+    request = lister(provider).first_request("", window)
+    page = lister(provider).read_page(request, await fetcher.send(request), "", window)
     count = len(page.events)
     return [ok(subject, f"the list can be read ({count} events on the first page of the last hour)")]
 

@@ -129,7 +129,7 @@ def book_of(settings: Settings, connection: Connection) -> Sources:
         row = sources.source_named(connection, each.name)
         if row is not None:
             source = make_source(each, build_provider(each, os.environ), row["id"], from_us(row["start_us"]))
-            found.append(recall(source, row["types"], row["types_origin"]))
+            found.append(recall(source, sources.subscriptions(connection, row["id"])))
     return Sources(found)
 
 

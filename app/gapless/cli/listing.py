@@ -83,5 +83,5 @@ def _subscribed(source: Source, told: health.Known, types: tuple[str, ...]) -> S
     if types:
         return book.change(source.name, types=TypePatterns(types), types_origin=TypesOrigin.CONFIG)
     if told.subscription is not None:
-        health.learn(book, source, told.subscription)
+        health.learn(book, source, told.subscription, system_clock())
     return book[source.name]

@@ -10,7 +10,7 @@ from gapless.deliver.destinations.http import HttpCarrier, HttpOptions
 from gapless.deliver.destinations.http import Signature as HttpSignature
 from gapless.deliver.destinations.python import PythonCarrier
 from gapless.deliver.retry import RetryRule
-from gapless.domain import ALL_TYPES, Clock, Source, Sources, TypePatterns, TypesOrigin, align_down, span_us
+from gapless.domain import ALL_TYPES, Clock, Mode, Source, Sources, TypePatterns, TypesOrigin, align_down, span_us
 from gapless.ledger.deliveries import HoldReason
 from gapless.receive.endpoint import ReceiveOptions
 from gapless.receive.quarantine import QuarantineOptions
@@ -26,7 +26,7 @@ from gapless.settings import (
     SourceSettings,
 )
 from gapless.settings import Pace as PaceSetting
-from gapless_reconcilers.kit.contract import Capabilities, Provider, Secret, Window
+from gapless_reconcilers.kit.contract import Capabilities, Coverage, Provider, Secret, Window
 
 NEVER = timedelta(days=36500)
 """Between sweeps that are switched off."""
@@ -39,12 +39,17 @@ def make_source(settings: SourceSettings, provider: Provider, source_id: int, st
         id=source_id,
         name=settings.name,
         provider=provider,
-        mode=settings.mode,
+        mode=mode_of(settings, provider),
         start=start,
         types=types,
         types_origin=TypesOrigin.ASSUMED if settings.types is None else TypesOrigin.CONFIG,
         keep_unsubscribed=settings.keep_unsubscribed,
     )
+
+
+def mode_of(settings: SourceSettings, provider: Provider) -> Mode:
+    """What the source is fed by; of a provider that lists nothing, webhooks are all there is."""
+    return Mode.WEBHOOK if provider.capabilities.coverage is Coverage.NONE else settings.mode
 
 
 def capabilities_of(settings: SourceSettings, provider: Provider) -> Capabilities:

@@ -6,7 +6,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from gapless.daemon.assembly import make_source
+from gapless.daemon.assembly import make_source, mode_of
 from gapless.domain import Source, align_down, from_us, to_us
 from gapless.ledger import Connection, dead_letters, deliveries, leases, migrate, sources
 from gapless.ledger.engine import SqliteStore, Store, StoreInvalid, open_store
@@ -83,10 +83,11 @@ async def register(settings: Settings, environ: Mapping[str, str], store: Store,
         known = []
         for each in settings.sources:
             start = align_down(each.start or now, providers[each.name].capabilities.resolution)
-            source_id = sources.register_source(connection, each.name, each.provider, each.mode.value, start, now)
+            mode = mode_of(each, providers[each.name])
+            source_id = sources.register_source(connection, each.name, each.provider, mode.value, start, now)
             row = sources.source_row(connection, source_id)
             source = make_source(each, providers[each.name], source_id, from_us(row["start_us"]))
-            known.append(recall(source, row["types"], row["types_origin"]))
+            known.append(recall(source, sources.subscriptions(connection, source_id)))
         sources.retire_absent(connection, [each.name for each in settings.sources], now)
         _park_what_is_retired(connection)
         destinations = {}

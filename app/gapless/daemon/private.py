@@ -14,6 +14,7 @@ from gapless.domain import Clock, Sources
 from gapless.ledger import migrate
 from gapless.ledger.engine import Store
 from gapless.ledger.writer import Writer
+from gapless.receive.evidence import Evidence
 from gapless.receive.quarantine import Released, release
 from gapless.receive.streams import Streams
 from gapless.settings import SecretRef
@@ -44,6 +45,7 @@ def make_desk(
     book: Sources,
     clock: Clock,
     *,
+    evidence: Evidence,
     budgets: Mapping[str, ReadBudget | None],
     wake: Callable[[], None] = lambda: None,
     actor: str = "api",
@@ -52,7 +54,9 @@ def make_desk(
     streams = Streams(writer)
 
     async def release_one(quarantine_id: int) -> Unquarantined:
-        outcome = await release(quarantine_id, store=store, writer=writer, sources=book, streams=streams, clock=clock)
+        outcome = await release(
+            quarantine_id, store=store, writer=writer, sources=book, streams=streams, evidence=evidence, clock=clock
+        )
         if isinstance(outcome, Released):
             return Unquarantined(new=outcome.new)
         return Unquarantined(new=None, reason=outcome.reason, detail=outcome.detail)

@@ -28,6 +28,7 @@ from gapless.ledger.recorder import Recorder
 from gapless.ledger.writer import Writer
 from gapless.metrics import Metrics
 from gapless.receive.endpoint import Receiver
+from gapless.receive.evidence import Evidence
 from gapless.receive.server import SERVING, build_app, make_receiver
 from gapless.reconcile.fetch import new_client
 from gapless.reconcile.road import Road
@@ -158,6 +159,7 @@ def _process(core: Core, destinations: list[Destination]) -> Process:
         writer=core.writer,
         metrics=core.metrics,
         clock=core.timing.clock,
+        client=core.client,
         options=assembly.receive_options(core.settings),
     )
     token = secrets.token_urlsafe(32)
@@ -196,6 +198,7 @@ def _desk(core: Core) -> Desk:
         core.writer,
         core.book,
         core.timing.clock,
+        evidence=Evidence(core.client, core.timing.clock, core.metrics),
         budgets={name: policy.budget for name, policy in core.policies.items()},
         wake=recorder.wake,
     )

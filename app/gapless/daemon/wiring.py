@@ -22,6 +22,8 @@ from gapless.ledger.engine import Store
 from gapless.ledger.recorder import Recorder
 from gapless.ledger.writer import Writer
 from gapless.metrics import Metrics
+from gapless.receive.evidence import Evidence
+from gapless.reconcile.fetch import new_client
 from gapless.reconcile.road import Policy
 from gapless.settings import Settings, SourceSettings
 
@@ -76,7 +78,9 @@ async def workbench(
             writer = Writer(ledger.store, Recorder(slot, route), metrics)
             policies = make_policies(settings.sources, book, settings.public_url)
             budgets = {name: policy.budget for name, policy in policies.items()}
-            desk = make_desk(ledger.store, writer, book, clock, budgets=budgets, actor="command")
+            client = new_client()
+            evidence = Evidence(client, clock, metrics)
+            desk = make_desk(ledger.store, writer, book, clock, evidence=evidence, budgets=budgets, actor="command")
             running = asyncio.create_task(writer.run())
             try:
                 yield Workbench(
@@ -93,5 +97,6 @@ async def workbench(
             finally:
                 writer.close()
                 await running
+                await client.aclose()
         finally:
             await ledger.store.close()

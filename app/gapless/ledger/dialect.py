@@ -159,6 +159,42 @@ def look_up(
     return known | _by_key(connection, (before_us, source_id), rest) if rest else known
 
 
+STATES_POSTGRES = (
+    f"SELECT object_key, object_version, seq, {WITNESS.format('$1')} FROM event "
+    "WHERE source_id = $2 AND object_key = ANY($3::text[]) AND object_version >= $4 AND object_version IS NOT NULL"
+)
+
+
+def look_up_states(
+    connection: Connection, source_id: int, listed: Mapping[str, tuple[str, int]], before_us: int
+) -> Known:
+    """Those of `listed` {key: (object key, object version)} whose object the ledger holds at that version or later."""
+    objects = sorted({name for name, _ in listed.values()})
+    values = (before_us, source_id), objects, min(version for _, version in listed.values())
+    newest: dict[str, tuple[int, int, bool]] = {}
+    for name, version, seq, witness in _states(connection, *values):
+        if name not in newest or version > newest[name][0]:
+            newest[name] = (version, seq, bool(witness))
+    return {
+        key: newest[name][1:]
+        for key, (name, version) in listed.items()
+        if name in newest and newest[name][0] >= version
+    }
+
+
+def _states(
+    connection: Connection, values: tuple[int, ...], objects: list[str], oldest: int
+) -> Iterable[Sequence[Any]]:
+    if connection.dialect.name == "postgresql":
+        return connection.exec_driver_sql(STATES_POSTGRES, (*values, objects, oldest)).all()
+    return _sqlite_cursor(connection).execute(_states_sqlite(len(objects)), (*values, *objects, oldest)).fetchall()
+
+
+@cache
+def _states_sqlite(count: int) -> str:
+    return re.sub(r"\$\d", "?", STATES_POSTGRES.replace("= ANY($3::text[])", f"IN ({', '.join('?' * count)})"))
+
+
 def _nearby(connection: Connection, values: tuple[int, ...]) -> Known:
     if connection.dialect.name == "postgresql":
         return _known(connection.exec_driver_sql(NEARBY_POSTGRES, values).all())

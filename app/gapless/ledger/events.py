@@ -4,7 +4,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, RowMapping, Select, and_, func, select, update
+from sqlalchemy import ColumnElement, Connection, RowMapping, Select, and_, exists, func, select, true, update
 
 from gapless.domain import Via
 from gapless.ledger.tables import EVENT, PAYLOAD, SOURCE, STREAM
@@ -34,21 +34,32 @@ class Event:
     webhook_count: int
 
 
+NEWER = EVENT.alias("newer")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Span:
     """The settled webhook events of a stream in `[start, end)`: expected, their webhook came before `before_us`.
 
-    Each is a witness: a complete listing of that time must show it.
+    Each is a witness: a complete listing of that time must show it. A list of states shows only the last
+    one of an object (`last_states`).
     """
 
     stream_id: int
     start_us: int
     end_us: int
     before_us: int
+    last_states: bool = False
 
     def where(self) -> ColumnElement[bool]:
         """The condition on `event`."""
+        superseded = exists().where(
+            NEWER.c.source_id == EVENT.c.source_id,
+            NEWER.c.object_key == EVENT.c.object_key,
+            NEWER.c.object_version > EVENT.c.object_version,
+        )
         return and_(
+            ~superseded if self.last_states else true(),
             EVENT.c.stream_id == self.stream_id,
             EVENT.c.occurred_us >= self.start_us,
             EVENT.c.occurred_us < self.end_us,
@@ -86,6 +97,11 @@ def note_absent(connection: Connection, slot: int, seqs: Sequence[int]) -> int:
                 tallies.add(source_id, occurred_us, "unlisted")
     tallies.write(connection, slot)
     return became
+
+
+def mark_redelivered(connection: Connection, seqs: Sequence[int]) -> None:
+    """Note that these came because the provider was asked to send them again."""
+    connection.execute(update(EVENT).where(EVENT.c.seq.in_(seqs)).values(via=Via.REDELIVERY.value))
 
 
 def recent(

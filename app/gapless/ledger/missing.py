@@ -28,28 +28,32 @@ class Missing:
     expected: bool
     cause: Cause
     reason: str
+    ref: str | None = None
     attempts: int = 0
+    asked_us: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Closed:
-    """A missing row that a recorded event has just closed."""
+    """A missing row that a recorded event has just closed. `asked`: the provider had been asked to send it again."""
 
     expected: bool
+    asked: bool = False
 
 
-def add(connection: Connection, slot: int, found: Sequence[Missing]) -> int:
-    """Make rows of what is not there yet, and count each as expected and missed, once. Returns how many are new."""
+def add(connection: Connection, slot: int, found: Sequence[Missing]) -> list[Missing]:
+    """Make rows of what is not there yet, and count each as expected and missed, once. Returns those that are new."""
     tallies = Tallies()
-    made = 0
+    made = []
     for row in sorted(found, key=lambda each: (each.source_id, each.key)):
         values = {
             "source_id": row.source_id, "stream_id": row.stream_id, "key": row.key, "type": row.type,
             "occurred_us": row.occurred_us, "found_us": row.found_us, "expected": row.expected,
-            "cause": row.cause.value, "reason": row.reason, "next_attempt_us": row.found_us,
+            "cause": row.cause.value, "reason": row.reason, "ref": row.ref,
+            "next_attempt_us": row.found_us,
         }  # fmt: skip
         if dialect.insert_or_ignore(connection, MISSING, values):
-            made += 1
+            made.append(row)
             if row.expected:
                 tallies.add(row.source_id, row.occurred_us, "expected", f"missed_{row.cause.value}")
     tallies.write(connection, slot)
@@ -67,10 +71,10 @@ def close(connection: Connection, identities: Iterable[tuple[int, str]]) -> dict
             update(MISSING)
             .where(MISSING.c.state == "open", tuple_(MISSING.c.source_id, MISSING.c.key).in_(keys[at : at + CHUNK]))
             .values(state="recovered")
-            .returning(MISSING.c.source_id, MISSING.c.key, MISSING.c.expected)
+            .returning(MISSING.c.source_id, MISSING.c.key, MISSING.c.expected, MISSING.c.asked_us)
         )
-        for source_id, key, expected in connection.execute(statement):
-            closed[source_id, key] = Closed(expected=expected)
+        for source_id, key, expected, asked_us in connection.execute(statement):
+            closed[source_id, key] = Closed(expected=expected, asked=asked_us is not None)
     return closed
 
 
@@ -93,7 +97,9 @@ def due(connection: Connection, source_id: int, now_us: int, limit: int) -> list
             expected=row.expected,
             cause=Cause(row.cause),
             reason=row.reason,
+            ref=row.ref,
             attempts=row.attempts,
+            asked_us=row.asked_us,
         )
         for row in connection.execute(query)
     ]
@@ -102,6 +108,11 @@ def due(connection: Connection, source_id: int, now_us: int, limit: int) -> list
 def postpone(connection: Connection, row: Missing, next_attempt_us: int, error: str) -> None:
     """Note a failed attempt."""
     _change(connection, row, attempts=MISSING.c.attempts + 1, next_attempt_us=next_attempt_us, last_error=error)
+
+
+def note_asked(connection: Connection, row: Missing, now_us: int, next_attempt_us: int) -> None:
+    """Note that the provider was asked to send it again, and when to look whether it came."""
+    _change(connection, row, attempts=MISSING.c.attempts + 1, asked_us=now_us, next_attempt_us=next_attempt_us)
 
 
 def give_up(connection: Connection, row: Missing, error: str) -> None:

@@ -62,9 +62,9 @@ def begin(connection: Connection, planned: Pass, slices: Sequence[tuple[int, int
 
 
 def begin_window(
-    connection: Connection, stream: Stream, kind: Kind, window: Window, now_us: int, unit: timedelta
+    connection: Connection, stream: Stream, kind: Kind, window: Window, now_us: int, unit: timedelta | None
 ) -> Pass:
-    """Make the rows of a pass over `window`, cut into slices at multiples of `unit`."""
+    """Make the rows of a pass over `window`, cut into slices at multiples of `unit`; None: it is one slice."""
     planned = Pass(
         id=0,
         source_id=stream.source_id,
@@ -74,7 +74,8 @@ def begin_window(
         end_us=to_us(window.end),
         started_us=now_us,
     )
-    return begin(connection, planned, [(to_us(part.start), to_us(part.end)) for part in cut(window, unit)])
+    parts = [window] if unit is None else cut(window, unit)
+    return begin(connection, planned, [(to_us(part.start), to_us(part.end)) for part in parts])
 
 
 def unfinished(connection: Connection, source_id: int) -> list[Pass]:

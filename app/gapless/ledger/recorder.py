@@ -12,7 +12,7 @@ import msgspec
 from sqlalchemy import Connection
 
 from gapless.domain import Cause, Route, Source, Via, to_us
-from gapless.ledger import dialect, missing
+from gapless.ledger import dialect, events, missing
 from gapless.ledger.tables import DELIVERY, EVENT, ID_BLOCK, PAYLOAD
 from gapless.ledger.tallies import Tallies
 from gapless_reconcilers.kit.contract import RemoteEvent
@@ -21,8 +21,8 @@ EventKey = tuple[int, str]
 """(source id, event key): the identity of an event."""
 
 EVENT_COLUMNS = (
-    "source_id", "key", "stream_id", "type", "object_key", "occurred_us", "first_seen_us", "via", "expected",
-    "missed_cause", "webhook_us", "webhook_count", "payload_id", "item",
+    "source_id", "key", "stream_id", "type", "object_key", "object_version", "occurred_us", "first_seen_us", "via",
+    "expected", "missed_cause", "webhook_us", "webhook_count", "payload_id", "item",
 )  # fmt: skip
 OCCURRED, EXPECTED = EVENT_COLUMNS.index("occurred_us"), EVENT_COLUMNS.index("expected")
 BY_VIA = {via: f"by_{via.value}" for via in Via}
@@ -90,6 +90,9 @@ class Recorder:
         rows = {identity: _event_row(first[identity], payload_ids[identity]) for identity in sorted(first)}
         new = dialect.insert_new(connection, EVENT, EVENT_COLUMNS, list(rows.values()), ("source_id", "key"))
         closed = missing.close(connection, new) if new else {}
+        redelivered = [new[identity] for identity, row in closed.items() if _was_redelivered(first[identity], row)]
+        if redelivered:
+            events.mark_redelivered(connection, redelivered)
         tallies = Tallies()
         for identity in new:
             _count_new(tallies, first[identity], rows[identity], closed.get(identity))
@@ -150,6 +153,7 @@ def _event_row(sighting: Sighting, payload_id: int | None) -> tuple[object, ...]
         sighting.stream_id,
         event.type,
         event.object_key,
+        event.object_version,
         to_us(event.occurred_at),
         sighting.seen_us,
         sighting.via.value,
@@ -164,9 +168,10 @@ def _event_row(sighting: Sighting, payload_id: int | None) -> tuple[object, ...]
 
 def _count_new(tallies: Tallies, sighting: Sighting, row: dialect.Row, was_missing: missing.Closed | None) -> None:
     """Count a new event once. One that closes a missing row was counted as missed when that row was made."""
-    names = [BY_VIA[sighting.via]]
+    is_redelivered = was_missing is not None and _was_redelivered(sighting, was_missing)
+    names = [BY_VIA[Via.REDELIVERY if is_redelivered else sighting.via]]
     if was_missing is not None:
-        if was_missing.expected and sighting.via is Via.WEBHOOK:
+        if was_missing.expected and not is_redelivered and sighting.via is Via.WEBHOOK:
             names.append("late")
     elif row[EXPECTED]:
         names.append("expected")
@@ -175,6 +180,11 @@ def _count_new(tallies: Tallies, sighting: Sighting, row: dialect.Row, was_missi
     if sighting.behind_watermark:
         names.append("behind_watermark")
     tallies.add(sighting.source.id, row[OCCURRED], *names)
+
+
+def _was_redelivered(sighting: Sighting, row: missing.Closed) -> bool:
+    """Whether the webhook came because we had asked for it."""
+    return row.asked and sighting.via is Via.WEBHOOK
 
 
 def _count_known(

@@ -4,12 +4,14 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
-from sqlalchemy import Connection, RowMapping, select, update
+from sqlalchemy import Connection, RowMapping, func, insert, select, update
 
 from gapless.domain import from_us, to_us
 from gapless.ledger import dialect
-from gapless.ledger.tables import DELIVERY, DESTINATION, SOURCE, STREAM
+from gapless.ledger.tables import DELIVERY, DESTINATION, SOURCE, STREAM, SUBSCRIPTION
+from gapless_reconcilers.kit.contract import Subscription
 
 RETIRED_GRACE = timedelta(days=3)
 """How long a retired source's path still answers 503, so that its provider keeps retrying."""
@@ -136,12 +138,52 @@ def note_types(connection: Connection, source_id: int, types: Sequence[str] | No
     connection.execute(update(SOURCE).where(SOURCE.c.id == source_id).values(**values))
 
 
-def note_subscription(
-    connection: Connection, source_id: int, *, healthy: bool | None, reason: str, now: datetime
-) -> None:
-    """Keep what the provider said of our endpoint; None: it could not be read."""
-    values = {"subscription_healthy": healthy, "subscription_reason": reason, "subscription_us": to_us(now)}
-    connection.execute(update(SOURCE).where(SOURCE.c.id == source_id).values(**values))
+UNREADABLE = "the read key may not read it"
+
+
+def note_subscription(connection: Connection, source_id: int, told: Subscription | None, now: datetime) -> None:
+    """Keep what the provider said of our endpoint, and since when it says so; None: it could not be read."""
+    now_us = to_us(now)
+    values: dict[str, object] = {"subscription_healthy": None, "subscription_reason": UNREADABLE}
+    if told is not None:
+        values = {"subscription_healthy": told.healthy, "subscription_reason": told.reason}
+        _note_change(connection, source_id, told, now_us)
+    if told is not None and told.healthy:
+        values["subscription_good_us"] = now_us
+    connection.execute(update(SOURCE).where(SOURCE.c.id == source_id).values(**values, subscription_us=now_us))
+
+
+def _note_change(connection: Connection, source_id: int, told: Subscription, now_us: int) -> None:
+    row = {
+        "healthy": told.healthy,
+        "reason": told.reason,
+        "types": None if told.types is None else json.dumps(list(told.types)),
+        "api_version": told.api_version,
+        "own_covered": told.own_covered,
+        "streams_covered": told.streams_covered,
+    }
+    newest = select(SUBSCRIPTION).where(SUBSCRIPTION.c.source_id == source_id).order_by(SUBSCRIPTION.c.id.desc())
+    last = connection.execute(newest.limit(1)).mappings().first()
+    if last is None or any(last[name] != value for name, value in row.items()):
+        connection.execute(insert(SUBSCRIPTION).values(source_id=source_id, since_us=now_us, **row))
+
+
+def note_lapse(connection: Connection, source_id: int) -> None:
+    """Remember since when our endpoint may have been inactive: when it was last seen healthy, or the source's start."""
+    since = func.coalesce(SOURCE.c.subscription_good_us, SOURCE.c.start_us)
+    where = (SOURCE.c.id == source_id, SOURCE.c.lapsed_us.is_(None))
+    connection.execute(update(SOURCE).where(*where).values(lapsed_us=since))
+
+
+def end_lapse(connection: Connection, source_id: int) -> None:
+    """The endpoint is active again, and what was lost is written down."""
+    connection.execute(update(SOURCE).where(SOURCE.c.id == source_id).values(lapsed_us=None))
+
+
+def subscriptions(connection: Connection, source_id: int) -> list[dict[str, Any]]:
+    """How our endpoint was, from when on, oldest first."""
+    query = select(SUBSCRIPTION).where(SUBSCRIPTION.c.source_id == source_id).order_by(SUBSCRIPTION.c.id)
+    return [dict(row) for row in connection.execute(query).mappings()]
 
 
 def stream_name(connection: Connection, stream_id: int) -> str:

@@ -88,6 +88,8 @@ class SourceRow(Row, table=True):
     subscription_healthy: bool | None = Field(default=None, nullable=True)
     subscription_reason: str | None = _text(null=True)
     subscription_us: int | None = _long(null=True)
+    subscription_good_us: int | None = _long(null=True)  # when it was last seen healthy
+    lapsed_us: int | None = _long(null=True)  # since when it may be inactive, where the list needs it active
     interval_us: int | None = _long(null=True)
     next_pass_us: int = _long(default=0)
     lookback_us: int | None = _long(null=True)  # widened by what a sweep found; None: as configured
@@ -95,6 +97,22 @@ class SourceRow(Row, table=True):
     lease_holder: str | None = _text(null=True)
     lease_epoch: int = _long(default=0)
     lease_until_us: int = _long(default=0)
+
+
+class SubscriptionRow(Row, table=True):
+    """Our endpoint as the provider had it from `since_us` on: what is expected depends on it."""
+
+    __tablename__ = "subscription"
+    __table_args__ = (Index("ix_subscription_source", "source_id", "since_us"), {"sqlite_autoincrement": True})
+    id: int | None = _id()
+    source_id: int = _long()
+    since_us: int = _long()
+    healthy: bool = _flag(default=False)
+    reason: str = _text(default="")
+    types: str | None = _text(null=True)  # JSON list of patterns; None: the provider does not say
+    api_version: str | None = _text(null=True)
+    own_covered: bool = _flag(default=True)
+    streams_covered: bool = _flag(default=False)
 
 
 class StreamRow(Row, table=True):
@@ -131,6 +149,7 @@ class EventRow(Row, table=True):
     __table_args__ = (
         UniqueConstraint("source_id", "key"),
         Index("ix_event_stream_occurred", "stream_id", "occurred_us"),
+        _index_where("ix_event_object", "source_id", "object_key", where="object_version IS NOT NULL"),
         {"sqlite_autoincrement": True},
     )
     seq: int | None = Field(default=None, sa_column=Column("seq", Whole, primary_key=True, autoincrement=True))
@@ -139,6 +158,7 @@ class EventRow(Row, table=True):
     key: str = _text()
     type: str = _text()
     object_key: str | None = _text(null=True)
+    object_version: int | None = _long(null=True)  # where the list shows states: grows with each change
     occurred_us: int = _long()
     first_seen_us: int = _long()
     via: str = _text()
@@ -181,6 +201,7 @@ class MissingRow(Row, table=True):
     stream_id: int = _long()
     key: str = _text()
     type: str = _text()
+    ref: str | None = _text(null=True)  # what detail and redelivery ask for, if not the key
     occurred_us: int = _long()
     found_us: int = _long()
     expected: bool = _flag(default=False)
@@ -189,6 +210,7 @@ class MissingRow(Row, table=True):
     state: str = _text(default="open")  # open | recovered | lost
     attempts: int = _long(default=0)
     next_attempt_us: int = _long()
+    asked_us: int | None = _long(null=True)  # when the provider was asked to send it again
     last_error: str | None = _text(null=True)
 
 
@@ -366,4 +388,5 @@ SOURCE, STREAM, DESTINATION = _table(SourceRow), _table(StreamRow), _table(Desti
 EVENT, PAYLOAD, MISSING = _table(EventRow), _table(PayloadRow), _table(MissingRow)
 PASS, SLICE, UNRECOVERABLE, BUDGET = _table(PassRow), _table(SliceRow), _table(UnrecoverableRow), _table(BudgetRow)
 DELIVERY, ATTEMPT, TALLY = _table(DeliveryRow), _table(AttemptRow), _table(TallyRow)
+SUBSCRIPTION = _table(SubscriptionRow)
 SLOT, DOWNTIME, QUARANTINE, AUDIT_LOG = _table(SlotRow), _table(DowntimeRow), _table(QuarantineRow), _table(AuditLogRow)

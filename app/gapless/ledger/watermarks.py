@@ -74,11 +74,17 @@ class Loss:
 
 def write_off(connection: Connection, stream_id: int, loss: Loss, now_us: int) -> bool:
     """Declare the loss unrecoverable and let the watermark stand at its end. True if that is news."""
-    row = {**asdict(loss), "stream_id": stream_id, "recorded_us": now_us}
     where = (STREAM.c.id == stream_id, STREAM.c.watermark_us < loss.end_us)
     if connection.execute(update(STREAM).where(*where).values(watermark_us=loss.end_us)).rowcount != 1:
         return False
-    return dialect.insert_or_ignore(connection, UNRECOVERABLE, row)
+    return note_unrecoverable(connection, stream_id, loss, now_us)
+
+
+def note_unrecoverable(connection: Connection, stream_id: int, loss: Loss, now_us: int) -> bool:
+    """Declare the loss unrecoverable; the watermark passes over it when it gets there. True if that is news."""
+    return dialect.insert_or_ignore(
+        connection, UNRECOVERABLE, {**asdict(loss), "stream_id": stream_id, "recorded_us": now_us}
+    )
 
 
 def unrecoverable(connection: Connection, source_id: int) -> list[tuple[str, int, int, str]]:

@@ -18,12 +18,13 @@ from gapless.ledger.writer import Unstorable, Writer
 from gapless.metrics import Metrics
 from gapless.receive import answers, webhook
 from gapless.receive.answers import Response
+from gapless.receive.evidence import Evidence, EvidenceUnavailable
 from gapless.receive.intake import Intake
 from gapless.receive.limits import BoundedLog
 from gapless.receive.quarantine import DROPPED, KEPT, Quarantine, QuarantineOptions
 from gapless.receive.streams import Streams
 from gapless.receive.webhook import METHOD, REASONS, UNSTORABLE, Outcome, Refusal
-from gapless_reconcilers.kit.contract import Answer, Reply, WebhookRequest
+from gapless_reconcilers.kit.contract import Answer, NeedsEvidence, Reply, WebhookRequest
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Any]]
@@ -59,6 +60,7 @@ class Receiver:
     intake: Intake
     quarantine: Quarantine
     streams: Streams
+    evidence: Evidence
     options: ReceiveOptions
 
 
@@ -66,7 +68,7 @@ class Endpoint:
     """`POST /webhooks/<name>`. The source is looked up at each request: it is replaced when its secrets change."""
 
     __slots__ = (
-        "_answer", "_answer_messages", "_clock", "_counts", "_delay", "_header_names", "_intake", "_limit",
+        "_answer", "_answer_messages", "_clock", "_counts", "_delay", "_evidence", "_header_names", "_intake", "_limit",
         "_log", "_name", "_quarantine", "_refused", "_seconds", "_sources", "_streams", "_within_s", "_writer",
     )  # fmt: skip
 
@@ -79,6 +81,7 @@ class Endpoint:
         self._intake = receiver.intake
         self._quarantine = receiver.quarantine
         self._streams = receiver.streams
+        self._evidence = receiver.evidence
         self._limit = receiver.options.body_limit
         self._within_s = receiver.options.body_within.total_seconds()
         metrics = receiver.metrics
@@ -127,6 +130,12 @@ class Endpoint:
         now = self._clock()
         source = self._sources[self._name]
         reply = webhook.read(source.provider, request, now)
+        if isinstance(reply, NeedsEvidence):
+            try:
+                reply = await self._evidence.read(source, request, now)
+            except EvidenceUnavailable as error:
+                self._log.say(logging.WARNING, "evidence_unavailable", to_us(now), error=str(error))
+                return Outcome.UNAVAILABLE, answers.unavailable()
         if isinstance(reply, Refusal):
             self._quarantine.offer(source, request, reply, to_us(now))
             return self._refuse(reply)

@@ -21,10 +21,11 @@ from gapless.ledger.quarantine import Caps, Refused
 from gapless.ledger.writer import Writer
 from gapless.metrics import Metrics
 from gapless.receive import webhook
+from gapless.receive.evidence import Evidence, EvidenceUnavailable
 from gapless.receive.limits import TokenBucket
 from gapless.receive.streams import Streams
 from gapless.receive.webhook import Refusal
-from gapless_reconcilers.kit.contract import Provider, WebhookRequest
+from gapless_reconcilers.kit.contract import Provider, Reply, WebhookRequest
 
 KEPT: Final = "kept"
 DROPPED: Final = "dropped"
@@ -150,7 +151,14 @@ class StillRefused:
 
 
 async def release(
-    quarantine_id: int, *, store: Store, writer: Writer, sources: Iterable[Source], streams: Streams, clock: Clock
+    quarantine_id: int,
+    *,
+    store: Store,
+    writer: Writer,
+    sources: Iterable[Source],
+    streams: Streams,
+    evidence: Evidence,
+    clock: Clock,
 ) -> Released | StillRefused:
     """Read a kept webhook again with today's secrets, as of when it was received, and record it if it verifies.
 
@@ -169,16 +177,19 @@ async def release(
         )
     if released_us is not None:
         return StillRefused(reason="released", detail=f"it was released at {from_us(released_us).isoformat()}")
-    return await _release(quarantine_id, row, source, writer=writer, streams=streams, now_us=to_us(clock()))
+    try:
+        reply = await evidence.read(source, request_of(row), from_us(row.received_us))
+    except EvidenceUnavailable as error:
+        return StillRefused(reason="evidence_unavailable", detail=f"{error}; try again")
+    if isinstance(reply, Refusal):
+        return StillRefused(reason=reply.reason, detail=reply.detail)
+    return await _release(quarantine_id, row, source, reply, writer=writer, streams=streams, now_us=to_us(clock()))
 
 
 async def _release(
-    quarantine_id: int, row: Refused, source: Source, *, writer: Writer, streams: Streams, now_us: int
+    quarantine_id: int, row: Refused, source: Source, reply: Reply, *, writer: Writer, streams: Streams, now_us: int
 ) -> Released | StillRefused:
     request = request_of(row)
-    reply = webhook.read(source.provider, request, from_us(row.received_us))
-    if isinstance(reply, Refusal):
-        return StillRefused(reason=reply.reason, detail=reply.detail)
     stream_ids = await streams.learn(source.id, reply.events)
     headers = webhook.kept_headers(request.headers, webhook.header_names(source.provider))
     seen = webhook.sightings(source, reply, stream_ids, body=row.body, headers=headers, seen_us=now_us)

@@ -7,6 +7,7 @@ costs as much again as verifying the webhook.
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
+import httpx
 from litestar import Litestar, Request, Response, asgi
 from litestar.exceptions import HTTPException
 from litestar.handlers import ASGIRouteHandler
@@ -17,6 +18,7 @@ from gapless.ledger.writer import Writer
 from gapless.metrics import Metrics
 from gapless.receive import answers
 from gapless.receive.endpoint import Endpoint, Receive, ReceiveOptions, Receiver, Scope, Send
+from gapless.receive.evidence import Evidence
 from gapless.receive.intake import Intake
 from gapless.receive.quarantine import Quarantine
 from gapless.receive.streams import Streams
@@ -37,9 +39,18 @@ Answering = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
 def make_receiver(
-    *, sources: Sources, writer: Writer, metrics: Metrics, clock: Clock, options: ReceiveOptions | None = None
+    *,
+    sources: Sources,
+    writer: Writer,
+    metrics: Metrics,
+    clock: Clock,
+    client: httpx.AsyncClient | None = None,
+    options: ReceiveOptions | None = None,
 ) -> Receiver:
-    """The parts of the receive road, wired. The caller runs `intake.watch` and `quarantine.run`."""
+    """The parts of the receive road, wired. The caller runs `intake.watch` and `quarantine.run`.
+
+    `client` is what evidence is fetched with; None: one of its own.
+    """
     options = options or ReceiveOptions()
     metrics.recorder_queue.set_function(lambda: writer.queued)
     return Receiver(
@@ -50,6 +61,7 @@ def make_receiver(
         intake=Intake(),
         quarantine=Quarantine(writer, metrics, options.quarantine),
         streams=Streams(writer),
+        evidence=Evidence(client or httpx.AsyncClient(trust_env=False), clock, metrics),
         options=options,
     )
 

@@ -9,7 +9,7 @@ import msgspec
 
 from gapless.domain import Source, Via
 from gapless.ledger.recorder import Sighting, Webhook
-from gapless_reconcilers.kit.contract import Provider, Reply, WebhookRequest
+from gapless_reconcilers.kit.contract import NO_EVIDENCE, Evidence, NeedsEvidence, Provider, Reply, WebhookRequest
 from gapless_reconcilers.kit.errors import WebhookRefused
 
 BAD_REQUEST: Final = 400
@@ -62,13 +62,17 @@ class Refusal(msgspec.Struct, frozen=True, kw_only=True):
     """What a provider raised and never should have."""
 
 
-def read(provider: Provider, request: WebhookRequest, now: datetime) -> Reply | Refusal:
-    """What `request` carries, or why it is refused. Never raises: a provider's bug is a refusal too.
+def read(
+    provider: Provider, request: WebhookRequest, now: datetime, evidence: Evidence = NO_EVIDENCE
+) -> Reply | NeedsEvidence | Refusal:
+    """What `request` carries, what must be fetched to know, or why it is refused.
+
+    Never raises: a provider's bug is a refusal too.
 
     A status outside 400 to 499 becomes 400: a stranger can cause no 5xx.
     """
     try:
-        return provider.read_webhook(request, now)
+        return provider.read_webhook(request, now, evidence)
     except WebhookRefused as refused:
         reason = refused.reason if refused.reason in REASONS else OTHER
         status = refused.status if BAD_REQUEST <= refused.status < BAD_REQUEST + 100 else BAD_REQUEST

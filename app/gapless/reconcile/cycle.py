@@ -11,6 +11,7 @@ from gapless.domain import Sources, from_us, span_us, to_us
 from gapless.ledger import Connection, budgets, leases, passes, quarantine, sources, watermarks
 from gapless.ledger.passes import Pass
 from gapless.ledger.sources import Stream
+from gapless.ledger.watermarks import Loss
 from gapless.reconcile import health
 from gapless.reconcile.budget import affordable_interval, latest_next_pass, slow_down
 from gapless.reconcile.diff import Circumstances
@@ -45,9 +46,11 @@ class Cycle:
         try:
             if self.check_health:
                 streams = await self._learn()
+            if self.claim.capabilities.precondition:
+                await self._hold_precondition(streams)
             await self._read(turn, streams)
             if not turn.failures and not self.claim.stopping.is_set():
-                turn.failures += await recover_missing(self.claim)
+                turn.failures += await recover_missing(self.claim, turn.slots)
         except ProviderError as error:  # a source-wide request raised it: no stream can be read
             for stream in streams:
                 await turn.note_failure(stream, error)
@@ -63,6 +66,33 @@ class Cycle:
         for name in await health.stream_names(self.claim.fetcher):
             await self.claim.write(partial(sources.ensure_stream, source_id=self.claim.source.id, name=name))
         return await self._streams()
+
+    async def _hold_precondition(self, streams: Iterable[Stream]) -> None:
+        """The list is complete only while our endpoint is active. Raises `SubscriptionInactive`.
+
+        When it is active again, what happened since it was last seen so can no longer be listed.
+        """
+        claim, source_id = self.claim, self.claim.source.id
+        if not self.check_health:
+            told = await health.ask_subscription(claim.fetcher, claim.policy.webhook_url)
+            await health.note(claim, self.book, health.Known(subscription=told))
+        row = await claim.road.read(partial(sources.source_row, source_id=source_id))
+        if row["subscription_healthy"] is False:
+            await claim.write(partial(sources.note_lapse, source_id=source_id))
+            raise health.SubscriptionInactive(f"{row['subscription_reason']}: meanwhile the list proves nothing")
+        if row["lapsed_us"] is not None and row["subscription_healthy"]:
+            lost = Loss(start_us=row["lapsed_us"], end_us=row["subscription_us"], reason="subscription_inactive")
+            log.error(
+                "subscription_was_inactive",
+                extra={
+                    "source": claim.source.name,
+                    "start": str(from_us(lost.start_us)),
+                    "end": str(from_us(lost.end_us)),
+                },
+            )
+            await claim.write(
+                partial(_end_lapse, source_id=source_id, stream_ids=[each.id for each in streams], loss=lost)
+            )
 
     async def _turn(self, streams: Iterable[Stream]) -> Turn:
         claim = self.claim
@@ -125,6 +155,12 @@ class Cycle:
         watermark = min(stream.watermark_us for stream in sources.streams(connection, claim.source.id))
         latest = latest_next_pass(claim.capabilities.history, from_us(watermark))
         return slow_down(interval, affordable, now, latest)
+
+
+def _end_lapse(connection: Connection, source_id: int, stream_ids: Iterable[int], loss: Loss) -> None:
+    for stream_id in stream_ids:
+        watermarks.note_unrecoverable(connection, stream_id, loss, loss.end_us)
+    sources.end_lapse(connection, source_id)
 
 
 def _circumstances(connection: Connection, source_id: int, since_us: int, now_us: int) -> Circumstances:

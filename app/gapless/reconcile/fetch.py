@@ -19,8 +19,8 @@ from aiolimiter import AsyncLimiter
 from gapless.domain import Clock, Source, Sources
 from gapless.ledger.budgets import BLOCK
 from gapless.metrics import Metrics, status_class
-from gapless_reconcilers.kit.contract import JudgesResponses, Page, Window
-from gapless_reconcilers.kit.errors import ProviderUnavailable, Retryable, UnexpectedShape
+from gapless_reconcilers.kit.contract import JudgesResponses, ListsEvents, Page, Provider, Window
+from gapless_reconcilers.kit.errors import OptionsInvalid, ProviderUnavailable, Retryable, UnexpectedShape
 from gapless_reconcilers.kit.statuses import judge
 
 TIMEOUT = httpx.Timeout(30.0, connect=10.0)
@@ -153,12 +153,12 @@ def pages(fetcher: Fetcher, stream: str, window: Window, cursor: str | None = No
 
 async def _walk(fetcher: Fetcher, stream: str, window: Window, cursor: str | None) -> Walked:
     request: httpx.Request | None
-    request = thaw(cursor) if cursor else fetcher.source.provider.first_request(stream, window)
+    request = thaw(cursor) if cursor else lister(fetcher.source.provider).first_request(stream, window)
     asked = {_mark(request)}
     pending = asyncio.ensure_future(fetcher.send(request))
     try:
         while request is not None:
-            page = fetcher.source.provider.read_page(request, await pending, stream, window)
+            page = lister(fetcher.source.provider).read_page(request, await pending, stream, window)
             request = page.next
             if request is not None:
                 if (mark := _mark(request)) in asked:
@@ -169,6 +169,13 @@ async def _walk(fetcher: Fetcher, stream: str, window: Window, cursor: str | Non
     finally:
         pending.cancel()
         await asyncio.gather(pending, return_exceptions=True)
+
+
+def lister(provider: Provider) -> ListsEvents:
+    """The provider as one that lists. Raises `OptionsInvalid`."""
+    if not isinstance(provider, ListsEvents):
+        raise OptionsInvalid(f"provider {provider.kind!r} lists nothing: what it pushes is all that can be known")
+    return provider
 
 
 def _mark(request: httpx.Request) -> int:

@@ -5,11 +5,13 @@ Read at start, once an hour and when a credential changes. What cannot be read i
 
 import json
 import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
+from typing import Any
 
-from gapless.domain import Source, Sources, TypePatterns, TypesOrigin
+from gapless.domain import Source, Sources, TypePatterns, TypesOrigin, from_us
 from gapless.ledger import Connection
 from gapless.ledger import sources as rows
 from gapless.reconcile.fetch import Fetcher
@@ -32,25 +34,35 @@ class Known:
     subscription: Subscription | None = None
 
 
+class SubscriptionInactive(NeedsOperator):
+    """While our endpoint is not active, the provider's list shows nothing of what happens."""
+
+
 async def ask(fetcher: Fetcher, webhook_url: str) -> Known:
     """Ask whose account it is and how our endpoint stands.
 
     A permission that the key lacks leaves its answer unknown. Raises `Retryable` and `UnexpectedShape`.
     """
     provider = fetcher.source.provider
-    account = subscription = None
+    account = None
     try:
         if isinstance(provider, ReadsAccount):
             account = provider.read_account(await fetcher.send(provider.account_request()))
     except (CredentialsRejected, OptionsInvalid) as error:
         log.info("account_unknown", extra={"source": fetcher.source.name, "error": str(error)})
+    return Known(account=account, subscription=await ask_subscription(fetcher, webhook_url))
+
+
+async def ask_subscription(fetcher: Fetcher, webhook_url: str) -> Subscription | None:
+    """How our endpoint stands; None: unknown. Raises `Retryable`."""
+    provider = fetcher.source.provider
     try:
         if isinstance(provider, ReadsSubscription):
             response = await fetcher.send(provider.subscription_request())
-            subscription = provider.read_subscription(response, webhook_url)
+            return provider.read_subscription(response, webhook_url)
     except (CredentialsRejected, OptionsInvalid, UnexpectedShape) as error:
         log.info("subscription_unknown", extra={"source": fetcher.source.name, "error": str(error)})
-    return Known(account=account, subscription=subscription)
+    return None
 
 
 async def note(claim: Claim, sources: Sources, known: Known) -> None:
@@ -63,33 +75,42 @@ async def note(claim: Claim, sources: Sources, known: Known) -> None:
             "remove one, or set share_account = true"
         )
     if known.subscription is not None:
-        learn(sources, source, known.subscription)
+        learn(sources, source, known.subscription, claim.road.clock())
 
 
-def learn(sources: Sources, source: Source, subscription: Subscription) -> None:
-    """Let the source expect what the subscription names, unless the configuration already says it."""
+def learn(sources: Sources, source: Source, subscription: Subscription, now: datetime) -> None:
+    """Let the source expect what the subscription names from `now` on, unless the configuration already says it."""
     changes: dict[str, object] = {}
     if subscription.healthy:
-        changes["streams_covered"] = subscription.streams_covered
+        changes |= {"own_covered": subscription.own_covered, "streams_covered": subscription.streams_covered}
     if source.types_origin is not TypesOrigin.CONFIG and subscription.types is not None:
-        changes |= {"types": TypePatterns(subscription.types), "types_origin": TypesOrigin.SUBSCRIPTION}
+        types = TypePatterns(subscription.types)
+        changes |= {"types": types, "types_origin": TypesOrigin.SUBSCRIPTION}
+        if source.types_origin is TypesOrigin.SUBSCRIPTION and types != source.types:
+            changes["earlier_types"] = (*source.earlier_types, (now, source.types))
     if changes and source.name in sources:
         sources.change(source.name, **changes)
 
 
-def recall(source: Source, types: str | None, origin: str) -> Source:
-    """The source with the types that an earlier process read from its subscription (JSON)."""
-    if source.types_origin is not TypesOrigin.ASSUMED or origin != TypesOrigin.SUBSCRIPTION.value or types is None:
-        return source
+def recall(source: Source, history: Sequence[Mapping[str, Any]]) -> Source:
+    """The source with what earlier processes read of its subscription (`ledger.sources.subscriptions`)."""
     book = Sources([source])
-    return book.change(source.name, types=TypePatterns(json.loads(types)), types_origin=TypesOrigin.SUBSCRIPTION)
+    for row in history:
+        told = Subscription(
+            healthy=row["healthy"],
+            reason=row["reason"],
+            types=None if row["types"] is None else tuple(json.loads(row["types"])),
+            own_covered=row["own_covered"],
+            streams_covered=row["streams_covered"],
+        )
+        learn(book, book[source.name], told, from_us(row["since_us"]))
+    return book[source.name]
 
 
 def _write(connection: Connection, now: datetime, source: Source, known: Known) -> list[str]:
     twins = [] if known.account is None else rows.note_account(connection, source.id, known.account.fingerprint)
     told = known.subscription
-    healthy, reason = (None, "the read key may not read it") if told is None else (told.healthy, told.reason)
-    rows.note_subscription(connection, source.id, healthy=healthy, reason=reason, now=now)
+    rows.note_subscription(connection, source.id, told, now)
     if told is not None and told.types is not None and source.types_origin is not TypesOrigin.CONFIG:
         rows.note_types(connection, source.id, told.types, TypesOrigin.SUBSCRIPTION.value)
     return twins

@@ -22,8 +22,8 @@ from gapless.ledger.writer import Work
 from gapless.reconcile.diff import Circumstances, Diff, cause_of, compare
 from gapless.reconcile.fetch import freeze, pages
 from gapless.reconcile.road import Claim
-from gapless_reconcilers.kit.contract import Page, RemoteEvent, Window
-from gapless_reconcilers.kit.errors import ProviderError, Retryable
+from gapless_reconcilers.kit.contract import Coverage, Page, Remedy, RemoteEvent, Window
+from gapless_reconcilers.kit.errors import ProviderError, Retryable, UnexpectedShape
 
 CURSOR_EVERY_S = 5.0
 """How often a slice that finds nothing writes down where it stands."""
@@ -86,6 +86,10 @@ class PassRun:
         return self.claim.stopping.is_set() or bool(self.figures.failures)
 
     @property
+    def _lists_states(self) -> bool:
+        return self.claim.capabilities.coverage is Coverage.RESOURCE_STATE
+
+    @property
     def _settled_before_us(self) -> int:
         """A webhook that came before this is settled: a listing that started at `started` must show its event."""
         return self.row.started_us - span_us(self.claim.capabilities.grace)
@@ -122,12 +126,21 @@ class PassRun:
         self.figures.requests += 1
         reading.matched += diff.matched
         reading.seen.extend(diff.seen)
-        if diff.absent:
+        if diff.absent and self.claim.capabilities.remedy is not Remedy.LIST:
+            await self._note_missing(diff, None if page.next is None else freeze(page.next), reading)
+        elif diff.absent:
             await self._record(diff, None if page.next is None else freeze(page.next), reading)
         elif time.monotonic() - reading.saved_at > CURSOR_EVERY_S and page.next is not None:
             await self._save(reading, freeze(page.next))
 
     def _look_up(self, listed: Sequence[RemoteEvent]) -> Work[dialect.Known]:
+        if self._lists_states:
+            return partial(
+                dialect.look_up_states,
+                source_id=self.claim.source.id,
+                listed={event.key: state_of(event) for event in listed},
+                before_us=self._settled_before_us,
+            )
         occurred = [event.occurred_at for event in listed]
         return partial(
             dialect.look_up,
@@ -149,6 +162,24 @@ class PassRun:
         reading.seen.extend(new.values())
         self._count(sightings, new)
 
+    async def _note_missing(self, diff: Diff, after: str | None, reading: "SliceReading") -> None:
+        """The list shows only that they exist: `recovery` asks for them one by one."""
+        rows = {
+            event.key: self._missing(self._sighting(event), self.claim.capabilities.remedy) for event in diff.absent
+        }
+        saved = partial(passes.save_cursor, slice_id=reading.part.id, cursor=after, matched=reading.matched)
+        made = await self.claim.write(partial(self._note_page, rows=list(rows.values()), saved=saved))
+        reading.saved_at = time.monotonic()
+        for row in made:
+            self._count_found(from_us(row.occurred_us), expected=row.expected)
+
+    def _note_page(
+        self, connection: Connection, rows: Sequence[missing.Missing], saved: Work[None]
+    ) -> list[missing.Missing]:
+        made = missing.add(connection, self.claim.road.writer.recorder.slot, rows)
+        saved(connection)
+        return made
+
     def _record_page(
         self, connection: Connection, sightings: Sequence[Sighting], saved: Work[None]
     ) -> dict[EventKey, int]:
@@ -163,7 +194,7 @@ class PassRun:
             try:
                 new |= await self.claim.write(partial(self._record_page, sightings=[sighting], saved=_nothing))
             except engine.BadData:
-                row = self._missing(sighting)
+                row = self._missing(sighting, "unstorable")
                 slot = self.claim.road.writer.recorder.slot
                 await self.claim.write(partial(missing.add, slot=slot, found=[row]))
         return new
@@ -179,7 +210,7 @@ class PassRun:
             behind_watermark=to_us(event.occurred_at) < self.stream.watermark_us and self.row.kind is not Kind.DEMAND,
         )
 
-    def _missing(self, sighting: Sighting) -> missing.Missing:
+    def _missing(self, sighting: Sighting, reason: str) -> missing.Missing:
         event = sighting.event
         return missing.Missing(
             source_id=sighting.source.id,
@@ -190,7 +221,8 @@ class PassRun:
             found_us=sighting.seen_us,
             expected=sighting.source.expects(event),
             cause=cause_of(event, self.circumstances),
-            reason="unstorable",
+            reason=reason,
+            ref=event.ref,
         )
 
     def _count(self, sightings: Sequence[Sighting], new: dict[EventKey, int]) -> None:
@@ -198,14 +230,17 @@ class PassRun:
             if sighting.identity not in new:
                 continue
             event = sighting.event
-            self.figures.found += 1
-            self.figures.missed += sighting.source.expects(event)
-            oldest = self.figures.oldest_found
-            self.figures.oldest_found = event.occurred_at if oldest is None else min(oldest, event.occurred_at)
+            self._count_found(event.occurred_at, expected=sighting.source.expects(event))
             delay = max(timedelta(0), from_us(sighting.seen_us) - event.occurred_at)
             self.claim.road.metrics.record_delay.labels(sighting.source.name, Via.LIST.value).observe(
                 delay.total_seconds()
             )
+
+    def _count_found(self, occurred_at: datetime, *, expected: bool) -> None:
+        self.figures.found += 1
+        self.figures.missed += expected
+        oldest = self.figures.oldest_found
+        self.figures.oldest_found = occurred_at if oldest is None else min(oldest, occurred_at)
 
     async def _save(self, reading: "SliceReading", cursor: str) -> None:
         reading.saved_at = time.monotonic()
@@ -214,13 +249,18 @@ class PassRun:
 
     async def _finish_slice(self, reading: "SliceReading") -> None:
         """Close the slice, hold its listing against the webhook events in it, and move the watermark if it may."""
-        part = reading.part
+        part, known = reading.part, self.claim.capabilities
+        edge_us = 0 if known.exact_times else span_us(known.grace)  # so far the two roads may differ about when
         span = events.Span(
-            stream_id=self.stream.id, start_us=part.start_us, end_us=part.end_us, before_us=self._settled_before_us
+            stream_id=self.stream.id,
+            start_us=part.start_us + edge_us,
+            end_us=part.end_us - edge_us,
+            before_us=self._settled_before_us,
+            last_states=self._lists_states,
         )
         witnesses = await self.claim.road.read(partial(events.count_witnesses, span=span))
         absent: list[int] = []
-        if 0 < reading.matched < witnesses and part.cursor is None:
+        if 0 < reading.matched < witnesses and part.cursor is None and not self._lists_states:
             absent = await self.claim.road.read(partial(events.absent, span=span, seen=frozenset(reading.seen)))
         prefix = await self.claim.write(partial(self._advance, reading=reading, witnesses=witnesses, absent=absent))
         self._judge(prefix)
@@ -273,6 +313,13 @@ class SliceReading:
     matched: int
     seen: "array[int]" = field(default_factory=lambda: array("q"))
     saved_at: float = field(default_factory=time.monotonic)
+
+
+def state_of(event: RemoteEvent) -> tuple[str, int]:
+    """(object key, object version) of a listed state. Raises `UnexpectedShape` if it has none."""
+    if event.object_key is None or event.object_version is None:
+        raise UnexpectedShape(f"event {event.key!r}", "without object_key or object_version", "a state of an object")
+    return event.object_key, event.object_version
 
 
 def _nothing(_connection: Connection) -> None:

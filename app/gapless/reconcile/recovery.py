@@ -1,6 +1,8 @@
-"""Missing rows: events that are known to exist, fetched one by one on their own schedule."""
+"""Missing rows: events that are known to exist, asked for one by one, each on its own schedule."""
 
+import asyncio
 import logging
+from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
 
@@ -11,14 +13,16 @@ from gapless.ledger.missing import Missing
 from gapless.ledger.recorder import Sighting
 from gapless.ledger.sources import stream_name
 from gapless.reconcile.road import Claim
-from gapless_reconcilers.kit.contract import FetchesDetail, RemoteEvent
+from gapless_reconcilers.kit.contract import AsksRedelivery, FetchesDetail, MissingEvent, Remedy, RemoteEvent
 from gapless_reconcilers.kit.errors import CredentialsRejected, OptionsInvalid, ProviderError
 
 log = logging.getLogger(__name__)
 FIRST_WAIT = timedelta(minutes=1)
 LONGEST_WAIT = timedelta(hours=6)
 AT_ONCE = 50
-"""Missing rows that one turn of a source tries."""
+"""Missing rows that are taken at a time."""
+IN_ONE_TURN = 1000
+"""Most that one turn of a source tries: the next turn goes on."""
 
 
 def wait_after(attempts: int) -> timedelta:
@@ -26,55 +30,97 @@ def wait_after(attempts: int) -> timedelta:
     return min(FIRST_WAIT * (1 << min(attempts, 20)), LONGEST_WAIT)
 
 
-async def recover_missing(claim: Claim) -> list[ProviderError]:
+async def recover_missing(claim: Claim, slots: asyncio.Semaphore) -> list[ProviderError]:
     """Try the missing rows that are due; returns the errors that concern the source rather than one event."""
-    source = claim.source
-    now_us = to_us(claim.road.clock())
-    query = partial(missing.due, source_id=source.id, now_us=now_us, limit=AT_ONCE)
-    for row in await claim.road.read(query):
+    recovery = Recovery(claim=claim, slots=slots)
+    for _ in range(IN_ONE_TURN // AT_ONCE):
+        due = partial(missing.due, source_id=claim.source.id, now_us=to_us(claim.road.clock()), limit=AT_ONCE)
+        rows = await claim.road.read(due)
+        async with asyncio.TaskGroup() as group:
+            for row in rows:
+                group.create_task(recovery.try_row(row))
+        if len(rows) < AT_ONCE or recovery.failures or claim.stopping.is_set():
+            break
+    return recovery.failures
+
+
+@dataclass(slots=True, kw_only=True)
+class Recovery:
+    """Asks for missing events, as many at once as slices are read."""
+
+    claim: Claim
+    slots: asyncio.Semaphore
+    failures: list[ProviderError] = field(default_factory=list)
+
+    async def try_row(self, row: Missing) -> None:
+        """Ask for one event; whatever comes of it, the row says so. Raises `LeaseLost` and `StoreError`."""
+        async with self.slots:
+            if self.failures or self.claim.stopping.is_set():
+                return
+            try:
+                await self._try(row)
+            except CredentialsRejected as error:
+                self.failures.append(error)
+            except ProviderError as error:
+                await self._postpone(row, f"{type(error).__name__}: {error}")
+
+    async def _try(self, row: Missing) -> None:
+        provider = self.claim.source.provider
+        wanted = await self._wanted(row)
+        if row.reason == Remedy.REDELIVERY.value and isinstance(provider, AsksRedelivery):
+            await self._ask_again(row, provider, wanted)
+        elif isinstance(provider, FetchesDetail):
+            await self._fetch(row, provider, wanted)
+        else:
+            await self._postpone(row, f"provider {provider.kind!r} cannot bring a single event back")
+
+    async def _wanted(self, row: Missing) -> MissingEvent:
+        stream = await self.claim.road.read(partial(stream_name, stream_id=row.stream_id))
+        at = from_us(row.occurred_us)
+        return MissingEvent(key=row.key, type=row.type, occurred_at=at, stream=stream, ref=row.ref)
+
+    async def _fetch(self, row: Missing, provider: FetchesDetail, wanted: MissingEvent) -> None:
         try:
-            await _recover(claim, row)
-        except CredentialsRejected as error:
-            return [error]
-        except ProviderError as error:
-            await _postpone(claim, row, f"{type(error).__name__}: {error}")
-    return []
+            response = await self.claim.fetcher.send(provider.detail_request(wanted))
+            event = provider.read_detail(wanted, response)
+        except OptionsInvalid as error:  # 404, 410: the provider no longer has it
+            await self._give_up(row, error)
+            return
+        try:
+            await self.claim.write(partial(_store, claim=self.claim, sighting=self._sighting(row, event)))
+        except BadData as error:
+            await self._postpone(row, str(error))
 
+    async def _ask_again(self, row: Missing, provider: AsksRedelivery, wanted: MissingEvent) -> None:
+        """It comes by webhook, if it comes; the row closes then."""
+        try:
+            await self.claim.fetcher.send(provider.redelivery_request(wanted))
+        except OptionsInvalid as error:
+            await self._give_up(row, error)
+            return
+        now_us = to_us(self.claim.road.clock())
+        next_us = now_us + span_us(wait_after(row.attempts))
+        await self.claim.write(partial(missing.note_asked, row=row, now_us=now_us, next_attempt_us=next_us))
 
-async def _recover(claim: Claim, row: Missing) -> None:
-    provider = claim.source.provider
-    if not isinstance(provider, FetchesDetail):
-        await _postpone(claim, row, f"provider {provider.kind!r} cannot fetch a single event")
-        return
-    stream = await claim.road.read(partial(stream_name, stream_id=row.stream_id))
-    try:
-        event = provider.read_detail(await claim.fetcher.send(provider.detail_request(row.key, stream)), stream)
-    except OptionsInvalid as error:  # 404, 410: the provider no longer has it
-        await claim.write(partial(missing.give_up, row=row, error=str(error)))
-        log.warning("event_lost", extra={"source": claim.source.name, "event_key": row.key, "error": str(error)})
-        return
-    try:
-        await claim.write(partial(_store, claim=claim, sighting=_sighting(claim, row, event)))
-    except BadData as error:
-        await _postpone(claim, row, str(error))
+    def _sighting(self, row: Missing, event: RemoteEvent) -> Sighting:
+        return Sighting(
+            source=self.claim.source,
+            stream_id=row.stream_id,
+            event=event,
+            via=Via.LIST,
+            seen_us=to_us(self.claim.road.clock()),
+            cause=row.cause,
+        )
 
+    async def _give_up(self, row: Missing, error: ProviderError) -> None:
+        await self.claim.write(partial(missing.give_up, row=row, error=str(error)))
+        log.warning("event_lost", extra={"source": self.claim.source.name, "event_key": row.key, "error": str(error)})
 
-def _sighting(claim: Claim, row: Missing, event: RemoteEvent) -> Sighting:
-    return Sighting(
-        source=claim.source,
-        stream_id=row.stream_id,
-        event=event,
-        via=Via.LIST,
-        seen_us=to_us(claim.road.clock()),
-        cause=row.cause,
-    )
+    async def _postpone(self, row: Missing, error: str) -> None:
+        next_us = to_us(self.claim.road.clock()) + span_us(wait_after(row.attempts))
+        log.warning("event_still_missing", extra={"event_key": row.key, "error": error, "next": str(from_us(next_us))})
+        await self.claim.write(partial(missing.postpone, row=row, next_attempt_us=next_us, error=error))
 
 
 def _store(connection: Connection, claim: Claim, sighting: Sighting) -> None:
     claim.road.writer.recorder.store(connection, [sighting])
-
-
-async def _postpone(claim: Claim, row: Missing, error: str) -> None:
-    next_us = to_us(claim.road.clock()) + span_us(wait_after(row.attempts))
-    log.warning("event_still_missing", extra={"event_key": row.key, "error": error, "next": str(from_us(next_us))})
-    await claim.write(partial(missing.postpone, row=row, next_attempt_us=next_us, error=error))

@@ -14,7 +14,7 @@ from gapless.reconcile.diff import Circumstances
 from gapless.reconcile.pass_ import Figures, PassRun
 from gapless.reconcile.road import Claim
 from gapless.reconcile.window import SWEEP_DEPTH, Plan, plan_pass, plan_sweeps
-from gapless_reconcilers.kit.contract import Window
+from gapless_reconcilers.kit.contract import Reading, Window
 from gapless_reconcilers.kit.errors import NeedsOperator, ProviderError
 
 log = logging.getLogger(__name__)
@@ -87,7 +87,7 @@ class Turn:
                 kind=kind,
                 window=window,
                 now_us=now_us,
-                unit=self.claim.capabilities.resolution,
+                unit=self.claim.capabilities.resolution if self.claim.capabilities.reading is Reading.WINDOW else None,
             )
         )
 

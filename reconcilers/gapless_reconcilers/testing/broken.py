@@ -13,6 +13,10 @@ from gapless_reconcilers.kit import statuses
 from gapless_reconcilers.kit.contract import (
     EARLIEST,
     LATEST,
+    NO_EVIDENCE,
+    Evidence,
+    MissingEvent,
+    NeedsEvidence,
     Page,
     RecordedEvent,
     RemoteEvent,
@@ -29,9 +33,9 @@ from gapless_reconcilers.stripe import Stripe, StripeOptions
 class KeyIsTheDelivery(Stripe):
     """Takes a proxy's request id for the key: no webhook is ever found in the list."""
 
-    def read_webhook(self, request: WebhookRequest, now: datetime) -> Reply:
+    def read_webhook(self, request: WebhookRequest, now: datetime, evidence: Evidence = NO_EVIDENCE) -> Reply:
         """Reads the key from a header, where there is one."""
-        reply, delivery = super().read_webhook(request, now), request.header("x-request-id")
+        reply, delivery = super().read_webhook(request, now, evidence), request.header("x-request-id")
         events = tuple(msgspec.structs.replace(event, key=delivery or event.key) for event in reply.events)
         return msgspec.structs.replace(reply, events=events)
 
@@ -63,12 +67,34 @@ class AcceptsStale(Stripe):
 class CrashesOnGarbage(Stripe):
     """Lets the parser's error escape: a stranger causes a 500."""
 
-    def read_webhook(self, request: WebhookRequest, now: datetime) -> Reply:
+    def read_webhook(self, request: WebhookRequest, now: datetime, evidence: Evidence = NO_EVIDENCE) -> Reply:
         """Raises `ValueError` for a body that cannot be read."""
         try:
-            return super().read_webhook(request, now)
+            return super().read_webhook(request, now, evidence)
         except MalformedWebhook as error:
             raise ValueError(str(error)) from error
+
+
+class FetchesFromAnywhere(Stripe):
+    """Asks for its evidence where a header of the webhook says: a stranger makes us call any address."""
+
+    def read_webhook(  # type: ignore[override]
+        self, request: WebhookRequest, now: datetime, evidence: Evidence = NO_EVIDENCE
+    ) -> Reply | NeedsEvidence:
+        """Wants the certificate first, of a webhook that would be accepted without."""
+        reply = super().read_webhook(request, now, evidence)
+        wanted = httpx.Request("GET", "https://certificates.stranger.example/1.pem")
+        asked = NeedsEvidence(request=wanted, cache_key="certificate", max_age=timedelta(days=1))
+        return reply if "certificate" in evidence else asked
+
+
+class DetailIsAnother(Stripe):
+    """Gives the detail a key of its own: it is recorded beside what is missing, for ever."""
+
+    def read_detail(self, missing: MissingEvent, response: httpx.Response) -> RemoteEvent:
+        """Marks the key."""
+        event = super().read_detail(missing, response)
+        return msgspec.structs.replace(event, key=f"{event.key}:detail")
 
 
 class DropsLastOfPage(Stripe):
@@ -189,6 +215,8 @@ BROKEN: dict[type[Stripe], str] = {
     OnlyFirstSecret: "any_live_secret",
     AcceptsStale: "forgery_is_refused",
     CrashesOnGarbage: "garbage_is_refused",
+    FetchesFromAnywhere: "evidence_is_allowed",
+    DetailIsAnother: "detail_gives_event",
     DropsLastOfPage: "pages_give_expected",
     EncodesPayloadAnew: "pages_give_expected",
     WalksInCircles: "walk_ends",

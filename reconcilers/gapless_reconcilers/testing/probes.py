@@ -12,15 +12,19 @@ import msgspec
 
 from gapless_reconcilers.kit.contract import (
     CannotRender,
+    FetchesDetail,
+    ListsEvents,
+    MissingEvent,
     Provider,
     RecordedEvent,
+    Remedy,
     RemoteEvent,
     Secret,
     WebhookMessage,
     WebhookRequest,
 )
 from gapless_reconcilers.kit.errors import ProviderError
-from gapless_reconcilers.testing.scenario import Scenario, make_request, make_response
+from gapless_reconcilers.testing.scenario import Scenario, make_request, make_response, read, walk
 
 TARGET = "https://merchant.example/webhooks"
 GARBAGE_BODIES = (
@@ -90,19 +94,20 @@ def read_again(provider: Provider, scenario: Scenario, event: RemoteEvent) -> tu
     if message is None:
         return ()
     try:
-        return provider.read_webhook(make_request(message.headers, message.body), scenario.now).events
+        return read(provider, scenario, make_request(message.headers, message.body)).events
     except ProviderError as error:
         raise AssertionError(f"the rendering of {event.key} is refused: {error}") from error
 
 
 def refusals(provider: Provider, scenario: Scenario) -> Iterator[Exception]:
     """Errors that the provider raises about webhooks and answers, to be searched for secrets."""
-    request = provider.first_request(scenario.stream, scenario.window)
-    page = make_response(request, b"<html>")
     attempts: list[Callable[[], object]] = [
-        partial(provider.read_webhook, webhook, scenario.now) for webhook in unsigned_garbage(provider, scenario)
+        partial(read, provider, scenario, webhook) for webhook in unsigned_garbage(provider, scenario)
     ]
-    attempts.append(partial(provider.read_page, request, page, scenario.stream, scenario.window))
+    if isinstance(provider, ListsEvents) and scenario.lists:
+        request = provider.first_request(scenario.stream, scenario.window)
+        page = make_response(request, b"<html>")
+        attempts.append(partial(provider.read_page, request, page, scenario.stream, scenario.window))
     for attempt in attempts:
         try:
             attempt()
@@ -121,9 +126,11 @@ def flip(body: bytes, at: int) -> bytes:
 
 
 def rename(page: bytes, path: str) -> bytes:
-    """`page` with the field at dotted `path` under another name."""
+    """`page` with the field at dotted `path` under another name; with an empty path, no array but an object."""
     body: Any = json.loads(page)
     *parents, last = path.split(".")
+    if not last:
+        return json.dumps({"renamed": body}).encode()
     holder = body
     for name in parents:
         holder = holder[name]
@@ -151,3 +158,32 @@ def without_header(webhook: WebhookRequest, name: str) -> WebhookRequest:
     """`webhook` without the header `name`."""
     kept = tuple(pair for pair in webhook.headers if pair[0] != name.encode())
     return msgspec.structs.replace(webhook, headers=kept)
+
+
+def missing_of(event: RemoteEvent) -> MissingEvent:
+    """A listed event as one that is to be asked for."""
+    return MissingEvent(
+        key=event.key, type=event.type, occurred_at=event.occurred_at, stream=event.stream, ref=event.ref
+    )
+
+
+def whole_events(scenario: Scenario) -> list[RemoteEvent]:
+    """The scenario's events with the payload that the ledger would hold: listed, fetched, or from the webhook."""
+    provider = scenario.provider()
+    if not scenario.lists:
+        return list(read(provider, scenario).events)
+    if provider.capabilities.remedy is not Remedy.DETAIL or not isinstance(provider, FetchesDetail):
+        return walk(scenario)
+    whole = []
+    for listed, body in details_of(scenario):
+        missing = missing_of(listed)
+        whole.append(provider.read_detail(missing, make_response(provider.detail_request(missing), body)))
+    return whole
+
+
+def details_of(scenario: Scenario) -> Iterator[tuple[RemoteEvent, bytes]]:
+    """Each listed event with what is answered when it is asked for by itself."""
+    listed = {event.key: event for event in walk(scenario)}
+    for expected, body in zip(scenario.expected, scenario.details, strict=True):
+        if expected.key in listed:
+            yield listed[expected.key], body

@@ -1,8 +1,10 @@
 """One recorded situation of a provider: a webhook, the pages that list it, and what must come of them.
 
-A folder holds `scenario.toml`, `webhook.json` (the body, byte for byte), `headers.json`, `pages/*.json`
-in the order of the walk, and `expected.json`. Folders inside it that have a `scenario.toml` are further
-scenarios of the same provider. Keys of `scenario.toml`:
+A folder holds `scenario.toml`, `webhook.json` (the body, byte for byte) and `headers.json`. If the
+provider lists: `pages/*.json` in the order of the walk (with headers that matter in a `*.headers` of the
+same name, as JSON), and `expected.json`. If it fetches detail: `details/*.json`, one for each event of
+`expected.json`, in its order. If it needs evidence: `evidence/*`. Folders inside it that have a
+`scenario.toml` are further scenarios of the same provider. Keys of `scenario.toml`:
 
     kind             the provider
     source           where the fixture comes from, and when it was read
@@ -10,11 +12,13 @@ scenarios of the same provider. Keys of `scenario.toml`:
     window           {start, end} of the pass that reads the pages
     stream           the stream of the webhook and the pages; "" for the account itself
     first_url        the address that the first request must have, parameters in any order
-    records          dotted path of the events in a page
+    first_json       the JSON body that it must have; absent: none is compared
+    records          dotted path of the events in a page; "" if a page is an array
     stale_after_s    age in seconds at which the webhook's signature is refused; absent: the vendor signs no time
     options          options that are no secrets
     secrets          options that are: a text, or a list of texts
-    signed_with      name of the option whose first secret signed the webhook
+    signed_with      name of the option whose first value signed the webhook, or stands for who did
+    evidence         {cache key of what the webhook needs = file in `evidence`}
 """
 
 # ruff: noqa: S101 - assertions are what a contract suite is made of
@@ -30,7 +34,18 @@ from typing import Any
 import httpx
 
 from gapless_reconcilers.kit import registry
-from gapless_reconcilers.kit.contract import Provider, RemoteEvent, Secret, WebhookRequest, Window
+from gapless_reconcilers.kit.contract import (
+    Coverage,
+    ListsEvents,
+    NeedsEvidence,
+    Provider,
+    Reading,
+    RemoteEvent,
+    Reply,
+    Secret,
+    WebhookRequest,
+    Window,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,11 +56,20 @@ class Expected:
     type: str
     occurred_at: datetime
     object_key: str | None
+    object_version: int | None = None
 
     @classmethod
     def of(cls, event: RemoteEvent) -> "Expected":
         """What a listed event comes to."""
-        return cls(key=event.key, type=event.type, occurred_at=event.occurred_at, object_key=event.object_key)
+        return cls(**{name: getattr(event, name) for name in cls.__dataclass_fields__})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordedPage:
+    """One answer of the list as it was recorded."""
+
+    body: bytes
+    headers: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,13 +82,16 @@ class Scenario:
     window: Window
     stream: str
     first_url: str
+    first_json: object
     records: str
     stale_after: timedelta | None
     options: Mapping[str, object]
     secrets: Mapping[str, tuple[str, ...]]
     signed_with: str
     webhook: WebhookRequest
-    pages: tuple[bytes, ...]
+    evidence: Mapping[str, bytes]
+    pages: tuple[RecordedPage, ...]
+    details: tuple[bytes, ...]
     expected: tuple[Expected, ...]
     provider_type: type[Any] | None = None
     """Another class than the registry's, with the same options."""
@@ -73,9 +100,11 @@ class Scenario:
         """A new provider; `webhook_secrets` in place of the scenario's own."""
         table: dict[str, object] = dict(self.options)
         secrets = dict(self.secrets)
-        if webhook_secrets is not None:
-            secrets[self.signed_with] = tuple(webhook_secrets)
         many = registry.secret_fields(self.kind)
+        if webhook_secrets is not None and self.signed_with in many:
+            secrets[self.signed_with] = tuple(webhook_secrets)
+        elif webhook_secrets is not None:
+            table[self.signed_with] = list(webhook_secrets)
         for name, texts in secrets.items():
             table[name] = tuple(Secret(text) for text in texts) if many[name] == "many" else Secret(texts[0])
         if self.provider_type is None:
@@ -83,14 +112,25 @@ class Scenario:
         built: Provider = self.provider_type(registry.read_options(self.kind, table))
         return built
 
+    def lister(self) -> ListsEvents:
+        """A new provider, as one that lists."""
+        provider = self.provider()
+        assert isinstance(provider, ListsEvents), f"{self.kind} lists nothing"
+        return provider
+
+    @property
+    def lists(self) -> bool:
+        """Whether the provider lists events at all."""
+        return self.provider().capabilities.coverage is not Coverage.NONE
+
     def with_provider(self, provider_type: type[Any]) -> "Scenario":
         """The same situation met by another class."""
         return replace(self, provider_type=provider_type)
 
     @property
     def signing_secret(self) -> str:
-        """The secret that signed the webhook."""
-        return self.secrets[self.signed_with][0]
+        """The secret that signed the webhook, or what stands for it."""
+        return (self.secrets.get(self.signed_with) or _several(self.options[self.signed_with]))[0]
 
 
 def load_scenarios(folder: Path) -> tuple[Scenario, ...]:
@@ -112,15 +152,18 @@ def load_scenario(folder: Path) -> Scenario:
         now=table["now"].astimezone(UTC),
         window=Window(start=table["window"]["start"].astimezone(UTC), end=table["window"]["end"].astimezone(UTC)),
         stream=table["stream"],
-        first_url=table["first_url"],
-        records=table["records"],
+        first_url=table.get("first_url", ""),
+        first_json=table.get("first_json"),
+        records=table.get("records", ""),
         stale_after=None if stale_after_s is None else timedelta(seconds=stale_after_s),
         options=table.get("options", {}),
-        secrets={name: _several(value) for name, value in table["secrets"].items()},
+        secrets={name: _several(value) for name, value in table.get("secrets", {}).items()},
         signed_with=table["signed_with"],
         webhook=make_request(headers, (folder / "webhook.json").read_bytes()),
-        pages=tuple(path.read_bytes() for path in sorted((folder / "pages").glob("*.json"))),
-        expected=tuple(_expected(row) for row in json.loads((folder / "expected.json").read_text())),
+        evidence={key: (folder / "evidence" / name).read_bytes() for key, name in table.get("evidence", {}).items()},
+        pages=tuple(_page(path) for path in _numbered(folder / "pages")),
+        details=tuple(path.read_bytes() for path in _numbered(folder / "details")),
+        expected=_expected(folder / "expected.json"),
     )
 
 
@@ -136,23 +179,61 @@ def make_response(request: httpx.Request, body: bytes, status: int = 200, **head
     return httpx.Response(status, content=body, headers=named, request=request)
 
 
-def walk(provider: Provider, scenario: Scenario, window: Window | None = None) -> list[RemoteEvent]:
-    """Every event of the scenario's pages, in the order of the walk. `AssertionError` if a page is left unread."""
-    within = window or scenario.window
+def answer(request: httpx.Request, page: RecordedPage) -> httpx.Response:
+    """A recorded page as the answer to `request`."""
+    return httpx.Response(200, content=page.body, headers=page.headers, request=request)
+
+
+def read(
+    provider: Provider, scenario: Scenario, webhook: WebhookRequest | None = None, now: datetime | None = None
+) -> Reply:
+    """What the provider reads in the scenario's webhook, or in another; evidence that nobody has is answered 404.
+
+    Raises `WebhookRefused`.
+    """
+    request, found = webhook or scenario.webhook, dict[str, httpx.Response]()
+    while True:
+        reply = provider.read_webhook(request, now or scenario.now, found)
+        if not isinstance(reply, NeedsEvidence):
+            return reply
+        assert reply.cache_key not in found, f"{reply.cache_key} is asked for again although it was given"
+        body = scenario.evidence.get(reply.cache_key)
+        status = 404 if body is None else 200
+        found[reply.cache_key] = make_response(reply.request, body or b"", status)
+
+
+def walk(scenario: Scenario, window: Window | None = None) -> list[RemoteEvent]:
+    """Every event of the scenario's pages, in the order of the walk.
+
+    `AssertionError` if a page is left unread, unless the walk may end above the window's start.
+    """
+    provider, within = scenario.lister(), window or scenario.window
+    ends_early = window is not None and scenario.provider().capabilities.reading is Reading.WALK
     events: list[RemoteEvent] = []
     request: httpx.Request | None = provider.first_request(scenario.stream, within)
-    for number, body in enumerate(scenario.pages, start=1):
+    for number, recorded in enumerate(scenario.pages, start=1):
+        if request is None and ends_early:
+            break
         assert request is not None, f"the walk ended after {number - 1} of {len(scenario.pages)} pages"
-        page = provider.read_page(request, make_response(request, body), scenario.stream, within)
+        page = provider.read_page(request, answer(request, recorded), scenario.stream, within)
         events += page.events
         request = page.next
     return events
+
+
+def _numbered(folder: Path) -> list[Path]:
+    return sorted(folder.glob("*.json"))
+
+
+def _page(path: Path) -> RecordedPage:
+    headers = path.with_suffix(".headers")
+    return RecordedPage(body=path.read_bytes(), headers=json.loads(headers.read_text()) if headers.exists() else {})
 
 
 def _several(value: object) -> tuple[str, ...]:
     return (value,) if isinstance(value, str) else tuple(str(part) for part in value) if isinstance(value, list) else ()
 
 
-def _expected(row: dict[str, Any]) -> Expected:
-    occurred_at = datetime.fromisoformat(row["occurred_at"])
-    return Expected(key=row["key"], type=row["type"], occurred_at=occurred_at, object_key=row["object_key"])
+def _expected(path: Path) -> tuple[Expected, ...]:
+    rows = json.loads(path.read_text()) if path.exists() else []
+    return tuple(Expected(**{**row, "occurred_at": datetime.fromisoformat(row["occurred_at"])}) for row in rows)

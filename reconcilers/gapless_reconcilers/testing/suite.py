@@ -13,7 +13,9 @@ for each that breaks it and no other: a rule that cannot fail proves nothing.
 # ruff: noqa: S101 - assertions are what a contract suite is made of
 
 import inspect
+import json
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from datetime import timedelta
 from email.utils import format_datetime
 from pathlib import Path
@@ -23,8 +25,13 @@ import httpx
 
 from gapless_reconcilers.kit import registry, statuses
 from gapless_reconcilers.kit.contract import (
+    Coverage,
+    FetchesDetail,
     JudgesResponses,
+    ListsEvents,
+    NeedsEvidence,
     Provider,
+    Remedy,
     Rendering,
     WebhookRequest,
     Window,
@@ -41,8 +48,10 @@ from gapless_reconcilers.kit.errors import (
     WebhookRefused,
 )
 from gapless_reconcilers.testing.probes import (
+    details_of,
     flip,
     imported_modules,
+    missing_of,
     raises,
     read_again,
     refusals,
@@ -50,10 +59,11 @@ from gapless_reconcilers.testing.probes import (
     shape,
     signed_garbage,
     unsigned_garbage,
+    whole_events,
     with_body,
     without_header,
 )
-from gapless_reconcilers.testing.scenario import Expected, Scenario, load_scenarios, make_response, walk
+from gapless_reconcilers.testing.scenario import Expected, Scenario, answer, load_scenarios, make_response, read, walk
 
 if TYPE_CHECKING:
     import pytest
@@ -65,6 +75,9 @@ IMPURE = frozenset(
     ("aiohttp", "asyncio", "gapless", "logging", "os", "requests", "socket", "subprocess", "threading", "time")
 )
 """Modules that a provider has no business with: it has no clock, log, socket, environment or engine."""
+
+NO_PAGES = (b"<html>maintenance</html>", b"", b"[]", b"null")
+"""Answers that are no page where a page is an object."""
 
 
 def parametrize(fixtures: Path, kinds: Iterable[str] | None = None) -> "pytest.MarkDecorator":
@@ -78,25 +91,47 @@ def parametrize(fixtures: Path, kinds: Iterable[str] | None = None) -> "pytest.M
     cases = [
         pytest.param(rule, scenario, id=f"{scenario.kind}-{scenario.name}-{name}")
         for scenario in scenarios
-        for name, rule in RULES.items()
+        for name, rule in rules_for(scenario).items()
     ]
     return pytest.mark.parametrize(("rule", "scenario"), cases)
 
 
+def rules_for(scenario: Scenario) -> dict[str, Rule]:
+    """The rules that concern the scenario's provider: those about lists only if it lists."""
+    return {name: rule for name, rule in RULES.items() if scenario.lists or name not in LIST_RULES}
+
+
 def check_same_identity(scenario: Scenario) -> None:
-    """The webhook and the list give the same key, type, time and object for the same event."""
+    """The list recognises the webhook.
+
+    Where it shows events: by the same key, type, object, and time if the webhook names one. Where it shows
+    states: by the same object at the same version.
+    """
     provider = scenario.provider()
-    listed = {event.key: Expected.of(event) for event in walk(provider, scenario)}
-    for event in provider.read_webhook(scenario.webhook, scenario.now).events:
-        assert event.key in listed, f"the webhook's key {event.key!r} is none of the list's: {sorted(listed)}"
-        assert Expected.of(event) == listed[event.key], f"webhook {event} and list {listed[event.key]} differ"
+    known = provider.capabilities
+    listed = walk(scenario)
+    for event in read(provider, scenario).events:
+        if known.coverage is Coverage.RESOURCE_STATE:
+            states = {(one.object_key, one.object_version) for one in listed}
+            assert event.object_version is not None, f"{event.key} has no object_version"
+            of_webhook = event.object_key, event.object_version
+            assert of_webhook in states, f"the webhook's state {of_webhook} is none of the list's: {sorted(states)}"
+            continue
+        twin = next((one for one in listed if one.key == event.key), None)
+        keys = sorted({one.key for one in listed})
+        assert twin is not None, f"the webhook's key {event.key!r} is none of the list's: {keys}"
+        of_webhook_, of_list = Expected.of(event), Expected.of(twin)
+        if not known.exact_times:
+            of_list = replace(of_list, occurred_at=of_webhook_.occurred_at)
+        assert of_webhook_ == of_list, f"webhook {event} and list {twin} differ"
 
 
 def check_same_stream(scenario: Scenario) -> None:
     """The webhook and the list name the same stream."""
-    provider = scenario.provider()
-    pushed = provider.read_webhook(scenario.webhook, scenario.now).events
-    for road, events in (("webhook", pushed), ("list", walk(provider, scenario))):
+    roads = {"webhook": list(read(scenario.provider(), scenario).events)}
+    if scenario.lists:
+        roads["list"] = walk(scenario)
+    for road, events in roads.items():
         streams = {event.stream for event in events}
         assert streams == {scenario.stream}, f"the {road} names the streams {streams}; wanted {scenario.stream!r}"
 
@@ -106,7 +141,7 @@ def check_any_live_secret(scenario: Scenario) -> None:
     signed_with = scenario.signing_secret
     for secrets in ((signed_with,), (signed_with, OTHER_SECRET), (OTHER_SECRET, signed_with)):
         try:
-            reply = scenario.provider(webhook_secrets=secrets).read_webhook(scenario.webhook, scenario.now)
+            reply = read(scenario.provider(webhook_secrets=secrets), scenario)
         except WebhookRefused as error:
             place = secrets.index(signed_with) + 1
             raise AssertionError(f"refused although secret {place} of {len(secrets)} signed it: {error}") from error
@@ -132,7 +167,7 @@ def check_forgery_is_refused(scenario: Scenario) -> None:
         forged.append(("that is stale", provider, webhook, scenario.stale_after + timedelta(seconds=1)))
     for what, judge, request, later in forged:
         with raises(SignatureInvalid, f"a webhook {what}"):
-            judge.read_webhook(request, scenario.now + later)
+            read(judge, scenario, request, scenario.now + later)
 
 
 def check_garbage_is_refused(scenario: Scenario) -> None:
@@ -140,64 +175,92 @@ def check_garbage_is_refused(scenario: Scenario) -> None:
     provider = scenario.provider()
     for request in unsigned_garbage(provider, scenario):
         with raises(WebhookRefused, f"the body {request.body[:40]!r} with the headers {request.headers[-3:]!r:.200}"):
-            provider.read_webhook(request, scenario.now)
+            read(provider, scenario, request)
     for request in signed_garbage(provider, scenario):
         try:
-            provider.read_webhook(request, scenario.now)
+            read(provider, scenario, request)
         except WebhookRefused:
             continue
         except Exception as error:
             raise AssertionError(f"the signed body {request.body[:40]!r} raised {error!r}") from error
 
 
+def check_evidence_is_allowed(scenario: Scenario) -> None:
+    """Evidence is asked for by https, and only from hosts that the capabilities name."""
+    provider = scenario.provider()
+    asked = provider.read_webhook(scenario.webhook, scenario.now)
+    if isinstance(asked, NeedsEvidence):
+        url, known = asked.request.url, provider.capabilities
+        assert known.may_fetch(url), f"evidence is asked from {url.host}; allowed: {known.evidence_hosts}"
+
+
 def check_pages_give_expected(scenario: Scenario) -> None:
     """The walk gives exactly the expected events, in order, each payload byte for byte as listed."""
-    events = walk(scenario.provider(), scenario)
+    events = walk(scenario)
     assert tuple(map(Expected.of, events)) == scenario.expected, f"got {events}; wanted {scenario.expected}"
-    assert len({event.key for event in events}) == len(events), "a key is listed twice"
-    listed = b"\n".join(scenario.pages)
+    of_attempts = scenario.provider().capabilities.coverage is Coverage.DELIVERY_LOG
+    assert of_attempts or len({event.key for event in events}) == len(events), "a key is listed twice"
+    listed = b"\n".join(page.body for page in scenario.pages)
     for event in events:
         assert event.occurred_at.utcoffset() == timedelta(0), f"{event.key}: {event.occurred_at} is not UTC"
         assert bytes(event.payload) in listed, f"{event.key}: its payload is not as listed"
 
 
+def check_detail_gives_event(scenario: Scenario) -> None:
+    """What is asked for by itself is the event that was listed: same key, type, object and stream."""
+    provider, remedy = scenario.provider(), scenario.provider().capabilities.remedy
+    if not isinstance(provider, FetchesDetail) or not scenario.details:
+        assert remedy is not Remedy.DETAIL, "the capabilities say that detail brings events back; nothing shows it"
+        return
+    for listed, body in details_of(scenario):
+        missing = missing_of(listed)
+        request = provider.detail_request(missing)
+        event = provider.read_detail(missing, make_response(request, body))
+        for name in ("key", "type", "object_key", "stream"):
+            got, wanted = getattr(event, name), getattr(listed, name)
+            assert got == wanted, f"the detail of {listed.key} has the {name} {got!r}; wanted {wanted!r}"
+
+
 def check_walk_ends(scenario: Scenario) -> None:
     """Same input, same request; no request repeats; the last page ends the walk; a list that repeats is refused."""
-    provider, within = scenario.provider(), scenario.window
+    provider, within = scenario.lister(), scenario.window
     request: httpx.Request | None = provider.first_request(scenario.stream, within)
     assert request is not None
     assert shape(request) == shape(provider.first_request(scenario.stream, within)), "two first requests differ"
     asked = []
-    for body in scenario.pages:
+    for page in scenario.pages:
         assert request is not None, "the walk ended before the last page"
         asked.append(shape(request))
-        request = provider.read_page(request, make_response(request, body), scenario.stream, within).next
+        request = provider.read_page(request, answer(request, page), scenario.stream, within).next
     assert request is None, f"the last page asks for another: {request.url}"
     assert len(set(asked)) == len(asked), f"a request repeats: {asked}"
     if len(scenario.pages) > 1:
         _check_repeating_list_is_refused(provider, scenario)
 
 
-def _check_repeating_list_is_refused(provider: Provider, scenario: Scenario) -> None:
+def _check_repeating_list_is_refused(provider: ListsEvents, scenario: Scenario) -> None:
     request: httpx.Request | None = provider.first_request(scenario.stream, scenario.window)
     with raises(UnexpectedShape, "a list that shows its first page for ever"):
         for _ in range(4):
             assert request is not None, "a page that promises more ended the walk"
-            response = make_response(request, scenario.pages[0])
+            response = answer(request, scenario.pages[0])
             request = provider.read_page(request, response, scenario.stream, scenario.window).next
 
 
 def check_window_is_kept(scenario: Scenario) -> None:
     """The first request has the wanted address; events at the window's start are kept, those at its end are not."""
-    provider = scenario.provider()
-    url, wanted = provider.first_request(scenario.stream, scenario.window).url, httpx.URL(scenario.first_url)
+    request = scenario.lister().first_request(scenario.stream, scenario.window)
+    url, wanted = request.url, httpx.URL(scenario.first_url)
     assert url.copy_with(query=None) == wanted.copy_with(query=None), f"asked {url}; wanted {wanted}"
     assert sorted(url.params.multi_items()) == sorted(wanted.params.multi_items()), f"asked {url}; wanted {wanted}"
-    everything = walk(provider, scenario)
+    if scenario.first_json is not None:
+        sent = json.loads(request.content)
+        assert sent == scenario.first_json, f"sent {sent}; wanted {scenario.first_json}"
+    everything = walk(scenario)
     times = sorted({event.occurred_at for event in everything})
     assert len(times) > 1, "the scenario needs events of at least two times"
     narrow = Window(start=times[0], end=times[-1])
-    kept = [event.key for event in walk(provider, scenario, narrow)]
+    kept = [event.key for event in walk(scenario, narrow)]
     wanted_keys = [event.key for event in everything if event.occurred_at in narrow]
     assert kept == wanted_keys, f"of [{narrow.start}, {narrow.end}) {kept} were kept; wanted {wanted_keys}"
 
@@ -222,7 +285,7 @@ def check_statuses(scenario: Scenario) -> None:
 def _check_status(
     provider: Provider, scenario: Scenario, status: int, wanted: type[ProviderError] | None, **headers: str
 ) -> None:
-    request = provider.first_request(scenario.stream, scenario.window)
+    request = scenario.lister().first_request(scenario.stream, scenario.window)
     response = make_response(request, b"<html>refused</html>", status, **headers)
     judge = provider.judge if isinstance(provider, JudgesResponses) else statuses.judge
     raised: Exception | None = None
@@ -239,12 +302,12 @@ def _check_status(
 
 def check_shape_is_never_guessed(scenario: Scenario) -> None:
     """An answer of another shape raises `UnexpectedShape` naming the field, and is never an empty page."""
-    provider = scenario.provider()
+    provider = scenario.lister()
     request = provider.first_request(scenario.stream, scenario.window)
-    for body in (b"<html>maintenance</html>", b"", b"[]", b"null"):
+    for body in (b"<html>maintenance</html>", b"", b"{}", b"null") if not scenario.records else NO_PAGES:
         with raises(UnexpectedShape, f"the body {body!r}"):
             provider.read_page(request, make_response(request, body), scenario.stream, scenario.window)
-    renamed = make_response(request, rename(scenario.pages[0], scenario.records))
+    renamed = make_response(request, rename(scenario.pages[0].body, scenario.records))
     try:
         page = provider.read_page(request, renamed, scenario.stream, scenario.window)
     except UnexpectedShape as error:
@@ -256,11 +319,13 @@ def check_shape_is_never_guessed(scenario: Scenario) -> None:
 def check_secrets_are_hidden(scenario: Scenario) -> None:
     """No secret is in a repr, an error, a budget's name or a request that the provider builds."""
     provider = scenario.provider()
-    request = provider.first_request(scenario.stream, scenario.window)
-    page = provider.read_page(request, make_response(request, scenario.pages[0]), scenario.stream, scenario.window)
-    built = [one for one in (request, page.next) if one is not None]
+    built: list[httpx.Request | None] = []
+    if isinstance(provider, ListsEvents) and scenario.lists:
+        request = provider.first_request(scenario.stream, scenario.window)
+        page = provider.read_page(request, answer(request, scenario.pages[0]), scenario.stream, scenario.window)
+        built = [request, page.next]
     shown = [repr(provider), repr(vars(provider)), repr(provider.auth()), provider.budget_scope()]
-    shown += [f"{one.url} {one.headers.raw!r} {one.content!r}" for one in built]
+    shown += [f"{one.url} {one.headers.raw!r} {one.content!r}" for one in built if one is not None]
     shown += [str(error) for error in refusals(provider, scenario)]
     for name, secrets in scenario.secrets.items():
         for secret in secrets:
@@ -280,17 +345,18 @@ def check_is_pure(scenario: Scenario) -> None:
 
 
 def check_rendering_is_accepted(scenario: Scenario) -> None:
-    """A listed event that is rendered is accepted as a webhook of the same key, type, object and stream."""
+    """An event that is rendered is accepted as a webhook of the same key, type, object and stream."""
     provider = scenario.provider()
-    for event in walk(provider, scenario):
+    known = provider.capabilities
+    for event in whole_events(scenario):
         again = read_again(provider, scenario, event)
         if not again:
-            is_said = provider.capabilities.rendering is Rendering.IMPOSSIBLE
-            assert is_said, (
-                f"{event.key} cannot be rendered, yet the capabilities say {provider.capabilities.rendering}"
-            )
+            assert known.rendering is Rendering.IMPOSSIBLE, f"{event.key} cannot be rendered; said: {known.rendering}"
             continue
-        assert [Expected.of(one) for one in again] == [Expected.of(event)], f"{event} was rendered as {again}"
+        wanted, got = Expected.of(event), [Expected.of(one) for one in again]
+        if not known.exact_times:
+            got = [replace(one, occurred_at=wanted.occurred_at) for one in got]
+        assert got == [wanted], f"{event} was rendered as {again}"
         assert [one.stream for one in again] == [event.stream], f"{event} was rendered for another stream: {again}"
 
 
@@ -300,7 +366,9 @@ RULES: dict[str, Rule] = {
     "any_live_secret": check_any_live_secret,
     "forgery_is_refused": check_forgery_is_refused,
     "garbage_is_refused": check_garbage_is_refused,
+    "evidence_is_allowed": check_evidence_is_allowed,
     "pages_give_expected": check_pages_give_expected,
+    "detail_gives_event": check_detail_gives_event,
     "walk_ends": check_walk_ends,
     "window_is_kept": check_window_is_kept,
     "statuses": check_statuses,
@@ -310,3 +378,15 @@ RULES: dict[str, Rule] = {
     "rendering_is_accepted": check_rendering_is_accepted,
 }
 """Every rule by its name. Through the engine and the store go the rules of `tests/`, not these."""
+LIST_RULES = frozenset(
+    (
+        "same_identity",
+        "pages_give_expected",
+        "detail_gives_event",
+        "walk_ends",
+        "window_is_kept",
+        "statuses",
+        "shape_is_never_guessed",
+    )
+)
+"""Those that need a list."""

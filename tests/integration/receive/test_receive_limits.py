@@ -168,7 +168,7 @@ async def while_connections_end(road: Any, store_url: str) -> list[int]:
 class Leaky(Stripe):
     """A provider that lets through what no store can hold, past every check of the contract."""
 
-    def read_webhook(self, request: Any, now: Any) -> Reply:
+    def read_webhook(self, request: Any, now: Any, evidence: Any = None) -> Reply:  # noqa: ARG002
         reply = super().read_webhook(request, now)
         for event in reply.events:
             if event.type == "poison":

@@ -34,6 +34,7 @@ async def release_one(road: Any, quarantine_id: int) -> Released | StillRefused:
         writer=receiver.writer,
         sources=receiver.sources,
         streams=receiver.streams,
+        evidence=receiver.evidence,
         clock=receiver.clock,
     )
 
@@ -187,7 +188,7 @@ async def test_a_signed_event_that_the_ledger_could_not_hold_is_a_400(serve: Any
 class Crashing(Stripe):
     """A provider with a bug."""
 
-    def read_webhook(self, request: Any, now: Any) -> Any:  # noqa: ARG002 - the contract's names
+    def read_webhook(self, request: Any, now: Any, evidence: Any = None) -> Any:  # noqa: ARG002 - the contract's names
         raise KeyError(request.body)
 
 

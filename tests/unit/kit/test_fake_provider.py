@@ -12,7 +12,7 @@ import pytest
 import stripe
 from stripe.params import EventListParams
 
-from gapless_reconcilers.kit.contract import OWN_STREAM, RemoteEvent, Secret, Window
+from gapless_reconcilers.kit.contract import OWN_STREAM, MissingEvent, RemoteEvent, Secret, Window
 from gapless_reconcilers.kit.errors import (
     CredentialsRejected,
     HistoryExpired,
@@ -146,11 +146,12 @@ def test_webhook_and_list_agree_on_every_event() -> None:
 def test_event_is_fetched_by_its_key_until_it_leaves_the_history() -> None:
     async def scene(rig: Rig) -> None:
         event = rig.fake.emit("invoice.paid", push=False)
-        request = rig.reader.detail_request(event.key, OWN_STREAM)
-        assert rig.reader.read_detail(await rig.fetch(request), OWN_STREAM).key == event.key
+        missing = MissingEvent(key=event.key, type=event.type, occurred_at=event.occurred_at, stream=OWN_STREAM)
+        request = rig.reader.detail_request(missing)
+        assert rig.reader.read_detail(missing, await rig.fetch(request)).key == event.key
         rig.clock.now += timedelta(days=31)
         with pytest.raises(HistoryExpired):
-            await rig.fetch(rig.reader.detail_request(event.key, OWN_STREAM))
+            await rig.fetch(rig.reader.detail_request(missing))
 
     run(scene)
 

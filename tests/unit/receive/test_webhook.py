@@ -28,7 +28,7 @@ class Raising(Stripe):
         super().__init__(StripeOptions(api_key=Secret("rk_test_1"), livemode=False))
         self.error = error
 
-    def read_webhook(self, request: Any, now: Any) -> Reply:  # noqa: ARG002 - the contract's names
+    def read_webhook(self, request: Any, now: Any, evidence: Any = None) -> Reply:  # noqa: ARG002 - the contract's names
         raise self.error
 
 

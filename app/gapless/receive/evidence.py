@@ -1,0 +1,147 @@
+"""Evidence: what must be fetched before a webhook can be judged, such as the vendor's certificate.
+
+Strangers decide when this happens, so it is bounded in every way: only hosts that the provider's
+capabilities name, one request for all who wait for the same answer, few at once, small answers, a
+short time, and a cache. If it fails, nothing is known against the webhook: the sender is to come again.
+"""
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final
+
+import httpx
+from httpx import codes
+
+from gapless.domain import Source, to_us
+from gapless.metrics import Metrics, status_class
+from gapless.receive import webhook
+from gapless.receive.limits import TokenBucket
+from gapless.receive.webhook import Refusal
+from gapless_reconcilers.kit.contract import NeedsEvidence, Reply, WebhookRequest
+
+WITHIN_S: Final = 5.0
+"""Vendors wait ten seconds for our answer, and it must still be stored."""
+MOST_BYTES: Final = 256 << 10
+AT_ONCE: Final = 16
+WAITING: Final = 256
+"""Most webhooks that wait for evidence; one more is sent away to come again."""
+KEPT: Final = 512
+"""Most answers in the cache."""
+REFUSAL_KEPT: Final = timedelta(minutes=1)
+"""How long an answer that is not 2xx is believed."""
+STEPS: Final = 4
+"""Most pieces of evidence for one webhook."""
+FETCHES_AT_ONCE: Final = 60
+FETCHES_PER_SECOND: Final = 5.0
+"""Bound on fetches that other webhooks could share, per source: a stranger who names ever new ones gets no more."""
+COME_AGAIN: Final = frozenset((codes.REQUEST_TIMEOUT, codes.TOO_EARLY, codes.TOO_MANY_REQUESTS))
+
+
+class EvidenceUnavailable(Exception):
+    """What the webhook needs could not be fetched now. It is neither genuine nor forged: answer 503."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    answer: httpx.Response
+    until_us: int
+
+
+class Evidence:
+    """Fetches and keeps evidence for the sources of one process."""
+
+    def __init__(self, client: httpx.AsyncClient, clock: Callable[[], datetime], metrics: Metrics) -> None:
+        self._client = client
+        self._clock = clock
+        self._metrics = metrics
+        self._kept: OrderedDict[tuple[int, str], _Kept] = OrderedDict()
+        self._under_way: dict[tuple[int, str], asyncio.Task[httpx.Response]] = {}
+        self._buckets: dict[int, TokenBucket] = {}
+        self._slots = asyncio.Semaphore(AT_ONCE)
+        self._waiting = 0
+
+    async def read(self, source: Source, request: WebhookRequest, now: datetime) -> Reply | Refusal:
+        """What `webhook.read` says once it has all that it asks for. Raises `EvidenceUnavailable`."""
+        if self._waiting >= WAITING:
+            raise EvidenceUnavailable(f"{self._waiting} webhooks wait for evidence")
+        self._waiting += 1
+        try:
+            return await self._read(source, request, now)
+        finally:
+            self._waiting -= 1
+
+    async def _read(self, source: Source, request: WebhookRequest, now: datetime) -> Reply | Refusal:
+        found: dict[str, httpx.Response] = {}
+        for _ in range(STEPS):
+            reply = webhook.read(source.provider, request, now, found)
+            if not isinstance(reply, NeedsEvidence):
+                return reply
+            if not source.provider.capabilities.may_fetch(reply.request.url):
+                detail = f"evidence would have to come from {reply.request.url.host}, which is not the vendor's"
+                return Refusal(reason=webhook.OTHER, detail=detail)
+            found[reply.cache_key] = await self._get(source, reply)
+        raise EvidenceUnavailable(f"provider {source.provider.kind!r} asks for evidence without end")
+
+    async def _get(self, source: Source, needed: NeedsEvidence) -> httpx.Response:
+        """The answer: kept, on its way, or asked for."""
+        if not needed.max_age:
+            return await self._fetch(source, needed)
+        key, now_us = (source.id, needed.cache_key), to_us(self._clock())
+        kept = self._kept.get(key)
+        if kept is not None and now_us < kept.until_us:
+            self._kept.move_to_end(key)
+            return kept.answer
+        task = self._under_way.get(key)
+        if task is None:
+            if not self._bucket(source.id).take(now_us):
+                raise EvidenceUnavailable("too much evidence was asked for lately")
+            task = self._under_way[key] = asyncio.create_task(self._fetch_and_keep(source, needed))
+            task.add_done_callback(lambda _: self._under_way.pop(key, None))
+        return await asyncio.shield(task)
+
+    async def _fetch_and_keep(self, source: Source, needed: NeedsEvidence) -> httpx.Response:
+        answer = await self._fetch(source, needed)
+        life = needed.max_age if answer.is_success else min(needed.max_age, REFUSAL_KEPT)
+        until_us = to_us(self._clock() + life)
+        self._kept[source.id, needed.cache_key] = _Kept(answer, until_us)
+        while len(self._kept) > KEPT:
+            self._kept.popitem(last=False)
+        return answer
+
+    async def _fetch(self, source: Source, needed: NeedsEvidence) -> httpx.Response:
+        """Ask, and judge only whether to ask again. Raises `EvidenceUnavailable`."""
+        auth = source.provider.auth() if needed.with_credentials else None
+        try:
+            async with asyncio.timeout(WITHIN_S), self._slots:
+                answer = await self._send(needed.request, auth)
+        except (TimeoutError, httpx.HTTPError, OSError) as error:
+            self._count(source, "error")
+            told = f"{needed.request.url.host}: {type(error).__name__}: {error}"
+            raise EvidenceUnavailable(told) from error
+        self._count(source, status_class(answer.status_code))
+        if answer.is_server_error or answer.status_code in COME_AGAIN:
+            raise EvidenceUnavailable(f"{needed.request.url.host} answered {answer.status_code}")
+        return answer
+
+    async def _send(self, request: httpx.Request, auth: httpx.Auth | None) -> httpx.Response:
+        response = await self._client.send(request, auth=auth, follow_redirects=False, stream=True)
+        try:
+            body = b""
+            async for part in response.aiter_bytes():
+                body += part
+                if len(body) > MOST_BYTES:
+                    raise httpx.DecodingError(f"the answer is longer than {MOST_BYTES} bytes", request=request)
+        finally:
+            await response.aclose()
+        return httpx.Response(response.status_code, content=body, request=request)
+
+    def _bucket(self, source_id: int) -> TokenBucket:
+        if source_id not in self._buckets:
+            self._buckets[source_id] = TokenBucket(burst=FETCHES_AT_ONCE, per_second=FETCHES_PER_SECOND)
+        return self._buckets[source_id]
+
+    def _count(self, source: Source, status: str) -> None:
+        self._metrics.provider_requests.labels(source.name, status).inc()

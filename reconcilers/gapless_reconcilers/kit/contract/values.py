@@ -1,0 +1,264 @@
+"""The values that cross the contract: what goes into a provider, and what comes out of it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from types import MappingProxyType
+from typing import Final
+
+import httpx
+import msgspec
+
+from gapless_reconcilers.kit.errors import MalformedWebhook
+
+MAX_KEY_BYTES = 512
+"""Longest event key, type, stream or object key that the ledger takes, in bytes of UTF-8."""
+
+EARLIEST = datetime(1990, 1, 1, tzinfo=UTC)
+LATEST = datetime(2200, 1, 1, tzinfo=UTC)
+"""Times of occurrence outside these two are a reading error, never an event."""
+
+OWN_STREAM = ""
+"""The stream of the configured account itself. Most sources have no other."""
+
+
+class Secret:
+    """A secret that no repr, message or log shows. `reveal()` is the only way to it."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: str) -> None:
+        self._value = value
+
+    def reveal(self) -> str:
+        """The secret itself."""
+        return self._value
+
+    def __repr__(self) -> str:
+        return "Secret(***)"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and other._value == self._value
+
+    def __hash__(self) -> int:
+        return hash(self._value)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Window:
+    """The half-open time `[start, end)`, aware UTC, aligned to the provider's resolution."""
+
+    start: datetime
+    end: datetime
+
+    def __post_init__(self) -> None:
+        if self.start.utcoffset() is None or self.end.utcoffset() is None:
+            raise ValueError("a window needs aware times")
+        if self.start > self.end:
+            raise ValueError(f"window ends before it starts: {self.start.isoformat()} > {self.end.isoformat()}")
+
+    def __contains__(self, time: datetime) -> bool:
+        return self.start <= time < self.end
+
+
+class RemoteEvent(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """One event of the vendor, read from a webhook or from a list.
+
+    `key` is the vendor's identity and the same on both roads; `payload` is the event as received, byte
+    for byte. Text is checked here, once: a value that the ledger could not hold cannot be built.
+
+    Raises `ValueError` when a text is empty (key, type), longer than `MAX_KEY_BYTES`, holds NUL or is
+    not UTF-8, when `occurred_at` is naive or outside `[EARLIEST, LATEST)`, or when `object_version` has no place in
+    64 bits.
+    """
+
+    key: str
+    type: str
+    occurred_at: datetime
+    payload: msgspec.Raw | bytes
+    stream: str = OWN_STREAM
+    object_key: str | None = None
+    object_version: int | None = None
+    """Where the list shows states and no events: a number that grows with each change of the object, on both roads."""
+    ref: str | None = None
+    """The vendor's name for this row of its list, where asking for the event needs another than the key."""
+    listable: bool = True
+    """False for an event that this source's list can never show, such as another mode's: never expected."""
+
+    def __post_init__(self) -> None:
+        if not self.key or not self.type:
+            raise ValueError("an event needs a key and a type")
+        check_text("key", self.key)
+        check_text("type", self.type)
+        check_text("stream", self.stream)
+        if self.object_key is not None:
+            check_text("object_key", self.object_key)
+        if self.ref is not None:
+            check_text("ref", self.ref)
+        if self.occurred_at.utcoffset() is None:
+            raise ValueError("occurred_at needs a time zone")
+        if not EARLIEST <= self.occurred_at < LATEST:
+            raise ValueError(f"occurred_at is {self.occurred_at.isoformat()}; wanted a time from 1990 to 2200")
+        if self.object_version is not None and not 0 <= self.object_version < 1 << 63:
+            raise ValueError("object_version does not fit into 63 bits")
+
+
+def check_text(name: str, value: str) -> None:
+    """Raise `ValueError` if the ledger could not hold `value` as a key, type, stream or object key."""
+    if value.isascii():
+        size = len(value)
+    else:
+        try:
+            size = len(value.encode())
+        except UnicodeEncodeError:
+            raise ValueError(f"{name} is not valid UTF-8") from None
+    if size > MAX_KEY_BYTES:
+        raise ValueError(f"{name} has {size} bytes; at most {MAX_KEY_BYTES} are taken")
+    if "\0" in value:
+        raise ValueError(f"{name} holds a NUL character")
+
+
+class WebhookRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """An inbound POST as it arrived: raw header pairs (names in lower case) and raw body bytes."""
+
+    headers: tuple[tuple[bytes, bytes], ...]
+    body: bytes
+
+    def header(self, name: str) -> str | None:
+        """The one value of header `name` (lower case), or None. Raises `MalformedWebhook` if it is repeated."""
+        wanted = name.encode()
+        found = [value for key, value in self.headers if key == wanted]
+        if len(found) > 1:
+            raise MalformedWebhook(f"header {name} is sent {len(found)} times; wanted once", reason="duplicate_header")
+        return found[0].decode("latin-1") if found else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """The exact HTTP answer that the vendor wants after the commit."""
+
+    status: int = 200
+    body: bytes = b""
+    content_type: str = "text/plain; charset=utf-8"
+
+
+class Reply(msgspec.Struct, frozen=True, kw_only=True):
+    """What one webhook carried: its events, all to be recorded in one transaction, and the answer."""
+
+    events: tuple[RemoteEvent, ...]
+    answer: Answer = Answer()
+
+
+Evidence = Mapping[str, httpx.Response]
+"""What was fetched to verify one webhook, by `NeedsEvidence.cache_key`. The answers may be refusals."""
+NO_EVIDENCE: Final[Evidence] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NeedsEvidence:
+    """The webhook can be judged only with the answer to `request`; the engine fetches it and asks again.
+
+    It fetches from `Capabilities.evidence_hosts` alone. If that fails, the webhook is answered 503: the
+    sender is to come again, for nothing is known against it.
+    """
+
+    request: httpx.Request
+    cache_key: str
+    max_age: timedelta
+    """How long the answer may serve other webhooks; zero: it is about this one only."""
+    with_credentials: bool = False
+    """True if the engine is to add `auth()`."""
+
+
+class Page(msgspec.Struct, frozen=True, kw_only=True):
+    """One page of a list and the request for the next one; None: this was the last."""
+
+    events: list[RemoteEvent]
+    next: httpx.Request | None
+
+
+class Batch(msgspec.Struct, frozen=True, kw_only=True):
+    """What one reading took away, and the cursor that acknowledges it: committed together, then sent."""
+
+    events: list[RemoteEvent]
+    cursor: str | None
+    """None: nothing was read, the cursor stays."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MissingEvent:
+    """An event that a list showed and the ledger lacks, to be asked for."""
+
+    key: str
+    type: str
+    occurred_at: datetime
+    stream: str
+    ref: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordedEvent:
+    """An event as the ledger holds it, ready to be rendered."""
+
+    key: str
+    type: str
+    occurred_at: datetime
+    stream: str
+    payload: bytes
+    via: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WebhookMessage:
+    """A webhook that the vendor's own SDK accepts: headers (lower-case names) and body."""
+
+    headers: Mapping[str, str]
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CannotRender:
+    """Why no faithful webhook can be made of an event."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Account:
+    """Whose data the read key reads. `livemode` is None where the vendor does not say."""
+
+    fingerprint: str
+    livemode: bool | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Subscription:
+    """Our endpoint as the vendor has it. `types` are patterns; None: the vendor does not say."""
+
+    healthy: bool
+    reason: str
+    id: str | None = None
+    """The vendor's name for the endpoint; None: there is none."""
+    types: tuple[str, ...] | None = None
+    api_version: str | None = None
+    own_covered: bool = True
+    """False if the endpoint receives only the events of the other streams."""
+    streams_covered: bool = False
+    """True if the endpoint also receives the events of the other streams (Stripe: a Connect endpoint)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Registration:
+    """An endpoint that was just made."""
+
+    id: str
+    secret: Secret | None = None
+    """The secret that the vendor chose, shown only now; None: it is the one that we sent, or there is none."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamPage:
+    """One page of stream names and the request for the next one."""
+
+    streams: list[str]
+    next: httpx.Request | None
