@@ -192,7 +192,7 @@ def test_rendering_names_the_connected_account_once() -> None:
     assert render(pushed, stream="acct_1").body == pushed.encode()
 
 
-def test_every_v1_is_compared_during_a_secret_roll() -> None:
+def test_trap_hookaido_every_v1_is_compared_during_a_secret_roll() -> None:
     body = json.dumps(an_event())
     old, new = (signed(body, secret).header("stripe-signature") or "" for secret in ("whsec_old", "whsec_new"))
     both = request_of(body.encode(), f"{old},{new.partition(',')[2]},v0=6ffbb59b")

@@ -122,7 +122,7 @@ async def test_a_lease_that_ended_is_claimed_without_any_help(road: Any) -> None
         await road.until("delivered")
 
 
-async def test_hookaido_a_requeued_dead_letter_has_its_whole_budget_again(road: Any) -> None:
+async def test_trap_hookaido_a_requeued_dead_letter_has_its_whole_budget_again(road: Any) -> None:
     async def refuse(_: Delivery) -> Result:
         return Failed(reason=Reason.CONSUMER_5XX, detail="HTTP 500")
 
@@ -243,7 +243,9 @@ async def test_pruning_never_takes_a_payload_that_is_still_owed(road: Any) -> No
     assert {states[key] for key in left} == {"pending", "held", "parked", "dead"}
 
 
-async def test_pruning_takes_old_attempts_and_deliveries_in_bounded_batches_and_leaves_the_rest(road: Any) -> None:
+async def test_trap_hookaido_pruning_bounds_attempts_and_deliveries_a_batch_at_a_time_and_leaves_the_rest(
+    road: Any,
+) -> None:
     await road.record(*(road.sighting(f"evt_{n}") for n in range(7)))
     now_us = to_us(system_clock())
     claims = await claim(road, now_us)

@@ -7,10 +7,12 @@ from typing import Any
 
 import httpx
 import pytest
-from sqlalchemy import select
+from sqlalchemy import func, select
 
+from gapless.daemon.upkeep import prune_once
 from gapless.domain import to_us
 from gapless.ledger.tables import EVENT, PAYLOAD, STREAM
+from gapless.settings import RetentionSettings
 from gapless_reconcilers.kit.contract import Secret
 from gapless_reconcilers.stripe import Stripe, StripeOptions
 
@@ -49,7 +51,7 @@ async def test_every_live_secret_is_tried(serve: Any) -> None:
         assert [answer.status_code for answer in answers] == [200, 200]
 
 
-async def test_a_changed_secret_counts_from_the_next_request_on(serve: Any) -> None:
+async def test_trap_hookaido_a_changed_secret_counts_from_the_next_request_on(serve: Any) -> None:
     async with serve() as road:
         body = road.event("evt_1")
         assert (await road.post(body, secret="whsec_newest")).status_code == 401
@@ -151,3 +153,19 @@ async def test_a_paused_intake_answers_503_and_healthz_says_so(serve: Any) -> No
         assert [(a.status_code, "retry-after" in a.headers) for a in answers] == [(503, True), (503, True)]
         road.receiver.intake.resume()
         assert (await road.post(road.event("evt_1"))).status_code == 200
+
+
+async def test_trap_hookaido_retention_deletes_a_little_at_a_time_and_webhooks_go_first(serve: Any) -> None:
+    long_ago_us = to_us(datetime(2026, 1, 1, tzinfo=UTC))
+    rows = [{"id": number, "body": b"{}", "headers": None, "stored_us": long_ago_us} for number in range(1, 20_001)]
+    async with serve() as road:
+        await road.store.write(lambda c: c.execute(PAYLOAD.insert(), rows))
+        retention = RetentionSettings(payloads=timedelta(days=90), attempts=None, deliveries=None)
+        pruning = asyncio.create_task(prune_once(road.receiver.writer, retention, [], road.receiver.clock))
+        meanwhile = 0
+        for number in range(10):
+            assert (await road.post(road.event(f"evt_{number}"))).status_code == 200
+            meanwhile += not pruning.done()
+        await pruning
+        assert meanwhile >= 3  # each waits for a batch at most, never for the whole delete
+        assert await road.store.read(lambda c: c.execute(select(func.count()).select_from(PAYLOAD)).scalar()) == 10

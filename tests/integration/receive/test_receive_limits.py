@@ -73,7 +73,7 @@ async def test_a_declared_length_over_the_limit_is_refused_before_the_body_comes
 
 
 @pytest.mark.parametrize("length", [None, 5_000], ids=["chunked", "declared"])
-async def test_a_cut_body_records_nothing(serve: Any, length: int | None) -> None:
+async def test_trap_convoy_a_cut_body_is_never_taken_for_a_whole_one(serve: Any, length: int | None) -> None:
     """The trap of a length-limited read that takes a cut chunked body for a whole one."""
     async with serve() as road:
         body = road.event("evt_1")

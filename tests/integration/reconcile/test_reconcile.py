@@ -63,7 +63,7 @@ async def test_pass_keeps_watermark_when_second_page_fails(
         assert (await world.stream()).watermark_us > before
 
 
-async def test_a_pass_goes_on_from_its_cursor_after_a_crash(
+async def test_trap_friendly_stripe_sync_each_page_is_durable_before_the_walk_ends(
     world: World, clock: FakeClock, transport: InProcess
 ) -> None:
     events = [world.fake.emit("invoice.paid") for _ in range(9)]

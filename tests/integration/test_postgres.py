@@ -1,0 +1,61 @@
+"""What only PostgreSQL can do to a ledger: locks that others hold, and connections that are cut."""
+
+from functools import partial
+
+import asyncpg
+import pytest
+
+from gapless.ledger import Connection, engine, sources
+from gapless.ledger.engine import Conflict, Store, StoreUnavailable, open_store
+
+pytestmark = pytest.mark.anyio
+
+
+def touch(connection: Connection) -> None:
+    """Write to every source."""
+    connection.exec_driver_sql("UPDATE source SET next_pass_us = next_pass_us + 1")
+
+
+async def with_a_source(url: str) -> Store:
+    store = open_store(url)
+    register = partial(sources.ensure_stream, source_id=1, name="")
+    await store.write(
+        lambda c: c.exec_driver_sql("INSERT INTO source (name, provider, mode, start_us) VALUES ('a', 'x', 'y', 0)")
+    )
+    await store.write(register)
+    return store
+
+
+async def test_a_lock_that_somebody_else_holds_stops_the_writer_for_seconds_only(
+    postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as a session at the database that was left open in a transaction."""
+    monkeypatch.setattr(engine, "LOCKS_WITHIN_S", 1)
+    store = await with_a_source(postgres_url)
+    session = await asyncpg.connect(postgres_url)
+    try:
+        async with session.transaction():
+            await session.execute("SELECT * FROM source FOR UPDATE")
+            with pytest.raises(Conflict):
+                await store.write(touch)
+        await store.write(touch)
+    finally:
+        await session.close()
+        await store.close()
+
+
+async def test_after_a_cut_connection_a_read_is_made_again_and_a_write_says_that_it_failed(postgres_url: str) -> None:
+    """A read can be repeated; whether a transaction that was cut took effect, nobody knows."""
+    store = await with_a_source(postgres_url)
+    session = await asyncpg.connect(postgres_url)
+    try:
+        await store.read(partial(sources.streams, source_id=1))
+        others = "FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        await session.execute(f"SELECT pg_terminate_backend(pid) {others}")
+        assert len(await store.read(partial(sources.streams, source_id=1))) == 1
+        with pytest.raises(StoreUnavailable):
+            await store.write(touch)
+        await store.write(touch)
+    finally:
+        await session.close()
+        await store.close()
