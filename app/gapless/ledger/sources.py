@@ -30,6 +30,7 @@ class Stream:
     last_complete_pass_us: int | None
     last_outcome: str | None
     parked_reason: str | None
+    last_listed: int
 
 
 def register_source(connection: Connection, name: str, provider: str, mode: str, start: datetime, now: datetime) -> int:
@@ -61,6 +62,11 @@ def streams(connection: Connection, source_id: int) -> list[Stream]:
     """All streams of the source, its own first."""
     rows = connection.execute(select(STREAM).where(STREAM.c.source_id == source_id).order_by(STREAM.c.name))
     return [Stream(**row) for row in rows.mappings()]
+
+
+def stream(connection: Connection, stream_id: int) -> Stream:
+    """One stream."""
+    return Stream(**connection.execute(select(STREAM).where(STREAM.c.id == stream_id)).mappings().one())
 
 
 def retire_absent(connection: Connection, configured: Sequence[str], now: datetime) -> list[str]:

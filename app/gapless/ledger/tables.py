@@ -129,6 +129,7 @@ class StreamRow(Row, table=True):
     last_complete_pass_us: int | None = _long(null=True)
     last_outcome: str | None = _text(null=True)
     parked_reason: str | None = _text(null=True)
+    last_listed: int = _long(default=0)  # how many events its last complete pass listed
 
 
 class DestinationRow(Row, table=True):

@@ -51,9 +51,9 @@ def advance(connection: Connection, pass_: Pass, limit_us: int) -> Prefix:
     return prefix
 
 
-def complete_pass(connection: Connection, stream_id: int, outcome: str, now_us: int) -> None:
-    """Note that a whole window of the stream was read and believed."""
-    values = {"last_complete_pass_us": now_us, "last_outcome": outcome, "parked_reason": None}
+def complete_pass(connection: Connection, stream_id: int, outcome: str, now_us: int, listed: int) -> None:
+    """Note that a whole window of the stream was read and believed, and how many events it listed."""
+    values = {"last_complete_pass_us": now_us, "last_outcome": outcome, "parked_reason": None, "last_listed": listed}
     connection.execute(update(STREAM).where(STREAM.c.id == stream_id).values(**values))
 
 

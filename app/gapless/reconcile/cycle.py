@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -19,6 +20,7 @@ from gapless.reconcile.pace import Signals, next_interval
 from gapless.reconcile.recovery import recover_missing
 from gapless.reconcile.road import Claim
 from gapless.reconcile.turn import Turn
+from gapless_reconcilers.kit.contract import OWN_STREAM
 from gapless_reconcilers.kit.errors import NeedsOperator, ProviderError
 
 log = logging.getLogger(__name__)
@@ -49,7 +51,7 @@ class Cycle:
             if self.claim.capabilities.precondition:
                 await self._hold_precondition(streams)
             await self._read(turn, streams)
-            if not turn.failures and not self.claim.stopping.is_set():
+            if not turn.is_down and not self.claim.stopping.is_set():
                 turn.failures += await recover_missing(self.claim, turn.slots)
         except ProviderError as error:  # a source-wide request raised it: no stream can be read
             for stream in streams:
@@ -103,19 +105,26 @@ class Cycle:
             claim=claim,
             lookback=max(claim.policy.lookback, timedelta(microseconds=row["lookback_us"] or 0)),
             circumstances=await claim.road.read(query),
-            slots=asyncio.Semaphore(claim.policy.slices),
+            slots=asyncio.Semaphore(claim.policy.at_once),
         )
 
     async def _read(self, turn: Turn, streams: Iterable[Stream]) -> None:
         claim = self.claim
         row = await claim.road.read(partial(sources.source_row, source_id=claim.source.id))
         sweep = self._sweep_is_due(row["last_sweep_us"])
-        open_passes: list[Pass] = await claim.road.read(partial(passes.unfinished, source_id=claim.source.id))
+        left_open: defaultdict[int, list[Pass]] = defaultdict(list)
+        for each in await claim.road.read(partial(passes.unfinished, source_id=claim.source.id)):
+            left_open[each.stream_id].append(each)
+        rooms = asyncio.Semaphore(claim.policy.at_once)
+
+        async def run(stream: Stream) -> None:
+            async with rooms:
+                await turn.run(stream, left_open[stream.id], sweep=sweep)
+
         async with asyncio.TaskGroup() as group:
-            for stream in streams:
-                mine = [each for each in open_passes if each.stream_id == stream.id]
-                group.create_task(turn.run(stream, mine, sweep=sweep))
-        if sweep and not turn.failures and not claim.stopping.is_set():
+            for stream in in_order(streams, retry_parked=self.check_health):
+                group.create_task(run(stream))
+        if sweep and turn.done and not claim.stopping.is_set():
             now_us = to_us(claim.road.clock())
             await claim.write(partial(watermarks.note_sweep, source_id=claim.source.id, now_us=now_us))
 
@@ -129,8 +138,8 @@ class Cycle:
         last = None if row["interval_us"] is None else timedelta(microseconds=row["interval_us"])
         signals = Signals(
             found=turn.found,
-            unwell=bool(turn.failures) or row["subscription_healthy"] is False,
-            parked=any(isinstance(error, NeedsOperator) for error in turn.failures),
+            unwell=turn.is_down or row["subscription_healthy"] is False or _may_pass(turn.failures),
+            parked=turn.is_down and any(isinstance(error, NeedsOperator) for error in turn.failures),
         )
         interval = self._affordable(connection, next_interval(self.claim.policy.pace, last, signals), now)
         asked_again = row["next_pass_us"] > self.claim.lease.taken_us  # a pass was demanded meanwhile
@@ -145,16 +154,31 @@ class Cycle:
         used = budgets.used(connection, claim.source.provider.budget_scope()) if budget else None
         if budget is None or used is None:
             return interval
+        streams = sources.streams(connection, claim.source.id)
         affordable = affordable_interval(
             budget=budget,
             used=used.used,
             period_start=from_us(used.period_start_us),
             now=now,
-            cost=passes.request_count(connection, claim.source.id),
+            cost=passes.request_count(connection, claim.source.id) * len(streams),
         )
-        watermark = min(stream.watermark_us for stream in sources.streams(connection, claim.source.id))
+        watermark = min(stream.watermark_us for stream in streams)
         latest = latest_next_pass(claim.capabilities.history, from_us(watermark))
         return slow_down(interval, affordable, now, latest)
+
+
+def in_order(streams: Iterable[Stream], *, retry_parked: bool) -> list[Stream]:
+    """Streams in the order in which they are read: what was not complete last time first, then the busiest.
+
+    A parked one, the account's own apart, is left alone until the provider is asked about all of them again.
+    """
+    waiting = [each for each in streams if retry_parked or each.parked_reason is None or each.name == OWN_STREAM]
+    return sorted(waiting, key=lambda each: (each.last_outcome == "clean", -each.last_listed))
+
+
+def _may_pass(failures: Iterable[ProviderError]) -> bool:
+    """Whether one of the failures may go away by itself."""
+    return any(not isinstance(error, NeedsOperator) for error in failures)
 
 
 def _end_lapse(connection: Connection, source_id: int, stream_ids: Iterable[int], loss: Loss) -> None:

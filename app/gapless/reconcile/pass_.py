@@ -56,13 +56,14 @@ class Figures:
 
 @dataclass(slots=True, kw_only=True)
 class PassRun:
-    """A pass under way. `slots` bounds how many slices of the source are read at once."""
+    """A pass under way. `slots` bounds the slices of the source that are read at once, `mine` those of the stream."""
 
     claim: Claim
     stream: Stream
     row: Pass
     circumstances: Circumstances
     slots: asyncio.Semaphore
+    mine: asyncio.Semaphore
     figures: Figures = field(default_factory=Figures)
 
     async def run(self) -> Figures:
@@ -95,7 +96,7 @@ class PassRun:
         return self.row.started_us - span_us(self.claim.capabilities.grace)
 
     async def _read_slice(self, part: Slice) -> None:
-        async with self.slots:
+        async with self.mine, self.slots:
             if self._stop:
                 return
             reading = SliceReading(part=part, matched=part.matched)
@@ -302,7 +303,7 @@ class PassRun:
         if not figures.failures:
             passes.finish(connection, self.row.id, figures.outcome, now_us)
         if figures.complete and self.row.kind is Kind.SCHEDULED:
-            watermarks.complete_pass(connection, self.stream.id, figures.outcome, now_us)
+            watermarks.complete_pass(connection, self.stream.id, figures.outcome, now_us, figures.listed)
 
 
 @dataclass(slots=True, kw_only=True)

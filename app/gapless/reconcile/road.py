@@ -17,6 +17,7 @@ from gapless.reconcile.pace import Pace
 from gapless_reconcilers.kit.contract import Capabilities, ReadBudget
 
 T = TypeVar("T")
+MOST_AT_ONCE = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,12 +42,19 @@ class Policy:
     lookback: timedelta
     sweep_every: timedelta
     slices: int
+    """Slices of one stream that are read at once."""
     rate: float
+    """Requests a second."""
     budget: ReadBudget | None
     capabilities: Capabilities
     """The provider's, with what the configuration overrides."""
     webhook_url: str
     share_account: bool = False
+
+    @property
+    def at_once(self) -> int:
+        """Slices of the whole source that are read at once: enough to use the rate while answers take half a second."""
+        return max(self.slices, min(MOST_AT_ONCE, round(self.rate / 2)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

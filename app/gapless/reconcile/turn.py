@@ -22,32 +22,46 @@ log = logging.getLogger(__name__)
 
 @dataclass(slots=True, kw_only=True)
 class Turn:
-    """What is done for each stream of a claimed source. `found` and `failures` tell how it went."""
+    """What is done for each stream of a claimed source. `found`, `done` and `failures` tell how it went."""
 
     claim: Claim
     lookback: timedelta
     circumstances: Circumstances
     slots: asyncio.Semaphore
     found: bool = False
+    done: int = 0
+    """Streams whose passes were all completed."""
     failures: list[ProviderError] = field(default_factory=list)
 
+    @property
+    def is_down(self) -> bool:
+        """True if the failures are the source's, not those of some of its streams."""
+        return bool(self.failures) and not self.done
+
     async def run(self, stream: Stream, open_passes: list[Pass], *, sweep: bool) -> None:
-        """Make the stream's passes, one after the other, until one cannot be completed."""
+        """Make the stream's passes; what goes wrong with it concerns no other stream."""
+        if not self.claim.stopping.is_set() and await self._run_all(stream, open_passes, sweep=sweep):
+            self.done += 1
+
+    async def _run_all(self, stream: Stream, open_passes: list[Pass], *, sweep: bool) -> bool:
+        """One pass after the other, until one cannot be completed; False then."""
         for row in open_passes:
             if row.kind is not Kind.DEMAND and self._is_out_of_reach(row):
                 await self._supersede(row)
             elif not await self._run(stream, row):
-                return
-        stream = await self._reload(stream)
+                return False
+        if open_passes:
+            stream = await self._reload(stream)
         plan = self._plan(stream)
         if plan.unrecoverable is not None:
             stream = await self._write_off(stream, plan.unrecoverable)
         if plan.window is not None and not await self._run(
             stream, await self._begin(stream, Kind.SCHEDULED, plan.window)
         ):
-            return
+            return False
         if sweep:
             await self._sweep(await self._reload(stream))
+        return True
 
     def _plan(self, stream: Stream) -> Plan:
         return plan_pass(
@@ -75,8 +89,7 @@ class Turn:
         return await self._reload(stream)
 
     async def _reload(self, stream: Stream) -> Stream:
-        streams = await self.claim.road.read(partial(sources.streams, source_id=stream.source_id))
-        return next(each for each in streams if each.id == stream.id)
+        return await self.claim.road.read(partial(sources.stream, stream_id=stream.id))
 
     async def _begin(self, stream: Stream, kind: Kind, window: Window) -> Pass:
         now_us = to_us(self.claim.road.clock())
@@ -94,7 +107,14 @@ class Turn:
     async def _run(self, stream: Stream, row: Pass) -> bool:
         """Make the pass; True if it is complete, so that the stream can go on with the next."""
         road = self.claim.road
-        run = PassRun(claim=self.claim, stream=stream, row=row, circumstances=self.circumstances, slots=self.slots)
+        run = PassRun(
+            claim=self.claim,
+            stream=stream,
+            row=row,
+            circumstances=self.circumstances,
+            slots=self.slots,
+            mine=asyncio.Semaphore(self.claim.policy.slices),
+        )
         began = road.clock()
         figures = await run.run()
         self.found |= figures.missed > 0

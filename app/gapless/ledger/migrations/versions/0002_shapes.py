@@ -27,6 +27,7 @@ def upgrade() -> None:
     op.add_column("missing", sa.Column("asked_us", sa.BigInteger(), nullable=True))
     op.add_column("source", sa.Column("subscription_good_us", sa.BigInteger(), nullable=True))
     op.add_column("source", sa.Column("lapsed_us", sa.BigInteger(), nullable=True))
+    op.add_column("stream", sa.Column("last_listed", sa.BigInteger(), server_default=sa.text("0"), nullable=False))
     op.create_table(
         "subscription",
         sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False),
@@ -47,6 +48,7 @@ def upgrade() -> None:
 def downgrade() -> None:
     op.drop_index("ix_subscription_source", table_name="subscription")
     op.drop_table("subscription")
+    op.drop_column("stream", "last_listed")
     op.drop_column("source", "lapsed_us")
     op.drop_column("source", "subscription_good_us")
     op.drop_column("missing", "asked_us")
