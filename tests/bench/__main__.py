@@ -1,4 +1,4 @@
-"""`python -m tests.bench`: measures, prints tables, writes JSON."""
+"""`python tests/bench`: measures, prints tables, writes JSON."""
 
 import argparse
 import json
@@ -9,11 +9,16 @@ import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
 
-from tests.bench import ingest, machine, passes
-from tests.bench.figures import Bar, table
-from tests.bench.stores import Places
+import accounts
+import ingest
+import machine
+import passes
+from figures import Bar, table
+from stores import Places
 
-INGEST, PASSES = "ingest", "passes"
+INGEST, PASSES, ACCOUNTS = "ingest", "passes", "accounts"
+
+PARTS = [INGEST, PASSES, ACCOUNTS]
 
 
 def main() -> None:
@@ -36,16 +41,22 @@ def main() -> None:
             bars += passes.bars(rows, places.kinds)
             found[PASSES] = rows
             _show(passes.tables(rows), found, asked.json)
+        if ACCOUNTS in asked.only:
+            plan = accounts.QUICK if asked.quick else accounts.Plan(rounds=asked.rounds)
+            rows = accounts.measure(places, plan, _note)
+            bars += accounts.bars(rows, plan)
+            found[ACCOUNTS] = rows
+            _show(accounts.tables(rows), found, asked.json)
     found["bars"] = [bar.row() for bar in bars]
     _show(table(["bar", "wanted", "median (least-most)", ""], [bar.row() for bar in bars]), found, asked.json)
     _note(f"every round is in {asked.json}")
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python tests/bench", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="one short round, to see that everything runs")
     parser.add_argument("--rounds", type=int, default=5, help="how often everything is measured (5)")
-    parser.add_argument("--only", nargs="+", choices=[INGEST, PASSES], default=[INGEST, PASSES])
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--json", type=Path, default=Path("bench.json"), help="where the figures go (bench.json)")
     parser.add_argument("--folder", type=Path, default=None, help="where SQLite files lie meanwhile: on a real disk")
     parser.add_argument(

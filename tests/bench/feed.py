@@ -1,4 +1,4 @@
-"""A provider's event list of any length, computed: `python -m tests.bench.feed EVENTS NEWEST DELAY_S`.
+"""A provider's event list of any length, computed: `python tests/bench/feed.py EVENTS NEWEST DELAY_S`.
 
 Event 0 is the newest, of the second NEWEST; the others lie evenly over `SPAN_S` before it. Nothing is
 kept: a key ends in the event's number, so that a cursor costs nothing. `GET /busiest` tells how many
@@ -12,8 +12,8 @@ from time import monotonic
 from typing import Any, Final
 from urllib.parse import parse_qs
 
+import machine
 import msgspec
-from tests.bench import machine
 
 from gapless.cli.serve import run_loop
 from gapless.daemon.listeners import Listener

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.bench import machine
-from tests.bench.figures import Bar, matching, paired, spread, table
-from tests.bench.machine import Foreign
-from tests.bench.receiver import BARE, GAPLESS, SECRET, SESSION, VARIANTS
-from tests.bench.stores import POSTGRESQL, SQLITE, Places, count_events
+import machine
+from figures import Bar, matching, paired, spread, table
+from machine import Foreign
+from receiver import BARE, GAPLESS, SECRET, SESSION, VARIANTS
+from stores import POSTGRESQL, SQLITE, Places, count_events
 
 SCRIPT = Path(__file__).with_name("webhooks.lua")
 WARM_UP_S = 1
@@ -101,7 +101,7 @@ def _windows(places: Places, kind: str, variant: str, plan: Plan) -> Iterator[di
 
 @contextmanager
 def _served(variant: str, url: str) -> Iterator[Server]:
-    command = [sys.executable, "-m", "tests.bench.receiver", variant, url]
+    command = [sys.executable, str(Path(__file__).with_name("receiver.py")), variant, url]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         try:

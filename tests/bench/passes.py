@@ -9,14 +9,16 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import httpx
-from tests.bench import machine, reading
-from tests.bench.feed import Feed, key
-from tests.bench.figures import Bar, matching, paired, spread, table
-from tests.bench.machine import Foreign
-from tests.bench.stores import Places, count_events, opened
+import machine
+import reading
+from feed import Feed, key
+from figures import Bar, matching, paired, spread, table
+from machine import Foreign
+from stores import Places, count_events, opened
 
 from gapless.ledger import dialect
 from gapless.ledger.recorder import EVENT_COLUMNS
@@ -89,7 +91,7 @@ def _once(
         address = held.enter_context(_fed(case, feed))
         oldest = feed.created(feed.events - 1)
         command = [
-            sys.executable, "-m", "tests.bench.reading", "--feed", address, "--start", str(oldest),
+            sys.executable, str(Path(__file__).with_name("reading.py")), "--feed", address, "--start", str(oldest),
             "--slices", str(slices), "--rate", str(case.rate), "--store", url,
         ]  # fmt: skip
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
@@ -126,16 +128,15 @@ def _recorded(feed: Feed, number: int, source_id: int, stream_id: int) -> tuple[
     occurred_us = feed.created(number) * 1_000_000
     came_us = occurred_us + 1_000_000
     return (
-        source_id, key(number).decode(), stream_id, "invoice.paid", f"in_{number}", occurred_us, came_us, "webhook",
-        True, None, came_us, 1, None, 0,
+        source_id, key(number).decode(), stream_id, "invoice.paid", f"in_{number}", None, occurred_us, came_us,
+        "webhook", True, None, came_us, 1, None, 0,
     )  # fmt: skip
 
 
 @contextmanager
 def _fed(case: Case, feed: Feed) -> Iterator[str]:
-    command = [
-        sys.executable, "-m", "tests.bench.feed", str(feed.events), str(feed.newest), str(case.delay_ms / 1000),
-    ]  # fmt: skip
+    program, delay_s = str(Path(__file__).with_name("feed.py")), case.delay_ms / 1000
+    command = [sys.executable, program, str(feed.events), str(feed.newest), str(delay_s)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         try:

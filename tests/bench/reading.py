@@ -1,4 +1,4 @@
-"""One reading of the whole feed, as a process of its own, so that its memory can be told (`-m tests.bench.reading`).
+"""One reading of the whole feed, as a process of its own, so that its memory can be told (`tests/bench/reading.py`).
 
 With a store: a pass as the daemon makes it, less the health check. Without: the same requests over the
 same client, each page parsed by the provider, and nothing compared. Prints one JSON object.
@@ -11,9 +11,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
 
+import machine
 import msgspec
 import uvloop
-from tests.bench import machine
 
 from gapless.domain import Mode, Source, Sources, cut, from_us, no_route, system_clock, to_us
 from gapless.ledger import leases, passes

@@ -1,4 +1,4 @@
-"""The server under load, as a process of its own: `python -m tests.bench.receiver VARIANT STORE_URL`.
+"""The server under load, as a process of its own: `python tests/bench/receiver.py VARIANT STORE_URL`.
 
 `gapless` is the receive road as the daemon wires it, with one destination that is owed every event and
 nobody who delivers. `bare` is the same application and handler with a writer that stores nothing: what
@@ -13,7 +13,8 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Any, Final
 
-from tests.bench import machine, session
+import machine
+import session
 
 from gapless.cli.serve import run_loop
 from gapless.daemon.listeners import Listener

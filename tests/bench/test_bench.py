@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[2]
 
 def quick(part: str, path: Path) -> list[dict[str, float]]:
     """One short round on SQLite."""
-    command = [sys.executable, "-m", "tests.bench", "--quick", "--only", part, "--postgres", "", "--json", str(path)]
+    command = [sys.executable, "tests/bench", "--quick", "--only", part, "--postgres", "", "--json", str(path)]
     subprocess.run(command, cwd=ROOT, check=True, timeout=120, capture_output=True)
     rows: list[dict[str, float]] = json.loads(path.read_text())[part]
     return rows
@@ -28,6 +28,12 @@ def test_the_bench_loads_each_server_and_finds_stored_what_was_acknowledged(
     assert {row["variant"] for row in rows} == {"gapless", "bare", "session"}
     assert all(row["acked_per_s"] > 0 and not row["not_2xx"] and not row["broken"] for row in rows)
     assert all(row["stored"] >= row["acked"] for row in rows if row["variant"] != "bare")
+
+
+def test_the_bench_reads_every_account_of_a_platform(tmp_path: Path) -> None:
+    (row,) = quick("accounts", tmp_path / "bench.json")
+    assert (row["accounts"], row["requests"]) == (50, 51)
+    assert row["most_per_s"] <= 100
 
 
 def test_the_bench_reads_a_feed_and_each_pass_finds_the_one_event_in_a_thousand_that_is_missing(tmp_path: Path) -> None:

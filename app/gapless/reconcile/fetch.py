@@ -24,7 +24,10 @@ from gapless_reconcilers.kit.errors import OptionsInvalid, ProviderUnavailable, 
 from gapless_reconcilers.kit.statuses import judge
 
 TIMEOUT = httpx.Timeout(30.0, connect=10.0)
-RATE_WINDOW_S = 0.1
+BURST_S = 0.1
+"""A burst of what is granted in this time is let through; the rest comes so much slower that no second sees more."""
+UNEVEN = 0.97
+"""The part of the rate that is used: what leaves us evenly does not arrive so."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +47,12 @@ def new_client() -> httpx.AsyncClient:
     """A client for providers: no redirects, nothing taken from the environment."""
     limits = httpx.Limits(max_connections=100, max_keepalive_connections=50)
     return httpx.AsyncClient(timeout=TIMEOUT, follow_redirects=False, trust_env=False, limits=limits)
+
+
+def new_limiter(rate: float) -> AsyncLimiter:
+    """At most `rate` requests in any second, as the vendor counts them; under ten a second one at a time, evenly."""
+    rate, burst = rate * UNEVEN, rate * BURST_S
+    return AsyncLimiter(burst, burst / (rate - burst)) if burst >= 1 else AsyncLimiter(1, 1 / rate)
 
 
 async def _unlimited(_requests: int) -> None:
@@ -70,7 +79,7 @@ class Fetcher:
         self._name = name
         self._clock = clock
         self._metrics = metrics
-        self._limiter = AsyncLimiter(max(1.0, rate * RATE_WINDOW_S), max(RATE_WINDOW_S, 1 / rate))
+        self._limiter = new_limiter(rate)
         self._spend = spend
         self._reserved = 0
         self._retrying = stamina.AsyncRetryingCaller(
