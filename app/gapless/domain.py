@@ -121,6 +121,13 @@ ALL_TYPES = TypePatterns(("*",))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Silence:
+    """When a source that sends no webhook counts as silent: after that time; None: by its own rhythm."""
+
+    after: timedelta | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
     """One configured account of a provider, as the roads need it: its row's id, its provider and what it expects."""
 
@@ -136,6 +143,8 @@ class Source:
     own_covered: bool = True
     streams_covered: bool = False
     keep_unsubscribed: bool = False
+    silence: Silence | None = None
+    """None: nobody wants to know."""
 
     def expects(self, event: RemoteEvent) -> bool:
         """True if our subscription should have pushed `event`. Decided once, when it is first recorded."""

@@ -215,6 +215,7 @@ LEDGER_SERIES: Final = (
         "1 if the provider has our endpoint enabled.",
         _of_sources(lambda source: source.subscription_healthy),
     ),
+    _series("source_silent", "1 if webhooks stay away for too long.", _of_sources(lambda source: source.silent)),
     _series("delivery_backlog", "Deliveries not done, by state.", _backlog, "destination", "state"),
     _series(
         "oldest_pending_timestamp_seconds",

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from gapless.domain import Cause, Mode, Sources, Via, from_us, span_us, to_us
-from gapless.ledger import stats
+from gapless.ledger import silence, stats
 from gapless.ledger.budgets import Used
 from gapless.ledger.deliveries import Reason, State
 from gapless.ledger.engine import Store
@@ -106,6 +106,8 @@ class SourceStanding:
     types_origin: str
     subscription_healthy: bool | None
     subscription_reason: str | None
+    silent: bool | None
+    """None: nobody wants to know, or its rhythm is not known yet."""
     streams: tuple[StreamStanding, ...]
     events: Mapping[Via, int]
     duplicates: int
@@ -139,7 +141,7 @@ class Standing:
 async def read(store: Store, sources: Sources, budgets: Mapping[str, ReadBudget | None], now: datetime) -> Standing:
     """How everything stands. `budgets`: what each source may read, by name. Raises `StoreError`."""
     known = tuple(sources)
-    return judge(await store.read(lambda connection: stats.read(connection, known)), budgets, now)
+    return judge(await store.read(lambda connection: stats.read(connection, known, now)), budgets, now)
 
 
 def judge(figures: Figures, budgets: Mapping[str, ReadBudget | None], now: datetime) -> Standing:
@@ -164,6 +166,7 @@ def _source(figures: SourceFigures, budget: ReadBudget | None, now: datetime) ->
         types_origin=figures.types_origin,
         subscription_healthy=None if source.mode is Mode.POLL else figures.subscription_healthy,
         subscription_reason=None if source.mode is Mode.POLL else figures.subscription_reason,
+        silent=_is_silent(figures, now),
         streams=tuple(_stream(stream, figures) for stream in figures.streams),
         events={via: figures.totals.counts[f"by_{via.value}"] for via in Via},
         duplicates=figures.totals.counts["duplicates"],
@@ -171,6 +174,13 @@ def _source(figures: SourceFigures, budget: ReadBudget | None, now: datetime) ->
         gaps={name: _gap(figures, name, now) for name in WINDOWS},
         listed=_listed(figures, budget, now) if _is_listed(figures) else None,
     )
+
+
+def _is_silent(figures: SourceFigures, now: datetime) -> bool | None:
+    wanted, heard = figures.source.silence, figures.heard
+    if wanted is None or heard is None or figures.source.mode is Mode.POLL:
+        return None
+    return silence.judge(wanted, heard, now)
 
 
 def _is_listed(figures: SourceFigures) -> bool:

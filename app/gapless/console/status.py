@@ -40,6 +40,7 @@ def of_source(source: SourceStanding) -> Value:
         "types": list(source.types),
         "types_origin": source.types_origin,
         "subscription": {"healthy": source.subscription_healthy, "reason": source.subscription_reason},
+        "silent": source.silent,
         "events": {via.value: count for via, count in source.events.items()},
         "duplicates": source.duplicates,
         "losses": None if source.losses is None else _losses(source.losses),

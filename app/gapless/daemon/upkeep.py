@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from gapless.domain import Clock, Sources, span_us, to_us
-from gapless.ledger import leases, pruning
+from gapless.ledger import leases, pruning, silence
 from gapless.ledger.engine import PostgresStore, Store, StoreError
 from gapless.ledger.leases import LeaseLost
 from gapless.ledger.pruning import Pruned
@@ -35,8 +35,10 @@ async def beat(writer: Writer, holder: str, *, receives: bool) -> None:
     """Keep the writer slot, and with it the proof that somebody receives. Runs until cancelled."""
     while True:
         await asyncio.sleep(BEAT_EVERY.total_seconds())
+        heard, writer.recorder.heard = writer.recorder.heard, {}
         try:
             await writer.submit(partial(leases.beat, slot=writer.recorder.slot, holder=holder))
+            await writer.submit(partial(silence.note_heard, heard=heard))
         except LeaseLost:
             slot = await writer.submit(partial(leases.take_slot, holder=holder, receives=receives))
             log.warning("writer_slot_lost", extra={"slot": writer.recorder.slot, "taken": slot})

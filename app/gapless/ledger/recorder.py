@@ -73,12 +73,16 @@ class Recorder:
         self.slot = slot
         self.route = route
         self.wake = wake
+        self.heard: dict[int, int] = {}
+        """When each source, by id, last sent a webhook, since somebody last took this away."""
         self._payload_ids: list[int] = []
         self._last_payload_id = 0
 
     def record_webhooks(self, connection: Connection, webhooks: Sequence[Webhook]) -> list[int]:
         """Record a batch; returns how many of each webhook's events were new."""
         new = self.store(connection, [sighting for webhook in webhooks for sighting in webhook])
+        for webhook in webhooks:
+            self.heard[webhook[0].source.id] = webhook[0].seen_us
         return [sum(new.pop(sighting.identity, None) is not None for sighting in webhook) for webhook in webhooks]
 
     def store(self, connection: Connection, sightings: Sequence[Sighting]) -> dict[EventKey, int]:

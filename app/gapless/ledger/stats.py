@@ -7,14 +7,14 @@ import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from types import MappingProxyType
 from typing import Final
 
 from sqlalchemy import Connection, RowMapping, case, func, select
 
 from gapless.domain import Source, span_us
-from gapless.ledger import budgets, dead_letters, dialect, tallies
+from gapless.ledger import budgets, dead_letters, dialect, silence, tallies
 from gapless.ledger.dead_letters import Backlog
 from gapless.ledger.sources import Stream
 from gapless.ledger.tables import DESTINATION, MISSING, SOURCE, STREAM, UNRECOVERABLE
@@ -69,6 +69,7 @@ class SourceFigures:
     windows: Mapping[str, Totals]
     """Sums over the hours that touch `[watermark - window, watermark)`."""
     budget_used: budgets.Used | None
+    heard: silence.Heard | None
 
     @property
     def watermark_us(self) -> int:
@@ -93,15 +94,15 @@ class Figures:
     destinations: tuple[DestinationFigures, ...]
 
 
-def read(connection: Connection, sources: Sequence[Source]) -> Figures:
-    """The figures of `sources`, and of every destination that is active or still owes something."""
+def read(connection: Connection, sources: Sequence[Source], now: datetime) -> Figures:
+    """The figures of `sources` at `now`, and of every destination that is active or still owes something."""
     dialect.one_snapshot(connection)
     ids = [source.id for source in sources]
     rows = {row["id"]: row for row in connection.execute(select(SOURCE).where(SOURCE.c.id.in_(ids))).mappings()}
     streams, missing, losses = _streams(connection, ids), _missing(connection, ids), _losses(connection, ids)
     return Figures(
         sources=tuple(
-            _source(connection, source, rows[source.id], streams[source.id], missing, losses[source.id])
+            _source(connection, source, rows[source.id], streams[source.id], missing, losses[source.id], now)
             for source in sources
             if streams[source.id]
         ),
@@ -116,6 +117,7 @@ def _source(
     streams: Sequence[Stream],
     missing: Mapping[int, MissingFigures],
     losses: Sequence[Loss],
+    now: datetime,
 ) -> SourceFigures:
     watermark_us = min(stream.watermark_us for stream in streams)
     types, origin = _types(source, row)
@@ -139,6 +141,7 @@ def _source(
             for name, width in WINDOWS.items()
         },
         budget_used=budgets.used(connection, source.provider.budget_scope()),
+        heard=silence.read(connection, source.id, source.silence, now),
     )
 
 

@@ -89,6 +89,7 @@ class SourceRow(Row, table=True):
     subscription_reason: str | None = _text(null=True)
     subscription_us: int | None = _long(null=True)
     subscription_good_us: int | None = _long(null=True)  # when it was last seen healthy
+    last_webhook_us: int | None = _long(null=True)  # within seconds; see `ledger.silence`
     lapsed_us: int | None = _long(null=True)  # since when it may be inactive, where the list needs it active
     interval_us: int | None = _long(null=True)
     next_pass_us: int = _long(default=0)

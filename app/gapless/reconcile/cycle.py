@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from functools import partial
 
 from gapless.domain import Sources, from_us, span_us, to_us
-from gapless.ledger import Connection, budgets, leases, passes, quarantine, sources, watermarks
+from gapless.ledger import Connection, budgets, leases, passes, quarantine, silence, sources, watermarks
 from gapless.ledger.passes import Pass
 from gapless.ledger.sources import Stream
 from gapless.ledger.watermarks import Loss
@@ -138,7 +138,10 @@ class Cycle:
         last = None if row["interval_us"] is None else timedelta(microseconds=row["interval_us"])
         signals = Signals(
             found=turn.found,
-            unwell=turn.is_down or row["subscription_healthy"] is False or _may_pass(turn.failures),
+            unwell=turn.is_down
+            or row["subscription_healthy"] is False
+            or _may_pass(turn.failures)
+            or self._is_silent(connection, now),
             parked=turn.is_down and any(isinstance(error, NeedsOperator) for error in turn.failures),
         )
         interval = self._affordable(connection, next_interval(self.claim.policy.pace, last, signals), now)
@@ -146,6 +149,11 @@ class Cycle:
         interrupted = self.claim.stopping.is_set() and bool(passes.unfinished(connection, source_id))
         next_us = to_us(now if asked_again or interrupted else now + interval)
         leases.release(connection, self.claim.lease, next_pass_us=next_us, interval_us=span_us(interval))
+
+    def _is_silent(self, connection: Connection, now: datetime) -> bool:
+        wanted = self.claim.source.silence
+        heard = silence.read(connection, self.claim.source.id, wanted, now)
+        return wanted is not None and heard is not None and bool(silence.judge(wanted, heard, now))
 
     def _affordable(self, connection: Connection, interval: timedelta, now: datetime) -> timedelta:
         """The interval, stretched so that the read budget lasts."""

@@ -13,6 +13,8 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Generic, TypeVar
 
+from gapless.domain import Silence
+
 T = TypeVar("T")
 E = TypeVar("E", bound=StrEnum)
 
@@ -143,6 +145,16 @@ def duration_or_off(least: timedelta = timedelta(0)) -> Reader[timedelta | None]
         return None if value == "off" else inner.read(value)
 
     return Reader(wanted=f'{inner.wanted}, or "off"', read=read)
+
+
+def silence() -> Reader[Silence]:
+    """As `duration`; "learn" is the source's own rhythm."""
+    inner = duration(timedelta(minutes=1))
+
+    def read(value: object) -> Silence:
+        return Silence(after=None if value == "learn" else inner.read(value))
+
+    return Reader(wanted=f'{inner.wanted}, or "learn"', read=read)
 
 
 def size() -> Reader[int]:

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, TypeVar, cast
 
-from gapless.domain import Mode, Via
+from gapless.domain import Mode, Silence, Via
 from gapless.settings import readers
 from gapless.settings.readers import Reader
 from gapless.settings.secrets import SecretRef
@@ -228,6 +228,10 @@ class SourceSettings:
     """Reads that the vendor grants in a period. Absent: the provider's own value."""
     keep_unsubscribed: bool = setting(readers.flag(), default=False)
     """Record what is listed but not expected. Off, because in a shared account it is most of the traffic."""
+    silence_after: Silence | None = optional(readers.silence())
+    """Time without a webhook after which the source counts as silent: it alerts, and is read more often.
+
+    "learn": by its own rhythm, hour by hour of the week, once three weeks are known. Absent: never."""
     share_account: bool = setting(readers.flag(), default=False)
     """Allow another source on the same account. Off, because it is nearly always one key pasted twice."""
     options: Mapping[str, object] = field(default_factory=dict, repr=False, metadata={"options": True})

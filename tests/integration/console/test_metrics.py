@@ -20,7 +20,8 @@ from sqlalchemy import update
 from gapless.console import probes, standing
 from gapless.console.probes import AllSeries, LedgerSeries
 from gapless.deliver.lane import OUTCOMES
-from gapless.domain import Mode, Via, to_us
+from gapless.domain import Mode, Silence, Via, to_us
+from gapless.ledger import silence
 from gapless.ledger.deliveries import Reason
 from gapless.ledger.engine import StoreUnavailable
 from gapless.ledger.tables import BUDGET, SOURCE, UNRECOVERABLE
@@ -70,6 +71,7 @@ async def scraped(office: Any) -> dict[tuple[str, ...], float]:
 async def fill(office: Any) -> None:
     """Every ledger series gets a value."""
     await office.add_destination("shop")
+    office.desk.sources.change("acme", silence=Silence(after=timedelta(hours=2)))
     await office.record(Via.WEBHOOK, "evt_1", "evt_2", "evt_2")
     await office.record(Via.LIST, "evt_3", "evt_4")
     await office.record(Via.WEBHOOK, "evt_4")
@@ -126,6 +128,25 @@ async def test_of_an_idle_new_source_only_what_is_known_has_a_value(office: Any)
     }  # fmt: skip
     assert names & unknown == set()
     assert {"source_info", "missed_total", "events_total", "missing_open"} <= names
+
+
+async def test_a_source_is_silent_only_if_somebody_wants_to_know_and_it_is_known(office: Any) -> None:
+    async def silent() -> float | None:
+        return (await scraped(office)).get(("source_silent", "acme"))
+
+    await office.record(Via.WEBHOOK, "evt_1")
+    assert await silent() is None
+    office.desk.sources.change("acme", silence=Silence(after=timedelta(hours=2)))
+    heard = {office.source().id: to_us(office.now[0])}
+    await office.desk.writer.submit(lambda c: silence.note_heard(c, heard))
+    assert await silent() == 0
+    earlier = {office.source().id: to_us(office.now[0] - DAY)}
+    await office.desk.writer.submit(lambda c: silence.note_heard(c, earlier))
+    assert await silent() == 0
+    office.now[0] += timedelta(hours=3)
+    assert await silent() == 1
+    office.desk.sources.change("acme", silence=Silence(after=None))
+    assert await silent() is None
 
 
 async def test_a_source_that_only_receives_has_no_series_about_losses(office: Any) -> None:

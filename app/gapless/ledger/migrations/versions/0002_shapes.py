@@ -26,6 +26,7 @@ def upgrade() -> None:
     op.add_column("missing", sa.Column("ref", sa.Text(), nullable=True))
     op.add_column("missing", sa.Column("asked_us", sa.BigInteger(), nullable=True))
     op.add_column("source", sa.Column("subscription_good_us", sa.BigInteger(), nullable=True))
+    op.add_column("source", sa.Column("last_webhook_us", sa.BigInteger(), nullable=True))
     op.add_column("source", sa.Column("lapsed_us", sa.BigInteger(), nullable=True))
     op.add_column("stream", sa.Column("last_listed", sa.BigInteger(), server_default=sa.text("0"), nullable=False))
     op.create_table(
@@ -50,6 +51,7 @@ def downgrade() -> None:
     op.drop_table("subscription")
     op.drop_column("stream", "last_listed")
     op.drop_column("source", "lapsed_us")
+    op.drop_column("source", "last_webhook_us")
     op.drop_column("source", "subscription_good_us")
     op.drop_column("missing", "asked_us")
     op.drop_column("missing", "ref")

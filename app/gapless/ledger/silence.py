@@ -1,0 +1,87 @@
+"""Silence: no webhook for longer than a source's own rhythm, or its operator, would have it.
+
+A provider that disables our endpoint tells nobody: that nothing comes is the only sign.
+"""
+
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final
+
+from sqlalchemy import Connection, func, or_, select, update
+
+from gapless.domain import HOUR_US, Silence, from_us, to_us
+from gapless.ledger.tables import SOURCE, TALLY
+
+HOURS_OF_WEEK: Final = 7 * 24
+LEARNED_FROM: Final = timedelta(weeks=3)
+"""How long tallies must reach back before a rhythm is read from them."""
+LOOKS_BACK: Final = timedelta(weeks=8)
+SURE: Final = 7.0
+"""Webhooks that should have come before none is silence: by chance that happens less than once in a thousand times."""
+
+
+def note_heard(connection: Connection, heard: Mapping[int, int]) -> None:
+    """Keep when each source, by id, last sent a webhook, in microseconds; never earlier than is known."""
+    for source_id, at_us in sorted(heard.items()):
+        older = or_(SOURCE.c.last_webhook_us.is_(None), SOURCE.c.last_webhook_us < at_us)
+        connection.execute(update(SOURCE).where(SOURCE.c.id == source_id, older).values(last_webhook_us=at_us))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Heard:
+    """What is known of a source's webhooks: the last one, or since when one could have come; and how many came when."""
+
+    since_us: int
+    by_hour: Mapping[int, int]
+    """Webhooks by hour since 1970 of their events, if the rhythm is to be learned."""
+
+
+def read(connection: Connection, source_id: int, silence: Silence | None, now: datetime) -> Heard | None:
+    """What `judge` needs; None: nobody wants to know."""
+    if silence is None:
+        return None
+    row = connection.execute(select(SOURCE.c.last_webhook_us, SOURCE.c.state_us).where(SOURCE.c.id == source_id)).one()
+    since_us = row.state_us or 0 if row.last_webhook_us is None else row.last_webhook_us
+    return Heard(since_us=since_us, by_hour={} if silence.after else _by_hour(connection, source_id, now))
+
+
+def judge(silence: Silence, heard: Heard, now: datetime) -> bool | None:
+    """Whether the source is silent at `now`; None: its rhythm is not known yet."""
+    since = from_us(heard.since_us)
+    if silence.after is not None:
+        return now - since > silence.after
+    rates = rhythm(heard.by_hour, now)
+    return None if rates is None else expected(rates, since, now) >= SURE
+
+
+def rhythm(by_hour: Mapping[int, int], now: datetime) -> list[float] | None:
+    """Webhooks in each hour of the week, on average over whole weeks before `now`; None: too little is known."""
+    this_hour = to_us(now) // HOUR_US
+    weeks = (this_hour - min(by_hour, default=this_hour)) // HOURS_OF_WEEK
+    if timedelta(weeks=weeks) < LEARNED_FROM:
+        return None
+    sums: defaultdict[int, int] = defaultdict(int)
+    for hour, count in by_hour.items():
+        if this_hour - weeks * HOURS_OF_WEEK <= hour < this_hour:
+            sums[hour % HOURS_OF_WEEK] += count
+    return [sums[hour] / weeks for hour in range(HOURS_OF_WEEK)]
+
+
+def expected(rates: list[float], start: datetime, end: datetime) -> float:
+    """How many webhooks `rates` would have in `[start, end)`; from a week on it makes no difference how many more."""
+    start_us, end_us = to_us(max(start, end - timedelta(weeks=1))), to_us(end)
+    total = 0.0
+    for hour in range(start_us // HOUR_US, end_us // HOUR_US + 1):
+        inside_us = min(end_us, (hour + 1) * HOUR_US) - max(start_us, hour * HOUR_US)
+        total += rates[hour % HOURS_OF_WEEK] * inside_us / HOUR_US
+    return total
+
+
+def _by_hour(connection: Connection, source_id: int, now: datetime) -> dict[int, int]:
+    oldest = to_us(now - LOOKS_BACK) // HOUR_US
+    query = select(TALLY.c.hour, func.sum(TALLY.c.by_webhook)).where(
+        TALLY.c.source_id == source_id, TALLY.c.hour >= oldest, TALLY.c.by_webhook > 0
+    )
+    return {hour: int(count) for hour, count in connection.execute(query.group_by(TALLY.c.hour))}
