@@ -2,11 +2,12 @@
 
 import asyncio
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import click
 
-from gapless.cli import show
+from gapless.cli import registering, show
 from gapless.cli.audit import show_report
 from gapless.cli.common import Call, Exit, failing_clearly
 from gapless.cli.comparison import Report
@@ -15,6 +16,7 @@ from gapless.cli.ledger import operate, read
 from gapless.cli.listing import configured
 from gapless.cli.moments import MOMENT
 from gapless.cli.passing import make_passes, try_pass
+from gapless.daemon.assembly import webhook_url
 from gapless.domain import from_us, system_clock
 from gapless.ledger import selection
 from gapless.settings import Settings
@@ -101,6 +103,55 @@ def pass_(
             raise SystemExit(Exit.NEGATIVE)
         if delivers and since is not None:
             _deliver(settings, name, since, until or system_clock(), yes=yes)
+
+
+@source.command()
+@click.argument("name")
+@click.option("--url", help="Default: public_url and the source's path.")
+@click.option("--type", "types", multiple=True, help="An event type; repeat it. Default: as configured, else all.")
+@click.option("--secret-file", type=click.Path(path_type=Path, dir_okay=False), required=True)
+@click.pass_obj
+def register(call: Call, *, name: str, url: str | None, types: tuple[str, ...], secret_file: Path) -> None:
+    """Make the webhook endpoint of source NAME at its provider, and keep its secret in a file that only you can read.
+
+    The read key of the source must be allowed to write webhook endpoints, for as long as this takes.
+
+    gapless source register stripe-live --secret-file /etc/gapless/stripe-live
+    """
+    with failing_clearly(debug=call.debug):
+        settings = call.settings()
+        done = asyncio.run(registering.register(settings, name, _url(settings, name, url), types, secret_file))
+        if not done.made:
+            click.echo(f"there is one already: {done.id}; nothing was changed")
+            return
+        click.echo(f"made {done.id}; its secret is in {secret_file}: name that file in [source.options]")
+
+
+@source.command()
+@click.argument("name")
+@click.option("--url", help="Default: public_url and the source's path.")
+@click.pass_obj
+def repair(call: Call, *, name: str, url: str | None) -> None:
+    """Switch the webhook endpoint of source NAME on again, if its provider has switched it off. Exit 1 if it stays off.
+
+    gapless source repair stripe-live
+    """
+    with failing_clearly(debug=call.debug):
+        settings = call.settings()
+        told = asyncio.run(registering.repair(settings, name, _url(settings, name, url)))
+        if told is None:
+            raise click.ClickException("the provider does not say how the endpoint stands; may the key read it?")
+        click.echo(
+            "the endpoint is enabled" if told.healthy else f"{told.reason}; make it with gapless source register"
+        )
+        if not told.healthy:
+            raise SystemExit(Exit.NEGATIVE)
+
+
+def _url(settings: Settings, name: str, url: str | None) -> str:
+    if url is None and settings.public_url is None:
+        raise click.UsageError("where shall it send to? Give --url, or set public_url")
+    return url or webhook_url(settings.public_url, name)
 
 
 def _tell_dry_run(report: Report, *, json_: bool) -> None:

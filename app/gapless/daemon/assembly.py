@@ -74,6 +74,7 @@ def make_policy(settings: SourceSettings, provider: Provider, public_url: str | 
         capabilities=known,
         webhook_url=webhook_url(public_url, settings.name),
         share_account=settings.share_account,
+        repair=settings.repair,
     )
 
 

@@ -21,7 +21,7 @@ from gapless.reconcile.recovery import recover_missing
 from gapless.reconcile.road import Claim
 from gapless.reconcile.turn import Turn
 from gapless_reconcilers.kit.contract import OWN_STREAM
-from gapless_reconcilers.kit.errors import NeedsOperator, ProviderError
+from gapless_reconcilers.kit.errors import NeedsOperator, ProviderError, UnexpectedShape
 
 log = logging.getLogger(__name__)
 LONGEST_RETRY = timedelta(days=3)
@@ -63,11 +63,20 @@ class Cycle:
 
     async def _learn(self) -> list[Stream]:
         """Ask the provider about our key, our endpoint and the account's streams; returns all streams."""
+        if self.claim.policy.repair:
+            await self._repair()
         known = await health.ask(self.claim.fetcher, self.claim.policy.webhook_url)
         await health.note(self.claim, self.book, known)
         for name in await health.stream_names(self.claim.fetcher):
             await self.claim.write(partial(sources.ensure_stream, source_id=self.claim.source.id, name=name))
         return await self._streams()
+
+    async def _repair(self) -> None:
+        """Opt-in. What the key may not do is for a person, and no reason not to read the list."""
+        try:
+            await health.repair(self.claim.fetcher, self.claim.policy.webhook_url)
+        except (NeedsOperator, UnexpectedShape) as error:
+            log.warning("subscription_not_repaired", extra={"source": self.claim.source.name, "error": str(error)})
 
     async def _hold_precondition(self, streams: Iterable[Stream]) -> None:
         """The list is complete only while our endpoint is active. Raises `SubscriptionInactive`.

@@ -16,7 +16,14 @@ from gapless.ledger import Connection
 from gapless.ledger import sources as rows
 from gapless.reconcile.fetch import Fetcher
 from gapless.reconcile.road import Claim
-from gapless_reconcilers.kit.contract import Account, ListsStreams, ReadsAccount, ReadsSubscription, Subscription
+from gapless_reconcilers.kit.contract import (
+    Account,
+    ListsStreams,
+    ReadsAccount,
+    ReadsSubscription,
+    RegistersEndpoint,
+    Subscription,
+)
 from gapless_reconcilers.kit.errors import CredentialsRejected, NeedsOperator, OptionsInvalid, UnexpectedShape
 
 log = logging.getLogger(__name__)
@@ -63,6 +70,19 @@ async def ask_subscription(fetcher: Fetcher, webhook_url: str) -> Subscription |
     except (CredentialsRejected, OptionsInvalid, UnexpectedShape) as error:
         log.info("subscription_unknown", extra={"source": fetcher.source.name, "error": str(error)})
     return None
+
+
+async def repair(fetcher: Fetcher, webhook_url: str) -> bool:
+    """Switch our endpoint on again if it is there and off; True if that was asked for. Raises `ProviderError`s."""
+    provider, told = fetcher.source.provider, await ask_subscription(fetcher, webhook_url)
+    if told is None or told.healthy or not isinstance(provider, RegistersEndpoint):
+        return False
+    request = provider.repair_request(told, webhook_url)
+    if request is None:
+        return False
+    await fetcher.send(request)
+    log.warning("subscription_repaired", extra={"source": fetcher.source.name, "reason": told.reason})
+    return True
 
 
 async def note(claim: Claim, sources: Sources, known: Known) -> None:

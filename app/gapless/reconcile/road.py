@@ -50,6 +50,8 @@ class Policy:
     """The provider's, with what the configuration overrides."""
     webhook_url: str
     share_account: bool = False
+    repair: bool = False
+    """Whether our endpoint is switched on again when the provider has switched it off."""
 
     @property
     def at_once(self) -> int:

@@ -232,6 +232,8 @@ class SourceSettings:
     """Time without a webhook after which the source counts as silent: it alerts, and is read more often.
 
     "learn": by its own rhythm, hour by hour of the week, once three weeks are known. Absent: never."""
+    repair: bool = setting(readers.flag(), default=False)
+    """Switch our endpoint on again when the provider has switched it off. Off, because somebody may have meant it."""
     share_account: bool = setting(readers.flag(), default=False)
     """Allow another source on the same account. Off, because it is nearly always one key pasted twice."""
     options: Mapping[str, object] = field(default_factory=dict, repr=False, metadata={"options": True})

@@ -20,6 +20,7 @@ from gapless_reconcilers.kit.contract import Provider, Secret
 from gapless_reconcilers.kit.errors import OptionsInvalid
 
 ENTRY_POINT_GROUP = "gapless.providers"
+NO_PROVIDERS = frozenset(("kit", "testing"))
 
 _UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)")
@@ -92,7 +93,7 @@ def secret_fields(kind: str) -> dict[str, Literal["one", "many"]]:
 
 def _built_in_kinds() -> set[str]:
     modules = pkgutil.iter_modules(gapless_reconcilers.__path__)
-    return {module.name for module in modules if not module.ispkg and not module.name.startswith("_")}
+    return {module.name for module in modules if module.name not in NO_PROVIDERS and not module.name.startswith("_")}
 
 
 def _entry_points() -> dict[str, importlib.metadata.EntryPoint]:

@@ -72,6 +72,10 @@ class Lists(Protocol):
 
     endpoints: list[Endpoint]
 
+    def add_endpoint(self, url: str, *, secret: str, types: Sequence[str], connect: bool) -> Endpoint:
+        """Subscribe `url`."""
+        ...
+
     def read(self, query: Query) -> Listing:
         """A page, as the list shows it now. Raises `UnknownCursorError`."""
         ...

@@ -1,10 +1,14 @@
 """What the contract suite tries a provider with: garbage, changed bytes, renamed fields, rendered events."""
 
 import ast
+import importlib
+import inspect
 import json
+import pkgutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from types import ModuleType
 from typing import Any
 
 import httpx
@@ -147,6 +151,13 @@ def imported_modules(source: str) -> frozenset[str]:
         elif isinstance(node, ast.ImportFrom):
             names.add(node.module or "")
     return frozenset(name.split(".")[0] for name in names)
+
+
+def sources_of(module: ModuleType) -> Iterator[tuple[str, str]]:
+    """Name and text of a provider's module, and of those inside it if it is a package."""
+    yield module.__name__, inspect.getsource(module)
+    for inner in pkgutil.iter_modules(getattr(module, "__path__", ()), f"{module.__name__}."):
+        yield inner.name, inspect.getsource(importlib.import_module(inner.name))
 
 
 def with_body(webhook: WebhookRequest, body: bytes) -> WebhookRequest:

@@ -58,6 +58,7 @@ from gapless_reconcilers.testing.probes import (
     rename,
     shape,
     signed_garbage,
+    sources_of,
     unsigned_garbage,
     whole_events,
     with_body,
@@ -340,8 +341,9 @@ def check_is_pure(scenario: Scenario) -> None:
         assert not is_async, f"{name} is a coroutine; a provider does no I/O"
     module = inspect.getmodule(provider_type)
     assert module is not None, f"{provider_type.__name__} has no module"
-    impure = sorted(imported_modules(inspect.getsource(module)) & IMPURE)
-    assert not impure, f"{module.__name__} imports {', '.join(impure)}"
+    for name, source in sources_of(module):
+        impure = sorted(imported_modules(source) & IMPURE)
+        assert not impure, f"{name} imports {', '.join(impure)}"
 
 
 def check_rendering_is_accepted(scenario: Scenario) -> None:

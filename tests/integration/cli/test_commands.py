@@ -119,3 +119,28 @@ async def test_a_pass_without_a_daemon_reaches_back_and_owes_nothing(
         assert code == 0
         code, out, err = await gapless.call("dead", "list")
         assert code == 0
+
+
+async def test_an_endpoint_is_made_with_its_secret_in_a_file_of_our_own_and_mended_when_it_is_off(
+    fake: FakeProvider, tmp_path: Path
+) -> None:
+    secret = tmp_path / "secret"
+    url = "https://hooks.example/webhooks/stripe-live"
+    async with fake.serve() as api:
+        gapless = Gapless(tmp_path, f"sqlite:///{tmp_path}/none.db", api)
+        command = ("source", "register", "stripe-live", "--url", url, "--secret-file", str(secret))
+        code, out, err = await gapless.call(*command, "--type", "invoice.*")
+        assert code == 0, err
+        (endpoint,) = fake.endpoints
+        assert (endpoint.url, endpoint.types) == (url, ("invoice.*",))
+        assert secret.read_text() == f"{endpoint.secret}\n"
+        assert secret.stat().st_mode & 0o777 == 0o600
+        assert endpoint.secret not in out + err
+        code, out, _ = await gapless.call(*command)
+        assert (code, len(fake.endpoints)) == (0, 1)
+        assert "there is one already: we_0" in out
+        endpoint.enabled = False
+        code, out, _ = await gapless.call("source", "repair", "stripe-live", "--url", url)
+        assert (code, endpoint.enabled) == (0, True)
+        code, out, _ = await gapless.call("source", "repair", "stripe-live", "--url", "https://hooks.example/other")
+        assert (code, "no endpoint has the path /other" in out) == (1, True)

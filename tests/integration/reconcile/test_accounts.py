@@ -105,3 +105,17 @@ def test_no_second_sees_more_requests_than_the_rate() -> None:
         assert limiter.max_rate + limiter.max_rate / limiter.time_period <= rate
     slow = new_limiter(0.5)
     assert (slow.max_rate, timedelta(seconds=slow.time_period)) >= (1, timedelta(seconds=2))
+
+
+async def test_an_endpoint_that_is_off_is_switched_on_again_only_if_somebody_asked_for_it(
+    platform: World, clock: FakeClock
+) -> None:
+    endpoint = platform.fake.endpoints[0]
+    for asked_for in (False, True):
+        endpoint.enabled = platform.fake.endpoints[1].enabled = False
+        async with platform.daemon(repair=asked_for) as daemon:
+            clock.advance(minutes=2)
+            await daemon.turn(health=True)
+            assert endpoint.enabled is asked_for
+    history = await platform.store.read(lambda c: sources.subscriptions(c, platform.source_id))
+    assert [row["healthy"] for row in history] == [False, True]

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from fnmatch import fnmatchcase
 from typing import Any
+from urllib.parse import parse_qsl
 
 from gapless_reconcilers.kit.contract import OWN_STREAM, Order
 from gapless_reconcilers.testing.fake import Lists
@@ -85,9 +86,8 @@ class StripeWire:
                 return self._accounts(request, shelf)
             case ["account"]:
                 return _json({"id": stream or self.account, "object": "account"})
-            case ["webhook_endpoints"]:
-                rows = [self._endpoint(endpoint) for endpoint in shelf.endpoints]
-                return _rows(rows, request.path, has_more=False)
+            case ["webhook_endpoints", *rest]:
+                return self._endpoints(request, rest, shelf)
             case _:
                 return self.refuse(404)
 
@@ -155,6 +155,23 @@ class StripeWire:
         first = streams.index(after) + 1 if after in streams else 0
         rows = [{"id": stream, "object": "account"} for stream in streams[first : first + limit]]
         return _rows(rows, request.path, has_more=first + limit < len(streams))
+
+    def _endpoints(self, request: ApiRequest, rest: list[str], shelf: Lists) -> ApiAnswer:
+        """All endpoints; a new one, with the secret that is shown only now; or one that is switched on or off."""
+        if request.method == "GET":
+            rows = [self._endpoint(endpoint) for endpoint in shelf.endpoints]
+            return _rows(rows, request.path, has_more=False)
+        form = dict(parse_qsl(request.body.decode()))
+        if not rest:
+            secret = f"whsec_of_endpoint_{len(shelf.endpoints)}"
+            types = (form["enabled_events[]"],)
+            made = shelf.add_endpoint(form["url"], secret=secret, types=types, connect=form.get("connect") == "true")
+            return _json({**self._endpoint(made), "secret": secret})
+        found = next((each for each in shelf.endpoints if f"we_{each.number}" == rest[0]), None)
+        if found is None:
+            return self.refuse(404)
+        found.enabled = form["disabled"] == "false"
+        return _json(self._endpoint(found))
 
     def _endpoint(self, endpoint: Endpoint) -> dict[str, Any]:
         return {

@@ -6,9 +6,10 @@ stripe/openapi, Stripe's pages on webhooks, undelivered events, rate limits and 
 
 import hashlib
 import math
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, ClassVar, Final
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 import httpx
 import msgspec
@@ -31,6 +32,7 @@ from gapless_reconcilers.kit.contract import (
     Page,
     ReadBudget,
     RecordedEvent,
+    Registration,
     Remedy,
     RemoteEvent,
     Rendering,
@@ -54,6 +56,7 @@ from gapless_reconcilers.kit.errors import (
 )
 from gapless_reconcilers.kit.paging import cursor_after
 from gapless_reconcilers.kit.signing import SigningKeys, hmac_sha256_hex, is_signed_by_any, parse_timed_signatures
+from gapless_reconcilers.stripe import endpoints
 
 SIGNATURE_HEADER: Final = "stripe-signature"
 THROTTLED: Final = timedelta(seconds=2)
@@ -118,15 +121,6 @@ class _Identified(msgspec.Struct, gc=False):
     id: str
 
 
-class _Endpoint(msgspec.Struct, gc=False):
-    url: str
-    status: str
-    enabled_events: tuple[str, ...]
-    id: str | None = None
-    api_version: str | None = None
-    application: str | None = None
-
-
 class _Failure(msgspec.Struct, gc=False):
     code: str | None = None
     param: str | None = None
@@ -140,7 +134,6 @@ _EVENT: Final = msgspec.json.Decoder(_Event)
 _LABEL: Final = msgspec.json.Decoder(_Label)
 _ROWS: Final = msgspec.json.Decoder(_Rows)
 _IDENTIFIED: Final = msgspec.json.Decoder(_Identified)
-_ENDPOINT: Final = msgspec.json.Decoder(_Endpoint)
 _REFUSAL: Final = msgspec.json.Decoder(_Refusal)
 
 
@@ -312,29 +305,28 @@ class Stripe:
 
     def subscription_request(self) -> httpx.Request:
         """`GET /v1/webhook_endpoints`: an account has fewer than one page of them."""
-        return self._get("/v1/webhook_endpoints", limit=MOST_PER_PAGE)
+        return self._get(endpoints.PATH, limit=MOST_PER_PAGE)
 
     def read_subscription(self, response: httpx.Response, webhook_url: str) -> Subscription:
-        """The endpoints at `webhook_url`, else those whose path is the same, read together.
+        """The endpoints at `webhook_url`, else those whose path is the same, read together."""
+        rows = decode_response(response, _ROWS)
+        return endpoints.subscription(endpoints.read(rows.data), webhook_url)
 
-        A Connect endpoint is known by its `application` (NV: no other field tells).
-        """
-        found = _endpoints_at(webhook_url, decode_items(decode_response(response, _ROWS).data, _ENDPOINT, "data"))
-        enabled = [endpoint for endpoint in found if endpoint.status == "enabled"]
-        if not enabled:
-            path = urlsplit(webhook_url).path
-            why = f"the endpoint at {path} is {found[0].status}" if found else f"no endpoint has the path {path}"
-            known = found[0].id if found else None
-            return Subscription(healthy=False, reason=f"{why}; see Webhooks in the Stripe dashboard", id=known)
-        return Subscription(
-            healthy=True,
-            reason="",
-            id=enabled[0].id,
-            types=tuple(sorted({pattern for endpoint in enabled for pattern in endpoint.enabled_events})),
-            api_version=enabled[0].api_version,
-            own_covered=any(not endpoint.application for endpoint in enabled),
-            streams_covered=any(endpoint.application for endpoint in enabled),
-        )
+    def register_request(self, webhook_url: str, types: Sequence[str], secret: Secret) -> httpx.Request:  # noqa: ARG002
+        """`POST /v1/webhook_endpoints`; Stripe chooses the secret. With `connect`, for the connected accounts."""
+        made = endpoints.new(webhook_url, types, api_version=self.options.api_version, connect=self.options.connect)
+        return httpx.Request("POST", self._base + endpoints.PATH, data=made)
+
+    def read_registration(self, response: httpx.Response) -> Registration:
+        """The endpoint and its secret, which Stripe shows only now."""
+        return endpoints.registration(response)
+
+    def repair_request(self, subscription: Subscription, webhook_url: str) -> httpx.Request | None:  # noqa: ARG002
+        """`POST /v1/webhook_endpoints/{id}` with `disabled=false`."""
+        if subscription.id is None:
+            return None
+        path = f"{endpoints.PATH}/{quote(subscription.id, safe='')}"
+        return httpx.Request("POST", self._base + path, data={"disabled": "false"})
 
     def payload_version(self, payload: bytes) -> str | None:
         """The event's `api_version`."""
@@ -396,13 +388,6 @@ def _names_missing_event(response: httpx.Response) -> bool:
     except UNREADABLE:
         return False
     return failure.code == "resource_missing" and failure.param in ("starting_after", "ending_before", "id")
-
-
-def _endpoints_at(url: str, endpoints: list[_Endpoint]) -> list[_Endpoint]:
-    """Those with this address; if there are none, those with its path (we may not know our public name)."""
-    path = urlsplit(url).path
-    same = [endpoint for endpoint in endpoints if endpoint.url == url]
-    return same or [endpoint for endpoint in endpoints if urlsplit(endpoint.url).path == path]
 
 
 PROVIDER = Stripe
