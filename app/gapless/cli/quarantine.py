@@ -4,14 +4,20 @@ import asyncio
 from functools import partial
 
 import click
+import msgspec
 
 from gapless.cli import show
 from gapless.cli.common import Call, Exit, failing_clearly
-from gapless.cli.ledger import operate, read
+from gapless.cli.ledger import book_of, operate, read
 from gapless.domain import from_us
 from gapless.ledger import Connection, sources
 from gapless.ledger import quarantine as ledger
 from gapless.ledger.quarantine import Entry
+from gapless.receive.explain import explain
+from gapless.receive.quarantine import request_of
+from gapless.settings import Settings
+
+RELEASED = {True: "yes", False: "no"}
 
 
 @click.group()
@@ -25,18 +31,41 @@ def quarantine() -> None:
 @click.option("--json", "json_", is_flag=True, help="One JSON document a line.")
 @click.pass_obj
 def list_(call: Call, source: str | None, limit: int, json_: bool) -> None:  # noqa: FBT001 - click calls it
-    """What was refused, and why."""
+    """What was refused, and why, as far as trying can tell."""
     with failing_clearly(debug=call.debug):
-        rows = read(call.settings(), partial(_entries, source=source, limit=limit))
+        settings = call.settings()
+        rows = read(settings, partial(_explained, settings=settings, source=source, limit=limit))
         if json_:
-            show.as_lines(rows)
+            show.as_lines({**msgspec.to_builtins(entry), "explanation": why} for entry, why in rows)
             return
-        columns = ("id", "received", "reason", "detail", "bytes", "released")
+        columns = ("id", "received", "reason", "why", "bytes", "released")
         cells = (
-            (row.id, from_us(row.received_us), row.reason, row.detail, row.size, "yes" if row.released_us else "no")
-            for row in rows
+            (
+                row.id,
+                from_us(row.received_us),
+                row.reason,
+                why or row.detail,
+                row.size,
+                "yes" if row.released_us else "no",
+            )
+            for row, why in rows
         )
         show.table(columns, cells, empty="the quarantine is empty")
+
+
+def _explained(connection: Connection, settings: Settings, source: str | None, limit: int) -> list[tuple[Entry, str]]:
+    """The entries, each with what more can be told of it; nothing of what was released, or whose source is gone."""
+    book = book_of(settings, connection)
+    names, providers = {each.id: each.name for each in book}, {each.name: each.provider for each in book}
+    told = []
+    for entry in _entries(connection, source, limit):
+        found = ledger.content(connection, entry.id)
+        why = ""
+        if found is not None and entry.released_us is None and entry.source_id in names:
+            row = found[0]
+            why = explain(providers, names[row.source_id], request_of(row), from_us(row.received_us))
+        told.append((entry, why))
+    return told
 
 
 def _entries(connection: Connection, source: str | None, limit: int) -> list[Entry]:
