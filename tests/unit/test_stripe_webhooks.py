@@ -233,11 +233,52 @@ def test_no_secret_configured_means_no_webhook_is_accepted() -> None:
         unsigned.read_webhook(signed(json.dumps(an_event()), ""), NOW)
 
 
-def test_thin_event_is_refused_by_name() -> None:
-    thin = {"id": "evt_1", "object": "v2.core.event", "type": "v1.invoice.paid", "created": "2026-11-20T12:00:00.000Z"}
-    with pytest.raises(MalformedWebhook, match="snapshot") as caught:
-        provider().read_webhook(signed(json.dumps(thin)), NOW)
-    assert caught.value.reason == "thin_event"
+def thin_event(**changes: Any) -> dict[str, Any]:
+    """As stripe-python 16.1.0 reads one."""
+    return {
+        "id": "evt_thin_1", "object": "v2.core.event", "type": "v1.invoice.paid", "livemode": True,
+        "created": "2026-11-20T12:00:00.250Z", "related_object": {"id": "in_1", "type": "invoice", "url": "/v1/x"},
+        **changes,
+    }  # fmt: skip
+
+
+def test_thin_event_with_a_snapshot_twin_is_the_same_event_as_its_twin() -> None:
+    event, twin = read(thin_event(snapshot_event="evt_1")), read(an_event(type="invoice.paid"))
+    assert (event.key, event.type, event.listable) == (twin.key, twin.type, True)
+    assert (event.object_key, event.occurred_at.microsecond) == ("in_1", 250_000)
+
+
+def test_thin_event_without_a_twin_is_recorded_and_never_expected() -> None:
+    event = read(thin_event(type="v2.core.account.closed", related_object=None))
+    assert (event.key, event.type, event.listable) == ("evt_thin_1", "v2.core.account.closed", False)
+    assert event.object_key is None
+
+
+def test_thin_event_of_a_connected_account_is_of_its_stream() -> None:
+    told = thin_event(context="acct_1", snapshot_event="evt_1")
+    assert (read(told, connect=True).stream, read(told, connect=True).listable) == ("acct_1", True)
+    assert not read(told).listable
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"id": ""}, {"created": "yesterday"}, {"created": "2026-11-20T12:00:00"}, {"object": "event"}, {"type": None},
+     {"snapshot_event": "evt_\x00"}, {"context": 7}],
+)  # fmt: skip
+def test_thin_event_that_cannot_be_recorded_is_malformed(changes: dict[str, Any]) -> None:
+    with pytest.raises(MalformedWebhook):
+        provider().read_webhook(signed(json.dumps(thin_event(**changes))), NOW)
+
+
+def test_thin_event_that_we_render_is_parsed_by_the_sdk_and_no_snapshot_is() -> None:
+    client = stripe.StripeClient("sk_test_x")
+    for stream in ("", "acct_1"):
+        body = json.dumps(thin_event(context=stream or None)).encode()
+        event = RecordedEvent(key="evt_thin_1", type="t", occurred_at=NOW, stream=stream, payload=body, via="webhook")
+        message = provider().render(event, "", Secret(SECRET), datetime.now(UTC))
+        parsed = client.parse_event_notification(message.body, message.headers["stripe-signature"], SECRET)
+        assert parsed.id == "evt_thin_1"
+        assert message.body == body
 
 
 @pytest.mark.parametrize(

@@ -43,7 +43,6 @@ REASONS: Final[Mapping[str, str]] = {
     "stale": "the signature is too old",
     "duplicate_header": "a header that may be sent once is sent several times",
     "malformed": "the body cannot be read",
-    "thin_event": "this is a thin event; send snapshot events here",
     METHOD: "only POST is taken here",
     INTERNAL: "the webhook could not be read",
     UNSTORABLE: "the webhook could not be stored",

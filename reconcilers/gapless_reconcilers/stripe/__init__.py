@@ -56,7 +56,7 @@ from gapless_reconcilers.kit.errors import (
 )
 from gapless_reconcilers.kit.paging import cursor_after
 from gapless_reconcilers.kit.signing import SigningKeys, hmac_sha256_hex, is_signed_by_any, parse_timed_signatures
-from gapless_reconcilers.stripe import endpoints
+from gapless_reconcilers.stripe import endpoints, thin
 
 SIGNATURE_HEADER: Final = "stripe-signature"
 THROTTLED: Final = timedelta(seconds=2)
@@ -160,7 +160,8 @@ class Stripe:
         budget=ReadBudget(requests=10_000, period=timedelta(days=30)),  # the least granted (Read allocation)
         unproven=(
             'Types marked "Selection required" exist only if an endpoint names them ("*" does not); the list says '
-            "nothing of them otherwise. Not verified: how soon an event is listed. Thin (v2) events are refused."
+            "nothing of them otherwise, nor of thin (v2) events without a snapshot twin. "
+            "Not verified: how soon an event is listed."
         ),
     )
 
@@ -210,17 +211,26 @@ class Stripe:
         return Account(fingerprint=decode_response(response, _IDENTIFIED).id, livemode=self._key_mode)
 
     def read_webhook(self, request: WebhookRequest, now: datetime, evidence: Evidence = NO_EVIDENCE) -> Reply:  # noqa: ARG002
-        """The one event of a snapshot webhook. Raises `WebhookRefused`; a thin one has the reason `thin_event`."""
+        """The one event of a snapshot webhook, or of a thin one. Raises `WebhookRefused`."""
         header = request.header(SIGNATURE_HEADER)
         if header is None:
             raise SignatureInvalid("there is no Stripe-Signature header", reason="no_signature")
         self._verify(header, request.body, now)
         try:
-            event = decode_webhook(request.body, _EVENT)
-            return Reply(events=(self._remote(event, request.body, event.account or OWN_STREAM),))
+            snapshot = decode_webhook(request.body, _EVENT)
+            return Reply(events=(self._remote(snapshot, request.body, snapshot.account or OWN_STREAM),))
         except MalformedWebhook:
-            _refuse_thin(request.body)
-            raise
+            event = self._read_thin(request.body)
+            if event is None:
+                raise
+            return Reply(events=(event,))
+        except ValueError as error:
+            raise MalformedWebhook(f"the event cannot be recorded: {error}") from error
+
+    def _read_thin(self, body: bytes) -> RemoteEvent | None:
+        """The event of a thin webhook; None if it is none."""
+        try:
+            return thin.read(body, livemode=self.options.livemode, connect=self.options.connect)
         except ValueError as error:
             raise MalformedWebhook(f"the event cannot be recorded: {error}") from error
 
@@ -240,7 +250,7 @@ class Stripe:
         names its connected account only here: the list that it came from did not have to (NV).
         """
         body = event.payload
-        if event.stream and decode_webhook(body, _EVENT).account is None:
+        if event.stream and not thin.is_thin(body) and decode_webhook(body, _EVENT).account is None:
             body = b'{"account":%b,%b' % (msgspec.json.encode(event.stream), body.lstrip()[1:])
         sent_at = int(now.timestamp())
         signature = hmac_sha256_hex(secret.reveal().encode(), b"%d.%b" % (sent_at, body)).decode()
@@ -367,19 +377,6 @@ class Stripe:
         if any(event.livemode is not self.options.livemode for event in listed):
             wanted = _MODES[self.options.livemode]
             raise OptionsInvalid(f"the list is not of {wanted} events; use a {wanted} api_key or change livemode")
-
-
-def _refuse_thin(body: bytes) -> None:
-    """Raise `MalformedWebhook` with the reason `thin_event` if `body` is a v2 event notification."""
-    try:
-        kind = _LABEL.decode(body).object
-    except UNREADABLE:
-        return
-    if kind == "v2.core.event":
-        raise MalformedWebhook(
-            "this is a thin (v2) event, which carries no object; point an endpoint of snapshot events here",
-            reason="thin_event",
-        )
 
 
 def _names_missing_event(response: httpx.Response) -> bool:

@@ -1,0 +1,68 @@
+"""Thin (v2) events: a notification that says what changed, and does not carry the object.
+
+Signed like a snapshot event. One that has a snapshot twin is the same event: it takes the twin's key, so
+that either webhook, and the list of v1 events, are recognised as one. One without is in no list that is
+read here, so it is never expected, and what is lost of it cannot be proven.
+
+Source: stripe-python 16.1.0 `v2/core/_event.py`, Stripe's page on event destinations, read November 2026.
+"""
+
+from datetime import UTC, datetime
+from typing import Annotated, Final, Literal
+
+import msgspec
+
+from gapless_reconcilers.kit.contract import OWN_STREAM, RemoteEvent
+from gapless_reconcilers.kit.decoding import UNREADABLE, decode_webhook
+from gapless_reconcilers.kit.errors import MalformedWebhook
+
+_OF_V1: Final = "v1."
+"""Types of events about v1 resources begin with it here, and not in the list of v1 events."""
+
+
+class _Related(msgspec.Struct, gc=False):
+    id: str | None = None
+
+
+class _Notification(msgspec.Struct, gc=False):
+    id: str
+    object: Literal["v2.core.event"]
+    type: str
+    created: Annotated[datetime, msgspec.Meta(tz=True)]
+    livemode: bool
+    context: str | None = None
+    related_object: _Related | None = None
+    snapshot_event: str | None = None
+
+
+_NOTIFICATION: Final = msgspec.json.Decoder(_Notification)
+
+
+def read(body: bytes, *, livemode: bool, connect: bool) -> RemoteEvent | None:
+    """The event of a thin webhook to a source of that mode; None if `body` is not one.
+
+    Raises `ValueError` if it cannot be recorded.
+    """
+    try:
+        told = decode_webhook(body, _NOTIFICATION)
+    except MalformedWebhook:
+        return None
+    twin, stream = told.snapshot_event, told.context or OWN_STREAM
+    return RemoteEvent(
+        key=twin or told.id,
+        type=told.type.removeprefix(_OF_V1) if twin else told.type,
+        occurred_at=told.created.astimezone(UTC),
+        payload=body,
+        stream=stream,
+        object_key=told.related_object.id if told.related_object else None,
+        listable=twin is not None and told.livemode is livemode and (not stream or connect),
+    )
+
+
+def is_thin(body: bytes) -> bool:
+    """Whether `body` is a thin event."""
+    try:
+        _NOTIFICATION.decode(body)
+    except UNREADABLE:
+        return False
+    return True
