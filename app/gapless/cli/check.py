@@ -24,7 +24,7 @@ from gapless.ledger.engine import SqliteStore, StoreError, open_store
 from gapless.reconcile import health
 from gapless.reconcile.fetch import Fetcher, lister
 from gapless.settings import DestinationSettings, Settings, Signature, SourceSettings, build_provider
-from gapless_reconcilers.kit.contract import Coverage, NamesVersions, Provider, Rendering, WarnsAboutOptions
+from gapless_reconcilers.kit.contract import Coverage, NamesVersions, Provider, Reading, Rendering, WarnsAboutOptions
 from gapless_reconcilers.kit.errors import ProviderError
 
 SKEW_WARNING = timedelta(seconds=5)
@@ -184,6 +184,8 @@ async def _list(subject: str, fetcher: Fetcher) -> list[Finding]:
     provider, now = fetcher.source.provider, system_clock()
     if provider.capabilities.coverage is Coverage.NONE:
         return [warning(subject, "the provider lists nothing: that nothing is missing can never be proven")]
+    if provider.capabilities.reading is Reading.CONSUME:
+        return [ok(subject, "its events are not read here: reading would take them away")]
     unit = provider.capabilities.resolution
     window = assembly.last_window(now - provider.capabilities.grace, unit)
     request = lister(provider).first_request("", window)

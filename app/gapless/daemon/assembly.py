@@ -26,7 +26,7 @@ from gapless.settings import (
     SourceSettings,
 )
 from gapless.settings import Pace as PaceSetting
-from gapless_reconcilers.kit.contract import Capabilities, Coverage, Provider, Secret, Window
+from gapless_reconcilers.kit.contract import Capabilities, Coverage, Provider, Reading, Secret, Window
 
 NEVER = timedelta(days=36500)
 """Between sweeps that are switched off."""
@@ -49,8 +49,16 @@ def make_source(settings: SourceSettings, provider: Provider, source_id: int, st
 
 
 def mode_of(settings: SourceSettings, provider: Provider) -> Mode:
-    """What the source is fed by; of a provider that lists nothing, webhooks are all there is."""
-    return Mode.WEBHOOK if provider.capabilities.coverage is Coverage.NONE else settings.mode
+    """What the source is fed by.
+
+    Of a provider that lists nothing, webhooks are all there is. One whose list is read away sends none meanwhile.
+    """
+    known = provider.capabilities
+    if known.coverage is Coverage.NONE:
+        return Mode.WEBHOOK
+    if known.reading is Reading.CONSUME and settings.mode is Mode.HYBRID:
+        return Mode.POLL
+    return settings.mode
 
 
 def capabilities_of(settings: SourceSettings, provider: Provider) -> Capabilities:
@@ -63,9 +71,15 @@ def make_policy(settings: SourceSettings, provider: Provider, public_url: str | 
     """How the source is read."""
     known = capabilities_of(settings, provider)
     adaptive = settings.pace is PaceSetting.ADAPTIVE
+    long_poll = settings.pace is PaceSetting.LONG_POLL and known.reading is Reading.CONSUME
     budget = known.budget if settings.read_budget is None else settings.read_budget.as_budget()
     return Policy(
-        pace=Pace(shortest=settings.every, longest=max(settings.every, settings.every_max), adaptive=adaptive),
+        pace=Pace(
+            shortest=settings.every,
+            longest=max(settings.every, settings.every_max),
+            adaptive=adaptive,
+            long_poll=long_poll,
+        ),
         lookback=settings.lookback,
         sweep_every=settings.sweep or NEVER,
         slices=settings.slices,

@@ -31,6 +31,7 @@ class Stream:
     last_outcome: str | None
     parked_reason: str | None
     last_listed: int
+    cursor: str | None
 
 
 def register_source(connection: Connection, name: str, provider: str, mode: str, start: datetime, now: datetime) -> int:

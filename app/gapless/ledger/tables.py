@@ -131,6 +131,7 @@ class StreamRow(Row, table=True):
     last_outcome: str | None = _text(null=True)
     parked_reason: str | None = _text(null=True)
     last_listed: int = _long(default=0)  # how many events its last complete pass listed
+    cursor: str | None = _text(null=True)  # where reading takes away: acknowledges what was read, with the next request
 
 
 class DestinationRow(Row, table=True):

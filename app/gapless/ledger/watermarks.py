@@ -57,6 +57,17 @@ def complete_pass(connection: Connection, stream_id: int, outcome: str, now_us: 
     connection.execute(update(STREAM).where(STREAM.c.id == stream_id).values(**values))
 
 
+def save_cursor(connection: Connection, stream_id: int, cursor: str | None) -> None:
+    """Note up to where the stream was read away: what came before is durable, and the next request acknowledges it."""
+    connection.execute(update(STREAM).where(STREAM.c.id == stream_id).values(cursor=cursor))
+
+
+def note_consumed(connection: Connection, stream_id: int, up_to_us: int, now_us: int) -> None:
+    """The provider had nothing more to hand out at `up_to_us`: the watermark stands there."""
+    where = (STREAM.c.id == stream_id, STREAM.c.watermark_us <= up_to_us)
+    connection.execute(update(STREAM).where(*where).values(watermark_us=up_to_us, checked_us=now_us))
+
+
 def note_outcome(connection: Connection, stream_id: int, outcome: str, parked_reason: str | None) -> None:
     """Note how a pass ended that could not be completed."""
     values = {"last_outcome": outcome, "parked_reason": parked_reason}

@@ -19,7 +19,7 @@ from aiolimiter import AsyncLimiter
 from gapless.domain import Clock, Source, Sources
 from gapless.ledger.budgets import BLOCK
 from gapless.metrics import Metrics, status_class
-from gapless_reconcilers.kit.contract import JudgesResponses, ListsEvents, Page, Provider, Window
+from gapless_reconcilers.kit.contract import ConsumesEvents, JudgesResponses, ListsEvents, Page, Provider, Window
 from gapless_reconcilers.kit.errors import OptionsInvalid, ProviderUnavailable, Retryable, UnexpectedShape
 from gapless_reconcilers.kit.statuses import judge
 
@@ -182,6 +182,8 @@ async def _walk(fetcher: Fetcher, stream: str, window: Window, cursor: str | Non
 
 def lister(provider: Provider) -> ListsEvents:
     """The provider as one that lists. Raises `OptionsInvalid`."""
+    if isinstance(provider, ConsumesEvents):
+        raise OptionsInvalid(f"what {provider.kind!r} hands out is gone afterwards: it cannot be audited or tried")
     if not isinstance(provider, ListsEvents):
         raise OptionsInvalid(f"provider {provider.kind!r} lists nothing: what it pushes is all that can be known")
     return provider

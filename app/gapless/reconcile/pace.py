@@ -26,12 +26,16 @@ class Pace:
     shortest: timedelta
     longest: timedelta
     adaptive: bool = True
+    long_poll: bool = False
+    """Ask again at once: the provider keeps its answer back until there is something to say."""
 
 
 def next_interval(pace: Pace, last: timedelta | None, signals: Signals) -> timedelta:
     """The next interval: short when there is reason to look, longer while all is clean."""
     if signals.parked:
         return pace.longest
+    if pace.long_poll and not signals.unwell:
+        return timedelta(0)
     if not pace.adaptive or last is None or signals.found or signals.unwell:
         return pace.shortest
     return min(max(last * STEP, pace.shortest), pace.longest)

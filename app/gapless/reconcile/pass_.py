@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import partial
 
-from gapless.domain import Via, align_down, from_us, span_us, to_us
+from gapless.domain import Cause, Via, align_down, from_us, span_us, to_us
 from gapless.ledger import Connection, dialect, engine, events, missing, passes, watermarks
 from gapless.ledger.passes import Kind, Pass, Slice
 from gapless.ledger.recorder import EventKey, Sighting
@@ -212,19 +212,7 @@ class PassRun:
         )
 
     def _missing(self, sighting: Sighting, reason: str) -> missing.Missing:
-        event = sighting.event
-        return missing.Missing(
-            source_id=sighting.source.id,
-            stream_id=sighting.stream_id,
-            key=event.key,
-            type=event.type,
-            occurred_us=to_us(event.occurred_at),
-            found_us=sighting.seen_us,
-            expected=sighting.source.expects(event),
-            cause=cause_of(event, self.circumstances),
-            reason=reason,
-            ref=event.ref,
-        )
+        return missing_row(sighting, cause_of(sighting.event, self.circumstances), reason)
 
     def _count(self, sightings: Sequence[Sighting], new: dict[EventKey, int]) -> None:
         for sighting in sightings:
@@ -321,6 +309,23 @@ def state_of(event: RemoteEvent) -> tuple[str, int]:
     if event.object_key is None or event.object_version is None:
         raise UnexpectedShape(f"event {event.key!r}", "without object_key or object_version", "a state of an object")
     return event.object_key, event.object_version
+
+
+def missing_row(sighting: Sighting, cause: Cause, reason: str) -> missing.Missing:
+    """The row of an event that is known to exist and cannot be recorded at once."""
+    event = sighting.event
+    return missing.Missing(
+        source_id=sighting.source.id,
+        stream_id=sighting.stream_id,
+        key=event.key,
+        type=event.type,
+        occurred_us=to_us(event.occurred_at),
+        found_us=sighting.seen_us,
+        expected=sighting.source.expects(event),
+        cause=cause,
+        reason=reason,
+        ref=event.ref,
+    )
 
 
 def _nothing(_connection: Connection) -> None:

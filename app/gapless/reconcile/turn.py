@@ -10,6 +10,7 @@ from gapless.domain import from_us, span_us, to_us
 from gapless.ledger import passes, sources, watermarks
 from gapless.ledger.passes import Kind, Pass
 from gapless.ledger.sources import Stream
+from gapless.reconcile.consume import Consumption
 from gapless.reconcile.diff import Circumstances
 from gapless.reconcile.pass_ import Figures, PassRun
 from gapless.reconcile.road import Claim
@@ -45,6 +46,8 @@ class Turn:
 
     async def _run_all(self, stream: Stream, open_passes: list[Pass], *, sweep: bool) -> bool:
         """One pass after the other, until one cannot be completed; False then."""
+        if self.claim.capabilities.reading is Reading.CONSUME:
+            return await self._consume(stream)
         for row in open_passes:
             if row.kind is not Kind.DEMAND and self._is_out_of_reach(row):
                 await self._supersede(row)
@@ -62,6 +65,19 @@ class Turn:
         if sweep:
             await self._sweep(await self._reload(stream))
         return True
+
+    async def _consume(self, stream: Stream) -> bool:
+        history, now = self.claim.capabilities.history, self.claim.road.clock()
+        if history is not None and from_us(stream.watermark_us) < now - history:
+            stream = await self._write_off(stream, Window(start=from_us(stream.watermark_us), end=now - history))
+        began = self.claim.road.clock()
+        figures = await Consumption(claim=self.claim, stream=stream).run()
+        self.found |= figures.missed > 0
+        if figures.failures:
+            await self.note_failure(stream, figures.failures[0])
+        else:
+            self._report(stream, "consume", figures, (self.claim.road.clock() - began).total_seconds())
+        return figures.complete
 
     def _plan(self, stream: Stream) -> Plan:
         return plan_pass(
@@ -121,7 +137,7 @@ class Turn:
         if figures.failures:
             await self.note_failure(stream, figures.failures[0])
         else:
-            self._report(stream, row, figures, (road.clock() - began).total_seconds())
+            self._report(stream, row.kind.value, figures, (road.clock() - began).total_seconds())
         if figures.suspect:
             outcome = partial(watermarks.note_outcome, outcome=figures.outcome, parked_reason=None)
             await self.claim.write(partial(outcome, stream_id=stream.id))
@@ -142,14 +158,14 @@ class Turn:
         work = partial(watermarks.note_outcome, stream_id=stream.id, outcome=outcome, parked_reason=reason)
         await self.claim.write(work)
 
-    def _report(self, stream: Stream, row: Pass, figures: Figures, duration_s: float) -> None:
+    def _report(self, stream: Stream, kind: str, figures: Figures, duration_s: float) -> None:
         name, metrics = self.claim.source.name, self.claim.road.metrics
         metrics.passes.labels(name, figures.outcome).inc()
         metrics.pass_seconds.labels(name).observe(duration_s)
         log.info(
             "pass_finished",
             extra={
-                "source": name, "stream": stream.name, "pass_id": row.id, "kind": row.kind.value,
+                "source": name, "stream": stream.name, "kind": kind,
                 "outcome": figures.outcome, "listed": figures.listed, "found": figures.found,
                 "missed": figures.missed, "duration_s": round(duration_s, 3),
             },

@@ -41,6 +41,7 @@ class Pace(StrEnum):
 
     ADAPTIVE = "adaptive"
     INTERVAL = "interval"
+    LONG_POLL = "long_poll"
 
 
 class LogLevel(StrEnum):
@@ -209,7 +210,9 @@ class SourceSettings:
     types: tuple[str, ...] | None = optional(_TYPES)
     """Event types that the subscription should push. Absent: the subscription as read, else all."""
     pace: Pace = setting(readers.choice(Pace), "adaptive")
-    """`adaptive`: from `every` to `every_max` while passes find nothing; `interval`: always `every`."""
+    """`adaptive`: from `every` to `every_max` while passes find nothing; `interval`: always `every`.
+
+    `long_poll`: again at once, where the provider waits with its answer until it has one (Telegram)."""
     every: timedelta = setting(readers.duration(_SECOND), "5m")
     """Time between passes, the shortest of them when adaptive. Finds a loss before a customer calls."""
     every_max: timedelta = setting(readers.duration(_SECOND), "30m")

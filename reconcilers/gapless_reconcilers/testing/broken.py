@@ -28,6 +28,7 @@ from gapless_reconcilers.kit.contract import (
 )
 from gapless_reconcilers.kit.errors import MalformedWebhook, RateLimited, UnexpectedShape
 from gapless_reconcilers.stripe import Stripe, StripeOptions
+from gapless_reconcilers.telegram import Telegram
 
 
 class KeyIsTheDelivery(Stripe):
@@ -209,7 +210,15 @@ class SignsAtOccurrence(Stripe):
         return super().render(event, target_url, secret, event.occurred_at)
 
 
-BROKEN: dict[type[Stripe], str] = {
+class ForgetsWhatItRead(Telegram):
+    """Asks for the same again: the vendor hands it out for ever, and nothing behind it."""
+
+    def batch_request(self, cursor: str | None, wait: timedelta) -> httpx.Request:  # noqa: ARG002
+        """Leaves the cursor out."""
+        return super().batch_request(None, wait)
+
+
+BROKEN: dict[type[Stripe | Telegram], str] = {
     KeyIsTheDelivery: "same_identity",
     StreamIsTheObject: "same_stream",
     OnlyFirstSecret: "any_live_secret",
@@ -217,6 +226,7 @@ BROKEN: dict[type[Stripe], str] = {
     CrashesOnGarbage: "garbage_is_refused",
     FetchesFromAnywhere: "evidence_is_allowed",
     DetailIsAnother: "detail_gives_event",
+    ForgetsWhatItRead: "batches_are_acknowledged",
     DropsLastOfPage: "pages_give_expected",
     EncodesPayloadAnew: "pages_give_expected",
     WalksInCircles: "walk_ends",

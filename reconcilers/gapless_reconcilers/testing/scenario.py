@@ -120,8 +120,9 @@ class Scenario:
 
     @property
     def lists(self) -> bool:
-        """Whether the provider lists events at all."""
-        return self.provider().capabilities.coverage is not Coverage.NONE
+        """Whether the provider has a list that can be read again."""
+        provider = self.provider()
+        return isinstance(provider, ListsEvents) and provider.capabilities.coverage is not Coverage.NONE
 
     def with_provider(self, provider_type: type[Any]) -> "Scenario":
         """The same situation met by another class."""

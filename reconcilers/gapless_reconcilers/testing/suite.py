@@ -25,6 +25,7 @@ import httpx
 
 from gapless_reconcilers.kit import registry, statuses
 from gapless_reconcilers.kit.contract import (
+    ConsumesEvents,
     Coverage,
     FetchesDetail,
     JudgesResponses,
@@ -32,6 +33,7 @@ from gapless_reconcilers.kit.contract import (
     NeedsEvidence,
     Provider,
     Remedy,
+    RemoteEvent,
     Rendering,
     WebhookRequest,
     Window,
@@ -99,7 +101,9 @@ def parametrize(fixtures: Path, kinds: Iterable[str] | None = None) -> "pytest.M
 
 def rules_for(scenario: Scenario) -> dict[str, Rule]:
     """The rules that concern the scenario's provider: those about lists only if it lists."""
-    return {name: rule for name, rule in RULES.items() if scenario.lists or name not in LIST_RULES}
+    consumes = isinstance(scenario.provider(), ConsumesEvents)
+    applies = dict.fromkeys(LIST_RULES, scenario.lists) | {"batches_are_acknowledged": consumes}
+    return {name: rule for name, rule in RULES.items() if applies.get(name, True)}
 
 
 def check_same_identity(scenario: Scenario) -> None:
@@ -156,9 +160,9 @@ def check_forgery_is_refused(scenario: Scenario) -> None:
         ("signed with an unknown secret", scenario.provider(webhook_secrets=[OTHER_SECRET]), webhook, timedelta(0)),
         ("without any secret of ours", scenario.provider(webhook_secrets=[""]), webhook, timedelta(0)),
     ]
+    places = range(0, len(webhook.body), max(1, len(webhook.body) // 40)) if provider.capabilities.signs_body else ()
     forged += [
-        (f"with byte {at} changed", provider, with_body(webhook, flip(webhook.body, at)), timedelta(0))
-        for at in range(0, len(webhook.body), max(1, len(webhook.body) // 40))
+        (f"with byte {at} changed", provider, with_body(webhook, flip(webhook.body, at)), timedelta(0)) for at in places
     ]
     forged += [
         (f"without {name}", provider, without_header(webhook, name), timedelta(0))
@@ -220,6 +224,29 @@ def check_detail_gives_event(scenario: Scenario) -> None:
         for name in ("key", "type", "object_key", "stream"):
             got, wanted = getattr(event, name), getattr(listed, name)
             assert got == wanted, f"the detail of {listed.key} has the {name} {got!r}; wanted {wanted!r}"
+
+
+def check_batches_are_acknowledged(scenario: Scenario) -> None:
+    """What is handed out gives the expected events; its cursor asks for what comes behind; an empty batch has none."""
+    provider = scenario.provider()
+    assert isinstance(provider, ConsumesEvents)
+    cursor: str | None = None
+    events: list[RemoteEvent] = []
+    asked = []
+    for recorded in scenario.pages:
+        request = provider.batch_request(cursor, timedelta(0))
+        asked.append(shape(request))
+        batch = provider.read_batch(answer(request, recorded), scenario.now)
+        events += batch.events
+        assert (batch.cursor is None) is (not batch.events), "an empty batch has no cursor, any other has one"
+        cursor = batch.cursor
+    assert cursor is None, "the last recorded batch is empty"
+    assert len(set(asked)) == len(asked), f"a request repeats, so nothing was acknowledged: {asked}"
+    assert tuple(map(Expected.of, events)) == scenario.expected, f"got {events}; wanted {scenario.expected}"
+    for body in NO_PAGES:
+        with raises(UnexpectedShape, f"the body {body!r}"):
+            request = provider.batch_request(None, timedelta(0))
+            provider.read_batch(make_response(request, body), scenario.now)
 
 
 def check_walk_ends(scenario: Scenario) -> None:
@@ -371,6 +398,7 @@ RULES: dict[str, Rule] = {
     "evidence_is_allowed": check_evidence_is_allowed,
     "pages_give_expected": check_pages_give_expected,
     "detail_gives_event": check_detail_gives_event,
+    "batches_are_acknowledged": check_batches_are_acknowledged,
     "walk_ends": check_walk_ends,
     "window_is_kept": check_window_is_kept,
     "statuses": check_statuses,

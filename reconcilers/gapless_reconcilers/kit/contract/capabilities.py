@@ -96,6 +96,8 @@ class Capabilities:
     """
     remedy: Remedy = Remedy.LIST
     rendering: Rendering
+    signs_body: bool = True
+    """False if a webhook only carries a secret: whoever has seen one can make others."""
     signature_headers: tuple[str, ...]
     """Lower-case names; the first is the one without which a webhook is not the vendor's."""
     evidence_hosts: tuple[str, ...] = ()

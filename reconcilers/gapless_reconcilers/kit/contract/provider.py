@@ -5,7 +5,7 @@ The required part is `Provider`. Each optional ability is a protocol of its own:
 """
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import httpx
@@ -87,8 +87,8 @@ class ListsEvents(Protocol):
 class ConsumesEvents(Protocol):
     """The vendor hands events out and forgets them once they are acknowledged: reading `consume`."""
 
-    def batch_request(self, cursor: str | None) -> httpx.Request:
-        """Acknowledge what came before `cursor`, and wait for more as long as the vendor lets us."""
+    def batch_request(self, cursor: str | None, wait: timedelta) -> httpx.Request:
+        """Acknowledge what came before `cursor`, and ask for more, which may take the vendor up to `wait`."""
         ...
 
     def read_batch(self, response: httpx.Response, now: datetime) -> Batch:

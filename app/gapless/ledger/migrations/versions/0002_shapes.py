@@ -29,6 +29,7 @@ def upgrade() -> None:
     op.add_column("source", sa.Column("last_webhook_us", sa.BigInteger(), nullable=True))
     op.add_column("source", sa.Column("lapsed_us", sa.BigInteger(), nullable=True))
     op.add_column("stream", sa.Column("last_listed", sa.BigInteger(), server_default=sa.text("0"), nullable=False))
+    op.add_column("stream", sa.Column("cursor", sa.Text(), nullable=True))
     op.create_table(
         "subscription",
         sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False),
@@ -49,6 +50,7 @@ def upgrade() -> None:
 def downgrade() -> None:
     op.drop_index("ix_subscription_source", table_name="subscription")
     op.drop_table("subscription")
+    op.drop_column("stream", "cursor")
     op.drop_column("stream", "last_listed")
     op.drop_column("source", "lapsed_us")
     op.drop_column("source", "last_webhook_us")
