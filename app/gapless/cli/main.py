@@ -13,6 +13,7 @@ from gapless.cli.dead import dead
 from gapless.cli.demo import demo
 from gapless.cli.event import event
 from gapless.cli.import_ import import_
+from gapless.cli.providers import providers
 from gapless.cli.quarantine import quarantine
 from gapless.cli.serve import serve
 from gapless.cli.source import source
@@ -40,5 +41,5 @@ def main(context: click.Context, config: Path | None, debug: bool) -> None:  # n
     context.obj = Call(config=config, debug=debug)
 
 
-for command in (serve, demo, check, status, audit, import_, source, event, dead, quarantine, db):
+for command in (serve, demo, check, status, audit, import_, source, event, dead, quarantine, providers, db):
     main.add_command(command)

@@ -1,0 +1,96 @@
+"""`gapless providers`: what each provider can do and prove, as its capabilities say: the README has it as a table."""
+
+from collections.abc import Iterator, Sequence
+from datetime import timedelta
+
+import click
+
+from gapless.cli import show
+from gapless.cli.common import Call, failing_clearly
+from gapless_reconcilers.kit import registry
+from gapless_reconcilers.kit.contract import (
+    Capabilities,
+    Coverage,
+    Provider,
+    Reading,
+    ReadsSubscription,
+    RegistersEndpoint,
+    Remedy,
+    Rendering,
+)
+
+COLUMNS = (
+    "provider", "what its list proves", "history", "recovery", "delivered with the vendor's signature", "our endpoint",
+    "what cannot be proven", "checked against",
+)  # fmt: skip
+PROVES = {
+    Coverage.EVENT_LOG: "every event",
+    Coverage.DELIVERY_LOG: "every delivery, as long as the precondition held",
+    Coverage.RESOURCE_STATE: "the last state of each object, not each step",
+    Coverage.NONE: "nothing: push only",
+}
+RECOVERS = {
+    Remedy.LIST: "from the list",
+    Remedy.DETAIL: "one request an event",
+    Remedy.REDELIVERY: "asked to send it again",
+    Remedy.NONE: "none",
+}
+RENDERS = {
+    Rendering.EXACT: "exact",
+    Rendering.EQUIVALENT: "equivalent: the shape of a listed event may differ",
+    Rendering.IMPOSSIBLE: "impossible: only the vendor has the key",
+}
+
+
+@click.command()
+@click.option("--markdown", is_flag=True, help="As the README has it.")
+@click.pass_obj
+def providers(call: Call, *, markdown: bool) -> None:
+    """What each provider can do, and what it cannot prove."""
+    with failing_clearly(debug=call.debug):
+        rows = [row(registry.load(kind)) for kind in registry.kinds()]
+        if markdown:
+            click.echo("\n".join(as_markdown(rows)))
+        else:
+            show.table(COLUMNS[:6], [each[:6] for each in rows], empty="there is no provider")
+
+
+def row(provider: type[Provider]) -> tuple[str, ...]:
+    """One provider, in the order of `COLUMNS`."""
+    known: Capabilities = provider.capabilities
+    proves = PROVES[known.coverage]
+    if known.reading is Reading.CONSUME:
+        proves = f"{proves}, unless webhooks are set"
+    return (
+        provider.kind,
+        f"{proves} (`{known.coverage}`)",
+        _history(known),
+        RECOVERS[known.remedy] if known.coverage is not Coverage.NONE else RECOVERS[Remedy.NONE],
+        RENDERS[known.rendering],
+        _health(provider),
+        known.unproven.rstrip("."),
+        str(known.basis),
+    )
+
+
+def as_markdown(rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    """The lines of the README's table."""
+    yield f"| {' | '.join(COLUMNS)} |"
+    yield f"|{'---|' * len(COLUMNS)}"
+    for kind, *cells in rows:
+        yield f"| `{kind}` | {' | '.join(cell.replace('|', '/') for cell in cells)} |"
+
+
+def _history(known: Capabilities) -> str:
+    if known.coverage is Coverage.NONE:
+        return "-"
+    if known.history is None:
+        return "no limit"
+    days = known.history / timedelta(days=1)
+    return f"{days:g} days" if days > 1 else f"{known.history / timedelta(hours=1):g} hours"
+
+
+def _health(provider: type[Provider]) -> str:
+    """What can be done about our endpoint: the abilities are told by their methods, for no provider is built here."""
+    abilities = {"read": ReadsSubscription.read_subscription, "made, mended": RegistersEndpoint.register_request}
+    return ", ".join(word for word, method in abilities.items() if hasattr(provider, method.__name__)) or "not asked"

@@ -1,0 +1,33 @@
+"""The README's table of providers is what their capabilities say."""
+
+import re
+from pathlib import Path
+
+from click.testing import CliRunner
+
+from gapless.cli.main import main
+from gapless_reconcilers.kit import registry
+
+README = Path(__file__).parents[3] / "README.md"
+
+
+def printed(*options: str) -> str:
+    result = CliRunner().invoke(main, ["providers", *options])
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def test_the_readme_has_the_table_that_the_capabilities_make() -> None:
+    marked = re.search(r"<!-- providers -->\n(.*?)<!-- /providers -->", README.read_text(), re.DOTALL)
+    assert marked
+    assert marked[1] == printed("--markdown"), "put what `gapless providers --markdown` prints into the README"
+
+
+def test_every_provider_is_in_it_with_what_it_cannot_prove() -> None:
+    lines = printed("--markdown").splitlines()[2:]
+    assert [line.split("`")[1] for line in lines] == list(registry.kinds())
+    assert all(len(line.split(" | ")[6]) > 20 for line in lines)
+
+
+def test_the_short_table_names_every_provider() -> None:
+    assert all(kind in printed() for kind in registry.kinds())
