@@ -15,6 +15,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from gapless.domain import Silence
 from gapless.settings import SecretRef, Settings, SettingsInvalid, load, resolve_options, tree
 from gapless.settings.environment import key_paths, variable_of
 from gapless_reconcilers.kit.contract import Secret
@@ -63,6 +64,8 @@ SAMPLES = {
     ("source", "read_budget", "requests"): ("10", 10),
     ("source", "read_budget", "period"): ("1d", timedelta(days=1)),
     ("source", "keep_unsubscribed"): ("true", True),
+    ("source", "silence_after"): ("learn", Silence(after=None)),
+    ("source", "repair"): ("true", True),
     ("source", "share_account"): ("true", True),
     ("destination", "type"): ("http", "http"),
     ("destination", "url"): ("http://else.example/", "http://else.example/"),
@@ -97,7 +100,7 @@ def tree_paths(cls: type[Any] = Settings, prefix: tuple[str, ...] = ()) -> set[t
     found: set[tuple[str, ...]] = set()
     for name, hint in get_type_hints(cls).items():
         inner = next((t for t in (hint, *get_args(hint)) if is_dataclass(t) and isinstance(t, type)), None)
-        if inner is None:
+        if inner is None or inner.__module__ != cls.__module__:  # a value, not a table
             found.add((*prefix, name))
         elif get_origin(hint) in (None, UnionType):
             found |= tree_paths(inner, (*prefix, name))
