@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from gapless.settings import SettingsInvalid, load
+from gapless_reconcilers.kit import registry
 
 HERE = "config gapless.toml: "
 SRC = HERE + 'source "s": '
@@ -69,7 +70,8 @@ TABLE = {
     "[public]\nprot = 1": f"{HERE}public: there is no option prot; did you mean port?",
     "source = 5": f"{HERE}source is 5; wanted tables [[source]]",
     # providers
-    src().replace("stripe", "strype"): f"{SRC}there is no provider 'strype' (did you mean 'stripe'?); known are: stripe",
+    src().replace("stripe", "strype"): f"{SRC}there is no provider 'strype' (did you mean 'stripe'?); "
+    f"known are: {', '.join(registry.kinds())}",
     # secrets
     src(options='api_key = "rk_live_pasted"'): f"{SRC}option options.api_key is a secret and may not stand here; "
     'name the variable that holds it, api_key_env = "…", or the file, api_key_file = "…"',
