@@ -12,7 +12,7 @@ import pytest
 
 hypothesis.settings.register_profile("gapless", deadline=None)  # a busy machine is no bug
 hypothesis.settings.load_profile("gapless")
-pytest_plugins = ["ledgers"]
+pytest_plugins = ["ledgers", "nodejs"]
 
 
 @pytest.fixture(scope="session")

@@ -102,8 +102,8 @@ def sightings(
 
 
 def header_names(provider: Provider) -> frozenset[bytes]:
-    """The names of the provider's signature headers, as they stand in a request."""
-    return frozenset(name.encode() for name in provider.capabilities.signature_headers)
+    """The names of the headers to keep, as they stand in a request."""
+    return frozenset(name.encode() for name in provider.capabilities.kept_headers)
 
 
 def kept_headers(pairs: Iterable[tuple[bytes, bytes]], names: frozenset[bytes]) -> str | None:

@@ -100,6 +100,8 @@ class Capabilities:
     """False if a webhook only carries a secret: whoever has seen one can make others."""
     signature_headers: tuple[str, ...]
     """Lower-case names; the first is the one without which a webhook is not the vendor's."""
+    carried_headers: tuple[str, ...] = ()
+    """Other headers that a webhook cannot be read without, such as that of its type: kept beside the body."""
     evidence_hosts: tuple[str, ...] = ()
     """Hosts that evidence may be fetched from, by https; `.vendor.example` stands for all below that domain."""
     requests_per_second: float = 1.0
@@ -107,6 +109,11 @@ class Capabilities:
     budget: ReadBudget | None = None
     unproven: str = ""
     """One sentence for the provider table: what the list cannot prove, and which facts are not verified."""
+
+    @property
+    def kept_headers(self) -> tuple[str, ...]:
+        """All that must be kept of a webhook's headers so that it can be read again."""
+        return self.signature_headers + self.carried_headers
 
     def may_fetch(self, url: httpx.URL) -> bool:
         """Whether evidence may be fetched from `url`."""

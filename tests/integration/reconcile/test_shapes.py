@@ -1,0 +1,268 @@
+"""A log of deliveries, walked from the top: detail, redelivery, and the time in which the hook was off. With GitHub."""
+
+import json
+import uuid
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+import httpx
+import pytest
+from world import HASTY, Daemon, FakeClock, World, new_fake
+
+from gapless.domain import Via, from_us
+from gapless.ledger.engine import Store
+from gapless.receive import webhook
+from gapless_reconcilers.github import GitHub, GitHubOptions
+from gapless_reconcilers.kit.contract import Provider, RecordedEvent, Reply, Secret
+from gapless_reconcilers.testing.scenario import make_request
+
+pytestmark = pytest.mark.anyio
+HOOK = 77
+SECRET = "s3cret"
+
+
+@dataclass
+class Hook:
+    """One hook of GitHub's: its log is newest first, by page, and has only what happened while it was active."""
+
+    clock: FakeClock
+    deliveries: list[dict[str, Any]] = field(default_factory=list)
+    active: bool = True
+    asked: list[str] = field(default_factory=list)
+    answers: dict[str, int] = field(default_factory=dict)
+    again: list[dict[str, Any]] = field(default_factory=list)
+    per_page: int = 2
+
+    def deliver(self, event: str = "push", action: str | None = None, guid: str | None = None) -> dict[str, Any] | None:
+        """Something happens; None if nobody is told."""
+        if not self.active:
+            return None
+        made = {
+            "id": len(self.deliveries) + 1, "guid": guid or str(uuid.uuid4()), "event": event, "action": action,
+            "delivered_at": self.clock().isoformat(), "payload": {"action": action, "n": len(self.deliveries)},
+        }  # fmt: skip
+        self.deliveries.insert(0, made)
+        return made
+
+    def answer(self, request: httpx.Request) -> httpx.Response:
+        rest = request.url.path.partition(f"/hooks/{HOOK}")[2].strip("/").split("/")
+        self.asked.append(f"{request.method} {'/'.join(rest)}")
+        if (status := self.answers.get(rest[-1])) is not None:
+            return httpx.Response(status, json={"message": "no"})
+        if rest == [""]:
+            config = {"url": "https://hooks.example/webhooks/acme"}
+            return httpx.Response(200, json={"id": HOOK, "active": self.active, "events": ["*"], "config": config})
+        if rest == ["deliveries"]:
+            return self.page(int(request.url.params.get("cursor", 0)))
+        found = next((each for each in self.deliveries if str(each["id"]) == rest[1]), None)
+        if found is None:
+            return httpx.Response(404, json={"message": "Not Found"})
+        if rest[2:] == ["attempts"]:
+            self.again.append(found)
+            return httpx.Response(202, json={})
+        return httpx.Response(200, json={**found, "request": {"headers": {}, "payload": found["payload"]}})
+
+    def page(self, first: int) -> httpx.Response:
+        rows = self.deliveries[first : first + self.per_page]
+        last = first + self.per_page
+        link = {"Link": f'<https://api.github.com/x?cursor={last}>; rel="next"'} if last < len(self.deliveries) else {}
+        return httpx.Response(200, json=rows, headers=link)
+
+
+@pytest.fixture
+def hook(clock: FakeClock) -> Hook:
+    return Hook(clock=clock)
+
+
+@pytest.fixture
+async def world(store: Store, clock: FakeClock, hook: Hook, remedy: str) -> AsyncIterator[World]:
+    def make(url: str, page_limit: int = 100) -> Provider:
+        return GitHub(
+            GitHubOptions(
+                token=Secret("ghp_x"),
+                webhook_secret=(Secret(SECRET),),
+                repository="acme/shop",
+                hook_id=HOOK,
+                remedy=remedy,  # type: ignore[arg-type]
+                page_limit=page_limit,
+                api_base=url,
+            )
+        )
+
+    async with httpx.AsyncClient(transport=httpx.MockTransport(hook.answer)) as client:
+        world = World(store=store, clock=clock, fake=new_fake(clock), client=client, make=make)
+        await world.open()
+        yield world
+
+
+@pytest.fixture
+def remedy() -> str:
+    return "detail"
+
+
+async def receive(daemon: Daemon, delivery: dict[str, Any]) -> None:
+    """The delivery's webhook, signed and recorded."""
+    kind = ".".join(filter(None, (delivery["event"], delivery["action"])))
+    recorded = RecordedEvent(
+        key=f"{HOOK}:{delivery['guid']}",
+        type=kind,
+        occurred_at=daemon.world.clock(),
+        stream="",
+        payload=json.dumps(delivery["payload"]).encode(),
+        via="webhook",
+    )
+    message = daemon.source.provider.render(recorded, "", Secret(SECRET), daemon.world.clock())
+    request = make_request(message.headers, message.body)  # type: ignore[union-attr]
+    reply = webhook.read(daemon.source.provider, request, daemon.world.clock())
+    assert isinstance(reply, Reply), reply
+    await daemon.road.writer.record(
+        tuple(daemon.sighting(event, Via.WEBHOOK, request.body) for event in reply.events), len(request.body)
+    )
+
+
+async def test_what_the_log_shows_and_we_lack_is_fetched_one_by_one_and_missed_once(
+    world: World, hook: Hook, clock: FakeClock
+) -> None:
+    async with world.daemon() as daemon:
+        for number in range(7):
+            made = hook.deliver("issues", "opened")
+            assert made is not None
+            if number % 3 == 0:
+                await receive(daemon, made)
+            clock.advance(seconds=20)
+        clock.advance(minutes=10)
+        await daemon.turn()
+        assert len(await world.keys()) == 7
+        assert sorted((await world.via()).values()) == ["list"] * 4 + ["webhook"] * 3
+        assert (await world.missed(), await world.missing_open()) == (4, 0)
+        assert from_us((await world.stream()).watermark_us) == clock() - timedelta(minutes=5)
+        before = len(hook.asked)
+        clock.advance(minutes=10)
+        await daemon.turn()
+        assert await world.missed() == 4
+        assert not [path for path in hook.asked[before:] if path.startswith("GET deliveries/")]
+
+
+async def test_several_attempts_of_one_event_are_one_event(world: World, hook: Hook, clock: FakeClock) -> None:
+    async with world.daemon() as daemon:
+        first = hook.deliver()
+        assert first is not None
+        clock.advance(minutes=1)
+        hook.deliver(guid=first["guid"])
+        clock.advance(minutes=10)
+        await daemon.turn()
+        assert await world.keys() == {f"{HOOK}:{first['guid']}"}
+        assert await world.missed() == 1
+
+
+async def test_only_types_that_are_wanted_cost_a_request(world: World, hook: Hook, clock: FakeClock) -> None:
+    async with world.daemon(types=["issues.*"]) as daemon:
+        hook.deliver("push")
+        wanted = hook.deliver("issues", "opened")
+        assert wanted is not None
+        clock.advance(minutes=10)
+        await daemon.turn()
+        assert await world.keys() == {f"{HOOK}:{wanted['guid']}"}
+        assert [path for path in hook.asked if path.startswith("GET deliveries/")] == [f"GET deliveries/{wanted['id']}"]
+
+
+async def test_a_detail_that_fails_is_tried_again_on_its_own_schedule_and_survives_the_process(
+    world: World, hook: Hook, clock: FakeClock
+) -> None:
+    made = hook.deliver()
+    assert made is not None
+    hook.answers[str(made["id"])] = 502
+    clock.advance(minutes=10)
+    async with world.daemon() as daemon:
+        await daemon.turn()
+        assert (await world.missed(), await world.missing_open(), await world.keys()) == (1, 1, set())
+        assert await world.complete_up_to() == (await world.store.read(oldest_missing))
+    hook.answers.clear()
+    clock.advance(minutes=5)
+    async with world.daemon() as daemon:
+        await daemon.turn()
+        assert (await world.missed(), await world.missing_open(), len(await world.keys())) == (1, 0, 1)
+
+
+def oldest_missing(connection: Any) -> int:
+    return int(connection.exec_driver_sql("SELECT min(occurred_us) FROM missing WHERE state = 'open'").scalar())
+
+
+async def test_what_left_the_log_is_lost_and_stays_visible(world: World, hook: Hook, clock: FakeClock) -> None:
+    made = hook.deliver()
+    assert made is not None
+    hook.answers[str(made["id"])] = 404
+    clock.advance(minutes=10)
+    async with world.daemon() as daemon:
+        await daemon.turn()
+        assert (await world.missed(), await world.missing_open(), await world.keys()) == (1, 0, set())
+
+
+@pytest.mark.parametrize("remedy", ["redelivery"])
+async def test_what_is_asked_for_again_comes_by_webhook_and_is_neither_late_nor_a_duplicate(
+    world: World, hook: Hook, clock: FakeClock
+) -> None:
+    async with world.daemon() as daemon:
+        made = hook.deliver()
+        assert made is not None
+        clock.advance(minutes=10)
+        await daemon.turn()
+        assert (await world.missed(), await world.missing_open()) == (1, 1)
+        (asked,) = hook.again
+        await receive(daemon, asked)
+        assert await world.via() == {f"{HOOK}:{made['guid']}": "redelivery"}
+        counts = (await world.totals()).counts
+        assert (counts["by_redelivery"], counts["by_webhook"], counts["late"], counts["duplicates"]) == (1, 0, 0, 0)
+        assert (await world.missed(), await world.missing_open()) == (1, 0)
+        await receive(daemon, asked)
+        assert (await world.totals()).counts["duplicates"] == 1
+
+
+async def test_a_time_in_which_the_hook_was_off_is_unrecoverable_and_nothing_is_claimed_meanwhile(
+    world: World, hook: Hook, clock: FakeClock
+) -> None:
+    async with world.daemon() as daemon:
+        clock.advance(minutes=10)
+        await daemon.turn()
+        last_good, watermark = clock(), (await world.stream()).watermark_us
+        clock.advance(minutes=3)
+        hook.active = False
+        hook.deliver()
+        for _ in range(2):
+            clock.advance(minutes=10)
+            await daemon.turn()
+            assert (await world.stream()).watermark_us == watermark
+            assert "the hook is not active" in ((await world.stream()).parked_reason or "")
+        hook.active = True
+        clock.advance(minutes=10)
+        back: datetime = clock()
+        await daemon.turn()
+        assert from_us((await world.stream()).watermark_us) == back - timedelta(minutes=5)
+        assert [(from_us(start), from_us(end), why) for _, start, end, why in await world.unrecoverable()] == [
+            (last_good, back, "subscription_inactive")
+        ]
+        clock.advance(minutes=10)
+        await daemon.turn()
+        assert len(await world.unrecoverable()) == 1
+
+
+async def test_a_limit_that_is_answered_403_waits_and_parks_nothing(world: World, hook: Hook, clock: FakeClock) -> None:
+    hook.deliver()
+    clock.advance(minutes=10)
+    limited = {"x-ratelimit-remaining": "0", "x-ratelimit-reset": str(int(clock().timestamp()))}
+    answered = []
+
+    def limit_once(request: httpx.Request) -> httpx.Response:
+        answered.append(request)
+        if len(answered) == 2:
+            return httpx.Response(403, json={"message": "API rate limit exceeded"}, headers=limited)
+        return hook.answer(request)
+
+    world.client = httpx.AsyncClient(transport=httpx.MockTransport(limit_once))
+    async with world.client, world.daemon() as daemon:
+        await daemon.turn()
+        assert (await world.stream()).parked_reason is None
+        assert len(await world.keys()) == 1
+    assert HASTY.attempts > 1
