@@ -141,7 +141,8 @@ class Source:
     earlier_types: tuple[tuple[datetime, TypePatterns], ...] = ()
     """What was subscribed before: (until when, which types), oldest first."""
     own_covered: bool = True
-    streams_covered: bool = False
+    streams_covered: bool | None = None
+    """Whether our endpoint receives the events of the other streams; None: what the provider says of all endpoints."""
     keep_unsubscribed: bool = False
     silence: Silence | None = None
     """None: nobody wants to know."""
@@ -153,8 +154,14 @@ class Source:
             and event.listable
             and event.occurred_at >= self.start
             and event.type in self.types_at(event.occurred_at)
-            and (self.own_covered if event.stream == OWN_STREAM else self.streams_covered)
+            and self._covers(event.stream)
         )
+
+    def _covers(self, stream: str) -> bool:
+        if stream == OWN_STREAM:
+            return self.own_covered
+        known = self.streams_covered
+        return self.provider.capabilities.streams_share_endpoint if known is None else known
 
     def types_at(self, time: datetime) -> TypePatterns:
         """The types that were subscribed at `time`, as far as is known."""

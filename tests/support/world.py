@@ -191,8 +191,9 @@ class World:
         """How many deliveries there are."""
         return len(await self.store.read(lambda c: c.execute(select(DELIVERY.c.event_seq)).all()))
 
-    async def stream(self) -> Stream:
-        return (await self.store.read(partial(sources.streams, source_id=self.source_id)))[0]
+    async def stream(self, name: str = "") -> Stream:
+        streams = await self.store.read(partial(sources.streams, source_id=self.source_id))
+        return next(each for each in streams if each.name == name)
 
     async def complete_up_to(self) -> int | None:
         return await self.store.read(partial(watermarks.complete_up_to, stream_id=self.stream_id))
@@ -291,12 +292,21 @@ class Daemon:
         evidence = Evidence(self.world.client, self.world.clock, self.road.metrics)
         reply = await evidence.read(self.source, request, self.world.clock())
         assert isinstance(reply, Reply), reply
-        return tuple(self.sighting(event, Via.WEBHOOK, message.body) for event in reply.events)
+        named = {each.stream: await self._stream_id(each.stream) for each in reply.events}
+        seen = partial(self.sighting, via=Via.WEBHOOK, body=message.body)
+        return tuple(seen(each, stream_id=named[each.stream]) for each in reply.events)
 
-    def sighting(self, event: Any, via: Via, body: bytes | None = None, **changes: Any) -> Sighting:
+    async def _stream_id(self, name: str) -> int:
+        """The id of the stream, which is made if it is new."""
+        ensure = partial(sources.ensure_stream, source_id=self.world.source_id, name=name)
+        return self.world.stream_id if not name else await self.road.writer.submit(ensure)
+
+    def sighting(
+        self, event: Any, via: Via, body: bytes | None = None, *, stream_id: int | None = None, **changes: Any
+    ) -> Sighting:
         return Sighting(
             source=self.source,
-            stream_id=self.world.stream_id,
+            stream_id=self.world.stream_id if stream_id is None else stream_id,
             event=event,
             via=via,
             seen_us=to_us(self.world.clock()),

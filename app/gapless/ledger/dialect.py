@@ -168,18 +168,21 @@ STATES_POSTGRES = (
 def look_up_states(
     connection: Connection, source_id: int, listed: Mapping[str, tuple[str, int]], before_us: int
 ) -> Known:
-    """Those of `listed` {key: (object key, object version)} whose object the ledger holds at that version or later."""
+    """Those of `listed` {key: (object key, object version)} whose object the ledger holds at that version or later.
+
+    Several events may be of one version; if one of them is a witness, so is the state.
+    """
     objects = sorted({name for name, _ in listed.values()})
     values = (before_us, source_id), objects, min(version for _, version in listed.values())
-    newest: dict[str, tuple[int, int, bool]] = {}
+    newest: dict[str, tuple[int, bool, int]] = {}
     for name, version, seq, witness in _states(connection, *values):
-        if name not in newest or version > newest[name][0]:
-            newest[name] = (version, seq, bool(witness))
-    return {
-        key: newest[name][1:]
-        for key, (name, version) in listed.items()
-        if name in newest and newest[name][0] >= version
-    }
+        newest[name] = max(newest.get(name, (-1, False, 0)), (version, bool(witness), seq))
+    known = {}
+    for key, (name, version) in listed.items():
+        latest, witness, seq = newest.get(name, (-1, False, 0))
+        if latest >= version:
+            known[key] = (seq, witness)
+    return known
 
 
 def _states(

@@ -48,6 +48,7 @@ class Cycle:
         try:
             if self.check_health:
                 streams = await self._learn()
+                turn = await self._turn(streams)  # with what was just learnt of our endpoint
             if self.claim.capabilities.precondition:
                 await self._hold_precondition(streams)
             await self._read(turn, streams)

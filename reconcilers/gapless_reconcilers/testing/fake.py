@@ -244,7 +244,7 @@ class FakeProvider:
         if faults.throttle_every and (len(self.requests) + 1) % faults.throttle_every == 0:
             refusal = self.wire.refuse(429)
             wait = {"Retry-After": faults.retry_after} if faults.retry_after is not None else {}
-            return ApiAnswer(status=429, body=refusal.body, headers={**refusal.headers, **wait})
+            return ApiAnswer(status=refusal.status, body=refusal.body, headers={**refusal.headers, **wait})
         if self._happens(faults.error_rate):
             return self.wire.refuse(500)
         return self.wire.answer(request, self)

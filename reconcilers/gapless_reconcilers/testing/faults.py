@@ -31,7 +31,7 @@ class Faults:
     answer_delay_s: float = 0.0
     """Seconds that each API answer takes."""
     throttle_every: int = 0
-    """Each n-th API request is answered 429; 0: none."""
+    """Each n-th API request is throttled, with a 429 or as the vendor does it; 0: none."""
     retry_after: str | None = None
     """`Retry-After` of a 429; None: none is sent."""
     error_rate: float = 0.0

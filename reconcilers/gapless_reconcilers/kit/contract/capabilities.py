@@ -94,6 +94,8 @@ class Capabilities:
 
     It counts as held while the subscription reads as healthy. A time in which it did not is unrecoverable.
     """
+    streams_share_endpoint: bool = False
+    """True if one endpoint receives the events of every stream, as far as the subscription says nothing else."""
     remedy: Remedy = Remedy.LIST
     rendering: Rendering
     signs_body: bool = True
