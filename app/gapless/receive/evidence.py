@@ -21,6 +21,7 @@ from gapless.receive import webhook
 from gapless.receive.limits import TokenBucket
 from gapless.receive.webhook import Refusal
 from gapless_reconcilers.kit.contract import NeedsEvidence, Reply, WebhookRequest
+from gapless_reconcilers.kit.errors import ProviderError
 
 WITHIN_S: Final = 5.0
 """Vendors wait ten seconds for our answer, and it must still be stored."""
@@ -38,6 +39,8 @@ FETCHES_AT_ONCE: Final = 60
 FETCHES_PER_SECOND: Final = 5.0
 """Bound on fetches that other webhooks could share, per source: a stranger who names ever new ones gets no more."""
 COME_AGAIN: Final = frozenset((codes.REQUEST_TIMEOUT, codes.TOO_EARLY, codes.TOO_MANY_REQUESTS))
+NOT_FOR_US: Final = frozenset((codes.UNAUTHORIZED, codes.FORBIDDEN))
+"""Answers that tell something of our credentials, and nothing of the webhook."""
 
 
 class EvidenceUnavailable(Exception):
@@ -117,12 +120,13 @@ class Evidence:
         try:
             async with asyncio.timeout(WITHIN_S), self._slots:
                 answer = await self._send(needed.request, auth)
-        except (TimeoutError, httpx.HTTPError, OSError) as error:
+        except (TimeoutError, httpx.HTTPError, OSError, ProviderError) as error:
             self._count(source, "error")
             told = f"{needed.request.url.host}: {type(error).__name__}: {error}"
             raise EvidenceUnavailable(told) from error
         self._count(source, status_class(answer.status_code))
-        if answer.is_server_error or answer.status_code in COME_AGAIN:
+        is_ours = needed.with_credentials and answer.status_code in NOT_FOR_US
+        if answer.is_server_error or answer.status_code in COME_AGAIN or is_ours:
             raise EvidenceUnavailable(f"{needed.request.url.host} answered {answer.status_code}")
         return answer
 

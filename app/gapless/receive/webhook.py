@@ -43,6 +43,7 @@ REASONS: Final[Mapping[str, str]] = {
     "stale": "the signature is too old",
     "duplicate_header": "a header that may be sent once is sent several times",
     "malformed": "the body cannot be read",
+    "simulator": "this is a simulated event",
     "other_account": "this is of another account than the source's",
     METHOD: "only POST is taken here",
     INTERNAL: "the webhook could not be read",

@@ -4,18 +4,23 @@ The secret stays a `Secret` until the request leaves: no repr, message or log of
 """
 
 import json
-from base64 import urlsafe_b64encode
+from base64 import b64encode, urlsafe_b64encode
 from collections.abc import Callable, Generator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Final
 
 import httpx
+import msgspec
 from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from gapless_reconcilers.kit.contract import Secret
-from gapless_reconcilers.kit.errors import CredentialsRejected
+from gapless_reconcilers.kit.errors import CredentialsRejected, ProviderUnavailable
+
+EARLY: Final = timedelta(seconds=60)
+"""So long before its end a token is replaced."""
 
 
 def utc_now() -> datetime:
@@ -91,3 +96,59 @@ class AppAuth(httpx.Auth):
 
 def _base64url(raw: bytes) -> bytes:
     return urlsafe_b64encode(raw).rstrip(b"=")
+
+
+class ClientCredentialsAuth(httpx.Auth):
+    """A bearer token by OAuth2 client credentials, asked for when it is needed, and anew when it is refused."""
+
+    requires_response_body = True
+
+    def __init__(self, token_url: str, client_id: str, secret: Secret, clock: Callable[[], datetime] = utc_now) -> None:
+        self._token_url = token_url
+        self._client_id = client_id
+        self._secret = secret
+        self._clock = clock
+        self._token: Secret | None = None
+        self._until = datetime.min.replace(tzinfo=UTC)
+
+    def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
+        """Add the token. Raises `CredentialsRejected` if none is given for our credentials, `ProviderUnavailable`."""
+        if self._token is None or self._clock() >= self._until:
+            self._keep((yield self._ask()))
+        response = yield self._signed(request)
+        if response.status_code == httpx.codes.UNAUTHORIZED:
+            self._keep((yield self._ask()))
+            yield self._signed(request)
+
+    def _ask(self) -> httpx.Request:
+        pair = f"{self._client_id}:{self._secret.reveal()}".encode()
+        headers = {"Authorization": f"Basic {b64encode(pair).decode()}", "Accept": "application/json"}
+        return httpx.Request("POST", self._token_url, data={"grant_type": "client_credentials"}, headers=headers)
+
+    def _keep(self, response: httpx.Response) -> None:
+        if response.is_server_error or response.status_code == httpx.codes.TOO_MANY_REQUESTS:
+            raise ProviderUnavailable(f"no token for now: {response.request.url.host} answered {response.status_code}")
+        try:
+            granted = _GRANT.decode(response.content) if response.is_success else None
+        except msgspec.MsgspecError:
+            granted = None
+        if granted is None:
+            raise CredentialsRejected(f"client credentials got no token: {response.status_code}; check id and secret")
+        self._token = Secret(granted.access_token)
+        self._until = self._clock() + timedelta(seconds=granted.expires_in) - EARLY
+
+    def _signed(self, request: httpx.Request) -> httpx.Request:
+        token = self._token.reveal() if self._token else ""
+        request.headers["Authorization"] = f"Bearer {token}"
+        return request
+
+    def __repr__(self) -> str:
+        return f"ClientCredentialsAuth({self._client_id!r}, ***)"
+
+
+class _Grant(msgspec.Struct, gc=False):
+    access_token: str
+    expires_in: Annotated[int, msgspec.Meta(ge=0, le=10**8)] = 300
+
+
+_GRANT: Final = msgspec.json.Decoder(_Grant)

@@ -110,8 +110,9 @@ async def served(
     retired: dict[str, int] | None = None,
     queue_max: int = 10_000,
     writes: bool = True,
+    vendor: httpx.AsyncClient | None = None,
 ) -> AsyncIterator[Road]:
-    """A road on `store`. `writes=False`: its writer never commits, as if the disk hung."""
+    """A road on `store`. `writes=False`: its writer never commits, as if the disk hung. `vendor`: gives evidence."""
     provider = provider or stripe()
     start = NOW - timedelta(days=1)
     source_id = await store.write(lambda c: ledger_sources.register_source(c, "acme", "stripe", "hybrid", start, NOW))
@@ -119,7 +120,7 @@ async def served(
     metrics, now = Metrics("test"), [NOW]
     writer = Writer(store, Recorder(0, no_route), metrics, queue_max=queue_max)
     receiver = make_receiver(
-        sources=Sources([source]), writer=writer, metrics=metrics, clock=lambda: now[0], options=options
+        sources=Sources([source]), writer=writer, metrics=metrics, clock=lambda: now[0], client=vendor, options=options
     )
     config = uvicorn.Config(build_app(receiver, retired), host="127.0.0.1", port=0, **SERVING)
     server = uvicorn.Server(config)
