@@ -239,6 +239,11 @@ def _rendering(subject: str, source: SourceSettings) -> Iterator[Finding]:
     if rendering is Rendering.IMPOSSIBLE:
         told = f"nobody but {source.provider} can sign as {source.provider}"
         yield problem(subject, f'{told}; use signature = "standard", or leave source {source.name} out')
+    elif rendering is Rendering.PUSHED:
+        told = (
+            f"what was missed of source {source.name} has no {source.provider} webhook's shape and would never arrive"
+        )
+        yield problem(subject, f'{told}; use signature = "standard", or leave the source out')
     elif rendering is Rendering.EQUIVALENT:
         told = f"what was listed of source {source.name} can differ in shape from its webhook (API version)"
         yield warning(subject, f"{told}; on_version_mismatch decides")

@@ -38,6 +38,7 @@ RECOVERS = {
 RENDERS = {
     Rendering.EXACT: "exact",
     Rendering.EQUIVALENT: "equivalent: the shape of a listed event may differ",
+    Rendering.PUSHED: "exact for what came by webhook; the states of a list have no webhook's shape",
     Rendering.IMPOSSIBLE: "impossible: only the vendor has the key",
 }
 

@@ -113,7 +113,7 @@ class Shopify:
         resolution=timedelta(seconds=1),
         history=ORDERS_SHOWN,
         grace=timedelta(minutes=2),  # NV: how long an update takes to be found by search
-        rendering=Rendering.IMPOSSIBLE,  # of what was listed; see `render`
+        rendering=Rendering.PUSHED,
         signature_headers=(HMAC,),
         carried_headers=(TOPIC, SHOP, WEBHOOK_ID),
         requests_per_second=2,  # of 100 points a second on the smallest plan; a full page costs up to about 250
@@ -231,7 +231,7 @@ class Shopify:
         """A webhook as it came, byte for byte, signed with `secret`; its `X-Shopify-Event-Id` is not kept.
 
         A listed state has another shape than any webhook, so that none can be made of it. A destination
-        that wants Shopify's own webhooks would never get what was missed: hence `Rendering.IMPOSSIBLE`.
+        that wants Shopify's own webhooks would never get what was missed: `gapless check` says so.
         """
         if event.type in graphql.STATE_TYPES:
             return CannotRender(reason="it was listed, as GraphQL shows the object: Shopify sends no such webhook")

@@ -43,6 +43,8 @@ class Rendering(StrEnum):
 
     EXACT = "exact"
     EQUIVALENT = "equivalent"
+    PUSHED = "pushed"
+    """Exact for what came by webhook; what only the list showed has no webhook's shape."""
     IMPOSSIBLE = "impossible"
 
 
