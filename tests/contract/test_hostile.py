@@ -1,0 +1,89 @@
+"""Garbage at every provider's path: a refusal with a 4xx, never a crash, never an event."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gapless.receive import webhook
+from gapless.receive.webhook import Refusal
+from gapless_reconcilers.kit import registry
+from gapless_reconcilers.kit.contract import CannotRender, NeedsEvidence, RecordedEvent, Reply, Secret, WebhookRequest
+from gapless_reconcilers.testing.scenario import Scenario, load_scenario, make_request, make_response
+
+FIXTURES = Path(__file__).parents[1] / "fixtures"
+SCENARIOS = {kind: load_scenario(FIXTURES / kind) for kind in registry.kinds()}
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-(10**40), 10**40) | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=9), inner, max_size=4),
+    max_leaves=6,
+)
+BODIES = st.one_of(
+    st.binary(max_size=300),
+    JSON.map(lambda value: json.dumps(value).encode(errors="surrogatepass")),
+    st.sampled_from(
+        [b"[" * 100_000, b'{"a":' * 50_000, b'"\\ud800"', b'{"id":"\\u0000"}', b"9" * 5000, b"\xff\xfe", b""]
+    ),
+)
+TEXTS = st.text(max_size=60).map(lambda text: text.encode(errors="replace")) | st.binary(max_size=60)
+
+
+def decide(scenario: Scenario, request: WebhookRequest) -> Reply | Refusal:
+    """As the receiver decides, with the scenario's evidence; what nobody has is answered 404."""
+    provider, found = scenario.provider(), dict[str, httpx.Response]()
+    for _ in range(4):
+        reply = webhook.read(provider, request, scenario.now, found)
+        if not isinstance(reply, NeedsEvidence):
+            return reply
+        assert provider.capabilities.may_fetch(reply.request.url), reply.request.url
+        body = scenario.evidence.get(reply.cache_key)
+        found[reply.cache_key] = make_response(reply.request, body or b"", 200 if body else 404)
+    raise AssertionError("it asks for evidence without end")
+
+
+def refused(outcome: Reply | Refusal) -> bool:
+    return isinstance(outcome, Refusal) and outcome.bug is None and 400 <= outcome.status < 500
+
+
+@pytest.mark.parametrize("kind", SCENARIOS)
+@settings(max_examples=30, deadline=None)
+@given(data=st.data())
+def test_what_a_stranger_makes_up_is_refused(kind: str, data: st.DataObject) -> None:
+    scenario = SCENARIOS[kind]
+    names = [name.encode() for name in scenario.provider().capabilities.kept_headers]
+    genuine = dict(scenario.webhook.headers)
+    headers: list[tuple[bytes, bytes]] = []
+    for name in names:
+        value = data.draw(st.one_of(st.none(), TEXTS, st.just(genuine.get(name))), label=name.decode())
+        headers += [] if value is None else [(name, value)]
+    headers += data.draw(st.lists(st.tuples(st.sampled_from(names), TEXTS), max_size=2), label="again")
+    body = data.draw(BODIES.filter(lambda body: body != scenario.webhook.body), label="body")
+    request = WebhookRequest(headers=tuple(headers), body=body)
+    outcome = decide(scenario, request)
+    knows_the_secret = not scenario.provider().capabilities.signs_body and (names[0], genuine[names[0]]) in headers
+    assert refused(outcome) or knows_the_secret, outcome
+
+
+@pytest.mark.parametrize("kind", SCENARIOS)
+@settings(max_examples=30, deadline=None)
+@given(body=BODIES, key=st.text(max_size=30), kind_of_event=st.text(max_size=30))
+def test_what_is_signed_and_makes_no_sense_is_read_or_refused(
+    kind: str, body: bytes, key: str, kind_of_event: str
+) -> None:
+    scenario: Any = SCENARIOS[kind]
+    event = RecordedEvent(
+        key=f"7:{key}", type=kind_of_event, occurred_at=scenario.now, stream="", payload=body, via="webhook"
+    )
+    try:
+        message = scenario.provider().render(event, "https://x.example/", Secret(scenario.signing_secret), scenario.now)
+        if isinstance(message, CannotRender):
+            return
+        request = make_request(message.headers, message.body)
+    except Exception:  # noqa: BLE001 - only what the vendor could send is of interest here
+        return
+    outcome = decide(scenario, request)
+    assert isinstance(outcome, Reply) or refused(outcome), outcome
