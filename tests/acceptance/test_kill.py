@@ -41,7 +41,7 @@ def faults() -> Faults:
     )
 
 
-@pytest.mark.parametrize(("store_url", "kills"), [("sqlite", 30), ("postgresql", 8)], indirect=["store_url"])
+@pytest.mark.parametrize(("store_url", "kills"), [("sqlite", 30), ("postgresql", 5)], indirect=["store_url"])
 async def test_nothing_acknowledged_is_lost_and_nothing_missed_stays_missed_over_kills_at_random_moments(
     store_url: str, kills: int, tmp_path: Path
 ) -> None:

@@ -38,7 +38,7 @@ from gapless_reconcilers.testing.faults import Faults
 from gapless_reconcilers.testing.shelf import FakeEvent
 
 GRACE = Stripe.capabilities.grace
-EXAMPLES = int(os.environ.get("GAPLESS_MODEL_EXAMPLES", "60"))
+EXAMPLES = int(os.environ.get("GAPLESS_MODEL_EXAMPLES", "40"))
 
 
 class Crash(Exception):
