@@ -33,12 +33,15 @@ RECONNECT_EVERY = timedelta(seconds=5)
 
 async def beat(writer: Writer, holder: str, *, receives: bool) -> None:
     """Keep the writer slot, and with it the proof that somebody receives. Runs until cancelled."""
+    noted: dict[int, int] = {}
     while True:
         await asyncio.sleep(BEAT_EVERY.total_seconds())
-        heard, writer.recorder.heard = writer.recorder.heard, {}
         try:
             await writer.submit(partial(leases.beat, slot=writer.recorder.slot, holder=holder))
-            await writer.submit(partial(silence.note_heard, heard=heard))
+            heard = dict(writer.recorder.heard)
+            if heard != noted:
+                await writer.submit(partial(silence.note_heard, heard=heard))
+                noted = heard
         except LeaseLost:
             slot = await writer.submit(partial(leases.take_slot, holder=holder, receives=receives))
             log.warning("writer_slot_lost", extra={"slot": writer.recorder.slot, "taken": slot})

@@ -74,7 +74,7 @@ class Recorder:
         self.route = route
         self.wake = wake
         self.heard: dict[int, int] = {}
-        """When each source, by id, last sent a webhook, since somebody last took this away."""
+        """When each source, by id, last sent a webhook to this process, in microseconds."""
         self._payload_ids: list[int] = []
         self._last_payload_id = 0
 

@@ -10,6 +10,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Final
 
 import httpx
@@ -102,8 +103,13 @@ class Evidence:
             if not self._bucket(source.id).take(now_us):
                 raise EvidenceUnavailable("too much evidence was asked for lately")
             task = self._under_way[key] = asyncio.create_task(self._fetch_and_keep(source, needed))
-            task.add_done_callback(lambda _: self._under_way.pop(key, None))
+            task.add_done_callback(partial(self._end, key))
         return await asyncio.shield(task)
+
+    def _end(self, key: tuple[int, str], task: asyncio.Task[httpx.Response]) -> None:
+        self._under_way.pop(key, None)
+        if not task.cancelled():
+            task.exception()  # whoever waited has it; perhaps nobody waits any more
 
     async def _fetch_and_keep(self, source: Source, needed: NeedsEvidence) -> httpx.Response:
         answer = await self._fetch(source, needed)

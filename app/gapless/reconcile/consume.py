@@ -12,7 +12,6 @@ from gapless.domain import Cause, Via, to_us
 from gapless.ledger import Connection, engine, missing, sources, watermarks
 from gapless.ledger.recorder import Sighting
 from gapless.ledger.sources import Stream
-from gapless.reconcile.diff import is_ours
 from gapless.reconcile.pass_ import Figures, missing_row
 from gapless.reconcile.road import Claim
 from gapless_reconcilers.kit.contract import Batch, ConsumesEvents, RemoteEvent
@@ -59,12 +58,12 @@ class Consumption:
         return True
 
     async def _record(self, batch: Batch) -> None:
-        source = self.claim.source
-        ours = [self._sighting(event) for event in batch.events if is_ours(event, source, reach_back=False)]
+        """Record all of it, wanted or not: the vendor forgets it now. What is owed to whom is the route's to say."""
+        read = [self._sighting(event) for event in batch.events]
         try:
-            self.figures.found += await self.claim.write(partial(self._store, sightings=ours, cursor=batch.cursor))
+            self.figures.found += await self.claim.write(partial(self._store, sightings=read, cursor=batch.cursor))
         except engine.BadData:
-            await self._record_singly(ours, batch.cursor)
+            await self._record_singly(read, batch.cursor)
 
     async def _record_singly(self, sightings: Sequence[Sighting], cursor: str | None) -> None:
         """Record what can be, note what cannot, and only then let the vendor forget all of it."""

@@ -9,9 +9,9 @@ import httpx
 import pytest
 from sqlalchemy import func, select
 
-from gapless.daemon.upkeep import prune_once
+from gapless.daemon import upkeep
 from gapless.domain import to_us
-from gapless.ledger.tables import EVENT, PAYLOAD, STREAM
+from gapless.ledger.tables import EVENT, PAYLOAD, SOURCE, STREAM
 from gapless.settings import RetentionSettings
 from gapless_reconcilers.kit.contract import Secret
 from gapless_reconcilers.stripe import Stripe, StripeOptions
@@ -161,7 +161,7 @@ async def test_trap_hookaido_retention_deletes_a_little_at_a_time_and_webhooks_g
     async with serve() as road:
         await road.store.write(lambda c: c.execute(PAYLOAD.insert(), rows))
         retention = RetentionSettings(payloads=timedelta(days=90), attempts=None, deliveries=None)
-        pruning = asyncio.create_task(prune_once(road.receiver.writer, retention, [], road.receiver.clock))
+        pruning = asyncio.create_task(upkeep.prune_once(road.receiver.writer, retention, [], road.receiver.clock))
         meanwhile = 0
         for number in range(10):
             assert (await road.post(road.event(f"evt_{number}"))).status_code == 200
@@ -169,3 +169,18 @@ async def test_trap_hookaido_retention_deletes_a_little_at_a_time_and_webhooks_g
         await pruning
         assert meanwhile >= 3  # each waits for a batch at most, never for the whole delete
         assert await road.store.read(lambda c: c.execute(select(func.count()).select_from(PAYLOAD)).scalar()) == 10
+
+
+async def test_when_a_source_was_last_heard_is_noted_with_the_heartbeat(
+    serve: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(upkeep, "BEAT_EVERY", timedelta(milliseconds=20))
+    last = select(SOURCE.c.last_webhook_us)
+    async with serve() as road:
+        beating = asyncio.create_task(upkeep.beat(road.receiver.writer, "me", receives=True))
+        assert await road.store.read(lambda c: c.execute(last).scalar()) is None
+        assert (await road.post(road.event("evt_1"))).status_code == 200
+        async with asyncio.timeout(5):
+            while await road.store.read(lambda c: c.execute(last).scalar()) != to_us(road.now[0]):
+                await asyncio.sleep(0.02)
+        beating.cancel()

@@ -103,6 +103,20 @@ async def test_a_batch_is_acknowledged_only_once_it_is_durable(world: World, bot
         assert bot.offsets.count(None) == 1
 
 
+async def test_what_nobody_wants_is_recorded_all_the_same_for_the_vendor_forgets_it(
+    world: World, bot: Bot, clock: FakeClock
+) -> None:
+    """Also what occurred before the source's start: it was waiting there."""
+    earlier = int((world.start - timedelta(hours=3)).timestamp())
+    bot.updates.append({"update_id": 1, "message": {"date": earlier}})
+    bot.updates.append({"update_id": 2, "poll": {}})
+    async with world.daemon(types=["message"]) as daemon:
+        clock.advance(minutes=3)
+        await daemon.turn()
+        assert await world.keys() == {"1", "2"}
+        assert await world.owed() == 0
+
+
 async def test_a_webhook_in_the_way_parks_the_source_and_says_what_to_do(
     world: World, bot: Bot, clock: FakeClock
 ) -> None:

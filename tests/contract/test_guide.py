@@ -1,0 +1,44 @@
+"""The guide for authors of providers, followed to the letter in an empty folder."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+GUIDE = Path(__file__).parents[2] / "docs/adding-a-provider.md"
+NAMED = r"^`(?P<name>[\w./-]+)`[^`\n]*(?:\n[^`\n]+|`[^`\n]*`[^`\n]*)*?:\n\n"
+FILE = re.compile(NAMED + r"```\w+\n(?P<text>.*?)```", re.MULTILINE | re.DOTALL)
+
+
+def files() -> dict[str, str]:
+    """The files of the guide's made-up vendor, by name."""
+    whole = GUIDE.read_text(encoding="utf-8").partition("## A whole one")[2]
+    return {found["name"]: found["text"] for found in FILE.finditer(whole)}
+
+
+def test_the_guides_provider_passes_the_whole_suite_as_a_package_of_its_own(tmp_path: Path) -> None:
+    found = files()
+    assert {"gapless_acme.py", "test_acme.py", "gapless_acme-1.dist-info/entry_points.txt"} <= found.keys()
+    for name, text in found.items():
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text.rstrip("\n") if name.endswith("webhook.json") else text, encoding="utf-8")
+    (tmp_path / "gapless_acme-1.dist-info/METADATA").write_text(
+        "Metadata-Version: 2.1\nName: gapless-acme\nVersion: 1\n"
+    )
+    environ = {"PATH": os.environ["PATH"], "PYTHONPATH": str(tmp_path), "PYTHONDONTWRITEBYTECODE": "1"}
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-c", os.devnull, "--rootdir", "."]
+    done = subprocess.run(
+        [*command, "test_acme.py"], cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert re.search(r"\b1[5-9] passed", done.stdout), done.stdout
+    listed = [str(Path(sys.executable).parent / "gapless"), "providers"]
+    told = subprocess.run(listed, env=environ, capture_output=True, text=True, timeout=60, check=True).stdout
+    assert "acme" in told
+
+
+def test_it_takes_fewer_than_a_hundred_lines_of_python() -> None:
+    lines = [line for line in files()["gapless_acme.py"].splitlines() if line.strip()]
+    assert len(lines) < 100
