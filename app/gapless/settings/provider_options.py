@@ -6,6 +6,7 @@ them, and it may be called again whenever a file has changed.
 
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
@@ -14,6 +15,9 @@ from gapless.settings.secrets import SecretUnavailable, read_file, read_variable
 from gapless.settings.tree import SourceSettings
 from gapless_reconcilers.kit import registry
 from gapless_reconcilers.kit.contract import Provider, Secret
+
+PLACES = ("env", "file")
+"""Where a secret may stand: in a variable or in a file that the option names."""
 
 
 def build_provider(source: SourceSettings, environ: Mapping[str, str]) -> Provider:
@@ -26,13 +30,25 @@ def build_provider(source: SourceSettings, environ: Mapping[str, str]) -> Provid
 
 def resolve_options(source: SourceSettings, environ: Mapping[str, str]) -> dict[str, object]:
     """The options of `source` with each secret read from its variables and files. Raises `SecretUnavailable`."""
-    secrets = registry.secret_fields(source.provider)
-    references = {f"{name}_{place}" for name in secrets for place in ("env", "file")}
-    resolved = {key: value for key, value in source.options.items() if key not in references}
-    for name, number in secrets.items():
-        found = list(_secrets_of(name, source.options, environ))
+    return _resolved(source.options, registry.secret_fields(source.provider), "", environ)
+
+
+def _resolved(
+    table: Mapping[str, object], secrets: Mapping[str, str], prefix: str, environ: Mapping[str, str]
+) -> dict[str, object]:
+    """`table`, which stands at `prefix` of the options."""
+    here = {name.removeprefix(prefix): number for name, number in secrets.items() if _stands_in(name, prefix)}
+    references = {f"{name}_{place}" for name in here for place in PLACES}
+    resolved: dict[str, object] = {}
+    for key, value in table.items():
+        if isinstance(value, Mapping) and key not in references:
+            resolved[key] = _resolved(value, secrets, f"{prefix}{key}.", environ)
+        elif key not in references:
+            resolved[key] = value
+    for name, number in here.items():
+        found = list(_secrets_of(name, prefix, table, environ))
         if number == "one" and len(found) > 1:
-            raise SecretUnavailable(f"option options.{name} has {len(found)} secrets; wanted one")
+            raise SecretUnavailable(f"option options.{prefix}{name} has {len(found)} secrets; wanted one")
         if found:
             resolved[name] = found if number == "many" else found[0]
     return resolved
@@ -40,8 +56,12 @@ def resolve_options(source: SourceSettings, environ: Mapping[str, str]) -> dict[
 
 def option_files(source: SourceSettings) -> set[Path]:
     """The files that the secrets of `source` are read from."""
-    keys = (f"{name}_file" for name in registry.secret_fields(source.provider))
-    return {Path(path) for key in keys for path in _texts(source.options.get(key, ()), f"options.{key}")}
+    return {Path(path) for path in _references(source.options, registry.secret_fields(source.provider), "file")}
+
+
+def option_variables(source: SourceSettings) -> set[str]:
+    """The variables that the secrets of `source` are read from."""
+    return set(_references(source.options, registry.secret_fields(source.provider), "env"))
 
 
 def plain_options(kind: str, table: Mapping[str, object], base: Path) -> tuple[dict[str, object], list[str]]:
@@ -49,20 +69,36 @@ def plain_options(kind: str, table: Mapping[str, object], base: Path) -> tuple[d
 
     Raises `OptionsInvalid` if there is no provider `kind`.
     """
-    secrets, types = registry.secret_fields(kind), registry.option_types(kind)
-    options: dict[str, object] = {}
     problems: list[str] = []
+    return _kept(table, _Kept(registry.secret_fields(kind), registry.option_types(kind), base, problems)), problems
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """What it takes to keep options: which are secrets, what they take, where files stand, and what was wrong."""
+
+    secrets: Mapping[str, str]
+    types: Mapping[str, object]
+    base: Path
+    problems: list[str]
+
+
+def _kept(table: Mapping[str, object], known: _Kept, prefix: str = "") -> dict[str, object]:
+    options: dict[str, object] = {}
     for key, value in table.items():
-        if key in secrets and isinstance(value, Twin):
+        name = prefix + key
+        if name in known.secrets and isinstance(value, Twin):
             options[f"{key}_env"] = value.variable
             options.pop(f"{key}_file", None)
-        elif key in secrets:
-            problems.append(literal_secret(f"options.{key}"))
-        elif key.removesuffix("_file") in secrets and key.endswith("_file"):
-            options[key] = _absolute(_plain(value), Path() if isinstance(value, Twin) else base)
+        elif name in known.secrets:
+            known.problems.append(literal_secret(f"options.{name}"))
+        elif name.removesuffix("_file") in known.secrets and key.endswith("_file"):
+            options[key] = _absolute(_plain(value), Path() if isinstance(value, Twin) else known.base)
+        elif isinstance(value, Mapping):
+            options[key] = _kept(value, known, f"{name}.")
         else:
-            options[key] = _plain(value, as_text=_takes_text(types.get(key)))
-    return options, problems
+            options[key] = _plain(value, as_text=_takes_text(known.types.get(name)))
+    return options
 
 
 def literal_secret(key: str) -> str:
@@ -74,14 +110,27 @@ def literal_secret(key: str) -> str:
     )
 
 
-def _secrets_of(name: str, options: Mapping[str, object], environ: Mapping[str, str]) -> Iterator[Secret]:
-    for place in ("env", "file"):
+def _secrets_of(name: str, prefix: str, table: Mapping[str, object], environ: Mapping[str, str]) -> Iterator[Secret]:
+    for place in PLACES:
         key = f"{name}_{place}"
-        for reference in _texts(options.get(key, ()), f"options.{key}"):
+        for reference in _texts(table.get(key, ()), f"options.{prefix}{key}"):
             try:
                 yield from read_variable(reference, environ) if place == "env" else read_file(Path(reference))
             except SecretUnavailable as error:
-                raise SecretUnavailable(f"option options.{key}: {error}") from None
+                raise SecretUnavailable(f"option options.{prefix}{key}: {error}") from None
+
+
+def _references(table: Mapping[str, object], secrets: Mapping[str, str], place: str, prefix: str = "") -> Iterator[str]:
+    """The names of variables, or the paths of files, that secrets in `table` are read from."""
+    for key, value in table.items():
+        if key.endswith(f"_{place}") and prefix + key.removesuffix(f"_{place}") in secrets:
+            yield from _texts(value, f"options.{prefix}{key}")
+        elif isinstance(value, Mapping):
+            yield from _references(value, secrets, place, f"{prefix}{key}.")
+
+
+def _stands_in(name: str, prefix: str) -> bool:
+    return name.startswith(prefix) and "." not in name.removeprefix(prefix)
 
 
 def _texts(value: object, key: str) -> list[str]:
@@ -105,8 +154,6 @@ def _absolute(value: object, base: Path) -> object:
 
 def _plain(value: object, *, as_text: bool = False) -> object:
     """The value behind `value`: a twin is read as JSON where it is JSON, unless the option is a text."""
-    if isinstance(value, Mapping):
-        return {key: _plain(inner) for key, inner in value.items()}
     if not isinstance(value, Twin):
         return value
     if as_text:

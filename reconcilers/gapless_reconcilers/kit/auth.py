@@ -43,6 +43,39 @@ class BearerAuth(httpx.Auth):
         return "BearerAuth(***)"
 
 
+class HeaderAuth(httpx.Auth):
+    """A header that is the credential, such as `X-Api-Key: <token>`."""
+
+    def __init__(self, name: str, token: Secret) -> None:
+        self._name = name
+        self._token = token
+
+    def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
+        """Add the header to `request`."""
+        request.headers[self._name] = self._token.reveal()
+        yield request
+
+    def __repr__(self) -> str:
+        return f"HeaderAuth({self._name!r}, ***)"
+
+
+class BasicAuth(httpx.Auth):
+    """A name and a password (RFC 7617); either may be the secret, and the password empty."""
+
+    def __init__(self, name: Secret, password: Secret) -> None:
+        self._name = name
+        self._password = password
+
+    def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
+        """Add the header to `request`."""
+        pair = f"{self._name.reveal()}:{self._password.reveal()}".encode()
+        request.headers["Authorization"] = f"Basic {b64encode(pair).decode()}"
+        yield request
+
+    def __repr__(self) -> str:
+        return "BasicAuth(***)"
+
+
 class PathAuth(httpx.Auth):
     """A token in the path (Telegram): it replaces `placeholder` while the request is on its way, and only then."""
 

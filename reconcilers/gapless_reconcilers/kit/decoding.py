@@ -6,7 +6,7 @@ roads; a field typed `msgspec.Raw` keeps its bytes as they came.
 
 import re
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import Any, Final, TypeVar
 
 import httpx
 import msgspec
@@ -18,6 +18,10 @@ T = TypeVar("T")
 UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 """All that a decoder raises on hostile input: bad JSON or types, bad UTF-8, nesting without end."""
 
+_ANY: Final = msgspec.json.Decoder(Any)
+_TABLE: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_ARRAY: Final = msgspec.json.Decoder(list[msgspec.Raw])
+_STEP: Final = re.compile(r"([^.\[\]]+)|\[(-?\d+)\]")
 _PLACE = re.compile(r" - at `\$\.?(?P<path>[^`]*)`$")
 _MISSING = re.compile(r"^Object missing required field `(?P<name>[^`]*)`")
 _MISTYPED = re.compile(r"^Expected `(?P<wanted>[^`]*)`, got `(?P<got>[^`]*)`")
@@ -54,6 +58,57 @@ def decode_items(items: Sequence[msgspec.Raw], decoder: "msgspec.json.Decoder[T]
         where = f"{path}[{len(decoded)}]"
         raise unexpected(error, whole=where, inside=where) from error
     return decoded
+
+
+def decode_json(text: msgspec.Raw | bytes, place: str) -> Any:
+    """The whole of `text`, which stands at `place`, as plain values. Raises `UnexpectedShape`."""
+    try:
+        return _ANY.decode(text)
+    except UNREADABLE as error:
+        raise unexpected(error, whole=place or "body", inside=place) from error
+
+
+def raw_at(text: msgspec.Raw | bytes, path: str) -> msgspec.Raw:
+    """What stands at `path`, such as `meta.next` or `data[-1].id`, its bytes as they came. Raises `UnexpectedShape`."""
+    raw = text if isinstance(text, msgspec.Raw) else msgspec.Raw(text)
+    for step in _STEP.finditer(path):
+        name, index = step.groups()
+        try:
+            raw = _TABLE.decode(raw)[name] if name is not None else _ARRAY.decode(raw)[int(index)]
+        except (KeyError, IndexError):
+            raise UnexpectedShape(path[: step.end()], "missing", "a value") from None
+        except UNREADABLE as error:
+            raise unexpected(error, whole=path[: step.end()]) from error
+    return raw
+
+
+def rows_at(text: msgspec.Raw | bytes, path: str) -> list[msgspec.Raw]:
+    """The elements of the array at `path`, each as it came. Raises `UnexpectedShape`."""
+    raw = raw_at(text, path)
+    try:
+        return _ARRAY.decode(raw)
+    except UNREADABLE as error:
+        raise unexpected(error, whole=path or "body") from error
+
+
+def value_at(text: msgspec.Raw | bytes, path: str, wanted: Any) -> Any:
+    """What stands at `path`, of the type `wanted`. Raises `UnexpectedShape`."""
+    raw = raw_at(text, path)
+    try:
+        return msgspec.json.decode(raw, type=wanted)
+    except UNREADABLE as error:
+        raise unexpected(error, whole=path) from error
+
+
+def has(text: msgspec.Raw | bytes, path: str) -> bool:
+    """Whether anything stands at `path`, be it null."""
+    try:
+        raw_at(text, path)
+    except UnexpectedShape as error:
+        if error.got != "missing":
+            raise
+        return False
+    return True
 
 
 def unexpected(error: BaseException, *, whole: str, inside: str = "") -> UnexpectedShape:

@@ -92,4 +92,8 @@ class UnexpectedShape(ProviderError):
 
     def __init__(self, path: str, got: str, wanted: str) -> None:
         super().__init__(f"{path} is {got}; wanted {wanted}")
-        self.path = path
+        self.path, self.got, self.wanted = path, got, wanted
+
+    def inside(self, place: str) -> "UnexpectedShape":
+        """The same of a part that stands at `place` of the whole."""
+        return UnexpectedShape(f"{place}.{self.path}" if place else self.path, self.got, self.wanted)

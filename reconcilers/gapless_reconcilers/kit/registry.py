@@ -4,26 +4,21 @@ Built-in providers are the modules beside `kit`: one that does not export a fitt
 error, never skipped. Outside packages register a class in the entry-point group `gapless.providers`.
 """
 
-import difflib
 import importlib
 import importlib.metadata
 import pkgutil
-import re
 from collections.abc import Callable, Mapping
-from datetime import timedelta
-from typing import Any, Literal, cast, get_args, get_type_hints
+from typing import Any, Literal, cast, get_args
 
 import msgspec
 
 import gapless_reconcilers
 from gapless_reconcilers.kit.contract import Provider, Secret
 from gapless_reconcilers.kit.errors import OptionsInvalid
+from gapless_reconcilers.kit.options import is_many, nearest, prepared, types_in
 
 ENTRY_POINT_GROUP = "gapless.providers"
 NO_PROVIDERS = frozenset(("kit", "testing"))
-
-_UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)")
 
 
 def kinds() -> tuple[str, ...]:
@@ -41,7 +36,7 @@ def load(kind: str) -> type[Provider]:
     """The class that knows vendor `kind`. Raises `OptionsInvalid`, naming the known kinds or what its module lacks."""
     known = kinds()
     if kind not in known:
-        raise OptionsInvalid(f"there is no provider {kind!r}{_nearest(kind, known)}; known are: {', '.join(known)}")
+        raise OptionsInvalid(f"there is no provider {kind!r}{nearest(kind, known)}; known are: {', '.join(known)}")
     outside = _entry_points().get(kind)
     found = outside.load() if outside else _built_in(kind)
     if getattr(found, "kind", None) != kind:
@@ -63,32 +58,22 @@ def build(kind: str, options: Mapping[str, object]) -> Provider:
 
 def read_options(kind: str, options: Mapping[str, object]) -> object:
     """`options` as the provider's frozen `Options`; the mapping is not changed. Raises `OptionsInvalid`."""
-    hints = option_types(kind)
-    for name in options:
-        if name not in hints:
-            raise OptionsInvalid(
-                f"provider {kind!r} has no option {name!r}{_nearest(name, tuple(hints))}; "
-                f"its options are: {', '.join(sorted(hints))}"
-            )
-    table = {name: _prepared(hints[name], value) for name, value in options.items()}
+    factory = load(kind).Options
     try:
-        return msgspec.convert(table, load(kind).Options)
+        return msgspec.convert(prepared(factory, options, f"provider {kind!r}"), factory)
     except msgspec.ValidationError as error:
         raise OptionsInvalid(f"options of provider {kind!r}: {error}") from error
 
 
 def option_types(kind: str) -> dict[str, Any]:
-    """The options of `kind` and their types."""
-    return get_type_hints(load(kind).Options)
+    """The options of `kind` and their types; those in tables of theirs by dotted names, such as `auth.token`."""
+    return dict(types_in(load(kind).Options))
 
 
 def secret_fields(kind: str) -> dict[str, Literal["one", "many"]]:
     """The options that are secrets, which settings reads from the environment or files, and if several may be given."""
-    fields: dict[str, Literal["one", "many"]] = {}
-    for name, hint in option_types(kind).items():
-        if hint is Secret or Secret in get_args(hint):
-            fields[name] = "many" if _is_many(hint) else "one"
-    return fields
+    found = {name: hint for name, hint in option_types(kind).items() if hint is Secret or Secret in get_args(hint)}
+    return {name: "many" if is_many(hint) else "one" for name, hint in found.items()}
 
 
 def _built_in_kinds() -> set[str]:
@@ -106,28 +91,3 @@ def _built_in(kind: str) -> object:
         return module.PROVIDER
     except AttributeError:
         raise OptionsInvalid(f"{module.__name__} exports no PROVIDER; add PROVIDER = <the class>") from None
-
-
-def _nearest(name: str, known: tuple[str, ...]) -> str:
-    near = difflib.get_close_matches(name, known, n=1)
-    return f" (did you mean {near[0]!r}?)" if near else ""
-
-
-def _is_many(hint: object) -> bool:
-    return getattr(hint, "__origin__", None) is tuple
-
-
-def _prepared(hint: object, value: object) -> object:
-    """`value` in the form that msgspec takes: one secret where several may stand, a duration written for people."""
-    if _is_many(hint) and isinstance(value, Secret):
-        return (value,)
-    if hint is timedelta:
-        return _duration(value)
-    return value
-
-
-def _duration(value: object) -> object:
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        return timedelta(seconds=value)
-    match = _DURATION.fullmatch(value) if isinstance(value, str) else None
-    return timedelta(seconds=float(match[1]) * _UNITS[match[2]]) if match else value

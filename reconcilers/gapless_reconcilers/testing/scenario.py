@@ -15,17 +15,19 @@ same name, as JSON), and `expected.json`. If it fetches detail: `details/*.json`
     first_json       the JSON body that it must have; absent: none is compared
     records          dotted path of the events in a page; "" if a page is an array
     stale_after_s    age in seconds at which the webhook's signature is refused; absent: the vendor signs no time
-    options          options that are no secrets
-    secrets          options that are: a text, or a list of texts
+    options_file     a file whose first `[[source]]` has the options, relative to the folder; its secrets are left out
+    options          options that are no secrets, on top of those; a dotted name stands for one in a table
+    secrets          options that are: a text, or a list of texts; dotted likewise
     signed_with      name of the option whose first value signed the webhook, or stands for who did
     evidence         {cache key of what the webhook needs = file in `evidence`}
 """
 
 # ruff: noqa: S101 - assertions are what a contract suite is made of
 
+import copy
 import json
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -98,15 +100,16 @@ class Scenario:
 
     def provider(self, *, webhook_secrets: Sequence[str] | None = None) -> Provider:
         """A new provider; `webhook_secrets` in place of the scenario's own."""
-        table: dict[str, object] = dict(self.options)
+        table: dict[str, Any] = copy.deepcopy(dict(self.options))
         secrets = dict(self.secrets)
         many = registry.secret_fields(self.kind)
         if webhook_secrets is not None and self.signed_with in many:
             secrets[self.signed_with] = tuple(webhook_secrets)
         elif webhook_secrets is not None:
-            table[self.signed_with] = list(webhook_secrets)
+            place(table, self.signed_with, list(webhook_secrets))
         for name, texts in secrets.items():
-            table[name] = tuple(Secret(text) for text in texts) if many[name] == "many" else Secret(texts[0])
+            known = tuple(Secret(text) for text in texts)
+            place(table, name, known if many[name] == "many" else known[0])
         if self.provider_type is None:
             return registry.build(self.kind, table)
         built: Provider = self.provider_type(registry.read_options(self.kind, table))
@@ -157,7 +160,7 @@ def load_scenario(folder: Path) -> Scenario:
         first_json=table.get("first_json"),
         records=table.get("records", ""),
         stale_after=None if stale_after_s is None else timedelta(seconds=stale_after_s),
-        options=table.get("options", {}),
+        options=_options(folder, table),
         secrets={name: _several(value) for name, value in table.get("secrets", {}).items()},
         signed_with=table["signed_with"],
         webhook=make_request(headers, (folder / "webhook.json").read_bytes()),
@@ -166,6 +169,34 @@ def load_scenario(folder: Path) -> Scenario:
         details=tuple(path.read_bytes() for path in _numbered(folder / "details")),
         expected=_expected(folder / "expected.json"),
     )
+
+
+def place(table: dict[str, Any], name: str, value: object) -> None:
+    """Put `value` into `table` under its dotted name."""
+    *tables, last = name.split(".")
+    for each in tables:
+        table = table.setdefault(each, {})
+    table[last] = value
+
+
+def _options(folder: Path, table: Mapping[str, Any]) -> dict[str, Any]:
+    options: dict[str, Any] = {}
+    if name := table.get("options_file"):
+        declared = tomllib.loads((folder / name).read_text(encoding="utf-8"))["source"][0]
+        options = without_secrets(declared["options"], registry.secret_fields(table["kind"]))
+    for name, value in table.get("options", {}).items():
+        place(options, name, value)
+    return options
+
+
+def without_secrets(table: Mapping[str, Any], secrets: Iterable[str], prefix: str = "") -> dict[str, Any]:
+    """`table` as it is, but for the names of variables and files that secrets are read from."""
+    references = {f"{name}_{where}" for name in secrets for where in ("env", "file")}
+    return {
+        key: without_secrets(value, secrets, f"{prefix}{key}.") if isinstance(value, Mapping) else value
+        for key, value in table.items()
+        if prefix + key not in references
+    }
 
 
 def make_request(headers: Mapping[str, str], body: bytes) -> WebhookRequest:

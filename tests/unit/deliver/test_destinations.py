@@ -17,10 +17,11 @@ from gapless.deliver.destinations.addresses import AddressRefused, AddressRule, 
 from gapless.deliver.destinations.base import DestinationInvalid
 from gapless.deliver.destinations.http import HttpCarrier, HttpOptions, Signature, identity_headers
 from gapless.deliver.destinations.python import PythonCarrier
-from gapless.deliver.destinations.standard import signed_headers, signing_key
+from gapless.deliver.destinations.standard import signing_key
 from gapless.domain import Sources, Via, system_clock
 from gapless.ledger.deliveries import Reason
 from gapless_reconcilers.kit.contract import Secret
+from gapless_reconcilers.kit.standard import signed_headers
 
 TIME = datetime(2026, 11, 20, tzinfo=UTC)
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"

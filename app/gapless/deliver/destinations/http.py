@@ -42,6 +42,7 @@ from gapless_reconcilers.kit.contract import (
     Secret,
     WebhookMessage,
 )
+from gapless_reconcilers.kit.standard import signed_headers
 from gapless_reconcilers.kit.statuses import parse_retry_after
 
 CONNECT_TIMEOUT_S = 5.0
@@ -122,7 +123,7 @@ class HttpCarrier:
                 return self._rendered(delivery)
             case Signature.STANDARD:
                 key, sent_at_s = standard.signing_key(self._secret()), int(self._clock().timestamp())
-                return _as_received(delivery, standard.signed_headers(key, delivery.id, sent_at_s, delivery.payload))
+                return _as_received(delivery, signed_headers(key, delivery.id, sent_at_s, delivery.payload))
             case Signature.NONE:
                 return _as_received(delivery, {})
             case _:
