@@ -1,0 +1,51 @@
+"""A vendor that is declared: a whole declaration to change, and the ready-made ones."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from gapless_reconcilers.kit import registry
+from gapless_reconcilers.kit.contract import Provider, Secret, Window
+from gapless_reconcilers.rest_list import RestList
+
+READY_MADE = sorted((Path(__file__).parents[2] / "config/sources.d").glob("*.toml"))
+WINDOW = Window(start=datetime(2026, 11, 20, 11, 20, tzinfo=UTC), end=datetime(2026, 11, 20, 12, 20, tzinfo=UTC))
+
+
+def declaration() -> dict[str, Any]:
+    """A whole one, secrets resolved."""
+    return {
+        "base_url": "https://api.acme.example/",
+        "auth": {"type": "bearer", "token": Secret("acme_do_not_show")},
+        "event": {"type": "kind"},
+        "webhook": {
+            "signature": {"scheme": "hmac", "header": "X-Acme", "secret": [Secret("whsec_do_not_show")]},
+        },
+        "list": {
+            "path": "/events",
+            "records": "data",
+            "order": "oldest_first",
+            "params": {"since": "{window.start|rfc3339}"},
+            "page": {"type": "cursor", "param": "after", "cursor": "data[-1].id", "more": "more"},
+        },
+    }
+
+
+def changed(path: str, value: object) -> dict[str, Any]:
+    """The declaration with another value at the dotted `path`; `...` takes it away."""
+    whole = declaration()
+    *tables, last = path.split(".")
+    table = whole
+    for name in tables:
+        table = table[name]
+    if value is ...:
+        del table[last]
+    else:
+        table[last] = value
+    return whole
+
+
+def build(table: dict[str, Any]) -> RestList:
+    provider: Provider = registry.build("rest_list", table)
+    assert isinstance(provider, RestList)
+    return provider

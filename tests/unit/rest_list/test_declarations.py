@@ -1,0 +1,174 @@
+"""What can be declared, what is refused, and how it is said."""
+
+import copy
+import tomllib
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from declared import READY_MADE, WINDOW, build, changed, declaration
+
+from gapless.settings.loading import SettingsInvalid, load
+from gapless_reconcilers.kit import registry
+from gapless_reconcilers.kit.contract import Order, Reading
+from gapless_reconcilers.kit.errors import OptionsInvalid
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "told"),
+    [
+        ("list.page.type", "curser", r"option list\.page\.type is 'curser'; use one of cursor, link_header, next_url"),
+        ("list.page.type", ..., r"option list\.page\.type is missing; use one of cursor"),
+        (
+            "list.page.moer",
+            "x",
+            r"no option 'list\.page\.moer' \(did you mean 'more'\?\); its options are: list\.page\.",
+        ),
+        ("list.recrods", "x", r"no option 'list\.recrods' \(did you mean 'records'\?\)"),
+        ("auth.type", "berer", r"option auth\.type is 'berer'; use one of basic, bearer, client_credentials, header"),
+        ("auth.token", ..., r"missing required field `token` - at `\$\.auth`"),
+        ("auth.token", "acme_do_not_show", r"Expected `Secret`, got `str` - at `\$\.auth\.token`"),
+        ("webhook.signature.scheme", "md5", r"option webhook\.signature\.scheme is 'md5'; use one of basic, hmac, "),
+        ("webhook.signature.signed", "{uri}{body}", r"signature\.signed has \{uri\}; use \{body\}, \{url\}"),
+        ("webhook.signature.signed", "{url}", r"no \{body\}; what is not signed proves nothing"),
+        ("webhook.signature.signed", "{url}{body}", r"signature\.url is empty; wanted our address exactly"),
+        ("list.records", ..., r"missing required field `records` - at `\$\.list`"),
+        ("list.order", "random", r"Invalid enum value 'random' - at `\$\.list\.order`"),
+        ("list.params", {"since": "{window.begin|unix_s}"}, r"has \{window\.begin\|unix_s\} in its parameters; use "),
+        ("list.params", {"since": "{window.start|iso}"}, r"has \{window\.start\|iso\} in its parameters; use "),
+        ("list.params", {}, r"names no time and list\.order is \"oldest_first\": each pass would read all"),
+        ("list.history", "30 moons", r"duration"),
+        ("list.page", {"type": "single"}, r"missing required field `most`"),
+        ("event.time_format", "epoch", r"Invalid enum value 'epoch' - at `\$\.event\.time_format`"),
+        ("errors", {"retry": "409"}, r"Expected `array`, got `str` - at `\$\.errors\.retry`"),
+        ("base_url", ..., r"missing required field `base_url`"),
+    ],
+)
+def test_a_declaration_that_cannot_work_is_refused_with_the_option_named(path: str, value: object, told: str) -> None:
+    table = changed(path, value)
+    with pytest.raises(OptionsInvalid, match=told) as caught:
+        build(table)
+    assert "do_not_show" not in str(caught.value)
+
+
+def test_a_list_that_is_asked_by_post_cannot_be_followed_by_address() -> None:
+    table = changed("list.page", {"type": "next_url", "url": "next"})
+    table["list"]["json"] = {"since": "{window.start|unix_s}"}
+    with pytest.raises(OptionsInvalid, match="names addresses, which cannot be asked by POST"):
+        build(table)
+
+
+def test_the_declaration_is_not_changed() -> None:
+    table = declaration()
+    before = copy.deepcopy(table)
+    build(table)
+    assert table == before
+
+
+def test_no_secret_of_a_table_is_shown() -> None:
+    provider = build(declaration())
+    assert "do_not_show" not in repr(vars(provider)) + repr(provider.auth()) + provider.budget_scope()
+
+
+def test_secrets_in_tables_are_told_to_settings() -> None:
+    assert registry.secret_fields("rest_list") == {
+        "auth.token": "one",
+        "auth.username": "one",
+        "auth.password": "one",
+        "auth.secret": "one",
+        "webhook.signature.secret": "many",
+    }
+
+
+def test_what_is_declared_is_what_the_engine_is_told() -> None:
+    provider = build(changed("list.history", "30d"))
+    known = provider.capabilities
+    assert (known.reading, known.order, known.history) == (Reading.WINDOW, Order.OLDEST_FIRST, timedelta(days=30))
+    walked = changed("list.params", {})
+    walked["list"]["order"] = "newest_first"
+    assert build(walked).capabilities.reading is Reading.WALK
+
+
+@pytest.mark.parametrize(
+    ("written", "filled"),
+    [
+        ("{window.start|unix_s}", "1795173600"),
+        ("{window.end|unix_ms}", "1795177200000"),
+        ("{window.before_start|unix_s}", "1795173599"),
+        ("{window.start|rfc3339}", "2026-11-20T11:20:00Z"),
+        ("[{window.start|unix_s},{window.end|unix_s})", "[1795173600,1795177200)"),
+        ("plain", "plain"),
+    ],
+)
+def test_moments_are_written_out(written: str, filled: str) -> None:
+    table = changed("list.params", {"between": written, "since": "{window.start|unix_s}"})
+    assert build(table).first_request("", WINDOW).url.params["between"] == filled
+
+
+def test_a_moment_alone_in_a_body_is_a_number() -> None:
+    table = changed("list.json", {"range": {"from": "{window.start|unix_s}"}, "types": ["a", "b"]})
+    request = build(table).first_request("", WINDOW)
+    assert request.method == "POST"
+    assert request.content == b'{"range":{"from":1795173600},"types":["a","b"]}'
+
+
+CONFIG = """
+[[source]]
+name = "acme"
+provider = "rest_list"
+[source.options]
+base_url = "https://api.acme.example"
+auth = { type = "bearer", token_env = "ACME_TOKEN" }
+[source.options.webhook]
+signature = { scheme = "hmac", header = "X-Acme", secret_file = "acme.secret" }
+[source.options.list]
+path = "/events"
+records = "data"
+order = "oldest_first"
+params = { since = "{window.start|unix_s}" }
+page = { type = "link_header" }
+"""
+
+
+def test_secrets_in_tables_come_from_variables_and_files_alone(tmp_path: Path) -> None:
+    (tmp_path / "gapless.toml").write_text(CONFIG)
+    (tmp_path / "acme.secret").write_text("whsec_do_not_show\n")
+    settings = load(tmp_path / "gapless.toml", {"ACME_TOKEN": "acme_do_not_show"})
+    (source,) = settings.sources
+    assert "do_not_show" not in repr(source)
+    with pytest.raises(SettingsInvalid, match=r"option options\.auth\.token_env: .*ACME_TOKEN"):
+        load(tmp_path / "gapless.toml", {})
+    (tmp_path / "gapless.toml").write_text(CONFIG.replace("token_env", "token"))
+    with pytest.raises(SettingsInvalid, match=r"option options\.auth\.token is a secret and may not stand here"):
+        load(tmp_path / "gapless.toml", {})
+
+
+def test_an_option_in_a_table_has_an_environment_twin(tmp_path: Path) -> None:
+    (tmp_path / "gapless.toml").write_text(CONFIG)
+    (tmp_path / "acme.secret").write_text("x\n")
+    twins = {
+        "GAPLESS_SOURCE__ACME__OPTIONS__AUTH__TOKEN": "from_the_twin",
+        "GAPLESS_SOURCE__ACME__OPTIONS__LIST__PATH": "/v2/events",
+        "GAPLESS_SOURCE__ACME__OPTIONS__LIST__HISTORY": "7d",
+        "ACME_TOKEN": "not_this_one",
+    }
+    (source,) = load(tmp_path / "gapless.toml", twins).sources
+    assert source.options["list"]["path"] == "/v2/events"
+    assert source.options["auth"]["token_env"] == "GAPLESS_SOURCE__ACME__OPTIONS__AUTH__TOKEN"
+
+
+@pytest.mark.parametrize("path", READY_MADE, ids=lambda path: path.stem)
+def test_a_ready_made_source_is_included_as_it_stands(path: Path, tmp_path: Path) -> None:
+    (tmp_path / "gapless.toml").write_text(f'include = ["{path}"]\n')
+    declared = tomllib.loads(path.read_text())["source"][0]
+    assert declared["name"] == path.stem
+    with pytest.raises(SettingsInvalid, match=r"option options\.auth\.(token|username)_env"):
+        load(tmp_path / "gapless.toml", {})
+    variables = {name: "x" for name in path.read_text().split('"') if name.isupper() and "_" in name}
+    (source,) = load(tmp_path / "gapless.toml", variables).sources
+    assert source.provider == "rest_list"
+
+
+def test_every_ready_made_source_has_fixtures() -> None:
+    fixtures = Path(__file__).parents[2] / "fixtures/rest_list"
+    assert {path.stem for path in READY_MADE} == {path.name for path in fixtures.iterdir()}
