@@ -12,7 +12,7 @@ import httpx
 import pytest
 from outside import WEBHOOK_SECRET, Consumer, Gapless, free_port, running, until
 
-pytestmark = [pytest.mark.anyio, pytest.mark.slow]
+pytestmark = [pytest.mark.anyio, pytest.mark.slow, pytest.mark.xdist_group("localstripe")]  # it keeps one file in /tmp
 KEY = "sk_test_12345"
 
 

@@ -2,11 +2,13 @@
 
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
+from pathlib import Path
 
 import click
 
 from gapless.cli import show
 from gapless.cli.common import Call, failing_clearly
+from gapless.settings import declared_providers
 from gapless_reconcilers.kit import registry
 from gapless_reconcilers.kit.contract import (
     Capabilities,
@@ -44,26 +46,30 @@ RENDERS = {
 
 
 @click.command()
+@click.argument("files", nargs=-1, type=click.Path(exists=True, dir_okay=False, path_type=Path), metavar="[FILE]...")
 @click.option("--markdown", is_flag=True, help="As the README has it.")
 @click.pass_obj
-def providers(call: Call, *, markdown: bool) -> None:
-    """What each provider can do, and what it cannot prove."""
+def providers(call: Call, files: Sequence[Path], *, markdown: bool) -> None:
+    """What each provider can do, and what it cannot prove; with FILE..., each source that is declared there."""
     with failing_clearly(debug=call.debug):
-        rows = [row(registry.load(kind)) for kind in registry.kinds()]
+        if files:
+            rows = [row(name, each) for file in files for name, each in declared_providers(file)]
+        else:
+            rows = [row(kind, registry.load(kind)) for kind in registry.kinds()]
         if markdown:
             click.echo("\n".join(as_markdown(rows)))
         else:
             show.table(COLUMNS[:6], [each[:6] for each in rows], empty="there is no provider")
 
 
-def row(provider: type[Provider]) -> tuple[str, ...]:
-    """One provider, in the order of `COLUMNS`."""
+def row(name: str, provider: Provider | type[Provider]) -> tuple[str, ...]:
+    """One provider under `name`, in the order of `COLUMNS`."""
     known: Capabilities = provider.capabilities
     proves = PROVES[known.coverage]
     if known.reading is Reading.CONSUME:
         proves = f"{proves}, unless webhooks are set"
     return (
-        provider.kind,
+        name,
         f"{proves} (`{known.coverage}`)",
         _history(known),
         RECOVERS[known.remedy] if known.coverage is not Coverage.NONE else RECOVERS[Remedy.NONE],
@@ -91,7 +97,7 @@ def _history(known: Capabilities) -> str:
     return f"{days:g} days" if days > 1 else f"{known.history / timedelta(hours=1):g} hours"
 
 
-def _health(provider: type[Provider]) -> str:
+def _health(provider: Provider | type[Provider]) -> str:
     """What can be done about our endpoint: the abilities are told by their methods, for no provider is built here."""
     abilities = {"read": ReadsSubscription.read_subscription, "made, mended": RegistersEndpoint.register_request}
     return ", ".join(word for word, method in abilities.items() if hasattr(provider, method.__name__)) or "not asked"

@@ -2,7 +2,7 @@
 
 from gapless.settings.consistency import is_loopback
 from gapless.settings.loading import SettingsInvalid, load, secret_files
-from gapless.settings.provider_options import build_provider, option_files, resolve_options
+from gapless.settings.provider_options import build_provider, declared_providers, option_files, resolve_options
 from gapless.settings.secrets import SecretRef, SecretUnavailable
 from gapless.settings.tree import (
     DestinationSettings,
@@ -44,6 +44,7 @@ __all__ = [
     "SourceSettings",
     "StoreSettings",
     "build_provider",
+    "declared_providers",
     "is_loopback",
     "load",
     "option_files",

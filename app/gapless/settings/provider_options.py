@@ -5,7 +5,8 @@ them, and it may be called again whenever a file has changed.
 """
 
 import json
-from collections.abc import Iterator, Mapping
+import tomllib
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
@@ -15,6 +16,7 @@ from gapless.settings.secrets import SecretUnavailable, read_file, read_variable
 from gapless.settings.tree import SourceSettings
 from gapless_reconcilers.kit import registry
 from gapless_reconcilers.kit.contract import Provider, Secret
+from gapless_reconcilers.kit.errors import OptionsInvalid
 
 PLACES = ("env", "file")
 """Where a secret may stand: in a variable or in a file that the option names."""
@@ -26,6 +28,31 @@ def build_provider(source: SourceSettings, environ: Mapping[str, str]) -> Provid
     Raises `SecretUnavailable` or `OptionsInvalid`.
     """
     return registry.build(source.provider, resolve_options(source, environ))
+
+
+def declared_providers(file: Path) -> Iterator[tuple[str, Provider]]:
+    """Name and provider of each source in `file`, for what they say of themselves: their secrets are placeholders.
+
+    Raises `OptionsInvalid`, or `OSError` if the file cannot be read.
+    """
+    try:
+        tables = tomllib.loads(file.read_text(encoding="utf-8")).get("source", [])
+    except ValueError as error:
+        raise OptionsInvalid(f"{file}: {error}; wanted TOML") from error
+    for table in tables:
+        kind, options = table.get("provider", ""), table.get("options", {})
+        yield table.get("name", kind), registry.build(kind, _shown(options, registry.secret_fields(kind)))
+
+
+def _shown(table: Mapping[str, object], secrets: Iterable[str], prefix: str = "") -> dict[str, object]:
+    shown: dict[str, object] = {}
+    for key, value in table.items():
+        name, _, place = key.rpartition("_")
+        if place in PLACES and prefix + name in secrets:
+            shown[name] = Secret("placeholder")
+        else:
+            shown[key] = _shown(value, secrets, f"{prefix}{key}.") if isinstance(value, Mapping) else value
+    return shown
 
 
 def resolve_options(source: SourceSettings, environ: Mapping[str, str]) -> dict[str, object]:
@@ -57,11 +84,6 @@ def _resolved(
 def option_files(source: SourceSettings) -> set[Path]:
     """The files that the secrets of `source` are read from."""
     return {Path(path) for path in _references(source.options, registry.secret_fields(source.provider), "file")}
-
-
-def option_variables(source: SourceSettings) -> set[str]:
-    """The variables that the secrets of `source` are read from."""
-    return set(_references(source.options, registry.secret_fields(source.provider), "env"))
 
 
 def plain_options(kind: str, table: Mapping[str, object], base: Path) -> tuple[dict[str, object], list[str]]:

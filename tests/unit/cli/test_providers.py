@@ -23,6 +23,21 @@ def test_the_readme_has_the_table_that_the_capabilities_make() -> None:
     assert marked[1] == printed("--markdown"), "put what `gapless providers --markdown` prints into the README"
 
 
+def test_the_readme_has_the_table_of_the_ready_made_sources() -> None:
+    marked = re.search(r"<!-- ready-made -->\n(.*?)<!-- /ready-made -->", README.read_text(), re.DOTALL)
+    files = sorted(str(path) for path in (README.parent / "config/sources.d").glob("*.toml"))
+    assert marked
+    assert marked[1] == printed("--markdown", *files), (
+        "put `gapless providers --markdown config/sources.d/*.toml` there"
+    )
+
+
+def test_a_file_that_declares_nonsense_is_told(tmp_path: Path) -> None:
+    (tmp_path / "acme.toml").write_text('[[source]]\nname = "acme"\nprovider = "rest_lst"\n')
+    result = CliRunner().invoke(main, ["providers", str(tmp_path / "acme.toml")])
+    assert (result.exit_code, "did you mean 'rest_list'" in result.output) == (3, True)
+
+
 def test_every_provider_is_in_it_with_what_it_cannot_prove() -> None:
     lines = printed("--markdown").splitlines()[2:]
     assert [line.split("`")[1] for line in lines] == list(registry.kinds())
