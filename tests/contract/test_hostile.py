@@ -13,10 +13,10 @@ from gapless.receive import webhook
 from gapless.receive.webhook import Refusal
 from gapless_reconcilers.kit import registry
 from gapless_reconcilers.kit.contract import CannotRender, NeedsEvidence, RecordedEvent, Reply, Secret, WebhookRequest
-from gapless_reconcilers.testing.scenario import Scenario, load_scenario, make_request, make_response
+from gapless_reconcilers.testing.scenario import Scenario, load_scenarios, make_request, make_response
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
-SCENARIOS = {kind: load_scenario(FIXTURES / kind) for kind in registry.kinds()}
+SCENARIOS = {f"{kind}-{each.name}": each for kind in registry.kinds() for each in load_scenarios(FIXTURES / kind)}
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-(10**40), 10**40) | st.floats() | st.text(),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=9), inner, max_size=4),
@@ -49,17 +49,17 @@ def refused(outcome: Reply | Refusal) -> bool:
     return isinstance(outcome, Refusal) and outcome.bug is None and 400 <= outcome.status < 500
 
 
-@pytest.mark.parametrize("kind", SCENARIOS)
+@pytest.mark.parametrize("name", SCENARIOS)
 @settings(max_examples=30, deadline=None)
 @given(data=st.data())
-def test_what_a_stranger_makes_up_is_refused(kind: str, data: st.DataObject) -> None:
-    scenario = SCENARIOS[kind]
-    names = [name.encode() for name in scenario.provider().capabilities.kept_headers]
+def test_what_a_stranger_makes_up_is_refused(name: str, data: st.DataObject) -> None:
+    scenario = SCENARIOS[name]
+    names = [each.encode() for each in scenario.provider().capabilities.kept_headers]
     genuine = dict(scenario.webhook.headers)
     headers: list[tuple[bytes, bytes]] = []
-    for name in names:
-        value = data.draw(st.one_of(st.none(), TEXTS, st.just(genuine.get(name))), label=name.decode())
-        headers += [] if value is None else [(name, value)]
+    for each in names:
+        value = data.draw(st.one_of(st.none(), TEXTS, st.just(genuine.get(each))), label=each.decode())
+        headers += [] if value is None else [(each, value)]
     headers += data.draw(st.lists(st.tuples(st.sampled_from(names), TEXTS), max_size=2), label="again")
     body = data.draw(BODIES.filter(lambda body: body != scenario.webhook.body), label="body")
     request = WebhookRequest(headers=tuple(headers), body=body)
@@ -68,13 +68,13 @@ def test_what_a_stranger_makes_up_is_refused(kind: str, data: st.DataObject) -> 
     assert refused(outcome) or knows_the_secret, outcome
 
 
-@pytest.mark.parametrize("kind", SCENARIOS)
+@pytest.mark.parametrize("name", SCENARIOS)
 @settings(max_examples=30, deadline=None)
 @given(body=BODIES, key=st.text(max_size=30), kind_of_event=st.text(max_size=30))
 def test_what_is_signed_and_makes_no_sense_is_read_or_refused(
-    kind: str, body: bytes, key: str, kind_of_event: str
+    name: str, body: bytes, key: str, kind_of_event: str
 ) -> None:
-    scenario: Any = SCENARIOS[kind]
+    scenario: Any = SCENARIOS[name]
     event = RecordedEvent(
         key=f"7:{key}", type=kind_of_event, occurred_at=scenario.now, stream="", payload=body, via="webhook"
     )

@@ -20,6 +20,8 @@ from gapless_reconcilers.testing.shelf import FakeEvent, Listing, ListSemantics,
 
 RETRIES_S = (0.5, 1.0, 2.0, 4.0, 8.0)
 """Seconds between the attempts of one webhook: the vendor's days, shortened."""
+NEVER = datetime.max.replace(tzinfo=UTC)
+"""When the list shows an event that it has not."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,6 +90,10 @@ class Lists(Protocol):
         """The streams other than the account's own."""
         ...
 
+    def push(self, event: FakeEvent) -> None:
+        """Send the webhook of `event` to all who take it, again perhaps."""
+        ...
+
 
 def utc_now() -> datetime:
     """Now, by the machine's clock."""
@@ -138,12 +144,19 @@ class FakeProvider:
         late = (
             timedelta(seconds=self.faults.late_visible_s) if self._happens(self.faults.late_visible) else timedelta(0)
         )
-        event = self._hold(event_type, object_id, stream, occurred_at or now, visible_at=now + late)
-        if push and self._pusher is not None:
-            for endpoint in self.endpoints:
-                if endpoint.takes(event):
-                    self._pusher.push(event, endpoint)
+        visible_at = NEVER if self.faults.unlogged else now + late
+        event = self._hold(event_type, object_id, stream, occurred_at or now, visible_at=visible_at)
+        if push:
+            self.push(event)
         return event
+
+    def push(self, event: FakeEvent) -> None:
+        """Send the webhook of `event`, while serving, to all who take it: again perhaps."""
+        if self._pusher is None:
+            return
+        for endpoint in self.endpoints:
+            if endpoint.takes(event):
+                self._pusher.push(event, endpoint)
 
     def backfill(
         self, count: int, start: datetime, end: datetime, types: Sequence[str], stream: str = OWN_STREAM

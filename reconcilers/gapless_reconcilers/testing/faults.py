@@ -24,6 +24,8 @@ class Faults:
     late_visible: float = 0.0
     """Events that the list shows only `late_visible_s` after they were emitted."""
     late_visible_s: float = 2.0
+    unlogged: bool = False
+    """What occurs meanwhile is in no list, ever: the vendor's store is off, or its hook."""
     hidden_types: frozenset[str] = frozenset()
     """Types that the list never shows."""
     empty_lists: bool = False

@@ -4,21 +4,19 @@ All that a list of states can bring back is brought back: the last state of each
 show, deletions among it, is not claimed.
 """
 
-import asyncio
 import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import httpx
 import pytest
-import uvicorn
+from receiving import receiving
 from sqlalchemy import select
 from world import SECRET, T0, Daemon, FakeClock, World
 
 from gapless.domain import Mode, TypesOrigin, from_us, to_us
 from gapless.ledger.engine import Store
 from gapless.ledger.tables import EVENT, SOURCE
-from gapless.receive.server import SERVING, build_app, make_receiver
 from gapless_reconcilers.kit.contract import Provider, Secret
 from gapless_reconcilers.shopify import Shopify, ShopifyOptions
 from gapless_reconcilers.testing.fake import FakeProvider
@@ -61,26 +59,15 @@ async def world(store: Store, clock: FakeClock) -> AsyncIterator[World]:
 
 
 @asynccontextmanager
-async def receiving(daemon: Daemon, *, topics: tuple[str, ...] = TOPICS) -> AsyncIterator[tuple[Endpoint, Endpoint]]:
-    """The daemon's public road on a socket, subscribed: one endpoint for the resources, one for all else."""
-    receiver = make_receiver(
-        sources=daemon.book, writer=daemon.road.writer, metrics=daemon.road.metrics, clock=daemon.world.clock
-    )
-    server = uvicorn.Server(uvicorn.Config(build_app(receiver), host="127.0.0.1", port=0, **SERVING))
-    serving = asyncio.create_task(server.serve())
-    while not server.started:
-        await asyncio.sleep(0.005)
-    url = f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}/webhooks/acme"
+async def subscribed(daemon: Daemon, *, topics: tuple[str, ...] = TOPICS) -> AsyncIterator[tuple[Endpoint, Endpoint]]:
+    """The daemon receives, by two endpoints: one for the resources, one for all else."""
     add = daemon.world.fake.add_endpoint
     listed = tuple(topic for topic in topics if topic.partition("/")[0] in RESOURCES)
-    try:
+    async with receiving(daemon) as url:
         yield (
             add(url, secret=SECRET, types=listed, connect=True),
             add(url, secret=SECRET, types=tuple(set(topics) - set(listed))),
         )
-    finally:
-        server.should_exit = True
-        await serving
 
 
 async def states(world: World) -> dict[str, int]:
@@ -113,7 +100,7 @@ async def settle(world: World, daemon: Daemon, clock: FakeClock) -> None:
 
 async def test_every_last_state_that_a_lost_webhook_left_out_is_recovered(world: World, clock: FakeClock) -> None:
     chance = random.Random(3)
-    async with world.daemon() as daemon, receiving(daemon):
+    async with world.daemon() as daemon, subscribed(daemon):
         await daemon.turn(health=True)
         world.fake.faults = Faults(drop=0.4, duplicate=0.1, bad_signature=0.1)
         for _ in range(200):
@@ -141,7 +128,7 @@ async def test_every_last_state_that_a_lost_webhook_left_out_is_recovered(world:
 
 
 async def test_what_no_list_shows_is_not_claimed(world: World, clock: FakeClock) -> None:
-    async with world.daemon() as daemon, receiving(daemon):
+    async with world.daemon() as daemon, subscribed(daemon):
         await daemon.turn(health=True)
         kept = world.fake.emit("app/uninstalled")
         gone = world.fake.emit("orders/updated", object_id="1", stream="orders")
@@ -162,7 +149,7 @@ async def test_what_no_list_shows_is_not_claimed(world: World, clock: FakeClock)
 
 
 async def test_a_subscription_that_vanished_is_seen_and_what_it_lost_comes_back(world: World, clock: FakeClock) -> None:
-    async with world.daemon() as daemon, receiving(daemon) as (endpoint, _):
+    async with world.daemon() as daemon, subscribed(daemon) as (endpoint, _):
         await settle(world, daemon, clock)
         endpoint.enabled = False  # as Shopify deletes it after 8 failures
         for number in range(10):
@@ -182,7 +169,7 @@ async def test_a_subscription_that_vanished_is_seen_and_what_it_lost_comes_back(
 
 async def test_a_scope_that_is_missing_parks_its_resource_alone(world: World, clock: FakeClock) -> None:
     world.fake.wire = ShopifyWire(scopes=("read_orders", "read_products", "read_all_orders"))
-    async with world.daemon() as daemon, receiving(daemon):
+    async with world.daemon() as daemon, subscribed(daemon):
         world.fake.emit("orders/updated", object_id="1", stream="orders", push=False)
         world.fake.emit("customers/update", object_id="2", stream="customers", push=False)
         await settle(world, daemon, clock)
@@ -193,7 +180,7 @@ async def test_a_scope_that_is_missing_parks_its_resource_alone(world: World, cl
 
 
 async def test_a_throttled_query_is_waited_out_and_loses_nothing(world: World, clock: FakeClock) -> None:
-    async with world.daemon() as daemon, receiving(daemon):
+    async with world.daemon() as daemon, subscribed(daemon):
         for number in range(50):
             world.fake.emit("products/update", object_id=str(number), stream="products", push=False)
         world.fake.faults = Faults(throttle_every=1)

@@ -1,0 +1,361 @@
+"""The loss test of every vendor: it loses, repeats and forges webhooks, shows events late, throttles and breaks.
+
+All that it could list is in the ledger, and what was lost is counted once; what it cannot list is not claimed. The
+fake on a socket, the real receive road on another, real passes, a real ledger.
+"""
+
+import random
+import tomllib
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from certificates import Authority
+from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
+from cryptography.hazmat.primitives.hashes import SHA256
+from receiving import receiving
+from world import SECRET, T0, Daemon, FakeClock, World, make_stripe
+
+from gapless.domain import Mode, from_us
+from gapless.ledger.engine import Store
+from gapless_reconcilers.github import GitHub, GitHubOptions
+from gapless_reconcilers.kit import registry
+from gapless_reconcilers.kit.contract import Provider, Secret
+from gapless_reconcilers.paypal import PayPal, PayPalOptions
+from gapless_reconcilers.standard_webhooks import StandardWebhooks, StandardWebhooksOptions
+from gapless_reconcilers.telegram import Telegram, TelegramOptions
+from gapless_reconcilers.testing.fake import FakeProvider, Wire
+from gapless_reconcilers.testing.faults import Faults
+from gapless_reconcilers.testing.pushing import Endpoint
+from gapless_reconcilers.testing.scenario import place, without_secrets
+from gapless_reconcilers.testing.wires import rest
+from gapless_reconcilers.testing.wires.github import GitHubWire
+from gapless_reconcilers.testing.wires.paypal import PayPalWire
+from gapless_reconcilers.testing.wires.standard_webhooks import StandardWebhooksWire
+from gapless_reconcilers.testing.wires.stripe import StripeWire
+from gapless_reconcilers.testing.wires.telegram import TelegramWire
+
+pytestmark = pytest.mark.anyio
+SOURCES = Path(__file__).parents[3] / "config/sources.d"
+AUTHORITY = Authority(start=T0 - timedelta(days=30), days=600)
+PEM, KEY = AUTHORITY.leaf("messageverificationcerts.paypal.com")
+STANDARD = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+LOSSY = Faults(
+    drop=0.35, duplicate=0.1, bad_signature=0.1, late_visible=0.2, late_visible_s=20, error_rate=0.03, throttle_every=29
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Vendor:
+    """One vendor: its wire, given the address of its API, and the provider that reads it."""
+
+    name: str
+    wire: Callable[[str], Wire]
+    make: Callable[..., Provider]
+    type: str
+    secret: str = SECRET
+
+
+def declared(name: str, wire: type[rest.PlainWire], event_type: str) -> Vendor:
+    """A vendor of `config/sources.d/`, as it is declared there, but for the address, small pages and secrets."""
+
+    def make(url: str, page_limit: int = 100) -> Provider:  # noqa: ARG001 - its pages are small as it is
+        table = tomllib.loads((SOURCES / f"{name}.toml").read_text())["source"][0]["options"]
+        table = without_secrets(table, registry.secret_fields("rest_list"))
+        place(table, "base_url", url)
+        place(table, "auth.username" if table["auth"]["type"] == "basic" else "auth.token", Secret("token_fake"))
+        place(table, "webhook.signature.secret", Secret(SECRET))
+        if name == "square":
+            place(table, "webhook.signature.url", ADDRESS[0])
+        asked: dict[str, Any] = table["list"].get("json") or table["list"]["params"]
+        asked["per_page" if "per_page" in asked else "limit"] = 7
+        return registry.build("rest_list", table)
+
+    return Vendor(name=name, wire=lambda _: wire(), make=make, type=event_type)
+
+
+ADDRESS = [""]
+"""Where Square believes to send to: it signs that, so the declaration must name it."""
+
+
+def make_github(url: str, page_limit: int = 7) -> Provider:
+    return GitHub(
+        GitHubOptions(
+            token=Secret("ghp_fake"),
+            webhook_secret=(Secret(SECRET),),
+            repository="acme/shop",
+            hook_id=77,
+            page_limit=min(page_limit, 7),
+            api_base=url,
+        )
+    )
+
+
+def make_paypal(url: str, page_limit: int = 7) -> Provider:
+    return PayPal(
+        PayPalOptions(
+            client_id="fake",
+            client_secret=Secret("s"),
+            webhook_id=("WH-fake",),
+            page_size=min(page_limit, 7),
+            trust_roots=AUTHORITY.root_pem().decode(),
+            api_base=url,
+        )
+    )
+
+
+def paypal_wire(url: str) -> Wire:
+    return PayPalWire(sign=lambda text: KEY.sign(text, PKCS1v15(), SHA256()), certificate=PEM, base=url)
+
+
+def make_standard(url: str, page_limit: int = 7) -> Provider:  # noqa: ARG001 - there is nothing to ask
+    return StandardWebhooks(StandardWebhooksOptions(secret=(Secret(STANDARD),)))
+
+
+def make_telegram(url: str, page_limit: int = 7) -> Provider:  # noqa: ARG001 - it hands out what it likes
+    return Telegram(TelegramOptions(token=Secret("123456:fake"), webhook_secret=(Secret(SECRET),), api_base=url))
+
+
+def small_stripe(url: str, page_limit: int = 7) -> Provider:
+    return make_stripe(url, min(page_limit, 7))
+
+
+GITHUB = Vendor(name="github", wire=lambda _: GitHubWire(), make=make_github, type="issues.opened")
+LISTING = [
+    Vendor(name="stripe", wire=lambda _: StripeWire(), make=small_stripe, type="invoice.paid"),
+    GITHUB,
+    Vendor(name="paypal", wire=paypal_wire, make=make_paypal, type="PAYMENT.SALE.COMPLETED"),
+    declared("gocardless", rest.GoCardlessWire, "payments.confirmed"),
+    declared("paddle", rest.PaddleWire, "transaction.paid"),
+    declared("chargebee", rest.ChargebeeWire, "customer_created"),
+    declared("workos", rest.WorkOSWire, "user.created"),
+    declared("increase", rest.IncreaseWire, "transaction.created"),
+    declared("square", rest.SquareWire, "payment.created"),
+]
+STANDARD_WEBHOOKS = Vendor(
+    name="standard_webhooks",
+    wire=lambda _: StandardWebhooksWire(),
+    make=make_standard,
+    type="order.paid",
+    secret=STANDARD,
+)
+TELEGRAM = Vendor(name="telegram", wire=lambda _: TelegramWire(), make=make_telegram, type="message")
+
+
+class ToFake(httpx.AsyncHTTPTransport):
+    """Whoever asks the vendor by its public name is asked to come to the fake."""
+
+    def __init__(self, url: httpx.URL) -> None:
+        super().__init__()
+        self._url = url
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        moved = request.url.copy_with(scheme=self._url.scheme, host=self._url.host, port=self._url.port)
+        extensions = {name: value for name, value in request.extensions.items() if name != "sni_hostname"}
+        return await super().handle_async_request(
+            httpx.Request(
+                request.method, moved, headers=request.headers, content=request.content, extensions=extensions
+            )
+        )
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
+
+
+@pytest.fixture
+def vendor(request: pytest.FixtureRequest) -> Vendor:
+    chosen: Vendor = request.param
+    return chosen
+
+
+@pytest.fixture
+async def world(store: Store, clock: FakeClock, vendor: Vendor) -> AsyncIterator[World]:
+    fake = FakeProvider(vendor.wire(""), clock=clock, seed=7, retries_s=(0.01, 0.01))
+    ADDRESS[0] = "http://unknown.example"
+    async with fake.serve() as url:
+        fake.wire = vendor.wire(url)
+        mounts = {"https://": ToFake(httpx.URL(url))}
+        async with httpx.AsyncClient(trust_env=False, mounts=mounts) as client:
+            world = World(store=store, clock=clock, fake=fake, client=client, make=vendor.make, url=url)
+            await world.open()
+            yield world
+
+
+def subscribe(daemon: Daemon, url: str, vendor: Vendor) -> Endpoint:
+    """The vendor sends to `url` from now on."""
+    ADDRESS[0] = url
+    daemon.book.change("acme", provider=daemon.world.provider())
+    return daemon.world.fake.add_endpoint(url, secret=vendor.secret)
+
+
+def acknowledged(world: World) -> set[str]:
+    """The events that a webhook brought."""
+    return {push.event.key for push in world.fake.pushes if push.status == httpx.codes.OK}
+
+
+async def settle(world: World, daemon: Daemon, clock: FakeClock) -> None:
+    await world.fake.settle()
+    clock.advance(minutes=10)
+    await daemon.turn(health=True)
+
+
+def named(vendors: Sequence[Vendor]) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("vendor", vendors, ids=lambda vendor: vendor.name, indirect=True)
+
+
+@named(LISTING)
+async def test_all_that_the_vendor_could_list_is_recovered_and_counted_once(
+    world: World, clock: FakeClock, vendor: Vendor
+) -> None:
+    chance = random.Random(5)
+    async with world.daemon() as daemon, receiving(daemon) as url:
+        subscribe(daemon, url, vendor)
+        await daemon.turn(health=True)
+        world.fake.faults = replace(LOSSY)
+        for _ in range(90):
+            world.fake.emit(vendor.type)
+            if chance.random() < 0.4:  # the others share a moment
+                clock.advance(seconds=chance.randrange(40))
+            if chance.random() < 0.06:
+                await settle(world, daemon, clock)
+        await world.fake.settle()
+        world.fake.faults = Faults()
+        for _ in range(2):
+            await settle(world, daemon, clock)
+        assert await world.keys() == world.listed()
+        lost = world.listed() - acknowledged(world)
+        assert 10 < len(lost) < 60
+        assert await world.missed() == len(lost)
+        via = await world.via()
+        assert {key for key, road in via.items() if road == "list"} == lost
+        counts = (await world.totals()).counts
+        assert (counts["unlisted"], await world.missing_open()) == (0, 0)
+        stream = await world.stream()
+        assert (stream.last_outcome, stream.parked_reason) == ("clean", None)
+        assert from_us(stream.watermark_us) >= clock() - timedelta(minutes=10)
+        assert await world.unrecoverable() == []
+
+
+@named(LISTING)
+async def test_what_fell_out_of_the_vendors_history_is_written_down_as_unrecoverable(
+    world: World, clock: FakeClock, vendor: Vendor
+) -> None:
+    async with world.daemon() as daemon, receiving(daemon) as url:
+        subscribe(daemon, url, vendor)
+        await settle(world, daemon, clock)
+        world.fake.faults = Faults(webhooks_off=True)
+        for _ in range(5):
+            world.fake.emit(vendor.type)
+        history = daemon.source.provider.capabilities.history
+        assert history is not None
+        clock.now += history + timedelta(days=12)
+        late = {world.fake.emit(vendor.type).key for _ in range(3)}
+        await settle(world, daemon, clock)
+        await settle(world, daemon, clock)
+        assert await world.keys() == late
+        ((_, start, end, reason),) = await world.unrecoverable()
+        assert reason == "history_exceeded"
+        assert from_us(start) <= T0 + timedelta(minutes=10)
+        assert from_us(end) > T0 + timedelta(days=11)
+        assert await world.missed() == len(late)
+
+
+@named([GITHUB])
+async def test_what_happened_while_the_hook_was_off_is_unrecoverable(
+    world: World, clock: FakeClock, vendor: Vendor
+) -> None:
+    async with world.daemon() as daemon, receiving(daemon) as url:
+        hook = subscribe(daemon, url, vendor)
+        await settle(world, daemon, clock)
+        world.fake.emit(vendor.type)
+        await settle(world, daemon, clock)
+        seen = await world.keys()
+        hook.enabled, world.fake.faults = False, Faults(unlogged=True)
+        for _ in range(4):
+            world.fake.emit(vendor.type)
+        await settle(world, daemon, clock)
+        hook.enabled, world.fake.faults = True, Faults()
+        world.fake.emit(vendor.type, push=False)
+        for _ in range(2):
+            await settle(world, daemon, clock)
+        assert len(await world.keys()) == len(seen) + 1
+        assert {reason for *_, reason in await world.unrecoverable()} == {"subscription_inactive"}
+        assert await world.missed() == 1
+
+
+@named([LISTING[-1]])
+async def test_a_store_that_is_switched_off_makes_its_list_suspect_and_proves_nothing(
+    world: World, clock: FakeClock, vendor: Vendor
+) -> None:
+    """One webhook that the list should show and does not is enough: completeness stays unknown from there on."""
+    async with world.daemon() as daemon, receiving(daemon) as url:
+        subscribe(daemon, url, vendor)
+        await settle(world, daemon, clock)
+        world.fake.faults = Faults(unlogged=True)
+        pushed = world.fake.emit(vendor.type)
+        await world.fake.settle()
+        world.fake.faults = Faults(unlogged=True, webhooks_off=True)
+        world.fake.emit(vendor.type)
+        for _ in range(3):
+            await settle(world, daemon, clock)
+        assert await world.keys() == {pushed.key}
+        stream = await world.stream()
+        assert (stream.last_outcome, await world.missed()) == ("suspect_listing", 0)
+        assert from_us(stream.watermark_us) <= pushed.occurred_at
+
+
+@named([STANDARD_WEBHOOKS])
+async def test_what_is_only_pushed_is_recorded_and_nothing_is_claimed_of_the_rest(world: World, vendor: Vendor) -> None:
+    world.mode = Mode.WEBHOOK
+    async with world.daemon() as daemon, receiving(daemon) as url:
+        subscribe(daemon, url, vendor)
+        world.fake.faults = Faults(drop=0.3, duplicate=0.2, bad_signature=0.2)
+        for _ in range(60):
+            world.fake.emit(vendor.type)
+        await world.fake.settle()
+        assert await world.keys() == acknowledged(world)
+        assert 0 < len(await world.keys()) < 60
+        assert await world.complete_up_to() is None
+        assert (await world.totals()).expected == 0
+        assert (await world.stream()).last_outcome is None
+
+
+@named([TELEGRAM])
+async def test_all_that_is_handed_out_is_recorded_though_the_vendor_forgets_it(
+    world: World, clock: FakeClock, vendor: Vendor
+) -> None:
+    world.mode = Mode.POLL
+    for _ in range(3):
+        async with world.daemon() as daemon:
+            world.fake.faults = Faults(error_rate=0.2, throttle_every=5)
+            for _ in range(40):
+                world.fake.emit(vendor.type)
+                clock.advance(seconds=1)
+            for _ in range(6):
+                clock.advance(minutes=1)
+                await daemon.turn()
+    world.fake.faults = Faults()
+    async with world.daemon() as daemon:
+        await settle(world, daemon, clock)
+    assert await world.keys() == world.listed()
+    assert world.fake.wire.forgotten == 70_001 + 120  # type: ignore[attr-defined]
+    assert await world.missed() == 0
+
+
+@named([TELEGRAM])
+async def test_a_webhook_of_telegrams_carries_its_updates(world: World, vendor: Vendor) -> None:
+    world.mode = Mode.WEBHOOK
+    async with world.daemon() as daemon, receiving(daemon) as url:
+        subscribe(daemon, url, vendor)
+        world.fake.faults = Faults(duplicate=0.3, bad_signature=0.2)
+        for _ in range(30):
+            world.fake.emit(vendor.type)
+        await world.fake.settle()
+        assert await world.keys() == acknowledged(world) != set()
+        assert await world.complete_up_to() is None

@@ -1,0 +1,31 @@
+"""The public road of a daemon of a world, on a socket."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import uvicorn
+from world import Daemon
+
+from gapless.receive.server import SERVING, build_app, make_receiver
+
+
+@asynccontextmanager
+async def receiving(daemon: Daemon) -> AsyncIterator[str]:
+    """Yields the address that webhooks are sent to."""
+    receiver = make_receiver(
+        sources=daemon.book,
+        writer=daemon.road.writer,
+        metrics=daemon.road.metrics,
+        clock=daemon.world.clock,
+        client=daemon.world.client,
+    )
+    server = uvicorn.Server(uvicorn.Config(build_app(receiver), host="127.0.0.1", port=0, **SERVING))
+    serving = asyncio.create_task(server.serve())
+    while not server.started:
+        await asyncio.sleep(0.005)
+    try:
+        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}/webhooks/acme"
+    finally:
+        server.should_exit = True
+        await serving
