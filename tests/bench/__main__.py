@@ -10,15 +10,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import accounts
+import forged
 import ingest
 import machine
 import passes
 from figures import Bar, table
 from stores import Places
 
-INGEST, PASSES, ACCOUNTS = "ingest", "passes", "accounts"
+INGEST, PASSES, ACCOUNTS, FORGED = "ingest", "passes", "accounts", "forged"
 
-PARTS = [INGEST, PASSES, ACCOUNTS]
+PARTS = [INGEST, PASSES, ACCOUNTS, FORGED]
 
 
 def main() -> None:
@@ -47,6 +48,11 @@ def main() -> None:
             bars += accounts.bars(rows, plan)
             found[ACCOUNTS] = rows
             _show(accounts.tables(rows), found, asked.json)
+        if FORGED in asked.only:
+            rows = forged.measure(places, forged.QUICK if asked.quick else forged.Plan(rounds=asked.rounds), _note)
+            bars += forged.bars(rows)
+            found[FORGED] = rows
+            _show(forged.tables(rows), found, asked.json)
     found["bars"] = [bar.row() for bar in bars]
     _show(table(["bar", "wanted", "median (least-most)", ""], [bar.row() for bar in bars]), found, asked.json)
     _note(f"every round is in {asked.json}")

@@ -89,7 +89,7 @@ def measure(places: Places, plan: Plan, note: Callable[[str], None]) -> list[dic
 
 def _windows(places: Places, kind: str, variant: str, plan: Plan) -> Iterator[dict[str, Any]]:
     """One fresh store and server, at each number of connections."""
-    with places.fresh(kind) as url, _served(variant, url) as server:
+    with places.fresh(kind) as url, served(variant, url) as server:
         server.load(16, WARM_UP_S, Foreign())
         for connections in plan.connections:
             row, foreign = machine.quietest(lambda foreign, c=connections: server.load(c, plan.window_s, foreign))
@@ -100,7 +100,8 @@ def _windows(places: Places, kind: str, variant: str, plan: Plan) -> Iterator[di
 
 
 @contextmanager
-def _served(variant: str, url: str) -> Iterator[Server]:
+def served(variant: str, url: str) -> Iterator[Server]:
+    """The server `variant` with the ledger at `url`, for as long as the block."""
     command = [sys.executable, str(Path(__file__).with_name("receiver.py")), variant, url]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None

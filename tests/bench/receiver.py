@@ -47,6 +47,9 @@ class NoStore:
         future.set_result(len(webhook))
         return future
 
+    async def submit_idle(self, work: Callable[..., Any]) -> None:
+        """What was refused is not kept."""
+
     async def submit(self, work: Callable[..., Any]) -> int:  # noqa: ARG002 - the writer's signature
         """The id of a stream."""
         return 1
@@ -81,7 +84,9 @@ async def serve(variant: str, url: str) -> None:
     async with asyncio.TaskGroup() as group:
         if variant == GAPLESS:
             group.create_task(writer.run())
+        keeping = asyncio.create_task(receiver.quarantine.run())
         await _serve(build_app(receiver))
+        keeping.cancel()
         if variant == GAPLESS:
             writer.close()
     await store.close()

@@ -6,16 +6,16 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 ROOT = Path(__file__).parents[2]
 
 
-def quick(part: str, path: Path) -> list[dict[str, float]]:
+def quick(part: str, path: Path) -> list[dict[str, Any]]:
     """One short round on SQLite."""
     command = [sys.executable, "tests/bench", "--quick", "--only", part, "--postgres", "", "--json", str(path)]
     subprocess.run(command, cwd=ROOT, check=True, timeout=120, capture_output=True)
-    rows: list[dict[str, float]] = json.loads(path.read_text())[part]
+    rows: list[dict[str, Any]] = json.loads(path.read_text())[part]
     return rows
 
 
@@ -34,6 +34,18 @@ def test_the_bench_reads_every_account_of_a_platform(tmp_path: Path) -> None:
     (row,) = quick("accounts", tmp_path / "bench.json")
     assert (row["accounts"], row["requests"]) == (50, 51)
     assert row["most_per_s"] <= 100
+
+
+def test_a_flood_of_forgeries_costs_no_genuine_webhook_and_displaces_nothing_from_the_quarantine(
+    tmp_path: Path,
+) -> None:
+    rows = quick("forged", tmp_path / "bench.json")
+    assert all(row["acked"] == row["genuine"] for row in rows)
+    (flooded,) = [row for row in rows if row["variant"] == "gapless" and row["flood"]]
+    assert flooded["refused"] == 600
+    assert {name: flooded["kept"][name] for name in ("signature", "stale", "malformed")} == dict.fromkeys(
+        ("signature", "stale", "malformed"), 5
+    )
 
 
 def test_the_bench_reads_a_feed_and_each_pass_finds_the_one_event_in_a_thousand_that_is_missing(tmp_path: Path) -> None:
