@@ -26,7 +26,7 @@ from gapless_reconcilers.kit.contract import (
 )
 from gapless_reconcilers.kit.decoding import UNREADABLE, decode_webhook
 from gapless_reconcilers.kit.errors import MalformedWebhook
-from gapless_reconcilers.kit.standard import HEADERS, PUBLIC, SYMMETRIC, StandardKeys, sign
+from gapless_reconcilers.kit.standard import HEADERS, PUBLIC, SYMMETRIC, TWIN_HEADERS, StandardKeys, sign
 
 
 class StandardWebhooksOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -62,6 +62,7 @@ class StandardWebhooks:
         remedy=Remedy.NONE,
         rendering=Rendering.EXACT,
         signature_headers=HEADERS,
+        twin_headers=TWIN_HEADERS,
         unproven=(
             "That nothing is missing: there is no list. Silence alone can be watched (silence_after). What is signed "
             "with ed25519 cannot be delivered with the sender's signature: only the sender has the key."

@@ -8,13 +8,21 @@ from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
+import httpx
 import pytest
 import stripe
 from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 
-from gapless_reconcilers.kit.contract import RecordedEvent, RemoteEvent, Secret, WebhookMessage, WebhookRequest
-from gapless_reconcilers.kit.errors import MalformedWebhook, SignatureInvalid, WebhookRefused
+from gapless_reconcilers.kit.contract import (
+    MissingEvent,
+    RecordedEvent,
+    RemoteEvent,
+    Secret,
+    WebhookMessage,
+    WebhookRequest,
+)
+from gapless_reconcilers.kit.errors import MalformedWebhook, SignatureInvalid, UnexpectedShape, WebhookRefused
 from gapless_reconcilers.stripe import Stripe, StripeOptions
 
 NOW = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
@@ -252,6 +260,20 @@ def test_thin_event_without_a_twin_is_recorded_and_never_expected() -> None:
     event = read(thin_event(type="v2.core.account.closed", related_object=None))
     assert (event.key, event.type, event.listable) == ("evt_thin_1", "v2.core.account.closed", False)
     assert event.object_key is None
+
+
+def test_detail_of_a_thin_event_without_a_twin_is_asked_of_v2_in_its_context() -> None:
+    told = thin_event(type="v2.core.account.closed", context="acct_1")
+    event, ours = read(told), provider()
+    missing = MissingEvent(key=event.key, type=event.type, occurred_at=event.occurred_at, stream=event.stream)
+    request = ours.detail_request(missing)
+    assert (request.url.path, request.headers["stripe-context"]) == ("/v2/core/events/evt_thin_1", "acct_1")
+    whole = httpx.Response(200, json={**told, "data": {"reason": "asked"}}, request=request)
+    detail = ours.read_detail(missing, whole)
+    assert (detail.key, detail.stream, b"reason" in bytes(detail.payload)) == (event.key, "acct_1", True)
+    for other in ({**told, "id": "evt_other"}, an_event()):
+        with pytest.raises(UnexpectedShape, match="of another event"):
+            ours.read_detail(missing, httpx.Response(200, json=other, request=request))
 
 
 def test_thin_event_of_a_connected_account_is_of_its_stream() -> None:

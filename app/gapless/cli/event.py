@@ -17,12 +17,21 @@ import httpx
 from gapless.cli import show as showing
 from gapless.cli.common import Call, Exit, failing_clearly
 from gapless.cli.ledger import operate, read
+from gapless.cli.listing import configured, fetching
 from gapless.cli.moments import MOMENT
 from gapless.domain import Via, from_us
 from gapless.ledger import Connection, events
 from gapless.ledger.events import Event
 from gapless.settings import Settings, build_provider, resolve_options
-from gapless_reconcilers.kit.contract import CannotRender, RecordedEvent, Secret
+from gapless_reconcilers.kit.contract import (
+    OWN_STREAM,
+    CannotRender,
+    FetchesDetail,
+    MissingEvent,
+    RecordedEvent,
+    Remedy,
+    Secret,
+)
 
 TAIL_EVERY_S = 1.0
 TAIL_OVERLAP = 1000
@@ -70,6 +79,46 @@ def show_event(call: Call, key: str, source: str | None, payload: bool) -> None:
                 sys.stdout.buffer.write(stored or b"")
             else:
                 showing.as_json(_fields(row) | {"payload": _readable(stored)})
+
+
+@event.command()
+@click.argument("key")
+@click.option("--source", help="Which one, if several have the key, or none has it yet.")
+@click.pass_obj
+def fetch(call: Call, key: str, source: str | None) -> None:
+    """Ask the provider for an event, and print it as it is there: a thin event with its data. Records nothing.
+
+    gapless event fetch evt_1… --source stripe-live
+    """
+    with failing_clearly(debug=call.debug):
+        settings = call.settings()
+        found = read(settings, partial(events.by_key, key=key, source=source))
+        if not found and source is None:
+            raise click.UsageError(f"event {key!r} is not in the ledger; name its source with --source")
+        if len({row.source for row in found}) > 1:
+            raise click.UsageError(f"several sources have the event {key!r}; choose one with --source")
+        row = found[0] if found else None
+        name = row.source if row else str(source)
+        payload = asyncio.run(_fetch(settings, name, _missing(key, row)))
+        showing.as_json(_readable(payload))
+
+
+def _missing(key: str, row: Event | None) -> MissingEvent:
+    """The event as one that is to be asked for; of one that was never seen nothing but its key is known."""
+    if row is None:
+        return MissingEvent(key=key, type="", occurred_at=datetime.now(UTC), stream=OWN_STREAM)
+    return MissingEvent(key=key, type=row.type, occurred_at=from_us(row.occurred_us), stream=row.stream)
+
+
+async def _fetch(settings: Settings, name: str, missing: MissingEvent) -> bytes:
+    async with fetching(configured(settings, name), settings.public_url) as fetcher:
+        provider = fetcher.source.provider
+        if not isinstance(provider, FetchesDetail):
+            raise click.UsageError(f"provider {provider.kind!r} cannot be asked for one event")
+        if provider.capabilities.remedy is not Remedy.LIST:
+            raise click.UsageError(f"provider {provider.kind!r} finds one event only by its place in the list")
+        response = await fetcher.send(provider.detail_request(missing))
+        return bytes(provider.read_detail(missing, response).payload)
 
 
 def _whole(connection: Connection, key: str, source: str | None) -> list[tuple[Event, bytes | None]]:

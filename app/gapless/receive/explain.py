@@ -27,7 +27,9 @@ def explain(providers: Mapping[str, Provider], name: str, request: WebhookReques
     provider = providers[name]
     if _verifies(provider, request, received):
         return "it verifies now: gapless quarantine release records it"
-    missing = [each for each in provider.capabilities.signature_headers if not _has(request, each)]
+    known = provider.capabilities
+    twins = known.twin_headers if known.twin_headers and _has(request, known.twin_headers[0]) else ()
+    missing = [each for each in twins or known.signature_headers if not _has(request, each)]
     if missing:
         return f"the header {missing[0]} is missing: did the provider send this, and does a proxy drop headers?"
     for direction, words in CLOCKS.items():

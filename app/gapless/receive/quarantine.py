@@ -109,8 +109,9 @@ class Quarantine:
 
 def has_signature(request: WebhookRequest, provider: Provider) -> bool:
     """True if the request carries the header without which a webhook is not the provider's."""
-    names = provider.capabilities.signature_headers
-    return bool(names) and any(name == names[0].encode() for name, _ in request.headers)
+    known = provider.capabilities
+    first = {names[0].encode() for names in (known.signature_headers, known.twin_headers) if names}
+    return any(name in first for name, _ in request.headers)
 
 
 def refused_row(source: Source, request: WebhookRequest, refusal: Refusal, received_us: int) -> Refused:

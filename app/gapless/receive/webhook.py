@@ -105,7 +105,8 @@ def sightings(
 
 def header_names(provider: Provider) -> frozenset[bytes]:
     """The names of the headers to keep, as they stand in a request."""
-    return frozenset(name.encode() for name in provider.capabilities.kept_headers)
+    known = provider.capabilities
+    return frozenset(name.encode() for name in (*known.kept_headers, *known.twin_headers))
 
 
 def kept_headers(pairs: Iterable[tuple[bytes, bytes]], names: frozenset[bytes]) -> str | None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import partial
 
-from gapless.domain import Sources, from_us, span_us, to_us
+from gapless.domain import Mode, Sources, from_us, span_us, to_us
 from gapless.ledger import Connection, budgets, leases, passes, quarantine, silence, sources, watermarks
 from gapless.ledger.passes import Pass
 from gapless.ledger.sources import Stream
@@ -49,15 +49,19 @@ class Cycle:
             if self.check_health:
                 streams = await self._learn()
                 turn = await self._turn(streams)  # with what was just learnt of our endpoint
-            if self.claim.capabilities.precondition:
-                await self._hold_precondition(streams)
-            await self._read(turn, streams)
-            if not turn.is_down and not self.claim.stopping.is_set():
-                turn.failures += await recover_missing(self.claim, turn.slots)
+            if self.claim.source.mode is not Mode.WEBHOOK:
+                await self._reconcile(turn, streams)
         except ProviderError as error:  # a source-wide request raised it: no stream can be read
             for stream in streams:
                 await turn.note_failure(stream, error)
         await self.claim.road.writer.submit(partial(self._give_back, turn=turn, now=self.claim.road.clock()))
+
+    async def _reconcile(self, turn: Turn, streams: list[Stream]) -> None:
+        if self.claim.capabilities.precondition:
+            await self._hold_precondition(streams)
+        await self._read(turn, streams)
+        if not turn.is_down and not self.claim.stopping.is_set():
+            turn.failures += await recover_missing(self.claim, turn.slots)
 
     async def _streams(self) -> list[Stream]:
         return await self.claim.road.read(partial(sources.streams, source_id=self.claim.source.id))

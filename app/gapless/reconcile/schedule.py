@@ -9,7 +9,7 @@ from functools import partial
 import httpx
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
-from gapless.domain import Mode, Sources, to_us
+from gapless.domain import Mode, Source, Sources, to_us
 from gapless.ledger import budgets, leases, sources
 from gapless.ledger.engine import StoreError
 from gapless.ledger.leases import SOURCE_LEASE, Lease, LeaseLost
@@ -17,7 +17,7 @@ from gapless.reconcile.cycle import Cycle
 from gapless.reconcile.fetch import PATIENT, Fetcher, Patience
 from gapless.reconcile.pace import due_at_start
 from gapless.reconcile.road import Claim, Policy, Road
-from gapless_reconcilers.kit.contract import Provider
+from gapless_reconcilers.kit.contract import Provider, ReadsSubscription
 
 log = logging.getLogger(__name__)
 TICK_S = 1.0
@@ -86,7 +86,7 @@ class Scheduler:
     async def _make_due(self) -> None:
         """A start-up pass for every source that was not read within its shortest interval."""
         for source in self._book:
-            if source.mode is not Mode.WEBHOOK:
+            if has_turns(source):
                 pace, now = self._policies[source.name].pace, self._road.clock()
                 await self._road.writer.submit(
                     partial(sources.make_due, source_id=source.id, due=partial(due_at_start, pace=pace, now=now))
@@ -103,7 +103,7 @@ class Scheduler:
 
     async def _claim(self, name: str, group: asyncio.TaskGroup) -> None:
         source = self._book[name]
-        if source.mode is Mode.WEBHOOK or self._stopping.is_set():
+        if not has_turns(source) or self._stopping.is_set():
             return
         now_us = to_us(self._road.clock())
         claimed = partial(leases.claim, source_id=source.id, holder=self._holder, now_us=now_us)
@@ -185,3 +185,8 @@ class Scheduler:
             await self._road.writer.submit(
                 partial(budgets.reserve, scope=scope, budget=budget, requests=requests, now_us=now_us)
             )
+
+
+def has_turns(source: Source) -> bool:
+    """Whether there is anything to ask its provider: a source of webhooks alone is asked how our endpoint stands."""
+    return source.mode is not Mode.WEBHOOK or isinstance(source.provider, ReadsSubscription)

@@ -19,8 +19,9 @@ from gapless_reconcilers.kit.errors import SignatureInvalid
 from gapless_reconcilers.kit.signing import hmac_sha256_base64, is_signed_by_any
 
 HEADERS: Final = ("webhook-signature", "webhook-id", "webhook-timestamp")
+TWIN_HEADERS: Final = ("svix-signature", "svix-id", "svix-timestamp")
+"""As Svix named them before there was a specification."""
 PREFIXES: Final = ("webhook", "svix")
-"""Of the three headers: the specification's, and the one that Svix used before there was one."""
 SYMMETRIC, PUBLIC = "whsec_", "whpk_"
 _SECONDS: Final = re.compile(r"[0-9]{1,12}", re.ASCII)
 

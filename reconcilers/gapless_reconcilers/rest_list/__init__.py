@@ -149,6 +149,7 @@ class RestList:
             grace=listed.grace,
             signs_body=webhook is None or webhook.signature.signs_body,
             signature_headers=() if webhook is None else webhook.signature.headers,
+            twin_headers=() if webhook is None else webhook.signature.twins,
             requests_per_second=options.rate,
             unproven=options.unproven,
         )
@@ -160,6 +161,12 @@ class RestList:
     def budget_scope(self) -> str:
         """The host, and which credentials it is asked with."""
         return f"rest_list:{httpx.URL(self._base).host}:{fingerprint(self.options.auth)}"
+
+    def option_problems(self) -> list[str]:
+        """A connection that anybody on the way can read."""
+        url = httpx.URL(self._base)
+        is_open = url.scheme == "http" and url.host not in ("127.0.0.1", "localhost", "[::1]")
+        return ["base_url is http: the credentials travel unencrypted; use https"] if is_open else []
 
     def read_webhook(self, request: WebhookRequest, now: datetime, evidence: Evidence = NO_EVIDENCE) -> Reply:  # noqa: ARG002
         """The event of a webhook, or its events, by the same mapping as the list's."""
@@ -280,6 +287,8 @@ def _check(options: RestListOptions, found: list[str]) -> None:
             f'option list names no time and list.order is "{listed.order}": each pass would read all that there is; '
             'name {window.start|…} in list.params, or ask for the newest first and say list.order = "newest_first"'
         )
+    if any(name.lower() in ("authorization", "cookie") for name in listed.headers):
+        raise OptionsInvalid("option list.headers holds a credential; write auth, whose secret stands elsewhere")
     if listed.json is not None and isinstance(listed.page, pages.NextUrlPage | pages.LinkHeaderPage):
         raise OptionsInvalid("option list.page names addresses, which cannot be asked by POST; use a cursor")
     if options.webhook is not None:

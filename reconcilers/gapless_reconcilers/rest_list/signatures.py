@@ -39,6 +39,7 @@ class HmacSignature(
     url: str = ""
     """Our address exactly as it is registered, where it is signed too."""
     signs_body = True
+    twins = ()
 
     @property
     def headers(self) -> tuple[str, ...]:
@@ -93,6 +94,7 @@ class TimedSignature(
     tolerance: timedelta = timedelta(seconds=300)
     """How far the time may be from ours, either way."""
     signs_body = True
+    twins = ()
 
     @property
     def headers(self) -> tuple[str, ...]:
@@ -142,6 +144,7 @@ class StandardSignature(
     tolerance: timedelta = timedelta(seconds=300)
     """How far the time may be from ours, either way."""
     signs_body = True
+    twins = standard.TWIN_HEADERS
 
     @property
     def headers(self) -> tuple[str, ...]:
@@ -172,6 +175,7 @@ class BasicSignature(
     secret: tuple[Secret, ...]
     """`name:password`, one or, while it is changed, several."""
     signs_body = False
+    twins = ()
 
     @property
     def headers(self) -> tuple[str, ...]:
@@ -200,6 +204,7 @@ class TokenSignature(
     secret: tuple[Secret, ...]
     header: str
     signs_body = False
+    twins = ()
 
     @property
     def headers(self) -> tuple[str, ...]:

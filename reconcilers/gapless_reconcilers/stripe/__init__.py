@@ -275,12 +275,27 @@ class Stripe:
         return Page(events=events, next=self._events(stream, window, starting_after=cursor) if cursor else None)
 
     def detail_request(self, missing: MissingEvent) -> httpx.Request:
-        """`GET /v1/events/{key}`."""
-        return self._get(f"/v1/events/{quote(missing.key, safe='')}", missing.stream)
+        """`GET /v1/events/{key}`; of a thin event without a snapshot twin, `/v2/core/events/{key}`, with its data."""
+        key = quote(missing.key, safe="")
+        if thin.is_alone(missing.type):
+            headers = {thin.CONTEXT_HEADER: missing.stream} if missing.stream else None
+            return httpx.Request("GET", f"{self._base}{thin.EVENTS}/{key}", headers=headers)
+        return self._get(f"/v1/events/{key}", missing.stream)
 
     def read_detail(self, missing: MissingEvent, response: httpx.Response) -> RemoteEvent:
         """The event, its payload the body as received."""
+        if thin.is_alone(missing.type):
+            return self._thin_detail(missing, response)
         return self._listed(decode_response(response, _EVENT), msgspec.Raw(response.content), missing.stream)
+
+    def _thin_detail(self, missing: MissingEvent, response: httpx.Response) -> RemoteEvent:
+        try:
+            event = thin.read(response.content, livemode=self.options.livemode, connect=self.options.connect)
+        except ValueError as error:
+            raise UnexpectedShape("body", f"not recordable: {error}", "a v2 event") from error
+        if event is None or event.key != missing.key:
+            raise UnexpectedShape("id", "that of another event, or of none", missing.key)
+        return event
 
     def judge(self, response: httpx.Response, now: datetime) -> None:
         """The default table, plus what Stripe says in its own way.

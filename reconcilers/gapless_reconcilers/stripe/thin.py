@@ -18,6 +18,10 @@ from gapless_reconcilers.kit.errors import MalformedWebhook
 
 _OF_V1: Final = "v1."
 """Types of events about v1 resources begin with it here, and not in the list of v1 events."""
+_TYPES: Final = (_OF_V1, "v2.")
+"""How the types of events without a twin begin."""
+EVENTS: Final = "/v2/core/events"
+CONTEXT_HEADER: Final = "Stripe-Context"
 
 
 class _Related(msgspec.Struct, gc=False):
@@ -57,6 +61,11 @@ def read(body: bytes, *, livemode: bool, connect: bool) -> RemoteEvent | None:
         object_key=told.related_object.id if told.related_object else None,
         listable=twin is not None and told.livemode is livemode and (not stream or connect),
     )
+
+
+def is_alone(event_type: str) -> bool:
+    """Whether an event of `event_type` is a thin one without a snapshot twin, which only v2 has whole."""
+    return event_type.startswith(_TYPES)
 
 
 def is_thin(body: bytes) -> bool:

@@ -101,6 +101,29 @@ async def test_what_was_recorded_can_be_listed_shown_replayed_and_passed_again(
             assert code == 0
 
 
+async def test_an_event_is_fetched_as_the_provider_has_it_a_thin_one_with_its_data(
+    fake: FakeProvider, sqlite_url: str, tmp_path: Path
+) -> None:
+    async with Consumer().serve() as consumer, fake.serve() as api:
+        async with running(Gapless(tmp_path, sqlite_url, api, consumer)) as gapless:
+            fake.add_endpoint(gapless.public, secret=WEBHOOK_SECRET)
+            thin, snapshot = fake.emit("v2.core.account.closed"), fake.emit("invoice.paid")
+            await until(lambda: len(consumer.ids) == 2)
+            _, out, _ = await gapless.call("event", "show", thin.key)
+            assert "data" not in json.loads(out)["payload"]
+            code, out, err = await gapless.call("event", "fetch", thin.key)
+            assert (code, json.loads(out)["data"]) == (0, {"of": thin.object_id}), err
+            code, out, err = await gapless.call("event", "fetch", snapshot.key)
+            assert (code, json.loads(out)["data"]["object"]["id"]) == (0, snapshot.object_id), err
+            unseen = fake.emit("invoice.voided", push=False)
+            code, _, err = await gapless.call("event", "fetch", "evt_unseen")
+            assert (code, "name its source with --source" in err) == (2, True)
+            code, out, err = await gapless.call("event", "fetch", unseen.key, "--source", "stripe-live")
+            assert (code, json.loads(out)["id"]) == (0, unseen.key), err
+            code, _, err = await gapless.call("event", "fetch", "evt_gone", "--source", "stripe-live")
+            assert (code, "no longer has the event" in err) == (3, True)
+
+
 async def test_a_pass_without_a_daemon_reaches_back_and_owes_nothing(
     fake: FakeProvider, sqlite_url: str, tmp_path: Path
 ) -> None:

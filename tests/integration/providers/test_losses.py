@@ -18,10 +18,13 @@ from certificates import Authority
 from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
 from cryptography.hazmat.primitives.hashes import SHA256
 from receiving import receiving
+from sqlalchemy import select
 from world import SECRET, T0, Daemon, FakeClock, World, make_stripe
 
 from gapless.domain import Mode, from_us
 from gapless.ledger.engine import Store
+from gapless.ledger.tables import SOURCE
+from gapless.reconcile.schedule import has_turns
 from gapless_reconcilers.github import GitHub, GitHubOptions
 from gapless_reconcilers.kit import registry
 from gapless_reconcilers.kit.contract import Provider, Secret
@@ -315,6 +318,7 @@ async def test_what_is_only_pushed_is_recorded_and_nothing_is_claimed_of_the_res
     world.mode = Mode.WEBHOOK
     async with world.daemon() as daemon, receiving(daemon) as url:
         subscribe(daemon, url, vendor)
+        assert not has_turns(daemon.source)
         world.fake.faults = Faults(drop=0.3, duplicate=0.2, bad_signature=0.2)
         for _ in range(60):
             world.fake.emit(vendor.type)
@@ -353,9 +357,16 @@ async def test_a_webhook_of_telegrams_carries_its_updates(world: World, vendor: 
     world.mode = Mode.WEBHOOK
     async with world.daemon() as daemon, receiving(daemon) as url:
         subscribe(daemon, url, vendor)
+        assert has_turns(daemon.source)
         world.fake.faults = Faults(duplicate=0.3, bad_signature=0.2)
         for _ in range(30):
             world.fake.emit(vendor.type)
         await world.fake.settle()
         assert await world.keys() == acknowledged(world) != set()
         assert await world.complete_up_to() is None
+        await daemon.turn(health=True)
+        asked = [each.path.rpartition("/")[2] for each in world.fake.requests]
+        assert ("getWebhookInfo" in asked, "getUpdates" in asked) == (True, False)
+        row = await world.store.read(lambda c: c.execute(select(SOURCE)).mappings().one())
+        assert row["subscription_healthy"] is True
+        assert (await world.stream()).last_outcome is None

@@ -14,6 +14,8 @@ from gapless.ledger.tables import EVENT, QUARANTINE
 from gapless.receive.endpoint import ReceiveOptions
 from gapless.receive.quarantine import QuarantineOptions, Released, StillRefused, release
 from gapless_reconcilers.kit.contract import Secret
+from gapless_reconcilers.kit.standard import sign
+from gapless_reconcilers.standard_webhooks import StandardWebhooks, StandardWebhooksOptions
 from gapless_reconcilers.stripe import Stripe, StripeOptions
 
 pytestmark = pytest.mark.anyio
@@ -89,6 +91,24 @@ async def test_a_flood_of_one_reason_does_not_displace_another(serve: Any) -> No
             await road.post(road.event(f"evt_{n}"), secret="whsec_guess")
             await road.settled()
         assert sorted(await road.quarantined()) == ["bad_header"] + ["signature"] * 9
+
+
+async def test_a_webhook_of_svix_is_kept_and_released_by_its_own_headers(serve: Any) -> None:
+    def known(secret: str) -> StandardWebhooks:
+        return StandardWebhooks(StandardWebhooksOptions(secret=(Secret(secret),)))
+
+    async with serve() as road:
+        theirs = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+        road.receiver.sources.change("acme", provider=known("whsec_dGhlIG9uZSBiZWZvcmUgdGhpcyBvbmU="))
+        signed = sign(Secret(theirs), "msg_1", b'{"type":"a.b"}', road.now[0])
+        assert signed is not None
+        headers = {name.replace("webhook-", "svix-"): value for name, value in signed.items()}
+        answer = await road.client.post("/webhooks/acme", content=b'{"type":"a.b"}', headers=headers)
+        assert answer.status_code == 401
+        entry = await only_entry(road)
+        road.receiver.sources.change("acme", provider=known(theirs))
+        assert isinstance(await release_one(road, entry.id), Released)
+        assert await road.events() == {"msg_1": 1}
 
 
 async def test_a_released_webhook_becomes_an_event_once_the_secret_is_mended(serve: Any) -> None:

@@ -38,6 +38,7 @@ from gapless_reconcilers.kit.errors import OptionsInvalid
         ("list.params", {"since": "{window.start|iso}"}, r"has \{window\.start\|iso\} in its parameters; use "),
         ("list.params", {}, r"names no time and list\.order is \"oldest_first\": each pass would read all"),
         ("list.history", "30 moons", r"duration"),
+        ("list.headers", {"AUTHORIZATION": "do_not_show"}, r"option list\.headers holds a credential; write auth"),
         ("list.page", {"type": "single"}, r"missing required field `most`"),
         ("event.time_format", "epoch", r"Invalid enum value 'epoch' - at `\$\.event\.time_format`"),
         ("errors", {"retry": "409"}, r"Expected `array`, got `str` - at `\$\.errors\.retry`"),
@@ -68,6 +69,12 @@ def test_the_declaration_is_not_changed() -> None:
 def test_no_secret_of_a_table_is_shown() -> None:
     provider = build(declaration())
     assert "do_not_show" not in repr(vars(provider)) + repr(provider.auth()) + provider.budget_scope()
+
+
+def test_credentials_that_would_travel_unencrypted_are_told() -> None:
+    assert build(declaration()).option_problems() == []
+    assert build(changed("base_url", "http://127.0.0.1:80")).option_problems() == []
+    assert "unencrypted" in build(changed("base_url", "http://api.acme.example")).option_problems()[0]
 
 
 def test_secrets_in_tables_are_told_to_settings() -> None:

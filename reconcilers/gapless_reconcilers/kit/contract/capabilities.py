@@ -104,6 +104,8 @@ class Capabilities:
     """False if a webhook only carries a secret: whoever has seen one can make others."""
     signature_headers: tuple[str, ...]
     """Lower-case names; the first is the one without which a webhook is not the vendor's."""
+    twin_headers: tuple[str, ...] = ()
+    """Other names of the signature headers, in their order, that some senders use instead: kept likewise."""
     carried_headers: tuple[str, ...] = ()
     """Other headers that a webhook cannot be read without, such as that of its type: kept beside the body."""
     evidence_hosts: tuple[str, ...] = ()
