@@ -279,7 +279,7 @@ class Daemon:
             kind=Kind.DEMAND,
             window=window,
             now_us=now_us,
-            unit=self.policy.capabilities.resolution,
+            unit=self.policy.capabilities.slice_unit,
         )
         return await self.road.writer.submit(begin)
 

@@ -24,7 +24,16 @@ from gapless.ledger.engine import SqliteStore, StoreError, open_store
 from gapless.reconcile import health
 from gapless.reconcile.fetch import Fetcher, lister
 from gapless.settings import DestinationSettings, Settings, Signature, SourceSettings, build_provider
-from gapless_reconcilers.kit.contract import Coverage, NamesVersions, Provider, Reading, Rendering, WarnsAboutOptions
+from gapless_reconcilers.kit.contract import (
+    Coverage,
+    NamesVersions,
+    Provider,
+    Reading,
+    ReadsAccount,
+    ReadsSubscription,
+    Rendering,
+    WarnsAboutOptions,
+)
 from gapless_reconcilers.kit.errors import ProviderError
 
 SKEW_WARNING = timedelta(seconds=5)
@@ -141,15 +150,19 @@ async def _ask(source: SourceSettings, public_url: str | None, accounts: dict[st
     try:
         async with fetching(source, public_url) as fetcher:
             known = await health.ask(fetcher, assembly.webhook_url(public_url, source.name))
-            found = [*_account(source, known, accounts), *_subscription(source, fetcher, known)]
+            found = [*_account(source, fetcher, known, accounts), *_subscription(source, fetcher, known)]
             found += await _list(subject, fetcher)
             return [*found, *_clock(subject, fetcher)]
     except ProviderError as error:
         return [problem(subject, f"the provider says no: {error}")]
 
 
-def _account(source: SourceSettings, known: health.Known, accounts: dict[str, str]) -> Iterator[Finding]:
+def _account(
+    source: SourceSettings, fetcher: Fetcher, known: health.Known, accounts: dict[str, str]
+) -> Iterator[Finding]:
     subject = f"source {source.name}"
+    if not isinstance(fetcher.source.provider, ReadsAccount):
+        return
     if known.account is None:
         yield warning(subject, "whose account it is could not be read: unknown (the key may lack that permission)")
         return
@@ -166,7 +179,10 @@ def _subscription(source: SourceSettings, fetcher: Fetcher, known: health.Known)
     if source.mode is not Mode.HYBRID:
         return
     if told is None:
-        yield warning(subject, "its subscription could not be read: unless types is set, all types count as expected")
+        is_asked = isinstance(provider, ReadsSubscription)
+        why = "its subscription could not be read" if is_asked else "the provider does not tell how our endpoint stands"
+        if is_asked or source.types is None:
+            yield warning(subject, f"{why}: unless types is set, all types count as expected")
         return
     if not told.healthy:
         yield problem(subject, told.reason)

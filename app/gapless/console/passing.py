@@ -9,7 +9,7 @@ from gapless.domain import Mode, Source, align_down, align_up, from_us, to_us
 from gapless.ledger import Connection, passes, selection, sources
 from gapless.ledger.passes import Kind
 from gapless.ledger.sources import Stream
-from gapless_reconcilers.kit.contract import Capabilities, Coverage, Window
+from gapless_reconcilers.kit.contract import Capabilities, Coverage, Reading, Window
 
 
 async def demand(desk: Desk, asked: Pass) -> dict[str, object]:
@@ -17,6 +17,10 @@ async def demand(desk: Desk, asked: Pass) -> dict[str, object]:
     source = desk.source(asked.source)
     if source.mode is Mode.WEBHOOK or source.provider.capabilities.coverage is Coverage.NONE:
         raise OperationRefused(f"source {source.name!r} has no list to read (mode {source.mode.value}); nothing to do")
+    if source.provider.capabilities.reading is Reading.CONSUME:
+        raise OperationRefused(
+            f"the list of source {source.name!r} is read away as it comes, and cannot be read again; nothing to do"
+        )
     begin = partial(_begin, desk=desk, source=source, asked=asked)
     made = await desk.write(asked.operation, source.name, begin)
     return {"source": source.name, "passes": made}
@@ -26,7 +30,7 @@ def _begin(connection: Connection, desk: Desk, source: Source, asked: Pass) -> l
     state = sources.source_row(connection, source.id)["state"]
     if state != "active":
         raise OperationRefused(f"source {source.name!r} is {state}; only an active one is read")
-    now, unit = desk.clock(), source.provider.capabilities.resolution
+    now, unit = desk.clock(), source.provider.capabilities.slice_unit
     made: list[dict[str, object]] = []
     for stream in sources.streams(connection, source.id):
         window = window_of(asked, stream, source.provider.capabilities, now)

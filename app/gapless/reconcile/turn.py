@@ -116,7 +116,7 @@ class Turn:
                 kind=kind,
                 window=window,
                 now_us=now_us,
-                unit=self.claim.capabilities.resolution if self.claim.capabilities.reading is Reading.WINDOW else None,
+                unit=self.claim.capabilities.slice_unit,
             )
         )
 

@@ -15,6 +15,9 @@ from gapless.console.requests import Pass
 from gapless.domain import Mode, Via, to_us
 from gapless.ledger import passes
 from gapless.ledger.tables import DELIVERY, EVENT, PASS, QUARANTINE, SLICE, SOURCE, TALLY
+from gapless_reconcilers.github import GitHub, GitHubOptions
+from gapless_reconcilers.kit.contract import Secret
+from gapless_reconcilers.telegram import Telegram, TelegramOptions
 
 pytestmark = pytest.mark.anyio
 DAY, HOUR = timedelta(days=1), timedelta(hours=1)
@@ -95,6 +98,21 @@ async def test_a_pass_on_demand_makes_sliced_rows_for_what_the_list_can_show_and
     assert await office.sql(select(PASS.c.kind)) == "demand"
     assert await office.sql(select(SOURCE.c.next_pass_us)) == to_us(now)
     assert await office.audited() == [("source.pass", "acme")]
+
+
+async def test_a_list_that_is_read_from_the_top_is_not_cut_into_slices(office: Any) -> None:
+    log = GitHub(GitHubOptions(token=Secret("x"), webhook_secret=(Secret("s"),), repository="acme/shop", hook_id=7))
+    office.desk.sources.change("acme", provider=log)
+    done = await do(office.desk, "source.pass", {"source": "acme", "since": at(office.now[0] - 3 * DAY)})
+    (made,) = done["passes"]
+    assert len(await office.desk.read(lambda c: passes.slices(c, made["id"]))) == 1
+
+
+async def test_a_source_whose_list_is_read_away_has_no_pass_on_demand(office: Any) -> None:
+    office.desk.sources.change("acme", provider=Telegram(TelegramOptions(token=Secret("1:x"))))
+    with pytest.raises(OperationRefused, match="is read away as it comes"):
+        await do(office.desk, "source.pass", {"source": "acme"})
+    assert await office.sql(select(PASS.c.id)) is None
 
 
 async def test_a_pass_without_a_time_begins_where_the_stream_was_last_read_up_to(office: Any) -> None:

@@ -121,6 +121,11 @@ class Capabilities:
         """All that must be kept of a webhook's headers so that it can be read again."""
         return self.signature_headers + self.carried_headers
 
+    @property
+    def slice_unit(self) -> timedelta | None:
+        """Unit at multiples of which a window may be cut into slices; None: it is read in one, from the top."""
+        return self.resolution if self.reading is Reading.WINDOW else None
+
     def may_fetch(self, url: httpx.URL) -> bool:
         """Whether evidence may be fetched from `url`."""
         hosts = self.evidence_hosts

@@ -1,0 +1,50 @@
+"""The commands over a declared vendor, from the ready-made file as it stands, against the fake."""
+
+import os
+import subprocess
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from anyio import to_thread
+from outside import PROGRAM
+
+from gapless_reconcilers.testing.fake import FakeProvider
+from gapless_reconcilers.testing.wires.rest import PaddleWire
+
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
+PADDLE = Path(__file__).parents[3] / "config/sources.d/paddle.toml"
+
+
+async def test_a_ready_made_source_is_checked_audited_and_read_from_the_top_once(tmp_path: Path) -> None:
+    (tmp_path / "gapless.toml").write_text(f'include = ["{PADDLE}"]\n')
+    fake, now = FakeProvider(PaddleWire(token="pdl")), datetime.now(UTC)
+    fake.backfill(450, now - timedelta(days=2), now - timedelta(minutes=5), ["transaction.paid"])
+    async with fake.serve() as url:
+        environ = {
+            "PATH": os.environ["PATH"],
+            "PADDLE_API_KEY": "pdl",
+            "PADDLE_WEBHOOK_SECRET": "x",
+            "GAPLESS_SOURCE__PADDLE__OPTIONS__BASE_URL": url,
+            "GAPLESS_SOURCE__PADDLE__REQUESTS_PER_SECOND": "50",
+        }
+
+        async def call(*arguments: str, **more: str) -> tuple[int, str]:
+            run = lambda: subprocess.run(  # noqa: E731
+                [PROGRAM, *arguments], cwd=tmp_path, env=environ | more, capture_output=True, text=True, check=False
+            )
+            done = await to_thread.run_sync(run)
+            return done.returncode, done.stdout + done.stderr
+
+        code, told = await call("check")
+        assert (code, "whose account" in told) == (0, False), told
+        assert "the provider does not tell how our endpoint stands" in told
+        assert "the list can be read" in told
+        code, told = await call("check", PADDLE_API_KEY="wrong")
+        assert (code, "401; check that the key is live" in told) == (1, True), told
+        code, told = await call("audit", "paddle", "--since", "3d")
+        assert (code, "450 events are listed" in told) == (0, True), told
+        before = len(fake.requests)
+        code, told = await call("source", "pass", "paddle", "--since", "3d")
+        assert (code, " 450 " in told) == (0, True), told
+        assert len(fake.requests) - before == 3  # pages of 200
