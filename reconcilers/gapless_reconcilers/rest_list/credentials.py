@@ -9,7 +9,11 @@ from gapless_reconcilers.kit.auth import BasicAuth, BearerAuth, ClientCredential
 from gapless_reconcilers.kit.contract import Secret
 
 
-class Bearer(msgspec.Struct, tag_field="type", tag="bearer", frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Kind(msgspec.Struct, tag_field="type", frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What all kinds of credential are told apart by."""
+
+
+class Bearer(Kind, tag="bearer", frozen=True, kw_only=True):
     """`Authorization: Bearer <token>`."""
 
     token: Secret
@@ -19,7 +23,7 @@ class Bearer(msgspec.Struct, tag_field="type", tag="bearer", frozen=True, kw_onl
         return BearerAuth(self.token)
 
 
-class Basic(msgspec.Struct, tag_field="type", tag="basic", frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Basic(Kind, tag="basic", frozen=True, kw_only=True):
     """A name and a password; where the vendor has an API key alone, the key is the name."""
 
     username: Secret
@@ -30,7 +34,7 @@ class Basic(msgspec.Struct, tag_field="type", tag="basic", frozen=True, kw_only=
         return BasicAuth(self.username, self.password)
 
 
-class Header(msgspec.Struct, tag_field="type", tag="header", frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Header(Kind, tag="header", frozen=True, kw_only=True):
     """A header that is the credential."""
 
     name: str
@@ -41,9 +45,7 @@ class Header(msgspec.Struct, tag_field="type", tag="header", frozen=True, kw_onl
         return HeaderAuth(self.name, self.token)
 
 
-class ClientCredentials(
-    msgspec.Struct, tag_field="type", tag="client_credentials", frozen=True, kw_only=True, forbid_unknown_fields=True
-):
+class ClientCredentials(Kind, tag="client_credentials", frozen=True, kw_only=True):
     """OAuth2 client credentials: a token is asked for, and anew when it is refused."""
 
     token_path: str

@@ -42,7 +42,11 @@ class Step:
     url: httpx.URL | None = None
 
 
-class CursorPage(msgspec.Struct, tag_field="type", tag="cursor", frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Kind(msgspec.Struct, tag_field="type", frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What all kinds of page are told apart by."""
+
+
+class CursorPage(Kind, tag="cursor", frozen=True, kw_only=True):
     """The page says where the next begins."""
 
     param: str
@@ -76,9 +80,7 @@ class CursorPage(msgspec.Struct, tag_field="type", tag="cursor", frozen=True, kw
         return Step(params={self.param: str(cursor)}, without=self.without)
 
 
-class NextUrlPage(
-    msgspec.Struct, tag_field="type", tag="next_url", frozen=True, kw_only=True, forbid_unknown_fields=True
-):
+class NextUrlPage(Kind, tag="next_url", frozen=True, kw_only=True):
     """The body names the address of the next page."""
 
     url: str
@@ -101,9 +103,7 @@ class NextUrlPage(
         return Step(url=_moved(page, url or "", self.url))
 
 
-class LinkHeaderPage(
-    msgspec.Struct, tag_field="type", tag="link_header", frozen=True, kw_only=True, forbid_unknown_fields=True
-):
+class LinkHeaderPage(Kind, tag="link_header", frozen=True, kw_only=True):
     """The `Link` header names the next page; without one this is the last (RFC 8288)."""
 
     def next(self, page: Answered) -> Step | None:
@@ -112,7 +112,7 @@ class LinkHeaderPage(
         return None if link is None else Step(url=_moved(page, link.get("url", ""), "Link"))
 
 
-class NumberPage(msgspec.Struct, tag_field="type", tag="number", frozen=True, kw_only=True, forbid_unknown_fields=True):
+class NumberPage(Kind, tag="number", frozen=True, kw_only=True):
     """Pages have numbers. The list ends with an empty one, or where `more` says so."""
 
     param: str = "page"
@@ -127,7 +127,7 @@ class NumberPage(msgspec.Struct, tag_field="type", tag="number", frozen=True, kw
         return Step(params={self.param: int(page.asked(self.param) or self.start) + 1})
 
 
-class OffsetPage(msgspec.Struct, tag_field="type", tag="offset", frozen=True, kw_only=True, forbid_unknown_fields=True):
+class OffsetPage(Kind, tag="offset", frozen=True, kw_only=True):
     """The next page begins behind as many rows as were shown. The list ends like one of numbers."""
 
     param: str = "offset"
@@ -141,7 +141,7 @@ class OffsetPage(msgspec.Struct, tag_field="type", tag="offset", frozen=True, kw
         return Step(params={self.param: int(page.asked(self.param) or 0) + page.rows})
 
 
-class SinglePage(msgspec.Struct, tag_field="type", tag="single", frozen=True, kw_only=True, forbid_unknown_fields=True):
+class SinglePage(Kind, tag="single", frozen=True, kw_only=True):
     """There is one page. One that is full may be cut off, and is no proof."""
 
     most: Positive

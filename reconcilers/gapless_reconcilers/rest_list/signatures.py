@@ -4,7 +4,7 @@ import re
 from base64 import b64decode, b64encode
 from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
-from typing import Final, Literal
+from typing import ClassVar, Final, Literal
 
 import msgspec
 
@@ -24,12 +24,24 @@ _PLACES: Final = re.compile(r"\{([^{}]*)\}")
 _DIGITS: Final = re.compile(r"[0-9]{1,15}", re.ASCII)
 
 
-class HmacSignature(
-    msgspec.Struct, tag_field="scheme", tag="hmac", frozen=True, kw_only=True, forbid_unknown_fields=True
-):
-    """A header with the HMAC-SHA256 of the body, and perhaps of the address it is sent to."""
+class Scheme(msgspec.Struct, tag_field="scheme", frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What all schemes have."""
 
     secret: tuple[Secret, ...]
+    """One or, while it is changed, several."""
+
+    signs_body: ClassVar[bool] = True
+    """False if the webhook only carries the secret."""
+    twins: ClassVar[tuple[str, ...]] = ()
+    """Other names of the headers that some senders use."""
+
+    def check(self) -> None:
+        """Raise `OptionsInvalid` if this can verify nothing."""
+
+
+class HmacSignature(Scheme, tag="hmac", frozen=True, kw_only=True):
+    """A header with the HMAC-SHA256 of the body, and perhaps of the address it is sent to."""
+
     header: str
     encoding: Literal["hex", "base64"] = "hex"
     prefix: str = ""
@@ -38,8 +50,6 @@ class HmacSignature(
     """What is signed, of `{url}` and `{body}`: `{url}{body}`."""
     url: str = ""
     """Our address exactly as it is registered, where it is signed too."""
-    signs_body = True
-    twins = ()
 
     @property
     def headers(self) -> tuple[str, ...]:
@@ -75,12 +85,9 @@ class HmacSignature(
         return hmac_sha256_hex(key, message) if self.encoding == "hex" else hmac_sha256_base64(key, message)
 
 
-class TimedSignature(
-    msgspec.Struct, tag_field="scheme", tag="timed_hmac", frozen=True, kw_only=True, forbid_unknown_fields=True
-):
+class TimedSignature(Scheme, tag="timed_hmac", frozen=True, kw_only=True):
     """A header with the time and one or several HMAC-SHA256 in hex: `t=1700000000,v1=5257a8…`."""
 
-    secret: tuple[Secret, ...]
     header: str
     separator: str = ","
     time: str = "t"
@@ -93,8 +100,6 @@ class TimedSignature(
     """What is signed, of `{time}` and `{body}`."""
     tolerance: timedelta = timedelta(seconds=300)
     """How far the time may be from ours, either way."""
-    signs_body = True
-    twins = ()
 
     @property
     def headers(self) -> tuple[str, ...]:
@@ -133,26 +138,19 @@ class TimedSignature(
         return 1 if self.unit == "s" else 1000
 
 
-class StandardSignature(
-    msgspec.Struct, tag_field="scheme", tag="standard_webhooks", frozen=True, kw_only=True, forbid_unknown_fields=True
-):
+class StandardSignature(Scheme, tag="standard_webhooks", frozen=True, kw_only=True):
     """Standard Webhooks, and Svix."""
 
-    secret: tuple[Secret, ...]
     key: Literal["base64", "text"] = "base64"
     """What signs: the bytes that the secret is the base64 of, as the specification has it, or its text (Increase)."""
     tolerance: timedelta = timedelta(seconds=300)
     """How far the time may be from ours, either way."""
-    signs_body = True
-    twins = standard.TWIN_HEADERS
+    twins: ClassVar[tuple[str, ...]] = standard.TWIN_HEADERS
 
     @property
     def headers(self) -> tuple[str, ...]:
         """Those without which a webhook is not the vendor's."""
         return standard.HEADERS
-
-    def check(self) -> None:
-        """Raise `OptionsInvalid` if this can verify nothing."""
 
     def verify(self, request: WebhookRequest, now: datetime) -> None:
         """Raise `SignatureInvalid` unless one of the secrets signed the request, near enough in time."""
@@ -167,23 +165,15 @@ class StandardSignature(
         return secret if self.key == "base64" else Secret(b64encode(secret.reveal().encode()).decode())
 
 
-class BasicSignature(
-    msgspec.Struct, tag_field="scheme", tag="basic", frozen=True, kw_only=True, forbid_unknown_fields=True
-):
-    """No signature, but a name and a password that only the vendor and we know (RFC 7617)."""
+class BasicSignature(Scheme, tag="basic", frozen=True, kw_only=True):
+    """No signature, but a name and a password that only the vendor and we know (RFC 7617): `name:password`."""
 
-    secret: tuple[Secret, ...]
-    """`name:password`, one or, while it is changed, several."""
-    signs_body = False
-    twins = ()
+    signs_body: ClassVar[bool] = False
 
     @property
     def headers(self) -> tuple[str, ...]:
         """Those without which a webhook is not the vendor's."""
         return ("authorization",)
-
-    def check(self) -> None:
-        """Raise `OptionsInvalid` if this can verify nothing."""
 
     def verify(self, request: WebhookRequest, now: datetime) -> None:  # noqa: ARG002 - nothing is signed
         """Raise `SignatureInvalid` unless the request carries one of the secrets."""
@@ -196,23 +186,16 @@ class BasicSignature(
         return {"authorization": f"Basic {b64encode(secret.reveal().encode()).decode()}"}
 
 
-class TokenSignature(
-    msgspec.Struct, tag_field="scheme", tag="token", frozen=True, kw_only=True, forbid_unknown_fields=True
-):
+class TokenSignature(Scheme, tag="token", frozen=True, kw_only=True):
     """No signature, but a header with a text that only the vendor and we know."""
 
-    secret: tuple[Secret, ...]
     header: str
-    signs_body = False
-    twins = ()
+    signs_body: ClassVar[bool] = False
 
     @property
     def headers(self) -> tuple[str, ...]:
         """Those without which a webhook is not the vendor's."""
         return (self.header.lower(),)
-
-    def check(self) -> None:
-        """Raise `OptionsInvalid` if this can verify nothing."""
 
     def verify(self, request: WebhookRequest, now: datetime) -> None:  # noqa: ARG002 - nothing is signed
         """Raise `SignatureInvalid` unless the request carries one of the secrets."""

@@ -285,17 +285,10 @@ class Stripe:
     def read_detail(self, missing: MissingEvent, response: httpx.Response) -> RemoteEvent:
         """The event, its payload the body as received."""
         if thin.is_alone(missing.type):
-            return self._thin_detail(missing, response)
+            return thin.read_detail(
+                missing.key, response.content, livemode=self.options.livemode, connect=self.options.connect
+            )
         return self._listed(decode_response(response, _EVENT), msgspec.Raw(response.content), missing.stream)
-
-    def _thin_detail(self, missing: MissingEvent, response: httpx.Response) -> RemoteEvent:
-        try:
-            event = thin.read(response.content, livemode=self.options.livemode, connect=self.options.connect)
-        except ValueError as error:
-            raise UnexpectedShape("body", f"not recordable: {error}", "a v2 event") from error
-        if event is None or event.key != missing.key:
-            raise UnexpectedShape("id", "that of another event, or of none", missing.key)
-        return event
 
     def judge(self, response: httpx.Response, now: datetime) -> None:
         """The default table, plus what Stripe says in its own way.

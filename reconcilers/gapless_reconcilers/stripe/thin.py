@@ -14,7 +14,7 @@ import msgspec
 
 from gapless_reconcilers.kit.contract import OWN_STREAM, RemoteEvent
 from gapless_reconcilers.kit.decoding import UNREADABLE, decode_webhook
-from gapless_reconcilers.kit.errors import MalformedWebhook
+from gapless_reconcilers.kit.errors import MalformedWebhook, UnexpectedShape
 
 _OF_V1: Final = "v1."
 """Types of events about v1 resources begin with it here, and not in the list of v1 events."""
@@ -61,6 +61,17 @@ def read(body: bytes, *, livemode: bool, connect: bool) -> RemoteEvent | None:
         object_key=told.related_object.id if told.related_object else None,
         listable=twin is not None and told.livemode is livemode and (not stream or connect),
     )
+
+
+def read_detail(key: str, body: bytes, *, livemode: bool, connect: bool) -> RemoteEvent:
+    """The event `key` with its data. Raises `UnexpectedShape`."""
+    try:
+        event = read(body, livemode=livemode, connect=connect)
+    except ValueError as error:
+        raise UnexpectedShape("body", f"not recordable: {error}", "a v2 event") from error
+    if event is None or event.key != key:
+        raise UnexpectedShape("id", "that of another event, or of none", key)
+    return event
 
 
 def is_alone(event_type: str) -> bool:
