@@ -5,6 +5,8 @@ from typing import Any
 
 import pytest
 
+from gapless_reconcilers.kit import registry
+from gapless_reconcilers.kit.contract import Rendering
 from gapless_reconcilers.testing import suite
 from gapless_reconcilers.testing.broken import BROKEN
 from gapless_reconcilers.testing.scenario import Scenario, load_scenario, load_scenarios
@@ -35,6 +37,15 @@ def test_broken_provider_breaks_its_rule_and_no_other(broken_type: Any) -> None:
 
 def test_every_rule_has_a_broken_provider() -> None:
     assert set(BROKEN.values()) == set(suite.RULES)
+
+
+@pytest.mark.parametrize("kind", registry.kinds())
+def test_the_secret_of_which_several_may_live_is_the_one_that_signs_webhooks(kind: str) -> None:
+    """`gapless event send` signs with it."""
+    many = [name for name, number in registry.secret_fields(kind).items() if number == "many"]
+    can_sign = registry.load(kind).capabilities.rendering is not Rendering.IMPOSSIBLE
+    signed_with = {scenario.signed_with for scenario in load_scenarios(FIXTURES / kind)}
+    assert many == (sorted(signed_with) if can_sign else [])
 
 
 def test_provider_without_a_fixture_is_an_error_at_collection(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from gapless.cli.moments import MOMENT
 from gapless.domain import Via, from_us
 from gapless.ledger import Connection, events
 from gapless.ledger.events import Event
-from gapless.settings import Settings, build_provider, resolve_options
+from gapless.settings import Settings, build_provider, signing_secret
 from gapless_reconcilers.kit.contract import (
     OWN_STREAM,
     CannotRender,
@@ -30,7 +30,6 @@ from gapless_reconcilers.kit.contract import (
     MissingEvent,
     RecordedEvent,
     Remedy,
-    Secret,
 )
 
 TAIL_EVERY_S = 1.0
@@ -213,10 +212,9 @@ def _send(settings: Settings, name: str, body: bytes, target: str) -> httpx.Resp
     wanted = next((each for each in settings.sources if each.name == name), None)
     if wanted is None:
         raise click.BadParameter(f"source {name!r} is not configured", param_hint="SOURCE")
-    secret = resolve_options(wanted, os.environ).get("webhook_secret")
-    first = secret[0] if isinstance(secret, list | tuple) and secret else secret
-    if not isinstance(first, Secret):
-        raise click.UsageError(f"source {name!r} has no webhook_secret to sign with")
+    first = signing_secret(wanted, os.environ)
+    if first is None:
+        raise click.UsageError(f"source {name!r} has no secret to sign webhooks with")
     now = datetime.now(UTC)
     recorded = RecordedEvent(key="", type="", occurred_at=now, stream="", payload=body, via=Via.WEBHOOK.value)
     message = build_provider(wanted, os.environ).render(recorded, target, first, now)

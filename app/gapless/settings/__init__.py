@@ -2,7 +2,13 @@
 
 from gapless.settings.consistency import is_loopback
 from gapless.settings.loading import SettingsInvalid, load, secret_files
-from gapless.settings.provider_options import build_provider, declared_providers, option_files, resolve_options
+from gapless.settings.provider_options import (
+    build_provider,
+    declared_providers,
+    option_files,
+    resolve_options,
+    signing_secret,
+)
 from gapless.settings.secrets import SecretRef, SecretUnavailable
 from gapless.settings.tree import (
     DestinationSettings,
@@ -50,4 +56,5 @@ __all__ = [
     "option_files",
     "resolve_options",
     "secret_files",
+    "signing_secret",
 ]

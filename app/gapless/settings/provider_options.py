@@ -60,6 +60,18 @@ def resolve_options(source: SourceSettings, environ: Mapping[str, str]) -> dict[
     return _resolved(source.options, registry.secret_fields(source.provider), "", environ)
 
 
+def signing_secret(source: SourceSettings, environ: Mapping[str, str]) -> Secret | None:
+    """The first secret that webhooks of `source` are signed with: the one of which several may live at a time.
+
+    None if there is none, or the provider has no such secret. Raises `SecretUnavailable`.
+    """
+    options: object = resolve_options(source, environ)
+    names = [name for name, number in registry.secret_fields(source.provider).items() if number == "many"]
+    for step in names[0].split(".") if names else ():
+        options = options.get(step) if isinstance(options, Mapping) else None
+    return options[0] if names and isinstance(options, list) and options else None
+
+
 def _resolved(
     table: Mapping[str, object], secrets: Mapping[str, str], prefix: str, environ: Mapping[str, str]
 ) -> dict[str, object]:

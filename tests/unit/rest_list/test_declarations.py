@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 from declared import READY_MADE, WINDOW, build, changed, declaration
 
+from gapless.settings import signing_secret
 from gapless.settings.loading import SettingsInvalid, load
 from gapless_reconcilers.kit import registry
-from gapless_reconcilers.kit.contract import Order, Reading
+from gapless_reconcilers.kit.contract import Order, Reading, Secret
 from gapless_reconcilers.kit.errors import OptionsInvalid
 
 
@@ -143,6 +144,7 @@ def test_secrets_in_tables_come_from_variables_and_files_alone(tmp_path: Path) -
     settings = load(tmp_path / "gapless.toml", {"ACME_TOKEN": "acme_do_not_show"})
     (source,) = settings.sources
     assert "do_not_show" not in repr(source)
+    assert signing_secret(source, {"ACME_TOKEN": "acme_do_not_show"}) == Secret("whsec_do_not_show")
     with pytest.raises(SettingsInvalid, match=r"option options\.auth\.token_env: .*ACME_TOKEN"):
         load(tmp_path / "gapless.toml", {})
     (tmp_path / "gapless.toml").write_text(CONFIG.replace("token_env", "token"))
