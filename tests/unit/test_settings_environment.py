@@ -44,6 +44,7 @@ SAMPLES = {
     ("retention", "payloads"): ("off", None),
     ("retention", "attempts"): ("1w", timedelta(weeks=1)),
     ("retention", "deliveries"): ("3d", timedelta(days=3)),
+    ("retention", "passes"): ("14d", timedelta(days=14)),
     ("quarantine", "max_rows"): ("0", 0),
     ("quarantine", "max_bytes"): ("0", 0),
     ("quarantine", "per_minute"): ("1", 1),

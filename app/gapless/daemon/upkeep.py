@@ -70,6 +70,7 @@ async def prune_once(
         *((retention.deliveries, partial(pruning.prune_deliveries, destination_id=each)) for each in destination_ids),
         (retention.attempts, pruning.prune_attempts),
         (retention.payloads, pruning.prune_payloads),
+        (retention.passes, pruning.prune_passes),
     ]
     for age, step in steps:
         after: int | None = None if age is None else 0

@@ -1,4 +1,4 @@
-"""Pruning what is not the ledger's core: finished deliveries, attempts, payloads. Events stay for good.
+"""Pruning what is not the ledger's core: finished deliveries, attempts, payloads, passes. Events stay for good.
 
 Each call looks at no more than `limit` rows, in the order of a primary key, and commits: webhooks
 never wait behind a long delete. Rows come into these tables in order of time, so a walk ends at the
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from sqlalchemy import Connection, delete, select
 
 from gapless.ledger.dead_letters import OWING
-from gapless.ledger.tables import ATTEMPT, DELIVERY, EVENT, PAYLOAD
+from gapless.ledger.tables import ATTEMPT, DELIVERY, EVENT, PASS, PAYLOAD, SLICE
 
 LIMIT = 500
 """Rows looked at in one transaction."""
@@ -67,3 +67,14 @@ def prune_payloads(connection: Connection, before_us: int, *, after: int = 0, li
     gone = connection.execute(delete(PAYLOAD).where(PAYLOAD.c.id.in_(old), PAYLOAD.c.id.not_in(owed))).rowcount
     goes_on = len(rows) == limit and rows[-1].stored_us < before_us
     return Pruned(count=gone, after=rows[-1].id if goes_on else None)
+
+
+def prune_passes(connection: Connection, before_us: int, *, after: int = 0, limit: int = LIMIT) -> Pruned:
+    """Delete passes begun before `before_us` with their slices, never one that is under way."""
+    query = select(PASS.c.id, PASS.c.state, PASS.c.started_us).where(PASS.c.id > after).order_by(PASS.c.id).limit(limit)
+    rows = connection.execute(query).all()
+    old = [row.id for row in rows if row.state != "running" and row.started_us < before_us]
+    connection.execute(delete(SLICE).where(SLICE.c.pass_id.in_(old)))
+    connection.execute(delete(PASS).where(PASS.c.id.in_(old)))
+    goes_on = len(rows) == limit and rows[-1].started_us < before_us
+    return Pruned(count=len(old), after=rows[-1].id if goes_on else None)

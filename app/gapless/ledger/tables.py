@@ -221,7 +221,11 @@ class PassRow(Row, table=True):
     """One reconciliation of one stream over `[start, end)`."""
 
     __tablename__ = "pass"
-    __table_args__ = (Index("ix_pass_stream", "stream_id", "id"), {"sqlite_autoincrement": True})
+    __table_args__ = (
+        Index("ix_pass_stream", "stream_id", "id"),
+        _index_where("ix_pass_running", "source_id", where="state = 'running'"),
+        {"sqlite_autoincrement": True},
+    )
     id: int | None = _id()
     source_id: int = _long()
     stream_id: int = _long()

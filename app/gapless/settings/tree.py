@@ -155,6 +155,8 @@ class RetentionSettings:
     """Age at which attempts are pruned, whatever became of their delivery. "off": kept for ever. Covers an inquiry."""
     deliveries: timedelta | None = setting(readers.duration_or_off(timedelta(hours=1)), "90d")
     """Age at which finished deliveries are pruned. "off": kept for ever. As `payloads`: a replay needs both."""
+    passes: timedelta | None = setting(readers.duration_or_off(timedelta(hours=1)), "30d")
+    """Age at which finished passes are pruned. "off": kept for ever. What they found stays in the counts."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

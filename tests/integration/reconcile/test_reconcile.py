@@ -7,12 +7,16 @@ from functools import partial
 
 import httpx
 import pytest
+from sqlalchemy import select, update
 from world import T0, FakeClock, InProcess, World
 
+from gapless.daemon import upkeep
 from gapless.domain import Owed, Via, from_us, to_us
 from gapless.ledger import Connection, leases, sources
 from gapless.ledger.engine import BadData
 from gapless.ledger.recorder import EventKey, Recorder, Sighting
+from gapless.ledger.tables import PASS, SLICE
+from gapless.settings import RetentionSettings
 from gapless_reconcilers.testing.faults import Faults
 
 pytestmark = pytest.mark.anyio
@@ -318,3 +322,28 @@ async def test_a_webhook_during_a_pass_and_the_pass_itself_record_one_event(
         counts = (await world.totals()).counts
         assert counts["by_webhook"] + counts["by_list"] == 1
         assert await world.via() in ({event.key: Via.WEBHOOK.value}, {event.key: Via.LIST.value})
+
+
+async def test_finished_passes_are_pruned_with_their_slices_and_those_under_way_never(
+    world: World, clock: FakeClock
+) -> None:
+    async with world.daemon() as daemon:
+        for _ in range(5):
+            clock.advance(minutes=10)
+            await daemon.turn()
+        left = await daemon.demand(T0, T0 + timedelta(hours=2))
+        clock.advance(days=30)
+        await daemon.road.writer.submit(lambda c: c.execute(update(PASS).where(PASS.c.id == 2).values(state="running")))
+        young_us = to_us(clock())
+        retention = RetentionSettings(passes=timedelta(days=29), payloads=None, attempts=None, deliveries=None)
+        before = await world.passes()
+        await upkeep.prune_once(daemon.road.writer, retention, [], clock)
+        after = await world.passes()
+        assert {row["id"] for row in after} == {2, left.id}
+        assert len(before) == 6
+        slices = select(SLICE.c.pass_id).distinct()
+        assert set(await world.store.read(lambda c: c.execute(slices).scalars().all())) == {2, left.id}
+        keep = RetentionSettings(passes=None, payloads=None, attempts=None, deliveries=None)
+        await daemon.road.writer.submit(lambda c: c.execute(update(PASS).values(state="finished", started_us=young_us)))
+        await upkeep.prune_once(daemon.road.writer, keep, [], clock)
+        assert len(await world.passes()) == 2
