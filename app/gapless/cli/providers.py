@@ -25,6 +25,7 @@ COLUMNS = (
     "provider", "what its list proves", "history", "recovery", "delivered with the vendor's signature", "our endpoint",
     "what cannot be proven", "checked against",
 )  # fmt: skip
+AS_DECLARED = "as declared"
 PROVES = {
     Coverage.EVENT_LOG: "every event",
     Coverage.DELIVERY_LOG: "every delivery, as long as the precondition held",
@@ -66,17 +67,18 @@ def row(name: str, provider: Provider | type[Provider]) -> tuple[str, ...]:
     """One provider under `name`, in the order of `COLUMNS`."""
     known: Capabilities = provider.capabilities
     proves = PROVES[known.coverage]
+    is_open = isinstance(provider, type) and getattr(provider, "is_declared", False)
     if known.reading is Reading.CONSUME:
         proves = f"{proves}, unless webhooks are set"
     return (
         name,
         f"{proves} (`{known.coverage}`)",
-        _history(known),
+        AS_DECLARED if is_open else _history(known),
         RECOVERS[known.remedy] if known.coverage is not Coverage.NONE else RECOVERS[Remedy.NONE],
         RENDERS[known.rendering],
         _health(provider),
         known.unproven.rstrip("."),
-        str(known.basis),
+        AS_DECLARED if is_open else str(known.basis),
     )
 
 

@@ -125,12 +125,14 @@ class RestList:
 
     kind: ClassVar[str] = "rest_list"
     Options: ClassVar[type[RestListOptions]] = RestListOptions
+    is_declared: ClassVar[bool] = True
+    """What it can do is known only once it is built: the capabilities of the class say nothing of a vendor."""
     capabilities: Capabilities = Capabilities(
         coverage=Coverage.EVENT_LOG,
         basis=Basis.VENDOR_DOCS,
         rendering=Rendering.EQUIVALENT,
         signature_headers=(),
-        unproven="As the declaration says: see each ready-made source",
+        unproven="What its declaration says: see the ready-made ones",
     )
 
     def __init__(self, options: RestListOptions) -> None:
