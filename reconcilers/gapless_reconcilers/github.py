@@ -41,6 +41,7 @@ from gapless_reconcilers.kit.contract import (
 )
 from gapless_reconcilers.kit.decoding import UNREADABLE, decode_items, decode_response, decode_webhook
 from gapless_reconcilers.kit.errors import MalformedWebhook, RateLimited, SignatureInvalid, UnexpectedShape
+from gapless_reconcilers.kit.paging import next_link
 from gapless_reconcilers.kit.signing import SigningKeys, hmac_sha256_hex, is_signed_by_any
 
 SIGNATURE_HEADER: Final = "x-hub-signature-256"
@@ -312,10 +313,10 @@ class GitHub:
 
     def _next(self, request: httpx.Request, response: httpx.Response) -> httpx.Request | None:
         """The page that `Link` names: only its cursor is taken, so that no credentials go anywhere else."""
-        link = response.links.get("next")
-        if link is None:
+        named = next_link(response)
+        if named is None:
             return None
-        cursor = httpx.URL(link.get("url", "")).params.get("cursor")
+        cursor = httpx.URL(named).params.get("cursor")
         if not cursor or cursor == request.url.params.get("cursor"):
             raise UnexpectedShape("Link", "a next page without a cursor, or with this page's own", "one that moves on")
         return self._get("deliveries", per_page=self.options.page_limit, cursor=cursor)

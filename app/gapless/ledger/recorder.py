@@ -26,7 +26,7 @@ EVENT_COLUMNS = (
 )  # fmt: skip
 OCCURRED, EXPECTED = EVENT_COLUMNS.index("occurred_us"), EVENT_COLUMNS.index("expected")
 BY_VIA = {via: f"by_{via.value}" for via in Via}
-PAYLOAD_COLUMNS = ("id", "body", "headers", "stored_us")
+PAYLOAD_COLUMNS = ("id", "body", "headers", "stored_us", "envelope_id")
 DELIVERY_COLUMNS = ("destination_id", "event_seq", "state", "attempts", "next_us", "lease_us", "created_us")
 DELIVERY_CHANNEL = "gapless_deliver"
 """Notified when a transaction has made deliveries."""
@@ -41,7 +41,7 @@ class Sighting(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     via: Via
     seen_us: int
     body: bytes | None = None
-    """The whole body of the webhook it came in; None: the event's own payload is what is stored."""
+    """The whole body of the webhook it came in; None: it came by another road."""
     item: int = 0
     headers: str | None = None
     cause: Cause | None = None
@@ -54,9 +54,9 @@ class Sighting(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         return (self.source.id, self.event.key)
 
     @property
-    def payload(self) -> bytes:
-        """The bytes to store."""
-        return bytes(self.event.payload) if self.body is None else self.body
+    def is_part(self) -> bool:
+        """Whether the webhook carried more than this event, so that its body is no event to deliver."""
+        return self.body is not None and self.event.payload != self.body
 
 
 Webhook = tuple[Sighting, ...]
@@ -108,20 +108,11 @@ class Recorder:
         return new
 
     def _assign_payloads(self, connection: Connection, first: dict[EventKey, Sighting]) -> dict[EventKey, int | None]:
-        """A payload id per event; the events of one webhook share one, an imported event has none."""
-        shared: dict[int, int] = {}
-        assigned: dict[EventKey, int | None] = {}
-        for identity, sighting in first.items():
-            if sighting.via is Via.IMPORT:
-                assigned[identity] = None
-            elif sighting.body is None:
-                assigned[identity] = self._payload_id(connection)
-            else:
-                mark = id(sighting.body)
-                if mark not in shared:
-                    shared[mark] = self._payload_id(connection)
-                assigned[identity] = shared[mark]
-        return assigned
+        """A payload id per event; an imported event has none."""
+        return {
+            identity: None if sighting.via is Via.IMPORT else self._payload_id(connection)
+            for identity, sighting in first.items()
+        }
 
     def _payload_id(self, connection: Connection) -> int:
         if not self._payload_ids:
@@ -130,11 +121,21 @@ class Recorder:
         return self._payload_ids.pop()
 
     def _store_payloads(self, connection: Connection, stored: Sequence[tuple[int | None, Sighting]]) -> None:
-        rows = {}
+        """Store each event as it came, and once beside them the body of a webhook that carried several."""
+        rows: list[tuple[object, ...]] = []
+        envelopes: dict[int, int] = {}
         for payload_id, sighting in stored:
-            if payload_id is not None and payload_id not in rows:
-                rows[payload_id] = (payload_id, sighting.payload, sighting.headers, sighting.seen_us)
-        dialect.insert_many(connection, PAYLOAD, PAYLOAD_COLUMNS, list(rows.values()))
+            if payload_id is None:
+                continue
+            envelope_id, headers = None, sighting.headers
+            if sighting.is_part:
+                mark = id(sighting.body)
+                if mark not in envelopes:
+                    envelopes[mark] = self._payload_id(connection)
+                    rows.append((envelopes[mark], sighting.body, headers, sighting.seen_us, None))
+                envelope_id, headers = envelopes[mark], None
+            rows.append((payload_id, bytes(sighting.event.payload), headers, sighting.seen_us, envelope_id))
+        dialect.insert_many(connection, PAYLOAD, PAYLOAD_COLUMNS, rows)
 
     def _owe(self, connection: Connection, new: Sequence[tuple[int, Sighting]]) -> None:
         rows = [

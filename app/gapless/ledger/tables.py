@@ -177,6 +177,8 @@ class EventRow(Row, table=True):
 class PayloadRow(Row, table=True):
     """The raw body and signature headers of a webhook, or a listed item. Pruned after a time.
 
+    Of a webhook that carries several events each has its own row, and one more has the body that was signed.
+
     A process reserves ids in blocks (`dialect.reserve_block`), so that it knows them before it inserts.
     """
 
@@ -188,6 +190,7 @@ class PayloadRow(Row, table=True):
     body: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
     headers: str | None = _text(null=True)  # JSON object of the signature headers
     stored_us: int = _long()
+    envelope_id: int | None = _long(null=True)  # the payload that holds the body which this is a part of
 
 
 class MissingRow(Row, table=True):

@@ -20,7 +20,13 @@ from gapless.domain import Clock, Source, Sources
 from gapless.ledger.budgets import BLOCK
 from gapless.metrics import Metrics, status_class
 from gapless_reconcilers.kit.contract import ConsumesEvents, JudgesResponses, ListsEvents, Page, Provider, Window
-from gapless_reconcilers.kit.errors import OptionsInvalid, ProviderUnavailable, Retryable, UnexpectedShape
+from gapless_reconcilers.kit.errors import (
+    CredentialsRejected,
+    OptionsInvalid,
+    ProviderUnavailable,
+    Retryable,
+    UnexpectedShape,
+)
 from gapless_reconcilers.kit.statuses import judge
 
 TIMEOUT = httpx.Timeout(30.0, connect=10.0)
@@ -112,6 +118,11 @@ class Fetcher:
         async with self._limiter:
             try:
                 response = await self._client.send(request, auth=provider.auth())
+            except (httpx.LocalProtocolError, UnicodeError):  # its words show the header, and that is the credential
+                self._metrics.provider_requests.labels(self._name, "error").inc()
+                raise CredentialsRejected(
+                    f"no header can carry the credentials of source {self._name!r}; check the secret for odd characters"
+                ) from None
             except httpx.HTTPError as error:
                 self._metrics.provider_requests.labels(self._name, "error").inc()
                 raise ProviderUnavailable(f"{request.url.host}: {type(error).__name__}: {error}") from error
@@ -135,7 +146,7 @@ class Fetcher:
     def _read_clock(self, response: httpx.Response, now: datetime) -> None:
         try:
             theirs = parsedate_to_datetime(response.headers["date"])
-        except (KeyError, ValueError):
+        except (KeyError, ValueError, OverflowError):
             return
         if theirs.utcoffset() is not None:
             self.skew = now - theirs
@@ -195,7 +206,7 @@ def _mark(request: httpx.Request) -> int:
     return hash((request.method, url.raw_host, url.raw_path, tuple(request.headers.raw), request.content))
 
 
-HOP_HEADERS = frozenset({"host", "content-length", "accept", "accept-encoding", "connection", "user-agent"})
+HOP_HEADERS = frozenset({"host", "content-length", "accept-encoding", "connection", "user-agent"})
 
 
 def freeze(request: httpx.Request) -> str:

@@ -6,10 +6,11 @@ them, and it may be called again whenever a file has changed.
 
 import json
 import tomllib
+import types
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import get_args
+from typing import Union, get_args, get_origin
 
 from gapless.settings.environment import Twin
 from gapless.settings.secrets import SecretUnavailable, read_file, read_variable
@@ -119,11 +120,10 @@ class _Kept:
 
 def _kept(table: Mapping[str, object], known: _Kept, prefix: str = "") -> dict[str, object]:
     options: dict[str, object] = {}
-    for key, value in table.items():
+    for key, value in _without_outdone(table, known.secrets, prefix).items():
         name = prefix + key
         if name in known.secrets and isinstance(value, Twin):
             options[f"{key}_env"] = value.variable
-            options.pop(f"{key}_file", None)
         elif name in known.secrets:
             known.problems.append(literal_secret(f"options.{name}"))
         elif name.removesuffix("_file") in known.secrets and key.endswith("_file"):
@@ -133,6 +133,19 @@ def _kept(table: Mapping[str, object], known: _Kept, prefix: str = "") -> dict[s
         else:
             options[key] = _plain(value, as_text=_takes_text(known.types.get(name)))
     return options
+
+
+def _without_outdone(table: Mapping[str, object], secrets: Iterable[str], prefix: str) -> dict[str, object]:
+    """`table` without what the file says of a secret that a twin gives: the environment wins, wherever it points."""
+    kept = dict(table)
+    for name in secrets:
+        last = name.removeprefix(prefix)
+        siblings = [key for key in (last, *(f"{last}_{place}" for place in PLACES)) if key in kept]
+        if _stands_in(name, prefix) and any(isinstance(kept[key], Twin) for key in siblings):
+            for key in siblings:
+                if not isinstance(kept[key], Twin):
+                    del kept[key]
+    return kept
 
 
 def literal_secret(key: str) -> str:
@@ -177,7 +190,9 @@ def _texts(value: object, key: str) -> list[str]:
 
 
 def _takes_text(hint: object) -> bool:
-    return str in (hint, *get_args(hint))
+    """Whether a text may stand: alone, or as one of several kinds; not as an element of a list or a table."""
+    is_union = get_origin(hint) in (Union, types.UnionType)
+    return hint is str or (is_union and str in get_args(hint))
 
 
 def _absolute(value: object, base: Path) -> object:

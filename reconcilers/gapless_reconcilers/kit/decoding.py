@@ -101,11 +101,11 @@ def value_at(text: msgspec.Raw | bytes, path: str, wanted: Any) -> Any:
 
 
 def has(text: msgspec.Raw | bytes, path: str) -> bool:
-    """Whether anything stands at `path`, be it null."""
+    """Whether anything stands at `path`, be it null. Raises `UnexpectedShape` if not even what holds it is there."""
     try:
         raw_at(text, path)
     except UnexpectedShape as error:
-        if error.got != "missing":
+        if error.got != "missing" or error.path != path:
             raise
         return False
     return True

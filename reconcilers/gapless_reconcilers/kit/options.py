@@ -98,7 +98,10 @@ def _kind(kinds: tuple[Struct, ...], table: Mapping[str, object], owner: str, na
 
 
 def _duration(value: object) -> object:
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        return timedelta(seconds=value)
     match = _DURATION.fullmatch(value) if isinstance(value, str) else None
-    return timedelta(seconds=float(match[1]) * _UNITS[match[2]]) if match else value
+    try:
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            return timedelta(seconds=value)
+        return timedelta(seconds=float(match[1]) * _UNITS[match[2]]) if match else value
+    except (OverflowError, ValueError):
+        return "no duration"

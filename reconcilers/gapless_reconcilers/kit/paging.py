@@ -14,6 +14,10 @@ from gapless_reconcilers.kit.errors import UnexpectedShape
 
 T = TypeVar("T")
 
+_LINK = re.compile(
+    r"""\s*<([^<>]*)>((?:\s*;\s*[!#$%&'*+.^_`|~\w-]+(?:\s*=\s*(?:"(?:[^"\\]|\\.)*"|[^\s",;]*))?)*)\s*(?:,|$)"""
+)
+_LINK_PARAM = re.compile(r""";\s*([!#$%&'*+.^_`|~\w-]+)(?:\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s",;]*)))?""")
 _STEP = re.compile(r"([^.\[\]]+)|\[(-?\d+)\]")
 
 
@@ -65,6 +69,26 @@ def cursor_after(request: httpx.Request, last: str, *, has_more: bool, param: st
     if request.url.params.get(param) == last:
         raise UnexpectedShape("data[-1]", "the row that this page was asked to start after", "one that moves on")
     return last
+
+
+def next_link(response: httpx.Response) -> str | None:
+    """The address that the `Link` header names as the next page; None: it names none.
+
+    Raises `UnexpectedShape` for a header that cannot be read: the end of a list is never guessed.
+    Source: RFC 8288 section 3, read November 2026.
+    """
+    text, at, found = ", ".join(response.headers.get_list("link")).rstrip(" \t,"), 0, None
+    while at < len(text):
+        link = _LINK.match(text, at)
+        if link is None:
+            raise UnexpectedShape("Link", "not readable", "links as RFC 8288 has them")
+        params: dict[str, str] = {}
+        for name, quoted, plain in _LINK_PARAM.findall(link[2]):
+            params.setdefault(name.lower(), quoted or plain)
+        if found is None and "next" in params.get("rel", "").lower().split():
+            found = link[1]
+        at = link.end()
+    return found
 
 
 def _element(value: object, index: str | None) -> Any:

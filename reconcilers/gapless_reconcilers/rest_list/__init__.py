@@ -5,8 +5,8 @@ Nothing is guessed: a field that is not where the declaration says it is stops t
 """
 
 from dataclasses import replace
-from datetime import datetime, timedelta
-from typing import Any, ClassVar, Final
+from datetime import datetime
+from typing import ClassVar, Final
 
 import httpx
 import msgspec
@@ -35,89 +35,16 @@ from gapless_reconcilers.kit.decoding import decode_json, decode_webhook, raw_at
 from gapless_reconcilers.kit.errors import (
     HistoryExpired,
     MalformedWebhook,
-    OptionsInvalid,
     ProviderUnavailable,
     RateLimited,
     SignatureInvalid,
     UnexpectedShape,
 )
-from gapless_reconcilers.rest_list import pages, templates
-from gapless_reconcilers.rest_list.credentials import Credentials, fingerprint
-from gapless_reconcilers.rest_list.events import EventFields
-from gapless_reconcilers.rest_list.signatures import Signature
+from gapless_reconcilers.rest_list import checks, pages, templates
+from gapless_reconcilers.rest_list.credentials import fingerprint
+from gapless_reconcilers.rest_list.options import RestListOptions, WebhookOptions
 
 _WHOLE: Final = msgspec.json.Decoder(msgspec.Raw)
-
-
-class ListOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How the events are listed."""
-
-    path: str
-    """Behind `base_url`."""
-    records: str
-    """Path of the array of events; "" if the answer is the array."""
-    page: pages.Page
-    order: Order
-    """What the list shows first. It decides when a walk may end early."""
-    nothing: dict[str, Any] | None = None
-    """The whole answer that the vendor gives where there is nothing, such as `{}`; None: an empty array says it."""
-    item: str = ""
-    """Path of the event inside a row; "" if the row is the event."""
-    params: dict[str, str | int | bool | list[str]] = {}
-    """The query, in which `{window.start|unix_s}` and its like are filled in."""
-    json: dict[str, Any] | None = None
-    """The body, filled in likewise; where it is there the list is asked by POST."""
-    headers: dict[str, str] = {}
-    """Sent along, such as a version of the API."""
-    resolution: timedelta = timedelta(seconds=1)
-    """Unit of the filter by time."""
-    history: timedelta | None = None
-    """How far back it reaches; None: without limit."""
-    grace: timedelta = timedelta(seconds=60)
-    """How long after it occurred an event may be absent without being missing."""
-
-
-class WebhookOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How the vendor's webhooks are read."""
-
-    signature: Signature
-    root: str = ""
-    """Path of the event in the body; "" if the body is the event."""
-    many: bool = False
-    """True if an array of events stands there."""
-    unlisted: tuple[str, ...] = ()
-    """Beginnings of keys that the list never shows, such as those of a simulator: recorded, never expected."""
-
-
-class ErrorOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Statuses that mean something else than they usually do."""
-
-    ignore: tuple[int, ...] = ()
-    """There is nothing there: an empty last page."""
-    retry: tuple[int, ...] = ()
-    """For now: wait and ask again, as after 408, 425 and 5xx."""
-    throttled: tuple[int, ...] = ()
-    """Too fast, as after 429."""
-    expired: tuple[int, ...] = ()
-    """What was asked for is too long ago."""
-
-
-class RestListOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One account of one vendor."""
-
-    base_url: str
-    auth: Credentials
-    list: ListOptions
-    event: EventFields = EventFields()
-    webhook: WebhookOptions | None = None
-    """None: no webhook is accepted (audit, `mode = "poll"`)."""
-    errors: ErrorOptions = ErrorOptions()
-    rate: float = 1.0
-    """Requests a second that stay under the vendor's limit."""
-    unproven: str = "What its declaration does not say."
-    """One sentence for people: what the list cannot prove, and which facts are not verified."""
-    basis: Basis = Basis.VENDOR_DOCS
-    """What the declaration was checked against."""
 
 
 class RestList:
@@ -138,9 +65,10 @@ class RestList:
     def __init__(self, options: RestListOptions) -> None:
         self.options = options
         self._base = options.base_url.rstrip("/")
+        self._auth = options.auth.auth(self._base)
         webhook, listed = options.webhook, options.list
         found = list(templates.placeholders([listed.params, listed.json or {}]))
-        _check(options, found)
+        checks.check(options, found)
         self.capabilities = replace(
             type(self).capabilities,
             basis=options.basis,
@@ -158,17 +86,20 @@ class RestList:
 
     def auth(self) -> httpx.Auth:
         """The credentials that the declaration names."""
-        return self.options.auth.auth(self._base)
+        return self._auth
 
     def budget_scope(self) -> str:
         """The host, and which credentials it is asked with."""
         return f"rest_list:{httpx.URL(self._base).host}:{fingerprint(self.options.auth)}"
 
     def option_problems(self) -> list[str]:
-        """A connection that anybody on the way can read."""
-        url = httpx.URL(self._base)
-        is_open = url.scheme == "http" and url.host not in ("127.0.0.1", "localhost", "[::1]")
-        return ["base_url is http: the credentials travel unencrypted; use https"] if is_open else []
+        """A connection that anybody on the way can read, and secrets that can verify nothing."""
+        url, problems = httpx.URL(self._base), list[str]()
+        if url.scheme == "http" and url.host not in ("127.0.0.1", "localhost", "::1"):
+            problems.append("base_url is http: the credentials travel unencrypted; use https")
+        if self.options.webhook is not None and self.options.webhook.signature.unusable:
+            problems.append("a secret of webhook.signature can verify nothing; copy it whole from the vendor's page")
+        return problems
 
     def read_webhook(self, request: WebhookRequest, now: datetime, evidence: Evidence = NO_EVIDENCE) -> Reply:  # noqa: ARG002
         """The event of a webhook, or its events, by the same mapping as the list's."""
@@ -255,18 +186,28 @@ class RestList:
         return self.options.event.read(text, f"{place}.{item}")
 
     def _is_beyond(self, events: list[RemoteEvent], window: Window) -> bool:
-        """Whether all that is still to come is outside `window`: a whole page of it is, and the list has an order."""
-        order = self.options.list.order
-        if not events or order is Order.UNORDERED:
+        """Whether all that is still to come is outside `window`: a whole page of it is, and the list has an order.
+
+        Of a single page its last row is enough. Raises `UnexpectedShape` if the page runs against the order.
+        """
+        listed = self.options.list
+        if not events or listed.order is Order.UNORDERED:
             return False
-        if order is Order.NEWEST_FIRST:
-            return all(event.occurred_at < window.start for event in events)
-        return all(event.occurred_at >= window.end for event in events)
+        first, last = events[0].occurred_at, events[-1].occurred_at
+        ends = events[-1:] if isinstance(listed.page, pages.SinglePage) else events
+        if listed.order is Order.NEWEST_FIRST:
+            is_beyond, is_against = all(event.occurred_at < window.start for event in ends), first + listed.grace < last
+        else:
+            is_beyond, is_against = all(event.occurred_at >= window.end for event in ends), last + listed.grace < first
+        if is_beyond and is_against:
+            raise UnexpectedShape(listed.records, "not in the order of list.order", f"rows {listed.order}")
+        return is_beyond
 
     def _ask(self, window: Window, step: pages.Step, after: str = "") -> httpx.Request:
         """The list's request with the parameters of `step`, or the one for the address that it names."""
         listed = self.options.list
-        headers = {"accept": "application/json", **listed.headers}
+        headers = httpx.Headers({"accept": "application/json"})
+        headers.update(listed.headers)
         extensions = {pages.FIRST: after} if after else {}
         if step.url is not None:
             return httpx.Request("GET", step.url, headers=headers, extensions=extensions)
@@ -276,25 +217,6 @@ class RestList:
             return httpx.Request("GET", url, params=params, headers=headers, extensions=extensions)
         body = pages.merged(templates.fill(listed.json, window, listed.resolution), step)
         return httpx.Request("POST", url, params=params, json=body, headers=headers, extensions=extensions)
-
-
-def _check(options: RestListOptions, found: list[str]) -> None:
-    """Raise `OptionsInvalid` for a declaration that could not work, or would leave events out unseen."""
-    listed = options.list
-    for each in found:
-        if not templates.is_known(each):
-            raise OptionsInvalid(f"option list has {{{each}}} in its parameters; use {templates.ALLOWED}")
-    if not found and listed.order is not Order.NEWEST_FIRST:
-        raise OptionsInvalid(
-            f'option list names no time and list.order is "{listed.order}": each pass would read all that there is; '
-            'name {window.start|…} in list.params, or ask for the newest first and say list.order = "newest_first"'
-        )
-    if any(name.lower() in ("authorization", "cookie") for name in listed.headers):
-        raise OptionsInvalid("option list.headers holds a credential; write auth, whose secret stands elsewhere")
-    if listed.json is not None and isinstance(listed.page, pages.NextUrlPage | pages.LinkHeaderPage):
-        raise OptionsInvalid("option list.page names addresses, which cannot be asked by POST; use a cursor")
-    if options.webhook is not None:
-        options.webhook.signature.check()
 
 
 PROVIDER = RestList

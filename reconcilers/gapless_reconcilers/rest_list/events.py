@@ -53,7 +53,10 @@ class EventFields(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             return EPOCH + (timedelta(seconds=value) if self.time_format == "unix_s" else timedelta(milliseconds=value))
         if not isinstance(value, str):
             raise UnexpectedShape(self.time, type(value).__name__, "a text with a time")
-        time = datetime.fromisoformat(value)
+        try:
+            time = datetime.fromisoformat(value)
+        except ValueError:
+            raise UnexpectedShape(self.time, "not readable as a time", "one like 2026-11-20T12:00:00Z") from None
         if time.utcoffset() is None and self.time_format == "iso_utc":
             time = time.replace(tzinfo=UTC)
         return time.astimezone(UTC) if time.utcoffset() is not None else time

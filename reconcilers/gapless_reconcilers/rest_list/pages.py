@@ -9,6 +9,7 @@ import msgspec
 
 from gapless_reconcilers.kit.decoding import has, value_at
 from gapless_reconcilers.kit.errors import UnexpectedShape
+from gapless_reconcilers.kit.paging import next_link
 
 Positive = Annotated[int, msgspec.Meta(ge=1)]
 
@@ -69,7 +70,7 @@ class CursorPage(Kind, tag="cursor", frozen=True, kw_only=True):
             return None
         if self.more is not None and not page.rows:
             raise UnexpectedShape(self.more, "true on a page without rows", "rows, or false")
-        is_absent = self.optional and not has(content, self.cursor)
+        is_absent = self.optional and self.more is None and not has(content, self.cursor)
         if is_absent or (self.until_empty and not page.rows):
             return None
         cursor = value_at(content, self.cursor, str | int | None)
@@ -95,7 +96,7 @@ class NextUrlPage(Kind, tag="next_url", frozen=True, kw_only=True):
         content = page.response.content
         if self.more is not None and not value_at(content, self.more, bool):
             return None
-        if self.optional and not has(content, self.url):
+        if self.optional and self.more is None and not has(content, self.url):
             return None
         url = value_at(content, self.url, str | None)
         if not url and self.more is None:
@@ -108,8 +109,8 @@ class LinkHeaderPage(Kind, tag="link_header", frozen=True, kw_only=True):
 
     def next(self, page: Answered) -> Step | None:
         """The step to the next page. Raises `UnexpectedShape` if it would lead nowhere, or elsewhere."""
-        link = page.response.links.get("next")
-        return None if link is None else Step(url=_moved(page, link.get("url", ""), "Link"))
+        named = next_link(page.response)
+        return None if named is None else Step(url=_moved(page, named, "Link"))
 
 
 class NumberPage(Kind, tag="number", frozen=True, kw_only=True):

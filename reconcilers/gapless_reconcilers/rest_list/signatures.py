@@ -36,7 +36,12 @@ class Scheme(msgspec.Struct, tag_field="scheme", frozen=True, kw_only=True, forb
     """Other names of the headers that some senders use."""
 
     def check(self) -> None:
-        """Raise `OptionsInvalid` if this can verify nothing."""
+        """Raise `OptionsInvalid` if this can verify nothing, whatever the secret."""
+
+    @property
+    def unusable(self) -> int:
+        """How many of the secrets can verify nothing."""
+        return len(self.secret) - len(list(SigningKeys(self.secret)))
 
 
 class HmacSignature(Scheme, tag="hmac", frozen=True, kw_only=True):
@@ -109,8 +114,12 @@ class TimedSignature(Scheme, tag="timed_hmac", frozen=True, kw_only=True):
     def check(self) -> None:
         """Raise `OptionsInvalid` if this can verify nothing."""
         _check_places(self.signed, {"time", "body"})
-        if not self.separator.strip():
-            raise OptionsInvalid("signature.separator is empty; wanted what stands between the parts of the header")
+        if "{time}" not in self.signed:
+            raise OptionsInvalid("signature.signed has no {time}; anybody could write another beside an old signature")
+        if not self.separator.strip() or "=" in self.separator or self.name == self.time:
+            raise OptionsInvalid("signature.separator, name and time cannot part the header; wanted such as , v1 and t")
+        if self.tolerance <= timedelta(0):
+            raise OptionsInvalid("signature.tolerance is nothing, so that every webhook is too late; wanted such as 5m")
 
     def verify(self, request: WebhookRequest, now: datetime) -> None:
         """Raise `SignatureInvalid` unless one of the secrets signed the request, near enough in time."""
@@ -151,6 +160,16 @@ class StandardSignature(Scheme, tag="standard_webhooks", frozen=True, kw_only=Tr
     def headers(self) -> tuple[str, ...]:
         """Those without which a webhook is not the vendor's."""
         return standard.HEADERS
+
+    def check(self) -> None:
+        """Raise `OptionsInvalid` if this can verify nothing."""
+        if self.tolerance <= timedelta(0):
+            raise OptionsInvalid("signature.tolerance is nothing, so that every webhook is too late; wanted such as 5m")
+
+    @property
+    def unusable(self) -> int:
+        """How many of the secrets are not of the scheme's form."""
+        return standard.StandardKeys([self._standard(each) for each in self.secret]).unusable
 
     def verify(self, request: WebhookRequest, now: datetime) -> None:
         """Raise `SignatureInvalid` unless one of the secrets signed the request, near enough in time."""

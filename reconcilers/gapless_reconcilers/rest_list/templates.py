@@ -48,6 +48,11 @@ def is_known(placeholder: str) -> bool:
     return moment in MOMENTS and form in FORMATS
 
 
+def unit_of(placeholder: str) -> timedelta:
+    """The shortest time that the placeholder's format can tell."""
+    return timedelta(seconds=1) if placeholder.endswith("|unix_s") else timedelta(milliseconds=1)
+
+
 def _written(placeholder: str, window: Window, resolution: timedelta) -> int | str:
     moment, _, form = placeholder.partition("|")
     moments = {

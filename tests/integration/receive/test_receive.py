@@ -3,6 +3,7 @@
 import asyncio
 import json
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -13,10 +14,14 @@ from gapless.daemon import upkeep
 from gapless.domain import to_us
 from gapless.ledger.tables import EVENT, PAYLOAD, SOURCE, STREAM
 from gapless.settings import RetentionSettings
-from gapless_reconcilers.kit.contract import Secret
+from gapless_reconcilers.kit.contract import RecordedEvent, Secret, WebhookMessage
 from gapless_reconcilers.stripe import Stripe, StripeOptions
+from gapless_reconcilers.testing.scenario import load_scenario, make_request
+from gapless_reconcilers.testing.scenario import read as scenario_read
 
 pytestmark = pytest.mark.anyio
+FIXTURES = Path(__file__).parents[2] / "fixtures"
+NOW = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
 
 
 async def test_a_webhook_is_recorded_and_its_repeat_is_absorbed(serve: Any) -> None:
@@ -184,3 +189,31 @@ async def test_when_a_source_was_last_heard_is_noted_with_the_heartbeat(
             while await road.store.read(lambda c: c.execute(last).scalar()) != to_us(road.now[0]):
                 await asyncio.sleep(0.02)
         beating.cancel()
+
+
+async def test_of_a_webhook_with_several_events_each_is_stored_and_delivered_by_itself(serve: Any) -> None:
+    scenario = load_scenario(FIXTURES / "rest_list/gocardless")
+    provider, target = scenario.provider(), "https://merchant.example/webhooks"
+    async with serve(provider=provider) as road:
+        answer = await road.client.post(
+            "/webhooks/acme", content=scenario.webhook.body, headers=list(scenario.webhook.headers)
+        )
+        assert answer.status_code == 200
+        query = select(EVENT.c.key, PAYLOAD.c.body).join(PAYLOAD, PAYLOAD.c.id == EVENT.c.payload_id)
+        stored = await road.store.read(lambda c: {row.key: row.body for row in c.execute(query)})
+        sent = {event.key: bytes(event.payload) for event in scenario_read(provider, scenario).events}
+        assert stored == sent
+        assert len(stored) == 2
+        assert all(body in scenario.webhook.body for body in stored.values())
+        envelope = PAYLOAD.alias("envelope")
+        whole = select(envelope.c.body, envelope.c.headers).join(PAYLOAD, PAYLOAD.c.envelope_id == envelope.c.id)
+        kept = set(await road.store.read(lambda c: [tuple(row) for row in c.execute(whole)]))
+        ((signed, headers),) = kept
+        assert signed == scenario.webhook.body
+        assert dict(scenario.webhook.headers)[b"webhook-signature"].decode() in headers
+        for key, body in stored.items():
+            recorded = RecordedEvent(key=key, type="a.b", occurred_at=NOW, stream="", payload=body, via="webhook")
+            message = provider.render(recorded, target, Secret(scenario.signing_secret), NOW)
+            assert isinstance(message, WebhookMessage)
+            (again,) = scenario_read(provider, scenario, make_request(message.headers, message.body)).events
+            assert (again.key, bytes(again.payload)) == (key, body)

@@ -4,15 +4,21 @@ import copy
 import tomllib
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from declared import READY_MADE, WINDOW, build, changed, declaration
 
-from gapless.settings import signing_secret
+from gapless.settings import resolve_options, signing_secret
 from gapless.settings.loading import SettingsInvalid, load
 from gapless_reconcilers.kit import registry
 from gapless_reconcilers.kit.contract import Order, Reading, Secret
 from gapless_reconcilers.kit.errors import OptionsInvalid
+
+SECRETS = {"secret": [Secret("whsec_do_not_show")]}
+TIMED = {"scheme": "timed_hmac", "header": "X-Acme", **SECRETS}
+STANDARD = {"scheme": "standard_webhooks", **SECRETS}
+GRANT = {"type": "client_credentials", "client_id": "c", "secret": Secret("acme_do_not_show")}
 
 
 @pytest.mark.parametrize(
@@ -44,10 +50,41 @@ from gapless_reconcilers.kit.errors import OptionsInvalid
         ("event.time_format", "epoch", r"Invalid enum value 'epoch' - at `\$\.event\.time_format`"),
         ("errors", {"retry": "409"}, r"Expected `array`, got `str` - at `\$\.errors\.retry`"),
         ("base_url", ..., r"missing required field `base_url`"),
+        ("base_url", "api.acme.example", r"option base_url is no plain address"),
+        ("base_url", "ftp://api.acme.example", r"option base_url is no plain address"),
+        ("base_url", "https://api.acme.example#f", r"option base_url is no plain address"),
+        ("base_url", "https://u:do_not_show@api.acme.example", r"option base_url is no plain address"),
+        ("list.path", "events", r"option list\.path is 'events'; wanted a path that begins with /"),
+        ("list.path", "@evil.example/e", r"option list\.path is '@evil\.example/e'"),
+        ("list.path", "/events?sort=desc", r"its parameters in list\.params"),
+        ("list.path", "/events/{window.start|unix_s}", r"its parameters in list\.params"),
+        ("list.headers", {"X": "{window.start|unix_s}"}, r"option list\.headers has braces"),
+        ("list.headers", {"X Y": "1"}, r"'X Y' is no name of a header"),
+        ("list.resolution", "1ms", r"list\.resolution is finer than \{window\.start\|unix_s\} can say"),
+        ("list.resolution", "0s", r"list\.resolution is nothing"),
+        ("list.grace", -1, r"list\.grace or list\.history is negative"),
+        ("list.grace", float("inf"), r"duration - at `\$\.list\.grace`"),
+        ("list.grace", "99999999999999d", r"duration - at `\$\.list\.grace`"),
+        ("rate", 0, r"rate is 0\.0; wanted requests a second, more than 0"),
+        ("rate", float("nan"), r"rate is nan"),
+        ("event.key", "{id", r"event\.key is '\{id'; wanted a path, or a text with whole paths in braces"),
+        ("event.type", "", r"event\.type is ''"),
+        ("errors", {"ignore": [200]}, r"errors\.ignore has 200, which does not mean that nothing is there"),
+        ("errors", {"ignore": [429]}, r"errors\.ignore has 429"),
+        ("webhook.unlisted", [""], r"webhook\.unlisted has an empty text"),
+        ("webhook.signature.header", "", r"'' is no name of a header"),
+        ("webhook.signature", {**TIMED, "signed": "{body}"}, r"signature\.signed has no \{time\}"),
+        ("webhook.signature", {**TIMED, "separator": "="}, r"signature\.separator, name and time cannot part"),
+        ("webhook.signature", {**TIMED, "name": "t"}, r"signature\.separator, name and time cannot part"),
+        ("webhook.signature", {**TIMED, "tolerance": 0}, r"signature\.tolerance is nothing"),
+        ("webhook.signature", {**STANDARD, "tolerance": 0}, r"signature\.tolerance is nothing"),
+        ("auth", {**GRANT, "token_path": "@evil.example/t"}, r"option auth\.token_path is '@evil\.example/t'"),
     ],
 )
 def test_a_declaration_that_cannot_work_is_refused_with_the_option_named(path: str, value: object, told: str) -> None:
     table = changed(path, value)
+    if "|unix_s} can say" in told.replace("\\", ""):
+        table["list"]["params"] = {"since": "{window.start|unix_s}"}
     with pytest.raises(OptionsInvalid, match=told) as caught:
         build(table)
     assert "do_not_show" not in str(caught.value)
@@ -76,6 +113,23 @@ def test_credentials_that_would_travel_unencrypted_are_told() -> None:
     assert build(declaration()).option_problems() == []
     assert build(changed("base_url", "http://127.0.0.1:80")).option_problems() == []
     assert "unencrypted" in build(changed("base_url", "http://api.acme.example")).option_problems()[0]
+
+
+def test_a_secret_that_can_verify_nothing_is_told() -> None:
+    standard = changed("webhook.signature", {**STANDARD, "secret": [Secret("whsec_not base64")]})
+    blank = changed("webhook.signature", {**TIMED, "secret": [Secret(" ")]})
+    for table in (standard, blank):
+        assert "can verify nothing" in build(table).option_problems()[0]
+
+
+def test_a_token_is_asked_for_once_and_not_with_each_request() -> None:
+    provider = build(changed("auth", {**GRANT, "token_path": "/oauth/token"}))
+    assert provider.auth() is provider.auth()
+
+
+def test_a_header_that_is_declared_takes_the_place_of_ours() -> None:
+    request = build(changed("list.headers", {"Accept": "application/vnd.acme+json"})).first_request("", WINDOW)
+    assert request.headers.get_list("accept") == ["application/vnd.acme+json"]
 
 
 def test_secrets_in_tables_are_told_to_settings() -> None:
@@ -164,6 +218,38 @@ def test_an_option_in_a_table_has_an_environment_twin(tmp_path: Path) -> None:
     (source,) = load(tmp_path / "gapless.toml", twins).sources
     assert source.options["list"]["path"] == "/v2/events"
     assert source.options["auth"]["token_env"] == "GAPLESS_SOURCE__ACME__OPTIONS__AUTH__TOKEN"
+
+
+def test_what_the_environment_says_of_a_secret_takes_the_place_of_the_file_wherever_it_points(tmp_path: Path) -> None:
+    (tmp_path / "gapless.toml").write_text(CONFIG)
+    (tmp_path / "new").write_text("new\n")
+    twins = {
+        "GAPLESS_SOURCE__ACME__OPTIONS__AUTH__TOKEN_FILE": str(tmp_path / "new"),
+        "GAPLESS_SOURCE__ACME__OPTIONS__WEBHOOK__SIGNATURE__SECRET_ENV": "LATER",
+        "ACME_TOKEN": "leaked",
+        "LATER": "later",
+    }
+    (tmp_path / "acme.secret").write_text("leaked\n")
+    (source,) = load(tmp_path / "gapless.toml", twins).sources
+    options: Any = resolve_options(source, twins)
+    assert options["auth"]["token"] == Secret("new")
+    assert options["webhook"]["signature"]["secret"] == [Secret("later")]
+
+
+def test_a_table_and_a_list_can_be_given_by_the_environment_as_json(tmp_path: Path) -> None:
+    (tmp_path / "gapless.toml").write_text(CONFIG)
+    (tmp_path / "acme.secret").write_text("x\n")
+    twins = {
+        "GAPLESS_SOURCE__ACME__OPTIONS__LIST__PARAMS": '{"from": "{window.start|unix_s}"}',
+        "GAPLESS_SOURCE__ACME__OPTIONS__WEBHOOK__UNLISTED": '["test_"]',
+        "ACME_TOKEN": "t",
+    }
+    (source,) = load(tmp_path / "gapless.toml", twins).sources
+    options: Any = source.options
+    assert (options["list"]["params"], options["webhook"]["unlisted"]) == (
+        {"from": "{window.start|unix_s}"},
+        ["test_"],
+    )
 
 
 @pytest.mark.parametrize("path", READY_MADE, ids=lambda path: path.stem)

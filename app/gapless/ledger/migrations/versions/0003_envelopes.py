@@ -1,4 +1,4 @@
-"""Which passes a process left under way is asked at each turn, and finished ones are many.
+"""Passes under way are found by an index; the parts of a webhook that carries several events stand by themselves.
 
 Revision ID: 0003
 Revises: 0002
@@ -16,6 +16,7 @@ RUNNING = sa.text("state = 'running'")
 
 
 def upgrade() -> None:
+    op.add_column("payload", sa.Column("envelope_id", sa.BigInteger(), nullable=True))
     op.create_index(
         "ix_pass_running", "pass", ["source_id"], unique=False, sqlite_where=RUNNING, postgresql_where=RUNNING
     )
@@ -23,3 +24,4 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     op.drop_index("ix_pass_running", table_name="pass", sqlite_where=RUNNING, postgresql_where=RUNNING)
+    op.drop_column("payload", "envelope_id")

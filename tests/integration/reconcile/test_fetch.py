@@ -1,0 +1,56 @@
+"""What the engine's requests show to nobody, and what answers cannot do to it."""
+
+from datetime import UTC, datetime
+
+import httpx
+import pytest
+from world import HASTY
+
+from gapless.domain import Mode, Source, Sources, system_clock
+from gapless.metrics import Metrics
+from gapless.reconcile.fetch import Fetcher, freeze, new_client, thaw
+from gapless_reconcilers.kit.contract import Secret
+from gapless_reconcilers.kit.errors import CredentialsRejected
+from gapless_reconcilers.stripe import Stripe, StripeOptions
+from gapless_reconcilers.testing.fake import FakeProvider
+from gapless_reconcilers.testing.wires.stripe import StripeWire
+
+pytestmark = pytest.mark.anyio
+
+
+def fetcher(client: httpx.AsyncClient, url: str, key: str) -> Fetcher:
+    provider = Stripe(StripeOptions(api_key=Secret(key), api_base=url))
+    source = Source(id=1, name="acme", provider=provider, mode=Mode.POLL, start=datetime(2026, 1, 1, tzinfo=UTC))
+    return Fetcher(
+        client, Sources([source]), "acme", clock=system_clock, metrics=Metrics("t"), rate=100, patience=HASTY
+    )
+
+
+@pytest.mark.parametrize("key", ["sk_live_\0do_not_show", "sk_live_\ndo_not_show", "sk_live_\udcffdo_not_show"])
+async def test_a_secret_that_no_header_can_carry_is_refused_and_not_shown(key: str) -> None:
+    fake = FakeProvider(StripeWire())
+    async with fake.serve() as url, new_client() as client:
+        with pytest.raises(CredentialsRejected, match="check the secret for odd characters") as caught:
+            await fetcher(client, url, key).send(httpx.Request("GET", f"{url}/v1/account"))
+    told = f"{caught.value!r} {caught.value.__cause__!r}"
+    assert "do_not_show" not in told
+    assert caught.value.__suppress_context__
+
+
+@pytest.mark.parametrize("date", ["Thu, 01 Jan 2026 00:00:00 +99999999999999999", "yesterday", "", "99"])
+async def test_a_date_that_is_none_changes_nothing(date: str) -> None:
+    def answer(_: httpx.Request) -> httpx.Response:
+        return httpx.Response(200, json={}, headers={"date": date})
+
+    async with httpx.AsyncClient(transport=httpx.MockTransport(answer)) as client:
+        asking = fetcher(client, "http://vendor.test", "sk_live_x")
+        await asking.send(httpx.Request("GET", "http://vendor.test/"))
+    assert asking.skew is None
+
+
+def test_a_request_that_is_stored_and_taken_up_again_asks_for_the_same() -> None:
+    headers = {"accept": "application/vnd.acme+json", "x-version": "1"}
+    request = httpx.Request("POST", "https://api.acme.example/events?x=1", headers=headers, json={"a": 1})
+    again = thaw(freeze(request))
+    assert (again.method, again.url, again.content) == (request.method, request.url, request.content)
+    assert {name: again.headers[name] for name in headers} == headers
