@@ -264,6 +264,13 @@ def test_a_ready_made_source_is_included_as_it_stands(path: Path, tmp_path: Path
     assert source.provider == "rest_list"
 
 
+def test_workos_expects_the_types_that_its_list_is_asked_for_and_no_others() -> None:
+    """A webhook of another type would make every listing suspect that does not show it."""
+    (path,) = [path for path in READY_MADE if path.stem == "workos"]
+    source = tomllib.loads(path.read_text())["source"][0]
+    assert ",".join(source["types"]) == source["options"]["list"]["params"]["events"]
+
+
 def test_every_ready_made_source_has_fixtures() -> None:
     fixtures = Path(__file__).parents[2] / "fixtures/rest_list"
     assert {path.stem for path in READY_MADE} == {path.name for path in fixtures.iterdir()}
