@@ -99,6 +99,26 @@ def note_absent(connection: Connection, slot: int, seqs: Sequence[int]) -> int:
     return became
 
 
+State = tuple[int, str | None, int | None]
+"""(source id, object key, object version)."""
+
+
+def listed_states(connection: Connection, states: Collection[State]) -> dict[State, bool]:
+    """Those of `states` that a list showed first, and whether each counts as missed."""
+    found: dict[State, bool] = {}
+    for source_id in {state[0] for state in states}:
+        query = select(EVENT.c.object_key, EVENT.c.object_version, EVENT.c.missed_cause).where(
+            EVENT.c.source_id == source_id,
+            EVENT.c.object_key.in_({name for other, name, _ in states if other == source_id}),
+            EVENT.c.object_version.is_not(None),
+            EVENT.c.via == Via.LIST.value,
+        )
+        for name, version, cause in connection.execute(query):
+            if (state := (source_id, name, version)) in states:
+                found[state] = cause is not None
+    return found
+
+
 def mark_redelivered(connection: Connection, seqs: Sequence[int]) -> None:
     """Note that these came because the provider was asked to send them again."""
     connection.execute(update(EVENT).where(EVENT.c.seq.in_(seqs)).values(via=Via.REDELIVERY.value))

@@ -6,7 +6,7 @@ everywhere: events by (source, key), missing, deliveries, tallies, each sorted.
 """
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 from sqlalchemy import Connection
@@ -90,8 +90,11 @@ class Recorder:
         first: dict[EventKey, Sighting] = {}
         for sighting in sightings:
             first.setdefault(sighting.identity, sighting)
-        payload_ids = self._assign_payloads(connection, first)
-        rows = {identity: _event_row(first[identity], payload_ids[identity]) for identity in sorted(first)}
+        payload_ids, shown = self._assign_payloads(connection, first), _states_shown(connection, first)
+        rows = {
+            identity: _event_row(first[identity], payload_ids[identity], is_shown=identity in shown)
+            for identity in sorted(first)
+        }
         new = dialect.insert_new(connection, EVENT, EVENT_COLUMNS, list(rows.values()), ("source_id", "key"))
         closed = missing.close(connection, new) if new else {}
         redelivered = [new[identity] for identity, row in closed.items() if _was_redelivered(first[identity], row)]
@@ -99,7 +102,9 @@ class Recorder:
             events.mark_redelivered(connection, redelivered)
         tallies = Tallies()
         for identity in new:
-            _count_new(tallies, first[identity], rows[identity], closed.get(identity))
+            _count_new(
+                tallies, first[identity], rows[identity], closed.get(identity), is_late=shown.get(identity, False)
+            )
         if len(new) < len(sightings):
             _count_known(connection, sightings, first, new, tallies)
         self._store_payloads(connection, [(payload_ids[identity], first[identity]) for identity in new])
@@ -149,9 +154,23 @@ class Recorder:
             self.wake()
 
 
-def _event_row(sighting: Sighting, payload_id: int | None) -> tuple[object, ...]:
+def _states_shown(connection: Connection, first: Mapping[EventKey, Sighting]) -> dict[EventKey, bool]:
+    """The webhooks of states that a list showed before they came: {identity: whether that state counts as missed}.
+
+    The state is an event of its own already: its webhook is late, and is not expected a second time.
+    """
+    pushed = {
+        identity: (identity[0], sighting.event.object_key, sighting.event.object_version)
+        for identity, sighting in first.items()
+        if sighting.event.object_version is not None and sighting.via is Via.WEBHOOK
+    }
+    listed = events.listed_states(connection, set(pushed.values())) if pushed else {}
+    return {identity: listed[state] for identity, state in pushed.items() if state in listed}
+
+
+def _event_row(sighting: Sighting, payload_id: int | None, *, is_shown: bool) -> tuple[object, ...]:
     event, pushed = sighting.event, sighting.via is Via.WEBHOOK
-    expected = sighting.source.expects(event)
+    expected = not is_shown and sighting.source.expects(event)
     return (
         sighting.source.id,
         event.key,
@@ -171,7 +190,9 @@ def _event_row(sighting: Sighting, payload_id: int | None) -> tuple[object, ...]
     )
 
 
-def _count_new(tallies: Tallies, sighting: Sighting, row: dialect.Row, was_missing: missing.Closed | None) -> None:
+def _count_new(
+    tallies: Tallies, sighting: Sighting, row: dialect.Row, was_missing: missing.Closed | None, *, is_late: bool
+) -> None:
     """Count a new event once. One that closes a missing row was counted as missed when that row was made."""
     is_redelivered = was_missing is not None and _was_redelivered(sighting, was_missing)
     names = [BY_VIA[Via.REDELIVERY if is_redelivered else sighting.via]]
@@ -182,6 +203,8 @@ def _count_new(tallies: Tallies, sighting: Sighting, row: dialect.Row, was_missi
         names.append("expected")
         if sighting.cause is not None:
             names.append(f"missed_{sighting.cause.value}")
+    if is_late:
+        names.append("late")
     if sighting.behind_watermark:
         names.append("behind_watermark")
     tallies.add(sighting.source.id, row[OCCURRED], *names)

@@ -148,6 +148,24 @@ async def test_what_no_list_shows_is_not_claimed(world: World, clock: FakeClock)
         assert f"gid://shopify/Order/{other.object_id}" in await states(world)
 
 
+async def test_a_webhook_of_a_state_that_the_list_showed_first_is_late_and_not_expected_again(
+    world: World, clock: FakeClock
+) -> None:
+    async with world.daemon() as daemon, subscribed(daemon):
+        await settle(world, daemon, clock)
+        late = world.fake.emit("orders/updated", object_id="7", stream="orders", push=False)
+        await settle(world, daemon, clock)
+        before = await world.totals()
+        assert (before.expected, before.missed, before.counts["late"]) == (1, 1, 0)
+        world.fake.push(late)
+        await world.fake.settle()
+        assert late.key in await world.keys()
+        await settle(world, daemon, clock)
+        after = await world.totals()
+        assert (after.expected, after.missed, after.counts["late"]) == (1, 1, 1)
+        assert (await world.stream("orders")).last_outcome == "clean"
+
+
 async def test_a_subscription_that_vanished_is_seen_and_what_it_lost_comes_back(world: World, clock: FakeClock) -> None:
     async with world.daemon() as daemon, subscribed(daemon) as (endpoint, _):
         await settle(world, daemon, clock)
