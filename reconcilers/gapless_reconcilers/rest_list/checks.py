@@ -16,6 +16,7 @@ from gapless_reconcilers.rest_list.options import RestListOptions
 
 NOTHING_THERE: Final = frozenset(range(400, 500)) - {401, 403, 408, 425, 429}
 """Statuses that can mean that there is nothing."""
+REFUSALS: Final = range(400, 600)
 _TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _TEMPLATE: Final = re.compile(r"[^{}]*(?:\{[^{}]+\}[^{}]*)*")
 
@@ -59,9 +60,13 @@ def _numbers(options: RestListOptions) -> Iterator[str]:
         yield "list.grace or list.history is negative or nothing; wanted a duration such as 90d"
     if listed.resolution <= zero:
         yield "list.resolution is nothing; wanted the unit of the vendor's filter, such as 1s"
-    for status in options.errors.ignore:
+    errors = options.errors
+    for status in errors.ignore:
         if status not in NOTHING_THERE:
             yield f"errors.ignore has {status}, which does not mean that nothing is there; use retry or throttled"
+    for status in (*errors.retry, *errors.throttled, *errors.expired):
+        if status not in REFUSALS:
+            yield f"errors has {status}, which refuses nothing; wanted statuses from 400 to 599"
 
 
 def _names(options: RestListOptions) -> Iterator[str]:

@@ -71,6 +71,7 @@ GRANT = {"type": "client_credentials", "client_id": "c", "secret": Secret("acme_
         ("event.type", "", r"event\.type is ''"),
         ("errors", {"ignore": [200]}, r"errors\.ignore has 200, which does not mean that nothing is there"),
         ("errors", {"ignore": [429]}, r"errors\.ignore has 429"),
+        ("errors", {"retry": [200]}, r"errors has 200, which refuses nothing; wanted statuses from 400 to 599"),
         ("webhook.unlisted", [""], r"webhook\.unlisted has an empty text"),
         ("webhook.signature.header", "", r"'' is no name of a header"),
         ("webhook.signature", {**TIMED, "signed": "{body}"}, r"signature\.signed has no \{time\}"),
