@@ -60,7 +60,6 @@ class SourceFigures:
     subscription_reason: str | None
     interval_us: int | None
     next_pass_us: int
-    last_sweep_us: int | None
     streams: tuple[Stream, ...]
     missing: Mapping[int, MissingFigures]
     """By stream id; a stream that lacks nothing is not in it."""
@@ -131,7 +130,6 @@ def _source(
         subscription_reason=row["subscription_reason"],
         interval_us=row["interval_us"],
         next_pass_us=row["next_pass_us"],
-        last_sweep_us=row["last_sweep_us"],
         streams=tuple(streams),
         missing={stream.id: missing[stream.id] for stream in streams if stream.id in missing},
         losses=tuple(losses),

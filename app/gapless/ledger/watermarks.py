@@ -2,9 +2,9 @@
 
 from dataclasses import asdict, dataclass
 
-from sqlalchemy import Connection, select, update
+from sqlalchemy import Connection, update
 
-from gapless.ledger import dialect, missing
+from gapless.ledger import dialect
 from gapless.ledger.passes import Pass, Slice, slices
 from gapless.ledger.tables import SOURCE, STREAM, UNRECOVERABLE
 
@@ -96,24 +96,6 @@ def note_unrecoverable(connection: Connection, stream_id: int, loss: Loss, now_u
     return dialect.insert_or_ignore(
         connection, UNRECOVERABLE, {**asdict(loss), "stream_id": stream_id, "recorded_us": now_us}
     )
-
-
-def unrecoverable(connection: Connection, source_id: int) -> list[tuple[str, int, int, str]]:
-    """(stream, start, end, reason) of what can no longer be proven, oldest first."""
-    columns = (STREAM.c.name, UNRECOVERABLE.c.start_us, UNRECOVERABLE.c.end_us, UNRECOVERABLE.c.reason)
-    query = select(*columns).join_from(UNRECOVERABLE, STREAM, STREAM.c.id == UNRECOVERABLE.c.stream_id)
-    rows = connection.execute(query.where(STREAM.c.source_id == source_id).order_by(UNRECOVERABLE.c.start_us))
-    return [(row.name, row.start_us, row.end_us, row.reason) for row in rows]
-
-
-def complete_up_to(connection: Connection, stream_id: int) -> int | None:
-    """min(watermark, oldest open missing row); None before a list was read."""
-    query = select(STREAM.c.watermark_us, STREAM.c.checked_us).where(STREAM.c.id == stream_id)
-    stream = connection.execute(query).one()
-    if stream.checked_us is None:
-        return None
-    oldest = missing.oldest_open(connection, stream_id)
-    return int(stream.watermark_us if oldest is None else min(stream.watermark_us, oldest))
 
 
 def widen_lookback(connection: Connection, source_id: int, lookback_us: int) -> None:

@@ -23,11 +23,11 @@ _CREDENTIAL_HEADERS = {"authorization", "cookie", "proxy-authorization", "x-api-
 
 
 def is_loopback(host: str) -> bool:
-    """True if only this machine can reach `host`."""
+    """True if only this machine can reach `host`: `localhost`, `127.0.0.0/8` and `::1`."""
     try:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
-        return host == "localhost"
+        return host.lower() in ("localhost", "localhost.")
 
 
 def listener_problems(public: PublicSettings, private: PrivateSettings) -> Iterator[str]:

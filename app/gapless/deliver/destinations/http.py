@@ -28,7 +28,6 @@ from urllib.parse import quote
 import httpx
 
 from gapless.deliver.delivery import Delivery, Failed, Held, Result
-from gapless.deliver.destinations import standard
 from gapless.deliver.destinations.addresses import AddressRefused, AddressRule, CheckedTransport
 from gapless.deliver.destinations.base import DestinationInvalid
 from gapless.deliver.retry import read_status
@@ -42,7 +41,7 @@ from gapless_reconcilers.kit.contract import (
     Secret,
     WebhookMessage,
 )
-from gapless_reconcilers.kit.standard import signed_headers
+from gapless_reconcilers.kit.standard import SYMMETRIC, signed_headers, symmetric_key
 from gapless_reconcilers.kit.statuses import parse_retry_after
 
 CONNECT_TIMEOUT_S = 5.0
@@ -122,7 +121,7 @@ class HttpCarrier:
             case Signature.PROVIDER:
                 return self._rendered(delivery)
             case Signature.STANDARD:
-                key, sent_at_s = standard.signing_key(self._secret()), int(self._clock().timestamp())
+                key, sent_at_s = signing_key(self._secret()), int(self._clock().timestamp())
                 return _as_received(delivery, signed_headers(key, delivery.id, sent_at_s, delivery.payload))
             case Signature.NONE:
                 return _as_received(delivery, {})
@@ -171,6 +170,17 @@ def identity_headers(delivery: Delivery) -> dict[str, str]:
     if delivery.stream:
         headers["gapless-stream"] = delivery.stream
     return {name: quote(value, safe=HEADER_SAFE) for name, value in headers.items()}
+
+
+def signing_key(secret: Secret) -> bytes:
+    """The key of a standard signature: base64, the prefix and the padding may be left out. Raises `ValueError`."""
+    text = secret.reveal().removeprefix(SYMMETRIC)
+    key = symmetric_key(Secret(text + "=" * (-len(text) % 4)))
+    if key is None:
+        raise ValueError(
+            "the secret of a standard signature is not base64; wanted whsec_ and the base64 of 24 to 64 random bytes"
+        )
+    return key
 
 
 def version_mismatch(provider: Provider, payload: bytes) -> str | None:
@@ -234,6 +244,6 @@ def _check_secret(name: str, options: HttpOptions) -> None:
         )
     if options.signature is Signature.STANDARD:
         try:
-            standard.signing_key(options.secret())
+            signing_key(options.secret())
         except ValueError as error:
             raise DestinationInvalid(f'destination "{name}": {error}') from error
