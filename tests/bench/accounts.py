@@ -92,11 +92,11 @@ async def _source(store: Store, provider: Stripe, streams: list[str], start: dat
 
 async def _pass(store: Store, source: Source, rate: float) -> None:
     book, metrics = Sources([source]), Metrics("bench")
-    writer = Writer(store, Recorder(0, build_route([])), metrics)
+    writer = Writer(store, Recorder(0, build_route([])), metrics, queue_max=10_000, queue_max_bytes=64_000_000)
     writing = asyncio.create_task(writer.run())
     road = Road(store=store, writer=writer, clock=system_clock, metrics=metrics)
     policy = Policy(
-        pace=Pace(shortest=HOUR, longest=HOUR),
+        pace=Pace(shortest=HOUR, longest=HOUR, adaptive=False),
         lookback=HOUR / 4,
         sweep_every=HOUR * 24,
         slices=4,

@@ -68,11 +68,11 @@ async def make_pass(provider: Provider, start: datetime, slices: int, rate: floa
     """A turn of the source; returns how many events it listed and found."""
     book = Sources([await register(store, provider, start)])
     source, metrics = book[NAME], Metrics(NAME)
-    writer = Writer(store, Recorder(0, build_route([])), metrics)
+    writer = Writer(store, Recorder(0, build_route([])), metrics, queue_max=10_000, queue_max_bytes=64_000_000)
     writing = asyncio.create_task(writer.run())
     road = Road(store=store, writer=writer, clock=system_clock, metrics=metrics)
     policy = Policy(
-        pace=Pace(shortest=HOUR, longest=HOUR),
+        pace=Pace(shortest=HOUR, longest=HOUR, adaptive=False),
         lookback=HOUR,
         sweep_every=NEVER,
         slices=slices,

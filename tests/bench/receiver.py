@@ -17,8 +17,8 @@ import machine
 import session
 
 from gapless.cli.serve import run_loop
+from gapless.daemon.assembly import make_destination, receive_options
 from gapless.daemon.listeners import Listener
-from gapless.deliver.destinations.base import Destination
 from gapless.deliver.routing import build_route
 from gapless.domain import Mode, Source, Sources, system_clock
 from gapless.ledger import sources as rows
@@ -26,7 +26,8 @@ from gapless.ledger.engine import Store, open_store
 from gapless.ledger.recorder import Recorder, Webhook
 from gapless.ledger.writer import Writer
 from gapless.metrics import Metrics
-from gapless.receive.server import SERVING, build_app, make_receiver
+from gapless.receive.server import build_app, make_receiver
+from gapless.settings import DestinationSettings, Settings
 from gapless_reconcilers.kit import registry
 from gapless_reconcilers.kit.contract import Secret
 
@@ -80,7 +81,8 @@ async def serve(variant: str, url: str) -> None:
     book = Sources([Source(id=source_id, name="bench", provider=provider, mode=Mode.HYBRID, start=start)])
     metrics = Metrics("bench")
     writer: Any = await _writer(store, metrics) if variant == GAPLESS else NoStore()
-    receiver = make_receiver(sources=book, writer=writer, metrics=metrics, clock=system_clock)
+    options = receive_options(Settings())
+    receiver = make_receiver(sources=book, writer=writer, metrics=metrics, clock=system_clock, options=options)
     async with asyncio.TaskGroup() as group:
         if variant == GAPLESS:
             group.create_task(writer.run())
@@ -94,12 +96,12 @@ async def serve(variant: str, url: str) -> None:
 
 async def _writer(store: Store, metrics: Metrics) -> Writer:
     destination_id = await store.write(lambda c: rows.register_destination(c, "app", system_clock() - timedelta(1)))
-    route = build_route([Destination(id=destination_id, name="app", carrier=Nobody())])
-    return Writer(store, Recorder(0, route), metrics)
+    route = build_route([make_destination(DestinationSettings(name="app"), destination_id, 0, Nobody())])
+    return Writer(store, Recorder(0, route), metrics, queue_max=10_000, queue_max_bytes=64_000_000)
 
 
 async def _serve(app: Any) -> None:
-    listener = Listener(app, "127.0.0.1", 0, **SERVING)
+    listener = Listener(app, "127.0.0.1", 0)
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, listener.stop)
     async with asyncio.TaskGroup() as group:
         group.create_task(listener.run())

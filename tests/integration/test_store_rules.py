@@ -80,8 +80,8 @@ class Desk:
 
 
 @asynccontextmanager
-async def open_desk(store: Store, slot: int = 0, route: Route = NO_ROUTE, **limits: int) -> AsyncIterator[Desk]:
-    writer = Writer(store, Recorder(slot, route), Metrics("test"), **limits)
+async def open_desk(store: Store, slot: int = 0, route: Route = NO_ROUTE) -> AsyncIterator[Desk]:
+    writer = Writer(store, Recorder(slot, route), Metrics("test"), queue_max=10_000, queue_max_bytes=64_000_000)
     running = asyncio.create_task(writer.run())
     register = partial(sources.register_source, name="acme", provider="stripe", mode="hybrid", start=T0 - HOUR, now=T0)
     source_id = await writer.submit(register)

@@ -7,7 +7,9 @@ from contextlib import asynccontextmanager
 import uvicorn
 from world import Daemon
 
+from gapless.daemon.assembly import receive_options
 from gapless.receive.server import SERVING, build_app, make_receiver
+from gapless.settings import Settings
 
 
 @asynccontextmanager
@@ -19,6 +21,7 @@ async def receiving(daemon: Daemon) -> AsyncIterator[str]:
         metrics=daemon.road.metrics,
         clock=daemon.world.clock,
         client=daemon.world.client,
+        options=receive_options(Settings()),
     )
     server = uvicorn.Server(uvicorn.Config(build_app(receiver), host="127.0.0.1", port=0, **SERVING))
     serving = asyncio.create_task(server.serve())

@@ -55,7 +55,7 @@ HASTY = Patience(
     longest_wait=timedelta(milliseconds=10),
 )
 POLICY = Policy(
-    pace=Pace(shortest=timedelta(seconds=10), longest=timedelta(minutes=5)),
+    pace=Pace(shortest=timedelta(seconds=10), longest=timedelta(minutes=5), adaptive=True),
     lookback=timedelta(minutes=15),
     sweep_every=timedelta(days=36_500),
     slices=4,
@@ -168,7 +168,7 @@ class World:
         """A process in this world. `store`: its own connection to the same database."""
         source = self.source(page_limit=page_limit, types=types, keep_unsubscribed=keep_unsubscribed)
         recorder, metrics = Recorder(slot, route), Metrics("test")
-        writer = Writer(store or self.store, recorder, metrics)
+        writer = Writer(store or self.store, recorder, metrics, queue_max=10_000, queue_max_bytes=64_000_000)
         daemon = Daemon(
             world=self,
             road=Road(store=store or self.store, writer=writer, clock=self.clock, metrics=metrics),

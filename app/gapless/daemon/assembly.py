@@ -13,7 +13,6 @@ from gapless.deliver.retry import RetryRule
 from gapless.domain import ALL_TYPES, Clock, Mode, Source, Sources, TypePatterns, TypesOrigin, align_down, span_us
 from gapless.ledger.deliveries import HoldReason
 from gapless.receive.endpoint import ReceiveOptions
-from gapless.receive.quarantine import QuarantineOptions
 from gapless.reconcile.pace import Pace
 from gapless.reconcile.road import Policy
 from gapless.settings import (
@@ -99,12 +98,7 @@ def webhook_url(public_url: str | None, source: str) -> str:
 
 def receive_options(settings: Settings) -> ReceiveOptions:
     """The receive road's options."""
-    kept = settings.quarantine
-    return ReceiveOptions(
-        body_limit=settings.public.body_limit,
-        min_free=settings.store.min_free,
-        quarantine=QuarantineOptions(max_rows=kept.max_rows, max_bytes=kept.max_bytes, per_minute=kept.per_minute),
-    )
+    return ReceiveOptions(body_limit=settings.public.body_limit, quarantine=settings.quarantine)
 
 
 def make_destination(

@@ -29,7 +29,7 @@ from gapless.ledger.writer import Writer
 from gapless.metrics import Metrics
 from gapless.receive.endpoint import Receiver
 from gapless.receive.evidence import Evidence
-from gapless.receive.server import SERVING, build_app, make_receiver
+from gapless.receive.server import build_app, make_receiver
 from gapless.reconcile.fetch import new_client
 from gapless.reconcile.road import Road
 from gapless.reconcile.schedule import Scheduler
@@ -184,7 +184,7 @@ def _process(core: Core, destinations: list[Destination]) -> Process:
 
 def _public(core: Core, receiver: Receiver) -> Listener:
     public = core.settings.public
-    return Listener(build_app(receiver, core.registered.retired), public.host, public.port, **SERVING)
+    return Listener(build_app(receiver, core.registered.retired), public.host, public.port)
 
 
 def _dispatcher(core: Core, destinations: list[Destination]) -> Dispatcher:

@@ -75,7 +75,14 @@ async def workbench(
             slot = await take_slot(ledger, holder, receives=False, now=clock())
             metrics = Metrics(gapless.__version__)
             route = build_route(make_destinations(settings, registered, book, clock))
-            writer = Writer(ledger.store, Recorder(slot, route), metrics)
+            public = settings.public
+            writer = Writer(
+                ledger.store,
+                Recorder(slot, route),
+                metrics,
+                queue_max=public.queue_max,
+                queue_max_bytes=public.queue_max_bytes,
+            )
             policies = make_policies(settings.sources, book, settings.public_url)
             budgets = {name: policy.budget for name, policy in policies.items()}
             client = new_client()

@@ -45,8 +45,8 @@ class Writer:
         recorder: Recorder,
         metrics: Metrics,
         *,
-        queue_max: int = 10_000,
-        queue_max_bytes: int = 64 << 20,
+        queue_max: int,
+        queue_max_bytes: int,
     ) -> None:
         self._store = store
         self._recorder = recorder

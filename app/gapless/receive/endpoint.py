@@ -7,7 +7,7 @@ exception unless something is wrong. What strangers can cause is decided here to
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, MutableMapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from time import perf_counter
 from typing import Any, Final
@@ -21,9 +21,10 @@ from gapless.receive.answers import Response
 from gapless.receive.evidence import Evidence, EvidenceUnavailable
 from gapless.receive.intake import Intake
 from gapless.receive.limits import BoundedLog
-from gapless.receive.quarantine import DROPPED, KEPT, Quarantine, QuarantineOptions
+from gapless.receive.quarantine import DROPPED, KEPT, Quarantine
 from gapless.receive.streams import Streams
 from gapless.receive.webhook import METHOD, REASONS, UNSTORABLE, Outcome, Refusal
+from gapless.settings import QuarantineSettings
 from gapless_reconcilers.kit.contract import Answer, NeedsEvidence, Reply, WebhookRequest
 
 Scope = MutableMapping[str, Any]
@@ -40,13 +41,11 @@ _log = logging.getLogger(__name__)
 class ReceiveOptions:
     """The receive road's own options."""
 
-    body_limit: int = 1 << 20
+    body_limit: int
     """Most bytes of a body; more is answered 413."""
     body_within: timedelta = timedelta(seconds=30)
     """How long a sender may take over a body that comes in several parts."""
-    min_free: int = 256 << 20
-    """Free bytes on the store's disk under which webhooks are answered 503. 0: off."""
-    quarantine: QuarantineOptions = field(default_factory=QuarantineOptions)
+    quarantine: QuarantineSettings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

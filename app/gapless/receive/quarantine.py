@@ -24,6 +24,7 @@ from gapless.receive import webhook
 from gapless.receive.evidence import Evidence, EvidenceUnavailable
 from gapless.receive.streams import Streams
 from gapless.receive.webhook import Refusal
+from gapless.settings import QuarantineSettings
 from gapless.token_bucket import TokenBucket
 from gapless_reconcilers.kit.contract import Provider, Reply, WebhookRequest
 
@@ -38,35 +39,21 @@ HEADERS_MAX_BYTES: Final = 16 << 10
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class QuarantineOptions:
-    """Bounds of the quarantine, each per source; 0 in any of them switches it off."""
-
-    max_rows: int = 10_000
-    max_bytes: int = 64 << 20
-    per_minute: int = 60
-    """Most webhooks taken per reason and minute, and at once."""
-
-    @property
-    def is_off(self) -> bool:
-        """True if nothing is ever kept."""
-        return not (self.max_rows and self.max_bytes and self.per_minute)
-
-
 class Quarantine:
     """Takes refused webhooks in `offer`, without waiting; `run` keeps them when nothing else is to be written."""
 
-    def __init__(self, writer: Writer, metrics: Metrics, options: QuarantineOptions) -> None:
+    def __init__(self, writer: Writer, metrics: Metrics, bounds: QuarantineSettings) -> None:
         self._writer = writer
         self._metrics = metrics
-        self._options = options
-        self._caps = Caps(rows=options.max_rows, size_bytes=options.max_bytes)
+        self._caps = Caps(rows=bounds.max_rows, size_bytes=bounds.max_bytes)
+        self._per_minute = bounds.per_minute
+        self._is_off = not (bounds.max_rows and bounds.max_bytes and bounds.per_minute)
         self._buckets: dict[tuple[int, str], TokenBucket] = {}
         self._waiting: asyncio.Queue[tuple[str, Refused]] = asyncio.Queue(QUEUE)
 
     def offer(self, source: Source, request: WebhookRequest, refusal: Refusal, received_us: int) -> None:
         """Keep `request` if it carries the provider's signature header and there is room. Never blocks or raises."""
-        if self._options.is_off or not has_signature(request, source.provider):
+        if self._is_off or not has_signature(request, source.provider):
             return
         row = refused_row(source, request, refusal, received_us)
         fits = len(row.body) + len(row.headers) <= self._caps.size_bytes // 4 and len(row.headers) <= HEADERS_MAX_BYTES
@@ -94,8 +81,8 @@ class Quarantine:
     def _bucket(self, source_id: int, reason: str) -> TokenBucket:
         bucket = self._buckets.get((source_id, reason))
         if bucket is None:
-            rate = self._options.per_minute
-            bucket = self._buckets[source_id, reason] = TokenBucket(burst=rate, per_second=rate / 60)
+            bucket = TokenBucket(burst=self._per_minute, per_second=self._per_minute / 60)
+            self._buckets[source_id, reason] = bucket
         return bucket
 
     def _count(self, source_name: str, outcome: str) -> None:

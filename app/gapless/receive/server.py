@@ -33,7 +33,7 @@ SERVING: Final[Mapping[str, Any]] = {
     "server_header": False,
     "ws": "none",
 }
-"""Options of uvicorn for the public application: nothing per request that nobody reads, no websockets."""
+"""Options of uvicorn: nothing per request that nobody reads, no websockets."""
 
 Answering = Callable[[Scope, Receive, Send], Awaitable[None]]
 
@@ -44,14 +44,13 @@ def make_receiver(
     writer: Writer,
     metrics: Metrics,
     clock: Clock,
+    options: ReceiveOptions,
     client: httpx.AsyncClient | None = None,
-    options: ReceiveOptions | None = None,
 ) -> Receiver:
     """The parts of the receive road, wired. The caller runs `intake.watch` and `quarantine.run`.
 
     `client` is what evidence is fetched with; None: one of its own.
     """
-    options = options or ReceiveOptions()
     metrics.recorder_queue.set_function(lambda: writer.queued)
     return Receiver(
         sources=sources,

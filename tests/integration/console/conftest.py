@@ -120,7 +120,7 @@ async def office(store: Store) -> AsyncIterator[Office]:
     now, owed_to, released = [NOW], list[int](), dict[int, Unquarantined]()
     metrics = Metrics("1.2.3")
     recorder = Recorder(0, lambda *_: [Owed(destination_id=each, not_before_us=0) for each in owed_to])
-    writer = Writer(store, recorder, metrics)
+    writer = Writer(store, recorder, metrics, queue_max=10_000, queue_max_bytes=64_000_000)
     writing = asyncio.create_task(writer.run())
 
     async def release_one(quarantine_id: int) -> Unquarantined:

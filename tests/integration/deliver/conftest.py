@@ -6,7 +6,7 @@ import ssl
 import subprocess
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from random import Random
@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 import pytest
 from sqlalchemy import select
 
+from gapless.daemon.assembly import make_destination
 from gapless.deliver.breaker import BreakerRule
 from gapless.deliver.destinations.base import Carrier, Destination
 from gapless.deliver.destinations.http import HttpCarrier, HttpOptions, Signature
@@ -28,6 +29,7 @@ from gapless.ledger.recorder import Recorder, Sighting
 from gapless.ledger.tables import ATTEMPT, DELIVERY, METADATA
 from gapless.ledger.writer import Writer
 from gapless.metrics import Metrics
+from gapless.settings import DestinationSettings
 from gapless_reconcilers.kit.contract import RemoteEvent, Secret
 from gapless_reconcilers.stripe import Stripe, StripeOptions
 
@@ -165,14 +167,17 @@ class Road:
         return {key: seq for (_, key), seq in new.items()}
 
     def destination(self, carrier: Carrier, **changes: Any) -> Destination:
-        defaults: dict[str, Any] = {"retry": QUICK, "breaker": NEVER_OPENS, "timeout": timedelta(seconds=2)}
-        return Destination(id=self.destination_id, name="app", carrier=carrier, **(defaults | changes))
+        destination = make_destination(DestinationSettings(name="app"), self.destination_id, 0, carrier)
+        quick = replace(destination, retry=QUICK, breaker=NEVER_OPENS, timeout=timedelta(seconds=2))
+        return replace(quick, **changes)
 
     def http(self, url: str, tls: ssl.SSLContext | None = None, **changes: Any) -> HttpCarrier:
         options: dict[str, Any] = {
             "signature": Signature.STANDARD,
             "secret": lambda: Secret(SECRET),
             "allow": ("127.0.0.1",),
+            "hold_version_mismatch": True,
+            "connections": 8,
         }
         return HttpCarrier("app", HttpOptions(url=url, **(options | changes)), self.sources, system_clock, tls)
 
@@ -229,9 +234,9 @@ async def road(store_url: str) -> AsyncIterator[Road]:
     provider = Stripe(StripeOptions(api_key=Secret("rk_test_1"), webhook_secret=(Secret("whsec_1"),), livemode=False))
     source = Source(id=source_id, name="acme", provider=provider, mode=Mode.HYBRID, start=start)
     sources, metrics = Sources([source]), Metrics("test")
-    route = build_route([Destination(id=destination_id, name="app", carrier=Unused())])
+    route = build_route([make_destination(DestinationSettings(name="app"), destination_id, 0, Unused())])
     recorder = Recorder(0, route)
-    writer = Writer(store, recorder, metrics)
+    writer = Writer(store, recorder, metrics, queue_max=10_000, queue_max_bytes=64_000_000)
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(writer.run())
         yield Road(

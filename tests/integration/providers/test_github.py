@@ -9,6 +9,7 @@ import pytest
 import uvicorn
 from sqlalchemy import select
 
+from gapless.daemon.assembly import receive_options
 from gapless.deliver.routing import build_route
 from gapless.domain import Mode, Source, Sources, system_clock
 from gapless.ledger import sources
@@ -18,6 +19,7 @@ from gapless.ledger.tables import EVENT, PAYLOAD
 from gapless.ledger.writer import Writer
 from gapless.metrics import Metrics
 from gapless.receive.server import SERVING, build_app, make_receiver
+from gapless.settings import Settings
 from gapless_reconcilers.github import GitHub, GitHubOptions
 from gapless_reconcilers.kit.contract import Secret
 from gapless_reconcilers.kit.signing import hmac_sha256_hex
@@ -38,8 +40,11 @@ async def test_every_sample_payload_comes_out_of_the_ledger_byte_for_byte(store:
     source_id = await store.write(lambda c: sources.register_source(c, "acme", "github", "hybrid", now, now))
     source = Source(id=source_id, name="acme", provider=provider, mode=Mode.HYBRID, start=now)
     metrics = Metrics("test")
-    writer = Writer(store, Recorder(0, build_route([])), metrics)
-    receiver = make_receiver(sources=Sources([source]), writer=writer, metrics=metrics, clock=system_clock)
+    writer = Writer(store, Recorder(0, build_route([])), metrics, queue_max=10_000, queue_max_bytes=64_000_000)
+    options = receive_options(Settings())
+    receiver = make_receiver(
+        sources=Sources([source]), writer=writer, metrics=metrics, clock=system_clock, options=options
+    )
     server = uvicorn.Server(uvicorn.Config(build_app(receiver), host="127.0.0.1", port=0, **SERVING))
     async with asyncio.TaskGroup() as group:
         group.create_task(writer.run())

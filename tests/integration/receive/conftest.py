@@ -15,6 +15,7 @@ import pytest
 import uvicorn
 from sqlalchemy import select
 
+from gapless.daemon.assembly import receive_options
 from gapless.deliver.routing import build_route
 from gapless.domain import Mode, Source, Sources
 from gapless.ledger import sources as ledger_sources
@@ -25,6 +26,7 @@ from gapless.ledger.writer import Writer
 from gapless.metrics import Metrics
 from gapless.receive.endpoint import ReceiveOptions, Receiver
 from gapless.receive.server import SERVING, build_app, make_receiver
+from gapless.settings import Settings
 from gapless_reconcilers.kit.contract import Provider, Secret
 from gapless_reconcilers.stripe import Stripe, StripeOptions
 
@@ -119,9 +121,14 @@ async def served(
     source_id = await store.write(lambda c: ledger_sources.register_source(c, "acme", "stripe", "hybrid", start, NOW))
     source = Source(id=source_id, name="acme", provider=provider, mode=Mode.HYBRID, start=start)
     metrics, now = Metrics("test"), [NOW]
-    writer = Writer(store, Recorder(0, build_route([])), metrics, queue_max=queue_max)
+    writer = Writer(store, Recorder(0, build_route([])), metrics, queue_max=queue_max, queue_max_bytes=64_000_000)
     receiver = make_receiver(
-        sources=Sources([source]), writer=writer, metrics=metrics, clock=lambda: now[0], client=vendor, options=options
+        sources=Sources([source]),
+        writer=writer,
+        metrics=metrics,
+        clock=lambda: now[0],
+        client=vendor,
+        options=options or receive_options(Settings()),
     )
     config = uvicorn.Config(build_app(receiver, retired), host="127.0.0.1", port=0, **SERVING)
     server = uvicorn.Server(config)

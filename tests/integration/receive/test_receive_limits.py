@@ -12,11 +12,12 @@ from sqlalchemy import text
 
 from gapless.ledger.engine import BadData, Store
 from gapless.receive.endpoint import ReceiveOptions
+from gapless.settings import QuarantineSettings
 from gapless_reconcilers.kit.contract import Reply, Secret
 from gapless_reconcilers.stripe import Stripe, StripeOptions
 
 pytestmark = pytest.mark.anyio
-SMALL = ReceiveOptions(body_limit=2_000, body_within=timedelta(seconds=0.3))
+SMALL = ReceiveOptions(body_limit=2_000, body_within=timedelta(seconds=0.3), quarantine=QuarantineSettings())
 
 
 async def in_pieces(body: bytes, size: int = 300) -> AsyncIterator[bytes]:

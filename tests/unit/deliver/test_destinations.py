@@ -145,13 +145,14 @@ def test_ids_differ_by_source_and_by_event_and_by_nothing_else() -> None:
     [
         ({"url": "ftp://a.example/"}, "url is no http"),
         ({"url": "https://user:pw@a.example/"}, "without a user name"),
-        ({"url": "https://a.example/", "signature": Signature.STANDARD}, "there is no secret; set secret_env"),
+        ({"url": "https://a.example/"}, "there is no secret; set secret_env"),
         ({"url": "https://a.example/", "secret": lambda: Secret("whsec_%%%")}, "not base64"),
     ],
 )
 def test_options_that_could_not_work_are_refused_at_start(options: dict[str, Any], message: str) -> None:
+    fixed: dict[str, Any] = {"signature": Signature.STANDARD, "hold_version_mismatch": True, "connections": 1}
     with pytest.raises(DestinationInvalid, match=message) as refused:
-        HttpCarrier("app", HttpOptions(**options), Sources(), system_clock)
+        HttpCarrier("app", HttpOptions(**options, **fixed), Sources(), system_clock)
     assert "pw" not in str(refused.value)
     assert "%%%" not in str(refused.value)
 

@@ -1,5 +1,6 @@
 """Who is owed what: rules of the safe first start, and filters."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -7,9 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gapless.daemon.assembly import make_destination
 from gapless.deliver.destinations.base import Destination, DestinationInvalid
 from gapless.deliver.routing import build_route
 from gapless.domain import ALL_TYPES, Mode, Source, TypePatterns, Via, to_us
+from gapless.settings import DestinationSettings
 from gapless_reconcilers.kit.contract import RemoteEvent, Secret
 from gapless_reconcilers.stripe import Stripe, StripeOptions
 
@@ -20,7 +23,7 @@ CARRIER: Any = object()  # routing never calls it
 
 
 def destination(**changes: Any) -> Destination:
-    return Destination(**({"id": 1, "name": "app", "carrier": CARRIER, "since_us": to_us(START)} | changes))
+    return replace(make_destination(DestinationSettings(name="app"), 1, to_us(START), CARRIER), **changes)
 
 
 def source_in(mode: Mode = Mode.HYBRID, types: TypePatterns = ALL_TYPES) -> Source:

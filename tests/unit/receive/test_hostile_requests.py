@@ -24,6 +24,7 @@ from gapless.ledger.writer import Writer
 from gapless.metrics import Metrics
 from gapless.receive.endpoint import ReceiveOptions
 from gapless.receive.server import build_app, make_receiver
+from gapless.settings import QuarantineSettings
 from gapless_reconcilers.kit.contract import Secret
 from gapless_reconcilers.stripe import Stripe, StripeOptions
 
@@ -73,13 +74,13 @@ class Loop:
         options = StripeOptions(api_key=Secret("rk_test_1"), webhook_secret=(Secret("whsec_1"),), livemode=False)
         source = Source(id=source_id, name="acme", provider=Stripe(options), mode=Mode.HYBRID, start=start)
         metrics = Metrics("test")
-        writer = Writer(store, Recorder(0, build_route([])), metrics)
+        writer = Writer(store, Recorder(0, build_route([])), metrics, queue_max=10_000, queue_max_bytes=64_000_000)
         receiver = make_receiver(
             sources=Sources([source]),
             writer=writer,
             metrics=metrics,
             clock=lambda: NOW,
-            options=ReceiveOptions(body_limit=LIMIT),
+            options=ReceiveOptions(body_limit=LIMIT, quarantine=QuarantineSettings()),
         )
         self.tasks = [asyncio.create_task(writer.run()), asyncio.create_task(receiver.quarantine.run())]
         return build_app(receiver), writer, store

@@ -20,7 +20,7 @@ from gapless_reconcilers.stripe import Stripe
 SECOND, NOW = timedelta(seconds=1), datetime(2026, 11, 20, 12, 0, 0, tzinfo=UTC)
 moments = st.datetimes(datetime(2026, 9, 1), datetime(2026, 11, 20)).map(lambda time: time.replace(tzinfo=UTC))  # noqa: DTZ001
 spans = st.timedeltas(timedelta(0), timedelta(days=3))
-PACE = Pace(shortest=timedelta(minutes=5), longest=timedelta(minutes=30))
+PACE = Pace(shortest=timedelta(minutes=5), longest=timedelta(minutes=30), adaptive=True)
 
 
 @given(start=st.integers(0, 10**9), width=st.integers(1, 40 * 86400))

@@ -38,15 +38,15 @@ class Destination:
     sources: frozenset[str] | None = None
     """Names of the sources it wants; None: all."""
     types: TypePatterns = ALL_TYPES
-    via: frozenset[Via] = frozenset({Via.WEBHOOK, Via.LIST, Via.REDELIVERY})
+    via: frozenset[Via]
     since_us: int = 0
     delay_us: int = 0
     """How long what a list showed waits, so that its webhook may still come first."""
-    concurrency: int = 8
+    concurrency: int
     rate: float | None = None
     """Attempts per second; None: no limit but `concurrency`."""
-    timeout: timedelta = timedelta(seconds=15)
-    retry: RetryRule = field(default_factory=RetryRule)
+    timeout: timedelta
+    retry: RetryRule
     breaker: BreakerRule = field(default_factory=BreakerRule)
     lets_go: frozenset[HoldReason] = frozenset()
     """Held deliveries that are released when the dispatcher starts, because the team has chosen to deliver them."""

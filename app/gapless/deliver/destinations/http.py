@@ -65,16 +65,16 @@ class HttpOptions:
     """What an http destination is configured with."""
 
     url: str = field(repr=False)
-    signature: Signature = Signature.STANDARD
+    signature: Signature
     secret: Callable[[], Secret] | None = None
     """Asked on every attempt, so that a secret that was changed is used at once."""
     allow: tuple[str, ...] = ()
     """Private hosts, addresses or networks that may be delivered to."""
     allow_private: bool = False
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
-    hold_version_mismatch: bool = True
+    hold_version_mismatch: bool
     """With `signature = "provider"`: hold what was listed in another API version than the endpoint's."""
-    connections: int = 8
+    connections: int
 
 
 class HttpCarrier:
