@@ -14,6 +14,7 @@ from gapless.cli.comparison import Report
 from gapless.cli.listing import Known, compare, configured
 from gapless.cli.moments import MOMENT
 from gapless.cli.rows import READABLE, BadLines, read_rows
+from gapless.text import shown, span
 
 SHOWN = 20
 
@@ -91,10 +92,10 @@ def show_report(report: Report, processed: Collection[str] | None, known_word: s
 
 
 def _lines(report: Report, processed: Collection[str] | None, known_word: str) -> Iterator[str]:
-    yield f"{show.shown(report.window.start)} to {show.shown(report.window.end)}"
+    yield f"{shown(report.window.start)} to {shown(report.window.end)}"
     yield f"types {', '.join(report.types.patterns)} ({report.types_origin})"
     if report.unaudited is not None:
-        lost = show.span(report.unaudited)
+        lost = span(report.unaudited)
         yield f"the provider no longer lists the first {lost} of what you asked for: nothing is known of that time"
     if not report.compared:
         yield f"{report.listed} events are listed; nothing was compared: name a file with --against"

@@ -24,6 +24,7 @@ from gapless.ledger.engine import SqliteStore, StoreError, open_store
 from gapless.reconcile import health
 from gapless.reconcile.fetch import Fetcher, lister
 from gapless.settings import DestinationSettings, Settings, Signature, SourceSettings, build_provider
+from gapless.text import span
 from gapless_reconcilers.kit.contract import (
     Coverage,
     NamesVersions,
@@ -140,8 +141,8 @@ def _options(source: SourceSettings, provider: Provider) -> Iterator[Finding]:
         affordable = policy.budget.period / policy.budget.requests
         if affordable > source.every:
             grants = f"{policy.budget.requests} reads in {policy.budget.period.days} d"
-            told = f"every = {show.span(source.every)} is more than {grants} allow"
-            told += f": passes will come every {show.span(affordable)}"
+            told = f"every = {span(source.every)} is more than {grants} allow"
+            told += f": passes will come every {span(affordable)}"
             yield warning(subject, f"{told}; raise read_budget if the vendor grants you more")
 
 

@@ -7,12 +7,12 @@ from functools import partial
 
 import click
 
-from gapless.cli import show
 from gapless.cli.ledger import book_of, operating, reading
 from gapless.domain import ALL_TYPES, TypePatterns, from_us, to_us
 from gapless.ledger import Connection, selection
 from gapless.ledger.selection import Chosen, Undelivered
 from gapless.settings import DestinationSettings, Settings
+from gapless.text import shown
 
 BATCH = 1000
 
@@ -35,7 +35,7 @@ class Owing:
     def __str__(self) -> str:
         if not self.keys:
             return f"{self.destination}: nothing that it was not owed before"
-        first, last = (show.shown(from_us(us)) for us in (self.first_us, self.last_us))
+        first, last = (shown(from_us(us)) for us in (self.first_us, self.last_us))
         return f"{self.destination}: {len(self.keys)} events, first {first}, last {last}"
 
 

@@ -23,6 +23,7 @@ from gapless.domain import Via, from_us
 from gapless.ledger import Connection, events
 from gapless.ledger.events import Event
 from gapless.settings import Settings, build_provider, signing_secret
+from gapless.text import shown
 from gapless_reconcilers.kit.contract import (
     OWN_STREAM,
     CannotRender,
@@ -147,7 +148,7 @@ def tail(call: Call, source: str | None, json_: bool) -> None:  # noqa: FBT001 -
             if json_:
                 showing.as_lines([_fields(row)])
             else:
-                click.echo("  ".join(map(showing.shown, _cells(row))))
+                click.echo("  ".join(map(shown, _cells(row))))
 
 
 def _follow(settings: Settings, source: str | None) -> Iterator[Event]:

@@ -10,8 +10,8 @@ from click.testing import CliRunner
 from gapless.cli.common import Exit, failing_clearly
 from gapless.cli.main import main
 from gapless.cli.moments import MOMENT
-from gapless.cli.show import shown, span
 from gapless.ledger.engine import StoreInvalid, StoreUnavailable
+from gapless.text import shown, span
 from gapless_reconcilers.kit.errors import ProviderUnavailable
 
 
