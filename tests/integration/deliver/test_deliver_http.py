@@ -207,10 +207,11 @@ async def test_a_resting_destination_costs_no_attempts_and_recovers(road: Any, c
 
 
 async def test_the_rate_limit_is_kept(road: Any, consumer: Any) -> None:
+    began = asyncio.get_running_loop().time()
     async with road.delivering(road.destination(road.http(consumer.url), rate=10.0)):
         await road.record(*(road.sighting(f"evt_{n}") for n in range(20)))
         await road.until("delivered")
-    assert consumer.got[-1].at - consumer.got[0].at >= 0.9
+    assert consumer.got[-1].at - began >= 0.9
 
 
 async def test_a_gap_that_closed_by_itself_is_no_longer_owed(road: Any, consumer: Any) -> None:
