@@ -230,7 +230,7 @@ class PassRow(Row, table=True):
     id: int | None = _id()
     source_id: int = _long()
     stream_id: int = _long()
-    kind: str = _text()  # scheduled | sweep | demand
+    kind: str = _text()  # scheduled | sweep | horizon | demand
     start_us: int = _long()
     end_us: int = _long()
     state: str = _text(default="running")  # running | finished
