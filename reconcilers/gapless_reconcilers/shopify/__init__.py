@@ -43,7 +43,7 @@ from gapless_reconcilers.kit.contract import (
     WebhookRequest,
     Window,
 )
-from gapless_reconcilers.kit.decoding import UNREADABLE, decode_items, decode_webhook
+from gapless_reconcilers.kit.decoding import decode_items, decode_json, decode_or_none, decode_webhook
 from gapless_reconcilers.kit.errors import (
     MalformedWebhook,
     OptionsInvalid,
@@ -166,7 +166,7 @@ class Shopify:
 
     def read_account(self, response: httpx.Response) -> Account:
         """The shop's gid; it has no test mode."""
-        return Account(fingerprint=graphql.read_data(response, "shop", _shapes.SHOP_ID).id)
+        return Account(fingerprint=graphql.read_data(response, "shop", _shapes.Shop).id)
 
     def read_webhook(self, request: WebhookRequest, now: datetime, evidence: Evidence = NO_EVIDENCE) -> Reply:  # noqa: ARG002
         """The one event of a webhook, named by its headers. Raises `WebhookRefused`.
@@ -182,7 +182,7 @@ class Shopify:
         if graphql.named(request, SHOP, _HOST_FORM) != self.options.shop:
             raise MalformedWebhook("the webhook is of another shop than the option names", reason="other_account")
         sent_at = min(graphql.to_time(request.header(TRIGGERED_AT)) or now, now)
-        body = decode_webhook(request.body, _shapes.BODY)
+        body = decode_webhook(request.body, _shapes.Body)
         try:
             event = self._pushed(topic, body, sent_at, now)
             return Reply(events=(RemoteEvent(key=key, type=topic, payload=request.body, **event),))
@@ -255,7 +255,7 @@ class Shopify:
 
         A resource whose scope is missing is refused when it is listed, alone.
         """
-        scopes = graphql.read_data(response, "currentAppInstallation", _shapes.INSTALLATION).access_scopes
+        scopes = graphql.read_data(response, "currentAppInstallation", _shapes.Installation).access_scopes
         if self.options.read_all_orders and not any(scope.handle == "read_all_orders" for scope in scopes):
             raise OptionsInvalid("read_all_orders is set and the app lacks that scope; ask for it or unset the option")
         return StreamPage(streams=list(self.options.resources), next=None)
@@ -275,11 +275,11 @@ class Shopify:
         Raises `UnexpectedShape`, also if Shopify says that it has passed over a part of the filter.
         """
         if stream not in self.options.resources:
-            graphql.read_data(response, "shop", _shapes.SHOP_ID)
+            graphql.read_data(response, "shop", _shapes.Shop)
             return Page(events=[], next=None)
-        rows = graphql.read_data(response, stream, _shapes.CONNECTION)
+        rows = graphql.read_data(response, stream, _shapes.Connection)
         path = f"data.{stream}.nodes"
-        nodes = decode_items(rows.nodes, _shapes.NODE, path)
+        nodes = decode_items(rows.nodes, _shapes.Node, path)
         pairs = enumerate(zip(nodes, rows.nodes, strict=True))
         listed = [graphql.state_of(stream, node, row, f"{path}[{at}]") for at, (node, row) in pairs]
         following = self._following(request, stream, window, listed, rows.page_info)
@@ -294,7 +294,7 @@ class Shopify:
         path = f"data.{stream}.pageInfo"
         if not listed or info.end_cursor is None:
             raise UnexpectedShape(path, "hasNextPage without nodes or endCursor", "both, or hasNextPage = false")
-        if info.end_cursor == _shapes.ASKED.decode(request.content).variables.after:
+        if info.end_cursor == decode_json(request.content, _shapes.Asked, "").variables.after:
             raise UnexpectedShape(f"{path}.endCursor", "the cursor that this page was asked to follow", "one further")
         since, read = graphql.place_of(request, window)
         read += len(listed)
@@ -315,11 +315,8 @@ class Shopify:
         if response.status_code in (codes.PAYMENT_REQUIRED, codes.LOCKED):
             raise OptionsInvalid(f"Shopify answered {response.status_code}: the shop is frozen or locked")
         statuses.judge(response, now)
-        try:
-            refusal = _shapes.REFUSAL.decode(response.content)
-        except UNREADABLE:
-            return  # whoever reads the answer says what is wrong with it
-        if refusal.errors:
+        refusal = decode_or_none(response.content, _shapes.Refusal)
+        if refusal and refusal.errors:  # whoever reads the answer says what else is wrong with it
             graphql.refuse(refusal)
 
     def subscription_request(self) -> httpx.Request:
@@ -336,10 +333,10 @@ class Shopify:
         path = "data.webhookSubscriptions"
         if self.options.subscriptions_in_app_config:
             raise UnexpectedShape(path, "silent about subscriptions of shopify.app.toml", "subscriptions made by API")
-        rows = graphql.read_data(response, "webhookSubscriptions", _shapes.CONNECTION)
+        rows = graphql.read_data(response, "webhookSubscriptions", _shapes.Connection)
         if rows.page_info.has_next_page:
             raise UnexpectedShape(f"{path}.pageInfo.hasNextPage", "true", f"at most {MOST_PER_PAGE} subscriptions")
-        found = graphql.rows_at(webhook_url, decode_items(rows.nodes, _shapes.ROW, f"{path}.nodes"))
+        found = graphql.rows_at(webhook_url, decode_items(rows.nodes, _shapes.Row, f"{path}.nodes"))
         topics = {graphql.to_topic(row.topic) for row in found if graphql.is_whole(row)}
         needed = {f"{name}/{graphql.RESOURCES[name].update}" for name in self.options.resources}
         known = found[0].id if found else None

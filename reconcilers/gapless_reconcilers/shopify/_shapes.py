@@ -1,7 +1,7 @@
 """What Shopify's answers and bodies are made of, as far as they are read."""
 
 from datetime import datetime
-from typing import Annotated, Any, Final
+from typing import Annotated, Any
 
 import msgspec
 
@@ -107,16 +107,3 @@ class Granted(msgspec.Struct, gc=False):
 class Created(msgspec.Struct, gc=False, rename="camel"):
     user_errors: list[Error]
     webhook_subscription: Shop | None = None
-
-
-BODY: Final = msgspec.json.Decoder(Body)
-NODE: Final = msgspec.json.Decoder(Node)
-CONNECTION: Final = msgspec.json.Decoder(Connection)
-ANSWER: Final = msgspec.json.Decoder(Answer)
-REFUSAL: Final = msgspec.json.Decoder(Refusal)
-ASKED: Final = msgspec.json.Decoder(Asked)
-SHOP_ID: Final = msgspec.json.Decoder(Shop)
-INSTALLATION: Final = msgspec.json.Decoder(Installation)
-ROW: Final = msgspec.json.Decoder(Row)
-CREATED: Final = msgspec.json.Decoder(Created)
-GRANTED: Final = msgspec.json.Decoder(Granted)

@@ -12,7 +12,7 @@ from httpx import codes
 
 from gapless_reconcilers.kit import statuses
 from gapless_reconcilers.kit.contract import RemoteEvent, Secret, WebhookRequest, Window
-from gapless_reconcilers.kit.decoding import UNREADABLE, decode_response, unexpected
+from gapless_reconcilers.kit.decoding import decode_json, decode_response
 from gapless_reconcilers.kit.errors import (
     CredentialsRejected,
     OptionsInvalid,
@@ -22,10 +22,10 @@ from gapless_reconcilers.kit.errors import (
     UnexpectedShape,
 )
 from gapless_reconcilers.shopify._shapes import (
-    ANSWER,
-    CREATED,
-    GRANTED,
+    Answer,
+    Created,
     Extensions,
+    Granted,
     Node,
     Refusal,
     Row,
@@ -96,23 +96,15 @@ CREATE: Final = (
 )
 
 
-def read_data(response: httpx.Response, name: str, decoder: "msgspec.json.Decoder[T]") -> T:
+def read_data(response: httpx.Response, name: str, wanted: type[T]) -> T:
     """The field `data.<name>` of an answer. Raises `UnexpectedShape`."""
-    answer = decode_response(response, ANSWER)
+    answer = decode_response(response, Answer)
     searches = (answer.extensions and answer.extensions.search) or []
     if any(search.warnings for search in searches):
         raise UnexpectedShape("extensions.search", "a warning: part of the filter was passed over", "none")
     if name not in answer.data:
         raise UnexpectedShape(f"data.{name}", "missing", "a value")
-    return decode(answer.data[name], decoder, f"data.{name}")
-
-
-def decode(raw: msgspec.Raw, decoder: "msgspec.json.Decoder[T]", path: str) -> T:
-    """What `raw`, found at `path`, holds. Raises `UnexpectedShape`."""
-    try:
-        return decoder.decode(raw)
-    except UNREADABLE as error:
-        raise unexpected(error, whole=path, inside=path) from error
+    return decode_json(answer.data[name], wanted, f"data.{name}")
 
 
 def state_of(stream: str, node: Node, row: msgspec.Raw, path: str) -> RemoteEvent:
@@ -255,7 +247,7 @@ class TokenAuth(httpx.Auth):
         if not response.is_success:
             told = f"Shopify answered {response.status_code} when asked for a token"
             raise CredentialsRejected(f"{told}; check client_id, the first client_secret and that the app is installed")
-        self._token = Secret(decode_response(response, GRANTED).access_token)
+        self._token = Secret(decode_response(response, Granted).access_token)
         return self._token
 
     def __repr__(self) -> str:
@@ -286,8 +278,8 @@ def named(request: WebhookRequest, name: str, form: re.Pattern[str]) -> str:
 def made_of(response: httpx.Response) -> list[str]:
     """The ids of the subscriptions that were made. Raises `OptionsInvalid` if one was refused."""
     made = list[str]()
-    for name, raw in decode_response(response, ANSWER).data.items():
-        created = decode(raw, CREATED, f"data.{name}")
+    for name, raw in decode_response(response, Answer).data.items():
+        created = decode_json(raw, Created, f"data.{name}")
         refusals = [error.message for error in created.user_errors if "already been taken" not in error.message]
         if refusals:
             raise OptionsInvalid(f"Shopify refused a subscription: {refusals[0][:200]}")

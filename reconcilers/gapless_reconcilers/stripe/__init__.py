@@ -44,7 +44,7 @@ from gapless_reconcilers.kit.contract import (
     WebhookRequest,
     Window,
 )
-from gapless_reconcilers.kit.decoding import UNREADABLE, decode_items, decode_response, decode_webhook
+from gapless_reconcilers.kit.decoding import decode_items, decode_json, decode_or_none, decode_response, decode_webhook
 from gapless_reconcilers.kit.errors import (
     HistoryExpired,
     MalformedWebhook,
@@ -130,13 +130,6 @@ class _Refusal(msgspec.Struct, gc=False):
     error: _Failure
 
 
-_EVENT: Final = msgspec.json.Decoder(_Event)
-_LABEL: Final = msgspec.json.Decoder(_Label)
-_ROWS: Final = msgspec.json.Decoder(_Rows)
-_IDENTIFIED: Final = msgspec.json.Decoder(_Identified)
-_REFUSAL: Final = msgspec.json.Decoder(_Refusal)
-
-
 class Stripe:
     """Stripe, bound to one account and mode.
 
@@ -208,7 +201,7 @@ class Stripe:
 
     def read_account(self, response: httpx.Response) -> Account:
         """The account id; the mode is the key's, for the account does not name one."""
-        return Account(fingerprint=decode_response(response, _IDENTIFIED).id, livemode=self._key_mode)
+        return Account(fingerprint=decode_response(response, _Identified).id, livemode=self._key_mode)
 
     def read_webhook(self, request: WebhookRequest, now: datetime, evidence: Evidence = NO_EVIDENCE) -> Reply:  # noqa: ARG002
         """The one event of a snapshot webhook, or of a thin one. Raises `WebhookRefused`."""
@@ -217,7 +210,7 @@ class Stripe:
             raise SignatureInvalid("there is no Stripe-Signature header", reason="no_signature")
         self._verify(header, request.body, now)
         try:
-            snapshot = decode_webhook(request.body, _EVENT)
+            snapshot = decode_webhook(request.body, _Event)
             return Reply(events=(self._remote(snapshot, request.body, snapshot.account or OWN_STREAM),))
         except MalformedWebhook:
             event = self._read_thin(request.body)
@@ -250,7 +243,7 @@ class Stripe:
         names its connected account only here: the list that it came from did not have to (NV).
         """
         body = event.payload
-        if event.stream and not thin.is_thin(body) and decode_webhook(body, _EVENT).account is None:
+        if event.stream and not thin.is_thin(body) and decode_webhook(body, _Event).account is None:
             body = b'{"account":%b,%b' % (msgspec.json.encode(event.stream), body.lstrip()[1:])
         sent_at = int(now.timestamp())
         signature = hmac_sha256_hex(secret.reveal().encode(), b"%d.%b" % (sent_at, body)).decode()
@@ -266,8 +259,8 @@ class Stripe:
 
         Raises `OptionsInvalid` if the list is of the other mode: what it proves is not about this source.
         """
-        rows = decode_response(response, _ROWS)
-        listed = decode_items(rows.data, _EVENT, "data")
+        rows = decode_response(response, _Rows)
+        listed = decode_items(rows.data, _Event, "data")
         self._refuse_other_mode(listed)
         pairs = zip(listed, rows.data, strict=True)
         events = [remote for event, row in pairs if (remote := self._listed(event, row, stream)).occurred_at in window]
@@ -288,7 +281,7 @@ class Stripe:
             return thin.read_detail(
                 missing.key, response.content, livemode=self.options.livemode, connect=self.options.connect
             )
-        return self._listed(decode_response(response, _EVENT), msgspec.Raw(response.content), missing.stream)
+        return self._listed(decode_response(response, _Event), msgspec.Raw(response.content), missing.stream)
 
     def judge(self, response: httpx.Response, now: datetime) -> None:
         """The default table, plus what Stripe says in its own way.
@@ -315,8 +308,8 @@ class Stripe:
 
     def read_streams(self, request: httpx.Request, response: httpx.Response) -> StreamPage:
         """The ids of the connected accounts."""
-        rows = decode_response(response, _ROWS)
-        accounts = [account.id for account in decode_items(rows.data, _IDENTIFIED, "data")]
+        rows = decode_response(response, _Rows)
+        accounts = [account.id for account in decode_items(rows.data, _Identified, "data")]
         cursor = cursor_after(request, accounts[-1] if accounts else "", has_more=rows.has_more)
         following = self._get("/v1/accounts", limit=MOST_PER_PAGE, starting_after=cursor) if cursor else None
         return StreamPage(streams=accounts, next=following)
@@ -327,7 +320,7 @@ class Stripe:
 
     def read_subscription(self, response: httpx.Response, webhook_url: str) -> Subscription:
         """The endpoints at `webhook_url`, else those whose path is the same, read together."""
-        rows = decode_response(response, _ROWS)
+        rows = decode_response(response, _Rows)
         return endpoints.subscription(endpoints.read(rows.data), webhook_url)
 
     def register_request(self, webhook_url: str, types: Sequence[str], secret: Secret) -> httpx.Request:  # noqa: ARG002
@@ -348,7 +341,7 @@ class Stripe:
 
     def payload_version(self, payload: bytes) -> str | None:
         """The event's `api_version`."""
-        return _LABEL.decode(payload).api_version
+        return decode_json(payload, _Label, "").api_version
 
     def endpoint_version(self) -> str | None:
         """The version that the options name."""
@@ -388,11 +381,10 @@ class Stripe:
 
 
 def _names_missing_event(response: httpx.Response) -> bool:
-    try:
-        failure = _REFUSAL.decode(response.content).error
-    except UNREADABLE:
+    refusal = decode_or_none(response.content, _Refusal)
+    if refusal is None or refusal.error.code != "resource_missing":
         return False
-    return failure.code == "resource_missing" and failure.param in ("starting_after", "ending_before", "id")
+    return refusal.error.param in ("starting_after", "ending_before", "id")
 
 
 PROVIDER = Stripe

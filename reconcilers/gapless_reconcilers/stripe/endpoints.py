@@ -34,13 +34,9 @@ class _Made(msgspec.Struct, gc=False):
     secret: str
 
 
-_ENDPOINT: Final = msgspec.json.Decoder(Endpoint)
-_MADE: Final = msgspec.json.Decoder(_Made)
-
-
 def read(rows: Sequence[msgspec.Raw]) -> list[Endpoint]:
     """The endpoints of a list. Raises `UnexpectedShape`."""
-    return decode_items(rows, _ENDPOINT, "data")
+    return decode_items(rows, Endpoint, "data")
 
 
 def subscription(endpoints: Sequence[Endpoint], webhook_url: str) -> Subscription:
@@ -77,7 +73,7 @@ def new(
 
 def registration(response: httpx.Response) -> Registration:
     """What was made. Raises `UnexpectedShape`."""
-    made = decode_response(response, _MADE)
+    made = decode_response(response, _Made)
     return Registration(id=made.id, secret=Secret(made.secret))
 
 

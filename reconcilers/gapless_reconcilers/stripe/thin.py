@@ -13,7 +13,7 @@ from typing import Annotated, Final, Literal
 import msgspec
 
 from gapless_reconcilers.kit.contract import OWN_STREAM, RemoteEvent
-from gapless_reconcilers.kit.decoding import UNREADABLE, decode_webhook
+from gapless_reconcilers.kit.decoding import decode_or_none, decode_webhook
 from gapless_reconcilers.kit.errors import MalformedWebhook, UnexpectedShape
 
 _OF_V1: Final = "v1."
@@ -39,16 +39,13 @@ class _Notification(msgspec.Struct, gc=False):
     snapshot_event: str | None = None
 
 
-_NOTIFICATION: Final = msgspec.json.Decoder(_Notification)
-
-
 def read(body: bytes, *, livemode: bool, connect: bool) -> RemoteEvent | None:
     """The event of a thin webhook to a source of that mode; None if `body` is not one.
 
     Raises `ValueError` if it cannot be recorded.
     """
     try:
-        told = decode_webhook(body, _NOTIFICATION)
+        told = decode_webhook(body, _Notification)
     except MalformedWebhook:
         return None
     twin, stream = told.snapshot_event, told.context or OWN_STREAM
@@ -81,8 +78,4 @@ def is_alone(event_type: str) -> bool:
 
 def is_thin(body: bytes) -> bool:
     """Whether `body` is a thin event."""
-    try:
-        _NOTIFICATION.decode(body)
-    except UNREADABLE:
-        return False
-    return True
+    return decode_or_none(body, _Notification) is not None
