@@ -34,7 +34,7 @@ class Exit(IntEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Call:
+class Invocation:
     """How the program was called, before any command."""
 
     config: Path | None
