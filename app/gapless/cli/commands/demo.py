@@ -16,16 +16,13 @@ from rich.console import Console
 from gapless.cli.common import Exit
 from gapless.cli.param_types import DURATION, Duration
 from gapless.demo import alone, show
-from gapless.demo.child import DaemonEnded
 from gapless.demo.configuration import Addresses, DemoSecrets
 from gapless.demo.figures import Report
 from gapless.demo.options import RATE, RATE_ALONE, SCENARIO, AloneOptions, DemoOptions, Outage, Ports, make_faults
-from gapless.demo.ports import PortTaken
 from gapless.demo.printing import print_opening, print_provider, print_report, print_told
 from gapless.demo.screen import open_screen
 from gapless.demo.script import write_script
-from gapless.demo.store import StoreUnfit
-from gapless.ledger.engine import StoreError, StoreInvalid
+from gapless.errors import Unavailable, UserError
 
 SERVE = (sys.executable, "-P", "-c", "from gapless.cli import main; main()", "serve")
 """The daemon as its own command starts it, by this interpreter, wherever the console script may be."""
@@ -99,9 +96,9 @@ def _run(play: Callable[[dict[str, Any]], Any], given: dict[str, Any]) -> int:
     """The exit code of a show."""
     try:
         return int(asyncio.run(play(given)))
-    except (PortTaken, DaemonEnded, StoreUnfit, StoreError) as error:
+    except (UserError, Unavailable) as error:
         click.echo(f"gapless: {error}", err=True)
-        return Exit.USAGE if isinstance(error, StoreUnfit | StoreInvalid) else Exit.UNAVAILABLE
+        return Exit.USAGE if isinstance(error, UserError) else Exit.UNAVAILABLE
     except (asyncio.CancelledError, KeyboardInterrupt):
         return INTERRUPTED
 
