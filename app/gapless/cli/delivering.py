@@ -7,8 +7,8 @@ from functools import partial
 
 import click
 
-from gapless.cli import show
-from gapless.cli.ledger import book_of, operating, reading
+from gapless.cli import output
+from gapless.cli.access import known_sources, open_operations, open_reader
 from gapless.domain import ALL_TYPES, TypePatterns, from_us, to_us
 from gapless.ledger import Connection, selection
 from gapless.ledger.selection import Chosen, Undelivered
@@ -35,7 +35,7 @@ class Owing:
     def __str__(self) -> str:
         if not self.keys:
             return f"{self.destination}: nothing that it was not owed before"
-        first, last = (show.shown(from_us(us)) for us in (self.first_us, self.last_us))
+        first, last = (output.shown(from_us(us)) for us in (self.first_us, self.last_us))
         return f"{self.destination}: {len(self.keys)} events, first {first}, last {last}"
 
 
@@ -43,13 +43,13 @@ async def plan_deliveries(settings: Settings, source: str, since: datetime, unti
     """For each destination of the source, the events in `[since, until)` that a list showed, and it was never owed."""
     chosen = Chosen(source=source, start_us=to_us(since), end_us=to_us(until))
     wanting = [each for each in settings.destinations if each.sources == ("*",) or source in each.sources]
-    async with reading(settings) as store:
+    async with open_reader(settings) as store:
         types = await store.read(partial(_types_of, settings=settings, source=source))
         return [await store.read(partial(_plan, to=each, types=types, chosen=chosen)) for each in wanting]
 
 
 def _types_of(connection: Connection, settings: Settings, source: str) -> TypePatterns:
-    book = book_of(settings, connection)
+    book = known_sources(settings, connection)
     return book[source].types if source in book else ALL_TYPES
 
 
@@ -74,7 +74,7 @@ def _undelivered(connection: Connection, destination: str, chosen: Chosen) -> It
 async def deliver(settings: Settings, source: str, plan: list[Owing]) -> int:
     """Owe it to them; returns how many deliveries came of it."""
     sent = 0
-    async with operating(settings) as does:
+    async with open_operations(settings) as does:
         for owing in plan:
             for at in range(0, len(owing.keys), BATCH):
                 keys = owing.keys[at : at + BATCH]

@@ -8,7 +8,7 @@ from datetime import datetime
 import click
 
 import gapless
-from gapless.cli import show
+from gapless.cli import output
 from gapless.cli.comparison import Report, plan_report
 from gapless.daemon import assembly
 from gapless.domain import Source, Sources, TypePatterns, TypesOrigin, system_clock
@@ -59,7 +59,7 @@ async def compare(
             source, assembly.capabilities_of(wanted, source.provider), since, until, system_clock() - fetcher.behind
         )
         report.compared = known is not None
-        progress = show.Progress()
+        progress = output.ProgressLine()
         if report.window.start < report.window.end:
             for stream in (OWN_STREAM, *await health.stream_names(fetcher)):
                 await _read_stream(fetcher, stream, report, known, progress)
@@ -68,7 +68,7 @@ async def compare(
 
 
 async def _read_stream(
-    fetcher: Fetcher, stream: str, report: Report, known: Known | None, progress: show.Progress
+    fetcher: Fetcher, stream: str, report: Report, known: Known | None, progress: output.ProgressLine
 ) -> None:
     async with pages(fetcher, stream, report.window) as walked:
         async for page in walked:

@@ -9,9 +9,9 @@ from typing import Any
 
 import click
 
-from gapless.cli import show
+from gapless.cli import output
+from gapless.cli.access import Operate, call_daemon, daemon_of, open_reader, plain, workbench
 from gapless.cli.comparison import Report
-from gapless.cli.ledger import Operate, call, daemon_of, plain, reading, workbench
 from gapless.cli.listing import compare
 from gapless.console.operations import perform
 from gapless.daemon.wiring import Workbench
@@ -32,7 +32,7 @@ async def make_passes(settings: Settings, args: dict[str, object], *, wait: bool
     """Ask for the passes and return how far each has come: to the end, if `wait`."""
     holder = daemon_of(settings)
     if holder is not None:
-        does = partial(call, holder)
+        does = partial(call_daemon, holder)
         made = await does("source.pass", args)
         return await _follow(does, made, wait=wait)
     async with workbench(settings, os.environ) as bench:
@@ -60,7 +60,7 @@ async def _make_here(bench: Workbench, args: dict[str, object], *, wait: bool) -
 async def _follow(does: Operate, made: dict[str, Any], *, wait: bool) -> list[dict[str, Any]]:
     """Until no pass is running, or all that are left are parked and stay as they are."""
     ids, before, still_s = [row["id"] for row in made["passes"]], None, 0.0
-    progress = show.Progress()
+    progress = output.ProgressLine()
     while True:
         told = await does("pass.status", {"ids": ids})
         running = [row for row in told["passes"] if row["state"] == "running"]
@@ -80,7 +80,7 @@ def _stand(rows: list[dict[str, Any]]) -> str:
 
 async def try_pass(settings: Settings, name: str, since: datetime | None, until: datetime | None) -> Report:
     """What a pass would find: the same requests, and nothing is written."""
-    async with reading(settings) as store:
+    async with open_reader(settings) as store:
         begin = await store.read(partial(_read_up_to, name=name)) if since is None else since
         return await compare(settings, name, begin, until, partial(_recorded, store, name))
 

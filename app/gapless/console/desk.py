@@ -8,6 +8,7 @@ from typing import TypeVar
 import msgspec
 
 from gapless.domain import Clock, Source, Sources, to_us
+from gapless.errors import UserError
 from gapless.ledger import Connection, audit_log
 from gapless.ledger.engine import Store
 from gapless.ledger.writer import Work, Writer
@@ -16,7 +17,7 @@ from gapless_reconcilers.kit.contract import ReadBudget
 T = TypeVar("T")
 
 
-class OperationRefused(Exception):
+class OperationRefused(UserError):
     """The operation was not done, and nothing was changed. The message says what, got, wanted, what next."""
 
 

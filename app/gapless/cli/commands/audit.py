@@ -8,12 +8,12 @@ from typing import TextIO
 
 import click
 
-from gapless.cli import show
-from gapless.cli.common import Call, Exit, failing_clearly
+from gapless.cli import output
+from gapless.cli.common import Exit, Invocation, failing_clearly
 from gapless.cli.comparison import Report
+from gapless.cli.input_files import READABLE, BadLines, read_rows
 from gapless.cli.listing import Known, compare, configured
-from gapless.cli.moments import MOMENT
-from gapless.cli.rows import READABLE, BadLines, read_rows
+from gapless.cli.param_types import MOMENT
 
 SHOWN = 20
 
@@ -31,7 +31,7 @@ SHOWN = 20
 @click.option("--json", "json_", is_flag=True)
 @click.pass_obj
 def audit(
-    call: Call,
+    call: Invocation,
     *,
     source: str,
     since: datetime,
@@ -56,7 +56,7 @@ def audit(
         report = asyncio.run(compare(settings, source, since, until, known, types))
         if missing_out is not None:
             missing_out.writelines(f"{key}\n" for key in report.missing)
-        show.as_json(report.as_values(processed)) if json_ else show_report(report, processed)
+        output.as_json(report.as_values(processed)) if json_ else show_report(report, processed)
         raise SystemExit(Exit.NEGATIVE if report.missing else Exit.OK)
 
 
@@ -79,22 +79,24 @@ def show_report(report: Report, processed: Collection[str] | None, known_word: s
         click.echo("nothing is missing", err=True)
         return
     columns = ("listed", "missing") if report.compared else ("listed",)
-    show.table(("type", *columns), _rows(report.kinds, columns), empty="")
+    output.table(("type", *columns), _rows(report.kinds, columns), empty="")
     click.echo()
-    show.table(("day", *columns), _rows(report.days, columns), empty="")
+    output.table(("day", *columns), _rows(report.days, columns), empty="")
     if report.missing:
         click.echo()
         newest = sorted(report.missing.values(), key=lambda lost: lost.occurred_at, reverse=True)[:SHOWN]
-        show.table(("occurred", "type", "key"), ((lost.occurred_at, lost.type, lost.key) for lost in newest), empty="")
+        output.table(
+            ("occurred", "type", "key"), ((lost.occurred_at, lost.type, lost.key) for lost in newest), empty=""
+        )
     if len(report.missing) > SHOWN:
         click.echo(f"… and {len(report.missing) - SHOWN} more; --json or --missing-out FILE names them all")
 
 
 def _lines(report: Report, processed: Collection[str] | None, known_word: str) -> Iterator[str]:
-    yield f"{show.shown(report.window.start)} to {show.shown(report.window.end)}"
+    yield f"{output.shown(report.window.start)} to {output.shown(report.window.end)}"
     yield f"types {', '.join(report.types.patterns)} ({report.types_origin})"
     if report.unaudited is not None:
-        lost = show.span(report.unaudited)
+        lost = output.format_span(report.unaudited)
         yield f"the provider no longer lists the first {lost} of what you asked for: nothing is known of that time"
     if not report.compared:
         yield f"{report.listed} events are listed; nothing was compared: name a file with --against"

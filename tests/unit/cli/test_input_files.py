@@ -2,7 +2,7 @@
 
 import pytest
 
-from gapless.cli.rows import BadLines, LineInvalid, read_rows
+from gapless.cli.input_files import BadLines, LineInvalid, read_rows
 
 
 def read(text: str, *, format_: str = "auto", skip: bool = False) -> list[dict[str, object]]:

@@ -7,14 +7,14 @@ from typing import Any
 
 import click
 
-from gapless.cli import registering, show
-from gapless.cli.audit import show_report
-from gapless.cli.common import Call, Exit, failing_clearly
+from gapless.cli import output, registering
+from gapless.cli.access import operate, read_ledger
+from gapless.cli.commands.audit import show_report
+from gapless.cli.common import Exit, Invocation, failing_clearly
 from gapless.cli.comparison import Report
 from gapless.cli.delivering import deliver, plan_deliveries
-from gapless.cli.ledger import operate, read
 from gapless.cli.listing import configured
-from gapless.cli.moments import MOMENT
+from gapless.cli.param_types import MOMENT
 from gapless.cli.passing import make_passes, try_pass
 from gapless.daemon.assembly import webhook_url
 from gapless.domain import from_us, system_clock
@@ -32,23 +32,23 @@ def source() -> None:
 @source.command("list")
 @click.option("--json", "json_", is_flag=True)
 @click.pass_obj
-def list_(call: Call, json_: bool) -> None:  # noqa: FBT001 - click calls it
+def list_(call: Invocation, json_: bool) -> None:  # noqa: FBT001 - click calls it
     """Every source that the ledger knows, the retired ones too."""
     with failing_clearly(debug=call.debug):
-        rows = read(call.settings(), selection.sources)
+        rows = read_ledger(call.settings(), selection.sources)
         if json_:
-            show.as_json([{**row, "start_us": from_us(row["start_us"])} for row in rows])
+            output.as_json([{**row, "start_us": from_us(row["start_us"])} for row in rows])
             return
         columns = ("source", "provider", "mode", "state", "start")
         cells = ((row["name"], row["provider"], row["mode"], row["state"], from_us(row["start_us"])) for row in rows)
-        show.table(columns, cells, empty="no source is in the ledger yet")
+        output.table(columns, cells, empty="no source is in the ledger yet")
 
 
 @source.command()
 @click.argument("old")
 @click.argument("new")
 @click.pass_obj
-def rename(call: Call, old: str, new: str) -> None:
+def rename(call: Invocation, old: str, new: str) -> None:
     """Give the source OLD the name NEW; everything that was recorded stays with it.
 
     gapless source rename stripe-live stripe-acme-live
@@ -69,7 +69,7 @@ def rename(call: Call, old: str, new: str) -> None:
 @click.option("--json", "json_", is_flag=True)
 @click.pass_obj
 def pass_(
-    call: Call,
+    call: Invocation,
     *,
     name: str,
     since: datetime | None,
@@ -98,7 +98,7 @@ def pass_(
             raise click.UsageError("--deliver needs --since, and waits for the pass; name a time, leave out --no-wait")
         args: dict[str, object] = {"source": name, "since": since, "until": until}
         rows = asyncio.run(make_passes(settings, args, wait=wait))
-        show.as_json(rows) if json_ else _show(rows)
+        output.as_json(rows) if json_ else _show(rows)
         if any(row["outcome"] not in (*CLEAN, None) or row["parked_reason"] for row in rows):
             raise SystemExit(Exit.NEGATIVE)
         if delivers and since is not None:
@@ -111,7 +111,7 @@ def pass_(
 @click.option("--type", "types", multiple=True, help="An event type; repeat it. Default: as configured, else all.")
 @click.option("--secret-file", type=click.Path(path_type=Path, dir_okay=False), required=True)
 @click.pass_obj
-def register(call: Call, *, name: str, url: str | None, types: tuple[str, ...], secret_file: Path) -> None:
+def register(call: Invocation, *, name: str, url: str | None, types: tuple[str, ...], secret_file: Path) -> None:
     """Make the webhook endpoint of source NAME at its provider, and keep its secret in a file that only you can read.
 
     The read key of the source must be allowed to write webhook endpoints, for as long as this takes.
@@ -131,7 +131,7 @@ def register(call: Call, *, name: str, url: str | None, types: tuple[str, ...], 
 @click.argument("name")
 @click.option("--url", help="Default: public_url and the source's path.")
 @click.pass_obj
-def repair(call: Call, *, name: str, url: str | None) -> None:
+def repair(call: Invocation, *, name: str, url: str | None) -> None:
     """Switch the webhook endpoint of source NAME on again, if its provider has switched it off. Exit 1 if it stays off.
 
     gapless source repair stripe-live
@@ -155,7 +155,7 @@ def _url(settings: Settings, name: str, url: str | None) -> str:
 
 
 def _tell_dry_run(report: Report, *, json_: bool) -> None:
-    show.as_json(report.as_values(None)) if json_ else show_report(report, None, "recorded")
+    output.as_json(report.as_values(None)) if json_ else show_report(report, None, "recorded")
 
 
 def _deliver(settings: Settings, name: str, since: datetime, until: datetime, *, yes: bool) -> None:
@@ -185,4 +185,4 @@ def _show(rows: list[dict[str, Any]]) -> None:
         )
         for row in rows
     )
-    show.table(columns, cells, empty="there is nothing to read yet: the list is read up to the grace before now")
+    output.table(columns, cells, empty="there is nothing to read yet: the list is read up to the grace before now")

@@ -4,7 +4,7 @@ import asyncio
 
 import click
 
-from gapless.cli.common import Call, Exit, failing_clearly
+from gapless.cli.common import Exit, Invocation, failing_clearly
 from gapless.ledger import migrate
 from gapless.ledger.engine import SqliteStore, open_store
 from gapless.ledger.lock import hold
@@ -18,7 +18,7 @@ def db() -> None:
 
 @db.command()
 @click.pass_obj
-def upgrade(call: Call) -> None:
+def upgrade(call: Invocation) -> None:
     """Bring the schema to this release's version. Replicas of the release before go on running meanwhile.
 
     gapless db check || gapless db upgrade
@@ -30,7 +30,7 @@ def upgrade(call: Call) -> None:
 
 @db.command()
 @click.pass_obj
-def check(call: Call) -> None:
+def check(call: Invocation) -> None:
     """Say which version the schema has and which one this release wants. Exit 1 if they differ."""
     with failing_clearly(debug=call.debug):
         version = asyncio.run(_version(call.settings()))

@@ -5,9 +5,9 @@ from functools import partial
 
 import click
 
-from gapless.cli import show
-from gapless.cli.common import Call, failing_clearly
-from gapless.cli.ledger import operate, read
+from gapless.cli import output
+from gapless.cli.access import operate, read_ledger
+from gapless.cli.common import Invocation, failing_clearly
 from gapless.domain import from_us
 from gapless.ledger import dead_letters
 from gapless.ledger.deliveries import State
@@ -23,20 +23,20 @@ def dead() -> None:
 @click.option("--limit", default=100, show_default=True, type=click.IntRange(1, 10_000))
 @click.option("--json", "json_", is_flag=True, help="One JSON document a line.")
 @click.pass_obj
-def list_(call: Call, held: bool, limit: int, json_: bool) -> None:  # noqa: FBT001 - click calls it
+def list_(call: Invocation, held: bool, limit: int, json_: bool) -> None:  # noqa: FBT001 - click calls it
     """Every dead letter with its reason."""
     with failing_clearly(debug=call.debug):
         state = State.HELD if held else State.DEAD
-        rows = read(call.settings(), partial(dead_letters.waiting, state=state, limit=limit))
+        rows = read_ledger(call.settings(), partial(dead_letters.waiting, state=state, limit=limit))
         if json_:
-            show.as_lines(rows)
+            output.as_lines(rows)
             return
         columns = ("since", "destination", "source", "type", "key", "attempts", "reason")
         cells = (
             (from_us(row.done_us or 0), row.destination, row.source, row.type, row.key, row.attempts, row.reason)
             for row in rows
         )
-        show.table(columns, cells, empty="there is none")
+        output.table(columns, cells, empty="there is none")
 
 
 @dead.command()
@@ -46,7 +46,7 @@ def list_(call: Call, held: bool, limit: int, json_: bool) -> None:  # noqa: FBT
 @click.option("--held", is_flag=True, help="Let go what is held back, instead.")
 @click.pass_obj
 def requeue(
-    call: Call,
+    call: Invocation,
     keys: tuple[str, ...],
     destination: str | None,
     reason: str | None,

@@ -10,14 +10,14 @@ from typing import Any
 import click
 
 from gapless import daemon
-from gapless.cli.common import Call, failing_clearly, start_logging
+from gapless.cli.common import Invocation, failing_clearly, start_logging
 from gapless.daemon import ALL_ROLES, Role, Running
 
 
 @click.command()
 @click.option("--role", "roles", help="Comma separated: receive, reconcile, deliver, console. Default: all.")
 @click.pass_obj
-def serve(call: Call, roles: str | None) -> None:
+def serve(call: Invocation, roles: str | None) -> None:
     """Run the daemon: receive webhooks, read the provider's list, deliver, show how it stands.
 
     On SQLite one process has all roles. On PostgreSQL run as many as you like:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import click
 
-from gapless.cli import show
-from gapless.cli.common import Call, failing_clearly
+from gapless.cli import output
+from gapless.cli.common import Invocation, failing_clearly
 from gapless.settings import declared_providers
 from gapless_reconcilers.kit import registry
 from gapless_reconcilers.kit.contract import (
@@ -50,7 +50,7 @@ RENDERS = {
 @click.argument("files", nargs=-1, type=click.Path(exists=True, dir_okay=False, path_type=Path), metavar="[FILE]...")
 @click.option("--markdown", is_flag=True, help="As the README has it.")
 @click.pass_obj
-def providers(call: Call, files: Sequence[Path], *, markdown: bool) -> None:
+def providers(call: Invocation, files: Sequence[Path], *, markdown: bool) -> None:
     """What each provider can do, and what it cannot prove; with FILE..., each source that is declared there."""
     with failing_clearly(debug=call.debug):
         if files:
@@ -60,7 +60,7 @@ def providers(call: Call, files: Sequence[Path], *, markdown: bool) -> None:
         if markdown:
             click.echo("\n".join(as_markdown(rows)))
         else:
-            show.table(COLUMNS[:6], [each[:6] for each in rows], empty="there is no provider")
+            output.table(COLUMNS[:6], [each[:6] for each in rows], empty="there is no provider")
 
 
 def row(name: str, provider: Provider | type[Provider]) -> tuple[str, ...]:

@@ -12,8 +12,8 @@ from ipaddress import ip_address
 import click
 import httpx
 
-from gapless.cli import show
-from gapless.cli.common import Call, Exit, failing_clearly
+from gapless.cli import output
+from gapless.cli.common import Exit, Invocation, failing_clearly
 from gapless.cli.listing import fetching
 from gapless.daemon import assembly
 from gapless.deliver.destinations.addresses import AddressRule
@@ -76,7 +76,7 @@ def problem(subject: str, text: str) -> Finding:
 @click.option("--offline", is_flag=True, help="Ask no provider, resolve no name.")
 @click.option("--json", "json_", is_flag=True)
 @click.pass_obj
-def check(call: Call, offline: bool, json_: bool) -> None:  # noqa: FBT001 - click calls it
+def check(call: Invocation, offline: bool, json_: bool) -> None:  # noqa: FBT001 - click calls it
     """Look at configuration, store, keys, accounts, subscriptions, versions and clocks. Exit 1 on a problem.
 
     gapless --config gapless.toml check && gapless serve
@@ -84,7 +84,7 @@ def check(call: Call, offline: bool, json_: bool) -> None:  # noqa: FBT001 - cli
     with failing_clearly(debug=call.debug):
         findings = asyncio.run(_check(call.settings(), offline=offline))
         if json_:
-            show.as_json(findings)
+            output.as_json(findings)
         else:
             for each in findings:
                 click.echo(f"{each.verdict.value:8} {each.subject}: {each.text}")
@@ -140,8 +140,8 @@ def _options(source: SourceSettings, provider: Provider) -> Iterator[Finding]:
         affordable = policy.budget.period / policy.budget.requests
         if affordable > source.every:
             grants = f"{policy.budget.requests} reads in {policy.budget.period.days} d"
-            told = f"every = {show.span(source.every)} is more than {grants} allow"
-            told += f": passes will come every {show.span(affordable)}"
+            told = f"every = {output.format_span(source.every)} is more than {grants} allow"
+            told += f": passes will come every {output.format_span(affordable)}"
             yield warning(subject, f"{told}; raise read_budget if the vendor grants you more")
 
 

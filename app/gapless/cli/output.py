@@ -39,7 +39,7 @@ QUIET_S = 5.0
 """Between two lines of progress where no person watches."""
 
 
-class Progress:
+class ProgressLine:
     """How far long work has come, on stderr: one line that is rewritten for a person, a line now and then in a log."""
 
     def __init__(self) -> None:
@@ -59,7 +59,7 @@ class Progress:
             click.echo("\r\x1b[K", nl=False, err=True)
 
 
-def span(value: timedelta) -> str:
+def format_span(value: timedelta) -> str:
     """A length of time in its two largest units: `15d`, `5m24s`."""
     rest, parts = int(value.total_seconds()), list[str]()
     for unit, seconds in UNITS:
@@ -74,7 +74,7 @@ def shown(value: object) -> str:
     if value is None:
         return "unknown"
     if isinstance(value, timedelta):
-        return span(value)
+        return format_span(value)
     if isinstance(value, datetime):
         return value.strftime("%Y-%m-%d %H:%M:%SZ")
     return str(value)

@@ -7,10 +7,10 @@ from typing import Any, TextIO
 
 import click
 
-from gapless.cli import show
-from gapless.cli.common import Call, failing_clearly
-from gapless.cli.ledger import operating
-from gapless.cli.rows import READABLE, BadLines, LineInvalid, read_rows
+from gapless.cli import output
+from gapless.cli.access import open_operations
+from gapless.cli.common import Invocation, failing_clearly
+from gapless.cli.input_files import READABLE, BadLines, LineInvalid, read_rows
 from gapless.settings import Settings
 
 BATCH = 1000
@@ -23,7 +23,7 @@ BATCH = 1000
 @click.option("--skip-bad", is_flag=True, help="Go on after a line that cannot be read; say how many there were.")
 @click.option("--json", "json_", is_flag=True)
 @click.pass_obj
-def import_(call: Call, source: str, file: TextIO, format_: str, skip_bad: bool, json_: bool) -> None:  # noqa: FBT001
+def import_(call: Invocation, source: str, file: TextIO, format_: str, skip_bad: bool, json_: bool) -> None:  # noqa: FBT001
     """Record events as seen, owed to nobody, so that a later pass or webhook does not deliver them again.
 
     FILE ("-": stdin) has one id a line, CSV with a heading (id, and perhaps type and created), or NDJSON.
@@ -35,7 +35,7 @@ def import_(call: Call, source: str, file: TextIO, format_: str, skip_bad: bool,
         bad = BadLines(skip=skip_bad)
         told = asyncio.run(_import(call.settings(), source, read_rows(file, format_, bad)))
         if json_:
-            show.as_json({**told, "skipped": bad.count})
+            output.as_json({**told, "skipped": bad.count})
             return
         skipped = f", {bad.count} lines skipped" if bad.count else ""
         click.echo(f"{told['new']} new, {told['known']} known already{skipped}")
@@ -43,9 +43,9 @@ def import_(call: Call, source: str, file: TextIO, format_: str, skip_bad: bool,
 
 async def _import(settings: Settings, source: str, rows: Iterator[Mapping[str, Any]]) -> dict[str, int]:
     """How many were new and how many known. What stands before a bad line is recorded before it is refused."""
-    total, progress, refused = {"new": 0, "known": 0}, show.Progress(), list[LineInvalid]()
+    total, progress, refused = {"new": 0, "known": 0}, output.ProgressLine(), list[LineInvalid]()
     reading = _until_refused(rows, refused)
-    async with operating(settings) as does:
+    async with open_operations(settings) as does:
         while batch := list(islice(reading, BATCH)):
             told = await does("import", {"source": source, "events": batch})
             total = {name: count + told[name] for name, count in total.items()}

@@ -6,9 +6,9 @@ from functools import partial
 import click
 import msgspec
 
-from gapless.cli import show
-from gapless.cli.common import Call, Exit, failing_clearly
-from gapless.cli.ledger import book_of, operate, read
+from gapless.cli import output
+from gapless.cli.access import known_sources, operate, read_ledger
+from gapless.cli.common import Exit, Invocation, failing_clearly
 from gapless.domain import from_us
 from gapless.ledger import Connection, sources
 from gapless.ledger import quarantine as ledger
@@ -30,13 +30,13 @@ def quarantine() -> None:
 @click.option("--limit", default=100, show_default=True, type=click.IntRange(1, 10_000))
 @click.option("--json", "json_", is_flag=True, help="One JSON document a line.")
 @click.pass_obj
-def list_(call: Call, source: str | None, limit: int, json_: bool) -> None:  # noqa: FBT001 - click calls it
+def list_(call: Invocation, source: str | None, limit: int, json_: bool) -> None:  # noqa: FBT001 - click calls it
     """What was refused, and why, as far as trying can tell."""
     with failing_clearly(debug=call.debug):
         settings = call.settings()
-        rows = read(settings, partial(_explained, settings=settings, source=source, limit=limit))
+        rows = read_ledger(settings, partial(_explained, settings=settings, source=source, limit=limit))
         if json_:
-            show.as_lines({**msgspec.to_builtins(entry), "explanation": why} for entry, why in rows)
+            output.as_lines({**msgspec.to_builtins(entry), "explanation": why} for entry, why in rows)
             return
         columns = ("id", "received", "reason", "why", "bytes", "released")
         cells = (
@@ -50,12 +50,12 @@ def list_(call: Call, source: str | None, limit: int, json_: bool) -> None:  # n
             )
             for row, why in rows
         )
-        show.table(columns, cells, empty="the quarantine is empty")
+        output.table(columns, cells, empty="the quarantine is empty")
 
 
 def _explained(connection: Connection, settings: Settings, source: str | None, limit: int) -> list[tuple[Entry, str]]:
     """The entries, each with what more can be told of it; nothing of what was released, or whose source is gone."""
-    book = book_of(settings, connection)
+    book = known_sources(settings, connection)
     names, providers = {each.id: each.name for each in book}, {each.name: each.provider for each in book}
     told = []
     for entry in _entries(connection, source, limit):
@@ -79,7 +79,7 @@ def _entries(connection: Connection, source: str | None, limit: int) -> list[Ent
 @click.argument("id", type=int, required=False)
 @click.option("--source", help="All of this source, instead of one id.")
 @click.pass_obj
-def release(call: Call, id: int | None, source: str | None) -> None:  # noqa: A002 - its name on the command line
+def release(call: Invocation, id: int | None, source: str | None) -> None:  # noqa: A002 - its name on the command line
     """Verify again with today's secrets, as of when it was received, and record what verifies.
 
     Exit 1 if something still does not verify.

@@ -14,11 +14,11 @@ from typing import Any, BinaryIO
 import click
 import httpx
 
-from gapless.cli import show as showing
-from gapless.cli.common import Call, Exit, failing_clearly
-from gapless.cli.ledger import operate, read
+from gapless.cli import output
+from gapless.cli.access import operate, read_ledger
+from gapless.cli.common import Exit, Invocation, failing_clearly
 from gapless.cli.listing import configured, fetching
-from gapless.cli.moments import MOMENT
+from gapless.cli.param_types import MOMENT
 from gapless.domain import Via, from_us
 from gapless.ledger import Connection, events
 from gapless.ledger.events import Event
@@ -51,13 +51,13 @@ def event() -> None:
 @click.option("--limit", default=50, show_default=True, type=click.IntRange(1, 10_000))
 @click.option("--json", "json_", is_flag=True, help="One JSON document a line.")
 @click.pass_obj
-def list_(call: Call, /, json_: bool, via: str | None, **filters: Any) -> None:  # noqa: FBT001 - click calls it
+def list_(call: Invocation, /, json_: bool, via: str | None, **filters: Any) -> None:  # noqa: FBT001 - click calls it
     """The newest events.
 
     gapless event list --missed --source stripe-live
     """
     with failing_clearly(debug=call.debug):
-        rows = read(call.settings(), partial(events.recent, via=Via(via) if via else None, **filters))
+        rows = read_ledger(call.settings(), partial(events.recent, via=Via(via) if via else None, **filters))
         _show(rows, json_=json_)
 
 
@@ -66,10 +66,10 @@ def list_(call: Call, /, json_: bool, via: str | None, **filters: Any) -> None: 
 @click.option("--source")
 @click.option("--payload", is_flag=True, help="Only the stored bytes, as received.")
 @click.pass_obj
-def show_event(call: Call, key: str, source: str | None, payload: bool) -> None:  # noqa: FBT001 - click calls it
+def show_event(call: Invocation, key: str, source: str | None, payload: bool) -> None:  # noqa: FBT001 - click calls it
     """One event with its payload. Exit 1 if it is not in the ledger."""
     with failing_clearly(debug=call.debug):
-        found = read(call.settings(), partial(_whole, key=key, source=source))
+        found = read_ledger(call.settings(), partial(_whole, key=key, source=source))
         if not found:
             click.echo(f"event {key!r} is not in the ledger", err=True)
             raise SystemExit(Exit.NEGATIVE)
@@ -77,21 +77,21 @@ def show_event(call: Call, key: str, source: str | None, payload: bool) -> None:
             if payload:
                 sys.stdout.buffer.write(stored or b"")
             else:
-                showing.as_json(_fields(row) | {"payload": _readable(stored)})
+                output.as_json(_fields(row) | {"payload": _readable(stored)})
 
 
 @event.command()
 @click.argument("key")
 @click.option("--source", help="Which one, if several have the key, or none has it yet.")
 @click.pass_obj
-def fetch(call: Call, key: str, source: str | None) -> None:
+def fetch(call: Invocation, key: str, source: str | None) -> None:
     """Ask the provider for an event, and print it as it is there: a thin event with its data. Records nothing.
 
     gapless event fetch evt_1… --source stripe-live
     """
     with failing_clearly(debug=call.debug):
         settings = call.settings()
-        found = read(settings, partial(events.by_key, key=key, source=source))
+        found = read_ledger(settings, partial(events.by_key, key=key, source=source))
         if not found and source is None:
             raise click.UsageError(f"event {key!r} is not in the ledger; name its source with --source")
         if len({row.source for row in found}) > 1:
@@ -99,7 +99,7 @@ def fetch(call: Call, key: str, source: str | None) -> None:
         row = found[0] if found else None
         name = row.source if row else str(source)
         payload = asyncio.run(_fetch(settings, name, _missing(key, row)))
-        showing.as_json(_readable(payload))
+        output.as_json(_readable(payload))
 
 
 def _missing(key: str, row: Event | None) -> MissingEvent:
@@ -137,7 +137,7 @@ def _readable(stored: bytes | None) -> object:
 @click.option("--source")
 @click.option("--json", "json_", is_flag=True, help="One JSON document a line.")
 @click.pass_obj
-def tail(call: Call, source: str | None, json_: bool) -> None:  # noqa: FBT001 - click calls it
+def tail(call: Invocation, source: str | None, json_: bool) -> None:  # noqa: FBT001 - click calls it
     """Follow what is recorded from now on, until Ctrl-C.
 
     gapless event tail --source stripe-live
@@ -145,17 +145,17 @@ def tail(call: Call, source: str | None, json_: bool) -> None:  # noqa: FBT001 -
     with failing_clearly(debug=call.debug):
         for row in _follow(call.settings(), source):
             if json_:
-                showing.as_lines([_fields(row)])
+                output.as_lines([_fields(row)])
             else:
-                click.echo("  ".join(map(showing.shown, _cells(row))))
+                click.echo("  ".join(map(output.shown, _cells(row))))
 
 
 def _follow(settings: Settings, source: str | None) -> Iterator[Event]:
-    newest = read(settings, partial(events.recent, limit=TAIL_OVERLAP))
+    newest = read_ledger(settings, partial(events.recent, limit=TAIL_OVERLAP))
     seen, after = {row.seq for row in newest}, max((row.seq for row in newest), default=0)
     while True:
         overlap = max(0, after - TAIL_OVERLAP)
-        found = read(settings, partial(events.recent, after_seq=overlap, source=source, limit=2 * TAIL_OVERLAP))
+        found = read_ledger(settings, partial(events.recent, after_seq=overlap, source=source, limit=2 * TAIL_OVERLAP))
         fresh = [row for row in found if row.seq not in seen]
         yield from fresh
         seen = {seq for seq in seen if seq > overlap} | {row.seq for row in fresh}
@@ -171,7 +171,7 @@ def _follow(settings: Settings, source: str | None) -> Iterator[Event]:
 @click.option("--until", type=MOMENT)
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.pass_obj
-def replay(call: Call, /, keys: Sequence[str], destination: str, yes: bool, **chosen: Any) -> None:  # noqa: FBT001
+def replay(call: Invocation, /, keys: Sequence[str], destination: str, yes: bool, **chosen: Any) -> None:  # noqa: FBT001
     """Send recorded events to a destination again: with the same ids, by key or by time.
 
     gapless event replay --source stripe-live --since 2h --destination billing
@@ -195,7 +195,7 @@ def replay(call: Call, /, keys: Sequence[str], destination: str, yes: bool, **ch
 @click.argument("file", type=click.File("rb"))
 @click.option("--url", help="Default: the public listener on this machine.")
 @click.pass_obj
-def send(call: Call, source: str, file: BinaryIO, url: str | None) -> None:
+def send(call: Invocation, source: str, file: BinaryIO, url: str | None) -> None:
     """Post the event in FILE ("-": stdin) to our own listener, signed as the provider signs: tests your set-up.
 
     gapless event show evt_1… --payload | gapless event send stripe-live -
@@ -230,10 +230,10 @@ def _send(settings: Settings, name: str, body: bytes, target: str) -> httpx.Resp
 
 def _show(rows: Sequence[Event], *, json_: bool) -> None:
     if json_:
-        showing.as_lines(map(_fields, rows))
+        output.as_lines(map(_fields, rows))
         return
     columns = ("occurred", "source", "stream", "type", "key", "via", "missed because", "webhooks")
-    showing.table(columns, map(_cells, rows), empty="no event matches")
+    output.table(columns, map(_cells, rows), empty="no event matches")
 
 
 def _cells(row: Event) -> tuple[object, ...]:

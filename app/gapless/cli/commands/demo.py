@@ -14,41 +14,19 @@ import click
 from rich.console import Console
 
 from gapless.cli.common import Exit
+from gapless.cli.param_types import DURATION, Duration
 from gapless.demo import alone, show
-from gapless.demo.child import DaemonEnded
 from gapless.demo.configuration import Addresses, DemoSecrets
 from gapless.demo.figures import Report
 from gapless.demo.options import RATE, RATE_ALONE, SCENARIO, AloneOptions, DemoOptions, Outage, Ports, make_faults
-from gapless.demo.ports import PortTaken
 from gapless.demo.printing import print_opening, print_provider, print_report, print_told
 from gapless.demo.screen import open_screen
 from gapless.demo.script import write_script
-from gapless.demo.store import StoreUnfit
-from gapless.ledger.engine import StoreError, StoreInvalid
-from gapless.settings.readers import Unfit, duration
+from gapless.errors import Unavailable, UserError
 
 SERVE = (sys.executable, "-P", "-c", "from gapless.cli import main; main()", "serve")
 """The daemon as its own command starts it, by this interpreter, wherever the console script may be."""
 INTERRUPTED = 130
-
-
-class Span(click.ParamType[float]):
-    """A length of time such as 30s, in seconds; not below `least`."""
-
-    name = "duration"
-
-    def __init__(self, least: timedelta = timedelta(0)) -> None:
-        self._least = least
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Seconds."""
-        if isinstance(value, float):
-            return value
-        reader = duration(self._least)
-        try:
-            return reader.read(value).total_seconds()
-        except Unfit as error:
-            self.fail(f"{value!r} is not {error if error.args else reader.wanted}", param, ctx)
 
 
 class OutageSpan(click.ParamType[Outage]):
@@ -61,13 +39,12 @@ class OutageSpan(click.ParamType[Outage]):
         if isinstance(value, Outage):
             return value
         length, _, every = str(value).partition("/")
-        outage = Outage(length_s=SPAN.convert(length, param, ctx), every_s=SPAN.convert(every, param, ctx))
+        outage = Outage(length_s=DURATION.convert(length, param, ctx), every_s=DURATION.convert(every, param, ctx))
         if not 0 < outage.length_s < outage.every_s:
             self.fail(f"{value!r} is not LENGTH/EVERY with a length below EVERY, such as 5s/30s", param, ctx)
         return outage
 
 
-SPAN = Span()
 SHARE = click.FloatRange(0.0, 1.0)
 PORT = click.IntRange(0, 65535)
 
@@ -76,7 +53,7 @@ PORT = click.IntRange(0, 65535)
 @click.option(
     "--for",
     "length_s",
-    type=Span(timedelta(seconds=2)),
+    type=Duration(timedelta(seconds=2)),
     help="End by itself after about this time. Default: at Ctrl-C.",
 )
 @click.option(
@@ -93,7 +70,7 @@ PORT = click.IntRange(0, 65535)
 @click.option("--webhook-url", help="With --provider-only: where its webhooks go.")
 @click.option("--drop", type=SHARE, help="Share of webhooks that are never sent.  [demo: 0.2]")
 @click.option("--duplicate", type=SHARE, help="Share of webhooks that are sent twice.  [demo: 0.1]")
-@click.option("--delay", "delay_s", type=SPAN, help="Time before a webhook is sent.")
+@click.option("--delay", "delay_s", type=DURATION, help="Time before a webhook is sent.")
 @click.option("--reorder", type=SHARE, help="Share of webhooks that later ones overtake.  [demo: 0.1]")
 @click.option("--late-visible", type=SHARE, help="Share of events that the list shows 2 s late.  [demo: 0.05]")
 @click.option("--bad-signature", type=SHARE, help="Share of attempts with a wrong signature.  [demo: 0.05]")
@@ -119,9 +96,9 @@ def _run(play: Callable[[dict[str, Any]], Any], given: dict[str, Any]) -> int:
     """The exit code of a show."""
     try:
         return int(asyncio.run(play(given)))
-    except (PortTaken, DaemonEnded, StoreUnfit, StoreError) as error:
+    except (UserError, Unavailable) as error:
         click.echo(f"gapless: {error}", err=True)
-        return Exit.USAGE if isinstance(error, StoreUnfit | StoreInvalid) else Exit.UNAVAILABLE
+        return Exit.USAGE if isinstance(error, UserError) else Exit.UNAVAILABLE
     except (asyncio.CancelledError, KeyboardInterrupt):
         return INTERRUPTED
 

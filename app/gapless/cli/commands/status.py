@@ -7,9 +7,9 @@ from typing import Any
 
 import click
 
-from gapless.cli import show
-from gapless.cli.common import Call, Exit, failing_clearly
-from gapless.cli.ledger import book_of, plain, reading
+from gapless.cli import output
+from gapless.cli.access import known_sources, open_reader, plain
+from gapless.cli.common import Exit, Invocation, failing_clearly
 from gapless.console import standing
 from gapless.console import status as values
 from gapless.daemon.wiring import make_policies
@@ -23,7 +23,7 @@ WATCH_EVERY_S = 2.0
 @click.option("--watch", is_flag=True, help="Show it again every two seconds.")
 @click.option("--json", "json_", is_flag=True, help="As JSON; null is unknown.")
 @click.pass_obj
-def status(call: Call, watch: bool, json_: bool) -> None:  # noqa: FBT001 - click calls it
+def status(call: Invocation, watch: bool, json_: bool) -> None:  # noqa: FBT001 - click calls it
     """Complete up to when, what was missed, what is still owed. Unknown is said to be unknown.
 
     Exit 1 if something is missing, parked, unrecoverable or dead.
@@ -36,15 +36,15 @@ def status(call: Call, watch: bool, json_: bool) -> None:  # noqa: FBT001 - clic
             stands = asyncio.run(_read(settings))
             if watch:
                 click.clear()
-            show.as_json(stands) if json_ else _show(stands)
+            output.as_json(stands) if json_ else _show(stands)
             if not watch:
                 raise SystemExit(Exit.NEGATIVE if is_troubled(stands) else Exit.OK)
             time.sleep(WATCH_EVERY_S)
 
 
 async def _read(settings: Settings) -> dict[str, Any]:
-    async with reading(settings) as store:
-        book = await store.read(lambda connection: book_of(settings, connection))
+    async with open_reader(settings) as store:
+        book = await store.read(lambda connection: known_sources(settings, connection))
         known = tuple(each for each in settings.sources if each.name in book)
         policies = make_policies(known, book, settings.public_url)
         budgets = {name: policy.budget for name, policy in policies.items()}
@@ -66,10 +66,10 @@ def _source_is_troubled(source: dict[str, Any]) -> bool:
 
 def _show(stands: dict[str, Any]) -> None:
     columns = ("source", "complete up to", "checked", "missed", "recovered", "gap 1h", "gap 24h", "gap 7d", "state")
-    show.table(columns, map(_source_row, stands["sources"]), empty="no source is in the ledger yet")
+    output.table(columns, map(_source_row, stands["sources"]), empty="no source is in the ledger yet")
     click.echo()
     owed = ("destination", "pending", "oldest pending", "held", "parked", "dead")
-    show.table(owed, map(_destination_row, stands["destinations"]), empty="no destination is configured")
+    output.table(owed, map(_destination_row, stands["destinations"]), empty="no destination is configured")
     for source in stands["sources"]:
         _show_trouble(source)
 

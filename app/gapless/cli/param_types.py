@@ -1,9 +1,12 @@
-"""Times on the command line: `30d` ago, a day, or a moment."""
+"""Times on the command line: `30d` ago, a day, or a moment; and lengths of time."""
 
 import re
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import click
+
+from gapless.settings.readers import Unfit, duration
 
 UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
@@ -28,4 +31,24 @@ class Moment(click.ParamType[datetime]):
         return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
 
 
+class Duration(click.ParamType[float]):
+    """A length of time such as 30s, in seconds; not below `least`."""
+
+    name = "duration"
+
+    def __init__(self, least: timedelta = timedelta(0)) -> None:
+        self._least = least
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Seconds."""
+        if isinstance(value, float):
+            return value
+        reader = duration(self._least)
+        try:
+            return reader.read(value).total_seconds()
+        except Unfit as error:
+            self.fail(f"{value!r} is not {error if error.args else reader.wanted}", param, ctx)
+
+
 MOMENT = Moment()
+DURATION = Duration()

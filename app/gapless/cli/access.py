@@ -27,7 +27,7 @@ Operate: TypeAlias = Callable[[str, Mapping[str, object]], Awaitable[dict[str, A
 
 
 @asynccontextmanager
-async def reading(settings: Settings) -> AsyncIterator[Store]:
+async def open_reader(settings: Settings) -> AsyncIterator[Store]:
     """The store, to read from. Raises `StoreInvalid` if there is no ledger yet."""
     store = open_store(settings.store.url.read().reveal())
     if isinstance(store, SqliteStore) and not store.path.exists():
@@ -38,11 +38,11 @@ async def reading(settings: Settings) -> AsyncIterator[Store]:
         await store.close()
 
 
-def read(settings: Settings, query: Callable[[Connection], T]) -> T:
+def read_ledger(settings: Settings, query: Callable[[Connection], T]) -> T:
     """What `query` finds in the ledger."""
 
     async def find() -> T:
-        async with reading(settings) as store:
+        async with open_reader(settings) as store:
             return await store.read(query)
 
     return asyncio.run(find())
@@ -50,12 +50,12 @@ def read(settings: Settings, query: Callable[[Connection], T]) -> T:
 
 async def operate(settings: Settings, name: str, args: Mapping[str, object]) -> dict[str, Any]:
     """Do an operation: by the daemon that holds the SQLite ledger, else here. Raises `OperationRefused`."""
-    async with operating(settings) as does:
+    async with open_operations(settings) as does:
         return await does(name, args)
 
 
 @asynccontextmanager
-async def operating(settings: Settings) -> AsyncIterator[Operate]:
+async def open_operations(settings: Settings) -> AsyncIterator[Operate]:
     """Does one operation after another: by the daemon that holds the SQLite ledger, else here."""
     async with AsyncExitStack() as stack:
         holder = daemon_of(settings)
@@ -66,7 +66,7 @@ async def operating(settings: Settings) -> AsyncIterator[Operate]:
                 holder = error.holder
                 if holder is None or not holder.url:
                     raise
-        yield partial(_do_here, bench) if holder is None else partial(call, holder)
+        yield partial(_do_here, bench) if holder is None else partial(call_daemon, holder)
 
 
 async def _do_here(bench: Workbench, name: str, args: Mapping[str, object]) -> dict[str, Any]:
@@ -90,7 +90,7 @@ def _lives(pid: int) -> bool:
     return True
 
 
-async def call(holder: Holder, name: str, args: Mapping[str, object]) -> dict[str, Any]:
+async def call_daemon(holder: Holder, name: str, args: Mapping[str, object]) -> dict[str, Any]:
     """Do an operation through the daemon's private API."""
     headers = {"authorization": f"Bearer {holder.token}", "content-type": "application/json"}
     async with httpx.AsyncClient(timeout=CALL_WITHIN_S, trust_env=False) as client:
@@ -122,7 +122,7 @@ def plain(value: Mapping[str, object]) -> dict[str, Any]:
     return carried
 
 
-def book_of(settings: Settings, connection: Connection) -> Sources:
+def known_sources(settings: Settings, connection: Connection) -> Sources:
     """The configured sources that the ledger knows."""
     found: list[Source] = []
     for each in settings.sources:
@@ -136,13 +136,13 @@ def book_of(settings: Settings, connection: Connection) -> Sources:
 __all__ = [
     "Operate",
     "Workbench",
-    "book_of",
-    "call",
+    "call_daemon",
     "daemon_of",
+    "known_sources",
+    "open_operations",
+    "open_reader",
     "operate",
-    "operating",
     "plain",
-    "read",
-    "reading",
+    "read_ledger",
     "workbench",
 ]
