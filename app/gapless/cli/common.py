@@ -14,9 +14,9 @@ import click
 import stamina.instrumentation
 import structlog
 
-from gapless.console.desk import OperationRefused
 from gapless.deliver.destinations.base import DestinationInvalid
 from gapless.ledger.engine import StoreError, StoreInvalid
+from gapless.operations.context import OperationRefused
 from gapless.settings import LogFormat, LogSettings, SecretUnavailable, Settings, SettingsInvalid, load
 from gapless_reconcilers.kit.errors import ProviderError
 
