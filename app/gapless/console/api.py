@@ -14,15 +14,18 @@ from litestar.exceptions import HTTPException
 from litestar.handlers import BaseRouteHandler, HTTPRouteHandler
 from litestar.types import Guard
 
-from gapless.console import auth, pages, probes, standing, status
+from gapless.console import auth, pages
+from gapless.console import metrics as exposition
 from gapless.console.auth import Access, Area, Caller, Verdict
 from gapless.console.desk import Desk, OperationRefused
+from gapless.console.metrics import LedgerCollector
 from gapless.console.operations import perform
-from gapless.console.probes import LedgerSeries
-from gapless.console.standing import Standing
 from gapless.ledger.engine import StoreError
 from gapless.ledger.writer import Work
 from gapless.metrics import Metrics
+from gapless.status import values
+from gapless.status.reader import read_report
+from gapless.status.report import StatusReport
 
 CONSOLE: Final = "console"
 """The role that shows the ledger."""
@@ -95,8 +98,8 @@ def _metrics(options: PrivateOptions, desk: Desk, metrics: Metrics) -> HTTPRoute
     @get("/metrics", guards=[_guard(options.access, Area.METRICS)])
     async def metrics_page(request: Request[Any, Any, Any]) -> Response[bytes]:
         """Every series. Without the store: the process series alone."""
-        ledger = LedgerSeries(await _standing_or_none(desk)) if CONSOLE in options.roles else None
-        body, content_type = probes.render(metrics, ledger, request.headers.get("accept", ""))
+        ledger = LedgerCollector(await _report_or_none(desk)) if CONSOLE in options.roles else None
+        body, content_type = exposition.render(metrics, ledger, request.headers.get("accept", ""))
         return _response(HTTPStatus.OK, body, content_type)
 
     return metrics_page
@@ -105,9 +108,9 @@ def _metrics(options: PrivateOptions, desk: Desk, metrics: Metrics) -> HTTPRoute
 def _status(options: PrivateOptions, desk: Desk) -> HTTPRouteHandler:
     @get("/api/status", guards=[_guard(options.access, Area.READ)])
     async def status_page() -> Response[bytes]:
-        """How everything stands, and which process says so."""
-        stands = await _standing(desk)
-        return _json(HTTPStatus.OK, {"process": _process(options, stands.at), **status.of_standing(stands)})
+        """Return the report with its troubles, and which process says so."""
+        report = await _report(desk)
+        return _json(HTTPStatus.OK, {"process": _process(options, report.at), **values.of_report(report)})
 
     return status_page
 
@@ -126,7 +129,7 @@ def _overview(options: PrivateOptions, desk: Desk) -> HTTPRouteHandler:
     @get("/", guards=[_guard(options.access, Area.READ)])
     async def overview() -> Response[bytes]:
         """One page that tells at a glance how everything stands."""
-        page = pages.overview(await _standing(desk), version=options.version)
+        page = pages.overview(await _report(desk), version=options.version)
         return _response(HTTPStatus.OK, page.encode(), "text/html; charset=utf-8")
 
     return overview
@@ -141,14 +144,14 @@ def _style(options: PrivateOptions) -> HTTPRouteHandler:
     return style
 
 
-async def _standing(desk: Desk) -> Standing:
-    return await standing.read(desk.store, desk.sources, desk.budgets, desk.clock())
+async def _report(desk: Desk) -> StatusReport:
+    return await read_report(desk.store, desk.sources, desk.budgets, desk.clock())
 
 
-async def _standing_or_none(desk: Desk) -> Standing | None:
+async def _report_or_none(desk: Desk) -> StatusReport | None:
     try:
         async with asyncio.timeout(METRICS_WITHIN_S):
-            return await _standing(desk)
+            return await _report(desk)
     except (StoreError, TimeoutError):
         return None
 

@@ -10,9 +10,10 @@ from typing import Final, TypeVar
 
 import msgspec
 
-from gapless.console import passing, sending
+from gapless.console import acknowledge, passing, sending
 from gapless.console.desk import Desk, OperationRefused
 from gapless.console.requests import (
+    Acknowledge,
     Import,
     Pass,
     PassStatus,
@@ -138,6 +139,7 @@ async def _quarantined(desk: Desk, source: Source) -> list[int]:
 OPERATIONS: Final[Mapping[str, Operation]] = dict(
     (
         _operation(Rename, rename),
+        _operation(Acknowledge, acknowledge.acknowledge),
         _operation(Pass, passing.demand),
         _operation(PassStatus, passing.status),
         _operation(Import, import_seen),

@@ -24,6 +24,16 @@ class Rename(Request, frozen=True, kw_only=True):
     new: Name
 
 
+class Acknowledge(Request, frozen=True, kw_only=True):
+    """Say that what is lost for good was looked into: everything, what ended by `until`, or the named intervals."""
+
+    operation = "source.acknowledge"
+    source: Name
+    reason: Annotated[str, Meta(max_length=1000, pattern=r"\S")]
+    until: Moment | None = None
+    intervals: Annotated[tuple[int, ...], Meta(min_length=1, max_length=1000)] | None = None
+
+
 class Pass(Request, frozen=True, kw_only=True):
     """Read a source's list again: `[since, until)`, or all that was not read yet."""
 

@@ -10,11 +10,6 @@ LEAST_HEADROOM = 0.25
 """Share of the history below which the budget is exceeded rather than an event lost."""
 
 
-def remaining(budget: ReadBudget, used: int) -> int:
-    """Requests left in this period, never below 0."""
-    return max(0, budget.requests - used)
-
-
 def affordable_interval(
     *, budget: ReadBudget, used: int, period_start: datetime, now: datetime, cost: float
 ) -> timedelta:
@@ -26,11 +21,6 @@ def affordable_interval(
     if spendable < cost:
         return left
     return left / (spendable / max(cost, 1.0))
-
-
-def headroom(history: timedelta | None, watermark: datetime, now: datetime) -> timedelta | None:
-    """How long until the provider forgets what lies behind the watermark; None: it never does."""
-    return None if history is None else history - (now - watermark)
 
 
 def latest_next_pass(history: timedelta | None, watermark: datetime) -> datetime | None:
