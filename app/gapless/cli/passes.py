@@ -15,7 +15,9 @@ import click
 from gapless.cli import output
 from gapless.cli.access import (
     Operate,
+    call_daemon,
     daemon_of,
+    known_sources,
     open_operations,
     open_reader,
     plain,

@@ -14,15 +14,18 @@ from litestar.exceptions import HTTPException
 from litestar.handlers import BaseRouteHandler, HTTPRouteHandler
 from litestar.types import Guard
 
-from gapless.console import auth, pages, probes, standing, status
+from gapless.console import auth, pages
+from gapless.console import metrics as exposition
 from gapless.console.auth import Access, Area, Caller, Verdict
-from gapless.console.probes import LedgerSeries
-from gapless.console.standing import Standing
+from gapless.console.metrics import LedgerCollector
 from gapless.ledger.engine import StoreError
 from gapless.ledger.writer import Work
 from gapless.metrics import Metrics
 from gapless.operations.context import OperationContext, OperationRefused
 from gapless.operations.registry import perform
+from gapless.status import values
+from gapless.status.reader import read_report
+from gapless.status.report import StatusReport
 from gapless_reconcilers.kit.contract import ReadBudget
 
 CONSOLE: Final = "console"
@@ -103,8 +106,8 @@ def _metrics(options: PrivateOptions, context: OperationContext, metrics: Metric
     @get("/metrics", guards=[_guard(options.access, Area.METRICS)])
     async def metrics_page(request: Request[Any, Any, Any]) -> Response[bytes]:
         """Every series. Without the store: the process series alone."""
-        ledger = LedgerSeries(await _standing_or_none(options, context)) if CONSOLE in options.roles else None
-        body, content_type = probes.render(metrics, ledger, request.headers.get("accept", ""))
+        ledger = LedgerCollector(await _report_or_none(options, context)) if CONSOLE in options.roles else None
+        body, content_type = exposition.render(metrics, ledger, request.headers.get("accept", ""))
         return _response(HTTPStatus.OK, body, content_type)
 
     return metrics_page
@@ -113,9 +116,9 @@ def _metrics(options: PrivateOptions, context: OperationContext, metrics: Metric
 def _status(options: PrivateOptions, context: OperationContext) -> HTTPRouteHandler:
     @get("/api/status", guards=[_guard(options.access, Area.READ)])
     async def status_page() -> Response[bytes]:
-        """How everything stands, and which process says so."""
-        stands = await _standing(options, context)
-        return _json(HTTPStatus.OK, {"process": _process(options, stands.at), **status.of_standing(stands)})
+        """Return the report with its troubles, and which process says so."""
+        report = await _report(options, context)
+        return _json(HTTPStatus.OK, {"process": _process(options, report.at), **values.of_report(report)})
 
     return status_page
 
@@ -134,7 +137,7 @@ def _overview(options: PrivateOptions, context: OperationContext) -> HTTPRouteHa
     @get("/", guards=[_guard(options.access, Area.READ)])
     async def overview() -> Response[bytes]:
         """One page that tells at a glance how everything stands."""
-        page = pages.overview(await _standing(options, context), version=options.version)
+        page = pages.overview(await _report(options, context), version=options.version)
         return _response(HTTPStatus.OK, page.encode(), "text/html; charset=utf-8")
 
     return overview
@@ -149,14 +152,14 @@ def _style(options: PrivateOptions) -> HTTPRouteHandler:
     return style
 
 
-async def _standing(options: PrivateOptions, context: OperationContext) -> Standing:
-    return await standing.read(context.store, context.sources, options.budgets, context.clock())
+async def _report(options: PrivateOptions, context: OperationContext) -> StatusReport:
+    return await read_report(context.store, context.sources, options.budgets, context.clock())
 
 
-async def _standing_or_none(options: PrivateOptions, context: OperationContext) -> Standing | None:
+async def _report_or_none(options: PrivateOptions, context: OperationContext) -> StatusReport | None:
     try:
         async with asyncio.timeout(METRICS_WITHIN_S):
-            return await _standing(options, context)
+            return await _report(options, context)
     except (StoreError, TimeoutError):
         return None
 

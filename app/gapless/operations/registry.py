@@ -42,6 +42,7 @@ def _operation(
 OPERATIONS: Final[Mapping[str, Operation]] = dict(
     (
         _operation(sources.RenameSource, sources.rename),
+        _operation(sources.AcknowledgeLosses, sources.acknowledge),
         _operation(passes.DemandPass, passes.demand),
         _operation(passes.ReadPassStatus, passes.read_status),
         _operation(imports.ImportEvents, imports.import_events),

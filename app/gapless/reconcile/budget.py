@@ -25,11 +25,6 @@ class Spending:
     """Requests that the scheduled passes of all the source's streams take, once each."""
 
 
-def remaining(budget: ReadBudget, used: int) -> int:
-    """Requests left in this period, never below 0."""
-    return max(0, budget.requests - used)
-
-
 def affordable_interval(spending: Spending, now: datetime) -> timedelta:
     """The shortest interval at which the scheduled passes fit into what is left, the reserve kept aside."""
     left = spending.period_start + spending.budget.period - now
@@ -54,11 +49,6 @@ def sweep_allowance(spending: Spending, now: datetime, ahead: timedelta) -> int:
     share = min(1.0, (now + ahead - start) / budget.period)
     spare = int(budget.requests * (1 - RESERVED) * share - used - spending.cost)
     return spare if spare >= BLOCK else 0
-
-
-def headroom(history: timedelta | None, watermark: datetime, now: datetime) -> timedelta | None:
-    """How long until the provider forgets what lies behind the watermark; None: it never does."""
-    return None if history is None else history - (now - watermark)
 
 
 def latest_next_pass(history: timedelta | None, watermark: datetime) -> datetime | None:

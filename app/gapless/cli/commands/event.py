@@ -14,6 +14,7 @@ from typing import Any, BinaryIO
 import click
 import httpx
 
+from gapless.cli import output
 from gapless.cli.access import operate, read_ledger
 from gapless.cli.common import Exit, Invocation, failing_clearly
 from gapless.cli.param_types import MOMENT

@@ -1,4 +1,4 @@
-"""`gapless source`: list sources, read one now, give one another name."""
+"""`gapless source`: list sources, read one now, rename one, acknowledge what one has lost."""
 
 import asyncio
 from datetime import datetime
@@ -57,6 +57,29 @@ def rename(call: Invocation, old: str, new: str) -> None:
     with failing_clearly(debug=call.debug):
         told = asyncio.run(operate(call.settings(), "source.rename", {"old": old, "new": new}))
         click.echo(told["next"])
+
+
+@source.command()
+@click.argument("name")
+@click.option("--reason", required=True, help="What you looked into, and where. It stays beside the interval.")
+@click.option("--until", type=MOMENT, help="Only what ended by then. Default: everything.")
+@click.option(
+    "--interval", "intervals", type=int, multiple=True, help="Only this one, as `status` numbers it; repeat it."
+)
+@click.pass_obj
+def acknowledge(
+    call: Invocation, *, name: str, reason: str, until: datetime | None, intervals: tuple[int, ...]
+) -> None:
+    """Say that you looked into what source NAME has lost for good, so that it is no trouble any more.
+
+    It stays unrecoverable and stays in every report. The audit log keeps the reason.
+
+    gapless source acknowledge stripe-live --reason "compared with the payouts of May, no difference"
+    """
+    with failing_clearly(debug=call.debug):
+        args = {"source": name, "reason": reason, "until": until, "intervals": intervals or None}
+        done = asyncio.run(operate(call.settings(), "source.acknowledge", args))
+        click.echo(f"acknowledged: {len(done['intervals'])} unrecoverable intervals, {done['lost']} lost events")
 
 
 @source.command("pass")
