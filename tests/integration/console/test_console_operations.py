@@ -249,7 +249,7 @@ async def test_a_whole_source_is_released_from_quarantine_and_what_stays_is_told
 
 def test_every_operation_documents_what_it_takes() -> None:
     assert sorted(OPERATIONS) == [
-        "dead.requeue", "event.replay", "held.release", "import", "pass.status", "quarantine.release", "source.pass",
-        "source.rename",
+        "dead.requeue", "event.replay", "held.release", "import", "pass.status", "quarantine.release",
+        "source.acknowledge", "source.pass", "source.rename",
     ]  # fmt: skip
     assert Pass.__doc__
