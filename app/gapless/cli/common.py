@@ -14,7 +14,7 @@ import click
 import stamina.instrumentation
 import structlog
 
-from gapless.deliver.destinations.base import DestinationInvalid
+from gapless.destinations.contract import DestinationInvalid
 from gapless.ledger.engine import StoreError, StoreInvalid
 from gapless.operations.context import OperationRefused
 from gapless.settings import LogFormat, LogSettings, SecretUnavailable, Settings, SettingsInvalid, load

@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from gapless.destinations.contract import FailureReason
 from gapless.domain import Cause, Mode, Sources, Via, from_us, span_us, to_us
 from gapless.ledger import silence, stats
 from gapless.ledger.budgets import Used
-from gapless.ledger.deliveries import Reason, State
+from gapless.ledger.deliveries import State
 from gapless.ledger.engine import Store
 from gapless.ledger.sources import Stream
 from gapless.ledger.stats import WINDOWS, DestinationFigures, Figures, Loss, SourceFigures
@@ -295,12 +296,12 @@ def _moment(us: int | None) -> datetime | None:
 
 def _destination(figures: DestinationFigures) -> DestinationStanding:
     backlog: dict[State, int] = dict.fromkeys(OWED, 0)
-    dead = {reason.value: 0 for reason in Reason}
+    dead = {reason.value: 0 for reason in FailureReason}
     pending = [part.oldest_us for part in figures.backlog if part.state is State.PENDING]
     for part in figures.backlog:
         backlog[part.state] += part.count
         if part.state is State.DEAD:
-            reason = part.reason or Reason.INTERNAL.value
+            reason = part.reason or FailureReason.INTERNAL.value
             dead[reason] = dead.get(reason, 0) + part.count
     return DestinationStanding(
         name=figures.name,
