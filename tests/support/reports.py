@@ -4,8 +4,8 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from gapless.destinations.contract import FailureReason
 from gapless.domain import Cause, Mode, Via
-from gapless.ledger.deliveries import Reason
 from gapless.ledger.stats import WINDOWS, Loss
 from gapless.status.report import (
     OWED,
