@@ -72,7 +72,7 @@ DESTINATION = DestinationReport(
     backlog=dict.fromkeys(OWED, 0),
     oldest={},
     late_since=None,
-    dead={reason.value: 0 for reason in Reason},
+    dead={reason.value: 0 for reason in FailureReason},
 )
 LOSS = Loss(id=17, stream="", start_us=0, end_us=60_000_000, reason="history_exceeded", recorded_us=3_600_000_000)
 
