@@ -10,13 +10,14 @@ from typing import Any, TypeAlias, TypeVar
 import httpx
 import msgspec
 
-from gapless.console.operations import OperationRefused, perform
 from gapless.daemon.assembly import make_source
 from gapless.daemon.wiring import Workbench, workbench
 from gapless.domain import Source, Sources, from_us
 from gapless.ledger import Connection, sources
 from gapless.ledger.engine import SqliteStore, Store, StoreInvalid, StoreUnavailable, open_store
 from gapless.ledger.lock import Holder, LedgerHeld, holder_of
+from gapless.operations.context import OperationRefused
+from gapless.operations.registry import perform
 from gapless.reconcile.health import recall
 from gapless.settings import Settings, build_provider
 
@@ -70,7 +71,7 @@ async def open_operations(settings: Settings) -> AsyncIterator[Operate]:
 
 
 async def _do_here(bench: Workbench, name: str, args: Mapping[str, object]) -> dict[str, Any]:
-    return plain(await perform(bench.desk, name, args))
+    return plain(await perform(bench.context, name, args))
 
 
 def daemon_of(settings: Settings) -> Holder | None:

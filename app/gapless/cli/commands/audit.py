@@ -10,10 +10,11 @@ import click
 
 from gapless.cli import output
 from gapless.cli.common import Exit, Invocation, failing_clearly
-from gapless.cli.comparison import Report
 from gapless.cli.input_files import READABLE, BadLines, read_rows
-from gapless.cli.listing import Known, compare, configured
 from gapless.cli.param_types import MOMENT
+from gapless.cli.passes import audit_source
+from gapless.cli.provider_client import find_source
+from gapless.operations.audit import AuditReport, KeyLookup
 
 SHOWN = 20
 
@@ -50,10 +51,10 @@ def audit(
     """
     with failing_clearly(debug=call.debug):
         settings = call.settings()
-        configured(settings, source)
+        find_source(settings, source)
         processed = None if against is None else _keys(against, skip_bad=skip_bad)
         known = None if processed is None else _among(processed)
-        report = asyncio.run(compare(settings, source, since, until, known, types))
+        report = asyncio.run(audit_source(settings, source, since, until, known, types))
         if missing_out is not None:
             missing_out.writelines(f"{key}\n" for key in report.missing)
         output.as_json(report.as_values(processed)) if json_ else show_report(report, processed)
@@ -64,14 +65,14 @@ def _keys(file: TextIO, *, skip_bad: bool) -> frozenset[str]:
     return frozenset(row["key"] for row in read_rows(file, "auto", BadLines(skip=skip_bad)))
 
 
-def _among(processed: frozenset[str]) -> Known:
+def _among(processed: frozenset[str]) -> KeyLookup:
     async def known(keys: Sequence[str]) -> Collection[str]:
         return processed.intersection(keys)
 
     return known
 
 
-def show_report(report: Report, processed: Collection[str] | None, known_word: str = "processed") -> None:
+def show_report(report: AuditReport, processed: Collection[str] | None, known_word: str = "processed") -> None:
     """The report for people."""
     for line in _lines(report, processed, known_word):
         click.echo(line)
@@ -92,7 +93,7 @@ def show_report(report: Report, processed: Collection[str] | None, known_word: s
         click.echo(f"… and {len(report.missing) - SHOWN} more; --json or --missing-out FILE names them all")
 
 
-def _lines(report: Report, processed: Collection[str] | None, known_word: str) -> Iterator[str]:
+def _lines(report: AuditReport, processed: Collection[str] | None, known_word: str) -> Iterator[str]:
     yield f"{output.shown(report.window.start)} to {output.shown(report.window.end)}"
     yield f"types {', '.join(report.types.patterns)} ({report.types_origin})"
     if report.unaudited is not None:

@@ -14,7 +14,7 @@ import httpx
 
 from gapless.cli import output
 from gapless.cli.common import Exit, Invocation, failing_clearly
-from gapless.cli.listing import fetching
+from gapless.cli.provider_client import open_provider_client
 from gapless.daemon import assembly
 from gapless.deliver.destinations.addresses import AddressRule
 from gapless.deliver.destinations.base import DestinationInvalid
@@ -148,7 +148,7 @@ def _options(source: SourceSettings, provider: Provider) -> Iterator[Finding]:
 async def _ask(source: SourceSettings, public_url: str | None, accounts: dict[str, str]) -> list[Finding]:
     subject = f"source {source.name}"
     try:
-        async with fetching(source, public_url) as fetcher:
+        async with open_provider_client(source, public_url) as fetcher:
             known = await health.ask(fetcher, assembly.webhook_url(public_url, source.name))
             found = [*_account(source, fetcher, known, accounts), *_subscription(source, fetcher, known)]
             found += await _list(subject, fetcher)

@@ -17,8 +17,8 @@ import httpx
 from gapless.cli import output
 from gapless.cli.access import operate, read_ledger
 from gapless.cli.common import Exit, Invocation, failing_clearly
-from gapless.cli.listing import configured, fetching
 from gapless.cli.param_types import MOMENT
+from gapless.cli.provider_client import find_source, open_provider_client
 from gapless.domain import Via, from_us
 from gapless.ledger import Connection, events
 from gapless.ledger.events import Event
@@ -110,7 +110,7 @@ def _missing(key: str, row: Event | None) -> MissingEvent:
 
 
 async def _fetch(settings: Settings, name: str, missing: MissingEvent) -> bytes:
-    async with fetching(configured(settings, name), settings.public_url) as fetcher:
+    async with open_provider_client(find_source(settings, name), settings.public_url) as fetcher:
         provider = fetcher.source.provider
         if not isinstance(provider, FetchesDetail):
             raise click.UsageError(f"provider {provider.kind!r} cannot be asked for one event")

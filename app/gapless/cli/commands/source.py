@@ -1,4 +1,4 @@
-"""`gapless source`: list sources, read one now, give one another name."""
+"""`gapless source`: list sources, read one now, rename one, acknowledge what one has lost."""
 
 import asyncio
 from datetime import datetime
@@ -7,19 +7,20 @@ from typing import Any
 
 import click
 
-from gapless.cli import output, registering
+from gapless.cli import output
 from gapless.cli.access import operate, read_ledger
 from gapless.cli.commands.audit import show_report
 from gapless.cli.common import Exit, Invocation, failing_clearly
-from gapless.cli.comparison import Report
-from gapless.cli.delivering import deliver, plan_deliveries
-from gapless.cli.listing import configured
 from gapless.cli.param_types import MOMENT
-from gapless.cli.passing import make_passes, try_pass
+from gapless.cli.passes import deliver, describe, make_passes, plan_deliveries, try_pass
+from gapless.cli.provider_client import find_source, open_provider_client
 from gapless.daemon.assembly import webhook_url
 from gapless.domain import from_us, system_clock
 from gapless.ledger import selection
+from gapless.operations.audit import AuditReport
+from gapless.operations.endpoint import RegisteredEndpoint, register_endpoint, repair_endpoint
 from gapless.settings import Settings
+from gapless_reconcilers.kit.contract import Subscription
 
 CLEAN = ("clean", "found")
 
@@ -58,6 +59,29 @@ def rename(call: Invocation, old: str, new: str) -> None:
         click.echo(told["next"])
 
 
+@source.command()
+@click.argument("name")
+@click.option("--reason", required=True, help="What you looked into, and where. It stays beside the interval.")
+@click.option("--until", type=MOMENT, help="Only what ended by then. Default: everything.")
+@click.option(
+    "--interval", "intervals", type=int, multiple=True, help="Only this one, as `status` numbers it; repeat it."
+)
+@click.pass_obj
+def acknowledge(
+    call: Invocation, *, name: str, reason: str, until: datetime | None, intervals: tuple[int, ...]
+) -> None:
+    """Say that you looked into what source NAME has lost for good, so that it is no trouble any more.
+
+    It stays unrecoverable and stays in every report. The audit log keeps the reason.
+
+    gapless source acknowledge stripe-live --reason "compared with the payouts of May, no difference"
+    """
+    with failing_clearly(debug=call.debug):
+        args = {"source": name, "reason": reason, "until": until, "intervals": intervals or None}
+        done = asyncio.run(operate(call.settings(), "source.acknowledge", args))
+        click.echo(f"acknowledged: {len(done['intervals'])} unrecoverable intervals, {done['lost']} lost events")
+
+
 @source.command("pass")
 @click.argument("name")
 @click.option("--since", type=MOMENT, help="Default: where it was last read up to. 30d, 2026-01-31, …")
@@ -90,7 +114,7 @@ def pass_(
     """
     with failing_clearly(debug=call.debug):
         settings = call.settings()
-        configured(settings, name)
+        find_source(settings, name)
         if dry_run:
             _tell_dry_run(asyncio.run(try_pass(settings, name, since, until)), json_=json_)
             return
@@ -120,7 +144,7 @@ def register(call: Invocation, *, name: str, url: str | None, types: tuple[str, 
     """
     with failing_clearly(debug=call.debug):
         settings = call.settings()
-        done = asyncio.run(registering.register(settings, name, _url(settings, name, url), types, secret_file))
+        done = asyncio.run(_register(settings, name, _url(settings, name, url), types, secret_file))
         if not done.made:
             click.echo(f"there is one already: {done.id}; nothing was changed")
             return
@@ -138,7 +162,7 @@ def repair(call: Invocation, *, name: str, url: str | None) -> None:
     """
     with failing_clearly(debug=call.debug):
         settings = call.settings()
-        told = asyncio.run(registering.repair(settings, name, _url(settings, name, url)))
+        told = asyncio.run(_repair(settings, name, _url(settings, name, url)))
         if told is None:
             raise click.ClickException("the provider does not say how the endpoint stands; may the key read it?")
         click.echo(
@@ -148,20 +172,33 @@ def repair(call: Invocation, *, name: str, url: str | None) -> None:
             raise SystemExit(Exit.NEGATIVE)
 
 
+async def _register(
+    settings: Settings, name: str, url: str, types: tuple[str, ...], secret_file: Path
+) -> RegisteredEndpoint:
+    configured = find_source(settings, name)
+    async with open_provider_client(configured, settings.public_url) as client:
+        return await register_endpoint(client, url, types or configured.types or (), secret_file)
+
+
+async def _repair(settings: Settings, name: str, url: str) -> Subscription | None:
+    async with open_provider_client(find_source(settings, name), settings.public_url) as client:
+        return await repair_endpoint(client, url)
+
+
 def _url(settings: Settings, name: str, url: str | None) -> str:
     if url is None and settings.public_url is None:
         raise click.UsageError("where shall it send to? Give --url, or set public_url")
     return url or webhook_url(settings.public_url, name)
 
 
-def _tell_dry_run(report: Report, *, json_: bool) -> None:
+def _tell_dry_run(report: AuditReport, *, json_: bool) -> None:
     output.as_json(report.as_values(None)) if json_ else show_report(report, None, "recorded")
 
 
 def _deliver(settings: Settings, name: str, since: datetime, until: datetime, *, yes: bool) -> None:
     plan = asyncio.run(plan_deliveries(settings, name, since, until))
     for owing in plan:
-        click.echo(str(owing), err=True)
+        click.echo(describe(owing), err=True)
     if not any(owing.keys for owing in plan):
         click.echo("there is nothing to deliver", err=True)
         return

@@ -10,11 +10,12 @@ import click
 from gapless.cli import output
 from gapless.cli.access import known_sources, open_reader, plain
 from gapless.cli.common import Exit, Invocation, failing_clearly
-from gapless.console import standing
-from gapless.console import status as values
 from gapless.daemon.wiring import make_policies
 from gapless.domain import Sources, system_clock
 from gapless.settings import Settings
+from gapless.status import values
+from gapless.status.reader import read_report
+from gapless.status.troubles import Severity
 
 WATCH_EVERY_S = 2.0
 
@@ -24,21 +25,21 @@ WATCH_EVERY_S = 2.0
 @click.option("--json", "json_", is_flag=True, help="As JSON; null is unknown.")
 @click.pass_obj
 def status(call: Invocation, watch: bool, json_: bool) -> None:  # noqa: FBT001 - click calls it
-    """Complete up to when, what was missed, what is still owed. Unknown is said to be unknown.
+    """What is wrong and what to do next; complete up to when, what was missed, what is still owed.
 
-    Exit 1 if something is missing, parked, unrecoverable or dead.
+    Exit 0 if all is well or in hand, 1 if a person is needed or if it is not known.
 
     gapless status --watch
     """
     with failing_clearly(debug=call.debug):
         settings = call.settings()
         while True:
-            stands = asyncio.run(_read(settings))
+            report = asyncio.run(_read(settings))
             if watch:
                 click.clear()
-            output.as_json(stands) if json_ else _show(stands)
+            output.as_json(report) if json_ else _show(report)
             if not watch:
-                raise SystemExit(Exit.NEGATIVE if is_troubled(stands) else Exit.OK)
+                raise SystemExit(Exit.OK if Severity(report["verdict"]).is_well else Exit.NEGATIVE)
             time.sleep(WATCH_EVERY_S)
 
 
@@ -48,30 +49,23 @@ async def _read(settings: Settings) -> dict[str, Any]:
         known = tuple(each for each in settings.sources if each.name in book)
         policies = make_policies(known, book, settings.public_url)
         budgets = {name: policy.budget for name, policy in policies.items()}
-        return plain(values.of_standing(await standing.read(store, Sources(book), budgets, system_clock())))
+        configured = [each.name for each in settings.sources]
+        return plain(values.of_report(await read_report(store, Sources(book), budgets, system_clock(), configured)))
 
 
-def is_troubled(stands: dict[str, Any]) -> bool:
-    """True if somebody should look."""
-    return any(_source_is_troubled(each) for each in stands["sources"]) or any(
-        each["dead_letters"] for each in stands["destinations"]
-    )
-
-
-def _source_is_troubled(source: dict[str, Any]) -> bool:
-    listed = source["list"]
-    parked = any(stream["parked_reason"] for stream in source["streams"])
-    return parked or bool(listed and (listed["missing_open"] or listed["unrecoverable"]))
-
-
-def _show(stands: dict[str, Any]) -> None:
+def _show(report: dict[str, Any]) -> None:
+    click.echo(f"{report['summary']}.")
+    click.echo()
     columns = ("source", "complete up to", "checked", "missed", "recovered", "gap 1h", "gap 24h", "gap 7d", "state")
-    output.table(columns, map(_source_row, stands["sources"]), empty="no source is in the ledger yet")
+    output.table(columns, map(_source_row, report["sources"]), empty="no source is in the ledger yet")
     click.echo()
     owed = ("destination", "pending", "oldest pending", "held", "parked", "dead")
-    output.table(owed, map(_destination_row, stands["destinations"]), empty="no destination is configured")
-    for source in stands["sources"]:
-        _show_trouble(source)
+    output.table(owed, map(_destination_row, report["destinations"]), empty="no destination is configured")
+    click.echo()
+    for trouble in report["troubles"]:
+        _show_trouble(trouble)
+    for source in report["sources"]:
+        _show_notes(source)
 
 
 def _source_row(source: dict[str, Any]) -> tuple[object, ...]:
@@ -93,19 +87,22 @@ def _destination_row(destination: dict[str, Any]) -> tuple[object, ...]:
     return (destination["name"], backlog["pending"], oldest or "-", backlog["held"], backlog["parked"], backlog["dead"])
 
 
-def _show_trouble(source: dict[str, Any]) -> None:
-    name, listed = source["name"], source["list"] or {}
-    for stream in source["streams"]:
-        if stream["parked_reason"]:
-            click.echo(f"{name} {stream['name']}: parked: {stream['parked_reason']}")
-    for loss in listed.get("unrecoverable", ()):
-        click.echo(f"{name} {loss['stream']}: unrecoverable {loss['start']} to {loss['end']}: {loss['reason']}")
-    if listed.get("missing_open"):
-        click.echo(f"{name}: {listed['missing_open']} events are known to be missing and not recorded yet")
-    if source["types_origin"] == "assumed":
-        click.echo(f"{name}: it is assumed that every type is subscribed; set types, or let the key read the endpoint")
-    if source["subscription"]["healthy"] is False:
-        click.echo(f"{name}: subscription: {source['subscription']['reason']}")
+def _show_trouble(trouble: dict[str, Any]) -> None:
+    where = " ".join(filter(None, (trouble["source"], trouble["stream"], trouble["destination"]))) or "gapless"
+    since = _moment(trouble["since"])
+    told = f" Since {output.shown(since)}." if since else ""
+    click.echo(f"{trouble['severity'].replace('_', ' ')}: {where}: {trouble['text']}{told}")
+    click.echo(f"    {trouble['next']}")
+
+
+def _show_notes(source: dict[str, Any]) -> None:
+    for note in source["notes"]:
+        click.echo(f"note: {source['name']}: {note}")
+    for loss in (source["list"] or {}).get("unrecoverable", ()):
+        done = loss["acknowledged"]
+        told = f"acknowledged by {done['by']}: {done['reason']}" if done else "not acknowledged"
+        where = f"{source['name']} {loss['stream']}".strip()
+        click.echo(f"note: {where}: interval {loss['id']}, {loss['start']} to {loss['end']}, {loss['reason']}; {told}")
 
 
 def _rate(gap: dict[str, Any] | None) -> str | None:

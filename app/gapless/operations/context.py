@@ -1,7 +1,7 @@
-"""What an operation works with, and how it says no."""
+"""What every operation works with, and how it refuses."""
 
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
 
@@ -12,7 +12,8 @@ from gapless.errors import UserError
 from gapless.ledger import Connection, audit_log
 from gapless.ledger.engine import Store
 from gapless.ledger.writer import Work, Writer
-from gapless_reconcilers.kit.contract import ReadBudget
+from gapless.receive.evidence import Evidence
+from gapless.receive.streams import Streams
 
 T = TypeVar("T")
 
@@ -22,29 +23,17 @@ class OperationRefused(UserError):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Unquarantined:
-    """What became of a refused webhook that was read again: `new` of its events, or why it stays."""
-
-    new: int | None
-    reason: str = ""
-    detail: str = ""
-
-
-ReleaseOne = Callable[[int], Awaitable[Unquarantined]]
-"""Reads the refused webhook of that id again. Belongs to the receive road; the daemon supplies it."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Desk:
-    """The store, the one writer of this process, the sources as they are configured, and the clock."""
+class OperationContext:
+    """The parts of this process that operations use, and who asks for them."""
 
     store: Store
     writer: Writer
+    """The one writer of this process."""
     sources: Sources
+    """As they are configured."""
     clock: Clock
-    release_one: ReleaseOne
-    budgets: Mapping[str, ReadBudget | None] = field(default_factory=dict)
-    """What each source may read, by name."""
+    evidence: Evidence
+    stream_ids: Streams
     wake: Callable[[], None] = lambda: None
     """Tells the dispatcher of this process that something may be due."""
     actor: str = "api"
@@ -63,14 +52,14 @@ class Desk:
         return self.sources[name]
 
     async def read(self, query: Work[T]) -> T:
-        """What `query` finds. Raises `StoreError`."""
+        """Return the result of `query`. Raises `StoreError`."""
         return await self.store.read(query)
 
     async def write(self, action: str, subject: str, work: Work[T]) -> T:
-        """Do `work` and note its result, unless that is 0, in one transaction. Raises what it does; `StoreError`."""
-        return await self.writer.submit(partial(self._noted, action=action, subject=subject, work=work))
+        """Do `work` and log its result, unless that is 0, in one transaction. Raises what it does; `StoreError`."""
+        return await self.writer.submit(partial(self._logged, action=action, subject=subject, work=work))
 
-    def _noted(self, connection: Connection, action: str, subject: str, work: Work[T]) -> T:
+    def _logged(self, connection: Connection, action: str, subject: str, work: Work[T]) -> T:
         result = work(connection)
         if result == 0:
             return result

@@ -1,14 +1,18 @@
-"""What a provider lists in a window, held against what is known of it. Pure, but for what it is fed with."""
+"""The audit: a provider's list of a window, compared with what is known of it. Needs no ledger."""
 
 from collections import Counter
-from collections.abc import Collection, Iterable
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, TypeAlias
 
-from gapless.domain import Source, TypePatterns, align_down, align_up
-from gapless_reconcilers.kit.contract import Capabilities, RemoteEvent, Window
+from gapless.domain import Source, Sources, TypePatterns, TypesOrigin, align_down, align_up
+from gapless.reconcile import health
+from gapless.reconcile.fetch import Fetcher, pages
+from gapless_reconcilers.kit.contract import OWN_STREAM, Capabilities, RemoteEvent, Subscription, Window
 
+KeyLookup: TypeAlias = Callable[[Sequence[str]], Awaitable[Collection[str]]]
+"""Returns which of these keys are known."""
 SLACK = timedelta(minutes=1)
 """Shorter than this, what lies before the provider's history is the time that the command took."""
 
@@ -23,7 +27,7 @@ class Lost:
 
 
 @dataclass(slots=True, kw_only=True)
-class Report:
+class AuditReport:
     """What is listed in `window` of the audited types, and what of it is not known. Holds keys, never payloads."""
 
     window: Window
@@ -106,15 +110,62 @@ class Report:
 
 def plan_report(
     source: Source, capabilities: Capabilities, since: datetime, until: datetime | None, now: datetime
-) -> Report:
+) -> AuditReport:
     """An empty report of `[since, until)`, as far as the provider can list it."""
     unit, history = capabilities.resolution, capabilities.history
     start, end = align_down(since, unit), align_down(min(until or now, now - capabilities.grace), unit)
     oldest = start if history is None else align_up(now - history, unit)
     begin = max(start, oldest)
-    return Report(
+    return AuditReport(
         window=Window(start=begin, end=max(end, begin)),
         types=source.types,
         types_origin=source.types_origin.value,
         unaudited=oldest - start if oldest > start + SLACK else None,
     )
+
+
+async def audit_list(
+    client: Fetcher,
+    capabilities: Capabilities,
+    webhook_url: str,
+    since: datetime,
+    until: datetime | None,
+    *,
+    now: datetime,
+    known: KeyLookup | None,
+    types: Sequence[str] = (),
+    progress: Callable[[AuditReport], None] = lambda _: None,
+) -> AuditReport:
+    """Compare what the provider lists with what is `known`; None: only count.
+
+    `types` are the audited ones; none: as configured, else as subscribed, else all. `progress` is called after each
+    page. Raises `ProviderError`s.
+    """
+    told = await health.ask(client, webhook_url)
+    source = _with_types(client.source, told.subscription, types, now)
+    report = plan_report(source, capabilities, since, until, now - client.behind)
+    report.compared = known is not None
+    if report.window.start < report.window.end:
+        for stream in (OWN_STREAM, *await health.stream_names(client)):
+            await _read_stream(client, stream, report, known, progress)
+    return report
+
+
+async def _read_stream(
+    client: Fetcher, stream: str, report: AuditReport, known: KeyLookup | None, progress: Callable[[AuditReport], None]
+) -> None:
+    async with pages(client, stream, report.window) as walked:
+        async for page in walked:
+            events = report.audited(page.events)
+            report.add(events, await known([event.key for event in events]) if known else ())
+            progress(report)
+
+
+def _with_types(source: Source, subscription: Subscription | None, types: Sequence[str], now: datetime) -> Source:
+    """The source with the types to audit: those that are named, else as configured, else as subscribed, else all."""
+    sources = Sources([source])
+    if types:
+        return sources.change(source.name, types=TypePatterns(types), types_origin=TypesOrigin.CONFIG)
+    if subscription is not None:
+        health.learn(sources, source, subscription, now)
+    return sources[source.name]

@@ -5,8 +5,8 @@ from datetime import UTC, datetime, timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gapless.cli.comparison import Report
 from gapless.domain import TypePatterns
+from gapless.operations.audit import AuditReport
 from gapless_reconcilers.kit.contract import RemoteEvent, Window
 
 T0 = datetime(2026, 11, 20, 12, tzinfo=UTC)
@@ -17,11 +17,11 @@ def event(key: str, kind: str = "invoice.paid", day: int = 1) -> RemoteEvent:
     return RemoteEvent(key=key, type=kind, occurred_at=T0 - timedelta(days=day), payload=b"{}")
 
 
-def report(*patterns: str) -> Report:
-    return Report(window=WINDOW, types=TypePatterns(patterns or ("*",)), types_origin="config")
+def report(*patterns: str) -> AuditReport:
+    return AuditReport(window=WINDOW, types=TypePatterns(patterns or ("*",)), types_origin="config")
 
 
-def feed(made: Report, events: list[RemoteEvent], known: set[str]) -> Report:
+def feed(made: AuditReport, events: list[RemoteEvent], known: set[str]) -> AuditReport:
     made.add(made.audited(events), known)
     return made
 
