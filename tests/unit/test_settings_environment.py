@@ -207,7 +207,7 @@ def test_options_are_read_as_json_where_they_are_and_secrets_by_their_own_variab
     [
         ("GAPLESS_STORE__ULR", "did you mean GAPLESS_STORE__URL?"),
         ("GAPLESS_SOURCE__STRIPE_LIVE__EVRY", "did you mean GAPLESS_SOURCE__STRIPE_LIVE__EVERY?"),
-        ("GAPLESS_QQQQ", "see the README's table of settings"),
+        ("GAPLESS_QQQQ", "docs/configuration.md has them all"),
     ],
 )
 def test_an_unknown_variable_of_ours_is_an_error_that_names_the_nearest(variable: str, hint: str) -> None:

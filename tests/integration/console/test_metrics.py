@@ -45,7 +45,7 @@ class Documented:
 
 def documented() -> dict[str, Documented]:
     """The table: in the README, between its markers."""
-    readme = ROOT / "README.md"
+    readme = ROOT / "docs/metrics.md"
     text = readme.read_text() if readme.exists() else ""
     marked = re.search(r"<!-- metrics -->(.*?)<!-- /metrics -->", text, re.DOTALL)
     assert marked
