@@ -39,7 +39,14 @@ from gapless_reconcilers.kit.contract import (
     WebhookRequest,
     Window,
 )
-from gapless_reconcilers.kit.decoding import UNREADABLE, decode_items, decode_response, decode_webhook
+from gapless_reconcilers.kit.decoding import (
+    decode_items,
+    decode_or_none,
+    decode_response,
+    decode_webhook,
+    recordable,
+    recordable_items,
+)
 from gapless_reconcilers.kit.errors import MalformedWebhook, RateLimited, SignatureInvalid, UnexpectedShape
 from gapless_reconcilers.kit.paging import next_link
 from gapless_reconcilers.kit.signing import SigningKeys, hmac_sha256_hex, is_signed_by_any
@@ -114,15 +121,6 @@ class _Message(msgspec.Struct, gc=False):
     message: str = ""
 
 
-_ACTION: Final = msgspec.json.Decoder(_Action)
-_ROWS: Final = msgspec.json.Decoder(list[msgspec.Raw])
-_DELIVERY: Final = msgspec.json.Decoder(_Delivery)
-_DETAIL: Final = msgspec.json.Decoder(_Detail)
-_HOOK: Final = msgspec.json.Decoder(_Hook)
-_CONFIG: Final = msgspec.json.Decoder(_Config)
-_MESSAGE: Final = msgspec.json.Decoder(_Message)
-
-
 class GitHub:
     """GitHub, bound to one hook. Deliveries to other hooks share their GUID, so a key names the hook as well."""
 
@@ -186,12 +184,7 @@ class GitHub:
         self._verify(request)
         name, guid, sender = (_required(request, header) for header in (EVENT_HEADER, DELIVERY_HEADER, HOOK_HEADER))
         hook = OF_APP if self._hook == OF_APP else sender
-        try:
-            event = self._event(hook, guid, name, _action(request.body), now, request.body)
-        except MalformedWebhook:
-            raise
-        except ValueError as error:
-            raise MalformedWebhook(f"the event cannot be recorded: {error}") from error
+        event = recordable(None, _event, hook, guid, name, _action(request.body), now, request.body)
         return Reply(events=(event if hook == self._hook else msgspec.structs.replace(event, listable=False),))
 
     def _verify(self, request: WebhookRequest) -> None:
@@ -225,9 +218,8 @@ class GitHub:
 
     def read_page(self, request: httpx.Request, response: httpx.Response, stream: str, window: Window) -> Page:  # noqa: ARG002
         """The attempts inside `window`, several of one event perhaps. The walk ends below the window's start."""
-        rows = decode_response(response, _ROWS)
-        attempts = decode_items(rows, _DELIVERY, "")
-        listed = [self._listed(attempt, row) for attempt, row in zip(attempts, rows, strict=True)]
+        rows = decode_response(response, list[msgspec.Raw])
+        listed = recordable_items("", self._listed, decode_items(rows, _Delivery, ""), rows)
         is_bottom = any(event.occurred_at < window.start for event in listed)
         following = None if is_bottom else self._next(request, response)
         return Page(events=[event for event in listed if event.occurred_at in window], next=following)
@@ -238,8 +230,8 @@ class GitHub:
 
     def read_detail(self, missing: MissingEvent, response: httpx.Response) -> RemoteEvent:
         """The event with its payload as GitHub holds it, parsed: not the bytes that were sent."""
-        detail = decode_response(response, _DETAIL)
-        event = self._listed(detail, detail.request.payload)
+        detail = decode_response(response, _Detail)
+        event = recordable("", self._listed, detail, detail.request.payload)
         if event.key != missing.key:
             raise UnexpectedShape("guid", f"of another event, {event.key[:80]!r}", missing.key)
         return event
@@ -264,9 +256,9 @@ class GitHub:
         """Whether it is active and sends to us. What an App subscribes to is not told."""
         path = urlsplit(webhook_url).path
         if self._hook == OF_APP:
-            url, events, active, known = decode_response(response, _CONFIG).url, None, True, OF_APP
+            url, events, active, known = decode_response(response, _Config).url, None, True, OF_APP
         else:
-            hook = decode_response(response, _HOOK)
+            hook = decode_response(response, _Hook)
             url, events, active, known = hook.config.url, hook.events, hook.active, str(hook.id)
         if not active:
             return Subscription(healthy=False, reason="the hook is not active", id=known)
@@ -287,7 +279,7 @@ class GitHub:
         """The new hook: its number goes into `hook_id`."""
         if self._hook == OF_APP:
             return Registration(id=OF_APP)
-        return Registration(id=str(decode_response(response, _HOOK).id))
+        return Registration(id=str(decode_response(response, _Hook).id))
 
     def repair_request(self, subscription: Subscription, webhook_url: str) -> httpx.Request | None:  # noqa: ARG002
         """`PATCH` with `active`; the hook of an App cannot be switched off by itself."""
@@ -295,20 +287,9 @@ class GitHub:
             return None
         return httpx.Request("PATCH", self._url(""), json={"active": True}, headers=VERSION)
 
-    def _event(
-        self, hook: str, guid: str, name: str, action: str | None, at: datetime, payload: bytes | msgspec.Raw
-    ) -> RemoteEvent:
-        """The one place where an event of either road gets its identity. Raises `ValueError`."""
-        return RemoteEvent(
-            key=f"{hook}:{guid}", type=f"{name}.{action}" if action else name, occurred_at=at, payload=payload
-        )
-
     def _listed(self, attempt: _Delivery, payload: msgspec.Raw) -> RemoteEvent:
-        try:
-            at = attempt.delivered_at.astimezone(UTC)
-            event = self._event(self._hook, attempt.guid, attempt.event, attempt.action, at, payload)
-        except ValueError as error:
-            raise UnexpectedShape(f"delivery {attempt.id}", f"not recordable: {error}", "one that is") from error
+        at = attempt.delivered_at.astimezone(UTC)
+        event = _event(self._hook, attempt.guid, attempt.event, attempt.action, at, payload)
         return msgspec.structs.replace(event, ref=str(attempt.id))
 
     def _next(self, request: httpx.Request, response: httpx.Response) -> httpx.Request | None:
@@ -334,6 +315,15 @@ class GitHub:
         return f"{self._base}{hook}/{path}" if path else f"{self._base}{hook}"
 
 
+def _event(
+    hook: str, guid: str, name: str, action: str | None, at: datetime, payload: bytes | msgspec.Raw
+) -> RemoteEvent:
+    """The one place where an event of either road gets its identity. Raises `ValueError`."""
+    return RemoteEvent(
+        key=f"{hook}:{guid}", type=f"{name}.{action}" if action else name, occurred_at=at, payload=payload
+    )
+
+
 def _required(request: WebhookRequest, header: str) -> str:
     value = request.header(header)
     if not value:
@@ -349,7 +339,7 @@ def _action(body: bytes) -> str | None:
             content = parse_qs(body.decode("ascii"), strict_parsing=True)["payload"][0].encode()
         except (ValueError, KeyError) as error:
             raise MalformedWebhook("the form cannot be read") from error
-    action = decode_webhook(content, _ACTION).action
+    action = decode_webhook(content, _Action).action
     return action if isinstance(action, str) and action else None
 
 
@@ -369,11 +359,8 @@ def _wait(response: httpx.Response, now: datetime) -> timedelta | None:
     if response.headers.get("x-ratelimit-remaining") == "0" and reset.isascii() and reset.isdigit():
         wait = timedelta(seconds=min(int(reset[:12]) - now.timestamp(), statuses.LONGEST_WAIT.total_seconds()))
         return max(wait, timedelta(seconds=1))
-    try:
-        message = _MESSAGE.decode(response.content).message
-    except UNREADABLE:
-        message = ""
-    return SECONDARY if "secondary rate limit" in message.lower() else None
+    refusal = decode_or_none(response.content, _Message)
+    return SECONDARY if refusal and "secondary rate limit" in refusal.message.lower() else None
 
 
 PROVIDER = GitHub

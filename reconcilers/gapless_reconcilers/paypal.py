@@ -42,8 +42,15 @@ from gapless_reconcilers.kit.contract import (
     WebhookRequest,
     Window,
 )
-from gapless_reconcilers.kit.decoding import UNREADABLE, decode_items, decode_response, decode_webhook
-from gapless_reconcilers.kit.errors import MalformedWebhook, SignatureInvalid, UnexpectedShape
+from gapless_reconcilers.kit.decoding import (
+    decode_items,
+    decode_or_none,
+    decode_response,
+    decode_webhook,
+    recordable,
+    recordable_items,
+)
+from gapless_reconcilers.kit.errors import SignatureInvalid, UnexpectedShape
 
 ID, TIME, SIGNATURE = "paypal-transmission-id", "paypal-transmission-time", "paypal-transmission-sig"
 CERTIFICATE, ALGORITHM = "paypal-cert-url", "paypal-auth-algo"
@@ -114,14 +121,6 @@ class _Verdict(msgspec.Struct, gc=False):
     verification_status: str
 
 
-_EVENT: Final = msgspec.json.Decoder(_Event)
-_ROWS: Final = msgspec.json.Decoder(_Rows)
-_WEBHOOK: Final = msgspec.json.Decoder(_Webhook)
-_WEBHOOKS: Final = msgspec.json.Decoder(_Webhooks)
-_VERDICT: Final = msgspec.json.Decoder(_Verdict)
-_ANY: Final = msgspec.json.Decoder(msgspec.Raw)
-
-
 class PayPal:
     """PayPal, bound to one REST app."""
 
@@ -172,11 +171,8 @@ class PayPal:
             needed = self._by_postback(sent, request.body, evidence)
         if needed is not None:
             return needed
-        event = decode_webhook(request.body, _EVENT)
-        try:
-            return Reply(events=(_remote(event, request.body),))
-        except ValueError as error:
-            raise MalformedWebhook(f"the event cannot be recorded: {error}") from error
+        event = decode_webhook(request.body, _Event)
+        return Reply(events=(recordable(None, _remote, event, request.body),))
 
     def _by_certificate(
         self, sent: dict[str, str], body: bytes, now: datetime, evidence: Evidence
@@ -214,16 +210,13 @@ class PayPal:
 
     def _by_postback(self, sent: dict[str, str], body: bytes, evidence: Evidence) -> NeedsEvidence | None:
         """None if PayPal says that the webhook is its own. Raises `SignatureInvalid`."""
-        decode_webhook(body, _ANY)
+        decode_webhook(body, msgspec.Raw)
         for webhook_id in filter(None, self.options.webhook_id):
             if webhook_id not in evidence:
                 request = self._postback(sent, body, webhook_id)
                 return NeedsEvidence(request=request, cache_key=webhook_id, max_age=timedelta(0), with_credentials=True)
-            try:
-                verdict = _VERDICT.decode(evidence[webhook_id].content).verification_status
-            except UNREADABLE:
-                verdict = ""
-            if verdict == "SUCCESS":
+            verdict = decode_or_none(evidence[webhook_id].content, _Verdict)
+            if verdict and verdict.verification_status == "SUCCESS":
                 return None
         raise SignatureInvalid("PayPal says that it did not send this for our webhook_id")
 
@@ -256,9 +249,9 @@ class PayPal:
 
     def read_page(self, request: httpx.Request, response: httpx.Response, stream: str, window: Window) -> Page:  # noqa: ARG002
         """The page's events inside `window`. Only a missing next link ends the walk: pages may be short."""
-        rows = decode_response(response, _ROWS)
-        listed = decode_items(rows.events, _EVENT, "events")
-        events = [_listed(event, row) for event, row in zip(listed, rows.events, strict=True)]
+        rows = decode_response(response, _Rows)
+        listed = decode_items(rows.events, _Event, "events")
+        events = recordable_items("events", _remote, listed, rows.events)
         following = self._next(request, rows.links)
         return Page(events=[event for event in events if event.occurred_at in window], next=following)
 
@@ -284,7 +277,7 @@ class PayPal:
 
     def read_detail(self, missing: MissingEvent, response: httpx.Response) -> RemoteEvent:  # noqa: ARG002
         """The event, its payload the body as received."""
-        return _listed(decode_response(response, _EVENT), msgspec.Raw(response.content))
+        return recordable("", _remote, decode_response(response, _Event), msgspec.Raw(response.content))
 
     def redelivery_request(self, missing: MissingEvent) -> httpx.Request:
         """`POST …/resend`; a webhook that is still being tried is not sent again."""
@@ -297,7 +290,7 @@ class PayPal:
 
     def read_subscription(self, response: httpx.Response, webhook_url: str) -> Subscription:
         """Our webhook, by its id or address. There is no state to be disabled in."""
-        rows = decode_items(decode_response(response, _WEBHOOKS).webhooks, _WEBHOOK, "webhooks")
+        rows = decode_items(decode_response(response, _Webhooks).webhooks, _Webhook, "webhooks")
         path = urlsplit(webhook_url).path
         found = next((row for row in rows if row.id in self.options.webhook_id or urlsplit(row.url).path == path), None)
         if found is None:
@@ -316,7 +309,7 @@ class PayPal:
 
     def read_registration(self, response: httpx.Response) -> Registration:
         """The webhook: its id goes into `webhook_id`."""
-        return Registration(id=decode_response(response, _WEBHOOK).id)
+        return Registration(id=decode_response(response, _Webhook).id)
 
     def repair_request(self, subscription: Subscription, webhook_url: str) -> httpx.Request | None:  # noqa: ARG002
         """A webhook is there or not: there is nothing to switch on."""
@@ -371,13 +364,6 @@ def _remote(event: _Event, payload: bytes | msgspec.Raw) -> RemoteEvent:
         payload=payload,
         object_key=resource_id if isinstance(resource_id, str) and resource_id else None,
     )
-
-
-def _listed(event: _Event, row: msgspec.Raw) -> RemoteEvent:
-    try:
-        return _remote(event, row)
-    except ValueError as error:
-        raise UnexpectedShape(f"event {event.id[:64]!r}", f"not recordable: {error}", "one that is") from error
 
 
 PROVIDER = PayPal

@@ -4,7 +4,7 @@ Source: the Standard Webhooks specification and standardwebhooks 1.1.0, svix 2.9
 """
 
 from datetime import UTC, datetime, timedelta
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar
 
 import msgspec
 
@@ -24,9 +24,8 @@ from gapless_reconcilers.kit.contract import (
     WebhookMessage,
     WebhookRequest,
 )
-from gapless_reconcilers.kit.decoding import UNREADABLE, decode_webhook
-from gapless_reconcilers.kit.errors import MalformedWebhook
-from gapless_reconcilers.kit.standard import HEADERS, PUBLIC, SYMMETRIC, TWIN_HEADERS, StandardKeys, sign
+from gapless_reconcilers.kit.decoding import decode_or_none, decode_webhook, recordable
+from gapless_reconcilers.kit.standard import HEADERS, PUBLIC, SYMMETRIC, TWIN_HEADERS, Sent, StandardKeys, sign
 
 
 class StandardWebhooksOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -45,10 +44,6 @@ class _Body(msgspec.Struct, gc=False):
 
     type: Any = None
     timestamp: Any = None
-
-
-_BODY: Final = msgspec.json.Decoder(_Body)
-_ANY: Final = msgspec.json.Decoder(msgspec.Raw)
 
 
 class StandardWebhooks:
@@ -90,18 +85,18 @@ class StandardWebhooks:
     def read_webhook(self, request: WebhookRequest, now: datetime, evidence: Evidence = NO_EVIDENCE) -> Reply:  # noqa: ARG002
         """The one event of a webhook: any JSON."""
         sent = self._keys.verify(request, now, self.options.tolerance)
-        body = _read_body(request.body)
-        try:
-            event = RemoteEvent(
-                key=sent.id,
-                type=body.type if isinstance(body.type, str) and body.type else self.options.type,
-                occurred_at=_when(body.timestamp) or datetime.fromtimestamp(sent.at_s, UTC),
-                payload=request.body,
-                listable=False,
-            )
-        except (ValueError, OverflowError) as error:
-            raise MalformedWebhook(f"the event cannot be recorded: {error}") from error
-        return Reply(events=(event,))
+        decode_webhook(request.body, msgspec.Raw)
+        body = decode_or_none(request.body, _Body) or _Body()
+        return Reply(events=(recordable(None, self._event, sent, body, request.body),))
+
+    def _event(self, sent: Sent, body: _Body, payload: bytes) -> RemoteEvent:
+        return RemoteEvent(
+            key=sent.id,
+            type=body.type if isinstance(body.type, str) and body.type else self.options.type,
+            occurred_at=_when(body.timestamp) or datetime.fromtimestamp(sent.at_s, UTC),
+            payload=payload,
+            listable=False,
+        )
 
     def render(
         self,
@@ -117,15 +112,6 @@ class StandardWebhooks:
                 reason=f"only a symmetric secret ({SYMMETRIC}) can sign; the sender keeps the other kind"
             )
         return WebhookMessage(headers={"content-type": "application/json", **headers}, body=event.payload)
-
-
-def _read_body(body: bytes) -> _Body:
-    """The suggested fields, if the body is an object that has them. Raises `MalformedWebhook` if it is no JSON."""
-    decode_webhook(body, _ANY)
-    try:
-        return _BODY.decode(body)
-    except UNREADABLE:
-        return _Body()
 
 
 def _when(timestamp: object) -> datetime | None:

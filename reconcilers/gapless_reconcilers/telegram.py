@@ -35,10 +35,17 @@ from gapless_reconcilers.kit.contract import (
     WebhookMessage,
     WebhookRequest,
 )
-from gapless_reconcilers.kit.decoding import UNREADABLE, decode_items, decode_response, decode_webhook
+from gapless_reconcilers.kit.decoding import (
+    decode_items,
+    decode_json,
+    decode_or_none,
+    decode_response,
+    decode_webhook,
+    recordable,
+    recordable_items,
+)
 from gapless_reconcilers.kit.errors import (
     CredentialsRejected,
-    MalformedWebhook,
     OptionsInvalid,
     RateLimited,
     SignatureInvalid,
@@ -107,15 +114,6 @@ class _WebhookInfo(msgspec.Struct, gc=False):
     result: _Webhook
 
 
-_UPDATE: Final = msgspec.json.Decoder(_Update)
-_FIELDS: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
-_DATED: Final = msgspec.json.Decoder(_Dated)
-_RESULT: Final = msgspec.json.Decoder(_Result)
-_REFUSAL: Final = msgspec.json.Decoder(_Refusal)
-_ME: Final = msgspec.json.Decoder(_Me)
-_INFO: Final = msgspec.json.Decoder(_WebhookInfo)
-
-
 class Telegram:
     """Telegram, bound to one bot. An update's key is its `update_id`, on both roads."""
 
@@ -158,7 +156,7 @@ class Telegram:
 
     def read_account(self, response: httpx.Response) -> Account:
         """The bot's id."""
-        return Account(fingerprint=str(decode_response(response, _ME).result.id))
+        return Account(fingerprint=str(decode_response(response, _Me).result.id))
 
     def read_webhook(self, request: WebhookRequest, now: datetime, evidence: Evidence = NO_EVIDENCE) -> Reply:  # noqa: ARG002
         """The one update of a webhook."""
@@ -167,13 +165,8 @@ class Telegram:
             raise SignatureInvalid(f"there is no header {SIGNATURE_HEADER}", reason="no_signature")
         if not any(is_same(key, token.encode("latin-1")) for key in self._keys):
             raise SignatureInvalid("the secret token is none that we know; check webhook_secret")
-        try:
-            update = decode_webhook(request.body, _UPDATE)
-            return Reply(events=(_event(update, request.body, now),))
-        except UNREADABLE as error:
-            raise MalformedWebhook(f"the update cannot be read: {error}") from error
-        except ValueError as error:
-            raise MalformedWebhook(f"the update cannot be recorded: {error}") from error
+        update = decode_webhook(request.body, _Update)
+        return Reply(events=(recordable(None, _event, update, request.body, now),))
 
     def render(
         self,
@@ -199,11 +192,11 @@ class Telegram:
 
     def read_batch(self, response: httpx.Response, now: datetime) -> Batch:
         """The updates, oldest first, and the offset that acknowledges them."""
-        rows = decode_response(response, _RESULT)
+        rows = decode_response(response, _Result)
         if not rows.ok:
             raise UnexpectedShape("ok", "false", "true")
-        updates = decode_items(rows.result, _UPDATE, "result")
-        events = [_listed(update, row, now) for update, row in zip(updates, rows.result, strict=True)]
+        updates = decode_items(rows.result, _Update, "result")
+        events = recordable_items("result", lambda update, row: _event(update, row, now), updates, rows.result)
         return Batch(events=events, cursor=str(updates[-1].update_id + 1) if updates else None)
 
     def subscription_request(self) -> httpx.Request:
@@ -212,7 +205,7 @@ class Telegram:
 
     def read_subscription(self, response: httpx.Response, webhook_url: str) -> Subscription:
         """The webhook that is set, and how many updates wait for it."""
-        told = decode_response(response, _INFO).result
+        told = decode_response(response, _WebhookInfo).result
         if not told.url:
             return Subscription(healthy=False, reason="no webhook is set; see setWebhook")
         if not told.url.endswith(httpx.URL(webhook_url).path):
@@ -229,7 +222,8 @@ class Telegram:
             raise OptionsInvalid(f'{told}; set mode = "webhook", or call deleteWebhook')
         if response.status_code == codes.NOT_FOUND:
             raise CredentialsRejected("Telegram knows no bot of this token; check it")
-        wait = _refusal(response).parameters
+        refusal = decode_or_none(response.content, _Refusal)
+        wait = refusal.parameters if refusal else None
         if response.status_code == codes.TOO_MANY_REQUESTS and wait and wait.retry_after:
             seconds = min(timedelta(seconds=wait.retry_after), statuses.LONGEST_WAIT)
             raise RateLimited("Telegram asks us to slow down", retry_after=seconds)
@@ -242,7 +236,7 @@ class Telegram:
 
 def _event(update: _Update, payload: bytes | msgspec.Raw, now: datetime) -> RemoteEvent:
     """The one place where an update of either road gets its identity. Its type is its other field."""
-    fields = _FIELDS.decode(payload)
+    fields = decode_json(payload, dict[str, msgspec.Raw], "")
     kinds = [name for name in fields if name != "update_id"]
     kind = kinds[0] if kinds else "unknown"
     return RemoteEvent(
@@ -251,25 +245,8 @@ def _event(update: _Update, payload: bytes | msgspec.Raw, now: datetime) -> Remo
 
 
 def _when(content: msgspec.Raw | None) -> datetime | None:
-    try:
-        date = _DATED.decode(content).date if content is not None else None
-    except UNREADABLE:
-        return None
-    return None if date is None else datetime.fromtimestamp(date, UTC)
-
-
-def _listed(update: _Update, row: msgspec.Raw, now: datetime) -> RemoteEvent:
-    try:
-        return _event(update, row, now)
-    except ValueError as error:
-        raise UnexpectedShape(f"update {update.update_id}", f"not recordable: {error}", "one that is") from error
-
-
-def _refusal(response: httpx.Response) -> _Refusal:
-    try:
-        return _REFUSAL.decode(response.content)
-    except UNREADABLE:
-        return _Refusal()
+    dated = decode_or_none(content, _Dated) if content is not None else None
+    return None if dated is None or dated.date is None else datetime.fromtimestamp(dated.date, UTC)
 
 
 PROVIDER = Telegram

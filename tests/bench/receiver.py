@@ -16,7 +16,7 @@ from typing import Any, Final
 import machine
 import session
 
-from gapless.cli.serve import run_loop
+from gapless.cli.commands.serve import run_loop
 from gapless.daemon.listeners import Listener
 from gapless.deliver.destinations.base import Destination
 from gapless.deliver.routing import build_route

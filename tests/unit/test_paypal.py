@@ -329,3 +329,12 @@ def test_no_token_is_told_as_what_it_is(status: int, grant: dict[str, Any], want
     auth = ClientCredentialsAuth("https://v.example/token", "c", Secret("s3cret"))
     with httpx.Client(transport=httpx.MockTransport(vendor.answer), auth=auth) as client, pytest.raises(wanted):
         client.get("https://v.example/x")
+
+
+def test_a_garbled_token_is_none() -> None:
+    """msgspec raises `UnicodeDecodeError` for bad UTF-8, which is no error of msgspec's."""
+    garbled = httpx.Response(200, content=b'{"access_token":"\xff"}')
+    auth = ClientCredentialsAuth("https://v.example/token", "c", Secret("s3cret"))
+    transport = httpx.MockTransport(lambda _: garbled)
+    with httpx.Client(transport=transport, auth=auth) as client, pytest.raises(CredentialsRejected):
+        client.get("https://v.example/x")

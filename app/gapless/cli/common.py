@@ -14,10 +14,8 @@ import click
 import stamina.instrumentation
 import structlog
 
-from gapless.console.desk import OperationRefused
-from gapless.deliver.destinations.base import DestinationInvalid
-from gapless.ledger.engine import StoreError, StoreInvalid
-from gapless.settings import LogFormat, LogSettings, SecretUnavailable, Settings, SettingsInvalid, load
+from gapless.errors import Unavailable, UserError
+from gapless.settings import LogFormat, LogSettings, Settings, load
 from gapless_reconcilers.kit.errors import ProviderError
 
 
@@ -34,7 +32,7 @@ class Exit(IntEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Call:
+class Invocation:
     """How the program was called, before any command."""
 
     config: Path | None
@@ -50,14 +48,12 @@ def failing_clearly(*, debug: bool) -> Iterator[None]:
     """Turn what can go wrong into one message on stderr and an exit code; `debug` leaves the traceback."""
     try:
         yield
-    except SettingsInvalid as error:
-        _fail("\n".join(error.problems), Exit.USAGE, error, debug=debug)
-    except (SecretUnavailable, DestinationInvalid, OperationRefused, StoreInvalid) as error:
+    except UserError as error:
         _fail(str(error), Exit.USAGE, error, debug=debug)
     except ExceptionGroup as errors:
         with failing_clearly(debug=debug):
             raise _first(errors) from errors
-    except (StoreError, ProviderError, OSError) as error:
+    except (Unavailable, ProviderError, OSError) as error:
         _fail(str(error) or type(error).__name__, Exit.UNAVAILABLE, error, debug=debug)
 
 

@@ -5,19 +5,19 @@ from pathlib import Path
 import click
 
 import gapless
-from gapless.cli.audit import audit
-from gapless.cli.check import check
-from gapless.cli.common import Call
-from gapless.cli.db import db
-from gapless.cli.dead import dead
-from gapless.cli.demo import demo
-from gapless.cli.event import event
-from gapless.cli.import_ import import_
-from gapless.cli.providers import providers
-from gapless.cli.quarantine import quarantine
-from gapless.cli.serve import serve
-from gapless.cli.source import source
-from gapless.cli.status import status
+from gapless.cli.commands.audit import audit
+from gapless.cli.commands.check import check
+from gapless.cli.commands.db import db
+from gapless.cli.commands.dead import dead
+from gapless.cli.commands.demo import demo
+from gapless.cli.commands.event import event
+from gapless.cli.commands.import_ import import_
+from gapless.cli.commands.providers import providers
+from gapless.cli.commands.quarantine import quarantine
+from gapless.cli.commands.serve import serve
+from gapless.cli.commands.source import source
+from gapless.cli.commands.status import status
+from gapless.cli.common import Invocation
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -38,7 +38,7 @@ def main(context: click.Context, config: Path | None, debug: bool) -> None:  # n
     Exit codes: 0 yes, 1 no (something is missing, a check failed), 2 wrong call or configuration,
     3 the store, the daemon or the provider could not be reached.
     """  # noqa: D301 - click's mark for lines that stay as they are
-    context.obj = Call(config=config, debug=debug)
+    context.obj = Invocation(config=config, debug=debug)
 
 
 for command in (serve, demo, check, status, audit, import_, source, event, dead, quarantine, providers, db):

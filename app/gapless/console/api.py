@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from http import HTTPStatus
 from typing import Any, Final
@@ -14,15 +14,19 @@ from litestar.exceptions import HTTPException
 from litestar.handlers import BaseRouteHandler, HTTPRouteHandler
 from litestar.types import Guard
 
-from gapless.console import auth, pages, probes, standing, status
+from gapless.console import auth, pages
+from gapless.console import metrics as exposition
 from gapless.console.auth import Access, Area, Caller, Verdict
-from gapless.console.desk import Desk, OperationRefused
-from gapless.console.operations import perform
-from gapless.console.probes import LedgerSeries
-from gapless.console.standing import Standing
+from gapless.console.metrics import LedgerCollector
 from gapless.ledger.engine import StoreError
 from gapless.ledger.writer import Work
 from gapless.metrics import Metrics
+from gapless.operations.context import OperationContext, OperationRefused
+from gapless.operations.registry import perform
+from gapless.status import values
+from gapless.status.reader import read_report
+from gapless.status.report import StatusReport
+from gapless_reconcilers.kit.contract import ReadBudget
 
 CONSOLE: Final = "console"
 """The role that shows the ledger."""
@@ -50,13 +54,20 @@ class PrivateOptions:
     version: str
     started_at: datetime
     schema_is_current: Work[bool]
+    budgets: Mapping[str, ReadBudget | None] = field(default_factory=dict)
+    """What each source may read, by name."""
 
 
-def build_private_app(options: PrivateOptions, desk: Desk, metrics: Metrics) -> Litestar:
+def build_private_app(options: PrivateOptions, context: OperationContext, metrics: Metrics) -> Litestar:
     """The application. What it may show and do depends on the roles and on who asks."""
-    handlers = [_livez(options, desk), _readyz(options, desk), _metrics(options, desk, metrics)]
+    handlers = [_livez(options, context), _readyz(options, context), _metrics(options, context, metrics)]
     if CONSOLE in options.roles:
-        handlers += [_status(options, desk), _operations(options, desk), _overview(options, desk), _style(options)]
+        handlers += [
+            _status(options, context),
+            _operations(options, context),
+            _overview(options, context),
+            _style(options),
+        ]
     return Litestar(
         route_handlers=handlers,
         exception_handlers={HTTPException: _http_error, OperationRefused: _refused, StoreError: _unavailable},
@@ -68,22 +79,22 @@ def build_private_app(options: PrivateOptions, desk: Desk, metrics: Metrics) -> 
     )
 
 
-def _livez(options: PrivateOptions, desk: Desk) -> HTTPRouteHandler:
+def _livez(options: PrivateOptions, context: OperationContext) -> HTTPRouteHandler:
     @get("/livez", guards=[_guard(options.access, Area.PROBE)])
     async def livez() -> Response[bytes]:
         """200 while the event loop answers and the writer is not stuck: else only a restart helps."""
-        return _text(*_state(desk.writer.is_alive, "the writer does not commit"))
+        return _text(*_state(context.writer.is_alive, "the writer does not commit"))
 
     return livez
 
 
-def _readyz(options: PrivateOptions, desk: Desk) -> HTTPRouteHandler:
+def _readyz(options: PrivateOptions, context: OperationContext) -> HTTPRouteHandler:
     @get("/readyz", guards=[_guard(options.access, Area.PROBE)])
     async def readyz() -> Response[bytes]:
         """200 if the store answers and has the schema of this release."""
         try:
             async with asyncio.timeout(READY_WITHIN_S):
-                current = await desk.read(options.schema_is_current)
+                current = await context.read(options.schema_is_current)
         except (StoreError, TimeoutError):
             return _text(HTTPStatus.SERVICE_UNAVAILABLE, "the store does not answer")
         return _text(*_state(current, "the schema is not the one of this release; run `gapless db upgrade`"))
@@ -91,42 +102,42 @@ def _readyz(options: PrivateOptions, desk: Desk) -> HTTPRouteHandler:
     return readyz
 
 
-def _metrics(options: PrivateOptions, desk: Desk, metrics: Metrics) -> HTTPRouteHandler:
+def _metrics(options: PrivateOptions, context: OperationContext, metrics: Metrics) -> HTTPRouteHandler:
     @get("/metrics", guards=[_guard(options.access, Area.METRICS)])
     async def metrics_page(request: Request[Any, Any, Any]) -> Response[bytes]:
         """Every series. Without the store: the process series alone."""
-        ledger = LedgerSeries(await _standing_or_none(desk)) if CONSOLE in options.roles else None
-        body, content_type = probes.render(metrics, ledger, request.headers.get("accept", ""))
+        ledger = LedgerCollector(await _report_or_none(options, context)) if CONSOLE in options.roles else None
+        body, content_type = exposition.render(metrics, ledger, request.headers.get("accept", ""))
         return _response(HTTPStatus.OK, body, content_type)
 
     return metrics_page
 
 
-def _status(options: PrivateOptions, desk: Desk) -> HTTPRouteHandler:
+def _status(options: PrivateOptions, context: OperationContext) -> HTTPRouteHandler:
     @get("/api/status", guards=[_guard(options.access, Area.READ)])
     async def status_page() -> Response[bytes]:
-        """How everything stands, and which process says so."""
-        stands = await _standing(desk)
-        return _json(HTTPStatus.OK, {"process": _process(options, stands.at), **status.of_standing(stands)})
+        """Return the report with its troubles, and which process says so."""
+        report = await _report(options, context)
+        return _json(HTTPStatus.OK, {"process": _process(options, report.at), **values.of_report(report)})
 
     return status_page
 
 
-def _operations(options: PrivateOptions, desk: Desk) -> HTTPRouteHandler:
+def _operations(options: PrivateOptions, context: OperationContext) -> HTTPRouteHandler:
     @post("/api/operations/{name:str}", status_code=200, guards=[_guard(options.access, Area.WRITE)])
     async def operation(request: Request[Any, Any, Any]) -> Response[bytes]:
         """Do an operation with the JSON object of the body."""
         args = _object(request.headers.get("content-type", ""), await request.body())
-        return _json(HTTPStatus.OK, await perform(desk, request.path_params["name"], args))
+        return _json(HTTPStatus.OK, await perform(context, request.path_params["name"], args))
 
     return operation
 
 
-def _overview(options: PrivateOptions, desk: Desk) -> HTTPRouteHandler:
+def _overview(options: PrivateOptions, context: OperationContext) -> HTTPRouteHandler:
     @get("/", guards=[_guard(options.access, Area.READ)])
     async def overview() -> Response[bytes]:
         """One page that tells at a glance how everything stands."""
-        page = pages.overview(await _standing(desk), version=options.version)
+        page = pages.overview(await _report(options, context), version=options.version)
         return _response(HTTPStatus.OK, page.encode(), "text/html; charset=utf-8")
 
     return overview
@@ -141,14 +152,14 @@ def _style(options: PrivateOptions) -> HTTPRouteHandler:
     return style
 
 
-async def _standing(desk: Desk) -> Standing:
-    return await standing.read(desk.store, desk.sources, desk.budgets, desk.clock())
+async def _report(options: PrivateOptions, context: OperationContext) -> StatusReport:
+    return await read_report(context.store, context.sources, options.budgets, context.clock())
 
 
-async def _standing_or_none(desk: Desk) -> Standing | None:
+async def _report_or_none(options: PrivateOptions, context: OperationContext) -> StatusReport | None:
     try:
         async with asyncio.timeout(METRICS_WITHIN_S):
-            return await _standing(desk)
+            return await _report(options, context)
     except (StoreError, TimeoutError):
         return None
 

@@ -1,53 +1,64 @@
 """The overview page: one look that answers whether anything is missing. Made on the server, without a script."""
 
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from gapless.console.standing import DISBELIEVED, SourceStanding, Standing
-from gapless.domain import Mode, from_us
+from gapless.domain import from_us
+from gapless.status.figures import SOURCE_FIGURES, Value
+from gapless.status.report import DestinationReport, SourceReport, StatusReport
+from gapless.status.troubles import Severity, Trouble, is_blind, notes, summary, troubles, verdict
 
 TEMPLATES: Final = Path(__file__).parent / "templates"
 STYLE: Final = (TEMPLATES / "style.css").read_bytes()
 REFRESH_S: Final = 15
+WORDS: Final[Mapping[Severity, str]] = {
+    Severity.TROUBLE: "Look here",
+    Severity.UNKNOWN: "Unknown",
+    Severity.IN_HAND: "In hand",
+    Severity.GOOD: "Complete",
+}
 _UNITS: Final = (("d", 86_400), ("h", 3_600), ("min", 60), ("s", 1))
 
 
-def overview(standing: Standing, *, version: str) -> str:
-    """The page as HTML. Every value in it is escaped."""
-    page = _environment.get_template("overview.html")
-    return page.render(standing=standing, version=version, refresh_s=REFRESH_S, verdict=verdict_of)
+def overview(report: StatusReport, *, version: str) -> str:
+    """Return the page as HTML. Every value in it is escaped."""
+    found = troubles(report)
+    return _environment.get_template("overview.html").render(
+        report=report,
+        version=version,
+        refresh_s=REFRESH_S,
+        troubles=found,
+        verdict=verdict(found),
+        summary=summary(found),
+        source_state=partial(source_state, found),
+        destination_state=partial(destination_state, found),
+        source_figures=SOURCE_FIGURES,
+        notes=notes,
+    )
 
 
-def verdict_of(source: SourceStanding) -> tuple[str, str]:
-    """(good | bad | unknown, one line): what a person should know first of a source."""
-    trouble = _trouble(source)
-    if trouble is not None:
-        return "bad", trouble
-    if source.listed is None:
-        return "unknown", "There is no list to compare with: what is lost cannot be seen."
-    if source.listed.proof.complete_up_to is None:
-        return "unknown", "Not compared with the provider's list yet."
-    return "good", "Agrees with the provider's list."
+def source_state(found: Sequence[Trouble], source: SourceReport) -> tuple[str, str, str]:
+    """Return (state, word, line): what a person should know first of a source. Good only if nothing is wrong with it.
+
+    A source of which nothing can be proven is `blind`, unless something is wrong with it.
+    """
+    mine = [each for each in found if each.source == source.name]
+    if mine:
+        return mine[0].severity.value, WORDS[mine[0].severity], mine[0].text
+    if is_blind(source):
+        return "blind", "Cannot be proven", notes(source)[0]
+    return Severity.GOOD.value, WORDS[Severity.GOOD], "Agrees with the provider's list."
 
 
-def _trouble(source: SourceStanding) -> str | None:
-    """The first thing that is wrong, or None."""
-    parked = [stream.parked_reason for stream in source.streams if stream.parked_reason]
-    if source.state != "active":
-        return f"{source.state.capitalize()}: {source.reason or 'no reason is written down'}"
-    if parked:
-        return f"Not read: {parked[0]}"
-    if any(stream.last_outcome in DISBELIEVED for stream in source.streams):
-        return "The provider's list cannot be believed at present."
-    if source.listed is not None and source.listed.missing_open:
-        return f"{source.listed.missing_open} known events are not recorded yet."
-    if source.subscription_healthy is False and source.mode is Mode.HYBRID:
-        return f"The provider does not send to us: {source.subscription_reason or 'no reason given'}"
-    return None
+def destination_state(found: Sequence[Trouble], destination: DestinationReport) -> Severity:
+    """Return the worst of what is wrong with a destination."""
+    return verdict(each for each in found if each.destination == destination.name)
 
 
 def show_time(time: datetime | None) -> str:
@@ -81,6 +92,17 @@ def show_rate(rate: float | None) -> str:
     return "0\u202f%" if rate == 0 else f"{rate:.3%}".replace("%", "\u202f%")
 
 
+def show_value(value: Value) -> str:
+    """A figure, by what it is: a time, a length of time, a state, a share or a count."""
+    if isinstance(value, datetime):
+        return show_time(value)
+    if isinstance(value, timedelta):
+        return show_span(value)
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return show_rate(value) if isinstance(value, float) else show_count(value)
+
+
 _environment = Environment(
     loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
 )
@@ -89,5 +111,6 @@ _environment.filters |= {
     "span": show_span,
     "count": show_count,
     "rate": show_rate,
+    "value": show_value,
     "moment": from_us,
 }

@@ -1,6 +1,5 @@
-"""The private listener of a process: its application, and the desk behind its operations."""
+"""The application of a process's private listener."""
 
-from collections.abc import Callable, Mapping
 from functools import partial
 
 from litestar import Litestar
@@ -8,20 +7,14 @@ from litestar import Litestar
 import gapless
 from gapless.console.api import PrivateOptions, build_private_app
 from gapless.console.auth import Access
-from gapless.console.desk import Desk, Unquarantined
 from gapless.daemon.core import Core
-from gapless.domain import Clock, Sources
 from gapless.ledger import migrate
-from gapless.ledger.engine import Store
-from gapless.ledger.writer import Writer
-from gapless.receive.evidence import Evidence
-from gapless.receive.quarantine import Released, release
-from gapless.receive.streams import Streams
+from gapless.operations.context import OperationContext
 from gapless.settings import SecretRef
-from gapless_reconcilers.kit.contract import ReadBudget, Secret
+from gapless_reconcilers.kit.contract import Secret
 
 
-def private_app(core: Core, desk: Desk, run_token: Secret) -> Litestar:
+def private_app(core: Core, context: OperationContext, run_token: Secret) -> Litestar:
     """The application of the private listener."""
     private = core.settings.private
     options = PrivateOptions(
@@ -35,42 +28,9 @@ def private_app(core: Core, desk: Desk, run_token: Secret) -> Litestar:
         version=gapless.__version__,
         started_at=core.timing.clock(),
         schema_is_current=migrate.is_current,
+        budgets={name: policy.budget for name, policy in core.policies.items()},
     )
-    return build_private_app(options, desk, core.metrics)
-
-
-def make_desk(
-    store: Store,
-    writer: Writer,
-    book: Sources,
-    clock: Clock,
-    *,
-    evidence: Evidence,
-    budgets: Mapping[str, ReadBudget | None],
-    wake: Callable[[], None] = lambda: None,
-    actor: str = "api",
-) -> Desk:
-    """What operations work with: the daemon's own, or a command's that works on the ledger directly."""
-    streams = Streams(writer)
-
-    async def release_one(quarantine_id: int) -> Unquarantined:
-        outcome = await release(
-            quarantine_id, store=store, writer=writer, sources=book, streams=streams, evidence=evidence, clock=clock
-        )
-        if isinstance(outcome, Released):
-            return Unquarantined(new=outcome.new)
-        return Unquarantined(new=None, reason=outcome.reason, detail=outcome.detail)
-
-    return Desk(
-        store=store,
-        writer=writer,
-        sources=book,
-        clock=clock,
-        release_one=release_one,
-        budgets=budgets,
-        wake=wake,
-        actor=actor,
-    )
+    return build_private_app(options, context, core.metrics)
 
 
 def _read(reference: SecretRef | None) -> Secret | None:

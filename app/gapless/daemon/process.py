@@ -10,12 +10,11 @@ from functools import partial
 from typing import Any
 
 import gapless
-from gapless.console.desk import Desk
 from gapless.daemon import assembly, upkeep
 from gapless.daemon.core import ALL_ROLES, Core, Role, Running, Timing
 from gapless.daemon.listeners import Listener
 from gapless.daemon.opening import Ledger, register, take_slot
-from gapless.daemon.private import make_desk, private_app
+from gapless.daemon.private import private_app
 from gapless.daemon.wiring import holder_name, make_destinations, make_policies
 from gapless.deliver.destinations.base import Destination
 from gapless.deliver.dispatcher import Dispatcher
@@ -27,9 +26,11 @@ from gapless.ledger.lock import Holder
 from gapless.ledger.recorder import Recorder
 from gapless.ledger.writer import Writer
 from gapless.metrics import Metrics
+from gapless.operations.context import OperationContext
 from gapless.receive.endpoint import Receiver
 from gapless.receive.evidence import Evidence
 from gapless.receive.server import SERVING, build_app, make_receiver
+from gapless.receive.streams import Streams
 from gapless.reconcile.fetch import new_client
 from gapless.reconcile.road import Road
 from gapless.reconcile.schedule import Scheduler
@@ -167,7 +168,7 @@ def _process(core: Core, destinations: list[Destination]) -> Process:
     if dispatcher is not None:
         core.writer.recorder.wake = dispatcher.wake
     private = Listener(
-        private_app(core, _desk(core), Secret(token)), core.settings.private.host, core.settings.private.port
+        private_app(core, _operations(core), Secret(token)), core.settings.private.host, core.settings.private.port
     )
     if core.ledger.lock is not None:
         core.ledger.lock.tell(Holder(pid=os.getpid(), url=private.address, token=token))
@@ -191,16 +192,15 @@ def _dispatcher(core: Core, destinations: list[Destination]) -> Dispatcher:
     return Dispatcher(destinations, core.ledger.store, core.writer, core.metrics, clock=core.timing.clock)
 
 
-def _desk(core: Core) -> Desk:
-    recorder = core.writer.recorder
-    return make_desk(
-        core.ledger.store,
-        core.writer,
-        core.book,
-        core.timing.clock,
+def _operations(core: Core) -> OperationContext:
+    return OperationContext(
+        store=core.ledger.store,
+        writer=core.writer,
+        sources=core.book,
+        clock=core.timing.clock,
         evidence=Evidence(core.client, core.timing.clock, core.metrics),
-        budgets={name: policy.budget for name, policy in core.policies.items()},
-        wake=recorder.wake,
+        stream_ids=Streams(core.writer),
+        wake=core.writer.recorder.wake,
     )
 
 

@@ -10,10 +10,8 @@ from dataclasses import dataclass
 from functools import partial
 
 import gapless
-from gapless.console.desk import Desk
 from gapless.daemon import assembly
 from gapless.daemon.opening import Registered, open_ledger, register, take_slot
-from gapless.daemon.private import make_desk
 from gapless.deliver.destinations.base import Destination
 from gapless.deliver.routing import build_route
 from gapless.domain import Clock, Sources, system_clock
@@ -22,7 +20,9 @@ from gapless.ledger.engine import Store
 from gapless.ledger.recorder import Recorder
 from gapless.ledger.writer import Writer
 from gapless.metrics import Metrics
+from gapless.operations.context import OperationContext
 from gapless.receive.evidence import Evidence
+from gapless.receive.streams import Streams
 from gapless.reconcile.fetch import new_client
 from gapless.reconcile.road import Policy
 from gapless.settings import Settings, SourceSettings
@@ -52,7 +52,7 @@ def holder_name() -> str:
 class Workbench:
     """An open ledger with a writer of its own, for a command that writes while no daemon holds it."""
 
-    desk: Desk
+    context: OperationContext
     store: Store
     writer: Writer
     book: Sources
@@ -77,14 +77,20 @@ async def workbench(
             route = build_route(make_destinations(settings, registered, book, clock))
             writer = Writer(ledger.store, Recorder(slot, route), metrics)
             policies = make_policies(settings.sources, book, settings.public_url)
-            budgets = {name: policy.budget for name, policy in policies.items()}
             client = new_client()
-            evidence = Evidence(client, clock, metrics)
-            desk = make_desk(ledger.store, writer, book, clock, evidence=evidence, budgets=budgets, actor="command")
+            context = OperationContext(
+                store=ledger.store,
+                writer=writer,
+                sources=book,
+                clock=clock,
+                evidence=Evidence(client, clock, metrics),
+                stream_ids=Streams(writer),
+                actor="command",
+            )
             running = asyncio.create_task(writer.run())
             try:
                 yield Workbench(
-                    desk=desk,
+                    context=context,
                     store=ledger.store,
                     writer=writer,
                     book=book,

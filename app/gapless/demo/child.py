@@ -13,6 +13,7 @@ import httpx
 import msgspec
 
 from gapless.demo.status import Status, read_status
+from gapless.errors import Unavailable
 
 READY_WITHIN_S = 60.0
 STOP_WITHIN_S = 15.0
@@ -20,7 +21,7 @@ ASK_EVERY_S = 0.05
 LOG_LINES = 15
 
 
-class DaemonEnded(Exception):
+class DaemonEnded(Unavailable):
     """The daemon did not start, or ended by itself; the message has the end of its log."""
 
 

@@ -5,10 +5,12 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from gapless.errors import Unavailable
+
 HOST = "127.0.0.1"
 
 
-class PortTaken(Exception):
+class PortTaken(Unavailable):
     """Another program listens where the demo was told to."""
 
     def __init__(self, port: int, option: str) -> None:

@@ -1,10 +1,11 @@
 """A PostgreSQL database for the demo: made ready if it is empty, refused if it is not."""
 
+from gapless.errors import UserError
 from gapless.ledger import migrate
 from gapless.ledger.engine import open_store
 
 
-class StoreUnfit(Exception):
+class StoreUnfit(UserError):
     """The database has a ledger already, and the demo must not touch it."""
 
 

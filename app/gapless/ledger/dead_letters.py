@@ -7,6 +7,7 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     and_,
+    case,
     func,
     insert,
     literal,
@@ -54,6 +55,8 @@ class Backlog:
     reason: str | None
     count: int
     oldest_us: int
+    late_us: int | None
+    """Since when the oldest pending one could have been delivered; None: none of them is due, or they do not wait."""
 
 
 def waiting(
@@ -85,11 +88,18 @@ def waiting(
     return [Unsettled(**{**row, "state": State(row["state"])}) for row in connection.execute(query).mappings()]
 
 
-def backlog(connection: Connection) -> list[Backlog]:
-    """What every destination still owes, by state and reason. Reads only the index of what is owed."""
+def backlog(connection: Connection, now_us: int) -> list[Backlog]:
+    """What every destination still owes, by state and reason. Reads only the index of what is owed.
+
+    A delivery that was tried in vain counts as late from when it was made; one that is delayed, or just claimed
+    for its first attempt, not before it is due.
+    """
+    tried, due = DELIVERY.c.attempts > 0, DELIVERY.c.next_us <= now_us
+    late_us = case((tried, DELIVERY.c.created_us), (due, DELIVERY.c.next_us))
     query = (
         select(
-            DESTINATION.c.name, DELIVERY.c.state, DELIVERY.c.reason, func.count(), func.min(DELIVERY.c.created_us)
+            DESTINATION.c.name, DELIVERY.c.state, DELIVERY.c.reason,
+            func.count(), func.min(DELIVERY.c.created_us), func.min(late_us),
         )
         .join(DESTINATION, DESTINATION.c.id == DELIVERY.c.destination_id)
         .where(OWING)
@@ -97,8 +107,15 @@ def backlog(connection: Connection) -> list[Backlog]:
         .order_by(DESTINATION.c.name, DELIVERY.c.state, DELIVERY.c.reason)
     )  # fmt: skip
     return [
-        Backlog(destination=name, state=State(state), reason=reason, count=count, oldest_us=oldest_us)
-        for name, state, reason, count, oldest_us in connection.execute(query)
+        Backlog(
+            destination=name,
+            state=State(state),
+            reason=reason,
+            count=count,
+            oldest_us=oldest_us,
+            late_us=late_us if state == State.PENDING else None,
+        )
+        for name, state, reason, count, oldest_us, late_us in connection.execute(query)
     ]
 
 

@@ -21,6 +21,8 @@ from sqlalchemy import Connection, Engine, create_engine, event, make_url
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
+from gapless.errors import Unavailable, UserError
+
 T = TypeVar("T")
 READERS = 2
 """Threads that read on SQLite: one for passes, one for everything else that may wait."""
@@ -34,7 +36,7 @@ LOCKS_WITHIN_S = 5
 """How long the writer waits on PostgreSQL for a lock that somebody else holds, before it says so and tries again."""
 
 
-class StoreError(Exception):
+class StoreError(Unavailable):
     """Base of what can go wrong in the store."""
 
 
@@ -50,7 +52,7 @@ class BadData(StoreError):
     """The database refuses a value. The transaction was rolled back; one of its rows cannot be stored."""
 
 
-class StoreInvalid(StoreError):
+class StoreInvalid(StoreError, UserError):
     """The database is not fit for use: wrong settings, or a schema that this release does not know."""
 
 

@@ -120,6 +120,14 @@ def give_up(connection: Connection, row: Missing, error: str) -> None:
     _change(connection, row, state="lost", last_error=error)
 
 
+def acknowledge_lost(connection: Connection, source_id: int, now_us: int, until_us: int | None = None) -> int:
+    """Note that a person looked into the lost events that occurred by `until_us`. Returns how many are new to that."""
+    where = [MISSING.c.source_id == source_id, MISSING.c.state == "lost", MISSING.c.acknowledged_us.is_(None)]
+    if until_us is not None:
+        where.append(MISSING.c.occurred_us <= until_us)
+    return connection.execute(update(MISSING).where(*where).values(acknowledged_us=now_us)).rowcount
+
+
 def _change(connection: Connection, row: Missing, **values: object) -> None:
     where = (MISSING.c.source_id == row.source_id, MISSING.c.key == row.key, MISSING.c.state == "open")
     connection.execute(update(MISSING).where(*where).values(**values))

@@ -19,7 +19,14 @@ class Kind(StrEnum):
 
     SCHEDULED = "scheduled"
     SWEEP = "sweep"
+    """A deep look behind the lookback."""
+    HORIZON = "horizon"
+    """A last look at what is about to leave the provider's history."""
     DEMAND = "demand"
+
+
+LOOKS_BEHIND = frozenset({Kind.SWEEP, Kind.HORIZON})
+"""Kinds that read again what was proven already, after the passes that prove something."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,6 +89,13 @@ def unfinished(connection: Connection, source_id: int) -> list[Pass]:
     """Passes that a process left under way, oldest first."""
     query = select(PASS).where(PASS.c.source_id == source_id, PASS.c.state == "running").order_by(PASS.c.id)
     return [_pass(row) for row in connection.execute(query).mappings()]
+
+
+def last_finished(connection: Connection, stream_id: int, kind: Kind) -> RowMapping | None:
+    """The newest pass of that kind that read its whole window; None: there is none, or it was pruned."""
+    finished = (PASS.c.state == "finished", PASS.c.outcome != "superseded")
+    query = select(PASS).where(PASS.c.stream_id == stream_id, PASS.c.kind == kind.value, *finished)
+    return connection.execute(query.order_by(PASS.c.id.desc()).limit(1)).mappings().first()
 
 
 def slices(connection: Connection, pass_id: int) -> list[Slice]:

@@ -1,19 +1,19 @@
 """What the ledger's numbers are made of: every figure of metrics and status, read in one consistent look.
 
-Nothing is judged here. What the figures prove, and what remains unknown, is said by `console.standing`.
+Nothing is judged here. What the figures prove, and what remains unknown, is said by `status.evaluation`.
 """
 
 import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime, timedelta
 from types import MappingProxyType
 from typing import Final
 
-from sqlalchemy import Connection, RowMapping, case, func, select
+from sqlalchemy import Connection, RowMapping, and_, case, func, select
 
-from gapless.domain import Source, span_us
+from gapless.domain import Source, span_us, to_us
 from gapless.ledger import budgets, dead_letters, dialect, silence, tallies
 from gapless.ledger.dead_letters import Backlog
 from gapless.ledger.sources import Stream
@@ -30,10 +30,16 @@ WINDOWS: Final[Mapping[str, timedelta]] = MappingProxyType(
 class Loss:
     """A time of one stream of which the provider can no longer prove anything. Microseconds, `[start, end)`."""
 
+    id: int
     stream: str
     start_us: int
     end_us: int
     reason: str
+    recorded_us: int
+    acknowledged_us: int | None = None
+    """When a person said that it was looked into; None: nobody has."""
+    acknowledged_by: str | None = None
+    acknowledged_reason: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +51,13 @@ class MissingFigures:
     unrecovered: int = 0
     """Expected ones that are open or lost for good: missed and not recovered."""
     oldest_open_us: int | None = None
+    """When the oldest of the open ones occurred."""
+    found_us: int | None = None
+    """When the first of the open ones was found."""
+    lost: int = 0
+    """Those that the provider no longer has, and that nobody has acknowledged."""
+    lost_found_us: int | None = None
+    """When the first of the lost ones was found."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,14 +66,15 @@ class SourceFigures:
 
     source: Source
     state: str
+    state_us: int | None
     reason: str | None
     types: tuple[str, ...]
     types_origin: str
     subscription_healthy: bool | None
     subscription_reason: str | None
+    subscription_good_us: int | None
     interval_us: int | None
     next_pass_us: int
-    last_sweep_us: int | None
     streams: tuple[Stream, ...]
     missing: Mapping[int, MissingFigures]
     """By stream id; a stream that lacks nothing is not in it."""
@@ -106,7 +120,7 @@ def read(connection: Connection, sources: Sequence[Source], now: datetime) -> Fi
             for source in sources
             if streams[source.id]
         ),
-        destinations=_destinations(connection),
+        destinations=_destinations(connection, now),
     )
 
 
@@ -124,14 +138,15 @@ def _source(
     return SourceFigures(
         source=source,
         state=row["state"],
+        state_us=row["state_us"],
         reason=row["reason"],
         types=types,
         types_origin=origin,
         subscription_healthy=row["subscription_healthy"],
         subscription_reason=row["subscription_reason"],
+        subscription_good_us=row["subscription_good_us"],
         interval_us=row["interval_us"],
         next_pass_us=row["next_pass_us"],
-        last_sweep_us=row["last_sweep_us"],
         streams=tuple(streams),
         missing={stream.id: missing[stream.id] for stream in streams if stream.id in missing},
         losses=tuple(losses),
@@ -164,38 +179,49 @@ def _streams(connection: Connection, source_ids: Sequence[int]) -> Mapping[int, 
 def _missing(connection: Connection, source_ids: Sequence[int]) -> Mapping[int, MissingFigures]:
     """By stream id, of streams that lack something."""
     is_open = MISSING.c.state == "open"
+    is_lost = and_(MISSING.c.state == "lost", MISSING.c.acknowledged_us.is_(None))
     query = (
         select(
             MISSING.c.stream_id,
-            func.sum(case((is_open, 1), else_=0)),
-            func.sum(case((MISSING.c.expected, 1), else_=0)),
-            func.min(case((is_open, MISSING.c.occurred_us))),
+            func.sum(case((is_open, 1), else_=0)).label("open"),
+            func.sum(case((MISSING.c.expected, 1), else_=0)).label("unrecovered"),
+            func.min(case((is_open, MISSING.c.occurred_us))).label("oldest_open_us"),
+            func.min(case((is_open, MISSING.c.found_us))).label("found_us"),
+            func.sum(case((is_lost, 1), else_=0)).label("lost"),
+            func.min(case((is_lost, MISSING.c.found_us))).label("lost_found_us"),
         )
         .where(MISSING.c.source_id.in_(source_ids), MISSING.c.state.in_(("open", "lost")))
         .group_by(MISSING.c.stream_id)
     )
     return {
-        stream_id: MissingFigures(open=int(count), unrecovered=int(unrecovered), oldest_open_us=oldest_us)
-        for stream_id, count, unrecovered, oldest_us in connection.execute(query)
+        row.stream_id: MissingFigures(
+            open=int(row.open),
+            unrecovered=int(row.unrecovered),
+            oldest_open_us=row.oldest_open_us,
+            found_us=row.found_us,
+            lost=int(row.lost),
+            lost_found_us=row.lost_found_us,
+        )
+        for row in connection.execute(query)
     }
 
 
 def _losses(connection: Connection, source_ids: Sequence[int]) -> Mapping[int, list[Loss]]:
     """The unrecoverable times of each source, oldest first."""
     found: defaultdict[int, list[Loss]] = defaultdict(list)
-    columns = (STREAM.c.source_id, STREAM.c.name, UNRECOVERABLE.c.start_us, UNRECOVERABLE.c.end_us)
-    query = select(*columns, UNRECOVERABLE.c.reason).join_from(
+    columns = [UNRECOVERABLE.c[each.name] for each in fields(Loss) if each.name != "stream"]
+    query = select(STREAM.c.source_id, STREAM.c.name.label("stream"), *columns).join_from(
         UNRECOVERABLE, STREAM, STREAM.c.id == UNRECOVERABLE.c.stream_id
     )
-    ordered = query.where(STREAM.c.source_id.in_(source_ids)).order_by(UNRECOVERABLE.c.start_us)
-    for source_id, stream, start_us, end_us, reason in connection.execute(ordered):
-        found[source_id].append(Loss(stream=stream, start_us=start_us, end_us=end_us, reason=reason))
+    ordered = query.where(STREAM.c.source_id.in_(source_ids)).order_by(UNRECOVERABLE.c.start_us, UNRECOVERABLE.c.id)
+    for row in connection.execute(ordered).mappings():
+        found[row["source_id"]].append(Loss(**{name: value for name, value in row.items() if name != "source_id"}))
     return found
 
 
-def _destinations(connection: Connection) -> tuple[DestinationFigures, ...]:
+def _destinations(connection: Connection, now: datetime) -> tuple[DestinationFigures, ...]:
     owed: defaultdict[str, list[Backlog]] = defaultdict(list)
-    for part in dead_letters.backlog(connection):
+    for part in dead_letters.backlog(connection, to_us(now)):
         owed[part.destination].append(part)
     rows = connection.execute(select(DESTINATION.c.name, DESTINATION.c.state).order_by(DESTINATION.c.name))
     return tuple(

@@ -216,6 +216,7 @@ class MissingRow(Row, table=True):
     next_attempt_us: int = _long()
     asked_us: int | None = _long(null=True)  # when the provider was asked to send it again
     last_error: str | None = _text(null=True)
+    acknowledged_us: int | None = _long(null=True)  # of a lost one: when a person said that it was looked into
 
 
 class PassRow(Row, table=True):
@@ -230,7 +231,7 @@ class PassRow(Row, table=True):
     id: int | None = _id()
     source_id: int = _long()
     stream_id: int = _long()
-    kind: str = _text()  # scheduled | sweep | demand
+    kind: str = _text()  # scheduled | sweep | horizon | demand
     start_us: int = _long()
     end_us: int = _long()
     state: str = _text(default="running")  # running | finished
@@ -269,6 +270,9 @@ class UnrecoverableRow(Row, table=True):
     end_us: int = _long()
     reason: str = _text()
     recorded_us: int = _long()
+    acknowledged_us: int | None = _long(null=True)  # when a person said that it was looked into
+    acknowledged_by: str | None = _text(null=True)
+    acknowledged_reason: str | None = _text(null=True)  # what was looked into, in that person's words
 
 
 class BudgetRow(Row, table=True):

@@ -1,10 +1,11 @@
 """How far the ledger is proven to agree with the provider's list, and where it never can be."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
-from sqlalchemy import Connection, select, update
+from sqlalchemy import ColumnElement, Connection, select, update
 
-from gapless.ledger import dialect, missing
+from gapless.ledger import dialect
 from gapless.ledger.passes import Pass, Slice, slices
 from gapless.ledger.tables import SOURCE, STREAM, UNRECOVERABLE
 
@@ -98,22 +99,35 @@ def note_unrecoverable(connection: Connection, stream_id: int, loss: Loss, now_u
     )
 
 
-def unrecoverable(connection: Connection, source_id: int) -> list[tuple[str, int, int, str]]:
-    """(stream, start, end, reason) of what can no longer be proven, oldest first."""
-    columns = (STREAM.c.name, UNRECOVERABLE.c.start_us, UNRECOVERABLE.c.end_us, UNRECOVERABLE.c.reason)
-    query = select(*columns).join_from(UNRECOVERABLE, STREAM, STREAM.c.id == UNRECOVERABLE.c.stream_id)
-    rows = connection.execute(query.where(STREAM.c.source_id == source_id).order_by(UNRECOVERABLE.c.start_us))
-    return [(row.name, row.start_us, row.end_us, row.reason) for row in rows]
+def acknowledge(
+    connection: Connection,
+    source_id: int,
+    *,
+    by: str,
+    reason: str,
+    now_us: int,
+    until_us: int | None = None,
+    ids: Sequence[int] | None = None,
+) -> list[int]:
+    """Note that a person looked into unrecoverable times: all that ended by `until_us`, or those of `ids`.
+
+    Returns the ids of those that were not acknowledged before. They stay unrecoverable.
+    """
+    mine = select(STREAM.c.id).where(STREAM.c.source_id == source_id)
+    where: list[ColumnElement[bool]] = [UNRECOVERABLE.c.stream_id.in_(mine), UNRECOVERABLE.c.acknowledged_us.is_(None)]
+    if until_us is not None:
+        where.append(UNRECOVERABLE.c.end_us <= until_us)
+    if ids is not None:
+        where.append(UNRECOVERABLE.c.id.in_(ids))
+    done = {"acknowledged_us": now_us, "acknowledged_by": by, "acknowledged_reason": reason}
+    changed = update(UNRECOVERABLE).where(*where).values(**done).returning(UNRECOVERABLE.c.id)
+    return sorted(connection.execute(changed).scalars())
 
 
-def complete_up_to(connection: Connection, stream_id: int) -> int | None:
-    """min(watermark, oldest open missing row); None before a list was read."""
-    query = select(STREAM.c.watermark_us, STREAM.c.checked_us).where(STREAM.c.id == stream_id)
-    stream = connection.execute(query).one()
-    if stream.checked_us is None:
-        return None
-    oldest = missing.oldest_open(connection, stream_id)
-    return int(stream.watermark_us if oldest is None else min(stream.watermark_us, oldest))
+def unrecoverable_ids(connection: Connection, source_id: int) -> list[int]:
+    """The ids of the source's unrecoverable times, acknowledged or not."""
+    query = select(UNRECOVERABLE.c.id).join(STREAM, STREAM.c.id == UNRECOVERABLE.c.stream_id)
+    return sorted(connection.execute(query.where(STREAM.c.source_id == source_id)).scalars())
 
 
 def widen_lookback(connection: Connection, source_id: int, lookback_us: int) -> None:

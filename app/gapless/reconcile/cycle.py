@@ -2,8 +2,9 @@
 
 import asyncio
 import logging
+import math
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import partial
@@ -14,13 +15,13 @@ from gapless.ledger.passes import Pass
 from gapless.ledger.sources import Stream
 from gapless.ledger.watermarks import Loss
 from gapless.reconcile import health
-from gapless.reconcile.budget import affordable_interval, latest_next_pass, slow_down
+from gapless.reconcile.budget import Spending, affordable_interval, latest_next_pass, slow_down, sweep_allowance
 from gapless.reconcile.diff import Circumstances
 from gapless.reconcile.pace import Signals, next_interval
 from gapless.reconcile.recovery import recover_missing
 from gapless.reconcile.road import Claim
 from gapless.reconcile.turn import Turn
-from gapless_reconcilers.kit.contract import OWN_STREAM
+from gapless_reconcilers.kit.contract import OWN_STREAM, Reading
 from gapless_reconcilers.kit.errors import NeedsOperator, ProviderError, UnexpectedShape
 
 log = logging.getLogger(__name__)
@@ -123,28 +124,60 @@ class Cycle:
         )
 
     async def _read(self, turn: Turn, streams: Iterable[Stream]) -> None:
+        """Make the passes of all streams, and only then sweep those that could be read: sweeps take what is left."""
+        claim = self.claim
+        ahead, behind = defaultdict[int, list[Pass]](list), defaultdict[int, list[Pass]](list)
+        for row in await claim.road.read(partial(passes.unfinished, source_id=claim.source.id)):
+            (behind if row.kind in passes.LOOKS_BEHIND else ahead)[row.stream_id].append(row)
+        ordered = in_order(streams, retry_parked=self.check_health)
+        complete = await self._each(ordered, lambda stream: turn.run(stream, ahead[stream.id]))
+        if complete and claim.capabilities.reading is not Reading.CONSUME:
+            await self._sweep(turn, complete, behind)
+
+    async def _sweep(self, turn: Turn, streams: list[Stream], left_open: Mapping[int, list[Pass]]) -> None:
+        """Sweep the streams as far as the budget allows. The sweep is noted when it is done, and only then."""
         claim = self.claim
         row = await claim.road.read(partial(sources.source_row, source_id=claim.source.id))
-        sweep = self._sweep_is_due(row["last_sweep_us"])
-        left_open: defaultdict[int, list[Pass]] = defaultdict(list)
-        for each in await claim.road.read(partial(passes.unfinished, source_id=claim.source.id)):
-            left_open[each.stream_id].append(each)
-        rooms = asyncio.Semaphore(claim.policy.at_once)
+        due = self._sweep_is_due(row["last_sweep_us"])
+        if not due and not any(left_open.values()):
+            return
+        limit = claim.fetcher.requests + await claim.road.read(self._sweep_allowance)
+
+        def sweep(stream: Stream) -> Awaitable[bool]:
+            return turn.sweep(stream, left_open.get(stream.id, []), due=due, limit=limit)
+
+        swept = await self._each(streams, sweep)
+        if claim.fetcher.requests >= limit:
+            log.info("sweep_postponed", extra={"source": claim.source.name, "reason": "read budget"})
+        if due and len(swept) == len(streams) and not claim.stopping.is_set():
+            now_us = to_us(claim.road.clock())
+            await claim.write(partial(watermarks.note_sweep, source_id=claim.source.id, now_us=now_us))
+
+    async def _each(self, streams: Iterable[Stream], work: Callable[[Stream], Awaitable[bool]]) -> list[Stream]:
+        """Do `work` for every stream, for some at a time; returns those for which it came out true."""
+        rooms = asyncio.Semaphore(self.claim.policy.at_once)
+        done: list[Stream] = []
 
         async def run(stream: Stream) -> None:
             async with rooms:
-                await turn.run(stream, left_open[stream.id], sweep=sweep)
+                if await work(stream):
+                    done.append(stream)
 
         async with asyncio.TaskGroup() as group:
-            for stream in in_order(streams, retry_parked=self.check_health):
+            for stream in streams:
                 group.create_task(run(stream))
-        if sweep and turn.done and not claim.stopping.is_set():
-            now_us = to_us(claim.road.clock())
-            await claim.write(partial(watermarks.note_sweep, source_id=claim.source.id, now_us=now_us))
+        return done
 
     def _sweep_is_due(self, last_us: int | None) -> bool:
         since_us = to_us(self.claim.source.start) if last_us is None else last_us
         return to_us(self.claim.road.clock()) - since_us >= span_us(self.claim.policy.sweep_every)
+
+    def _sweep_allowance(self, connection: Connection) -> float:
+        """Requests that the sweeps of this turn may use; infinity: nothing is counted."""
+        spending = self._spending(connection)
+        if spending is None:
+            return math.inf
+        return sweep_allowance(spending, self.claim.road.clock(), self.claim.policy.pace.longest)
 
     def _give_back(self, connection: Connection, turn: Turn, now: datetime) -> None:
         source_id = self.claim.source.id
@@ -171,22 +204,26 @@ class Cycle:
 
     def _affordable(self, connection: Connection, interval: timedelta, now: datetime) -> timedelta:
         """The interval, stretched so that the read budget lasts."""
-        claim = self.claim
-        budget = claim.policy.budget
-        used = budgets.used(connection, claim.source.provider.budget_scope()) if budget else None
-        if budget is None or used is None:
+        spending = self._spending(connection)
+        if spending is None:
             return interval
-        streams = sources.streams(connection, claim.source.id)
-        affordable = affordable_interval(
+        watermark = min(stream.watermark_us for stream in sources.streams(connection, self.claim.source.id))
+        latest = latest_next_pass(self.claim.capabilities.history, from_us(watermark))
+        return slow_down(interval, affordable_interval(spending, now), now, latest)
+
+    def _spending(self, connection: Connection) -> Spending | None:
+        """How the read budget stands; None: there is none, or nothing of it was ever used."""
+        budget, source = self.claim.policy.budget, self.claim.source
+        used = budgets.used(connection, source.provider.budget_scope()) if budget else None
+        if budget is None or used is None:
+            return None
+        streams = len(sources.streams(connection, source.id))
+        return Spending(
             budget=budget,
             used=used.used,
             period_start=from_us(used.period_start_us),
-            now=now,
-            cost=passes.request_count(connection, claim.source.id) * len(streams),
+            cost=passes.request_count(connection, source.id) * streams,
         )
-        watermark = min(stream.watermark_us for stream in streams)
-        latest = latest_next_pass(claim.capabilities.history, from_us(watermark))
-        return slow_down(interval, affordable, now, latest)
 
 
 def in_order(streams: Iterable[Stream], *, retry_parked: bool) -> list[Stream]:

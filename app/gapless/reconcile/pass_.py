@@ -6,6 +6,7 @@ ends the pass and nothing of it takes effect.
 """
 
 import asyncio
+import math
 import time
 from array import array
 from collections.abc import Sequence
@@ -43,6 +44,11 @@ class Figures:
     complete: bool = False
 
     @property
+    def ended(self) -> bool:
+        """Whether the whole window was read, believed or not."""
+        return self.complete or self.suspect
+
+    @property
     def outcome(self) -> str:
         """`clean`, `found`, `suspect_listing`, `unfinished`, or the failure in snake case."""
         if self.failures:
@@ -56,7 +62,10 @@ class Figures:
 
 @dataclass(slots=True, kw_only=True)
 class PassRun:
-    """A pass under way. `slots` bounds the slices of the source that are read at once, `mine` those of the stream."""
+    """A pass under way. `slots` bounds the slices of the source that are read at once, `mine` those of the stream.
+
+    When the fetcher's count of requests has come to `limit`, the pass stops where it is and goes on later.
+    """
 
     claim: Claim
     stream: Stream
@@ -64,6 +73,7 @@ class PassRun:
     circumstances: Circumstances
     slots: asyncio.Semaphore
     mine: asyncio.Semaphore
+    limit: float = math.inf
     figures: Figures = field(default_factory=Figures)
 
     async def run(self) -> Figures:
@@ -84,7 +94,7 @@ class PassRun:
 
     @property
     def _stop(self) -> bool:
-        return self.claim.stopping.is_set() or bool(self.figures.failures)
+        return self.claim.stopping.is_set() or bool(self.figures.failures) or self.claim.fetcher.requests >= self.limit
 
     @property
     def _lists_states(self) -> bool:
@@ -274,9 +284,6 @@ class PassRun:
 
     async def _close(self) -> None:
         """Write down how the pass ended. A pass that was only interrupted stays open and goes on later."""
-        figures = self.figures
-        if figures.outcome == "unfinished":
-            return
         await self.claim.write(partial(self._close_rows, now_us=to_us(self.claim.road.clock())))
 
     def _close_rows(self, connection: Connection, now_us: int) -> None:
@@ -288,7 +295,7 @@ class PassRun:
             "requests": figures.requests,
         }
         passes.count(connection, self.row.id, **sums)
-        if not figures.failures:
+        if not figures.failures and figures.ended:
             passes.finish(connection, self.row.id, figures.outcome, now_us)
         if figures.complete and self.row.kind is Kind.SCHEDULED:
             watermarks.complete_pass(connection, self.stream.id, figures.outcome, now_us, figures.listed)

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import math
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
@@ -14,7 +15,7 @@ from gapless.reconcile.consume import Consumption
 from gapless.reconcile.diff import Circumstances
 from gapless.reconcile.pass_ import Figures, PassRun
 from gapless.reconcile.road import Claim
-from gapless.reconcile.window import SWEEP_DEPTH, Plan, plan_pass, plan_sweeps
+from gapless.reconcile.window import Plan, plan_horizon, plan_pass, plan_sweep, sweep_depth
 from gapless_reconcilers.kit.contract import Reading, Window
 from gapless_reconcilers.kit.errors import NeedsOperator, ProviderError
 
@@ -39,32 +40,78 @@ class Turn:
         """True if the failures are the source's, not those of some of its streams."""
         return bool(self.failures) and not self.done
 
-    async def run(self, stream: Stream, open_passes: list[Pass], *, sweep: bool) -> None:
-        """Make the stream's passes; what goes wrong with it concerns no other stream."""
-        if not self.claim.stopping.is_set() and await self._run_all(stream, open_passes, sweep=sweep):
-            self.done += 1
+    async def run(self, stream: Stream, open_passes: list[Pass]) -> bool:
+        """Make the stream's passes; what goes wrong with it concerns no other stream. True if all were completed."""
+        completed = not self.claim.stopping.is_set() and await self._run_all(stream, open_passes)
+        self.done += completed
+        return completed
 
-    async def _run_all(self, stream: Stream, open_passes: list[Pass], *, sweep: bool) -> bool:
+    async def _run_all(self, stream: Stream, open_passes: list[Pass]) -> bool:
         """One pass after the other, until one cannot be completed; False then."""
         if self.claim.capabilities.reading is Reading.CONSUME:
             return await self._consume(stream)
         for row in open_passes:
             if row.kind is not Kind.DEMAND and self._is_out_of_reach(row):
                 await self._supersede(row)
-            elif not await self._run(stream, row):
+            elif not (await self._run(stream, row)).complete:
                 return False
         if open_passes:
             stream = await self._reload(stream)
         plan = self._plan(stream)
         if plan.unrecoverable is not None:
             stream = await self._write_off(stream, plan.unrecoverable)
-        if plan.window is not None and not await self._run(
-            stream, await self._begin(stream, Kind.SCHEDULED, plan.window)
-        ):
-            return False
-        if sweep:
-            await self._sweep(await self._reload(stream))
+        if plan.window is None:
+            return True
+        row = await self._begin(stream, Kind.SCHEDULED, plan.window)
+        return (await self._run(stream, row)).complete
+
+    async def sweep(self, stream: Stream, open_passes: list[Pass], *, due: bool, limit: float) -> bool:
+        """Look behind what the passes read; True if nothing of it is left to do.
+
+        What is about to leave the history is looked at whatever the budget says: nobody can do it later. The deep
+        look stops when the fetcher's count of requests has come to `limit`, and goes on in a later turn.
+        """
+        stream = await self._reload(stream)
+        looks = {Kind.HORIZON: list[Pass](), Kind.SWEEP: list[Pass]()}
+        for row in open_passes:
+            if self._is_out_of_reach(row):
+                await self._supersede(row)
+            else:
+                looks[row.kind].append(row)
+        limits = {Kind.HORIZON: math.inf, Kind.SWEEP: limit}
+        for kind, rows in looks.items():
+            window = await self._plan_look(stream, kind) if due and not rows else None
+            if (rows or window) and self.claim.fetcher.requests >= limits[kind]:
+                return False
+            if window is not None:
+                rows.append(await self._begin(stream, kind, window))
+            for row in rows:
+                if self.claim.stopping.is_set() or not (await self._run(stream, row, limits[kind])).ended:
+                    return False
         return True
+
+    async def _plan_look(self, stream: Stream, kind: Kind) -> Window | None:
+        """The window of a look behind that the stream has not had yet since its source was last swept."""
+        policy, now = self.claim.policy, self.claim.road.clock()
+        last = await self.claim.road.read(partial(passes.last_finished, stream_id=stream.id, kind=kind))
+        watermark, complete_from = from_us(stream.watermark_us), from_us(stream.complete_from_us)
+        if kind is Kind.HORIZON:
+            return plan_horizon(
+                watermark=watermark,
+                complete_from=complete_from,
+                now=now,
+                every=policy.sweep_every,
+                looked_to=None if last is None else from_us(last["end_us"]),
+                capabilities=self.claim.capabilities,
+            )
+        if last is not None and now - from_us(last["finished_us"]) < policy.sweep_every:
+            return None
+        return plan_sweep(
+            watermark=watermark,
+            complete_from=complete_from,
+            lookback=self.lookback,
+            capabilities=self.claim.capabilities,
+        )
 
     async def _consume(self, stream: Stream) -> bool:
         history, now = self.claim.capabilities.history, self.claim.road.clock()
@@ -120,8 +167,8 @@ class Turn:
             )
         )
 
-    async def _run(self, stream: Stream, row: Pass) -> bool:
-        """Make the pass; True if it is complete, so that the stream can go on with the next."""
+    async def _run(self, stream: Stream, row: Pass, limit: float = math.inf) -> Figures:
+        """Make the pass; the stream can go on with the next if it is complete."""
         road = self.claim.road
         run = PassRun(
             claim=self.claim,
@@ -130,6 +177,7 @@ class Turn:
             circumstances=self.circumstances,
             slots=self.slots,
             mine=asyncio.Semaphore(self.claim.policy.slices),
+            limit=limit,
         )
         began = road.clock()
         figures = await run.run()
@@ -141,9 +189,9 @@ class Turn:
         if figures.suspect:
             outcome = partial(watermarks.note_outcome, outcome=figures.outcome, parked_reason=None)
             await self.claim.write(partial(outcome, stream_id=stream.id))
-        if row.kind is Kind.SWEEP and figures.oldest_found is not None:
+        if row.kind in passes.LOOKS_BEHIND and figures.oldest_found is not None:
             await self._widen_lookback(road.clock() - figures.oldest_found)
-        return figures.complete
+        return figures
 
     async def note_failure(self, stream: Stream, error: ProviderError) -> None:
         """Write down why the stream could not be read; it is parked if only a person can mend it."""
@@ -171,25 +219,9 @@ class Turn:
             },
         )  # fmt: skip
 
-    async def _sweep(self, stream: Stream) -> None:
-        windows = plan_sweeps(
-            watermark=from_us(stream.watermark_us),
-            complete_from=from_us(stream.complete_from_us),
-            now=self.claim.road.clock(),
-            lookback=self.lookback,
-            every=self.claim.policy.sweep_every,
-            capabilities=self.claim.capabilities,
-        )
-        for window in windows:
-            if self.claim.stopping.is_set() or not await self._run(
-                stream, await self._begin(stream, Kind.SWEEP, window)
-            ):
-                return
-
     async def _widen_lookback(self, delay: timedelta) -> None:
         """Events of this source became visible that late: re-read as far back as that from now on."""
-        history = self.claim.capabilities.history
-        lookback_us = span_us(min(delay, SWEEP_DEPTH if history is None else min(SWEEP_DEPTH, history / 2)))
+        lookback_us = span_us(min(delay, sweep_depth(self.claim.capabilities.history)))
         if lookback_us > span_us(self.lookback):
             work = partial(watermarks.widen_lookback, source_id=self.claim.source.id, lookback_us=lookback_us)
             await self.claim.write(work)

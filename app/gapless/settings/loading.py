@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from gapless.errors import UserError
 from gapless.settings import consistency
 from gapless.settings.environment import CONFIG_VARIABLE, Twin, names_in, twins_in, unknown_variables
 from gapless.settings.provider_options import build_provider, option_files
@@ -19,7 +20,7 @@ DEFAULT_FILE = Path("gapless.toml")
 """Read from the working directory if it is there and nothing else is named."""
 
 
-class SettingsInvalid(Exception):
+class SettingsInvalid(UserError):
     """The configuration cannot be used. `problems` holds every sentence, not only the first; none shows a secret."""
 
     def __init__(self, problems: Iterable[str]) -> None:

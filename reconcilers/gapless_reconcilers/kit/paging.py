@@ -6,13 +6,11 @@ path. Nothing here turns it into an empty page.
 
 import re
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Any
 
 import httpx
 
 from gapless_reconcilers.kit.errors import UnexpectedShape
-
-T = TypeVar("T")
 
 _LINK = re.compile(
     r"""\s*<([^<>]*)>((?:\s*;\s*[!#$%&'*+.^_`|~\w-]+(?:\s*=\s*(?:"(?:[^"\\]|\\.)*"|[^\s",;]*))?)*)\s*(?:,|$)"""
@@ -31,29 +29,6 @@ def require(body: object, path: str) -> Any:
         except (KeyError, IndexError):
             raise UnexpectedShape(path[: step.end()], "missing", "a value") from None
     return value
-
-
-def require_list(body: object, path: str) -> list[Any]:
-    """The array at `path`. Raises `UnexpectedShape`."""
-    return _typed(body, path, list, "an array")
-
-
-def require_str(body: object, path: str) -> str:
-    """The non-empty text at `path`. Raises `UnexpectedShape`."""
-    value = _typed(body, path, str, "a text")
-    if not value:
-        raise UnexpectedShape(path, "an empty text", "a text")
-    return value
-
-
-def require_int(body: object, path: str) -> int:
-    """The whole number at `path`; true and false are none. Raises `UnexpectedShape`."""
-    return _typed(body, path, int, "a whole number")
-
-
-def require_bool(body: object, path: str) -> bool:
-    """The truth value at `path`. Raises `UnexpectedShape`."""
-    return _typed(body, path, bool, "true or false")
 
 
 def cursor_after(request: httpx.Request, last: str, *, has_more: bool, param: str = "starting_after") -> str | None:
@@ -95,15 +70,3 @@ def _element(value: object, index: str | None) -> Any:
     if index is None or not isinstance(value, list):
         raise KeyError(index)
     return value[int(index)]
-
-
-def _typed(body: object, path: str, wanted: type[T], words: str) -> T:
-    value = require(body, path)
-    if not isinstance(value, wanted) or (wanted is int and isinstance(value, bool)):
-        raise UnexpectedShape(path, _name_of(value), words)
-    return value
-
-
-def _name_of(value: object) -> str:
-    names = {dict: "an object", list: "an array", str: "a text", bool: "a truth value", int: "a whole number"}
-    return "null" if value is None else names.get(type(value), type(value).__name__)

@@ -6,7 +6,7 @@ Nothing is guessed: a field that is not where the declaration says it is stops t
 
 from dataclasses import replace
 from datetime import datetime
-from typing import ClassVar, Final
+from typing import ClassVar
 
 import httpx
 import msgspec
@@ -43,8 +43,6 @@ from gapless_reconcilers.kit.errors import (
 from gapless_reconcilers.rest_list import checks, pages, templates
 from gapless_reconcilers.rest_list.credentials import fingerprint
 from gapless_reconcilers.rest_list.options import RestListOptions, WebhookOptions
-
-_WHOLE: Final = msgspec.json.Decoder(msgspec.Raw)
 
 
 class RestList:
@@ -107,7 +105,7 @@ class RestList:
         if webhook is None:
             raise SignatureInvalid("no webhook is declared; write [source.options.webhook]", reason="no_signature")
         webhook.signature.verify(request, now)
-        decode_webhook(request.body, _WHOLE)
+        decode_webhook(request.body, msgspec.Raw)
         try:
             events = tuple(self._pushed(text, place) for text, place in self._texts(request.body, webhook))
         except UnexpectedShape as error:
@@ -151,7 +149,7 @@ class RestList:
         if response.status_code in self.options.errors.ignore:
             return Page(events=[], next=None)
         listed = self.options.list
-        if listed.nothing is not None and decode_json(response.content, "") == listed.nothing:
+        if listed.nothing is not None and decode_json(response.content, object, "") == listed.nothing:
             return Page(events=[], next=None)
         rows = rows_at(response.content, listed.records)
         events = [self._listed(row, f"{listed.records}[{at}]") for at, row in enumerate(rows)]

@@ -7,7 +7,7 @@ from typing import Any, Final, Literal
 import msgspec
 
 from gapless_reconcilers.kit.contract import RemoteEvent
-from gapless_reconcilers.kit.decoding import decode_json
+from gapless_reconcilers.kit.decoding import decode_json, recordable
 from gapless_reconcilers.kit.errors import UnexpectedShape
 from gapless_reconcilers.kit.paging import require
 
@@ -31,19 +31,16 @@ class EventFields(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
     def read(self, text: msgspec.Raw | bytes, place: str) -> RemoteEvent:
         """The event in `text`, which stands at `place`. Raises `UnexpectedShape`."""
-        body = decode_json(text, place)
-        try:
-            return RemoteEvent(
-                key=_text(body, self.key),
-                type=_text(body, self.type),
-                occurred_at=self._time(body),
-                payload=text,
-                object_key=None if self.object is None else _found(body, self.object),
-            )
-        except UnexpectedShape as error:
-            raise error.inside(place) from error
-        except (ValueError, OverflowError) as error:
-            raise UnexpectedShape(place, f"not recordable: {error}", "an event that is") from error
+        return recordable(place, self._event, decode_json(text, object, place), text)
+
+    def _event(self, body: Any, text: msgspec.Raw | bytes) -> RemoteEvent:
+        return RemoteEvent(
+            key=_text(body, self.key),
+            type=_text(body, self.type),
+            occurred_at=self._time(body),
+            payload=text,
+            object_key=None if self.object is None else _found(body, self.object),
+        )
 
     def _time(self, body: Any) -> datetime:
         value = require(body, self.time)

@@ -9,19 +9,20 @@ Source: stripe-python 16.1.0 `v2/core/_event.py`, Stripe's page on event destina
 
 from datetime import UTC, datetime
 from typing import Annotated, Final, Literal
+from urllib.parse import quote
 
+import httpx
 import msgspec
 
-from gapless_reconcilers.kit.contract import OWN_STREAM, RemoteEvent
-from gapless_reconcilers.kit.decoding import UNREADABLE, decode_webhook
+from gapless_reconcilers.kit.contract import OWN_STREAM, MissingEvent, RemoteEvent
+from gapless_reconcilers.kit.decoding import decode_or_none, decode_webhook, recordable
 from gapless_reconcilers.kit.errors import MalformedWebhook, UnexpectedShape
+from gapless_reconcilers.stripe.listing import ListScope
 
 _OF_V1: Final = "v1."
 """Types of events about v1 resources begin with it here, and not in the list of v1 events."""
 _TYPES: Final = (_OF_V1, "v2.")
 """How the types of events without a twin begin."""
-EVENTS: Final = "/v2/core/events"
-CONTEXT_HEADER: Final = "Stripe-Context"
 
 
 class _Related(msgspec.Struct, gc=False):
@@ -39,18 +40,43 @@ class _Notification(msgspec.Struct, gc=False):
     snapshot_event: str | None = None
 
 
-_NOTIFICATION: Final = msgspec.json.Decoder(_Notification)
+def read(body: bytes, scope: ListScope, place: str | None = None) -> RemoteEvent | None:
+    """The event of a thin webhook, or of the answer at `place`; None if `body` is no thin event.
 
-
-def read(body: bytes, *, livemode: bool, connect: bool) -> RemoteEvent | None:
-    """The event of a thin webhook to a source of that mode; None if `body` is not one.
-
-    Raises `ValueError` if it cannot be recorded.
+    Raises `MalformedWebhook`, with `place` `UnexpectedShape`, if it cannot be recorded.
     """
     try:
-        told = decode_webhook(body, _NOTIFICATION)
+        told = decode_webhook(body, _Notification)
     except MalformedWebhook:
         return None
+    return recordable(place, _remote, told, body, scope)
+
+
+def detail_request(base: str, missing: MissingEvent) -> httpx.Request:
+    """`GET /v2/core/events/{key}`, which has the event with its data."""
+    headers = {"Stripe-Context": missing.stream} if missing.stream else None
+    return httpx.Request("GET", f"{base}/v2/core/events/{quote(missing.key, safe='')}", headers=headers)
+
+
+def read_detail(missing: MissingEvent, response: httpx.Response, scope: ListScope) -> RemoteEvent:
+    """The event with its data. Raises `UnexpectedShape`."""
+    event = read(response.content, scope, place="body")
+    if event is None or event.key != missing.key:
+        raise UnexpectedShape("id", "that of another event, or of none", missing.key)
+    return event
+
+
+def is_alone(event_type: str) -> bool:
+    """Decide whether an event of `event_type` is a thin one without a snapshot twin, which only v2 has whole."""
+    return event_type.startswith(_TYPES)
+
+
+def is_thin(body: bytes) -> bool:
+    """Decide whether `body` is a thin event."""
+    return decode_or_none(body, _Notification) is not None
+
+
+def _remote(told: _Notification, body: bytes, scope: ListScope) -> RemoteEvent:
     twin, stream = told.snapshot_event, told.context or OWN_STREAM
     return RemoteEvent(
         key=twin or told.id,
@@ -59,30 +85,5 @@ def read(body: bytes, *, livemode: bool, connect: bool) -> RemoteEvent | None:
         payload=body,
         stream=stream,
         object_key=told.related_object.id if told.related_object else None,
-        listable=twin is not None and told.livemode is livemode and (not stream or connect),
+        listable=twin is not None and scope.shows(livemode=told.livemode, stream=stream),
     )
-
-
-def read_detail(key: str, body: bytes, *, livemode: bool, connect: bool) -> RemoteEvent:
-    """The event `key` with its data. Raises `UnexpectedShape`."""
-    try:
-        event = read(body, livemode=livemode, connect=connect)
-    except ValueError as error:
-        raise UnexpectedShape("body", f"not recordable: {error}", "a v2 event") from error
-    if event is None or event.key != key:
-        raise UnexpectedShape("id", "that of another event, or of none", key)
-    return event
-
-
-def is_alone(event_type: str) -> bool:
-    """Whether an event of `event_type` is a thin one without a snapshot twin, which only v2 has whole."""
-    return event_type.startswith(_TYPES)
-
-
-def is_thin(body: bytes) -> bool:
-    """Whether `body` is a thin event."""
-    try:
-        _NOTIFICATION.decode(body)
-    except UNREADABLE:
-        return False
-    return True

@@ -5,10 +5,10 @@ import importlib
 import inspect
 import json
 import pkgutil
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from types import ModuleType
 from typing import Any
 
 import httpx
@@ -153,8 +153,12 @@ def imported_modules(source: str) -> frozenset[str]:
     return frozenset(name.split(".")[0] for name in names)
 
 
-def sources_of(module: ModuleType) -> Iterator[tuple[str, str]]:
-    """Name and text of a provider's module, and of those inside it if it is a package."""
+def sources_of(provider_type: type[Any]) -> Iterator[tuple[str, str]]:
+    """Name and text of the provider's module, or of all those of the package that exports it as `PROVIDER`."""
+    module = sys.modules[provider_type.__module__]
+    package = sys.modules.get(module.__package__ or "")
+    if package and getattr(package, "PROVIDER", None) is provider_type:
+        module = package
     yield module.__name__, inspect.getsource(module)
     for inner in pkgutil.iter_modules(getattr(module, "__path__", ()), f"{module.__name__}."):
         yield inner.name, inspect.getsource(importlib.import_module(inner.name))

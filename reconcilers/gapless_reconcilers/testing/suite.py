@@ -299,14 +299,12 @@ def check_secrets_are_hidden(scenario: Scenario) -> None:
 
 
 def check_is_pure(scenario: Scenario) -> None:
-    """No method is a coroutine, and the provider's file imports no clock, log, socket, environment or engine."""
+    """No method is a coroutine, and the provider's modules import no clock, log, socket, environment or engine."""
     provider_type = type(scenario.provider())
     for name, member in inspect.getmembers(provider_type):
         is_async = inspect.iscoroutinefunction(member) or inspect.isasyncgenfunction(member)
         assert not is_async, f"{name} is a coroutine; a provider does no I/O"
-    module = inspect.getmodule(provider_type)
-    assert module is not None, f"{provider_type.__name__} has no module"
-    for name, source in sources_of(module):
+    for name, source in sources_of(provider_type):
         impure = sorted(imported_modules(source) & IMPURE)
         assert not impure, f"{name} imports {', '.join(impure)}"
 

@@ -15,7 +15,6 @@ from sqlalchemy import insert, select, update
 
 from gapless.console.api import PrivateOptions, build_private_app
 from gapless.console.auth import Access
-from gapless.console.desk import Desk, Unquarantined
 from gapless.domain import Cause, Mode, Owed, Source, Sources, TypePatterns, Via, to_us
 from gapless.ledger import migrate
 from gapless.ledger import sources as ledger_sources
@@ -24,6 +23,9 @@ from gapless.ledger.recorder import Recorder, Sighting
 from gapless.ledger.tables import AUDIT_LOG, STREAM
 from gapless.ledger.writer import Writer
 from gapless.metrics import Metrics
+from gapless.operations.context import OperationContext
+from gapless.receive.evidence import Evidence
+from gapless.receive.streams import Streams
 from gapless_reconcilers.kit.contract import ReadBudget, RemoteEvent, Secret
 from gapless_reconcilers.stripe import Stripe, StripeOptions
 
@@ -37,14 +39,16 @@ def stripe() -> Stripe:
 
 @dataclass(kw_only=True)
 class Office:
-    """A desk on a real store, and the means to fill the ledger as the roads do."""
+    """The context of operations on a real store, and the means to fill the ledger as receiving and reconciling do."""
 
-    desk: Desk
+    desk: OperationContext
     metrics: Metrics
     now: list[datetime] = field(default_factory=lambda: [NOW])
     owed_to: list[int] = field(default_factory=list)
-    released: dict[int, Unquarantined] = field(default_factory=dict)
     woken: list[bool] = field(default_factory=list)
+    budgets: dict[str, ReadBudget | None] = field(
+        default_factory=lambda: {"acme": ReadBudget(requests=1000, period=timedelta(days=1))}
+    )
 
     def source(self, name: str = "acme") -> Source:
         return self.desk.sources[name]
@@ -116,32 +120,30 @@ def to_us_of(span: timedelta) -> int:
 
 @pytest.fixture
 async def office(store: Store) -> AsyncIterator[Office]:
-    """A desk with one source, `acme`, and a running writer."""
-    now, owed_to, released = [NOW], list[int](), dict[int, Unquarantined]()
+    """The context of operations with one source, `acme`, and a running writer."""
+    now, owed_to = [NOW], list[int]()
     metrics = Metrics("1.2.3")
     recorder = Recorder(0, lambda *_: [Owed(destination_id=each, not_before_us=0) for each in owed_to])
     writer = Writer(store, recorder, metrics)
     writing = asyncio.create_task(writer.run())
 
-    async def release_one(quarantine_id: int) -> Unquarantined:
-        absent = Unquarantined(new=None, reason="absent", detail="it is not there")
-        return released.get(quarantine_id, absent)
-
     woken: list[bool] = []
-    desk = Desk(
+    client = httpx.AsyncClient()
+    desk = OperationContext(
         store=store,
         writer=writer,
         sources=Sources(),
         clock=lambda: now[0],
-        release_one=release_one,
-        budgets={"acme": ReadBudget(requests=1000, period=timedelta(days=1))},
+        evidence=Evidence(client, lambda: now[0], metrics),
+        stream_ids=Streams(writer),
         wake=lambda: woken.append(True),
     )
-    office = Office(desk=desk, metrics=metrics, now=now, owed_to=owed_to, released=released, woken=woken)
+    office = Office(desk=desk, metrics=metrics, now=now, owed_to=owed_to, woken=woken)
     await office.add_source("acme")
     yield office
     writer.close()
     await writing
+    await client.aclose()
 
 
 def private_options(**changes: Any) -> PrivateOptions:
@@ -158,7 +160,7 @@ def private_options(**changes: Any) -> PrivateOptions:
 @asynccontextmanager
 async def listening(office: Office, **changes: Any) -> AsyncIterator[httpx.AsyncClient]:
     """A client of the private listener, which runs on a free port."""
-    app = build_private_app(private_options(**changes), office.desk, office.metrics)
+    app = build_private_app(private_options(budgets=office.budgets, **changes), office.desk, office.metrics)
     config = uvicorn.Config(app, host="127.0.0.1", port=0, access_log=False, log_config=None, ws="none")
     server = uvicorn.Server(config)
     serving = asyncio.create_task(server.serve())

@@ -21,7 +21,7 @@ MINUTE = timedelta(minutes=1)
 
 
 async def stands(office: Any, name: str = "acme") -> SourceStanding:
-    whole = await standing.read(office.desk.store, office.desk.sources, office.desk.budgets, office.now[0])
+    whole = await standing.read(office.desk.store, office.desk.sources, office.budgets, office.now[0])
     return next(source for source in whole.sources if source.name == name)
 
 

@@ -55,7 +55,7 @@ def documented() -> dict[str, Documented]:
 
 
 async def stands(office: Any) -> standing.Standing:
-    return await standing.read(office.desk.store, office.desk.sources, office.desk.budgets, office.now[0])
+    return await standing.read(office.desk.store, office.desk.sources, office.budgets, office.now[0])
 
 
 async def scraped(office: Any) -> dict[tuple[str, ...], float]:

@@ -202,7 +202,7 @@ async def test_a_claim_costs_the_same_however_long_the_backlog(road: Any) -> Non
 
     def run(connection: Any) -> None:
         deliveries.turn(connection, 1, settled + withdrawn, now_us=1, limit=8, lease_us=1)
-        dead_letters.backlog(connection)
+        dead_letters.backlog(connection, 1)
         dead_letters.requeue(connection, 1)
 
     await road.record(road.sighting("evt_1"))

@@ -8,10 +8,11 @@ from gapless.deliver.breaker import BreakerRule
 from gapless.deliver.delivery import Delivery, Result
 from gapless.deliver.retry import RetryRule
 from gapless.domain import ALL_TYPES, TypePatterns, Via
+from gapless.errors import UserError
 from gapless.ledger.deliveries import HoldReason
 
 
-class DestinationInvalid(ValueError):
+class DestinationInvalid(UserError):
     """The configuration of a destination cannot work. The message says what, got, wanted, next step."""
 
 
