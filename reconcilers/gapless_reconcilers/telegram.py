@@ -160,9 +160,7 @@ class Telegram:
 
     def read_webhook(self, request: WebhookRequest, now: datetime, evidence: Evidence = NO_EVIDENCE) -> Reply:  # noqa: ARG002
         """The one update of a webhook."""
-        token = request.header(SIGNATURE_HEADER)
-        if token is None:
-            raise SignatureInvalid(f"there is no header {SIGNATURE_HEADER}", reason="no_signature")
+        token = request.required(SIGNATURE_HEADER)
         if not any(is_same(key, token.encode("latin-1")) for key in self._keys):
             raise SignatureInvalid("the secret token is none that we know; check webhook_secret")
         update = decode_webhook(request.body, _Update)

@@ -19,7 +19,7 @@ import httpx
 from sqlalchemy import select
 
 from gapless.domain import ALL_TYPES, Mode, Route, Source, Sources, TypePatterns, TypesOrigin, Via, no_route, to_us
-from gapless.ledger import Connection, leases, missing, passes, sources, tallies, watermarks
+from gapless.ledger import Connection, leases, missing, passes, sources, tallies
 from gapless.ledger.engine import Store
 from gapless.ledger.leases import Lease
 from gapless.ledger.passes import Kind, Pass
@@ -33,6 +33,8 @@ from gapless.reconcile.cycle import Cycle
 from gapless.reconcile.fetch import Fetcher, Patience
 from gapless.reconcile.pace import Pace
 from gapless.reconcile.road import Claim, Policy, Road
+from gapless.status.reader import read_report
+from gapless.status.report import SourceReport
 from gapless_reconcilers.kit.contract import Provider, Reply, Secret, WebhookRequest, Window
 from gapless_reconcilers.stripe import Stripe, StripeOptions
 from gapless_reconcilers.testing.fake import FakeProvider
@@ -195,8 +197,17 @@ class World:
         streams = await self.store.read(partial(sources.streams, source_id=self.source_id))
         return next(each for each in streams if each.name == name)
 
+    async def report(self) -> SourceReport:
+        """The source as metrics, API and page show it."""
+        source = Source(id=self.source_id, name="acme", provider=self.provider(), mode=self.mode, start=self.start)
+        report = await read_report(self.store, Sources([source]), {}, self.clock())
+        return report.sources[0]
+
     async def complete_up_to(self) -> int | None:
-        return await self.store.read(partial(watermarks.complete_up_to, stream_id=self.stream_id))
+        """The headline of the source's own stream, as it is shown."""
+        streams = (await self.report()).streams
+        up_to = next(each.proof.complete_up_to for each in streams if not each.name)
+        return None if up_to is None else to_us(up_to)
 
     async def totals(self) -> tallies.Totals:
         return await self.store.read(partial(tallies.totals, source_id=self.source_id))
@@ -209,7 +220,10 @@ class World:
         return await self.store.read(partial(passes.latest, source_id=self.source_id, limit=100))
 
     async def unrecoverable(self) -> list[tuple[str, int, int, str]]:
-        return await self.store.read(partial(watermarks.unrecoverable, source_id=self.source_id))
+        """(stream, start, end, reason) of what can no longer be proven, oldest first."""
+        listed = (await self.report()).listed
+        assert listed is not None
+        return [(each.stream, each.start_us, each.end_us, each.reason) for each in listed.unrecoverable]
 
     async def missing_open(self) -> int:
         return await self.store.read(partial(missing.open_count, source_id=self.source_id))

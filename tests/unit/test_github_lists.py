@@ -50,7 +50,7 @@ def test_only_the_cursor_of_the_link_is_taken_so_that_no_token_goes_elsewhere() 
     assert str(following.url) == "https://api.github.com/repos/acme/shop/hooks/7/deliveries?per_page=100&cursor=v1_2"
 
 
-@pytest.mark.parametrize("link", ["https://api.github.com/x", "https://api.github.com/x?cursor="])
+@pytest.mark.parametrize("link", ["https://api.github.com/x", "https://api.github.com/x?cursor=", "http://[::1"])
 def test_a_next_page_without_a_cursor_is_refused(link: str) -> None:
     with pytest.raises(UnexpectedShape, match="Link"):
         page(hook(), [row("a", 5)], link)

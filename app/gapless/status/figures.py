@@ -83,7 +83,7 @@ def _dead_letters(destination: DestinationReport) -> Samples:
 
 _ONE_WAY: Final = "modes `webhook`, `poll`"
 _NO_LIST: Final = "mode `webhook`"
-SOURCE_INFO: Final = Figure[SourceReport](
+SOURCE_INFO: Final[Figure[SourceReport]] = Figure(
     name="source_info",
     help="1 for every active source",
     absent="never",

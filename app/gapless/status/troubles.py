@@ -135,7 +135,11 @@ def summary(found: Iterable[Trouble]) -> str:
     """Return the verdict in one sentence."""
     counts = Counter(each.severity for each in found)
     words = {Severity.TROUBLE: "wrong", Severity.UNKNOWN: "not known", Severity.IN_HAND: "in hand"}
-    told = [f"{counts[severity]} {word}" for severity, word in words.items() if counts[severity]]
+    told = [
+        f"{counts[severity]} {'is' if counts[severity] == 1 else 'are'} {words[severity]}"
+        for severity in words
+        if counts[severity]
+    ]
     return ", ".join(told) if told else "Nothing is wrong"
 
 
@@ -246,7 +250,7 @@ def _of_streams(source: SourceReport) -> Iterator[Trouble]:
         if found is not None:
             alike[found].append(stream)
     for (kind, text), streams in alike.items():
-        more = f" So do {len(streams) - 1} other streams." if len(streams) > 1 else ""
+        more = f" The same holds for {_counted(len(streams) - 1, 'other stream')}." if len(streams) > 1 else ""
         yield Trouble(
             kind=kind,
             severity=Severity.IN_HAND if kind is TroubleKind.READ_FAILED else Severity.TROUBLE,
@@ -311,7 +315,7 @@ def _of_missing(source: SourceReport, listed: ListReport, now: datetime) -> Iter
     acknowledge = f'`gapless source acknowledge {source.name} --reason "…"`'
     if listed.not_acknowledged:
         first, *others = listed.not_acknowledged
-        more = f" So are {len(others)} other times." if others else ""
+        more = f" The same holds for {_counted(len(others), 'other time')}." if others else ""
         yield bad(
             kind=TroubleKind.UNRECOVERABLE,
             stream=first.stream or None,
@@ -324,7 +328,7 @@ def _of_missing(source: SourceReport, listed: ListReport, now: datetime) -> Iter
         yield bad(
             kind=TroubleKind.EVENTS_LOST,
             since=listed.lost_since,
-            text=f"{listed.lost} known events cannot be recorded: the provider no longer has them.",
+            text=f"The provider no longer has {_counted(listed.lost, 'known event')} that the ledger lacks.",
             next=f"The log line event_lost names each; look them up by other means, then {acknowledge}.",
         )
     if listed.missing_open:
@@ -335,9 +339,14 @@ def _of_missing(source: SourceReport, listed: ListReport, now: datetime) -> Iter
             severity=Severity.TROUBLE if is_old else Severity.IN_HAND,
             source=source.name,
             since=listed.missing_since,
-            text=f"{listed.missing_open} known events are not recorded yet.",
+            text=f"Not recorded yet: {_counted(listed.missing_open, 'known event')}.",
             next=look if is_old else wait,
         )
+
+
+def _counted(count: int, noun: str) -> str:
+    many = f"{noun[:-1]}ies" if noun.endswith("y") else f"{noun}s"
+    return f"{count} {noun if count == 1 else many}"
 
 
 def _moment(us: int) -> str:
@@ -354,14 +363,14 @@ def _of_destination(destination: DestinationReport, now: datetime) -> Iterator[T
         yield bad(
             kind=TroubleKind.DEAD_LETTERS,
             since=oldest.get(State.DEAD),
-            text=f"{backlog[State.DEAD]} dead letters are not tried any more.",
+            text=f"Not tried any more: {_counted(backlog[State.DEAD], 'dead letter')}.",
             next=f"See `gapless dead list`; when the cause is mended, `gapless dead requeue --destination {name}`.",
         )
     if backlog[State.HELD]:
         yield bad(
             kind=TroubleKind.DELIVERIES_HELD,
             since=oldest.get(State.HELD),
-            text=f"{backlog[State.HELD]} deliveries wait for a decision.",
+            text=f"Waiting for a decision: {_counted(backlog[State.HELD], 'delivery')}.",
             next=f"See `gapless dead list --held`; set on_version_mismatch, or let them go: "
             f"`gapless dead requeue --held --destination {name}`.",
         )
@@ -372,7 +381,8 @@ def _of_destination(destination: DestinationReport, now: datetime) -> Iterator[T
             severity=Severity.IN_HAND,
             destination=name,
             since=oldest.get(State.PARKED),
-            text=f"{backlog[State.PARKED]} deliveries are parked: their sources are not configured any more.",
+            text=f"Parked, because the source is not configured any more: "
+            f"{_counted(backlog[State.PARKED], 'delivery')}.",
             next="Nothing, if nobody shall get them; they are sent if the source is configured again.",
         )
 
@@ -389,7 +399,7 @@ def _of_late(destination: DestinationReport, now: datetime) -> Iterator[Trouble]
         severity=Severity.TROUBLE if is_old else Severity.IN_HAND,
         destination=destination.name,
         since=late,
-        text=f"{destination.backlog[State.PENDING]} deliveries wait, the oldest for too long.",
+        text=f"Waiting for too long: the oldest of {_counted(destination.backlog[State.PENDING], 'delivery')}.",
         next=look if is_old else wait,
     )
 
@@ -403,6 +413,6 @@ def _of_retired(destination: DestinationReport) -> Iterator[Trouble]:
             severity=Severity.IN_HAND,
             destination=destination.name,
             since=min(destination.oldest.values(), default=None),
-            text=f"It is not configured any more, and is still owed {owed} deliveries.",
+            text=f"It is not configured any more, and is still owed {_counted(owed, 'delivery')}.",
             next="Nothing, if it shall not get them; they are sent if it is configured again.",
         )

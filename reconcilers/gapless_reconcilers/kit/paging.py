@@ -66,6 +66,27 @@ def next_link(response: httpx.Response) -> str | None:
     return found
 
 
+def next_address(request: httpx.Request, named: str, path: str) -> httpx.URL:
+    """The address of the next page, which `request`'s answer named at `path`.
+
+    Raises `UnexpectedShape` if it is of another host, for credentials go along, or this page's own.
+    """
+    here = request.url
+    try:
+        url = here.join(named)
+    except (httpx.InvalidURL, ValueError) as error:
+        raise UnexpectedShape(path, "no address", "that of the next page") from error
+    if not named or url == here:
+        raise UnexpectedShape(path, "empty, or this page's own address", "one that moves on")
+    if (url.scheme, url.host, url.port) != (here.scheme, here.host, here.port):
+        raise UnexpectedShape(path, f"an address at {_origin(url)[:80]!r}", f"one at {_origin(here)}")
+    return url
+
+
+def _origin(url: httpx.URL) -> str:
+    return f"{url.scheme}://{url.netloc.decode()}"
+
+
 def _element(value: object, index: str | None) -> Any:
     if index is None or not isinstance(value, list):
         raise KeyError(index)

@@ -9,7 +9,7 @@ import msgspec
 
 from gapless_reconcilers.kit.decoding import has, value_at
 from gapless_reconcilers.kit.errors import UnexpectedShape
-from gapless_reconcilers.kit.paging import next_link
+from gapless_reconcilers.kit.paging import next_address, next_link
 
 Positive = Annotated[int, msgspec.Meta(ge=1)]
 
@@ -101,7 +101,7 @@ class NextUrlPage(Kind, tag="next_url", frozen=True, kw_only=True):
         url = value_at(content, self.url, str | None)
         if not url and self.more is None:
             return None
-        return Step(url=_moved(page, url or "", self.url))
+        return Step(url=next_address(page.request, url or "", self.url))
 
 
 class LinkHeaderPage(Kind, tag="link_header", frozen=True, kw_only=True):
@@ -110,7 +110,7 @@ class LinkHeaderPage(Kind, tag="link_header", frozen=True, kw_only=True):
     def next(self, page: Answered) -> Step | None:
         """The step to the next page. Raises `UnexpectedShape` if it would lead nowhere, or elsewhere."""
         named = next_link(page.response)
-        return None if named is None else Step(url=_moved(page, named, "Link"))
+        return None if named is None else Step(url=next_address(page.request, named, "Link"))
 
 
 class NumberPage(Kind, tag="number", frozen=True, kw_only=True):
@@ -168,20 +168,6 @@ def _goes_on(page: Answered, more: str | None) -> bool:
 
 FIRST = "gapless.first_key"
 """Of a request: the key that the page before began with. A list that shows one page for ever is told by it."""
-
-
-def _moved(page: Answered, named: str, path: str) -> httpx.URL:
-    """The address that the vendor named: of the same host, for credentials go along, and another than this page's."""
-    here = page.request.url
-    try:
-        url = here.join(named)
-    except (httpx.InvalidURL, ValueError) as error:
-        raise UnexpectedShape(path, "no address", "that of the next page") from error
-    if not named or url == here:
-        raise UnexpectedShape(path, "empty, or this page's own address", "one that moves on")
-    if (url.scheme, url.host, url.port) != (here.scheme, here.host, here.port):
-        raise UnexpectedShape(path, f"an address at {url.host[:80]!r}", f"one at {here.host}")
-    return url
 
 
 def merged(asked: Mapping[str, Any], step: Step) -> dict[str, Any]:

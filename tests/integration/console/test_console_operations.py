@@ -263,7 +263,7 @@ async def test_a_webhook_that_is_not_in_quarantine_is_refused(office: Any) -> No
 
 def test_every_operation_documents_what_it_takes() -> None:
     assert sorted(OPERATIONS) == [
-        "dead.requeue", "event.replay", "held.release", "import", "pass.status", "quarantine.release", "source.pass",
-        "source.rename",
+        "dead.requeue", "event.replay", "held.release", "import", "pass.status", "quarantine.release",
+        "source.acknowledge", "source.pass", "source.rename",
     ]  # fmt: skip
     assert DemandPass.__doc__

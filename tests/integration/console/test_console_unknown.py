@@ -7,21 +7,21 @@ from typing import Any
 import pytest
 from sqlalchemy import update
 
-from gapless.console import standing
-from gapless.console.standing import SourceStanding
 from gapless.domain import Cause, Mode, Via, to_us
 from gapless.ledger import missing
 from gapless.ledger.missing import Missing
 from gapless.ledger.sources import ensure_stream
 from gapless.ledger.tables import BUDGET, SOURCE, UNRECOVERABLE
+from gapless.status.reader import read_report
+from gapless.status.report import SourceReport
 
 pytestmark = pytest.mark.anyio
 DAY = timedelta(days=1)
 MINUTE = timedelta(minutes=1)
 
 
-async def stands(office: Any, name: str = "acme") -> SourceStanding:
-    whole = await standing.read(office.desk.store, office.desk.sources, office.budgets, office.now[0])
+async def stands(office: Any, name: str = "acme") -> SourceReport:
+    whole = await read_report(office.desk.store, office.desk.sources, office.budgets, office.now[0])
     return next(source for source in whole.sources if source.name == name)
 
 

@@ -20,7 +20,8 @@ from gapless.domain import Via, from_us
 from gapless.ledger.engine import Store
 from gapless.receive.evidence import Evidence
 from gapless_reconcilers.kit.contract import Provider, Reply, Secret
-from gapless_reconcilers.paypal import EVENTS, PayPal, PayPalOptions
+from gapless_reconcilers.paypal import PayPal, PayPalOptions
+from gapless_reconcilers.paypal.provider import EVENTS
 from gapless_reconcilers.testing.scenario import make_request
 
 pytestmark = pytest.mark.anyio

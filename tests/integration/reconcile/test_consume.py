@@ -11,7 +11,6 @@ import pytest
 from world import HASTY, FakeClock, World, new_fake
 
 from gapless.domain import Mode, from_us
-from gapless.ledger import watermarks
 from gapless.ledger.engine import Store
 from gapless.reconcile.fetch import Fetcher, lister
 from gapless.reconcile.pace import Pace, Signals, next_interval
@@ -138,7 +137,7 @@ async def test_what_the_vendor_forgot_while_we_were_away_is_unrecoverable(
         clock.advance(hours=30)
         bot.add(7)
         await daemon.turn()
-        (lost,) = await world.store.read(lambda c: watermarks.unrecoverable(c, world.source_id))
+        (lost,) = await world.unrecoverable()
         assert (from_us(lost[1]), from_us(lost[2])) == (since, clock() - timedelta(hours=24))
         assert await world.keys() == {"7"}
 

@@ -1,6 +1,6 @@
 """GitHub's log of deliveries for the fake provider: one hook of a repository, newest first, no filter by time.
 
-Written from the same pages as the provider, but apart from it: nothing here imports `github.py`.
+Written from the same pages as the provider, but apart from it: nothing here imports `github/`.
 
 The first endpoint of the fake is the hook. While it is off nothing is logged: set the fault `unlogged` as well.
 """

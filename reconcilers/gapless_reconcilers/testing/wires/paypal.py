@@ -1,6 +1,6 @@
 """PayPal's wire format for the fake provider: a token, a list with escaped addresses, webhooks signed by certificate.
 
-Written from the same pages as the provider, but apart from it: nothing here imports `paypal.py`.
+Written from the same pages as the provider, but apart from it: nothing here imports `paypal/`.
 """
 
 import json
