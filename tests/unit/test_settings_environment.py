@@ -211,7 +211,7 @@ def test_options_are_read_as_json_where_they_are_and_secrets_by_their_own_variab
     [
         ("GAPLESS_STORE__ULR", "did you mean GAPLESS_STORE__URL?"),
         ("GAPLESS_SOURCE__STRIPE_LIVE__EVRY", "did you mean GAPLESS_SOURCE__STRIPE_LIVE__EVERY?"),
-        ("GAPLESS_QQQQ", "see the README's table of settings"),
+        ("GAPLESS_QQQQ", "docs/configuration.md has them all"),
         ("GAPLESS_DESTINATION__BILLING__ULR", "did you mean GAPLESS_DESTINATION__BILLING__URL?"),
     ],
 )

@@ -89,7 +89,7 @@ def nearest(word: str, known: Iterable[str]) -> str:
     known = sorted(known)
     if near := difflib.get_close_matches(word, known, n=1):
         return f"; did you mean {near[0]}?"
-    return f"; wanted one of {', '.join(known)}" if len(known) <= 40 else "; see the README's table of settings"  # noqa: PLR2004
+    return f"; wanted one of {', '.join(known)}" if len(known) <= 40 else "; docs/configuration.md has them all"  # noqa: PLR2004
 
 
 def _paths_in(cls: type[Any], prefix: Path) -> Iterator[Path]:

@@ -33,7 +33,7 @@ from gapless.status.report import StatusReport
 pytestmark = pytest.mark.anyio
 ROOT = Path(__file__).parents[3]
 RULES = ROOT / "config/prometheus/alerts.yml"
-TABLE = ROOT / "README.md"
+TABLE = ROOT / "docs/metrics.md"
 """Where the table of metrics is."""
 Absent = Callable[[str, str], NoReturn]
 DAY = timedelta(days=1)
