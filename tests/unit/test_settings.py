@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from gapless.destinations.http import HttpOptions
 from gapless.domain import Mode, Via
 from gapless.settings import (
-    DestinationType,
     LogFormat,
     Pace,
     SecretUnavailable,
@@ -93,7 +93,7 @@ def test_gapless_config_names_the_file(tmp_path: Path) -> None:
 def test_the_example_file_loads_as_it_stands() -> None:
     settings = load(EXAMPLE, SECRETS)
     assert [one.name for one in settings.sources] == ["stripe-live"]
-    assert [one.type for one in settings.destinations] == [DestinationType.HTTP, DestinationType.PYTHON]
+    assert [one.type for one in settings.destinations] == ["http", "python"]
     assert settings.store.url.read() == Secret(SECRETS["DATABASE_URL"])
 
 
@@ -161,8 +161,10 @@ def test_a_changed_secret_file_gives_a_changed_secret(tmp_path: Path) -> None:
     file.write_text("one\n")
     settings = loaded(tmp_path, DESTINATION.replace('secret_env = "BILLING_SECRET"', 'secret_file = "secret"'))
     assert secret_files(settings) == {file}
-    reference = settings.destinations[0].secret
-    assert reference is not None
+    options = settings.destinations[0].options
+    assert isinstance(options, HttpOptions)
+    assert options.secret is not None
+    reference = options.secret
     assert reference.read() == Secret("one")
     file.write_text("two\n")
     assert reference.read() == Secret("two")

@@ -14,11 +14,11 @@ from random import Random
 
 from gapless.deliver import breaker, rate, retry
 from gapless.deliver.breaker import Breaker
-from gapless.deliver.delivery import Delivered, Delivery, Failed, Result, Withdrawn, event_id
-from gapless.deliver.destinations.base import Destination
+from gapless.deliver.destination import Destination
+from gapless.destinations.contract import Delivered, Delivery, Failed, FailureReason, Result, Withdrawn, event_id
 from gapless.domain import Clock, Via, from_us, span_us, to_us
 from gapless.ledger import dead_letters, deliveries
-from gapless.ledger.deliveries import Claim, Reason, Settlement, State, StoredEvent
+from gapless.ledger.deliveries import Claim, Settlement, State, StoredEvent
 from gapless.ledger.engine import Conflict, Store, StoreError, StoreUnavailable
 from gapless.ledger.writer import Writer
 from gapless.metrics import Metrics
@@ -200,16 +200,18 @@ class Lane:
         if not claim.released and is_withdrawn(self._to, event):
             return Withdrawn()
         if event.payload is None:
-            return Failed(reason=Reason.NO_PAYLOAD, detail="imported without a payload, or pruned", permanent=True)
+            told = "imported without a payload, or pruned"
+            return Failed(reason=FailureReason.NO_PAYLOAD, detail=told, permanent=True)
         try:
             async with asyncio.timeout(self._to.timeout.total_seconds()):
-                return await self._to.carrier.send(_delivery(claim, event, event.payload))
+                return await self._to.sender.send(_delivery(claim, event, event.payload))
         except TimeoutError:
-            return Failed(reason=Reason.TIMEOUT, detail=f"no answer within {self._to.timeout.total_seconds():g} s")
+            told = f"no answer within {self._to.timeout.total_seconds():g} s"
+            return Failed(reason=FailureReason.TIMEOUT, detail=told)
         except Exception as error:
             extra = {"destination": self._to.name, "event_key": event.key}
             log.exception("delivery_failed_here", extra=extra)
-            return Failed(reason=Reason.INTERNAL, detail=f"{type(error).__name__}: {error}")
+            return Failed(reason=FailureReason.INTERNAL, detail=f"{type(error).__name__}: {error}")
 
     def _count(self, settled: Settlement, event: StoredEvent, result: Result) -> None:
         name = self._to.name

@@ -56,29 +56,6 @@ class State(StrEnum):
     PARKED = "parked"
 
 
-class Reason(StrEnum):
-    """Why an attempt failed; of a dead letter: why its last attempt did. Closed: it labels metrics."""
-
-    CONSUMER_4XX = "consumer_4xx"
-    CONSUMER_5XX = "consumer_5xx"
-    CONSUMER_ERROR = "consumer_error"  # a Python target raised
-    REJECTED = "rejected"  # a Python target raised Reject
-    THROTTLED = "throttled"  # 429
-    REDIRECT = "redirect"
-    TIMEOUT = "timeout"
-    CONNECTION = "connection"  # no address, no connection, no TLS, or it broke
-    ADDRESS_REFUSED = "address_refused"
-    CANNOT_RENDER = "cannot_render"
-    NO_PAYLOAD = "no_payload"  # imported, or pruned
-    INTERNAL = "internal"
-
-
-class HoldReason(StrEnum):
-    """Why a delivery waits for a person. Closed: it labels metrics."""
-
-    VERSION_MISMATCH = "version_mismatch"
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Claim:
     """The right to attempt one delivery until `lease_us`."""
@@ -113,7 +90,7 @@ class StoredEvent:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attempt:
-    """One try: when it began, how long it took, and what came of it (`delivered` or a `Reason`)."""
+    """One try: when it began, how long it took, and what came of it (`delivered` or a `FailureReason`)."""
 
     at_us: int
     duration_us: int

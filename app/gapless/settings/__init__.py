@@ -12,7 +12,6 @@ from gapless.settings.provider_options import (
 from gapless.settings.secrets import SecretRef, SecretUnavailable
 from gapless.settings.tree import (
     DestinationSettings,
-    DestinationType,
     LogFormat,
     LogLevel,
     LogSettings,
@@ -24,14 +23,12 @@ from gapless.settings.tree import (
     ReadBudgetSettings,
     RetentionSettings,
     Settings,
-    Signature,
     SourceSettings,
     StoreSettings,
 )
 
 __all__ = [
     "DestinationSettings",
-    "DestinationType",
     "LogFormat",
     "LogLevel",
     "LogSettings",
@@ -46,7 +43,6 @@ __all__ = [
     "SecretUnavailable",
     "Settings",
     "SettingsInvalid",
-    "Signature",
     "SourceSettings",
     "StoreSettings",
     "build_provider",

@@ -8,6 +8,7 @@ from typing import Any
 
 from gapless.errors import UserError
 from gapless.settings import consistency
+from gapless.settings.destination_options import read_destination
 from gapless.settings.environment import CONFIG_VARIABLE, Twin, names_in, twins_in, unknown_variables
 from gapless.settings.provider_options import build_provider, option_files
 from gapless.settings.readers import show
@@ -47,8 +48,9 @@ def load(path: Path | None, environ: Mapping[str, str]) -> Settings:
 
 def secret_files(settings: Settings) -> set[Path]:
     """Every file that a secret is read from: when one changes, what was built from it is to be built again."""
-    owners: list[Any] = [settings.store, settings.private, *settings.destinations]
-    references = (getattr(owner, key) for owner in owners for key in owner.__slots__)
+    owners: list[tuple[Any, Iterable[str]]] = [(each, each.__slots__) for each in (settings.store, settings.private)]
+    owners += [(each.options, each.options.__struct_fields__) for each in settings.destinations]
+    references = (getattr(owner, key) for owner, keys in owners for key in keys)
     files = {ref.path for ref in references if isinstance(ref, SecretRef) and ref.path}
     return files.union(*(option_files(source) for source in settings.sources))
 
@@ -172,8 +174,8 @@ def _sources(tables: Iterable[Table], reading: Reading) -> Iterator[SourceSettin
 
 def _destinations(tables: Iterable[Table], sources: Sequence[str], reading: Reading) -> Iterator[DestinationSettings]:
     for table in tables:
-        if (destination := reading.section(DestinationSettings, table)) is not None:
-            _add(reading, table, consistency.destination_problems(destination, table.content, sources))
+        if (destination := read_destination(table, reading)) is not None:
+            _add(reading, table, consistency.destination_problems(destination, sources))
             yield destination
 
 

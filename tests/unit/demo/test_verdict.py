@@ -3,11 +3,11 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from gapless.deliver.destinations.standard import signing_key
 from gapless.demo.consumer import Attempt, is_signed
 from gapless.demo.script import CLOSING, write_script
 from gapless.demo.status import DestinationStatus, Listed, SourceStatus, Status
 from gapless.demo.verdict import Ending, Verdict, judge
+from gapless.destinations.http import signing_key
 from gapless_reconcilers.kit.contract import Secret
 from gapless_reconcilers.kit.standard import signed_headers
 

@@ -1,4 +1,4 @@
-"""`gapless providers`: what each provider can do and prove, as its capabilities say: the README has it as a table."""
+"""`gapless providers`: what each provider can do and prove, by its capabilities; a table of `docs/providers.md`."""
 
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
@@ -48,7 +48,7 @@ RENDERS = {
 
 @click.command()
 @click.argument("files", nargs=-1, type=click.Path(exists=True, dir_okay=False, path_type=Path), metavar="[FILE]...")
-@click.option("--markdown", is_flag=True, help="As the README has it.")
+@click.option("--markdown", is_flag=True, help="As the table in docs/providers.md.")
 @click.pass_obj
 def providers(call: Invocation, files: Sequence[Path], *, markdown: bool) -> None:
     """What each provider can do, and what it cannot prove; with FILE..., each source that is declared there."""
@@ -83,7 +83,7 @@ def row(name: str, provider: Provider | type[Provider]) -> tuple[str, ...]:
 
 
 def as_markdown(rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    """The lines of the README's table."""
+    """The lines of the table in `docs/providers.md`."""
     yield f"| {' | '.join(COLUMNS)} |"
     yield f"|{'---|' * len(COLUMNS)}"
     for kind, *cells in rows:
@@ -101,5 +101,8 @@ def _history(known: Capabilities) -> str:
 
 def _health(provider: Provider | type[Provider]) -> str:
     """What can be done about our endpoint: the abilities are told by their methods, for no provider is built here."""
-    abilities = {"read": ReadsSubscription.read_subscription, "made, mended": RegistersEndpoint.register_request}
-    return ", ".join(word for word, method in abilities.items() if hasattr(provider, method.__name__)) or "not asked"
+    abilities = {
+        "checked": ReadsSubscription.read_subscription,
+        "created, repaired": RegistersEndpoint.register_request,
+    }
+    return ", ".join(word for word, method in abilities.items() if hasattr(provider, method.__name__)) or "not checked"
