@@ -47,7 +47,7 @@ COMMANDS = {
     "source": ("gapless.cli.commands.source:source", "Sources: the accounts that events come from."),
     "status": (
         "gapless.cli.commands.status:status",
-        "Complete up to when, what was missed, what is still owed.",
+        "What is wrong and what to do next; complete up to when, what was missed, what is still owed.",
     ),
 }
 """Of each command where it is, as `module:attribute`, and the first sentence of its help."""
