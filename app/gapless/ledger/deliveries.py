@@ -72,7 +72,6 @@ class Claim:
 class StoredEvent:
     """An event with all that delivering it needs. Times are microseconds."""
 
-    seq: int
     source_id: int
     source: str
     stream: str
@@ -85,7 +84,6 @@ class StoredEvent:
     """When its first webhook came; None: none did."""
     payload: bytes | None
     """None: it was imported, or its payload was pruned."""
-    headers: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -178,7 +176,7 @@ def load(connection: Connection, claims: Sequence[Claim]) -> list[tuple[Claim, S
         select(
             EVENT.c.seq, EVENT.c.source_id, SOURCE.c.name.label("source"), STREAM.c.name.label("stream"), EVENT.c.key,
             EVENT.c.type, EVENT.c.occurred_us, EVENT.c.first_seen_us, EVENT.c.via, EVENT.c.webhook_us,
-            PAYLOAD.c.body.label("payload"), PAYLOAD.c.headers,
+            PAYLOAD.c.body.label("payload"),
         )
         .join(SOURCE, SOURCE.c.id == EVENT.c.source_id)
         .join(STREAM, STREAM.c.id == EVENT.c.stream_id)
@@ -186,8 +184,8 @@ def load(connection: Connection, claims: Sequence[Claim]) -> list[tuple[Claim, S
         .where(EVENT.c.seq.in_(by_seq))
         .order_by(EVENT.c.seq)
     )  # fmt: skip
-    rows = connection.execute(query).mappings()
-    return [(by_seq[row["seq"]], StoredEvent(**{**row, "via": Via(row["via"])})) for row in rows]
+    rows = [dict(row) for row in connection.execute(query).mappings()]
+    return [(by_seq[row.pop("seq")], StoredEvent(**{**row, "via": Via(row["via"])})) for row in rows]
 
 
 def settle(connection: Connection, settlements: Sequence[Settlement]) -> None:

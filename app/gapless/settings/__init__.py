@@ -1,7 +1,7 @@
 """Settings: one frozen tree from `gapless.toml` and the environment, read once by the command line and passed down."""
 
 from gapless.settings.consistency import is_loopback
-from gapless.settings.loading import SettingsInvalid, load, secret_files
+from gapless.settings.loading import SettingsInvalid, load
 from gapless.settings.provider_options import (
     build_provider,
     declared_providers,
@@ -51,6 +51,5 @@ __all__ = [
     "load",
     "option_files",
     "resolve_options",
-    "secret_files",
     "signing_secret",
 ]

@@ -15,11 +15,11 @@ from gapless.settings.tree import (
 
 
 def is_loopback(host: str) -> bool:
-    """True if only this machine can reach `host`."""
+    """True if only this machine can reach `host`: `localhost`, `127.0.0.0/8` and `::1`."""
     try:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
-        return host == "localhost"
+        return host.lower() in ("localhost", "localhost.")
 
 
 def listener_problems(public: PublicSettings, private: PrivateSettings) -> Iterator[str]:

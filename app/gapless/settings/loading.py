@@ -10,10 +10,10 @@ from gapless.errors import UserError
 from gapless.settings import consistency
 from gapless.settings.destination_options import read_destination
 from gapless.settings.environment import CONFIG_VARIABLE, Twin, names_in, twins_in, unknown_variables
-from gapless.settings.provider_options import build_provider, option_files
+from gapless.settings.provider_options import build_provider
 from gapless.settings.readers import show
 from gapless.settings.reading import Reading, Table
-from gapless.settings.secrets import SecretRef, SecretUnavailable
+from gapless.settings.secrets import SecretUnavailable
 from gapless.settings.tree import NAMED, DestinationSettings, Settings, SourceSettings
 from gapless_reconcilers.kit.errors import OptionsInvalid
 
@@ -44,15 +44,6 @@ def load(path: Path | None, environ: Mapping[str, str]) -> Settings:
     if reading.problems or settings is None:
         raise SettingsInvalid(dict.fromkeys(reading.problems))
     return settings
-
-
-def secret_files(settings: Settings) -> set[Path]:
-    """Every file that a secret is read from: when one changes, what was built from it is to be built again."""
-    owners: list[tuple[Any, Iterable[str]]] = [(each, each.__slots__) for each in (settings.store, settings.private)]
-    owners += [(each.options, each.options.__struct_fields__) for each in settings.destinations]
-    references = (getattr(owner, key) for owner, keys in owners for key in keys)
-    files = {ref.path for ref in references if isinstance(ref, SecretRef) and ref.path}
-    return files.union(*(option_files(source) for source in settings.sources))
 
 
 Tables = dict[str, list[Table]]
