@@ -9,9 +9,9 @@ import pytest
 from gapless.destinations.http import HttpOptions
 from gapless.domain import Mode, Via
 from gapless.settings import (
-    SecretRef,
     LogFormat,
     Pace,
+    SecretRef,
     SecretUnavailable,
     Settings,
     SettingsInvalid,
