@@ -1,6 +1,6 @@
 """Shopify's wire format for the fake provider: GraphQL lists of states, the app's subscriptions, signed webhooks.
 
-Written from the same pages as the provider, but apart from it: nothing here imports `shopify.py`, so that
+Written from the same pages as the provider, but apart from it: nothing here imports `shopify/`, so that
 an error there does not agree with itself here.
 
 Each emitted event is one change of an object (`object_id`, a number as text) of the resource that is its

@@ -1,6 +1,6 @@
 """Stripe's wire format for the fake provider: `/v1/events` and what else a source reads, and signed snapshots.
 
-Written from the same pages as the provider, but apart from it: nothing here imports `stripe.py`, so that
+Written from the same pages as the provider, but apart from it: nothing here imports `stripe/`, so that
 an error there does not agree with itself here.
 """
 
