@@ -60,9 +60,7 @@ def test_an_outside_kind_is_found_by_its_entry_point(install: Install) -> None:
 
 def test_an_outside_kind_may_not_take_a_built_in_name(install: Install) -> None:
     install("http", GOOD.format(kind="http"))
-    with pytest.raises(
-        DestinationInvalid, match="'http' is built in and is also registered by .*:QueueSender"
-    ):
+    with pytest.raises(DestinationInvalid, match=r"'http' is built in and is also registered by .*:QueueSender"):
         registry.kinds()
 
 
