@@ -56,7 +56,11 @@ def read_destination(table: Table, reading: SettingsBuilder) -> DestinationSetti
     if values is None:
         return None
     own_values = {f.name: values.pop(f.name) for f in own if f.name in values}
-    return DestinationSettings(**values, options=options(**own_values))
+    try:
+        return DestinationSettings(**values, options=options(**own_values))
+    except ValueError as error:
+        reading.problems.append(f"{table.place}: {error}")
+        return None
 
 
 def own_attributes(options: type[DestinationOptions]) -> tuple[Field[Any], ...]:
