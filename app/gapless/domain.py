@@ -186,10 +186,6 @@ class Sources:
     def __contains__(self, name: object) -> bool:
         return name in self._by_name
 
-    def put(self, source: Source) -> None:
-        """Add the source, or replace the one of its name."""
-        self._by_name[source.name] = source
-
     def change(self, name: str, **changes: object) -> Source:
         """Replace some fields of the source `name` and return the new one."""
         changed = replace(self._by_name[name], **changes)  # type: ignore[arg-type]
@@ -206,8 +202,3 @@ class Owed(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 Route = Callable[[Source, RemoteEvent, Via, int], list[Owed]]
 """Which destinations a new event is owed to: (source, event, via, recorded at, in microseconds)."""
-
-
-def no_route(*_: object) -> list[Owed]:
-    """Owed to nobody: observe only."""
-    return []

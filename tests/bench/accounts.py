@@ -16,7 +16,8 @@ from typing import Any
 from figures import Bar, matching, spread, table
 from stores import Places, opened
 
-from gapless.domain import Mode, Source, Sources, no_route, system_clock, to_us
+from gapless.deliver.routing import build_route
+from gapless.domain import Mode, Source, Sources, system_clock, to_us
 from gapless.ledger import leases
 from gapless.ledger import sources as rows
 from gapless.ledger.engine import Store
@@ -91,7 +92,7 @@ async def _source(store: Store, provider: Stripe, streams: list[str], start: dat
 
 async def _pass(store: Store, source: Source, rate: float) -> None:
     book, metrics = Sources([source]), Metrics("bench")
-    writer = Writer(store, Recorder(0, no_route), metrics)
+    writer = Writer(store, Recorder(0, build_route([])), metrics)
     writing = asyncio.create_task(writer.run())
     road = Road(store=store, writer=writer, clock=system_clock, metrics=metrics)
     policy = Policy(

@@ -14,12 +14,15 @@ from typing import Final
 import machine
 import msgspec
 import uvloop
+from sqlalchemy import select
 
-from gapless.domain import Mode, Source, Sources, cut, from_us, no_route, system_clock, to_us
-from gapless.ledger import leases, passes
+from gapless.deliver.routing import build_route
+from gapless.domain import Mode, Source, Sources, cut, from_us, system_clock, to_us
+from gapless.ledger import leases
 from gapless.ledger import sources as rows
 from gapless.ledger.engine import Store, open_store
 from gapless.ledger.recorder import Recorder
+from gapless.ledger.tables import PASS
 from gapless.ledger.writer import Writer
 from gapless.metrics import Metrics
 from gapless.reconcile.cycle import Cycle
@@ -65,7 +68,7 @@ async def make_pass(provider: Provider, start: datetime, slices: int, rate: floa
     """A turn of the source; returns how many events it listed and found."""
     book = Sources([await register(store, provider, start)])
     source, metrics = book[NAME], Metrics(NAME)
-    writer = Writer(store, Recorder(0, no_route), metrics)
+    writer = Writer(store, Recorder(0, build_route([])), metrics)
     writing = asyncio.create_task(writer.run())
     road = Road(store=store, writer=writer, clock=system_clock, metrics=metrics)
     policy = Policy(
@@ -86,9 +89,10 @@ async def make_pass(provider: Provider, start: datetime, slices: int, rate: floa
         await Cycle(claim=claim, book=book, check_health=False).run()
     writer.close()
     await writing
-    done = (await store.read(lambda c: passes.latest(c, source.id, 1)))[0]
-    assert done["state"] == "finished", done
-    return int(str(done["listed"])), int(str(done["found"]))
+    newest = select(PASS).where(PASS.c.source_id == source.id).order_by(PASS.c.id.desc()).limit(1)
+    done = await store.read(lambda c: c.execute(newest).one())
+    assert done.state == "finished", done
+    return int(done.listed), int(done.found)
 
 
 async def register(store: Store, provider: Provider, start: datetime) -> Source:

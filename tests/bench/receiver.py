@@ -18,7 +18,7 @@ import session
 
 from gapless.cli.commands.serve import run_loop
 from gapless.daemon.listeners import Listener
-from gapless.deliver.destinations.base import Destination
+from gapless.deliver.destination import Destination
 from gapless.deliver.routing import build_route
 from gapless.domain import Mode, Source, Sources, system_clock
 from gapless.ledger import sources as rows
@@ -56,7 +56,7 @@ class NoStore:
 
 
 class Nobody:
-    """A carrier that is never asked."""
+    """A sender that is never asked."""
 
     async def send(self, delivery: object) -> Any:
         raise AssertionError(f"nobody delivers here, and yet {delivery!r} came")
@@ -94,7 +94,7 @@ async def serve(variant: str, url: str) -> None:
 
 async def _writer(store: Store, metrics: Metrics) -> Writer:
     destination_id = await store.write(lambda c: rows.register_destination(c, "app", system_clock() - timedelta(1)))
-    route = build_route([Destination(id=destination_id, name="app", carrier=Nobody())])
+    route = build_route([Destination(id=destination_id, name="app", sender=Nobody())])
     return Writer(store, Recorder(0, route), metrics)
 
 

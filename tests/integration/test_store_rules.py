@@ -10,8 +10,9 @@ import msgspec
 import pytest
 from sqlalchemy import func, select, text
 
-from gapless.domain import Cause, Mode, Owed, Route, Source, Via, no_route, to_us
-from gapless.ledger import Connection, events, leases, missing, passes, pruning, sources, tallies, watermarks
+from gapless.deliver.routing import build_route
+from gapless.domain import Cause, Mode, Owed, Route, Source, Via, to_us
+from gapless.ledger import Connection, events, leases, missing, passes, pruning, sources, stats, tallies, watermarks
 from gapless.ledger.engine import BadData, Store, StoreUnavailable, open_store
 from gapless.ledger.leases import Lease, LeaseLost
 from gapless.ledger.missing import Missing
@@ -26,6 +27,7 @@ from gapless_reconcilers.stripe import Stripe, StripeOptions
 pytestmark = pytest.mark.anyio
 T0 = datetime(2026, 11, 20, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)
+NO_ROUTE = build_route([])
 
 
 def owed_to_one(*_: object) -> list[Owed]:
@@ -68,12 +70,17 @@ class Desk:
         totals = await self.store.read(partial(tallies.totals, source_id=self.source.id))
         return {name: count for name, count in totals.counts.items() if count}
 
+    async def oldest_missing_us(self) -> int | None:
+        figures = await self.store.read(partial(stats.read, sources=[self.source], now=T0))
+        missed = figures.sources[0].missing.get(self.stream_id)
+        return None if missed is None else missed.oldest_open_us
+
     async def count(self, table: object) -> int:
         return int(await self.store.read(lambda c: c.execute(select(func.count()).select_from(table)).scalar_one()))
 
 
 @asynccontextmanager
-async def open_desk(store: Store, slot: int = 0, route: Route = no_route, **limits: int) -> AsyncIterator[Desk]:
+async def open_desk(store: Store, slot: int = 0, route: Route = NO_ROUTE, **limits: int) -> AsyncIterator[Desk]:
     writer = Writer(store, Recorder(slot, route), Metrics("test"), **limits)
     running = asyncio.create_task(writer.run())
     register = partial(sources.register_source, name="acme", provider="stripe", mode="hybrid", start=T0 - HOUR, now=T0)
@@ -177,12 +184,12 @@ async def test_a_missing_row_counts_as_missed_once_whichever_road_closes_it(desk
     for _ in range(2):
         await desk.writer.submit(partial(missing.add, slot=0, found=[row("a"), row("b")]))
     assert await desk.counts() == {"expected": 2, "missed_unexplained": 2}
-    assert await desk.store.read(partial(missing.oldest_open, stream_id=desk.stream_id)) == to_us(T0)
+    assert await desk.oldest_missing_us() == to_us(T0)
     await desk.list("a")
     await desk.push("b")
     counts = {"expected": 2, "missed_unexplained": 2, "by_list": 1, "by_webhook": 1, "late": 1}
     assert await desk.counts() == counts
-    assert await desk.store.read(partial(missing.oldest_open, stream_id=desk.stream_id)) is None
+    assert await desk.oldest_missing_us() is None
 
 
 async def test_overlapping_batches_of_two_processes_in_both_orders_lose_nothing(postgres_url: str) -> None:
@@ -269,7 +276,7 @@ def _move_watermark(connection: Connection, lease: Lease, row: Pass, stream_id: 
 
 async def test_a_full_queue_says_so_at_once_and_closing_commits_what_waits(store: Store) -> None:
     async with open_desk(store) as desk:
-        small = Writer(store, Recorder(0, no_route), Metrics("test"), queue_max=3, queue_max_bytes=1000)
+        small = Writer(store, Recorder(0, NO_ROUTE), Metrics("test"), queue_max=3, queue_max_bytes=1000)
         waiting = [small.record((desk.seen(key),), 10) for key in "abc"]
         with pytest.raises(QueueFull):
             small.record((desk.seen("d"),), 10)

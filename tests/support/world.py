@@ -18,14 +18,16 @@ from urllib.parse import parse_qsl
 import httpx
 from sqlalchemy import select
 
-from gapless.domain import ALL_TYPES, Mode, Route, Source, Sources, TypePatterns, TypesOrigin, Via, no_route, to_us
-from gapless.ledger import Connection, leases, missing, passes, sources, tallies
+from gapless.deliver.routing import build_route
+from gapless.domain import ALL_TYPES, Mode, Route, Source, Sources, TypePatterns, TypesOrigin, Via, to_us
+from gapless.ledger import Connection, leases, passes, sources, tallies
 from gapless.ledger.engine import Store
 from gapless.ledger.leases import Lease
 from gapless.ledger.passes import Kind, Pass
 from gapless.ledger.recorder import Recorder, Sighting, Webhook
 from gapless.ledger.sources import Stream
-from gapless.ledger.tables import DELIVERY, EVENT
+from gapless.ledger.stats import Loss
+from gapless.ledger.tables import DELIVERY, EVENT, PASS
 from gapless.ledger.writer import Writer
 from gapless.metrics import Metrics
 from gapless.receive.evidence import Evidence
@@ -34,7 +36,7 @@ from gapless.reconcile.fetch import Fetcher, Patience
 from gapless.reconcile.pace import Pace
 from gapless.reconcile.road import Claim, Policy, Road
 from gapless.status.reader import read_report
-from gapless.status.report import SourceReport
+from gapless.status.report import ListReport, SourceReport
 from gapless_reconcilers.kit.contract import Provider, Reply, Secret, WebhookRequest, Window
 from gapless_reconcilers.stripe import Stripe, StripeOptions
 from gapless_reconcilers.testing.fake import FakeProvider
@@ -46,6 +48,7 @@ from gapless_reconcilers.testing.wires.stripe import StripeWire
 T = TypeVar("T")
 T0 = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
 SECRET = "whsec_world"
+NO_ROUTE = build_route([])
 HASTY = Patience(
     attempts=2,
     total=timedelta(seconds=1),
@@ -135,21 +138,11 @@ class World:
     def provider(self, page_limit: int = 100) -> Provider:
         return self.make(self.url, page_limit)
 
-    @asynccontextmanager
-    async def daemon(
-        self,
-        *,
-        slot: int = 0,
-        holder: str = "one",
-        route: Route = no_route,
-        types: Sequence[str] | None = None,
-        keep_unsubscribed: bool = False,
-        page_limit: int = 100,
-        store: Store | None = None,
-        **policy: Any,
-    ) -> AsyncIterator["Daemon"]:
-        """A process in this world. `store`: its own connection to the same database."""
-        source = Source(
+    def source(
+        self, *, page_limit: int = 100, types: Sequence[str] | None = None, keep_unsubscribed: bool = False
+    ) -> Source:
+        """The source as a process is configured with it."""
+        return Source(
             id=self.source_id,
             name="acme",
             provider=self.provider(page_limit),
@@ -159,6 +152,22 @@ class World:
             types_origin=TypesOrigin.ASSUMED if types is None else TypesOrigin.CONFIG,
             keep_unsubscribed=keep_unsubscribed,
         )
+
+    @asynccontextmanager
+    async def daemon(
+        self,
+        *,
+        slot: int = 0,
+        holder: str = "one",
+        route: Route = NO_ROUTE,
+        types: Sequence[str] | None = None,
+        keep_unsubscribed: bool = False,
+        page_limit: int = 100,
+        store: Store | None = None,
+        **policy: Any,
+    ) -> AsyncIterator["Daemon"]:
+        """A process in this world. `store`: its own connection to the same database."""
+        source = self.source(page_limit=page_limit, types=types, keep_unsubscribed=keep_unsubscribed)
         recorder, metrics = Recorder(slot, route), Metrics("test")
         writer = Writer(store or self.store, recorder, metrics)
         daemon = Daemon(
@@ -199,15 +208,16 @@ class World:
 
     async def report(self) -> SourceReport:
         """The source as metrics, API and page show it."""
-        source = Source(id=self.source_id, name="acme", provider=self.provider(), mode=self.mode, start=self.start)
-        report = await read_report(self.store, Sources([source]), {}, self.clock())
-        return report.sources[0]
+        return (await read_report(self.store, Sources([self.source()]), {}, self.clock())).sources[0]
 
-    async def complete_up_to(self) -> int | None:
-        """The headline of the source's own stream, as it is shown."""
-        streams = (await self.report()).streams
-        up_to = next(each.proof.complete_up_to for each in streams if not each.name)
-        return None if up_to is None else to_us(up_to)
+    async def comparison(self) -> ListReport:
+        """The part that only the list can tell, as it is shown."""
+        listed = (await self.report()).listed
+        assert listed is not None
+        return listed
+
+    async def complete_up_to(self) -> datetime | None:
+        return (await self.comparison()).proof.complete_up_to
 
     async def totals(self) -> tallies.Totals:
         return await self.store.read(partial(tallies.totals, source_id=self.source_id))
@@ -217,16 +227,14 @@ class World:
 
     async def passes(self) -> list[dict[str, Any]]:
         """The newest passes, newest first."""
-        return await self.store.read(partial(passes.latest, source_id=self.source_id, limit=100))
+        query = select(PASS).where(PASS.c.source_id == self.source_id).order_by(PASS.c.id.desc())
+        return await self.store.read(lambda c: [dict(row) for row in c.execute(query).mappings()])
 
-    async def unrecoverable(self) -> list[tuple[str, int, int, str]]:
-        """(stream, start, end, reason) of what can no longer be proven, oldest first."""
-        listed = (await self.report()).listed
-        assert listed is not None
-        return [(each.stream, each.start_us, each.end_us, each.reason) for each in listed.unrecoverable]
+    async def unrecoverable(self) -> Sequence[Loss]:
+        return (await self.comparison()).unrecoverable
 
     async def missing_open(self) -> int:
-        return await self.store.read(partial(missing.open_count, source_id=self.source_id))
+        return (await self.comparison()).missing_open
 
     def listed(self) -> set[str]:
         """The keys of all that the vendor ever had."""

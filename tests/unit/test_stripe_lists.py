@@ -109,6 +109,8 @@ def test_next_request_repeats_nothing_that_the_engine_added() -> None:
         ({"data": [{"id": "a"}], "has_more": False}, "data[0].type"),
         ({"data": [item("a", created="2026-11-20")], "has_more": False}, "data[0].created"),
         ({"data": [item("")], "has_more": False}, "data[0]"),
+        ({"data": [item("a"), item("b", created=-1)], "has_more": False}, "data[1]"),
+        ({"data": [item("a", created=10**30)], "has_more": False}, "data[0]"),
     ],
 )
 def test_page_of_another_shape_names_the_field(body: dict[str, Any], path: str) -> None:

@@ -276,6 +276,14 @@ def test_detail_of_a_thin_event_without_a_twin_is_asked_of_v2_in_its_context() -
             ours.read_detail(missing, httpx.Response(200, json=other, request=request))
 
 
+def test_thin_detail_that_cannot_be_recorded_is_unexpected() -> None:
+    told = thin_event(type="v2.core.account.closed", context="acct_\x00")
+    missing = MissingEvent(key=told["id"], type=told["type"], occurred_at=NOW, stream="")
+    with pytest.raises(UnexpectedShape, match="not recordable") as caught:
+        provider().read_detail(missing, httpx.Response(200, json=told))
+    assert caught.value.path == "body"
+
+
 def test_thin_event_of_a_connected_account_is_of_its_stream() -> None:
     told = thin_event(context="acct_1", snapshot_event="evt_1")
     assert (read(told, connect=True).stream, read(told, connect=True).listable) == ("acct_1", True)

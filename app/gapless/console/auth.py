@@ -11,9 +11,9 @@ import hmac
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import Enum, StrEnum
-from ipaddress import ip_address
 from urllib.parse import urlsplit
 
+from gapless.settings import is_loopback
 from gapless_reconcilers.kit.contract import Secret
 
 TokenNow = Callable[[], Secret | None]
@@ -93,24 +93,12 @@ def judge(access: Access, area: Area, caller: Caller) -> Verdict:
     return Verdict.WELCOME if is_loopback(host_name(caller.host)) else Verdict.STRANGE_HOST
 
 
-def is_loopback(host: str | None) -> bool:
-    """True for `localhost`, `127.0.0.0/8` and `::1`."""
-    if host is None:
-        return False
-    if host.lower() in ("localhost", "localhost."):
-        return True
+def host_name(header: str | None) -> str:
+    """The name or address in a `Host` header, without the port; empty if there is none or it cannot be read."""
     try:
-        return ip_address(host).is_loopback
+        return urlsplit(f"//{header or ''}").hostname or ""
     except ValueError:
-        return False
-
-
-def host_name(header: str | None) -> str | None:
-    """The name or address in a `Host` header, without the port; None if there is none or it cannot be read."""
-    try:
-        return urlsplit(f"//{header}").hostname if header else None
-    except ValueError:
-        return None
+        return ""
 
 
 def _is_foreign(caller: Caller) -> bool:

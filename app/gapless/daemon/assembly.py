@@ -1,32 +1,25 @@
 """From settings to parts: the pure half of the composition root."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timedelta
-from functools import partial
 
-from gapless.deliver.destinations.base import Carrier, Destination
-from gapless.deliver.destinations.http import HttpCarrier, HttpOptions
-from gapless.deliver.destinations.http import Signature as HttpSignature
-from gapless.deliver.destinations.python import PythonCarrier
+from gapless.deliver.destination import Destination
 from gapless.deliver.retry import RetryRule
+from gapless.destinations import registry
+from gapless.destinations.contract import HoldReason, Sender, SenderContext
 from gapless.domain import ALL_TYPES, Clock, Mode, Source, Sources, TypePatterns, TypesOrigin, align_down, span_us
-from gapless.ledger.deliveries import HoldReason
 from gapless.receive.endpoint import ReceiveOptions
 from gapless.receive.quarantine import QuarantineOptions
 from gapless.reconcile.pace import Pace
 from gapless.reconcile.road import Policy
 from gapless.settings import (
     DestinationSettings,
-    DestinationType,
     OnVersionMismatch,
-    SecretRef,
     Settings,
-    Signature,
     SourceSettings,
 )
 from gapless.settings import Pace as PaceSetting
-from gapless_reconcilers.kit.contract import Capabilities, Coverage, Provider, Reading, Secret, Window
+from gapless_reconcilers.kit.contract import Capabilities, Coverage, Provider, Reading, Window
 
 NEVER = timedelta(days=36500)
 """Between sweeps that are switched off."""
@@ -107,15 +100,12 @@ def receive_options(settings: Settings) -> ReceiveOptions:
     )
 
 
-def make_destination(
-    settings: DestinationSettings, destination_id: int, since_us: int, carrier: Carrier
-) -> Destination:
-    """The destination as the deliver road needs it. `since_us` is what its row says."""
-    lets_go = {HoldReason.VERSION_MISMATCH} if settings.on_version_mismatch is OnVersionMismatch.DELIVER else set()
+def make_destination(settings: DestinationSettings, destination_id: int, since_us: int, sender: Sender) -> Destination:
+    """The destination as `deliver` needs it. `since_us` is what its row says."""
     return Destination(
         id=destination_id,
         name=settings.name,
-        carrier=carrier,
+        sender=sender,
         sources=None if "*" in settings.sources else frozenset(settings.sources),
         types=TypePatterns(settings.types),
         via=frozenset(settings.via),
@@ -125,31 +115,25 @@ def make_destination(
         rate=settings.rate,
         timeout=settings.timeout,
         retry=RetryRule(first=settings.backoff_first, longest=settings.backoff_max, max_attempts=settings.max_attempts),
-        lets_go=frozenset(lets_go),
+        lets_go=_lets_go(settings),
     )
 
 
-def make_carrier(settings: DestinationSettings, sources: Sources, clock: Clock) -> Carrier:
-    """What brings events to the destination. Raises `DestinationInvalid`."""
-    if settings.type is DestinationType.PYTHON:
-        return PythonCarrier(settings.name, settings.target or "")
-    secret_headers = {name: ref.read().reveal() for name, ref in settings.headers_env.items()}
-    options = HttpOptions(
-        url=settings.url or "",
-        signature=HttpSignature(settings.signature.value),
-        secret=_read_secret(settings.secret) if settings.signature is not Signature.NONE else None,
-        allow=settings.allow,
-        allow_private=settings.allow_private,
-        headers={**settings.headers, **secret_headers},
-        hold_version_mismatch=settings.on_version_mismatch is OnVersionMismatch.HOLD,
-        connections=settings.concurrency,
+def make_sender(settings: DestinationSettings, sources: Sources, clock: Clock) -> Sender:
+    """The sender of the destination. Raises `DestinationInvalid`."""
+    context = SenderContext(
+        name=settings.name,
+        sources=sources,
+        clock=clock,
+        concurrency=settings.concurrency,
+        lets_go=_lets_go(settings),
     )
-    return HttpCarrier(settings.name, options, sources, clock)
+    return registry.load(settings.type)(settings.options, context)
 
 
-def _read_secret(reference: SecretRef | None) -> Callable[[], Secret] | None:
-    """Reads the secret on each call, so that a file that was replaced is used at once."""
-    return None if reference is None else partial(SecretRef.read, reference)
+def _lets_go(settings: DestinationSettings) -> frozenset[HoldReason]:
+    delivers = settings.on_version_mismatch is OnVersionMismatch.DELIVER
+    return frozenset((HoldReason.VERSION_MISMATCH,)) if delivers else frozenset()
 
 
 def last_window(end: datetime, unit: timedelta) -> Window:

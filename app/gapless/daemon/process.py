@@ -16,7 +16,7 @@ from gapless.daemon.listeners import Listener
 from gapless.daemon.opening import Ledger, register, take_slot
 from gapless.daemon.private import private_app
 from gapless.daemon.wiring import holder_name, make_destinations, make_policies
-from gapless.deliver.destinations.base import Destination
+from gapless.deliver.destination import Destination
 from gapless.deliver.dispatcher import Dispatcher
 from gapless.deliver.routing import build_route
 from gapless.domain import Sources

@@ -12,7 +12,7 @@ from functools import partial
 import gapless
 from gapless.daemon import assembly
 from gapless.daemon.opening import Registered, open_ledger, register, take_slot
-from gapless.deliver.destinations.base import Destination
+from gapless.deliver.destination import Destination
 from gapless.deliver.routing import build_route
 from gapless.domain import Clock, Sources, system_clock
 from gapless.ledger import leases
@@ -29,12 +29,12 @@ from gapless.settings import Settings, SourceSettings
 
 
 def make_destinations(settings: Settings, registered: Registered, book: Sources, clock: Clock) -> list[Destination]:
-    """The destinations with their carriers. Raises `DestinationInvalid`."""
+    """The destinations with their senders. Raises `DestinationInvalid`."""
     made = []
     for each in settings.destinations:
         row_id, since_us = registered.destinations[each.name]
-        carrier = assembly.make_carrier(each, book, clock)
-        made.append(assembly.make_destination(each, row_id, since_us, carrier))
+        sender = assembly.make_sender(each, book, clock)
+        made.append(assembly.make_destination(each, row_id, since_us, sender))
     return made
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 from random import Random
 
-from gapless.deliver.destinations.base import Destination
+from gapless.deliver.destination import Destination
 from gapless.deliver.lane import Lane
 from gapless.domain import Clock, system_clock
 from gapless.ledger.engine import Store
@@ -62,4 +62,4 @@ class Dispatcher:
                     group.create_task(lane.run(self._grace))
         finally:
             for destination in self._destinations:
-                await destination.carrier.close()
+                await destination.sender.close()

@@ -12,16 +12,17 @@ from datetime import timedelta
 from functools import partial
 from random import Random
 
-from gapless.deliver import breaker, rate, retry
+from gapless.deliver import breaker, retry
 from gapless.deliver.breaker import Breaker
-from gapless.deliver.delivery import Delivered, Delivery, Failed, Result, Withdrawn, event_id
-from gapless.deliver.destinations.base import Destination
+from gapless.deliver.destination import Destination
+from gapless.destinations.contract import Delivered, Delivery, Failed, FailureReason, Result, Withdrawn, event_id
 from gapless.domain import Clock, Via, from_us, span_us, to_us
 from gapless.ledger import dead_letters, deliveries
-from gapless.ledger.deliveries import Claim, Reason, Settlement, State, StoredEvent
+from gapless.ledger.deliveries import Claim, Settlement, State, StoredEvent
 from gapless.ledger.engine import Conflict, Store, StoreError, StoreUnavailable
 from gapless.ledger.writer import Writer
 from gapless.metrics import Metrics
+from gapless.token_bucket import TokenBucket
 
 CLAIM_MAX = 64
 """Most deliveries in one claim, so that no commit grows long."""
@@ -58,7 +59,8 @@ class Lane:
         self._rng = rng
         self._hand = Hand()
         self._breaker = Breaker()
-        self._bucket = None if destination.rate is None else rate.full(destination.rate, to_us(clock()))
+        rate = destination.rate
+        self._bucket = None if rate is None else TokenBucket(burst=max(rate, 1), per_second=rate)
         self._awake = asyncio.Event()
         self._stopping = False
         self._lease_us = span_us(destination.timeout + LEASE_MARGIN)
@@ -139,7 +141,7 @@ class Lane:
         except (StoreUnavailable, Conflict) as error:
             self._hand.settlements[:0] = settlements
             return self._store_failed(error)
-        await self._begin(group, turn.claims)
+        await self._begin(group, turn.claims, now_us)
         if turn.next_due_us is None:
             return span_us(POLL)
         return max(turn.next_due_us - now_us, 0) if self._room(now_us) > 0 else self._rest_us(now_us)
@@ -154,19 +156,18 @@ class Lane:
         in_hand = len(self._hand.attempts)
         wanted = min(self._to.concurrency - in_hand, CLAIM_MAX)
         if self._bucket is not None:
-            self._bucket = rate.filled(self._bucket, now_us)
-            wanted = min(wanted, int(self._bucket.tokens))
+            wanted = min(wanted, self._bucket.available(now_us))
         return breaker.room(self._breaker, wanted, in_hand, now_us)
 
     def _rest_us(self, now_us: int) -> int:
         """How long there is no room, unless an attempt ends before."""
         if self._breaker.is_open and now_us < self._breaker.rests_until_us:
             return self._breaker.rests_until_us - now_us
-        if self._bucket is not None and self._bucket.tokens < 1 and len(self._hand.attempts) < self._to.concurrency:
-            return rate.next_token_us(self._bucket)
+        if self._bucket is not None and len(self._hand.attempts) < self._to.concurrency:
+            return self._bucket.wait_us(now_us) or span_us(POLL)
         return span_us(POLL)
 
-    async def _begin(self, group: asyncio.TaskGroup, claims: list[Claim]) -> None:
+    async def _begin(self, group: asyncio.TaskGroup, claims: list[Claim], now_us: int) -> None:
         if not claims:
             return
         try:
@@ -175,7 +176,7 @@ class Lane:
             self._store_failed(error)
             return
         if self._bucket is not None:
-            self._bucket = rate.taken(self._bucket, len(loaded))
+            self._bucket.take(now_us, len(loaded))
         for claim, event in loaded:
             attempt = group.create_task(self._attempt(claim, event))
             self._hand.attempts.add(attempt)
@@ -200,16 +201,18 @@ class Lane:
         if not claim.released and is_withdrawn(self._to, event):
             return Withdrawn()
         if event.payload is None:
-            return Failed(reason=Reason.NO_PAYLOAD, detail="imported without a payload, or pruned", permanent=True)
+            told = "imported without a payload, or pruned"
+            return Failed(reason=FailureReason.NO_PAYLOAD, detail=told, permanent=True)
         try:
             async with asyncio.timeout(self._to.timeout.total_seconds()):
-                return await self._to.carrier.send(_delivery(claim, event, event.payload))
+                return await self._to.sender.send(_delivery(claim, event, event.payload))
         except TimeoutError:
-            return Failed(reason=Reason.TIMEOUT, detail=f"no answer within {self._to.timeout.total_seconds():g} s")
+            told = f"no answer within {self._to.timeout.total_seconds():g} s"
+            return Failed(reason=FailureReason.TIMEOUT, detail=told)
         except Exception as error:
             extra = {"destination": self._to.name, "event_key": event.key}
             log.exception("delivery_failed_here", extra=extra)
-            return Failed(reason=Reason.INTERNAL, detail=f"{type(error).__name__}: {error}")
+            return Failed(reason=FailureReason.INTERNAL, detail=f"{type(error).__name__}: {error}")
 
     def _count(self, settled: Settlement, event: StoredEvent, result: Result) -> None:
         name = self._to.name

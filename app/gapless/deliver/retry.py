@@ -1,14 +1,5 @@
 """When to try again, and when to stop. Pure.
 
-Answers of an http destination:
-
-    2xx                            delivered
-    400, 410, 413, 414, 415, 422   dead at once: the consumer has read it and will never take it
-    429                            again, not before `Retry-After`
-    3xx                            again: a redirect is not followed, its target may be moved or mended
-    other 4xx                      again: 401, 403, 404 and 405 are what a bad deployment answers with
-    5xx                            again, not before `Retry-After`
-
 The reason of a dead letter is why its last attempt failed; that its attempts are used up shows in their number.
 """
 
@@ -17,12 +8,9 @@ from datetime import timedelta
 from random import Random
 from typing import assert_never
 
-from gapless.deliver.delivery import Delivered, Failed, Held, Result, Withdrawn
+from gapless.destinations.contract import Delivered, Failed, Held, Result, Withdrawn
 from gapless.domain import span_us
-from gapless.ledger.deliveries import Attempt, Claim, Reason, Settlement, State
-
-PERMANENT = frozenset({400, 410, 413, 414, 415, 422})
-THROTTLED = 429
+from gapless.ledger.deliveries import Attempt, Claim, Settlement, State
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,21 +30,6 @@ def wait_us(attempt: int, rule: RetryRule, rng: Random) -> int:
     """How long to wait after the failed attempt number `attempt` (from 1)."""
     doublings = min(attempt - 1, 62)
     return int(rng.random() * min(span_us(rule.longest), span_us(rule.first) << doublings))
-
-
-def read_status(status: int, retry_after_us: int = 0) -> Result:
-    """What a consumer's answer means."""
-    told = f"HTTP {status}"
-    match status // 100:
-        case 2:
-            return Delivered(detail=told)
-        case 3:
-            return Failed(reason=Reason.REDIRECT, detail=f"{told}: not followed; set url to where it leads")
-        case 4:
-            reason = Reason.THROTTLED if status == THROTTLED else Reason.CONSUMER_4XX
-            return Failed(reason=reason, detail=told, permanent=status in PERMANENT, retry_after_us=retry_after_us)
-        case _:
-            return Failed(reason=Reason.CONSUMER_5XX, detail=told, retry_after_us=retry_after_us)
 
 
 def settlement(claim: Claim, result: Result, *, began_us: int, now_us: int, rule: RetryRule, rng: Random) -> Settlement:

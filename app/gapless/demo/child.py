@@ -36,11 +36,6 @@ class Child:
     client: httpx.AsyncClient
     _process: asyncio.subprocess.Process | None = None
 
-    @property
-    def runs(self) -> bool:
-        """Whether the process is there."""
-        return self._process is not None and self._process.returncode is None
-
     async def start(self) -> None:
         """Start the process and return when it is ready. Raises `DaemonEnded`."""
         with self.log.open("ab") as log:

@@ -30,7 +30,6 @@ class Figures:
     by_list: int | None = None
     duplicates: int | None = None
     complete_up_to: datetime | None = None
-    last_complete_pass: datetime | None = None
 
     @property
     def missing(self) -> int:
@@ -53,7 +52,6 @@ def ledger_figures(status: Status | None) -> dict[str, int | datetime | None]:
         "by_list": source.events["list"],
         "duplicates": source.duplicates,
         "complete_up_to": source.list.complete_up_to,
-        "last_complete_pass": source.list.last_complete_pass,
     }
 
 

@@ -56,29 +56,6 @@ class State(StrEnum):
     PARKED = "parked"
 
 
-class Reason(StrEnum):
-    """Why an attempt failed; of a dead letter: why its last attempt did. Closed: it labels metrics."""
-
-    CONSUMER_4XX = "consumer_4xx"
-    CONSUMER_5XX = "consumer_5xx"
-    CONSUMER_ERROR = "consumer_error"  # a Python target raised
-    REJECTED = "rejected"  # a Python target raised Reject
-    THROTTLED = "throttled"  # 429
-    REDIRECT = "redirect"
-    TIMEOUT = "timeout"
-    CONNECTION = "connection"  # no address, no connection, no TLS, or it broke
-    ADDRESS_REFUSED = "address_refused"
-    CANNOT_RENDER = "cannot_render"
-    NO_PAYLOAD = "no_payload"  # imported, or pruned
-    INTERNAL = "internal"
-
-
-class HoldReason(StrEnum):
-    """Why a delivery waits for a person. Closed: it labels metrics."""
-
-    VERSION_MISMATCH = "version_mismatch"
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Claim:
     """The right to attempt one delivery until `lease_us`."""
@@ -95,7 +72,6 @@ class Claim:
 class StoredEvent:
     """An event with all that delivering it needs. Times are microseconds."""
 
-    seq: int
     source_id: int
     source: str
     stream: str
@@ -108,12 +84,11 @@ class StoredEvent:
     """When its first webhook came; None: none did."""
     payload: bytes | None
     """None: it was imported, or its payload was pruned."""
-    headers: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attempt:
-    """One try: when it began, how long it took, and what came of it (`delivered` or a `Reason`)."""
+    """One try: when it began, how long it took, and what came of it (`delivered` or a `FailureReason`)."""
 
     at_us: int
     duration_us: int
@@ -201,7 +176,7 @@ def load(connection: Connection, claims: Sequence[Claim]) -> list[tuple[Claim, S
         select(
             EVENT.c.seq, EVENT.c.source_id, SOURCE.c.name.label("source"), STREAM.c.name.label("stream"), EVENT.c.key,
             EVENT.c.type, EVENT.c.occurred_us, EVENT.c.first_seen_us, EVENT.c.via, EVENT.c.webhook_us,
-            PAYLOAD.c.body.label("payload"), PAYLOAD.c.headers,
+            PAYLOAD.c.body.label("payload"),
         )
         .join(SOURCE, SOURCE.c.id == EVENT.c.source_id)
         .join(STREAM, STREAM.c.id == EVENT.c.stream_id)
@@ -209,8 +184,8 @@ def load(connection: Connection, claims: Sequence[Claim]) -> list[tuple[Claim, S
         .where(EVENT.c.seq.in_(by_seq))
         .order_by(EVENT.c.seq)
     )  # fmt: skip
-    rows = connection.execute(query).mappings()
-    return [(by_seq[row["seq"]], StoredEvent(**{**row, "via": Via(row["via"])})) for row in rows]
+    rows = [dict(row) for row in connection.execute(query).mappings()]
+    return [(by_seq[row.pop("seq")], StoredEvent(**{**row, "via": Via(row["via"])})) for row in rows]
 
 
 def settle(connection: Connection, settlements: Sequence[Settlement]) -> None:

@@ -47,7 +47,6 @@ class Slice:
     """A part of a pass. `cursor` is the next request as text; None: nothing was read yet."""
 
     id: int
-    pass_id: int
     start_us: int
     end_us: int
     done: bool
@@ -104,7 +103,6 @@ def slices(connection: Connection, pass_id: int) -> list[Slice]:
     return [
         Slice(
             id=row.id,
-            pass_id=row.pass_id,
             start_us=row.start_us,
             end_us=row.end_us,
             done=row.state == "done",
@@ -138,12 +136,6 @@ def finish(connection: Connection, pass_id: int, outcome: str, now_us: int) -> N
     """Close a pass with its outcome."""
     values = {"state": "finished", "outcome": outcome, "finished_us": now_us}
     connection.execute(update(PASS).where(PASS.c.id == pass_id, PASS.c.state == "running").values(**values))
-
-
-def latest(connection: Connection, source_id: int, limit: int = 10) -> list[dict[str, object]]:
-    """The newest passes of a source with all their figures, newest first."""
-    query = select(PASS).where(PASS.c.source_id == source_id).order_by(PASS.c.id.desc()).limit(limit)
-    return [dict(row) for row in connection.execute(query).mappings()]
 
 
 def request_count(connection: Connection, source_id: int, limit: int = 10) -> float:

@@ -19,8 +19,8 @@ from httpx import codes
 from gapless.domain import Source, to_us
 from gapless.metrics import Metrics, status_class
 from gapless.receive import webhook
-from gapless.receive.limits import TokenBucket
 from gapless.receive.webhook import Refusal
+from gapless.token_bucket import TokenBucket
 from gapless_reconcilers.kit.contract import NeedsEvidence, Reply, WebhookRequest
 from gapless_reconcilers.kit.errors import ProviderError
 

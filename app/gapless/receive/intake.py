@@ -1,4 +1,4 @@
-"""Whether webhooks are taken at all just now: not while paused, not on a disk that is nearly full."""
+"""Decides whether the receiver accepts webhooks: not once it shuts down, not on a disk that is nearly full."""
 
 import asyncio
 import logging
@@ -23,13 +23,8 @@ class Intake:
         """Empty while open."""
 
     def pause(self, why: str) -> None:
-        """Take nothing until `resume`: starting, or shutting down."""
+        """Take no more webhooks, for good: the process shuts down."""
         self._paused = why
-        self._decide()
-
-    def resume(self) -> None:
-        """Take webhooks again, unless the disk forbids it."""
-        self._paused = ""
         self._decide()
 
     def note_free(self, free_bytes: int | None, min_free: int) -> None:

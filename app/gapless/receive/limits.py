@@ -1,33 +1,13 @@
-"""Bounds on what strangers can cause: rows in the quarantine, lines in the log."""
+"""A log that strangers cannot flood."""
 
 import logging
 from collections import Counter
 from typing import Final
 
+from gapless.token_bucket import TokenBucket
+
 LINES_AT_ONCE: Final = 10
 LINES_PER_SECOND: Final = 0.1
-
-
-class TokenBucket:
-    """Grants `burst` at once and `per_second` from then on. Its time is an argument."""
-
-    __slots__ = ("_at_us", "_burst", "_left", "_per_us")
-
-    def __init__(self, *, burst: float, per_second: float) -> None:
-        self._burst = burst
-        self._per_us = per_second / 1_000_000
-        self._left = burst
-        self._at_us: int | None = None
-
-    def take(self, now_us: int) -> bool:
-        """True if one more is granted at `now_us` (microseconds). A clock that steps back grants nothing extra."""
-        if self._at_us is not None and now_us > self._at_us:
-            self._left = min(self._burst, self._left + (now_us - self._at_us) * self._per_us)
-        self._at_us = now_us if self._at_us is None else max(self._at_us, now_us)
-        if self._left < 1:
-            return False
-        self._left -= 1
-        return True
 
 
 class BoundedLog:

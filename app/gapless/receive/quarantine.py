@@ -22,9 +22,9 @@ from gapless.ledger.writer import Writer
 from gapless.metrics import Metrics
 from gapless.receive import webhook
 from gapless.receive.evidence import Evidence, EvidenceUnavailable
-from gapless.receive.limits import TokenBucket
 from gapless.receive.streams import Streams
 from gapless.receive.webhook import Refusal
+from gapless.token_bucket import TokenBucket
 from gapless_reconcilers.kit.contract import Provider, Reply, WebhookRequest
 
 KEPT: Final = "kept"
@@ -63,11 +63,6 @@ class Quarantine:
         self._caps = Caps(rows=options.max_rows, size_bytes=options.max_bytes)
         self._buckets: dict[tuple[int, str], TokenBucket] = {}
         self._waiting: asyncio.Queue[tuple[str, Refused]] = asyncio.Queue(QUEUE)
-
-    @property
-    def waiting(self) -> int:
-        """Refused webhooks that wait to be kept."""
-        return self._waiting.qsize()
 
     def offer(self, source: Source, request: WebhookRequest, refusal: Refusal, received_us: int) -> None:
         """Keep `request` if it carries the provider's signature header and there is room. Never blocks or raises."""

@@ -8,11 +8,12 @@ from typing import Any
 
 from gapless.errors import UserError
 from gapless.settings import consistency
+from gapless.settings.destination_options import read_destination
 from gapless.settings.environment import CONFIG_VARIABLE, Twin, names_in, twins_in, unknown_variables
-from gapless.settings.provider_options import build_provider, option_files
+from gapless.settings.provider_options import build_provider
 from gapless.settings.readers import show
 from gapless.settings.reading import Reading, Table
-from gapless.settings.secrets import SecretRef, SecretUnavailable
+from gapless.settings.secrets import SecretUnavailable
 from gapless.settings.tree import NAMED, DestinationSettings, Settings, SourceSettings
 from gapless_reconcilers.kit.errors import OptionsInvalid
 
@@ -43,14 +44,6 @@ def load(path: Path | None, environ: Mapping[str, str]) -> Settings:
     if reading.problems or settings is None:
         raise SettingsInvalid(dict.fromkeys(reading.problems))
     return settings
-
-
-def secret_files(settings: Settings) -> set[Path]:
-    """Every file that a secret is read from: when one changes, what was built from it is to be built again."""
-    owners: list[Any] = [settings.store, settings.private, *settings.destinations]
-    references = (getattr(owner, key) for owner in owners for key in owner.__slots__)
-    files = {ref.path for ref in references if isinstance(ref, SecretRef) and ref.path}
-    return files.union(*(option_files(source) for source in settings.sources))
 
 
 Tables = dict[str, list[Table]]
@@ -172,8 +165,8 @@ def _sources(tables: Iterable[Table], reading: Reading) -> Iterator[SourceSettin
 
 def _destinations(tables: Iterable[Table], sources: Sequence[str], reading: Reading) -> Iterator[DestinationSettings]:
     for table in tables:
-        if (destination := reading.section(DestinationSettings, table)) is not None:
-            _add(reading, table, consistency.destination_problems(destination, table.content, sources))
+        if (destination := read_destination(table, reading)) is not None:
+            _add(reading, table, consistency.destination_problems(destination, sources))
             yield destination
 
 

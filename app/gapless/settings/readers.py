@@ -6,7 +6,7 @@ may be a secret.
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from enum import StrEnum
@@ -92,6 +92,18 @@ def choice(words: type[E]) -> Reader[E]:
     return Reader(wanted=f"one of {', '.join(words)}", read=read)
 
 
+def word(words: Callable[[], Iterable[str]], wanted: str) -> Reader[str]:
+    """One of `words`, which are looked up when one is read."""
+
+    def read(value: object) -> str:
+        known = tuple(words())
+        if value not in known:
+            raise Unfit(f"one of {', '.join(known)}")
+        return str(value)
+
+    return Reader(wanted=wanted, read=read)
+
+
 def flag() -> Reader[bool]:
     """True or false."""
 
@@ -100,7 +112,7 @@ def flag() -> Reader[bool]:
             raise Unfit
         return value
 
-    return Reader(wanted="true or false", read=read, from_text=_json)
+    return Reader(wanted="true or false", read=read, from_text=from_json)
 
 
 def count(least: int, most: int, unit: str) -> Reader[int]:
@@ -111,7 +123,7 @@ def count(least: int, most: int, unit: str) -> Reader[int]:
             raise Unfit
         return value
 
-    return Reader(wanted=f"a whole number of {unit} from {least} to {most}", read=read, from_text=_json)
+    return Reader(wanted=f"a whole number of {unit} from {least} to {most}", read=read, from_text=from_json)
 
 
 def rate(unit: str) -> Reader[float]:
@@ -122,7 +134,7 @@ def rate(unit: str) -> Reader[float]:
             raise Unfit
         return float(value)
 
-    return Reader(wanted=f"a number of {unit} per second above 0", read=read, from_text=_json)
+    return Reader(wanted=f"a number of {unit} per second above 0", read=read, from_text=from_json)
 
 
 def duration(least: timedelta = timedelta(0)) -> Reader[timedelta]:
@@ -200,7 +212,7 @@ def many(item: Reader[T], wanted: str, *, least: int = 0) -> Reader[tuple[T, ...
             raise Unfit
         return tuple(item.read(one) for one in value)
 
-    return Reader(wanted=f"a list of {wanted}", read=read, from_text=_listed, shown=item.shown)
+    return Reader(wanted=f"a list of {wanted}", read=read, from_text=from_list, shown=item.shown)
 
 
 def texts_by_name(wanted: str, name: str, value_pattern: str) -> Reader[Mapping[str, str]]:
@@ -215,7 +227,7 @@ def texts_by_name(wanted: str, name: str, value_pattern: str) -> Reader[Mapping[
                 raise Unfit
         return MappingProxyType({key.lower(): content for key, content in value.items()})
 
-    return Reader(wanted=wanted, read=read, from_text=_json, shown=False)
+    return Reader(wanted=wanted, read=read, from_text=from_json, shown=False)
 
 
 def _duration(value: object) -> timedelta:
@@ -241,7 +253,8 @@ def _parsed_moment(value: str) -> date:
         raise Unfit from None
 
 
-def _json(value: str) -> object:
+def from_json(value: str) -> object:
+    """The value that a twin's text writes as JSON. Raises `Unfit`."""
     try:
         return json.loads(value)
     except ValueError:
@@ -252,7 +265,8 @@ def _json_or_text(value: str) -> object:
     return int(value) if re.fullmatch(r"[0-9]{1,18}", value) else value
 
 
-def _listed(value: str) -> object:
+def from_list(value: str) -> object:
+    """The list that a twin's text writes with commas, or as JSON. Raises `Unfit`."""
     if value.lstrip().startswith("["):
-        return _json(value)
+        return from_json(value)
     return [part.strip() for part in value.split(",") if part.strip()]

@@ -1,6 +1,6 @@
 """A raw table becomes a frozen part of the tree; whatever is wrong with it becomes a sentence."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, fields
 from pathlib import Path
 from types import MappingProxyType
@@ -10,7 +10,7 @@ from gapless.settings.environment import Twin, nearest
 from gapless.settings.provider_options import literal_secret, plain_options
 from gapless.settings.readers import Reader, Unfit, show
 from gapless.settings.secrets import SecretRef, SecretUnavailable, from_variable
-from gapless.settings.tree import keys_of, sections_of
+from gapless.settings.tree import keys_of_field
 from gapless_reconcilers.kit.contract import Secret
 from gapless_reconcilers.kit.errors import OptionsInvalid
 
@@ -37,19 +37,28 @@ class Reading:
 
     def section(self, cls: type[T], table: Table) -> T | None:
         """`table` as a `cls`, or None if anything in it is wrong: then `problems` says what."""
+        values = self.values(fields(cls), table)  # type: ignore[arg-type]
+        return None if values is None else cls(**values)
+
+    def values(self, attributes: Sequence[Field[Any]], table: Table) -> dict[str, Any] | None:
+        """The values of `attributes` that `table` gives, or None if anything in it is wrong."""
         before = len(self.problems)
-        self._refuse_unknown(cls, table)
-        values = {f.name: self._value(f, table) for f in fields(cls)}  # type: ignore[arg-type]
+        self._refuse_unknown(attributes, table)
+        values = {f.name: self._value(f, table) for f in attributes}
         if len(self.problems) > before:
             return None
-        return cls(**{name: value for name, value in values.items() if value is not _MISSING})
+        return {name: value for name, value in values.items() if value is not _MISSING}
 
-    def _refuse_unknown(self, cls: type[Any], table: Table) -> None:
-        known = {*keys_of(cls), *sections_of(cls)}
-        special = {f.name for f in fields(cls) if f.metadata.keys() & {"secret", "options"}}
-        special |= {f.metadata["named"] for f in fields(cls) if "named" in f.metadata}
-        for key in table.content.keys() - known - special:
-            self.problems.append(f"{table.place}: there is no option {key}{nearest(key, known | special)}")
+    def _refuse_unknown(self, attributes: Sequence[Field[Any]], table: Table) -> None:
+        known = {key for f in attributes for key in _names_of(f)}
+        for key in sorted(table.content.keys() - known):
+            raw = table.content[key]
+            if isinstance(raw, Twin):
+                prefix = raw.variable.removesuffix(key.upper())
+                hint = nearest(raw.variable, [f"{prefix}{each.upper()}" for each in known])
+                self.problems.append(f"environment: there is no setting {raw.variable}{hint}")
+            else:
+                self.problems.append(f"{table.place}: there is no option {key}{nearest(key, known)}")
 
     def _value(self, f: Field[Any], table: Table) -> object:
         if "secret" in f.metadata:
@@ -67,7 +76,9 @@ class Reading:
 
     def _absent(self, f: Field[Any], table: Table) -> object:
         if f.default is MISSING and f.default_factory is MISSING:
-            self.problems.append(f"{table.place}: option {f.name} is missing; wanted {f.metadata['reader'].wanted}")
+            reader = f.metadata.get("reader")
+            wanted = reader.wanted if reader else f"{f.name}_env, or {f.name}_file"
+            self.problems.append(f"{table.place}: option {f.name} is missing; wanted {wanted}")
         return _MISSING
 
     def _read(self, reader: Reader[Any], key: str, raw: object, table: Table) -> object:
@@ -107,7 +118,7 @@ class Reading:
         given = {key: table.content[key] for key in keys if key in table.content}
         given = {key: raw for key, raw in given.items() if isinstance(raw, Twin)} or given
         if not given:
-            return _MISSING
+            return self._absent(f, table)
         if len(given) > 1:
             self.problems.append(f"{table.place}: options {' and '.join(given)} are both given; wanted one of them")
             return _MISSING
@@ -160,6 +171,13 @@ class Reading:
 
 class _LiteralSecretError(Exception):
     """A secret stands in the file itself."""
+
+
+def _names_of(f: Field[Any]) -> set[str]:
+    """What a table may hold of `f`; the bare name of a secret too, which gets a sentence of its own."""
+    by_itself = {f.name} if f.metadata.keys() & {"secret", "options", "section"} else set()
+    named = {f.metadata["named"]} if "named" in f.metadata else set()
+    return {*keys_of_field(f), *by_itself, *named}
 
 
 def _place_of(key: str, raw: object, table: Table) -> str:

@@ -10,6 +10,8 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, TypeVar, cast
 
+from gapless.destinations import registry
+from gapless.destinations.contract import DestinationOptions
 from gapless.domain import Mode, Silence, Via
 from gapless.settings import readers
 from gapless.settings.readers import Reader
@@ -58,21 +60,6 @@ class LogFormat(StrEnum):
 
     CONSOLE = "console"
     JSON = "json"
-
-
-class DestinationType(StrEnum):
-    """What carries events to a destination."""
-
-    HTTP = "http"
-    PYTHON = "python"
-
-
-class Signature(StrEnum):
-    """How deliveries are signed: Standard Webhooks, as the provider signs, or not at all."""
-
-    STANDARD = "standard"
-    PROVIDER = "provider"
-    NONE = "none"
 
 
 class OnVersionMismatch(StrEnum):
@@ -251,14 +238,10 @@ class DestinationSettings:
 
     name: str = setting(_NAME)
     """Label of its metrics, key of its deliveries."""
-    type: DestinationType = setting(readers.choice(DestinationType), "http")
-    """`http`: POST to `url`; `python`: await `target`."""
-    url: str | None = optional(_HTTP_URL)
-    """Where http deliveries go. Redirects are not followed."""
-    target: str | None = optional(
-        readers.text("module:function", r"[A-Za-z_][\w]*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
+    type: str = field(
+        default="http", metadata={"reader": readers.word(registry.kinds, "a type of destination such as http")}
     )
-    """The async callable that python deliveries call."""
+    """The kind of destination: `http` posts to `url`, `python` awaits `target`; or a kind that is installed."""
     sources: tuple[str, ...] = setting(
         readers.many(readers.text("a source", rf"{NAME_PATTERN}|\*"), "names of sources, or *", least=1), ["*"]
     )
@@ -275,10 +258,6 @@ class DestinationSettings:
     """It is owed only what occurred at or after this time. "now" (None): when it is first started with."""
     delay: timedelta = setting(readers.duration(), "0s")
     """Time that an event found by a pass waits before it is sent, so that its webhook may still win. "0s": off."""
-    signature: Signature = setting(readers.choice(Signature), "standard")
-    """How http deliveries are signed. Standard Webhooks has libraries in every language."""
-    secret: SecretRef | None = secret()
-    """What http deliveries are signed with. Required unless `signature` is `none`."""
     concurrency: int = setting(readers.count(1, 1024, "deliveries"), 8)
     """Deliveries under way at the same time: gentle to a small handler, enough for 80 a second at 100 ms."""
     rate: float | None = optional(readers.rate("deliveries"))
@@ -291,33 +270,10 @@ class DestinationSettings:
     """Longest wait before the second attempt; it doubles with each further one, with full jitter."""
     backoff_max: timedelta = setting(readers.duration(timedelta(milliseconds=1)), "6h")
     """Longest wait between two attempts."""
-    allow_private: bool = setting(readers.flag(), default=False)
-    """Deliver to any private, loopback or metadata address. Off: those must be named in `allow`."""
-    allow: tuple[str, ...] = setting(
-        readers.many(readers.text("a host", r"[^\s/@]+"), "hosts, addresses or networks"), []
-    )
-    """Private hosts, addresses or networks that may be delivered to, such as 127.0.0.1 or 10.0.0.0/8."""
     on_version_mismatch: OnVersionMismatch = setting(readers.choice(OnVersionMismatch), "hold")
     """For payloads of another API version than the endpoint's: `hold` them until a person decides, or `deliver`."""
-    headers: Mapping[str, str] = field(
-        default_factory=dict,
-        repr=False,
-        metadata={
-            "reader": readers.texts_by_name("a table of header names and texts", r"[A-Za-z0-9-]{1,64}", r"[ -~]*")
-        },
-    )
-    """Headers added to each http delivery, names in lower case. Not for credentials: see `headers_env`."""
-    headers_env: Mapping[str, SecretRef] = field(
-        default_factory=dict,
-        repr=False,
-        metadata={
-            "reader": readers.texts_by_name(
-                "a table of header names and names of variables", r"[A-Za-z0-9-]{1,64}", r"[A-Z_][A-Z0-9_]*"
-            ),
-            "variables": True,
-        },
-    )
-    """Headers whose values are secrets, each with the name of the variable that holds it."""
+    options: DestinationOptions = field(default_factory=DestinationOptions, repr=False)
+    """The keys that only its type has, as that type reads them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -353,10 +309,11 @@ def sections_of(cls: type[Any]) -> dict[str, type[Any]]:
 def keys_of(cls: type[Any]) -> Iterator[str]:
     """Every key that the table `cls` may hold, its sections left out."""
     for f in fields(cls):
-        yield from _keys_of_field(f)
+        yield from keys_of_field(f)
 
 
-def _keys_of_field(f: Field[Any]) -> tuple[str, ...]:
+def keys_of_field(f: Field[Any]) -> tuple[str, ...]:
+    """The keys that `f` is read from; a secret has two or three."""
     if "secret" in f.metadata:
         literal = (f.name,) if f.metadata["literal"] else ()
         return (*literal, f"{f.name}_env", f"{f.name}_file")

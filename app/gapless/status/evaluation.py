@@ -3,10 +3,11 @@
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 
+from gapless.destinations.contract import FailureReason
 from gapless.domain import Mode, Via, from_us, span_us, to_us
 from gapless.ledger import silence
 from gapless.ledger.budgets import Used
-from gapless.ledger.deliveries import Reason, State
+from gapless.ledger.deliveries import State
 from gapless.ledger.sources import Stream
 from gapless.ledger.stats import WINDOWS, DestinationFigures, Figures, MissingFigures, SourceFigures
 from gapless.ledger.tallies import MISSED
@@ -215,13 +216,13 @@ def _moment(us: int | None) -> datetime | None:
 def _destination(figures: DestinationFigures) -> DestinationReport:
     backlog: dict[State, int] = dict.fromkeys(OWED, 0)
     oldest: dict[State, datetime] = {}
-    dead = {reason.value: 0 for reason in Reason}
+    dead = {reason.value: 0 for reason in FailureReason}
     for part in figures.backlog:
         made = from_us(part.oldest_us)
         backlog[part.state] += part.count
         oldest[part.state] = min(oldest.get(part.state, made), made)
         if part.state is State.DEAD:
-            reason = part.reason or Reason.INTERNAL.value
+            reason = part.reason or FailureReason.INTERNAL.value
             dead[reason] = dead.get(reason, 0) + part.count
     return DestinationReport(
         name=figures.name,

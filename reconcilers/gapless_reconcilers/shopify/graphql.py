@@ -1,8 +1,8 @@
 """Shopify's GraphQL: the token, requests, the data and the errors of an answer. Sources: see `provider`."""
 
-from collections.abc import Generator
+from collections.abc import Collection, Generator
 from datetime import datetime, timedelta
-from typing import Any, Final, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 import httpx
 import msgspec
@@ -90,10 +90,18 @@ class _Granted(msgspec.Struct, gc=False):
     access_token: str
 
 
-def post(url: httpx.URL, query: str, variables: dict[str, Any] | None = None) -> httpx.Request:
-    """Ask `query`."""
-    body = msgspec.json.encode({"query": query, "variables": variables or {}})
-    return httpx.Request("POST", url, content=body, headers={"Content-Type": "application/json"})
+class ShopifyApi(NamedTuple):
+    """The API of one shop, and what is listed of it."""
+
+    url: str
+    page_limit: int
+    resources: Collection[str]
+    all_orders: bool
+
+    def post(self, query: str, variables: dict[str, Any] | None = None, mark: str = "") -> httpx.Request:
+        """Ask `query`; `mark` stands behind the address and is never sent."""
+        body = msgspec.json.encode({"query": query, "variables": variables or {}})
+        return httpx.Request("POST", self.url + mark, content=body, headers={"Content-Type": "application/json"})
 
 
 def read_data(response: httpx.Response, name: str, wanted: type[T]) -> T:

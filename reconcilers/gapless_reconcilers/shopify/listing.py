@@ -1,8 +1,7 @@
 """Shopify's lists: the resources, by time of update, each object as it is now. Sources: see `provider`."""
 
-from collections.abc import Collection
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any, Final, NamedTuple
+from typing import Annotated, Final, NamedTuple
 from urllib.parse import parse_qsl
 
 import httpx
@@ -11,7 +10,7 @@ import msgspec
 from gapless_reconcilers.kit.contract import Page, RemoteEvent, StreamPage, Window
 from gapless_reconcilers.kit.decoding import decode_items, recordable_items, value_at
 from gapless_reconcilers.kit.errors import OptionsInvalid, UnexpectedShape
-from gapless_reconcilers.shopify import graphql
+from gapless_reconcilers.shopify.graphql import Connection, Identified, PageInfo, ShopifyApi, read_data
 
 DEPTH: Final = 25_000
 """Objects that one query can be paged through; from there on the walk begins anew at the last time it saw."""
@@ -67,6 +66,10 @@ class _Node(msgspec.Struct, gc=False, rename="camel"):
     updated_at: Annotated[datetime, msgspec.Meta(tz=True)]
 
 
+class _Variables(msgspec.Struct, gc=False):
+    after: str | None = None
+
+
 class Handle(msgspec.Struct, gc=False):
     """A scope or an API version."""
 
@@ -98,46 +101,37 @@ def version_of(time: datetime) -> int:
 
 def read_shop(response: httpx.Response) -> str:
     """The shop's gid."""
-    return graphql.read_data(response, "shop", graphql.Identified).id
+    return read_data(response, "shop", Identified).id
 
 
-def read_streams(response: httpx.Response, resources: Collection[str], *, all_orders: bool) -> StreamPage:
+def read_streams(api: ShopifyApi, response: httpx.Response) -> StreamPage:
     """The resources. Raises `OptionsInvalid` if the options promise a history that the scopes do not give.
 
     A resource whose scope is missing is refused when it is listed, alone.
     """
-    scopes = graphql.read_data(response, "currentAppInstallation", _Installation).access_scopes
-    if all_orders and not any(scope.handle == "read_all_orders" for scope in scopes):
+    scopes = read_data(response, "currentAppInstallation", _Installation).access_scopes
+    if api.all_orders and not any(scope.handle == "read_all_orders" for scope in scopes):
         raise OptionsInvalid("read_all_orders is set and the app lacks that scope; ask for it or unset the option")
-    return StreamPage(streams=list(resources), next=None)
+    return StreamPage(streams=list(api.resources), next=None)
 
 
-def first_request(url: httpx.URL, stream: str, window: Window, resources: Collection[str], limit: int) -> httpx.Request:
+def first_request(api: ShopifyApi, stream: str, window: Window) -> httpx.Request:
     """The objects of the resource `stream` that were updated in the window, oldest first.
 
     The own stream, and one that the options no longer name, has no list: the shop's id is asked for.
     """
-    if stream not in resources:
-        return graphql.post(url, SHOP)
-    return _list(url, stream, window.start, window.end, limit)
+    return _list(api, stream, window, window.start) if stream in api.resources else api.post(SHOP)
 
 
-def read_page(
-    request: httpx.Request,
-    response: httpx.Response,
-    stream: str,
-    window: Window,
-    resources: Collection[str],
-    limit: int,
-) -> Page:
+def read_page(api: ShopifyApi, request: httpx.Request, response: httpx.Response, stream: str, window: Window) -> Page:
     """The page's states inside `window`. Raises `UnexpectedShape`."""
-    if stream not in resources:
+    if stream not in api.resources:
         read_shop(response)
         return Page(events=[], next=None)
-    rows, path = graphql.read_data(response, stream, graphql.Connection), f"data.{stream}.nodes"
+    rows, path = read_data(response, stream, Connection), f"data.{stream}.nodes"
     nodes = decode_items(rows.nodes, _Node, path)
     listed = recordable_items(path, lambda node, row: _state(node, row, stream), nodes, rows.nodes)
-    following = _next(request, stream, window, limit, listed, rows.page_info)
+    following = _next(api, request, stream, window, listed, rows.page_info) if rows.page_info.has_next_page else None
     return Page(events=[state for state in listed if state.occurred_at in window], next=following)
 
 
@@ -156,34 +150,31 @@ def _state(node: _Node, row: msgspec.Raw, stream: str) -> RemoteEvent:
 
 
 def _next(
-    request: httpx.Request, stream: str, window: Window, limit: int, listed: list[RemoteEvent], info: graphql.PageInfo
-) -> httpx.Request | None:
+    api: ShopifyApi, request: httpx.Request, stream: str, window: Window, listed: list[RemoteEvent], info: PageInfo
+) -> httpx.Request:
     """The request after `request`; where a query ends is in its address, behind the `#` that is never sent."""
     path, after = f"data.{stream}.pageInfo", info.end_cursor
-    if not info.has_next_page:
-        return None
     if not listed or after is None:
         raise UnexpectedShape(path, "hasNextPage without nodes or endCursor", "both, or hasNextPage = false")
-    if after == value_at(request.content, "variables", dict[str, Any]).get("after"):
+    if after == value_at(request.content, "variables", _Variables).after:
         raise UnexpectedShape(f"{path}.endCursor", "the cursor that this page was asked to follow", "one further")
     place = dict(parse_qsl(request.url.fragment))
     since = to_time(place.get("since")) or window.start.replace(microsecond=0)
     read = int(place.get("read", 0)) + len(listed)
-    if read + limit > DEPTH:
-        reached = min(state.occurred_at for state in listed).replace(microsecond=0)
-        if reached <= since:
-            got, wanted = f"more than {read} objects at {to_text(since)}", f"at most {DEPTH} in a second"
-            raise UnexpectedShape(path, got, wanted)
-        since, after, read = reached, None, 0
-    url = request.url.copy_with(fragment=f"since={to_text(since)}&read={read}")
-    return _list(url, stream, since, window.end, limit, after)
+    if read + api.page_limit <= DEPTH:
+        return _list(api, stream, window, since, after, f"#since={to_text(since)}&read={read}")
+    reached = min(state.occurred_at for state in listed).replace(microsecond=0)
+    if reached <= since:
+        got, wanted = f"more than {read} objects at {to_text(since)}", f"at most {DEPTH} in a second"
+        raise UnexpectedShape(path, got, wanted)
+    return _list(api, stream, window, reached, mark=f"#since={to_text(reached)}&read=0")
 
 
 def _list(
-    url: httpx.URL, stream: str, since: datetime, end: datetime, limit: int, after: str | None = None
+    api: ShopifyApi, stream: str, window: Window, since: datetime, after: str | None = None, mark: str = ""
 ) -> httpx.Request:
-    start, before = since.replace(microsecond=0), end.replace(microsecond=0)
-    before += timedelta(seconds=1) if end.microsecond else timedelta(0)
-    wanted = f"updated_at:>='{to_text(start)}' AND updated_at:<'{to_text(before)}'"
-    variables = {"first": limit, "query": wanted} | ({"after": after} if after else {})
-    return graphql.post(url, _LIST % (stream, RESOURCES[stream].fields), variables)
+    start, end = since.replace(microsecond=0), window.end.replace(microsecond=0)
+    end += timedelta(seconds=1) if window.end.microsecond else timedelta(0)
+    wanted = f"updated_at:>='{to_text(start)}' AND updated_at:<'{to_text(end)}'"
+    variables = {"first": api.page_limit, "query": wanted} | ({"after": after} if after else {})
+    return api.post(_LIST % (stream, RESOURCES[stream].fields), variables, mark)

@@ -38,6 +38,7 @@ from gapless_reconcilers.kit.contract import (
     WebhookRequest,
     Window,
 )
+from gapless_reconcilers.kit.errors import UnexpectedShape
 from gapless_reconcilers.kit.signing import SigningKeys
 from gapless_reconcilers.shopify import graphql, listing, subscription, webhook
 from gapless_reconcilers.shopify.graphql import MOST_PER_PAGE
@@ -100,7 +101,8 @@ class Shopify:
         self.options = options
         self._keys = SigningKeys(options.client_secret)
         base = options.api_base.rstrip("/") or f"https://{options.shop}"
-        self._url = httpx.URL(f"{base}/admin/api/{options.api_version}/graphql.json")
+        url = f"{base}/admin/api/{options.api_version}/graphql.json"
+        self._api = graphql.ShopifyApi(url, options.page_limit, options.resources, options.read_all_orders)
         secret = next(iter(options.client_secret), Secret(""))
         token_url = f"{base}/admin/oauth/access_token"
         self._auth = graphql.TokenAuth(options.access_token, token_url, options.client_id, secret)
@@ -129,7 +131,7 @@ class Shopify:
         return problems
 
     def account_request(self) -> httpx.Request:
-        return graphql.post(self._url, listing.SHOP)
+        return self._api.post(listing.SHOP)
 
     def read_account(self, response: httpx.Response) -> Account:
         """The shop's gid; it has no test mode."""
@@ -137,8 +139,7 @@ class Shopify:
 
     def read_webhook(self, request: WebhookRequest, now: datetime, evidence: Evidence = NO_EVIDENCE) -> Reply:  # noqa: ARG002
         webhook.verify(request, self._keys)
-        shop, resources, all_orders = self.options.shop, self.options.resources, self.options.read_all_orders
-        return Reply(events=(webhook.read(request, now, shop, resources, all_orders=all_orders),))
+        return Reply(events=(webhook.read(self._api, self.options.shop, request, now),))
 
     def render(
         self,
@@ -151,31 +152,32 @@ class Shopify:
 
     def streams_request(self) -> httpx.Request:
         """Ask for the app's scopes: the streams are named by the options, what they can show by the scopes."""
-        return graphql.post(self._url, listing.SCOPES)
+        return self._api.post(listing.SCOPES)
 
     def read_streams(self, request: httpx.Request, response: httpx.Response) -> StreamPage:  # noqa: ARG002
-        return listing.read_streams(response, self.options.resources, all_orders=self.options.read_all_orders)
+        return listing.read_streams(self._api, response)
 
     def first_request(self, stream: str, window: Window) -> httpx.Request:
-        return listing.first_request(self._url, stream, window, self.options.resources, self.options.page_limit)
+        return listing.first_request(self._api, stream, window)
 
     def read_page(self, request: httpx.Request, response: httpx.Response, stream: str, window: Window) -> Page:
-        resources, limit = self.options.resources, self.options.page_limit
-        return listing.read_page(request, response, stream, window, resources, limit)
+        return listing.read_page(self._api, request, response, stream, window)
 
     def judge(self, response: httpx.Response, now: datetime) -> None:
         graphql.judge(response, now)
 
     def subscription_request(self) -> httpx.Request:
         """The app's webhook subscriptions on this shop; more than one page of them is `UnexpectedShape`."""
-        return graphql.post(self._url, subscription.SUBSCRIPTIONS)
+        return self._api.post(subscription.SUBSCRIPTIONS)
 
     def read_subscription(self, response: httpx.Response, webhook_url: str) -> Subscription:
-        in_app_config = self.options.subscriptions_in_app_config
-        return subscription.read(response, webhook_url, self.options.resources, in_app_config=in_app_config)
+        if self.options.subscriptions_in_app_config:
+            path, got = "data.webhookSubscriptions", "silent about subscriptions of shopify.app.toml"
+            raise UnexpectedShape(path, got, "subscriptions made by API")
+        return subscription.read(self._api, response, webhook_url)
 
     def register_request(self, webhook_url: str, types: Sequence[str], secret: Secret) -> httpx.Request:  # noqa: ARG002
-        return subscription.register_request(self._url, webhook_url, types, self.options.resources)
+        return subscription.register_request(self._api, webhook_url, types)
 
     def read_registration(self, response: httpx.Response) -> Registration:
         return subscription.read_registration(response)

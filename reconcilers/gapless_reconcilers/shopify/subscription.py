@@ -1,6 +1,6 @@
 """Shopify's webhook subscriptions: which are ours and whole, and how they are made. Sources: see `provider`."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -11,6 +11,7 @@ from gapless_reconcilers.kit.contract import Registration, Subscription
 from gapless_reconcilers.kit.decoding import decode_items, decode_json, decode_response
 from gapless_reconcilers.kit.errors import OptionsInvalid, UnexpectedShape
 from gapless_reconcilers.shopify import graphql
+from gapless_reconcilers.shopify.graphql import ShopifyApi
 from gapless_reconcilers.shopify.listing import RESOURCES, STATE_TYPES, Handle
 from gapless_reconcilers.shopify.webhook import TOPIC_FORM
 
@@ -47,9 +48,7 @@ class _Created(msgspec.Struct, gc=False, rename="camel"):
     webhook_subscription: graphql.Identified | None = None
 
 
-def read(
-    response: httpx.Response, webhook_url: str, resources: Collection[str], *, in_app_config: bool
-) -> Subscription:
+def read(api: ShopifyApi, response: httpx.Response, webhook_url: str) -> Subscription:
     """The subscriptions at `webhook_url`, else those whose path is the same, read together.
 
     There is no disabled state: after 8 failures in a row Shopify deletes a subscription, topic by topic.
@@ -57,19 +56,16 @@ def read(
     engine goes on expecting what it did. Raises `UnexpectedShape` where Shopify cannot say.
     """
     place, path = "data.webhookSubscriptions", urlsplit(webhook_url).path
-    if in_app_config:
-        raise UnexpectedShape(place, "silent about subscriptions of shopify.app.toml", "subscriptions made by API")
     rows = graphql.read_data(response, "webhookSubscriptions", graphql.Connection)
     if rows.page_info.has_next_page:
-        most = graphql.MOST_PER_PAGE
-        raise UnexpectedShape(f"{place}.pageInfo.hasNextPage", "true", f"at most {most} subscriptions")
+        most = f"at most {graphql.MOST_PER_PAGE} subscriptions"
+        raise UnexpectedShape(f"{place}.pageInfo.hasNextPage", "true", most)
     nodes = decode_items(rows.nodes, SubscriptionNode, f"{place}.nodes")
-    same = [node for node in nodes if node.uri == webhook_url]
-    # we may not know our public name
+    same = [node for node in nodes if node.uri == webhook_url]  # else by the path: we may not know our public name
     found = same or [node for node in nodes if urlsplit(node.uri).path == path]
     known, version = (found[0].id, found[0].api_version) if found else (None, None)
     topics = {_to_topic(node.topic) for node in found if node.is_whole}
-    absent = {f"{name}/{RESOURCES[name].update}" for name in resources} - topics
+    absent = {f"{name}/{RESOURCES[name].update}" for name in api.resources} - topics
     if not found or absent:
         why = f"no whole subscription at {path} for {', '.join(sorted(absent)) or 'any topic'}"
         hint = "Shopify may have deleted it; one of shopify.app.toml is not listed, see subscriptions_in_app_config"
@@ -78,20 +74,18 @@ def read(
         healthy=True,
         reason="",
         id=known,
-        types=tuple(sorted(topics | {f"{name}.state" for name in resources})),
+        types=tuple(sorted(topics | {f"{name}.state" for name in api.resources})),
         api_version=version.handle if version else None,
         streams_covered=True,
     )
 
 
-def register_request(
-    url: httpx.URL, webhook_url: str, types: Sequence[str], resources: Collection[str]
-) -> httpx.Request:
+def register_request(api: ShopifyApi, webhook_url: str, types: Sequence[str]) -> httpx.Request:
     """One mutation for each topic of `types`, in one request; empty: the usual ones of each resource.
 
     A state is no topic. Shopify signs with the client secret, whatever secret is wanted.
     """
-    usual = [f"{name}/{act}" for name in resources for act in (RESOURCES[name].update, *RESOURCES[name].others)]
+    usual = [f"{name}/{act}" for name in api.resources for act in (RESOURCES[name].update, *RESOURCES[name].others)]
     wanted = dict[str, None]()
     for pattern in types or ["*"]:
         topics = [topic for topic in usual if topic.startswith(pattern[:-1])] if pattern.endswith("*") else [pattern]
@@ -101,7 +95,7 @@ def register_request(
         raise OptionsInvalid(f"{', '.join(types)} names no topic that can be subscribed to")
     mutations = " ".join(_CREATE % (at, _to_enum(topic)) for at, topic in enumerate(topics))
     text = f"mutation($at: WebhookSubscriptionInput!) {{ {mutations} }}"
-    return graphql.post(url, text, {"at": {"uri": webhook_url, "format": "JSON"}})
+    return api.post(text, {"at": {"uri": webhook_url, "format": "JSON"}})
 
 
 def read_registration(response: httpx.Response) -> Registration:

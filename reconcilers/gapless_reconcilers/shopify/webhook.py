@@ -23,6 +23,7 @@ from gapless_reconcilers.kit.contract import (
 from gapless_reconcilers.kit.decoding import decode_webhook, recordable
 from gapless_reconcilers.kit.errors import MalformedWebhook, SignatureInvalid
 from gapless_reconcilers.kit.signing import SigningKeys, hmac_sha256_base64, is_signed_by_any
+from gapless_reconcilers.shopify.graphql import ShopifyApi
 from gapless_reconcilers.shopify.listing import RESOURCES, STATE_TYPES, to_text, to_time, version_of
 
 HMAC: Final = "x-shopify-hmac-sha256"
@@ -58,9 +59,7 @@ def verify(request: WebhookRequest, keys: SigningKeys) -> None:
         raise SignatureInvalid("the signature is not that of a secret we know; check client_secret")
 
 
-def read(
-    request: WebhookRequest, now: datetime, shop: str, resources: Collection[str], *, all_orders: bool
-) -> RemoteEvent:
+def read(api: ShopifyApi, shop: str, request: WebhookRequest, now: datetime) -> RemoteEvent:
     """The one event of a webhook, named by its headers. Raises `WebhookRefused`.
 
     That of another shop has the reason `other_account`.
@@ -68,9 +67,9 @@ def read(
     topic, key = _named(request, TOPIC, TOPIC_FORM), _named(request, WEBHOOK_ID, _ID_FORM)
     if _named(request, SHOP, _HOST_FORM) != shop:
         raise MalformedWebhook("the webhook is of another shop than the option names", reason="other_account")
-    shown_from = None if all_orders else now - ORDERS_SHOWN + SOON_HIDDEN
+    shown_from = None if api.all_orders else now - ORDERS_SHOWN + SOON_HIDDEN
     sent_at = min(to_time(request.header(TRIGGERED_AT)) or now, now)
-    return recordable(None, _event, key, topic, request.body, sent_at, resources, shown_from)
+    return recordable(None, _event, key, topic, request.body, sent_at, api.resources, shown_from)
 
 
 def render(event: RecordedEvent, secret: Secret, shop: str, api_version: str) -> WebhookMessage | CannotRender:

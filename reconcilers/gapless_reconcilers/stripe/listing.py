@@ -22,14 +22,21 @@ THROTTLED: Final = timedelta(seconds=2)
 """Wait after a 429: Stripe documents no `Retry-After` (Rate limits page), and its limits are per second."""
 
 
-class ListScope(NamedTuple):
-    """The events that this source's lists can show: those of one mode, with `connect` also of connected accounts."""
+class StripeApi(NamedTuple):
+    """The API of one account in one mode, and with `connect` of the accounts that are connected to it."""
 
+    base: str
+    page_limit: int
     livemode: bool
     connect: bool
 
-    def shows(self, *, livemode: bool, stream: str) -> bool:
-        """Decide whether an event of that mode and stream is in a list of ours."""
+    def get(self, path: str, stream: str = OWN_STREAM, **params: str | int) -> httpx.Request:
+        """A GET for our account, or for the connected account `stream`."""
+        headers = {"Stripe-Account": stream} if stream else None
+        return httpx.Request("GET", self.base + path, params=params or None, headers=headers)
+
+    def lists(self, *, livemode: bool, stream: str) -> bool:
+        """Decide whether a list of ours can show an event of that mode and stream."""
         return livemode is self.livemode and (not stream or self.connect)
 
 
@@ -74,33 +81,29 @@ class _Refusal(msgspec.Struct, gc=False):
     error: _Failure
 
 
-def get(url: str | httpx.URL, stream: str = OWN_STREAM, **params: str | int) -> httpx.Request:
-    """A GET for our account, or for the connected account `stream`."""
-    return httpx.Request("GET", url, params=params or None, headers={"Stripe-Account": stream} if stream else None)
-
-
-def first_request(base: str, stream: str, window: Window, limit: int) -> httpx.Request:
+def page_request(api: StripeApi, stream: str, window: Window, **cursor: str) -> httpx.Request:
     """`GET /v1/events` from the window's first second, inclusive, to its last, exclusive."""
     bounds = {"created[gte]": int(window.start.timestamp()), "created[lt]": math.ceil(window.end.timestamp())}
-    return get(base + EVENTS, stream, limit=limit, **bounds)
+    return api.get(EVENTS, stream, limit=api.page_limit, **bounds, **cursor)
 
 
-def read_page(request: httpx.Request, response: httpx.Response, stream: str, window: Window, scope: ListScope) -> Page:
+def read_page(api: StripeApi, request: httpx.Request, response: httpx.Response, stream: str, window: Window) -> Page:
     """The page's events inside `window`. Works in either order: the walk is by id, its end is `has_more`.
 
     Raises `OptionsInvalid` if the list is of the other mode: what it proves is not about this source.
     """
     rows = decode_response(response, StripeList)
     listed = decode_items(rows.data, StripeEvent, "data")
-    if any(event.livemode is not scope.livemode for event in listed):
-        wanted = MODES[scope.livemode]
+    if any(event.livemode is not api.livemode for event in listed):
+        wanted = MODES[api.livemode]
         raise OptionsInvalid(f"the list is not of {wanted} events; use a {wanted} api_key or change livemode")
-    events = recordable_items("data", lambda event, row: remote_event(event, row, stream, scope), listed, rows.data)
-    following = _next(request, [event.id for event in listed], stream, has_more=rows.has_more)
+    events = recordable_items("data", lambda event, row: remote_event(event, row, stream, api), listed, rows.data)
+    cursor = cursor_after(request, listed[-1].id if listed else "", has_more=rows.has_more)
+    following = page_request(api, stream, window, starting_after=cursor) if cursor else None
     return Page(events=[event for event in events if event.occurred_at in window], next=following)
 
 
-def remote_event(event: StripeEvent, payload: bytes | msgspec.Raw, stream: str, scope: ListScope) -> RemoteEvent:
+def remote_event(event: StripeEvent, payload: bytes | msgspec.Raw, stream: str, api: StripeApi) -> RemoteEvent:
     """The one place where an event of either road gets its identity. Raises `ValueError`."""
     object_id = event.data.object.id
     return RemoteEvent(
@@ -110,26 +113,32 @@ def remote_event(event: StripeEvent, payload: bytes | msgspec.Raw, stream: str, 
         payload=payload,
         stream=stream,
         object_key=object_id if isinstance(object_id, str) else None,
-        listable=scope.shows(livemode=event.livemode, stream=stream),
+        listable=api.lists(livemode=event.livemode, stream=stream),
     )
 
 
-def detail_request(base: str, missing: MissingEvent) -> httpx.Request:
+def detail_request(api: StripeApi, missing: MissingEvent) -> httpx.Request:
     """`GET /v1/events/{key}`."""
-    return get(f"{base}{EVENTS}/{quote(missing.key, safe='')}", missing.stream)
+    return api.get(f"{EVENTS}/{quote(missing.key, safe='')}", missing.stream)
 
 
-def read_detail(missing: MissingEvent, response: httpx.Response, scope: ListScope) -> RemoteEvent:
+def read_detail(api: StripeApi, missing: MissingEvent, response: httpx.Response) -> RemoteEvent:
     """The event, its payload the body as received."""
     event, payload = decode_response(response, StripeEvent), msgspec.Raw(response.content)
-    return recordable("body", remote_event, event, payload, missing.stream, scope)
+    return recordable("body", remote_event, event, payload, missing.stream, api)
 
 
-def read_accounts(request: httpx.Request, response: httpx.Response) -> StreamPage:
+def accounts_request(api: StripeApi, **cursor: str) -> httpx.Request:
+    """`GET /v1/accounts`."""
+    return api.get("/v1/accounts", limit=MOST_PER_PAGE, **cursor)
+
+
+def read_accounts(api: StripeApi, request: httpx.Request, response: httpx.Response) -> StreamPage:
     """The ids of the connected accounts."""
     rows = decode_response(response, StripeList)
     accounts = [account.id for account in decode_items(rows.data, StripeAccount, "data")]
-    return StreamPage(streams=accounts, next=_next(request, accounts, OWN_STREAM, has_more=rows.has_more))
+    cursor = cursor_after(request, accounts[-1] if accounts else "", has_more=rows.has_more)
+    return StreamPage(streams=accounts, next=accounts_request(api, starting_after=cursor) if cursor else None)
 
 
 def judge(response: httpx.Response, now: datetime) -> None:
@@ -151,8 +160,3 @@ def judge(response: httpx.Response, now: datetime) -> None:
     if response.status_code == codes.CONFLICT or response.headers.get("stripe-should-retry") == "true":
         raise ProviderUnavailable(f"Stripe answered {response.status_code}, which may be tried again")
     statuses.judge(response, now)
-
-
-def _next(request: httpx.Request, ids: list[str], stream: str, *, has_more: bool) -> httpx.Request | None:
-    cursor = cursor_after(request, ids[-1] if ids else "", has_more=has_more)
-    return get(request.url.copy_set_param("starting_after", cursor), stream) if cursor else None

@@ -95,8 +95,8 @@ class Stripe:
         self.options = options
         self._keys = SigningKeys(options.webhook_secret)
         self._key_mode = _KEY_MODES.get(options.api_key.reveal()[:8])
-        self._base = options.api_base.rstrip("/")
-        self._scope = listing.ListScope(livemode=options.livemode, connect=options.connect)
+        base = options.api_base.rstrip("/")
+        self._api = listing.StripeApi(base, options.page_limit, options.livemode, options.connect)
 
     def auth(self) -> httpx.Auth:
         return BearerAuth(self.options.api_key)
@@ -128,7 +128,7 @@ class Stripe:
         return problems
 
     def account_request(self) -> httpx.Request:
-        return listing.get(self._base + "/v1/account")
+        return self._api.get("/v1/account")
 
     def read_account(self, response: httpx.Response) -> Account:
         """The account id; the mode is the key's, for the account does not name one."""
@@ -136,7 +136,7 @@ class Stripe:
 
     def read_webhook(self, request: WebhookRequest, now: datetime, evidence: Evidence = NO_EVIDENCE) -> Reply:  # noqa: ARG002
         webhook.verify(request, self._keys, self.options.tolerance, now)
-        return Reply(events=(webhook.read(request.body, self._scope),))
+        return Reply(events=(webhook.read(self._api, request.body),))
 
     def render(self, event: RecordedEvent, target_url: str, secret: Secret, now: datetime) -> WebhookMessage:  # noqa: ARG002
         return webhook.render(event.payload, event.stream, secret, now)
@@ -148,44 +148,43 @@ class Stripe:
         return self.options.api_version
 
     def first_request(self, stream: str, window: Window) -> httpx.Request:
-        return listing.first_request(self._base, stream, window, self.options.page_limit)
+        return listing.page_request(self._api, stream, window)
 
     def read_page(self, request: httpx.Request, response: httpx.Response, stream: str, window: Window) -> Page:
-        return listing.read_page(request, response, stream, window, self._scope)
+        return listing.read_page(self._api, request, response, stream, window)
 
     def detail_request(self, missing: MissingEvent) -> httpx.Request:
         ask = thin.detail_request if thin.is_alone(missing.type) else listing.detail_request
-        return ask(self._base, missing)
+        return ask(self._api, missing)
 
     def read_detail(self, missing: MissingEvent, response: httpx.Response) -> RemoteEvent:
         read = thin.read_detail if thin.is_alone(missing.type) else listing.read_detail
-        return read(missing, response, self._scope)
+        return read(self._api, missing, response)
 
     def judge(self, response: httpx.Response, now: datetime) -> None:
         listing.judge(response, now)
 
     def streams_request(self) -> httpx.Request | None:
-        return listing.get(self._base + "/v1/accounts", limit=MOST_PER_PAGE) if self.options.connect else None
+        return listing.accounts_request(self._api) if self.options.connect else None
 
     def read_streams(self, request: httpx.Request, response: httpx.Response) -> StreamPage:
-        return listing.read_accounts(request, response)
+        return listing.read_accounts(self._api, request, response)
 
     def subscription_request(self) -> httpx.Request:
         """`GET /v1/webhook_endpoints`: an account has fewer than one page of them."""
-        return listing.get(self._base + subscription.ENDPOINTS, limit=MOST_PER_PAGE)
+        return self._api.get(subscription.ENDPOINTS, limit=MOST_PER_PAGE)
 
     def read_subscription(self, response: httpx.Response, webhook_url: str) -> Subscription:
         return subscription.read(response, webhook_url)
 
     def register_request(self, webhook_url: str, types: Sequence[str], secret: Secret) -> httpx.Request:  # noqa: ARG002
-        version, connect = self.options.api_version, self.options.connect
-        return subscription.register_request(self._base, webhook_url, types, version, connect=connect)
+        return subscription.register_request(self._api, webhook_url, types, self.options.api_version)
 
     def read_registration(self, response: httpx.Response) -> Registration:
         return subscription.read_registration(response)
 
     def repair_request(self, subscription: Subscription, webhook_url: str) -> httpx.Request | None:  # noqa: ARG002
-        return repair_request(self._base, subscription)
+        return repair_request(self._api, subscription)
 
 
 PROVIDER = Stripe

@@ -12,7 +12,7 @@ import msgspec
 
 from gapless_reconcilers.kit.contract import Registration, Secret, Subscription
 from gapless_reconcilers.kit.decoding import decode_items, decode_response
-from gapless_reconcilers.stripe.listing import StripeList
+from gapless_reconcilers.stripe.listing import StripeApi, StripeList
 
 ENDPOINTS: Final = "/v1/webhook_endpoints"
 
@@ -37,9 +37,8 @@ def read(response: httpx.Response, webhook_url: str) -> Subscription:
     """The endpoints at `webhook_url`, else those whose path is the same, read together. Raises `UnexpectedShape`."""
     path = urlsplit(webhook_url).path
     endpoints = decode_items(decode_response(response, StripeList).data, StripeEndpoint, "data")
-    same = [endpoint for endpoint in endpoints if endpoint.url == webhook_url]
-    # we may not know our public name
-    found = same or [endpoint for endpoint in endpoints if urlsplit(endpoint.url).path == path]
+    same = [each for each in endpoints if each.url == webhook_url]  # else by the path: we may not know our public name
+    found = same or [each for each in endpoints if urlsplit(each.url).path == path]
     enabled = [endpoint for endpoint in found if endpoint.status == "enabled"]
     if not enabled:
         why = f"the endpoint at {path} is {found[0].status}" if found else f"no endpoint has the path {path}"
@@ -56,16 +55,14 @@ def read(response: httpx.Response, webhook_url: str) -> Subscription:
     )
 
 
-def register_request(
-    base: str, webhook_url: str, types: Sequence[str], api_version: str | None, *, connect: bool
-) -> httpx.Request:
+def register_request(api: StripeApi, webhook_url: str, types: Sequence[str], api_version: str | None) -> httpx.Request:
     """`POST /v1/webhook_endpoints`; Stripe chooses the secret. With `connect`, for the connected accounts."""
     form: dict[str, str | list[str]] = {"url": webhook_url, "enabled_events[]": list(types) or ["*"]}
     if api_version is not None:
         form["api_version"] = api_version
-    if connect:
+    if api.connect:
         form["connect"] = "true"
-    return httpx.Request("POST", base + ENDPOINTS, data=form)
+    return httpx.Request("POST", api.base + ENDPOINTS, data=form)
 
 
 def read_registration(response: httpx.Response) -> Registration:
@@ -74,9 +71,9 @@ def read_registration(response: httpx.Response) -> Registration:
     return Registration(id=made.id, secret=Secret(made.secret))
 
 
-def repair_request(base: str, subscription: Subscription) -> httpx.Request | None:
+def repair_request(api: StripeApi, subscription: Subscription) -> httpx.Request | None:
     """`POST /v1/webhook_endpoints/{id}` with `disabled=false`; None: there is no endpoint."""
     if subscription.id is None:
         return None
-    url = f"{base}{ENDPOINTS}/{quote(subscription.id, safe='')}"
+    url = f"{api.base}{ENDPOINTS}/{quote(subscription.id, safe='')}"
     return httpx.Request("POST", url, data={"disabled": "false"})

@@ -17,7 +17,7 @@ import msgspec
 from gapless_reconcilers.kit.contract import OWN_STREAM, MissingEvent, RemoteEvent
 from gapless_reconcilers.kit.decoding import decode_or_none, decode_webhook, recordable
 from gapless_reconcilers.kit.errors import MalformedWebhook, UnexpectedShape
-from gapless_reconcilers.stripe.listing import ListScope
+from gapless_reconcilers.stripe.listing import StripeApi
 
 _OF_V1: Final = "v1."
 """Types of events about v1 resources begin with it here, and not in the list of v1 events."""
@@ -40,7 +40,7 @@ class _Notification(msgspec.Struct, gc=False):
     snapshot_event: str | None = None
 
 
-def read(body: bytes, scope: ListScope, place: str | None = None) -> RemoteEvent | None:
+def read(api: StripeApi, body: bytes, place: str | None = None) -> RemoteEvent | None:
     """The event of a thin webhook, or of the answer at `place`; None if `body` is no thin event.
 
     Raises `MalformedWebhook`, with `place` `UnexpectedShape`, if it cannot be recorded.
@@ -49,18 +49,18 @@ def read(body: bytes, scope: ListScope, place: str | None = None) -> RemoteEvent
         told = decode_webhook(body, _Notification)
     except MalformedWebhook:
         return None
-    return recordable(place, _remote, told, body, scope)
+    return recordable(place, _remote, api, told, body)
 
 
-def detail_request(base: str, missing: MissingEvent) -> httpx.Request:
+def detail_request(api: StripeApi, missing: MissingEvent) -> httpx.Request:
     """`GET /v2/core/events/{key}`, which has the event with its data."""
     headers = {"Stripe-Context": missing.stream} if missing.stream else None
-    return httpx.Request("GET", f"{base}/v2/core/events/{quote(missing.key, safe='')}", headers=headers)
+    return httpx.Request("GET", f"{api.base}/v2/core/events/{quote(missing.key, safe='')}", headers=headers)
 
 
-def read_detail(missing: MissingEvent, response: httpx.Response, scope: ListScope) -> RemoteEvent:
+def read_detail(api: StripeApi, missing: MissingEvent, response: httpx.Response) -> RemoteEvent:
     """The event with its data. Raises `UnexpectedShape`."""
-    event = read(response.content, scope, place="body")
+    event = read(api, response.content, place="body")
     if event is None or event.key != missing.key:
         raise UnexpectedShape("id", "that of another event, or of none", missing.key)
     return event
@@ -76,7 +76,7 @@ def is_thin(body: bytes) -> bool:
     return decode_or_none(body, _Notification) is not None
 
 
-def _remote(told: _Notification, body: bytes, scope: ListScope) -> RemoteEvent:
+def _remote(api: StripeApi, told: _Notification, body: bytes) -> RemoteEvent:
     twin, stream = told.snapshot_event, told.context or OWN_STREAM
     return RemoteEvent(
         key=twin or told.id,
@@ -85,5 +85,5 @@ def _remote(told: _Notification, body: bytes, scope: ListScope) -> RemoteEvent:
         payload=body,
         stream=stream,
         object_key=told.related_object.id if told.related_object else None,
-        listable=twin is not None and scope.shows(livemode=told.livemode, stream=stream),
+        listable=twin is not None and api.lists(livemode=told.livemode, stream=stream),
     )

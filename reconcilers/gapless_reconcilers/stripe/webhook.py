@@ -14,7 +14,7 @@ from gapless_reconcilers.kit.decoding import decode_json, decode_webhook, record
 from gapless_reconcilers.kit.errors import MalformedWebhook, SignatureInvalid
 from gapless_reconcilers.kit.signing import SigningKeys, hmac_sha256_hex, is_signed_by_any, parse_timed_signatures
 from gapless_reconcilers.stripe import thin
-from gapless_reconcilers.stripe.listing import ListScope, StripeEvent, remote_event
+from gapless_reconcilers.stripe.listing import StripeApi, StripeEvent, remote_event
 
 SIGNATURE_HEADER: Final = "stripe-signature"
 
@@ -36,16 +36,16 @@ def verify(request: WebhookRequest, keys: SigningKeys, tolerance: timedelta, now
         raise SignatureInvalid(f"the signature is older than {oldest_s:g} s; check the clock", reason="stale")
 
 
-def read(body: bytes, scope: ListScope) -> RemoteEvent:
+def read(api: StripeApi, body: bytes) -> RemoteEvent:
     """The one event of a snapshot webhook, or of a thin one. Raises `MalformedWebhook`."""
     try:
         snapshot = decode_webhook(body, StripeEvent)
     except MalformedWebhook:
-        event = thin.read(body, scope)
+        event = thin.read(api, body)
         if event is None:
             raise
         return event
-    return recordable(None, remote_event, snapshot, body, snapshot.account or OWN_STREAM, scope)
+    return recordable(None, remote_event, snapshot, body, snapshot.account or OWN_STREAM, api)
 
 
 def render(body: bytes, stream: str, secret: Secret, now: datetime) -> WebhookMessage:

@@ -60,7 +60,7 @@ class Office:
         )
         source_id = await self.desk.writer.submit(register)
         source = Source(id=source_id, name=name, provider=stripe(), mode=mode, start=start, types=TypePatterns(types))
-        self.desk.sources.put(source)
+        self.desk = replace(self.desk, sources=Sources([*self.desk.sources, source]))
         return source
 
     async def add_destination(self, name: str) -> int:

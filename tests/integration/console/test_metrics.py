@@ -19,9 +19,9 @@ from sqlalchemy import update
 
 from gapless.console.metrics import AllSeries, LedgerCollector, render
 from gapless.deliver.lane import OUTCOMES
+from gapless.destinations.contract import FailureReason
 from gapless.domain import Mode, Silence, Via, to_us
 from gapless.ledger import silence
-from gapless.ledger.deliveries import Reason
 from gapless.ledger.engine import StoreUnavailable
 from gapless.ledger.tables import BUDGET, SOURCE, UNRECOVERABLE
 from gapless.metrics import Metrics
@@ -274,7 +274,7 @@ async def test_a_source_has_at_most_150_series_and_a_destination_80(office: Any)
     of_source = [key for key in keys if "acme" in key]
     of_destination = [key for key in keys if "shop" in key]
     assert 100 < len(of_source) <= 150
-    assert len(Reason) < len(of_destination) <= 80
+    assert len(FailureReason) < len(of_destination) <= 80
 
 
 def binary(name: str, absent: Absent) -> str:

@@ -4,7 +4,7 @@ import asyncio
 import shutil
 import ssl
 import subprocess
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -16,11 +16,12 @@ import pytest
 from sqlalchemy import select
 
 from gapless.deliver.breaker import BreakerRule
-from gapless.deliver.destinations.base import Carrier, Destination
-from gapless.deliver.destinations.http import HttpCarrier, HttpOptions, Signature
+from gapless.deliver.destination import Destination
 from gapless.deliver.dispatcher import Dispatcher
 from gapless.deliver.retry import RetryRule
 from gapless.deliver.routing import build_route
+from gapless.destinations.contract import HoldReason, Sender, SenderContext
+from gapless.destinations.http import DeliverySignature, HttpOptions, HttpSender
 from gapless.domain import Cause, Mode, Source, Sources, Via, system_clock, to_us
 from gapless.ledger import sources as ledger_sources
 from gapless.ledger.engine import Store, open_store
@@ -28,6 +29,7 @@ from gapless.ledger.recorder import Recorder, Sighting
 from gapless.ledger.tables import ATTEMPT, DELIVERY, METADATA
 from gapless.ledger.writer import Writer
 from gapless.metrics import Metrics
+from gapless.settings import SecretRef
 from gapless_reconcilers.kit.contract import RemoteEvent, Secret
 from gapless_reconcilers.stripe import Stripe, StripeOptions
 
@@ -164,17 +166,22 @@ class Road:
         new = await self.writer.submit(lambda c: self.recorder.store(c, sightings))
         return {key: seq for (_, key), seq in new.items()}
 
-    def destination(self, carrier: Carrier, **changes: Any) -> Destination:
+    def destination(self, sender: Sender, **changes: Any) -> Destination:
         defaults: dict[str, Any] = {"retry": QUICK, "breaker": NEVER_OPENS, "timeout": timedelta(seconds=2)}
-        return Destination(id=self.destination_id, name="app", carrier=carrier, **(defaults | changes))
+        return Destination(id=self.destination_id, name="app", sender=sender, **(defaults | changes))
 
-    def http(self, url: str, tls: ssl.SSLContext | None = None, **changes: Any) -> HttpCarrier:
+    def context(self, *lets_go: HoldReason) -> SenderContext:
+        return SenderContext(name="app", sources=self.sources, clock=system_clock, lets_go=frozenset(lets_go))
+
+    def http(
+        self, url: str, tls: ssl.SSLContext | None = None, lets_go: Sequence[HoldReason] = (), **changes: Any
+    ) -> HttpSender:
         options: dict[str, Any] = {
-            "signature": Signature.STANDARD,
-            "secret": lambda: Secret(SECRET),
+            "signature": DeliverySignature.STANDARD,
+            "secret": SecretRef(value=Secret(SECRET)),
             "allow": ("127.0.0.1",),
         }
-        return HttpCarrier("app", HttpOptions(url=url, **(options | changes)), self.sources, system_clock, tls)
+        return HttpSender(HttpOptions(url=url, **(options | changes)), self.context(*lets_go), tls)
 
     @asynccontextmanager
     async def delivering(self, destination: Destination, **options: Any) -> AsyncIterator[Dispatcher]:
@@ -229,7 +236,7 @@ async def road(store_url: str) -> AsyncIterator[Road]:
     provider = Stripe(StripeOptions(api_key=Secret("rk_test_1"), webhook_secret=(Secret("whsec_1"),), livemode=False))
     source = Source(id=source_id, name="acme", provider=provider, mode=Mode.HYBRID, start=start)
     sources, metrics = Sources([source]), Metrics("test")
-    route = build_route([Destination(id=destination_id, name="app", carrier=Unused())])
+    route = build_route([Destination(id=destination_id, name="app", sender=Unused())])
     recorder = Recorder(0, route)
     writer = Writer(store, recorder, metrics)
     async with asyncio.TaskGroup() as tasks:
@@ -243,7 +250,7 @@ async def road(store_url: str) -> AsyncIterator[Road]:
 
 
 class Unused:
-    """A carrier for destinations that only route."""
+    """A sender for destinations that only route."""
 
     async def send(self, delivery: Any) -> NoReturn:
         raise AssertionError(delivery)

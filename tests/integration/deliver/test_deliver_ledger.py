@@ -11,10 +11,10 @@ import pytest
 from sqlalchemy import event, func, insert, select, update
 
 from gapless.deliver import Delivery
-from gapless.deliver.delivery import Delivered, Failed, Result
+from gapless.destinations.contract import Delivered, Failed, FailureReason, Result
 from gapless.domain import Via, system_clock, to_us
 from gapless.ledger import dead_letters, deliveries, pruning
-from gapless.ledger.deliveries import Attempt, Claim, Reason, Settlement, State
+from gapless.ledger.deliveries import Attempt, Claim, Settlement, State
 from gapless.ledger.tables import ATTEMPT, DELIVERY, EVENT, PAYLOAD
 
 pytestmark = pytest.mark.anyio
@@ -22,7 +22,7 @@ LEASE_US = 1_000_000
 
 
 class Sink:
-    """A carrier that gives each event to `answer`."""
+    """A sender that gives each event to `answer`."""
 
     def __init__(self, answer: Any = None) -> None:
         self.got: list[Delivery] = []
@@ -124,7 +124,7 @@ async def test_a_lease_that_ended_is_claimed_without_any_help(road: Any) -> None
 
 async def test_trap_hookaido_a_requeued_dead_letter_has_its_whole_budget_again(road: Any) -> None:
     async def refuse(_: Delivery) -> Result:
-        return Failed(reason=Reason.CONSUMER_5XX, detail="HTTP 500")
+        return Failed(reason=FailureReason.CONSUMER_5XX, detail="HTTP 500")
 
     broken = Sink(refuse)
     async with road.delivering(road.destination(broken)) as dispatcher:
@@ -142,7 +142,11 @@ async def test_trap_hookaido_a_requeued_dead_letter_has_its_whole_budget_again(r
 
 
 async def test_dead_letters_are_listed_and_counted_by_reason(road: Any) -> None:
-    reasons = {"evt_1": Reason.CONSUMER_4XX, "evt_2": Reason.CANNOT_RENDER, "evt_3": Reason.CONSUMER_4XX}
+    reasons = {
+        "evt_1": FailureReason.CONSUMER_4XX,
+        "evt_2": FailureReason.CANNOT_RENDER,
+        "evt_3": FailureReason.CONSUMER_4XX,
+    }
 
     async def refuse(delivery: Delivery) -> Result:
         return Failed(reason=reasons[delivery.key], detail="a\0b \ud800 c", permanent=True)

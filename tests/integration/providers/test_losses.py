@@ -242,7 +242,7 @@ async def test_all_that_the_vendor_could_list_is_recovered_and_counted_once(
         stream = await world.stream()
         assert (stream.last_outcome, stream.parked_reason) == ("clean", None)
         assert from_us(stream.watermark_us) >= clock() - timedelta(minutes=10)
-        assert await world.unrecoverable() == []
+        assert not await world.unrecoverable()
 
 
 @named(LISTING)
@@ -262,10 +262,10 @@ async def test_what_fell_out_of_the_vendors_history_is_written_down_as_unrecover
         await settle(world, daemon, clock)
         await settle(world, daemon, clock)
         assert await world.keys() == late
-        ((_, start, end, reason),) = await world.unrecoverable()
-        assert reason == "history_exceeded"
-        assert from_us(start) <= T0 + timedelta(minutes=10)
-        assert from_us(end) > T0 + timedelta(days=11)
+        (loss,) = await world.unrecoverable()
+        assert loss.reason == "history_exceeded"
+        assert from_us(loss.start_us) <= T0 + timedelta(minutes=10)
+        assert from_us(loss.end_us) > T0 + timedelta(days=11)
         assert await world.missed() == len(late)
 
 
@@ -288,7 +288,7 @@ async def test_what_happened_while_the_hook_was_off_is_unrecoverable(
         for _ in range(2):
             await settle(world, daemon, clock)
         assert len(await world.keys()) == len(seen) + 1
-        assert {reason for *_, reason in await world.unrecoverable()} == {"subscription_inactive"}
+        assert {loss.reason for loss in await world.unrecoverable()} == {"subscription_inactive"}
         assert await world.missed() == 1
 
 
@@ -325,7 +325,7 @@ async def test_what_is_only_pushed_is_recorded_and_nothing_is_claimed_of_the_res
         await world.fake.settle()
         assert await world.keys() == acknowledged(world)
         assert 0 < len(await world.keys()) < 60
-        assert await world.complete_up_to() is None
+        assert (await world.report()).listed is None
         assert (await world.totals()).expected == 0
         assert (await world.stream()).last_outcome is None
 
@@ -363,7 +363,7 @@ async def test_a_webhook_of_telegrams_carries_its_updates(world: World, vendor: 
             world.fake.emit(vendor.type)
         await world.fake.settle()
         assert await world.keys() == acknowledged(world) != set()
-        assert await world.complete_up_to() is None
+        assert (await world.report()).listed is None
         await daemon.turn(health=True)
         asked = [each.path.rpartition("/")[2] for each in world.fake.requests]
         assert ("getWebhookInfo" in asked, "getUpdates" in asked) == (True, False)

@@ -156,8 +156,6 @@ async def test_a_paused_intake_answers_503_and_healthz_says_so(serve: Any) -> No
         road.receiver.intake.pause("shutting down")
         answers: list[httpx.Response] = [await road.post(road.event("evt_1")), await road.client.get("/healthz")]
         assert [(a.status_code, "retry-after" in a.headers) for a in answers] == [(503, True), (503, True)]
-        road.receiver.intake.resume()
-        assert (await road.post(road.event("evt_1"))).status_code == 200
 
 
 async def test_trap_hookaido_retention_deletes_a_little_at_a_time_and_webhooks_go_first(serve: Any) -> None:

@@ -137,8 +137,8 @@ async def test_what_the_vendor_forgot_while_we_were_away_is_unrecoverable(
         clock.advance(hours=30)
         bot.add(7)
         await daemon.turn()
-        (lost,) = await world.unrecoverable()
-        assert (from_us(lost[1]), from_us(lost[2])) == (since, clock() - timedelta(hours=24))
+        (loss,) = await world.unrecoverable()
+        assert (from_us(loss.start_us), from_us(loss.end_us)) == (since, clock() - timedelta(hours=24))
         assert await world.keys() == {"7"}
 
 

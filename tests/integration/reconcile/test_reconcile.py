@@ -167,9 +167,9 @@ async def test_history_that_is_gone_is_written_off_and_never_skipped_in_silence(
         recent = world.fake.emit("invoice.paid")
         clock.advance(minutes=5)
         await daemon.turn()
-        ((stream, start_us, end_us, reason),) = await world.unrecoverable()
-        assert (stream, start_us, reason) == ("", stopped, "history_exceeded")
-        assert from_us(end_us) == clock() - timedelta(days=30)
+        (loss,) = await world.unrecoverable()
+        assert (loss.stream, loss.start_us, loss.reason) == ("", stopped, "history_exceeded")
+        assert from_us(loss.end_us) == clock() - timedelta(days=30)
         assert await world.keys() == {recent.key}
 
 
@@ -269,7 +269,7 @@ async def test_trap_one_poison_event_does_not_stop_later_ones(
         assert await world.keys() == {event.key for event in others}
         assert await world.missing_open() == 1
         assert await world.missed() == 5
-        assert await world.complete_up_to() == to_us(poison.occurred_at)
+        assert await world.complete_up_to() == poison.occurred_at
         clock.advance(hours=2)
         await daemon.turn()
         assert poison.key in await world.keys()

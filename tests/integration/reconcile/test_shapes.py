@@ -178,7 +178,7 @@ async def test_a_detail_that_fails_is_tried_again_on_its_own_schedule_and_surviv
     async with world.daemon() as daemon:
         await daemon.turn()
         assert (await world.missed(), await world.missing_open(), await world.keys()) == (1, 1, set())
-        assert await world.complete_up_to() == (await world.store.read(oldest_missing))
+        assert await world.complete_up_to() == from_us(await world.store.read(oldest_missing))
     hook.answers.clear()
     clock.advance(minutes=5)
     async with world.daemon() as daemon:
@@ -240,9 +240,9 @@ async def test_a_time_in_which_the_hook_was_off_is_unrecoverable_and_nothing_is_
         back: datetime = clock()
         await daemon.turn()
         assert from_us((await world.stream()).watermark_us) == back - timedelta(minutes=5)
-        assert [(from_us(start), from_us(end), why) for _, start, end, why in await world.unrecoverable()] == [
-            (last_good, back, "subscription_inactive")
-        ]
+        (loss,) = await world.unrecoverable()
+        assert (from_us(loss.start_us), from_us(loss.end_us)) == (last_good, back)
+        assert loss.reason == "subscription_inactive"
         clock.advance(minutes=10)
         await daemon.turn()
         assert len(await world.unrecoverable()) == 1

@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from gapless.cli.common import Exit, failing_clearly
-from gapless.cli.main import main
+from gapless.cli.main import LazyCommand, main
 from gapless.cli.output import format_span, shown
 from gapless.cli.param_types import MOMENT
 from gapless.ledger.engine import StoreInvalid, StoreUnavailable
@@ -69,7 +69,8 @@ def test_debug_leaves_the_error_as_it_is() -> None:
 
 
 def commands(group: click.Group, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
-    for name, command in group.commands.items():
+    for name, listed in group.commands.items():
+        command = listed.load() if isinstance(listed, LazyCommand) else listed
         yield (*path, name)
         if isinstance(command, click.Group):
             yield from commands(command, (*path, name))

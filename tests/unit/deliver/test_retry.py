@@ -7,10 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gapless.deliver.delivery import Delivered, Failed, Held, Result, Withdrawn
-from gapless.deliver.retry import PERMANENT, RetryRule, read_status, settlement, wait_us
+from gapless.deliver.retry import RetryRule, settlement, wait_us
+from gapless.destinations.contract import Delivered, Failed, FailureReason, Held, HoldReason, Result, Withdrawn
+from gapless.destinations.http.answers import PERMANENT, read_status
 from gapless.domain import span_us
-from gapless.ledger.deliveries import Claim, HoldReason, Reason, Settlement, State
+from gapless.ledger.deliveries import Claim, Settlement, State
 
 RULE = RetryRule(first=timedelta(seconds=5), longest=timedelta(hours=6), max_attempts=15)
 
@@ -41,7 +42,7 @@ def test_every_answer_ends_or_is_tried_again_and_never_more_often_than_allowed(
         assert after.state is State.DELIVERED
     elif status in PERMANENT or attempts + 1 >= RULE.max_attempts:
         assert after.state is State.DEAD
-        assert after.reason in set(Reason)
+        assert after.reason in set(FailureReason)
     else:
         assert after.state is State.PENDING
         assert after.reason is None
@@ -73,7 +74,7 @@ def test_an_attempt_is_written_down_with_its_time_and_outcome() -> None:
     attempt = settled(Delivered(detail="HTTP 204")).attempt
     assert attempt is not None
     assert (attempt.at_us, attempt.duration_us, attempt.outcome, attempt.detail) == (100, 30, "delivered", "HTTP 204")
-    failed = settled(Failed(reason=Reason.TIMEOUT, detail="slow")).attempt
+    failed = settled(Failed(reason=FailureReason.TIMEOUT, detail="slow")).attempt
     assert failed is not None
     assert (failed.outcome, failed.detail) == ("timeout", "slow")
 

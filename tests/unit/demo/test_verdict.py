@@ -3,13 +3,12 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from gapless.deliver.destinations.standard import signing_key
 from gapless.demo.consumer import Attempt, is_signed
 from gapless.demo.script import CLOSING, write_script
 from gapless.demo.status import DestinationStatus, Listed, SourceStatus, Status
 from gapless.demo.verdict import Ending, Verdict, judge
 from gapless_reconcilers.kit.contract import Secret
-from gapless_reconcilers.kit.standard import signed_headers
+from gapless_reconcilers.kit.standard import sign
 
 T0 = datetime(2026, 11, 21, tzinfo=UTC)
 SECOND = timedelta(seconds=1)
@@ -100,7 +99,8 @@ def test_script_without_an_end_begins_again() -> None:
 
 def test_consumer_believes_only_what_the_daemon_signed_lately() -> None:
     secret, body, now = "whsec_c2VjcmV0IHNlY3JldCBzZWNyZXQ=", b"{}", T0
-    headers = signed_headers(signing_key(Secret(secret)), "1", int(now.timestamp()), body)
+    headers = sign(Secret(secret), "1", body, now)
+    assert headers is not None
 
     assert is_signed(headers, body, secret, now)
     assert not is_signed(headers, b"[]", secret, now)

@@ -180,7 +180,6 @@ def test_the_finished_prefix_ends_at_the_first_open_slice(parts: list[tuple[bool
     slices = [
         Slice(
             id=at,
-            pass_id=1,
             start_us=at * 10,
             end_us=at * 10 + 10,
             done=done,

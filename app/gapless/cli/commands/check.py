@@ -2,28 +2,24 @@
 
 import asyncio
 import os
-import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
-from ipaddress import ip_address
 
 import click
-import httpx
 
 from gapless.cli import output
 from gapless.cli.common import Exit, Invocation, failing_clearly
 from gapless.cli.provider_client import open_provider_client
 from gapless.daemon import assembly
-from gapless.deliver.destinations.addresses import AddressRule
-from gapless.deliver.destinations.base import DestinationInvalid
+from gapless.destinations.contract import ChecksAddress, DestinationInvalid, RendersEvents
 from gapless.domain import Mode, Sources, system_clock
 from gapless.ledger import migrate
 from gapless.ledger.engine import SqliteStore, StoreError, open_store
 from gapless.reconcile import health
 from gapless.reconcile.fetch import Fetcher, lister
-from gapless.settings import DestinationSettings, Settings, Signature, SourceSettings, build_provider
+from gapless.settings import DestinationSettings, Settings, SourceSettings, build_provider
 from gapless_reconcilers.kit.contract import (
     Coverage,
     NamesVersions,
@@ -104,9 +100,7 @@ async def _check(settings: Settings, *, offline: bool) -> list[Finding]:
         if not offline:
             findings += await _ask(each, settings.public_url, accounts)
     for destination in settings.destinations:
-        findings += _destination(destination, settings)
-        if not offline and destination.url:
-            findings += await _address(destination, destination.url)
+        findings += await _destination(destination, settings, offline=offline)
     return findings
 
 
@@ -222,32 +216,22 @@ def _clock(subject: str, fetcher: Fetcher) -> Iterator[Finding]:
         yield ok(subject, "the clocks agree")
 
 
-def _destination(destination: DestinationSettings, settings: Settings) -> Iterator[Finding]:
+async def _destination(destination: DestinationSettings, settings: Settings, *, offline: bool) -> list[Finding]:
     subject = f"destination {destination.name}"
     try:
-        assembly.make_carrier(destination, Sources(), system_clock)
+        sender = assembly.make_sender(destination, Sources(), system_clock)
     except DestinationInvalid as error:
-        yield problem(subject, str(error))
-        return
-    if destination.signature is Signature.PROVIDER:
+        return [problem(subject, str(error))]
+    found = list[Finding]()
+    if isinstance(sender, RendersEvents) and sender.renders:
         for source in settings.sources:
             if destination.sources == ("*",) or source.name in destination.sources:
-                yield from _rendering(subject, source)
-    yield ok(subject, f"{destination.type.value} {destination.url or destination.target}")
-
-
-async def _address(destination: DestinationSettings, url: str) -> list[Finding]:
-    """Whether the host has an address, and only such as may be delivered to."""
-    subject, host = f"destination {destination.name}", httpx.URL(url).host
-    rule = AddressRule(destination.allow, allow_private=destination.allow_private)
-    try:
-        found = await asyncio.get_running_loop().getaddrinfo(host, 0, type=socket.SOCK_STREAM)
-    except (OSError, UnicodeError) as error:
-        return [problem(subject, f"{host} has no address ({error}); its deliveries will wait until it has one")]
-    addresses = dict.fromkeys(str(entry[4][0]).partition("%")[0] for entry in found)
-    refused = [each for each in addresses if not rule.permits(host, ip_address(each))]
-    told = f"{host} has the address {', '.join(refused)}, which is not public: deliveries to it are refused"
-    return [problem(subject, f"{told}; name it in allow if you mean it")] if refused else []
+                found += _rendering(subject, source)
+    found.append(ok(subject, f"{destination.type} {destination.options.address}".strip()))
+    if isinstance(sender, ChecksAddress) and not offline:
+        found += [problem(subject, each) for each in await sender.address_problems()]
+    await sender.close()
+    return found
 
 
 def _rendering(subject: str, source: SourceSettings) -> Iterator[Finding]:

@@ -24,7 +24,7 @@ from gapless.demo.screen import open_screen
 from gapless.demo.script import write_script
 from gapless.errors import Unavailable, UserError
 
-SERVE = (sys.executable, "-P", "-c", "from gapless.cli import main; main()", "serve")
+SERVE = (sys.executable, "-P", "-m", "gapless", "serve")
 """The daemon as its own command starts it, by this interpreter, wherever the console script may be."""
 INTERRUPTED = 130
 

@@ -1,6 +1,7 @@
 """`gapless serve`: run the daemon until SIGTERM or Ctrl-C."""
 
 import asyncio
+import logging
 import os
 import sys
 from collections.abc import Coroutine
@@ -8,10 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import click
+import stamina.instrumentation
+import structlog
 
 from gapless import daemon
-from gapless.cli.common import Invocation, failing_clearly, start_logging
+from gapless.cli.common import Invocation, failing_clearly
 from gapless.daemon import ALL_ROLES, Role, Running
+from gapless.settings import LogFormat, LogSettings
 
 
 @click.command()
@@ -29,6 +33,30 @@ def serve(call: Invocation, roles: str | None) -> None:
         start_logging(settings.log)
         sys.path.insert(0, str(Path.cwd()))  # where the module of a python destination lies
         run_loop(daemon.serve(settings, os.environ, roles=read_roles(roles), started=_tell))
+
+
+def start_logging(settings: LogSettings) -> None:
+    """Log to stderr as configured. Libraries are heard from `warning` on."""
+    shared: list[Any] = [
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.ExtraAdder(),
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    as_json = settings.format is LogFormat.JSON
+    for_people = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+    for_programs = [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+    renderer: list[Any] = for_programs if as_json else [for_people]
+    formatter = structlog.stdlib.ProcessorFormatter(
+        foreign_pre_chain=shared,
+        processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *renderer],
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(formatter)
+    logging.root.handlers[:] = [handler]
+    logging.root.setLevel(logging.WARNING)
+    stamina.instrumentation.set_on_retry_hooks([])  # what retries says so itself
+    for package in ("gapless", "gapless_reconcilers"):
+        logging.getLogger(package).setLevel(settings.level.value.upper())
 
 
 def run_loop(main: Coroutine[Any, Any, None]) -> None:

@@ -1,31 +1,12 @@
-"""What a destination is: who it is, what it wants, how gently it is treated, and what carries events to it."""
+"""One configured destination: who it is, what it wants, how gently it is treated, and its sender."""
 
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Protocol
 
 from gapless.deliver.breaker import BreakerRule
-from gapless.deliver.delivery import Delivery, Result
 from gapless.deliver.retry import RetryRule
+from gapless.destinations.contract import DestinationInvalid, HoldReason, Sender
 from gapless.domain import ALL_TYPES, TypePatterns, Via
-from gapless.errors import UserError
-from gapless.ledger.deliveries import HoldReason
-
-
-class DestinationInvalid(UserError):
-    """The configuration of a destination cannot work. The message says what, got, wanted, next step."""
-
-
-class Carrier(Protocol):
-    """Brings events to one destination. One attempt per call; retries, timing and counting are the dispatcher's."""
-
-    async def send(self, delivery: Delivery) -> Result:
-        """Try once. Anything raised is our bug: it is logged and counts as `internal`."""
-        ...
-
-    async def close(self) -> None:
-        """Let go of connections."""
-        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +16,7 @@ class Destination:
     id: int
     """Of its row."""
     name: str
-    carrier: Carrier
+    sender: Sender
     sources: frozenset[str] | None = None
     """Names of the sources it wants; None: all."""
     types: TypePatterns = ALL_TYPES

@@ -6,36 +6,72 @@ It runs on the daemon's event loop: one that blocks, blocks everything. What it 
 
 import inspect
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from importlib import import_module
-from typing import Any, TypeAlias
+from typing import Annotated, Any, ClassVar, TypeAlias
 
-from gapless.deliver.delivery import Delivered, Delivery, Failed, Reject, Result
-from gapless.deliver.destinations.base import DestinationInvalid
-from gapless.ledger.deliveries import Reason
+from msgspec import Meta
+
+from gapless.destinations.contract import (
+    Delivered,
+    Delivery,
+    DestinationInvalid,
+    DestinationOptions,
+    Failed,
+    FailureReason,
+    Reject,
+    Result,
+    SenderContext,
+)
 
 Target: TypeAlias = Callable[[Delivery], Awaitable[object]]
 
 log = logging.getLogger(__name__)
 
 
-class PythonCarrier:
-    """Brings events to the callable `target`, written `module:function`. Raises `DestinationInvalid`."""
+class PythonOptions(DestinationOptions, frozen=True, kw_only=True):
+    """The keys of a destination of type `python`."""
 
-    def __init__(self, name: str, target: str) -> None:
-        self._name = name
-        self._call = resolve(name, target)
+    target: Annotated[
+        str,
+        Meta(
+            pattern=r"\A[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*\Z",
+            description="module:function",
+        ),
+    ] = ""
+    """The async callable that deliveries call. Required."""
+
+    @property
+    def address(self) -> str:
+        """The callable's name."""
+        return self.target
+
+    def problems(self) -> Iterator[str]:
+        """Yield what keeps the options from working."""
+        if not self.target:
+            yield 'option target is missing; wanted module:function, or type = "http" with a url'
+
+
+class PythonSender:
+    """Gives events to the callable that `options` name. Raises `DestinationInvalid`."""
+
+    kind: ClassVar[str] = "python"
+    Options: ClassVar[type[PythonOptions]] = PythonOptions
+
+    def __init__(self, options: PythonOptions, context: SenderContext) -> None:
+        self._name = context.name
+        self._call = resolve(context.name, options.target)
 
     async def send(self, delivery: Delivery) -> Result:
         """Call once."""
         try:
             await self._call(delivery)
         except Reject as rejected:
-            return Failed(reason=Reason.REJECTED, detail=str(rejected), permanent=True)
+            return Failed(reason=FailureReason.REJECTED, detail=str(rejected), permanent=True)
         except Exception as error:
             extra = {"destination": self._name, "event_key": delivery.key}
             log.warning("target_raised", extra=extra, exc_info=True)
-            return Failed(reason=Reason.CONSUMER_ERROR, detail=f"{type(error).__name__}: {error}")
+            return Failed(reason=FailureReason.CONSUMER_ERROR, detail=f"{type(error).__name__}: {error}")
         return Delivered()
 
     async def close(self) -> None:
@@ -64,3 +100,6 @@ def resolve(name: str, target: str) -> Target:
 
 def _is_async(found: object) -> bool:
     return inspect.iscoroutinefunction(found) or (callable(found) and inspect.iscoroutinefunction(type(found).__call__))
+
+
+SENDER = PythonSender

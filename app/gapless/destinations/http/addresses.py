@@ -59,6 +59,23 @@ def is_public(address: Address) -> bool:
     return address.is_global and not address.is_multicast and not address.is_reserved
 
 
+async def addresses_of(host: str, port: int) -> list[Address]:
+    """Every address of the host, in the order in which the system prefers them. Raises `OSError` and `UnicodeError`."""
+    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return [ip_address(text) for text in dict.fromkeys(str(entry[4][0]).partition("%")[0] for entry in found)]
+
+
+async def address_problems(host: str, rule: AddressRule) -> list[str]:
+    """Return what keeps deliveries from reaching `host`: it has no address, or one that may not be delivered to."""
+    try:
+        found = await addresses_of(host, 0)
+    except (OSError, UnicodeError) as error:
+        return [f"{host} has no address ({error}); its deliveries will wait until it has one"]
+    refused = [str(each) for each in found if not rule.permits(host, each)]
+    told = f"{host} has the address {', '.join(refused)}, which is not public: deliveries to it are refused"
+    return [f"{told}; name it in allow if you mean it"] if refused else []
+
+
 class CheckedTransport(httpx.AsyncBaseTransport):
     """Sends through `inner`, by the number of a checked address. Raises `AddressRefused` before any connection."""
 
@@ -92,13 +109,11 @@ class CheckedTransport(httpx.AsyncBaseTransport):
 
 
 async def _resolve(request: httpx.Request, host: str) -> list[Address]:
-    """Every address of the host, in the order in which the system prefers them. Raises `httpx.ConnectError`."""
-    loop = asyncio.get_running_loop()
+    """Every address of the request's host. Raises `httpx.ConnectError`."""
     try:
-        found = await loop.getaddrinfo(host, request.url.port or 0, type=socket.SOCK_STREAM)
+        return await addresses_of(host, request.url.port or 0)
     except (OSError, UnicodeError) as error:
         raise httpx.ConnectError(f"cannot resolve {host}: {error}", request=request) from error
-    return [ip_address(text) for text in dict.fromkeys(str(entry[4][0]).partition("%")[0] for entry in found)]
 
 
 def _addressed(request: httpx.Request, host: str, address: Address) -> httpx.Request:
