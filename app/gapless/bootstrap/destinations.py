@@ -47,11 +47,11 @@ def _lets_go(settings: DestinationSettings) -> frozenset[HoldReason]:
     return frozenset((HoldReason.VERSION_MISMATCH,)) if delivers else frozenset()
 
 
-def make_destinations(settings: Settings, registered: RegisteredRows, book: Sources, clock: Clock) -> list[Destination]:
+def make_destinations(settings: Settings, rows: RegisteredRows, sources: Sources, clock: Clock) -> list[Destination]:
     """The destinations with their senders. Raises `DestinationInvalid`."""
     made = []
     for each in settings.destinations:
-        row_id, since_us = registered.destinations[each.name]
-        sender = make_sender(each, book, clock)
+        row_id, since_us = rows.destinations[each.name]
+        sender = make_sender(each, sources, clock)
         made.append(make_destination(each, row_id, since_us, sender))
     return made
