@@ -16,17 +16,19 @@ from typing import Any, Final
 import machine
 import session
 
-from gapless.cli.serve import run_loop
+from gapless.cli.commands.serve import run_loop
 from gapless.daemon.listeners import Listener
-from gapless.deliver.destinations.base import Destination
+from gapless.deliver.destination import Destination
 from gapless.deliver.routing import build_route
 from gapless.domain import Mode, Source, Sources, system_clock
+from gapless.ledger import destinations
 from gapless.ledger import sources as rows
 from gapless.ledger.engine import Store, open_store
 from gapless.ledger.recorder import Recorder, Webhook
 from gapless.ledger.writer import Writer
 from gapless.metrics import Metrics
-from gapless.receive.server import SERVING, build_app, make_receiver
+from gapless.receive.receiver import make_receiver
+from gapless.receive.server import SERVING, build_app
 from gapless_reconcilers.kit import registry
 from gapless_reconcilers.kit.contract import Secret
 
@@ -56,7 +58,7 @@ class NoStore:
 
 
 class Nobody:
-    """A carrier that is never asked."""
+    """A sender that is never asked."""
 
     async def send(self, delivery: object) -> Any:
         raise AssertionError(f"nobody delivers here, and yet {delivery!r} came")
@@ -93,8 +95,10 @@ async def serve(variant: str, url: str) -> None:
 
 
 async def _writer(store: Store, metrics: Metrics) -> Writer:
-    destination_id = await store.write(lambda c: rows.register_destination(c, "app", system_clock() - timedelta(1)))
-    route = build_route([Destination(id=destination_id, name="app", carrier=Nobody())])
+    destination_id = await store.write(
+        lambda c: destinations.register_destination(c, "app", system_clock() - timedelta(1))
+    )
+    route = build_route([Destination(id=destination_id, name="app", sender=Nobody())])
     return Writer(store, Recorder(0, route), metrics)
 
 

@@ -4,9 +4,9 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from gapless.destinations.contract import FailureReason
 from gapless.domain import Cause, Mode, Via
-from gapless.ledger.deliveries import Reason
-from gapless.ledger.stats import WINDOWS, Loss
+from gapless.ledger.snapshot import WINDOWS, Loss
 from gapless.status.report import (
     OWED,
     DestinationReport,
@@ -72,7 +72,7 @@ DESTINATION = DestinationReport(
     backlog=dict.fromkeys(OWED, 0),
     oldest={},
     late_since=None,
-    dead={reason.value: 0 for reason in Reason},
+    dead={reason.value: 0 for reason in FailureReason},
 )
 LOSS = Loss(id=17, stream="", start_us=0, end_us=60_000_000, reason="history_exceeded", recorded_us=3_600_000_000)
 

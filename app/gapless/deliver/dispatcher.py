@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from datetime import timedelta
 from random import Random
 
-from gapless.deliver.destinations.base import Destination
-from gapless.deliver.lane import Lane
+from gapless.deliver.destination import Destination
+from gapless.deliver.worker import DestinationWorker
 from gapless.domain import Clock, system_clock
 from gapless.ledger.engine import Store
 from gapless.ledger.writer import Writer
@@ -36,7 +36,7 @@ class Dispatcher:
         self._destinations = destinations
         self._grace = grace
         jitter = rng or Random()  # noqa: S311 - spreads retries, hides nothing
-        self._lanes = [Lane(each, store, writer, metrics, clock, jitter) for each in destinations]
+        self._lanes = [DestinationWorker(each, store, writer, metrics, clock, jitter) for each in destinations]
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def wake(self) -> None:
@@ -62,4 +62,4 @@ class Dispatcher:
                     group.create_task(lane.run(self._grace))
         finally:
             for destination in self._destinations:
-                await destination.carrier.close()
+                await destination.sender.close()

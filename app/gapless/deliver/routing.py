@@ -8,7 +8,7 @@ types is owed.
 
 from collections.abc import Iterable
 
-from gapless.deliver.destinations.base import Destination
+from gapless.deliver.destination import Destination
 from gapless.domain import Mode, Owed, Route, Source, Via, to_us
 from gapless_reconcilers.kit.contract import RemoteEvent
 

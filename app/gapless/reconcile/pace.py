@@ -5,6 +5,8 @@ from datetime import datetime, timedelta
 
 STEP = 1.5
 """How much longer the interval gets after each clean pass."""
+LONGEST = timedelta(hours=1)
+"""The longest that a source waits for its next pass, unless the operator set `every` or `every_max` to more."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,9 +33,13 @@ class Pace:
 
 
 def next_interval(pace: Pace, last: timedelta | None, signals: Signals) -> timedelta:
-    """The next interval: short when there is reason to look, longer while all is clean."""
+    """The next interval: short when there is reason to look, longer while all is clean.
+
+    A clean source may wait for `longest`, whatever the operator set it to. A parked one may not wait for more than an
+    hour: the key may have been replaced, and meanwhile nothing is read.
+    """
     if signals.parked:
-        return pace.longest
+        return max(pace.shortest, min(pace.longest, LONGEST))
     if pace.long_poll and not signals.unwell:
         return timedelta(0)
     if not pace.adaptive or last is None or signals.found or signals.unwell:

@@ -2,32 +2,18 @@
 
 import difflib
 import ipaddress
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 from gapless.domain import Mode
-from gapless.settings.provider_options import literal_secret
-from gapless.settings.tree import (
-    DestinationSettings,
-    DestinationType,
-    Pace,
-    PrivateSettings,
-    PublicSettings,
-    Signature,
-    SourceSettings,
-)
-
-_HTTP_ONLY = {
-    "url", "signature", "secret", "secret_env", "secret_file", "allow_private", "allow", "headers", "headers_env"
-}  # fmt: skip
-_CREDENTIAL_HEADERS = {"authorization", "cookie", "proxy-authorization", "x-api-key"}
+from gapless.settings.tree import DestinationSettings, PaceStrategy, PrivateSettings, PublicSettings, SourceSettings
 
 
 def is_loopback(host: str) -> bool:
-    """True if only this machine can reach `host`."""
+    """True if only this machine can reach `host`: `localhost`, `127.0.0.0/8` and `::1`."""
     try:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
-        return host == "localhost"
+        return host.lower() in ("localhost", "localhost.")
 
 
 def listener_problems(public: PublicSettings, private: PrivateSettings) -> Iterator[str]:
@@ -43,22 +29,15 @@ def listener_problems(public: PublicSettings, private: PrivateSettings) -> Itera
 
 def source_problems(source: SourceSettings) -> Iterator[str]:
     """The options of one source must fit each other."""
-    if source.pace is Pace.ADAPTIVE and source.every > source.every_max:
+    if source.pace is PaceStrategy.ADAPTIVE and source.every > source.every_max:
         yield 'option every is longer than every_max; raise every_max, or set pace = "interval"'
     if source.mode is Mode.WEBHOOK and source.read_budget is not None:
         yield 'option read_budget is given, but mode "webhook" never reads; leave it out, or choose hybrid'
 
 
-def destination_problems(
-    destination: DestinationSettings, given: Mapping[str, object], sources: Sequence[str]
-) -> Iterator[str]:
-    """The options of one destination must fit its type, each other, and the sources that exist."""
-    if destination.type is DestinationType.HTTP:
-        yield from _http_problems(destination)
-        if "target" in given:
-            yield 'option target is for type "python"; leave it out, or change type'
-    else:
-        yield from _python_problems(destination, given)
+def destination_problems(destination: DestinationSettings, sources: Sequence[str]) -> Iterator[str]:
+    """The options of one destination must fit each other, and the sources that exist."""
+    yield from destination.options.problems()
     if destination.backoff_first > destination.backoff_max:
         yield "option backoff_first is longer than backoff_max; wanted it to be shorter, or equal"
     for name in destination.sources:
@@ -73,23 +52,3 @@ def duplicate_names(names: Sequence[str], kind: str) -> Iterator[str]:
     yield from (
         f'{kind} "{name}" is defined twice; rename one' for name in sorted({n for n in names if names.count(n) > 1})
     )
-
-
-def _http_problems(destination: DestinationSettings) -> Iterator[str]:
-    if destination.url is None:
-        yield 'option url is missing; wanted the address of a handler, or type = "python" with a target'
-    if destination.signature is not Signature.NONE and destination.secret is None:
-        yield (
-            f'option secret_env is missing; signature "{destination.signature}" needs secret_env or secret_file; '
-            'or set signature = "none"'
-        )
-    for name in sorted(destination.headers.keys() & _CREDENTIAL_HEADERS):
-        refusal = literal_secret(f"headers.{name}").partition(";")[0]
-        yield f'{refusal}; use headers_env = {{ {name} = "NAME_OF_A_VARIABLE" }}'
-
-
-def _python_problems(destination: DestinationSettings, given: Mapping[str, object]) -> Iterator[str]:
-    if destination.target is None:
-        yield 'option target is missing; wanted module:function, or type = "http" with a url'
-    for key in sorted(given.keys() & _HTTP_ONLY):
-        yield f'option {key} is for type "http"; leave it out, or change type'

@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 from sqlalchemy import select, update
 
-from gapless.console.desk import OperationRefused
-from gapless.console.operations import perform
 from gapless.domain import Cause, to_us
 from gapless.ledger import missing
 from gapless.ledger.missing import Missing
 from gapless.ledger.tables import AUDIT_LOG, MISSING, UNRECOVERABLE
+from gapless.operations.context import OperationRefused
+from gapless.operations.registry import perform
 from gapless.status.reader import read_report
 from gapless.status.report import ListReport, StatusReport
 from gapless.status.troubles import TroubleKind, troubles

@@ -10,7 +10,7 @@ from sqlalchemy import update
 from gapless.domain import Cause, Mode, Via, to_us
 from gapless.ledger import missing
 from gapless.ledger.missing import Missing
-from gapless.ledger.sources import ensure_stream
+from gapless.ledger.streams import ensure_stream
 from gapless.ledger.tables import BUDGET, DELIVERY, SOURCE, UNRECOVERABLE
 from gapless.status.reader import read_report
 from gapless.status.report import SourceReport
@@ -21,7 +21,7 @@ MINUTE = timedelta(minutes=1)
 
 
 async def stands(office: Any, name: str = "acme") -> SourceReport:
-    whole = await read_report(office.desk.store, office.desk.sources, office.desk.budgets, office.now[0])
+    whole = await read_report(office.desk.store, office.desk.sources, office.budgets, office.now[0])
     return next(source for source in whole.sources if source.name == name)
 
 

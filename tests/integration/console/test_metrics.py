@@ -18,10 +18,10 @@ from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import update
 
 from gapless.console.metrics import AllSeries, LedgerCollector, render
-from gapless.deliver.lane import OUTCOMES
+from gapless.deliver.worker import OUTCOMES
+from gapless.destinations.contract import FailureReason
 from gapless.domain import Mode, Silence, Via, to_us
 from gapless.ledger import silence
-from gapless.ledger.deliveries import Reason
 from gapless.ledger.engine import StoreUnavailable
 from gapless.ledger.tables import BUDGET, SOURCE, UNRECOVERABLE
 from gapless.metrics import Metrics
@@ -33,7 +33,7 @@ from gapless.status.report import StatusReport
 pytestmark = pytest.mark.anyio
 ROOT = Path(__file__).parents[3]
 RULES = ROOT / "config/prometheus/alerts.yml"
-TABLE = ROOT / "README.md"
+TABLE = ROOT / "docs/metrics.md"
 """Where the table of metrics is."""
 Absent = Callable[[str, str], NoReturn]
 DAY = timedelta(days=1)
@@ -78,7 +78,7 @@ def test_the_table_says_of_the_ledger_what_its_figures_declare() -> None:
 
 
 async def stands(office: Any) -> StatusReport:
-    return await read_report(office.desk.store, office.desk.sources, office.desk.budgets, office.now[0])
+    return await read_report(office.desk.store, office.desk.sources, office.budgets, office.now[0])
 
 
 async def scraped(office: Any) -> dict[tuple[str, ...], float]:
@@ -274,7 +274,7 @@ async def test_a_source_has_at_most_150_series_and_a_destination_80(office: Any)
     of_source = [key for key in keys if "acme" in key]
     of_destination = [key for key in keys if "shop" in key]
     assert 100 < len(of_source) <= 150
-    assert len(Reason) < len(of_destination) <= 80
+    assert len(FailureReason) < len(of_destination) <= 80
 
 
 def binary(name: str, absent: Absent) -> str:

@@ -4,7 +4,7 @@ import asyncio
 import shutil
 import ssl
 import subprocess
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -16,23 +16,26 @@ import pytest
 from sqlalchemy import select
 
 from gapless.deliver.breaker import BreakerRule
-from gapless.deliver.destinations.base import Carrier, Destination
-from gapless.deliver.destinations.http import HttpCarrier, HttpOptions, Signature
+from gapless.deliver.destination import Destination
 from gapless.deliver.dispatcher import Dispatcher
-from gapless.deliver.retry import RetryRule
+from gapless.deliver.retry import DeliveryRetryPolicy
 from gapless.deliver.routing import build_route
+from gapless.destinations.contract import HoldReason, Sender, SenderContext
+from gapless.destinations.http import DeliverySignature, HttpOptions, HttpSender
 from gapless.domain import Cause, Mode, Source, Sources, Via, system_clock, to_us
+from gapless.ledger import destinations, streams
 from gapless.ledger import sources as ledger_sources
 from gapless.ledger.engine import Store, open_store
 from gapless.ledger.recorder import Recorder, Sighting
 from gapless.ledger.tables import ATTEMPT, DELIVERY, METADATA
 from gapless.ledger.writer import Writer
 from gapless.metrics import Metrics
+from gapless.settings import SecretRef
 from gapless_reconcilers.kit.contract import RemoteEvent, Secret
-from gapless_reconcilers.stripe import Stripe, StripeOptions
+from gapless_reconcilers.providers.stripe import Stripe, StripeOptions
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
-QUICK = RetryRule(first=timedelta(milliseconds=20), longest=timedelta(milliseconds=100), max_attempts=4)
+QUICK = DeliveryRetryPolicy(first=timedelta(milliseconds=20), longest=timedelta(milliseconds=100), max_attempts=4)
 NEVER_OPENS = BreakerRule(threshold=10_000)
 
 
@@ -164,17 +167,22 @@ class Road:
         new = await self.writer.submit(lambda c: self.recorder.store(c, sightings))
         return {key: seq for (_, key), seq in new.items()}
 
-    def destination(self, carrier: Carrier, **changes: Any) -> Destination:
+    def destination(self, sender: Sender, **changes: Any) -> Destination:
         defaults: dict[str, Any] = {"retry": QUICK, "breaker": NEVER_OPENS, "timeout": timedelta(seconds=2)}
-        return Destination(id=self.destination_id, name="app", carrier=carrier, **(defaults | changes))
+        return Destination(id=self.destination_id, name="app", sender=sender, **(defaults | changes))
 
-    def http(self, url: str, tls: ssl.SSLContext | None = None, **changes: Any) -> HttpCarrier:
+    def context(self, *lets_go: HoldReason) -> SenderContext:
+        return SenderContext(name="app", sources=self.sources, clock=system_clock, lets_go=frozenset(lets_go))
+
+    def http(
+        self, url: str, tls: ssl.SSLContext | None = None, lets_go: Sequence[HoldReason] = (), **changes: Any
+    ) -> HttpSender:
         options: dict[str, Any] = {
-            "signature": Signature.STANDARD,
-            "secret": lambda: Secret(SECRET),
+            "signature": DeliverySignature.STANDARD,
+            "secret": SecretRef(value=Secret(SECRET)),
             "allow": ("127.0.0.1",),
         }
-        return HttpCarrier("app", HttpOptions(url=url, **(options | changes)), self.sources, system_clock, tls)
+        return HttpSender(HttpOptions(url=url, **(options | changes)), self.context(*lets_go), tls)
 
     @asynccontextmanager
     async def delivering(self, destination: Destination, **options: Any) -> AsyncIterator[Dispatcher]:
@@ -224,12 +232,12 @@ async def road(store_url: str) -> AsyncIterator[Road]:
     source_id = await store.write(
         lambda c: ledger_sources.register_source(c, "acme", "stripe", "hybrid", start, system_clock())
     )
-    stream_id = (await store.read(lambda c: ledger_sources.streams(c, source_id)))[0].id
-    destination_id = await store.write(lambda c: ledger_sources.register_destination(c, "app", start))
+    stream_id = (await store.read(lambda c: streams.streams(c, source_id)))[0].id
+    destination_id = await store.write(lambda c: destinations.register_destination(c, "app", start))
     provider = Stripe(StripeOptions(api_key=Secret("rk_test_1"), webhook_secret=(Secret("whsec_1"),), livemode=False))
     source = Source(id=source_id, name="acme", provider=provider, mode=Mode.HYBRID, start=start)
     sources, metrics = Sources([source]), Metrics("test")
-    route = build_route([Destination(id=destination_id, name="app", carrier=Unused())])
+    route = build_route([Destination(id=destination_id, name="app", sender=Unused())])
     recorder = Recorder(0, route)
     writer = Writer(store, recorder, metrics)
     async with asyncio.TaskGroup() as tasks:
@@ -243,7 +251,7 @@ async def road(store_url: str) -> AsyncIterator[Road]:
 
 
 class Unused:
-    """A carrier for destinations that only route."""
+    """A sender for destinations that only route."""
 
     async def send(self, delivery: Any) -> NoReturn:
         raise AssertionError(delivery)

@@ -8,9 +8,9 @@ import pytest
 from click.testing import CliRunner
 
 from gapless.cli.common import Exit, failing_clearly
-from gapless.cli.main import main
-from gapless.cli.moments import MOMENT
-from gapless.cli.show import shown, span
+from gapless.cli.main import LazyCommand, main
+from gapless.cli.output import format_span, shown
+from gapless.cli.param_types import MOMENT
 from gapless.ledger.engine import StoreInvalid, StoreUnavailable
 from gapless_reconcilers.kit.errors import ProviderUnavailable
 
@@ -20,7 +20,7 @@ from gapless_reconcilers.kit.errors import ProviderUnavailable
     [(0, "0s"), (5, "5s"), (324, "5m24s"), (3600, "1h"), (15 * 86_400 + 2, "15d"), (90_061, "1d1h"), (3_605, "1h")],
 )
 def test_spans_show_their_two_largest_units(seconds: int, text: str) -> None:
-    assert span(timedelta(seconds=seconds)) == text
+    assert format_span(timedelta(seconds=seconds)) == text
 
 
 def test_unknown_is_shown_as_unknown_and_zero_as_zero() -> None:
@@ -69,7 +69,8 @@ def test_debug_leaves_the_error_as_it_is() -> None:
 
 
 def commands(group: click.Group, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
-    for name, command in group.commands.items():
+    for name, listed in group.commands.items():
+        command = listed.load() if isinstance(listed, LazyCommand) else listed
         yield (*path, name)
         if isinstance(command, click.Group):
             yield from commands(command, (*path, name))

@@ -1,0 +1,73 @@
+"""Commands start at once: what help and version import, and that what the group says of a command is true."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner
+
+import gapless
+from gapless.cli import commands
+from gapless.cli.main import COMMANDS, LazyCommand, main
+
+HEAVY = frozenset({
+    "alembic", "apscheduler", "asyncio", "cryptography", "gapless_reconcilers", "httpx", "importlib.metadata", "jinja2",
+    "litestar", "msgspec", "prometheus_client", "pydantic", "rich", "sqlalchemy", "sqlmodel", "stamina", "structlog",
+    "uvicorn",
+})  # fmt: skip
+
+
+def run(*args: str, folder: Path, **environ: str) -> tuple[subprocess.CompletedProcess[str], set[str]]:
+    """The finished command and what it imported: each module, and the packages that hold it."""
+    command = [sys.executable, "-X", "importtime", "-m", "gapless", *args]
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("GAPLESS_")} | environ
+    done = subprocess.run(command, env=environ, cwd=folder, capture_output=True, text=True, check=False)
+    modules = set(re.findall(r"^import time:[ \d|]+\| +(\S+)$", done.stderr, re.MULTILINE))
+    return done, {name.rsplit(".", depth)[0] for name in modules for depth in range(name.count(".") + 1)}
+
+
+@pytest.mark.parametrize("option", ["--help", "-h", "--version"])
+def test_help_and_version_import_nothing_heavy(option: str, tmp_path: Path) -> None:
+    done, imported = run(option, folder=tmp_path)
+    assert done.returncode == 0
+    assert "gapless.cli.main" in imported
+    assert imported & HEAVY == set()
+    assert {name for name in imported if name.startswith("gapless.")} == {"gapless.cli", "gapless.cli.main"}
+
+
+def test_version_prints_the_one_of_the_package(tmp_path: Path) -> None:
+    done, _ = run("--version", folder=tmp_path)
+    assert done.stdout == f"gapless, version {gapless.__version__}\n"
+
+
+def test_help_lists_every_command_and_no_other() -> None:
+    assert set(COMMANDS) == {path.stem.strip("_") for path in Path(commands.__path__[0]).glob("[!_]*.py")}
+    table = CliRunner().invoke(main, ["--help"]).output.partition("Commands:")[2]
+    assert re.findall(r"^  (\w+) {2,}\S", table, re.MULTILINE) == sorted(COMMANDS)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_listed_help_is_the_first_sentence_of_the_command(name: str) -> None:
+    listed = main.commands[name]
+    assert isinstance(listed, LazyCommand)
+    own = listed.load()
+    assert own.name == name
+    assert listed.get_short_help_str(limit=500) == own.get_short_help_str(limit=500)
+    assert listed.help == listed.get_short_help_str(limit=500), "hold the first sentence, and no more"
+
+
+def test_a_command_is_loaded_once_it_is_named() -> None:
+    context = click.Context(main)
+    name, command, rest = main.resolve_command(context, ["import", "acme", "-"])
+    assert (name, rest) == ("import", ["acme", "-"])
+    assert isinstance(command, click.Command)
+    assert not isinstance(command, LazyCommand)
+
+
+def test_a_wrong_name_is_refused() -> None:
+    result = CliRunner().invoke(main, ["stat"])
+    assert (result.exit_code, "No such command 'stat'" in result.output) == (2, True)

@@ -1,0 +1,117 @@
+"""The pages: their links lead somewhere, and the tables of settings are what the code says."""
+
+import re
+import tomllib
+from collections.abc import Iterator
+from dataclasses import MISSING, fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gapless.settings import Settings, load, tree
+
+ROOT = Path(__file__).parents[2]
+README = ROOT / "README.md"
+PAGES = [ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+LINK = re.compile(r"\[[^\]]+\]\((?P<target>[^)\s]+)\)")
+TABLES = {
+    "Top level": tree.Settings,
+    "`[store]`": tree.StoreSettings,
+    "`[public]`": tree.PublicSettings,
+    "`[private]`": tree.PrivateSettings,
+    "`[retention]`": tree.RetentionSettings,
+    "`[quarantine]`": tree.QuarantineSettings,
+    "`[log]`": tree.LogSettings,
+    "`[[source]]`": tree.SourceSettings,
+    "`[[destination]]`": tree.DestinationSettings,
+}
+MINIMUM = {
+    "`[[source]]`": 'name = "acme"\nprovider = "stripe"\noptions = { api_key_env = "KEY" }\n',
+    "`[[destination]]`": 'name = "billing"\nurl = "https://billing.example/"\nsecret_env = "SECRET"\n',
+}
+ENVIRON = {"KEY": "rk_live_1", "SECRET": "whsec_1"}
+
+
+def without_code(page: Path) -> str:
+    return re.sub(r"^ *```.*?^ *```$", "", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+
+
+def links(page: Path) -> list[str]:
+    return [found["target"] for found in LINK.finditer(without_code(page))]
+
+
+def anchors(page: Path) -> Iterator[str]:
+    """The anchors of the headings, as forges make them."""
+    for heading in re.findall(r"^#+ (.*)$", without_code(page), re.MULTILINE):
+        yield re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_links_lead_to_files_and_headings(page: Path) -> None:
+    for link in links(page):
+        target, _, anchor = link.partition("#")
+        if "://" not in target:
+            there = (page.parent / target).resolve() if target else page
+            assert there.exists(), link
+            assert not anchor or anchor in anchors(there), link
+
+
+def test_readme_links_resolve_from_the_package_index() -> None:
+    base = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["urls"]["Source"]
+    found = links(README)
+    assert len(found) > 8
+    for link in found:
+        assert link.startswith(base), link
+        assert (ROOT / link.removeprefix(base)).is_file(), link
+
+
+def test_readme_tests_with_the_command_of_ci() -> None:
+    command = "uv run --extra test pytest"
+    assert f"pip install uv && {command}\n" in README.read_text()
+    assert command in (ROOT / ".ci/run").read_text()
+
+
+def documented() -> dict[str, dict[str, str]]:
+    """{heading: {key: default, as it is written}}."""
+    parts = re.split(r"^## (.*)$", (ROOT / "docs/configuration.md").read_text(), flags=re.MULTILINE)
+    rows = {
+        heading: dict(re.findall(r"^\| `(\w+)` \| ([^|]+) \|", part, re.MULTILINE))
+        for heading, part in zip(parts[1::2], parts[2::2], strict=True)
+    }
+    return {heading: table for heading, table in rows.items() if table}
+
+
+def test_the_page_of_settings_has_every_key() -> None:
+    assert documented().keys() == TABLES.keys()
+    for heading, table in documented().items():
+        own_tables = {"section", "named"} if heading == "Top level" else set()
+        assert table.keys() == {f.name for f in fields(TABLES[heading]) if not own_tables & f.metadata.keys()}, heading
+
+
+def loaded(folder: Path, *, with_defaults: bool) -> Settings:
+    """What the page says is the default, written down and loaded; or only what must be there."""
+    file = folder / "gapless.toml"
+    lines = []
+    for heading, table in documented().items():
+        lines += [] if heading == "Top level" else [heading.strip("`"), MINIMUM.get(heading, "")]
+        if with_defaults:
+            lines += [f"{key} = {default.strip('`')}" for key, default in table.items() if default.startswith("`")]
+    file.write_text("\n".join(lines))
+    return load(file, ENVIRON)
+
+
+def test_the_page_of_settings_has_the_defaults(tmp_path: Path) -> None:
+    assert loaded(tmp_path, with_defaults=True) == loaded(tmp_path, with_defaults=False)
+
+
+def test_the_page_of_settings_says_what_has_no_default() -> None:
+    for heading, table in documented().items():
+        by_name: dict[str, Any] = {f.name: f for f in fields(TABLES[heading])}
+        for key, default in table.items():
+            field = by_name[key]
+            is_required = field.default is MISSING and field.default_factory is MISSING
+            is_none = field.default is None and key not in ("start", "since")  # None is "now"
+            is_none |= key == "options"
+            assert default.startswith("`") == (not is_required and not is_none), (heading, key)
+            assert (default == "required") == is_required, (heading, key)
