@@ -11,7 +11,7 @@ from gapless.domain import Cause, Mode, Via, to_us
 from gapless.ledger import missing
 from gapless.ledger.missing import Missing
 from gapless.ledger.streams import ensure_stream
-from gapless.ledger.tables import BUDGET, SOURCE, UNRECOVERABLE
+from gapless.ledger.tables import BUDGET, DELIVERY, SOURCE, UNRECOVERABLE
 from gapless.status.reader import read_report
 from gapless.status.report import SourceReport
 
@@ -190,3 +190,17 @@ async def test_types_and_subscription_are_shown_with_where_they_are_known_from(o
     source = await stands(office)
     assert (source.types, source.types_origin) == (("invoice.*",), "subscription")
     assert source.subscription_healthy is False
+
+
+async def test_a_delivery_is_late_once_it_could_have_been_made(office: Any) -> None:
+    """A delayed one, or one that is claimed for its first attempt, is due later; one that failed was due before."""
+    await office.add_destination("shop")
+    await office.record(Via.WEBHOOK, "evt_1")
+    now, made = office.now[0], office.now[0] - 3 * MINUTE
+    since = {}
+    for attempts, due in ((0, now + DAY), (0, now - MINUTE), (2, now + DAY)):
+        waiting = update(DELIVERY).values(attempts=attempts, next_us=to_us(due), created_us=to_us(made))
+        await office.desk.writer.submit(lambda c, waiting=waiting: c.execute(waiting).rowcount)
+        whole = await read_report(office.desk.store, office.desk.sources, {}, now)
+        since[attempts, due] = whole.destinations[0].late_since
+    assert list(since.values()) == [None, now - MINUTE, made]
