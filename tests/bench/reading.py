@@ -25,10 +25,11 @@ from gapless.ledger.recorder import Recorder
 from gapless.ledger.tables import PASS
 from gapless.ledger.writer import Writer
 from gapless.metrics import Metrics
-from gapless.reconcile.cycle import Cycle
-from gapless.reconcile.fetch import Fetcher, new_client
+from gapless.provider_api.client import ProviderClient, new_client
+from gapless.reconcile.context import LeasedSource, SourcePolicy
 from gapless.reconcile.pace import Pace
-from gapless.reconcile.road import Claim, Policy, Road
+from gapless.reconcile.source_run import SourceRun
+from gapless.runtime import Runtime
 from gapless_reconcilers.kit import registry
 from gapless_reconcilers.kit.contract import OWN_STREAM, Provider, Secret, Window
 
@@ -70,8 +71,8 @@ async def make_pass(provider: Provider, start: datetime, slices: int, rate: floa
     source, metrics = book[NAME], Metrics(NAME)
     writer = Writer(store, Recorder(0, build_route([])), metrics)
     writing = asyncio.create_task(writer.run())
-    road = Road(store=store, writer=writer, clock=system_clock, metrics=metrics)
-    policy = Policy(
+    road = Runtime(store=store, writer=writer, clock=system_clock, metrics=metrics)
+    policy = SourcePolicy(
         pace=Pace(shortest=HOUR, longest=HOUR),
         lookback=HOUR,
         sweep_every=NEVER,
@@ -84,9 +85,9 @@ async def make_pass(provider: Provider, start: datetime, slices: int, rate: floa
     lease = await writer.submit(lambda c: leases.claim(c, source.id, NAME, to_us(system_clock())))
     assert lease is not None
     async with new_client() as client:
-        fetcher = Fetcher(client, book, NAME, clock=system_clock, metrics=metrics, rate=rate)
-        claim = Claim(road=road, fetcher=fetcher, policy=policy, lease=lease, stopping=asyncio.Event())
-        await Cycle(claim=claim, book=book, check_health=False).run()
+        fetcher = ProviderClient(client, book, NAME, clock=system_clock, metrics=metrics, rate=rate)
+        claim = LeasedSource(road=road, fetcher=fetcher, policy=policy, lease=lease, stopping=asyncio.Event())
+        await SourceRun(claim=claim, book=book, check_health=False).run()
     writer.close()
     await writing
     newest = select(PASS).where(PASS.c.source_id == source.id).order_by(PASS.c.id.desc()).limit(1)

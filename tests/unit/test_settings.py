@@ -10,7 +10,7 @@ from gapless.destinations.http import HttpOptions
 from gapless.domain import Mode, Via
 from gapless.settings import (
     LogFormat,
-    Pace,
+    PaceStrategy,
     SecretRef,
     SecretUnavailable,
     Settings,
@@ -118,7 +118,7 @@ def test_durations_sizes_times_and_words_become_typed_values(tmp_path: Path) -> 
     assert settings.log.format is LogFormat.JSON
     assert settings.sources[0].mode is Mode.POLL
     assert settings.sources[0].start == datetime(2026, 1, 31, tzinfo=UTC)
-    assert settings.sources[0].pace is Pace.INTERVAL
+    assert settings.sources[0].pace is PaceStrategy.INTERVAL
     assert settings.sources[0].every == timedelta(seconds=10.5)
     assert settings.sources[0].sweep is None
     assert settings.destinations[0].since == datetime(2026, 1, 31, 8, tzinfo=UTC)

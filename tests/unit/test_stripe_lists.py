@@ -17,7 +17,7 @@ from gapless_reconcilers.kit.errors import (
     RateLimited,
     UnexpectedShape,
 )
-from gapless_reconcilers.stripe import Stripe, StripeOptions
+from gapless_reconcilers.providers.stripe import Stripe, StripeOptions
 
 NOW = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
 NOW_S = int(NOW.timestamp())

@@ -17,10 +17,11 @@ from gapless.ledger.recorder import Recorder
 from gapless.ledger.tables import EVENT, PAYLOAD
 from gapless.ledger.writer import Writer
 from gapless.metrics import Metrics
-from gapless.receive.server import SERVING, build_app, make_receiver
-from gapless_reconcilers.github import GitHub, GitHubOptions
+from gapless.receive.receiver import make_receiver
+from gapless.receive.server import SERVING, build_app
 from gapless_reconcilers.kit.contract import Secret
-from gapless_reconcilers.kit.signing import hmac_sha256_hex
+from gapless_reconcilers.kit.signatures import hmac_sha256_hex
+from gapless_reconcilers.providers.github import GitHub, GitHubOptions
 
 pytestmark = pytest.mark.anyio
 SECRET = "s3cret"

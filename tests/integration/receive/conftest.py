@@ -23,10 +23,10 @@ from gapless.ledger.recorder import Recorder
 from gapless.ledger.tables import EVENT, QUARANTINE
 from gapless.ledger.writer import Writer
 from gapless.metrics import Metrics
-from gapless.receive.endpoint import ReceiveOptions, Receiver
-from gapless.receive.server import SERVING, build_app, make_receiver
+from gapless.receive.receiver import ReceiveOptions, Receiver, make_receiver
+from gapless.receive.server import SERVING, build_app
 from gapless_reconcilers.kit.contract import Provider, Secret
-from gapless_reconcilers.stripe import Stripe, StripeOptions
+from gapless_reconcilers.providers.stripe import Stripe, StripeOptions
 
 NOW = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
 OLD_SECRET, NEW_SECRET = "whsec_before", "whsec_after"

@@ -10,14 +10,14 @@ import pytest
 from sqlalchemy import select, update
 from world import T0, FakeClock, InProcess, World
 
-from gapless.daemon import upkeep
+from gapless.daemon import maintenance
 from gapless.domain import Owed, Via, from_us, to_us
 from gapless.ledger import Connection, leases, sources
 from gapless.ledger.engine import BadData
 from gapless.ledger.recorder import EventKey, Recorder, Sighting
 from gapless.ledger.tables import PASS, SLICE
 from gapless.settings import RetentionSettings
-from gapless_reconcilers.testing.faults import Faults
+from gapless_reconcilers.testing.fake.faults import Faults
 
 pytestmark = pytest.mark.anyio
 MINUTE = timedelta(minutes=1)
@@ -337,7 +337,7 @@ async def test_finished_passes_are_pruned_with_their_slices_and_those_under_way_
         young_us = to_us(clock())
         retention = RetentionSettings(passes=timedelta(days=29), payloads=None, attempts=None, deliveries=None)
         before = await world.passes()
-        await upkeep.prune_once(daemon.road.writer, retention, [], clock)
+        await maintenance.prune_once(daemon.road.writer, retention, [], clock)
         after = await world.passes()
         assert {row["id"] for row in after} == {2, left.id}
         assert len(before) == 6
@@ -345,5 +345,5 @@ async def test_finished_passes_are_pruned_with_their_slices_and_those_under_way_
         assert set(await world.store.read(lambda c: c.execute(slices).scalars().all())) == {2, left.id}
         keep = RetentionSettings(passes=None, payloads=None, attempts=None, deliveries=None)
         await daemon.road.writer.submit(lambda c: c.execute(update(PASS).values(state="finished", started_us=young_us)))
-        await upkeep.prune_once(daemon.road.writer, keep, [], clock)
+        await maintenance.prune_once(daemon.road.writer, keep, [], clock)
         assert len(await world.passes()) == 2

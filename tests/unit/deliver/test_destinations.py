@@ -26,7 +26,7 @@ from gapless.destinations.python import PythonOptions, PythonSender
 from gapless.domain import Sources, Via, system_clock
 from gapless.settings import SecretRef
 from gapless_reconcilers.kit.contract import Secret
-from gapless_reconcilers.kit.standard import signed_headers
+from gapless_reconcilers.kit.standard_signature import signed_headers
 
 TIME = datetime(2026, 11, 20, tzinfo=UTC)
 CONTEXT = SenderContext(name="app", sources=Sources(), clock=system_clock)

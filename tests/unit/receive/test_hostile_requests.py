@@ -22,10 +22,10 @@ from gapless.ledger.recorder import Recorder
 from gapless.ledger.tables import METADATA
 from gapless.ledger.writer import Writer
 from gapless.metrics import Metrics
-from gapless.receive.endpoint import ReceiveOptions
-from gapless.receive.server import build_app, make_receiver
+from gapless.receive.receiver import ReceiveOptions, make_receiver
+from gapless.receive.server import build_app
 from gapless_reconcilers.kit.contract import Secret
-from gapless_reconcilers.stripe import Stripe, StripeOptions
+from gapless_reconcilers.providers.stripe import Stripe, StripeOptions
 
 NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
 LIMIT = 4_000

@@ -1,0 +1,57 @@
+"""Configured destinations with their senders."""
+
+from gapless.bootstrap.registration import RegisteredRows
+from gapless.deliver.destination import Destination
+from gapless.deliver.retry import DeliveryRetryPolicy
+from gapless.destinations import registry
+from gapless.destinations.contract import HoldReason, Sender, SenderContext
+from gapless.domain import Clock, Sources, TypePatterns, span_us
+from gapless.settings import DestinationSettings, OnVersionMismatch, Settings
+
+
+def make_destination(settings: DestinationSettings, destination_id: int, since_us: int, sender: Sender) -> Destination:
+    """The destination as `deliver` needs it. `since_us` is what its row says."""
+    return Destination(
+        id=destination_id,
+        name=settings.name,
+        sender=sender,
+        sources=None if "*" in settings.sources else frozenset(settings.sources),
+        types=TypePatterns(settings.types),
+        via=frozenset(settings.via),
+        since_us=since_us,
+        delay_us=span_us(settings.delay),
+        concurrency=settings.concurrency,
+        rate=settings.rate,
+        timeout=settings.timeout,
+        retry=DeliveryRetryPolicy(
+            first=settings.backoff_first, longest=settings.backoff_max, max_attempts=settings.max_attempts
+        ),
+        lets_go=_lets_go(settings),
+    )
+
+
+def make_sender(settings: DestinationSettings, sources: Sources, clock: Clock) -> Sender:
+    """The sender of the destination. Raises `DestinationInvalid`."""
+    context = SenderContext(
+        name=settings.name,
+        sources=sources,
+        clock=clock,
+        concurrency=settings.concurrency,
+        lets_go=_lets_go(settings),
+    )
+    return registry.load(settings.type)(settings.options, context)
+
+
+def _lets_go(settings: DestinationSettings) -> frozenset[HoldReason]:
+    delivers = settings.on_version_mismatch is OnVersionMismatch.DELIVER
+    return frozenset((HoldReason.VERSION_MISMATCH,)) if delivers else frozenset()
+
+
+def make_destinations(settings: Settings, registered: RegisteredRows, book: Sources, clock: Clock) -> list[Destination]:
+    """The destinations with their senders. Raises `DestinationInvalid`."""
+    made = []
+    for each in settings.destinations:
+        row_id, since_us = registered.destinations[each.name]
+        sender = make_sender(each, book, clock)
+        made.append(make_destination(each, row_id, since_us, sender))
+    return made
