@@ -1,5 +1,6 @@
-"""The pages: their links lead somewhere, and the tables of settings are what the code says."""
+"""The pages: their links lead somewhere, the map names what is there, and the tables of settings are the code's."""
 
+import importlib.util
 import re
 import tomllib
 from collections.abc import Iterator
@@ -14,6 +15,8 @@ from gapless.settings import Settings, load, tree
 
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
+MAP = ROOT / "docs/architecture.md"
+PLACEHOLDER = re.compile(r"\b(X|NOUN|NNNN_what)\b")
 PAGES = [ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 LINK = re.compile(r"\[[^\]]+\]\((?P<target>[^)\s]+)\)")
 TABLES = {
@@ -72,6 +75,32 @@ def test_readme_tests_with_the_command_of_ci() -> None:
     command = "uv run --extra test pytest"
     assert f"pip install uv && {command}\n" in README.read_text()
     assert command in (ROOT / ".ci/run").read_text()
+
+
+def test_the_map_names_paths_that_exist() -> None:
+    bases = [ROOT, ROOT / "app/gapless", ROOT / "reconcilers/gapless_reconcilers"]
+    for path in re.findall(r"`([\w.-]+/[\w./-]+)`", without_code(MAP)):
+        assert PLACEHOLDER.search(path) or any((base / path).exists() for base in bases), path
+
+
+def test_the_map_describes_every_package_by_its_modules() -> None:
+    packages = {path.name for path in (ROOT / "app/gapless").iterdir() if path.is_dir() and path.name[0] != "_"}
+    paragraphs = dict(re.findall(r"^\*\*`(\w+)`\*\* (.*?)^$", without_code(MAP), re.MULTILINE | re.DOTALL))
+    assert packages <= paragraphs.keys()
+    for package in packages:
+        for module in re.findall(r"`(\w+\.py)`", paragraphs[package]):
+            assert (ROOT / "app/gapless" / package / module).exists(), (package, module)
+
+
+def test_the_map_draws_the_layers_that_are_checked() -> None:
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    layers = [set(re.findall(r"gapless[\w.]*", row)) for row in contracts[0]["layers"]]
+    drawn = re.search(r"^```text\n(cli .*?)```", MAP.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+    assert drawn
+    rows = [re.split(r" {2,}", line)[0].split(" | ") for line in drawn[1].splitlines()]
+    assert [{name if "." in name else f"gapless.{name}" for name in row} for row in rows] == [
+        {name for name in row if importlib.util.find_spec(name)} for row in layers
+    ]
 
 
 def documented() -> dict[str, dict[str, str]]:
