@@ -3,21 +3,16 @@
 from dataclasses import replace
 from datetime import datetime, timedelta
 
+from gapless.bootstrap.senders import released_holds
 from gapless.deliver.destination import Destination
 from gapless.deliver.retry import RetryRule
-from gapless.destinations import registry
-from gapless.destinations.contract import HoldReason, Sender, SenderContext
-from gapless.domain import ALL_TYPES, Clock, Mode, Source, Sources, TypePatterns, TypesOrigin, align_down, span_us
+from gapless.destinations.contract import Sender
+from gapless.domain import ALL_TYPES, Mode, Source, TypePatterns, TypesOrigin, align_down, span_us
 from gapless.receive.endpoint import ReceiveOptions
 from gapless.receive.quarantine import QuarantineOptions
 from gapless.reconcile.pace import Pace
 from gapless.reconcile.road import Policy
-from gapless.settings import (
-    DestinationSettings,
-    OnVersionMismatch,
-    Settings,
-    SourceSettings,
-)
+from gapless.settings import DestinationSettings, Settings, SourceSettings
 from gapless.settings import Pace as PaceSetting
 from gapless_reconcilers.kit.contract import Capabilities, Coverage, Provider, Reading, Window
 
@@ -65,7 +60,6 @@ def make_policy(settings: SourceSettings, provider: Provider, public_url: str | 
     known = capabilities_of(settings, provider)
     adaptive = settings.pace is PaceSetting.ADAPTIVE
     long_poll = settings.pace is PaceSetting.LONG_POLL and known.reading is Reading.CONSUME
-    budget = known.budget if settings.read_budget is None else settings.read_budget.as_budget()
     return Policy(
         pace=Pace(
             shortest=settings.every,
@@ -77,7 +71,7 @@ def make_policy(settings: SourceSettings, provider: Provider, public_url: str | 
         sweep_every=settings.sweep or NEVER,
         slices=settings.slices,
         rate=settings.requests_per_second or known.requests_per_second,
-        budget=budget,
+        budget=settings.effective_budget(known),
         capabilities=known,
         webhook_url=webhook_url(public_url, settings.name),
         share_account=settings.share_account,
@@ -115,25 +109,8 @@ def make_destination(settings: DestinationSettings, destination_id: int, since_u
         rate=settings.rate,
         timeout=settings.timeout,
         retry=RetryRule(first=settings.backoff_first, longest=settings.backoff_max, max_attempts=settings.max_attempts),
-        lets_go=_lets_go(settings),
+        lets_go=released_holds(settings),
     )
-
-
-def make_sender(settings: DestinationSettings, sources: Sources, clock: Clock) -> Sender:
-    """The sender of the destination. Raises `DestinationInvalid`."""
-    context = SenderContext(
-        name=settings.name,
-        sources=sources,
-        clock=clock,
-        concurrency=settings.concurrency,
-        lets_go=_lets_go(settings),
-    )
-    return registry.load(settings.type)(settings.options, context)
-
-
-def _lets_go(settings: DestinationSettings) -> frozenset[HoldReason]:
-    delivers = settings.on_version_mismatch is OnVersionMismatch.DELIVER
-    return frozenset((HoldReason.VERSION_MISMATCH,)) if delivers else frozenset()
 
 
 def last_window(end: datetime, unit: timedelta) -> Window:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 
 import gapless
+from gapless.bootstrap.senders import make_sender
 from gapless.daemon import assembly
 from gapless.daemon.opening import Registered, open_ledger, register, take_slot
 from gapless.deliver.destination import Destination
@@ -33,7 +34,7 @@ def make_destinations(settings: Settings, registered: Registered, book: Sources,
     made = []
     for each in settings.destinations:
         row_id, since_us = registered.destinations[each.name]
-        sender = assembly.make_sender(each, book, clock)
+        sender = make_sender(each, book, clock)
         made.append(assembly.make_destination(each, row_id, since_us, sender))
     return made
 
