@@ -8,7 +8,7 @@ import gapless
 from gapless.console.api import PrivateOptions, build_private_app
 from gapless.console.auth import Access
 from gapless.daemon.core import Core
-from gapless.ledger import migrate
+from gapless.ledger import schema
 from gapless.operations.context import OperationContext
 from gapless.settings import SecretRef
 from gapless_reconcilers.kit.contract import Secret
@@ -27,7 +27,7 @@ def private_app(core: Core, context: OperationContext, run_token: Secret) -> Lit
         roles=frozenset(role.value for role in core.roles),
         version=gapless.__version__,
         started_at=core.timing.clock(),
-        schema_is_current=migrate.is_current,
+        schema_is_current=schema.is_current,
         budgets={name: policy.budget for name, policy in core.policies.items()},
     )
     return build_private_app(options, context, core.metrics)

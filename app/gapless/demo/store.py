@@ -1,7 +1,7 @@
 """A PostgreSQL database for the demo: made ready if it is empty, refused if it is not."""
 
 from gapless.errors import UserError
-from gapless.ledger import migrate
+from gapless.ledger import migrate, schema
 from gapless.ledger.engine import open_store
 
 
@@ -15,7 +15,7 @@ async def prepare_store(url: str) -> None:
         return
     store = open_store(url)
     try:
-        if await store.read(migrate.version) is not None:
+        if await store.read(schema.version) is not None:
             raise StoreUnfit("--store: this database has a ledger already; give the demo an empty one (createdb demo)")
         await store.write(migrate.upgrade)
     finally:

@@ -16,7 +16,7 @@ from sqlalchemy import insert, select, update
 from gapless.console.api import PrivateOptions, build_private_app
 from gapless.console.auth import Access
 from gapless.domain import Cause, Mode, Owed, Source, Sources, TypePatterns, Via, to_us
-from gapless.ledger import migrate
+from gapless.ledger import schema
 from gapless.ledger import sources as ledger_sources
 from gapless.ledger.engine import Store
 from gapless.ledger.recorder import Recorder, Sighting
@@ -152,7 +152,7 @@ def private_options(**changes: Any) -> PrivateOptions:
         roles=frozenset({"receive", "reconcile", "deliver", "console"}),
         version="1.2.3",
         started_at=NOW - timedelta(hours=2),
-        schema_is_current=migrate.is_current,
+        schema_is_current=schema.is_current,
     )
     return replace(options, **changes)
 

@@ -60,20 +60,20 @@ async def _store(settings: Settings) -> Finding:
     url = settings.store.url.read().reveal()
     if (absent := _absent_file(url)) is not None:
         return ok("store", f"{absent} will be made by `gapless serve`")
-    from gapless.ledger import migrate  # noqa: PLC0415 - its imports take long
+    from gapless.ledger import schema  # noqa: PLC0415 - its imports take long
     from gapless.ledger.engine import SqliteStore, open_store  # noqa: PLC0415
 
     store = open_store(url)
     try:
-        version = await store.read(migrate.version)
+        version = await store.read(schema.version)
     except Unavailable as error:
         return problem("store", str(error))
     finally:
         await store.close()
-    if version == migrate.head():
+    if version == schema.head():
         return ok("store", f"{store.dialect}, schema {version}")
-    by_itself = isinstance(store, SqliteStore) and (version is None or version in migrate.known())
-    told = f"schema is {version or 'empty'}, this release wants {migrate.head()}"
+    by_itself = isinstance(store, SqliteStore) and (version is None or version in schema.VERSIONS)
+    told = f"schema is {version or 'empty'}, this release wants {schema.head()}"
     return (
         warning("store", f"{told}; `gapless serve` upgrades it")
         if by_itself
