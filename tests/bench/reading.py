@@ -14,18 +14,22 @@ from typing import Final
 import machine
 import msgspec
 import uvloop
+from sqlalchemy import select
 
-from gapless.domain import Mode, Source, Sources, cut, from_us, no_route, system_clock, to_us
-from gapless.ledger import leases, passes
+from gapless.deliver.routing import build_route
+from gapless.domain import Mode, Source, Sources, cut, from_us, system_clock, to_us
+from gapless.ledger import leases
 from gapless.ledger import sources as rows
 from gapless.ledger.engine import Store, open_store
 from gapless.ledger.recorder import Recorder
+from gapless.ledger.tables import PASS
 from gapless.ledger.writer import Writer
 from gapless.metrics import Metrics
-from gapless.reconcile.cycle import Cycle
-from gapless.reconcile.fetch import Fetcher, new_client
+from gapless.provider_api.client import ProviderClient, new_client
+from gapless.reconcile.context import LeasedSource, SourcePolicy
 from gapless.reconcile.pace import Pace
-from gapless.reconcile.road import Claim, Policy, Road
+from gapless.reconcile.source_run import SourceRun
+from gapless.runtime import Runtime
 from gapless_reconcilers.kit import registry
 from gapless_reconcilers.kit.contract import OWN_STREAM, Provider, Secret, Window
 
@@ -65,10 +69,10 @@ async def make_pass(provider: Provider, start: datetime, slices: int, rate: floa
     """A turn of the source; returns how many events it listed and found."""
     book = Sources([await register(store, provider, start)])
     source, metrics = book[NAME], Metrics(NAME)
-    writer = Writer(store, Recorder(0, no_route), metrics)
+    writer = Writer(store, Recorder(0, build_route([])), metrics)
     writing = asyncio.create_task(writer.run())
-    road = Road(store=store, writer=writer, clock=system_clock, metrics=metrics)
-    policy = Policy(
+    road = Runtime(store=store, writer=writer, clock=system_clock, metrics=metrics)
+    policy = SourcePolicy(
         pace=Pace(shortest=HOUR, longest=HOUR),
         lookback=HOUR,
         sweep_every=NEVER,
@@ -81,14 +85,15 @@ async def make_pass(provider: Provider, start: datetime, slices: int, rate: floa
     lease = await writer.submit(lambda c: leases.claim(c, source.id, NAME, to_us(system_clock())))
     assert lease is not None
     async with new_client() as client:
-        fetcher = Fetcher(client, book, NAME, clock=system_clock, metrics=metrics, rate=rate)
-        claim = Claim(road=road, fetcher=fetcher, policy=policy, lease=lease, stopping=asyncio.Event())
-        await Cycle(claim=claim, book=book, check_health=False).run()
+        fetcher = ProviderClient(client, book, NAME, clock=system_clock, metrics=metrics, rate=rate)
+        claim = LeasedSource(road=road, fetcher=fetcher, policy=policy, lease=lease, stopping=asyncio.Event())
+        await SourceRun(claim=claim, book=book, check_health=False).run()
     writer.close()
     await writing
-    done = (await store.read(lambda c: passes.latest(c, source.id, 1)))[0]
-    assert done["state"] == "finished", done
-    return int(str(done["listed"])), int(str(done["found"]))
+    newest = select(PASS).where(PASS.c.source_id == source.id).order_by(PASS.c.id.desc()).limit(1)
+    done = await store.read(lambda c: c.execute(newest).one())
+    assert done.state == "finished", done
+    return int(done.listed), int(done.found)
 
 
 async def register(store: Store, provider: Provider, start: datetime) -> Source:

@@ -21,12 +21,14 @@ from gapless.daemon.listeners import Listener
 from gapless.deliver.destination import Destination
 from gapless.deliver.routing import build_route
 from gapless.domain import Mode, Source, Sources, system_clock
+from gapless.ledger import destinations
 from gapless.ledger import sources as rows
 from gapless.ledger.engine import Store, open_store
 from gapless.ledger.recorder import Recorder, Webhook
 from gapless.ledger.writer import Writer
 from gapless.metrics import Metrics
-from gapless.receive.server import SERVING, build_app, make_receiver
+from gapless.receive.receiver import make_receiver
+from gapless.receive.server import SERVING, build_app
 from gapless_reconcilers.kit import registry
 from gapless_reconcilers.kit.contract import Secret
 
@@ -93,7 +95,9 @@ async def serve(variant: str, url: str) -> None:
 
 
 async def _writer(store: Store, metrics: Metrics) -> Writer:
-    destination_id = await store.write(lambda c: rows.register_destination(c, "app", system_clock() - timedelta(1)))
+    destination_id = await store.write(
+        lambda c: destinations.register_destination(c, "app", system_clock() - timedelta(1))
+    )
     route = build_route([Destination(id=destination_id, name="app", sender=Nobody())])
     return Writer(store, Recorder(0, route), metrics)
 

@@ -9,8 +9,9 @@ import pytest
 from gapless_reconcilers.kit import registry
 from gapless_reconcilers.kit.contract import Rendering
 from gapless_reconcilers.testing import suite
-from gapless_reconcilers.testing.broken import BROKEN
-from gapless_reconcilers.testing.scenario import Scenario, load_scenario, load_scenarios
+from gapless_reconcilers.testing.suite import provider_rules
+from gapless_reconcilers.testing.suite.broken import BROKEN
+from gapless_reconcilers.testing.suite.scenario import Scenario, load_scenario, load_scenarios
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 
@@ -65,4 +66,4 @@ def test_module_beside_the_provider_must_be_pure_too(tmp_path: Path, monkeypatch
     monkeypatch.syspath_prepend(tmp_path)
     provider_type = importlib.import_module("impure_vendor").PROVIDER
     with pytest.raises(AssertionError, match=r"impure_vendor\.listing imports os"):
-        suite.check_is_pure(load_scenario(FIXTURES / "stripe").with_provider(provider_type))
+        provider_rules.check_is_pure(load_scenario(FIXTURES / "stripe").with_provider(provider_type))

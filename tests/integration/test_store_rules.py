@@ -10,22 +10,36 @@ import msgspec
 import pytest
 from sqlalchemy import func, select, text
 
-from gapless.domain import Cause, Mode, Owed, Route, Source, Via, no_route, to_us
-from gapless.ledger import Connection, events, leases, missing, passes, pruning, sources, tallies, watermarks
+from gapless.deliver.routing import build_route
+from gapless.domain import Cause, Mode, Owed, Route, Source, Via, to_us
+from gapless.ledger import (
+    Connection,
+    events,
+    leases,
+    missing,
+    passes,
+    retention,
+    snapshot,
+    sources,
+    streams,
+    tallies,
+    watermarks,
+)
 from gapless.ledger.engine import BadData, Store, StoreUnavailable, open_store
 from gapless.ledger.leases import Lease, LeaseLost
 from gapless.ledger.missing import Missing
-from gapless.ledger.passes import Kind, Pass
+from gapless.ledger.passes import Pass, PassKind
 from gapless.ledger.recorder import Recorder, Sighting
 from gapless.ledger.tables import DELIVERY, EVENT, PAYLOAD, TALLY
 from gapless.ledger.writer import QueueFull, Unstorable, Writer
 from gapless.metrics import Metrics
 from gapless_reconcilers.kit.contract import RemoteEvent, Secret
-from gapless_reconcilers.stripe import Stripe, StripeOptions
+from gapless_reconcilers.providers.stripe import Stripe, StripeOptions
 
 pytestmark = pytest.mark.anyio
 T0 = datetime(2026, 11, 20, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)
+NO_ROUTE = build_route([])
 
 
 def owed_to_one(*_: object) -> list[Owed]:
@@ -68,17 +82,22 @@ class Desk:
         totals = await self.store.read(partial(tallies.totals, source_id=self.source.id))
         return {name: count for name, count in totals.counts.items() if count}
 
+    async def oldest_missing_us(self) -> int | None:
+        figures = await self.store.read(partial(snapshot.take_snapshot, sources=[self.source], now=T0))
+        missed = figures.sources[0].missing.get(self.stream_id)
+        return None if missed is None else missed.oldest_open_us
+
     async def count(self, table: object) -> int:
         return int(await self.store.read(lambda c: c.execute(select(func.count()).select_from(table)).scalar_one()))
 
 
 @asynccontextmanager
-async def open_desk(store: Store, slot: int = 0, route: Route = no_route, **limits: int) -> AsyncIterator[Desk]:
+async def open_desk(store: Store, slot: int = 0, route: Route = NO_ROUTE, **limits: int) -> AsyncIterator[Desk]:
     writer = Writer(store, Recorder(slot, route), Metrics("test"), **limits)
     running = asyncio.create_task(writer.run())
     register = partial(sources.register_source, name="acme", provider="stripe", mode="hybrid", start=T0 - HOUR, now=T0)
     source_id = await writer.submit(register)
-    (stream,) = await store.read(partial(sources.streams, source_id=source_id))
+    (stream,) = await store.read(partial(streams.streams, source_id=source_id))
     provider = Stripe(StripeOptions(api_key=Secret("sk_live_x")))
 
     source = Source(id=source_id, name="acme", provider=provider, mode=Mode.HYBRID, start=T0 - HOUR)
@@ -141,7 +160,7 @@ async def test_every_event_keeps_its_own_payload_when_a_page_spans_two_blocks_of
 async def test_payload_ids_are_not_used_again_after_pruning_or_by_another_process(store: Store) -> None:
     async with open_desk(store) as desk:
         await desk.push("a", "b")
-        gone = await desk.writer.submit(partial(pruning.prune_payloads, before_us=to_us(T0 + HOUR)))
+        gone = await desk.writer.submit(partial(retention.prune_payloads, before_us=to_us(T0 + HOUR)))
     assert gone.count == 2
     async with open_desk(store, slot=1) as desk:
         await desk.push("c")
@@ -177,12 +196,12 @@ async def test_a_missing_row_counts_as_missed_once_whichever_road_closes_it(desk
     for _ in range(2):
         await desk.writer.submit(partial(missing.add, slot=0, found=[row("a"), row("b")]))
     assert await desk.counts() == {"expected": 2, "missed_unexplained": 2}
-    assert await desk.store.read(partial(missing.oldest_open, stream_id=desk.stream_id)) == to_us(T0)
+    assert await desk.oldest_missing_us() == to_us(T0)
     await desk.list("a")
     await desk.push("b")
     counts = {"expected": 2, "missed_unexplained": 2, "by_list": 1, "by_webhook": 1, "late": 1}
     assert await desk.counts() == counts
-    assert await desk.store.read(partial(missing.oldest_open, stream_id=desk.stream_id)) is None
+    assert await desk.oldest_missing_us() is None
 
 
 async def test_overlapping_batches_of_two_processes_in_both_orders_lose_nothing(postgres_url: str) -> None:
@@ -224,10 +243,10 @@ async def test_only_one_of_two_processes_gets_a_source_and_a_stale_epoch_writes_
             stale = partial(_move_watermark, lease=first, row=row, stream_id=one.stream_id)
             with pytest.raises(LeaseLost):
                 await one.writer.submit(stale)
-            (stream,) = await one.store.read(partial(sources.streams, source_id=one.source.id))
+            (stream,) = await one.store.read(partial(streams.streams, source_id=one.source.id))
             assert stream.watermark_us == to_us(T0 - HOUR)
             await two.writer.submit(partial(_move_watermark, lease=second, row=row, stream_id=two.stream_id))
-            (stream,) = await one.store.read(partial(sources.streams, source_id=one.source.id))
+            (stream,) = await one.store.read(partial(streams.streams, source_id=one.source.id))
             assert stream.watermark_us == to_us(T0)
     finally:
         for store in stores:
@@ -251,7 +270,7 @@ def _begin(connection: Connection, desk: Desk, lease: Lease) -> Pass:
         id=0,
         source_id=desk.source.id,
         stream_id=desk.stream_id,
-        kind=Kind.SCHEDULED,
+        kind=PassKind.SCHEDULED,
         start_us=to_us(T0 - HOUR),
         end_us=to_us(T0),
         started_us=to_us(T0),
@@ -269,7 +288,7 @@ def _move_watermark(connection: Connection, lease: Lease, row: Pass, stream_id: 
 
 async def test_a_full_queue_says_so_at_once_and_closing_commits_what_waits(store: Store) -> None:
     async with open_desk(store) as desk:
-        small = Writer(store, Recorder(0, no_route), Metrics("test"), queue_max=3, queue_max_bytes=1000)
+        small = Writer(store, Recorder(0, NO_ROUTE), Metrics("test"), queue_max=3, queue_max_bytes=1000)
         waiting = [small.record((desk.seen(key),), 10) for key in "abc"]
         with pytest.raises(QueueFull):
             small.record((desk.seen("d"),), 10)

@@ -7,7 +7,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import AsyncExitStack
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,13 +29,12 @@ from sqlalchemy import select
 from sqlalchemy.engine import make_url
 from world import T0, Daemon, FakeClock, InProcess, World, new_fake
 
-from gapless.domain import from_us
 from gapless.ledger import leases
 from gapless.ledger.engine import Store, open_store
 from gapless.ledger.tables import EVENT
-from gapless_reconcilers.stripe import Stripe
-from gapless_reconcilers.testing.faults import Faults
-from gapless_reconcilers.testing.shelf import FakeEvent
+from gapless_reconcilers.providers.stripe import Stripe
+from gapless_reconcilers.testing.fake.event_store import FakeEvent
+from gapless_reconcilers.testing.fake.faults import Faults
 
 GRACE = Stripe.capabilities.grace
 EXAMPLES = int(os.environ.get("GAPLESS_MODEL_EXAMPLES", "40"))
@@ -160,11 +159,11 @@ class Model(RuleBasedStateMachine):
         assert counts["late"] <= len(rows)
         up_to = await self.world.complete_up_to()
         if up_to is not None:
-            settled = {event.key for event in self.fake.events if self._is_settled(event, from_us(up_to))}
+            settled = {event.key for event in self.fake.events if self._is_settled(event, up_to)}
             assert settled <= recorded
 
-    def _is_settled(self, event: FakeEvent, up_to: Any) -> bool:
-        """Behind `up_to`, ours, and listed within the grace that the watermark keeps."""
+    def _is_settled(self, event: FakeEvent, up_to: datetime) -> bool:
+        """True if it occurred before `up_to`, is ours, and was listed within the grace that the watermark keeps."""
         in_time = event.visible_at - event.occurred_at <= GRACE
         return in_time and T0 <= event.occurred_at < up_to
 

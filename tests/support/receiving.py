@@ -7,7 +7,8 @@ from contextlib import asynccontextmanager
 import uvicorn
 from world import Daemon
 
-from gapless.receive.server import SERVING, build_app, make_receiver
+from gapless.receive.receiver import make_receiver
+from gapless.receive.server import SERVING, build_app
 
 
 @asynccontextmanager

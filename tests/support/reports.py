@@ -6,7 +6,7 @@ from typing import Any
 
 from gapless.destinations.contract import FailureReason
 from gapless.domain import Cause, Mode, Via
-from gapless.ledger.stats import WINDOWS, Loss
+from gapless.ledger.snapshot import WINDOWS, Loss
 from gapless.status.report import (
     OWED,
     DestinationReport,

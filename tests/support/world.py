@@ -18,41 +18,45 @@ from urllib.parse import parse_qsl
 import httpx
 from sqlalchemy import select
 
-from gapless.domain import ALL_TYPES, Mode, Route, Source, Sources, TypePatterns, TypesOrigin, Via, no_route, to_us
-from gapless.ledger import Connection, leases, missing, passes, sources, tallies
+from gapless.deliver.routing import build_route
+from gapless.domain import ALL_TYPES, Mode, Route, Source, Sources, TypePatterns, TypesOrigin, Via, to_us
+from gapless.ledger import Connection, leases, passes, sources, streams, tallies
 from gapless.ledger.engine import Store
 from gapless.ledger.leases import Lease
-from gapless.ledger.passes import Kind, Pass
+from gapless.ledger.passes import Pass, PassKind
 from gapless.ledger.recorder import Recorder, Sighting, Webhook
-from gapless.ledger.sources import Stream
-from gapless.ledger.tables import DELIVERY, EVENT
+from gapless.ledger.snapshot import Loss
+from gapless.ledger.streams import Stream
+from gapless.ledger.tables import DELIVERY, EVENT, PASS
 from gapless.ledger.writer import Writer
 from gapless.metrics import Metrics
-from gapless.receive.evidence import Evidence
-from gapless.reconcile.cycle import Cycle
-from gapless.reconcile.fetch import Fetcher, Patience
+from gapless.provider_api.client import ProviderClient, RequestRetryPolicy
+from gapless.receive.evidence import EvidenceFetcher
+from gapless.reconcile.context import LeasedSource, SourcePolicy
 from gapless.reconcile.pace import Pace
-from gapless.reconcile.road import Claim, Policy, Road
+from gapless.reconcile.source_run import SourceRun
+from gapless.runtime import Runtime
 from gapless.status.reader import read_report
-from gapless.status.report import SourceReport
+from gapless.status.report import ListReport, SourceReport
 from gapless_reconcilers.kit.contract import Provider, Reply, Secret, WebhookRequest, Window
-from gapless_reconcilers.stripe import Stripe, StripeOptions
+from gapless_reconcilers.providers.stripe import Stripe, StripeOptions
 from gapless_reconcilers.testing.fake import FakeProvider
-from gapless_reconcilers.testing.http import ApiRequest
-from gapless_reconcilers.testing.pushing import Endpoint
-from gapless_reconcilers.testing.shelf import FakeEvent
-from gapless_reconcilers.testing.wires.stripe import StripeWire
+from gapless_reconcilers.testing.fake.event_store import FakeEvent
+from gapless_reconcilers.testing.fake.formats.stripe import StripeFormat
+from gapless_reconcilers.testing.fake.http_server import ApiRequest
+from gapless_reconcilers.testing.fake.webhook_sender import FakeEndpoint
 
 T = TypeVar("T")
 T0 = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
 SECRET = "whsec_world"
-HASTY = Patience(
+NO_ROUTE = build_route([])
+HASTY = RequestRetryPolicy(
     attempts=2,
     total=timedelta(seconds=1),
     first_wait=timedelta(milliseconds=1),
     longest_wait=timedelta(milliseconds=10),
 )
-POLICY = Policy(
+POLICY = SourcePolicy(
     pace=Pace(shortest=timedelta(seconds=10), longest=timedelta(minutes=5)),
     lookback=timedelta(minutes=15),
     sweep_every=timedelta(days=36_500),
@@ -128,28 +132,18 @@ class World:
         def work(connection: Connection) -> tuple[int, int]:
             kind = self.provider().kind
             source_id = sources.register_source(connection, "acme", kind, self.mode.value, self.start, self.clock())
-            return source_id, sources.streams(connection, source_id)[0].id
+            return source_id, streams.streams(connection, source_id)[0].id
 
         self.source_id, self.stream_id = await self.store.write(work)
 
     def provider(self, page_limit: int = 100) -> Provider:
         return self.make(self.url, page_limit)
 
-    @asynccontextmanager
-    async def daemon(
-        self,
-        *,
-        slot: int = 0,
-        holder: str = "one",
-        route: Route = no_route,
-        types: Sequence[str] | None = None,
-        keep_unsubscribed: bool = False,
-        page_limit: int = 100,
-        store: Store | None = None,
-        **policy: Any,
-    ) -> AsyncIterator["Daemon"]:
-        """A process in this world. `store`: its own connection to the same database."""
-        source = Source(
+    def source(
+        self, *, page_limit: int = 100, types: Sequence[str] | None = None, keep_unsubscribed: bool = False
+    ) -> Source:
+        """The source as a process is configured with it."""
+        return Source(
             id=self.source_id,
             name="acme",
             provider=self.provider(page_limit),
@@ -159,11 +153,27 @@ class World:
             types_origin=TypesOrigin.ASSUMED if types is None else TypesOrigin.CONFIG,
             keep_unsubscribed=keep_unsubscribed,
         )
+
+    @asynccontextmanager
+    async def daemon(
+        self,
+        *,
+        slot: int = 0,
+        holder: str = "one",
+        route: Route = NO_ROUTE,
+        types: Sequence[str] | None = None,
+        keep_unsubscribed: bool = False,
+        page_limit: int = 100,
+        store: Store | None = None,
+        **policy: Any,
+    ) -> AsyncIterator["Daemon"]:
+        """A process in this world. `store`: its own connection to the same database."""
+        source = self.source(page_limit=page_limit, types=types, keep_unsubscribed=keep_unsubscribed)
         recorder, metrics = Recorder(slot, route), Metrics("test")
         writer = Writer(store or self.store, recorder, metrics)
         daemon = Daemon(
             world=self,
-            road=Road(store=store or self.store, writer=writer, clock=self.clock, metrics=metrics),
+            road=Runtime(store=store or self.store, writer=writer, clock=self.clock, metrics=metrics),
             book=Sources([source]),
             policy=replace(POLICY, **{"capabilities": source.provider.capabilities, **policy}),
             holder=holder,
@@ -194,20 +204,21 @@ class World:
         return len(await self.store.read(lambda c: c.execute(select(DELIVERY.c.event_seq)).all()))
 
     async def stream(self, name: str = "") -> Stream:
-        streams = await self.store.read(partial(sources.streams, source_id=self.source_id))
-        return next(each for each in streams if each.name == name)
+        found = await self.store.read(partial(streams.streams, source_id=self.source_id))
+        return next(each for each in found if each.name == name)
 
     async def report(self) -> SourceReport:
         """The source as metrics, API and page show it."""
-        source = Source(id=self.source_id, name="acme", provider=self.provider(), mode=self.mode, start=self.start)
-        report = await read_report(self.store, Sources([source]), {}, self.clock())
-        return report.sources[0]
+        return (await read_report(self.store, Sources([self.source()]), {}, self.clock())).sources[0]
 
-    async def complete_up_to(self) -> int | None:
-        """The headline of the source's own stream, as it is shown."""
-        streams = (await self.report()).streams
-        up_to = next(each.proof.complete_up_to for each in streams if not each.name)
-        return None if up_to is None else to_us(up_to)
+    async def comparison(self) -> ListReport:
+        """The part that only the list can tell, as it is shown."""
+        listed = (await self.report()).listed
+        assert listed is not None
+        return listed
+
+    async def complete_up_to(self) -> datetime | None:
+        return (await self.comparison()).proof.complete_up_to
 
     async def totals(self) -> tallies.Totals:
         return await self.store.read(partial(tallies.totals, source_id=self.source_id))
@@ -217,16 +228,14 @@ class World:
 
     async def passes(self) -> list[dict[str, Any]]:
         """The newest passes, newest first."""
-        return await self.store.read(partial(passes.latest, source_id=self.source_id, limit=100))
+        query = select(PASS).where(PASS.c.source_id == self.source_id).order_by(PASS.c.id.desc())
+        return await self.store.read(lambda c: [dict(row) for row in c.execute(query).mappings()])
 
-    async def unrecoverable(self) -> list[tuple[str, int, int, str]]:
-        """(stream, start, end, reason) of what can no longer be proven, oldest first."""
-        listed = (await self.report()).listed
-        assert listed is not None
-        return [(each.stream, each.start_us, each.end_us, each.reason) for each in listed.unrecoverable]
+    async def unrecoverable(self) -> Sequence[Loss]:
+        return (await self.comparison()).unrecoverable
 
     async def missing_open(self) -> int:
-        return await self.store.read(partial(missing.open_count, source_id=self.source_id))
+        return (await self.comparison()).missing_open
 
     def listed(self) -> set[str]:
         """The keys of all that the vendor ever had."""
@@ -238,21 +247,21 @@ class Daemon:
     """One process: its writer runs; its roads go a step at a time."""
 
     world: World
-    road: Road
+    road: Runtime
     book: Sources
-    policy: Policy
+    policy: SourcePolicy
     holder: str
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
-    _fetcher: Fetcher | None = None
+    _fetcher: ProviderClient | None = None
 
     @property
     def source(self) -> Source:
         return self.book["acme"]
 
     @property
-    def fetcher(self) -> Fetcher:
+    def fetcher(self) -> ProviderClient:
         if self._fetcher is None:
-            self._fetcher = Fetcher(
+            self._fetcher = ProviderClient(
                 self.world.client,
                 self.book,
                 "acme",
@@ -268,14 +277,16 @@ class Daemon:
 
         def work(connection: Connection) -> Lease | None:
             now_us = to_us(self.world.clock())
-            sources.demand_turn(connection, self.world.source_id, now_us)
+            sources.make_due_now(connection, self.world.source_id, now_us)
             return leases.claim(connection, self.world.source_id, self.holder, now_us)
 
         return await self.road.writer.submit(work)
 
-    def cycle(self, lease: Lease, *, health: bool = False) -> Cycle:
-        claim = Claim(road=self.road, fetcher=self.fetcher, policy=self.policy, lease=lease, stopping=self.stopping)
-        return Cycle(claim=claim, book=self.book, check_health=health)
+    def cycle(self, lease: Lease, *, health: bool = False) -> SourceRun:
+        claim = LeasedSource(
+            road=self.road, fetcher=self.fetcher, policy=self.policy, lease=lease, stopping=self.stopping
+        )
+        return SourceRun(claim=claim, book=self.book, check_health=health)
 
     async def turn(self, *, health: bool = False) -> None:
         """One turn of the source, as the scheduler makes it."""
@@ -290,7 +301,7 @@ class Daemon:
         begin = partial(
             passes.begin_window,
             stream=stream,
-            kind=Kind.DEMAND,
+            kind=PassKind.DEMAND,
             window=window,
             now_us=now_us,
             unit=self.policy.capabilities.slice_unit,
@@ -299,11 +310,11 @@ class Daemon:
 
     async def webhook(self, event: FakeEvent) -> Webhook:
         """The event as its webhook carries it, verified and parsed as the receiver does."""
-        endpoint = Endpoint(number=0, url="", secret=SECRET, types=("*",), connect=False)
+        endpoint = FakeEndpoint(number=0, url="", secret=SECRET, types=("*",), connect=False)
         message = self.world.fake.wire.message(event, endpoint, self.world.clock(), genuine=True)
         headers = tuple((name.encode(), value.encode()) for name, value in message.headers.items())
         request = WebhookRequest(headers=headers, body=message.body)
-        evidence = Evidence(self.world.client, self.world.clock, self.road.metrics)
+        evidence = EvidenceFetcher(self.world.client, self.world.clock, self.road.metrics)
         reply = await evidence.read(self.source, request, self.world.clock())
         assert isinstance(reply, Reply), reply
         named = {each.stream: await self._stream_id(each.stream) for each in reply.events}
@@ -312,7 +323,7 @@ class Daemon:
 
     async def _stream_id(self, name: str) -> int:
         """The id of the stream, which is made if it is new."""
-        ensure = partial(sources.ensure_stream, source_id=self.world.source_id, name=name)
+        ensure = partial(streams.ensure_stream, source_id=self.world.source_id, name=name)
         return self.world.stream_id if not name else await self.road.writer.submit(ensure)
 
     def sighting(
@@ -336,4 +347,4 @@ class Daemon:
 
 def new_fake(clock: Callable[[], datetime], **wire: Any) -> FakeProvider:
     """A Stripe account on `clock`."""
-    return FakeProvider(StripeWire(**wire), clock=clock)
+    return FakeProvider(StripeFormat(**wire), clock=clock)

@@ -12,10 +12,10 @@ from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from gapless_reconcilers.github import GitHub, GitHubOptions
 from gapless_reconcilers.kit.auth import AppAuth
 from gapless_reconcilers.kit.contract import MissingEvent, Remedy, Secret, Window
 from gapless_reconcilers.kit.errors import CredentialsRejected, OptionsInvalid, RateLimited, UnexpectedShape
+from gapless_reconcilers.providers.github import GitHub, GitHubOptions
 
 NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
 WINDOW = Window(start=NOW - timedelta(hours=1), end=NOW)

@@ -27,8 +27,8 @@ from gapless_reconcilers.kit.errors import (
     UnexpectedShape,
     WebhookRefused,
 )
-from gapless_reconcilers.paypal import PayPal, PayPalOptions
-from gapless_reconcilers.paypal.webhook import signed_text
+from gapless_reconcilers.providers.paypal import PayPal, PayPalOptions
+from gapless_reconcilers.providers.paypal.webhook import signed_text
 
 NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
 AUTHORITY = Authority(start=NOW - timedelta(days=30), days=300)

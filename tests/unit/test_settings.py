@@ -10,15 +10,16 @@ from gapless.destinations.http import HttpOptions
 from gapless.domain import Mode, Via
 from gapless.settings import (
     LogFormat,
-    Pace,
+    PaceStrategy,
+    SecretRef,
     SecretUnavailable,
     Settings,
     SettingsInvalid,
     SourceSettings,
     build_provider,
     load,
+    option_files,
     resolve_options,
-    secret_files,
 )
 from gapless_reconcilers.kit.contract import Secret
 
@@ -117,7 +118,7 @@ def test_durations_sizes_times_and_words_become_typed_values(tmp_path: Path) -> 
     assert settings.log.format is LogFormat.JSON
     assert settings.sources[0].mode is Mode.POLL
     assert settings.sources[0].start == datetime(2026, 1, 31, tzinfo=UTC)
-    assert settings.sources[0].pace is Pace.INTERVAL
+    assert settings.sources[0].pace is PaceStrategy.INTERVAL
     assert settings.sources[0].every == timedelta(seconds=10.5)
     assert settings.sources[0].sweep is None
     assert settings.destinations[0].since == datetime(2026, 1, 31, 8, tzinfo=UTC)
@@ -134,7 +135,7 @@ def test_included_files_add_sources_and_resolve_their_own_paths(tmp_path: Path) 
     (folder / "key").write_text("rk_live_file\n")
     (folder / "acme.toml").write_text(SOURCE.replace('api_key_env = "STRIPE_API_KEY"', 'api_key_file = "key"'))
     settings = loaded(tmp_path, 'include = ["sources.d/*.toml"]\n' + DESTINATION, {})
-    assert secret_files(settings) == {folder / "key"}
+    assert option_files(settings.sources[0]) == {folder / "key"}
     assert resolve_options(settings.sources[0], {})["api_key"] == Secret("rk_live_file")
 
 
@@ -160,11 +161,11 @@ def test_a_changed_secret_file_gives_a_changed_secret(tmp_path: Path) -> None:
     file = tmp_path / "secret"
     file.write_text("one\n")
     settings = loaded(tmp_path, DESTINATION.replace('secret_env = "BILLING_SECRET"', 'secret_file = "secret"'))
-    assert secret_files(settings) == {file}
     options = settings.destinations[0].options
     assert isinstance(options, HttpOptions)
-    assert options.secret is not None
     reference = options.secret
+    assert isinstance(reference, SecretRef)
+    assert reference.path == file
     assert reference.read() == Secret("one")
     file.write_text("two\n")
     assert reference.read() == Secret("two")

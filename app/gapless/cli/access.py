@@ -10,16 +10,13 @@ from typing import Any, TypeAlias, TypeVar
 import httpx
 import msgspec
 
-from gapless.daemon.assembly import make_source
-from gapless.daemon.wiring import Workbench, workbench
-from gapless.domain import Source, Sources, from_us
-from gapless.ledger import Connection, sources
+from gapless.bootstrap.runtime import Workbench, open_runtime
+from gapless.ledger import Connection
 from gapless.ledger.engine import SqliteStore, Store, StoreInvalid, StoreUnavailable, open_store
-from gapless.ledger.lock import Holder, LedgerHeld, holder_of
+from gapless.ledger.engine.lock import LedgerHeld, LockHolder, holder_of
 from gapless.operations.context import OperationRefused
 from gapless.operations.registry import perform
-from gapless.reconcile.health import recall
-from gapless.settings import Settings, build_provider
+from gapless.settings import Settings
 
 T = TypeVar("T")
 CALL_WITHIN_S = 120.0
@@ -62,7 +59,7 @@ async def open_operations(settings: Settings) -> AsyncIterator[Operate]:
         holder = daemon_of(settings)
         if holder is None:
             try:
-                bench = await stack.enter_async_context(workbench(settings, os.environ))
+                bench = await stack.enter_async_context(open_runtime(settings, os.environ))
             except LedgerHeld as error:  # a daemon that has just started
                 holder = error.holder
                 if holder is None or not holder.url:
@@ -74,7 +71,7 @@ async def _do_here(bench: Workbench, name: str, args: Mapping[str, object]) -> d
     return plain(await perform(bench.context, name, args))
 
 
-def daemon_of(settings: Settings) -> Holder | None:
+def daemon_of(settings: Settings) -> LockHolder | None:
     """The daemon that holds the SQLite ledger and answers; None on PostgreSQL or if none runs."""
     store = open_store(settings.store.url.read().reveal())
     holder = holder_of(store.path) if isinstance(store, SqliteStore) else None
@@ -91,7 +88,7 @@ def _lives(pid: int) -> bool:
     return True
 
 
-async def call_daemon(holder: Holder, name: str, args: Mapping[str, object]) -> dict[str, Any]:
+async def call_daemon(holder: LockHolder, name: str, args: Mapping[str, object]) -> dict[str, Any]:
     """Do an operation through the daemon's private API."""
     headers = {"authorization": f"Bearer {holder.token}", "content-type": "application/json"}
     async with httpx.AsyncClient(timeout=CALL_WITHIN_S, trust_env=False) as client:
@@ -123,27 +120,15 @@ def plain(value: Mapping[str, object]) -> dict[str, Any]:
     return carried
 
 
-def known_sources(settings: Settings, connection: Connection) -> Sources:
-    """The configured sources that the ledger knows."""
-    found: list[Source] = []
-    for each in settings.sources:
-        row = sources.source_named(connection, each.name)
-        if row is not None:
-            source = make_source(each, build_provider(each, os.environ), row["id"], from_us(row["start_us"]))
-            found.append(recall(source, sources.subscriptions(connection, row["id"])))
-    return Sources(found)
-
-
 __all__ = [
     "Operate",
     "Workbench",
     "call_daemon",
     "daemon_of",
-    "known_sources",
     "open_operations",
     "open_reader",
+    "open_runtime",
     "operate",
     "plain",
     "read_ledger",
-    "workbench",
 ]

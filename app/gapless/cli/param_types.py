@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from gapless.settings.readers import Unfit, duration
+from gapless.settings.parsers import ParseFailed, duration
 
 UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
@@ -46,7 +46,7 @@ class Duration(click.ParamType[float]):
         reader = duration(self._least)
         try:
             return reader.read(value).total_seconds()
-        except Unfit as error:
+        except ParseFailed as error:
             self.fail(f"{value!r} is not {error if error.args else reader.wanted}", param, ctx)
 
 

@@ -12,30 +12,21 @@ from typing import Any
 
 import click
 
+from gapless.bootstrap.provider_client import find_source, open_provider_client
+from gapless.bootstrap.runtime import Workbench, open_runtime
+from gapless.bootstrap.sources import capabilities_of, known_sources, webhook_url
 from gapless.cli import output
-from gapless.cli.access import (
-    Operate,
-    call_daemon,
-    daemon_of,
-    known_sources,
-    open_operations,
-    open_reader,
-    plain,
-    workbench,
-)
-from gapless.cli.provider_client import find_source, open_provider_client
-from gapless.daemon import assembly
-from gapless.daemon.wiring import Workbench
+from gapless.cli.access import Operate, call_daemon, daemon_of, open_operations, open_reader, plain
 from gapless.domain import ALL_TYPES, TypePatterns, from_us, system_clock
-from gapless.ledger import Connection, selection, sources
+from gapless.ledger import Connection, events, sources, streams
 from gapless.ledger.engine import PostgresStore, Store
 from gapless.operations import deliveries
 from gapless.operations.audit import AuditReport, KeyLookup, audit_list
 from gapless.operations.deliveries import PLAN_BATCH, PlannedDeliveries
 from gapless.operations.registry import perform
-from gapless.reconcile.fetch import new_client
-from gapless.reconcile.road import Road
-from gapless.reconcile.schedule import Scheduler
+from gapless.provider_api.client import new_client
+from gapless.reconcile.scheduler import Scheduler
+from gapless.runtime import Runtime
 from gapless.settings import Settings
 
 POLL_S = 0.5
@@ -50,7 +41,7 @@ async def make_passes(settings: Settings, args: dict[str, object], *, wait: bool
         operate = partial(call_daemon, holder)
         made = await operate("source.pass", args)
         return await _follow(operate, made, wait=wait)
-    async with workbench(settings, os.environ) as bench:
+    async with open_runtime(settings, os.environ) as bench:
         return await _make_here(bench, args, wait=wait)
 
 
@@ -61,7 +52,7 @@ async def _make_here(bench: Workbench, args: dict[str, object], *, wait: bool) -
         return plain(await perform(bench.context, name, args))
 
     made = await operate("source.pass", args)
-    road = Road(store=bench.store, writer=bench.writer, clock=bench.clock, metrics=bench.metrics)
+    road = Runtime(store=bench.store, writer=bench.writer, clock=bench.clock, metrics=bench.metrics)
     async with new_client() as client, asyncio.TaskGroup() as group:
         scheduler = Scheduler(road, bench.book, bench.policies, client, holder=bench.holder, tick_s=POLL_S)
         if wait or not isinstance(bench.store, PostgresStore):
@@ -110,8 +101,8 @@ async def audit_source(
     async with open_provider_client(wanted, settings.public_url) as client:
         report = await audit_list(
             client,
-            assembly.capabilities_of(wanted, client.source.provider),
-            assembly.webhook_url(settings.public_url, name),
+            capabilities_of(wanted, client.source.provider),
+            webhook_url(settings.public_url, name),
             since,
             until,
             now=system_clock(),
@@ -134,11 +125,11 @@ def _read_up_to(connection: Connection, name: str) -> datetime:
     row = sources.source_named(connection, name)
     if row is None:
         raise click.UsageError(f"source {name!r} is not in the ledger yet: name a time with --since")
-    return from_us(min(stream.watermark_us for stream in sources.streams(connection, row["id"])))
+    return from_us(min(stream.watermark_us for stream in streams.streams(connection, row["id"])))
 
 
 async def _recorded(store: Store, name: str, keys: Sequence[str]) -> Collection[str]:
-    return await store.read(partial(selection.seqs_of, keys=keys, source=name))
+    return await store.read(partial(events.seqs_of, keys=keys, source=name))
 
 
 async def plan_deliveries(settings: Settings, source: str, since: datetime, until: datetime) -> list[PlannedDeliveries]:

@@ -3,12 +3,13 @@
 from collections.abc import Iterator
 from datetime import timedelta
 
+from gapless.bootstrap import sources
+from gapless.bootstrap.provider_client import open_provider_client
 from gapless.cli.findings import Finding, ok, problem, warning
-from gapless.cli.provider_client import open_provider_client
-from gapless.daemon import assembly
 from gapless.domain import Mode, system_clock
-from gapless.reconcile import health
-from gapless.reconcile.fetch import Fetcher, lister
+from gapless.provider_api.client import ProviderClient
+from gapless.provider_api.health import ProviderHealth, read_health
+from gapless.provider_api.pages import as_lister
 from gapless.settings import SourceSettings
 from gapless_reconcilers.kit.contract import (
     Coverage,
@@ -28,7 +29,7 @@ async def check_provider(source: SourceSettings, public_url: str | None, account
     subject = f"source {source.name}"
     try:
         async with open_provider_client(source, public_url) as fetcher:
-            known = await health.ask(fetcher, assembly.webhook_url(public_url, source.name))
+            known = await read_health(fetcher, sources.webhook_url(public_url, source.name))
             found = [*_account(source, fetcher, known, accounts), *_subscription(source, fetcher, known)]
             found += await _list(subject, fetcher)
             return [*found, *_clock(subject, fetcher)]
@@ -37,7 +38,7 @@ async def check_provider(source: SourceSettings, public_url: str | None, account
 
 
 def _account(
-    source: SourceSettings, fetcher: Fetcher, known: health.Known, accounts: dict[str, str]
+    source: SourceSettings, fetcher: ProviderClient, known: ProviderHealth, accounts: dict[str, str]
 ) -> Iterator[Finding]:
     subject = f"source {source.name}"
     if not isinstance(fetcher.source.provider, ReadsAccount):
@@ -53,7 +54,7 @@ def _account(
         yield ok(subject, f"account {known.account.fingerprint}")
 
 
-def _subscription(source: SourceSettings, fetcher: Fetcher, known: health.Known) -> Iterator[Finding]:
+def _subscription(source: SourceSettings, fetcher: ProviderClient, known: ProviderHealth) -> Iterator[Finding]:
     subject, told, provider = f"source {source.name}", known.subscription, fetcher.source.provider
     if source.mode is not Mode.HYBRID:
         return
@@ -75,21 +76,21 @@ def _subscription(source: SourceSettings, fetcher: Fetcher, known: health.Known)
             yield problem(subject, f"options.api_version is {named}, the endpoint has {told.api_version}; set that one")
 
 
-async def _list(subject: str, fetcher: Fetcher) -> list[Finding]:
+async def _list(subject: str, fetcher: ProviderClient) -> list[Finding]:
     provider, now = fetcher.source.provider, system_clock()
     if provider.capabilities.coverage is Coverage.NONE:
         return [warning(subject, "the provider lists nothing: that nothing is missing can never be proven")]
     if provider.capabilities.reading is Reading.CONSUME:
         return [ok(subject, "its events are not read here: reading would take them away")]
     unit = provider.capabilities.resolution
-    window = assembly.last_window(now - provider.capabilities.grace, unit)
-    request = lister(provider).first_request("", window)
-    page = lister(provider).read_page(request, await fetcher.send(request), "", window)
+    window = sources.last_window(now - provider.capabilities.grace, unit)
+    request = as_lister(provider).first_request("", window)
+    page = as_lister(provider).read_page(request, await fetcher.send(request), "", window)
     count = len(page.events)
     return [ok(subject, f"the list can be read ({count} events on the first page of the last hour)")]
 
 
-def _clock(subject: str, fetcher: Fetcher) -> Iterator[Finding]:
+def _clock(subject: str, fetcher: ProviderClient) -> Iterator[Finding]:
     skew = fetcher.skew
     if skew is None:
         yield warning(subject, "the provider sends no Date: whether the clocks agree is unknown")

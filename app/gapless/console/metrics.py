@@ -6,12 +6,20 @@ absent and `gapless_ledger_readable` is 0.
 
 from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
+from http import HTTPStatus
+from typing import Any
 
+from litestar import Request, Response, get
+from litestar.handlers import HTTPRouteHandler
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
+from gapless.console.auth import Area
+from gapless.console.guard import CONSOLE, ConsoleOptions, guarded, make_report_or_none
+from gapless.console.responses import respond
 from gapless.metrics import Metrics
+from gapless.operations.context import OperationContext
 from gapless.status.figures import DESTINATION_FIGURES, SOURCE_FIGURES, SOURCE_INFO, Figure, R
 from gapless.status.report import StatusReport
 
@@ -73,3 +81,16 @@ def _number(value: float | datetime | timedelta) -> float:
     if isinstance(value, datetime):
         return value.timestamp()
     return value.total_seconds() if isinstance(value, timedelta) else float(value)
+
+
+def metrics_route(options: ConsoleOptions, context: OperationContext, metrics: Metrics) -> HTTPRouteHandler:
+    """`GET /metrics`."""
+
+    @get("/metrics", guards=[guarded(options.access, Area.METRICS)])
+    async def metrics_page(request: Request[Any, Any, Any]) -> Response[bytes]:
+        """Every series. Without the store: the process series alone."""
+        ledger = LedgerCollector(await make_report_or_none(options, context)) if CONSOLE in options.roles else None
+        body, content_type = render(metrics, ledger, request.headers.get("accept", ""))
+        return respond(HTTPStatus.OK, body, content_type)
+
+    return metrics_page

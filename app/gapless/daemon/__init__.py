@@ -10,9 +10,8 @@ import signal
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 
-from gapless.daemon.core import ALL_ROLES, Role, Running, Timing
-from gapless.daemon.opening import open_ledger
-from gapless.daemon.process import Process, make_process
+from gapless.bootstrap.ledger import open_ledger
+from gapless.daemon.process import ALL_ROLES, ListenAddresses, Process, Role, Timing, make_process
 from gapless.settings import Settings
 
 
@@ -23,7 +22,7 @@ async def run(
     *,
     roles: frozenset[Role] = ALL_ROLES,
     timing: Timing | None = None,
-    started: Callable[[Running], None] = lambda _: None,
+    started: Callable[[ListenAddresses], None] = lambda _: None,
 ) -> None:
     """Run a daemon until `stop` is set; `started` is called once requests are answered.
 
@@ -44,7 +43,7 @@ async def serve(
     environ: Mapping[str, str],
     *,
     roles: frozenset[Role] = ALL_ROLES,
-    started: Callable[[Running], None] = lambda _: None,
+    started: Callable[[ListenAddresses], None] = lambda _: None,
 ) -> None:
     """`run` until SIGTERM or SIGINT; a second signal ends the process at once."""
     stop = asyncio.Event()
@@ -61,4 +60,4 @@ async def serve(
     await run(settings, environ, stop, roles=roles, started=started)
 
 
-__all__ = ["ALL_ROLES", "Process", "Role", "Running", "Timing", "run", "serve"]
+__all__ = ["ALL_ROLES", "ListenAddresses", "Process", "Role", "Timing", "run", "serve"]

@@ -6,36 +6,133 @@ import os
 import secrets
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from functools import partial
 from typing import Any
 
+import httpx
+from litestar import Litestar
+
 import gapless
-from gapless.daemon import assembly, upkeep
-from gapless.daemon.core import ALL_ROLES, Core, Role, Running, Timing
+from gapless.bootstrap.destinations import make_destinations
+from gapless.bootstrap.ledger import OpenLedger, take_slot
+from gapless.bootstrap.registration import RegisteredRows, register_rows
+from gapless.bootstrap.runtime import holder_name
+from gapless.bootstrap.sources import make_policies
+from gapless.console.app import build_console_app
+from gapless.console.auth import Access
+from gapless.console.guard import ConsoleOptions
+from gapless.daemon import maintenance
 from gapless.daemon.listeners import Listener
-from gapless.daemon.opening import Ledger, register, take_slot
-from gapless.daemon.private import private_app
-from gapless.daemon.wiring import holder_name, make_destinations, make_policies
 from gapless.deliver.destination import Destination
 from gapless.deliver.dispatcher import Dispatcher
 from gapless.deliver.routing import build_route
-from gapless.domain import Sources
-from gapless.ledger import leases
+from gapless.domain import Clock, Sources, system_clock
+from gapless.ledger import schema, slots
 from gapless.ledger.engine import StoreInvalid
-from gapless.ledger.lock import Holder
+from gapless.ledger.engine.lock import LockHolder
 from gapless.ledger.recorder import Recorder
 from gapless.ledger.writer import Writer
 from gapless.metrics import Metrics
 from gapless.operations.context import OperationContext
-from gapless.receive.endpoint import Receiver
-from gapless.receive.evidence import Evidence
-from gapless.receive.server import SERVING, build_app, make_receiver
-from gapless.receive.streams import Streams
-from gapless.reconcile.fetch import new_client
-from gapless.reconcile.road import Road
-from gapless.reconcile.schedule import Scheduler
-from gapless.settings import Settings
+from gapless.provider_api.client import PATIENT, RequestRetryPolicy, new_client
+from gapless.receive.evidence import EvidenceFetcher
+from gapless.receive.quarantine import QuarantineOptions
+from gapless.receive.receiver import ReceiveOptions, Receiver, make_receiver
+from gapless.receive.server import SERVING, build_app
+from gapless.receive.stream_ids import StreamIds
+from gapless.reconcile.context import SourcePolicy
+from gapless.reconcile.scheduler import TICK_S, Scheduler
+from gapless.runtime import Runtime
+from gapless.settings import SecretRef, Settings
 from gapless_reconcilers.kit.contract import Secret
+
+
+def receive_options(settings: Settings) -> ReceiveOptions:
+    """The receive road's options."""
+    kept = settings.quarantine
+    return ReceiveOptions(
+        body_limit=settings.public.body_limit,
+        min_free=settings.store.min_free,
+        quarantine=QuarantineOptions(max_rows=kept.max_rows, max_bytes=kept.max_bytes, per_minute=kept.per_minute),
+    )
+
+
+class Role(StrEnum):
+    """What a process does. On SQLite one process has all roles."""
+
+    RECEIVE = "receive"
+    RECONCILE = "reconcile"
+    DELIVER = "deliver"
+    CONSOLE = "console"
+
+
+ALL_ROLES = frozenset(Role)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListenAddresses:
+    """Where a daemon answers. `public` is empty without the role `receive`."""
+
+    private: str
+    public: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timing:
+    """The clock, and how patient the daemon is with providers."""
+
+    clock: Clock = system_clock
+    tick_s: float = TICK_S
+    patience: RequestRetryPolicy = PATIENT
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Core:
+    """What every role of a process shares."""
+
+    settings: Settings
+    environ: Mapping[str, str]
+    roles: frozenset[Role]
+    timing: Timing
+    ledger: OpenLedger
+    registered: RegisteredRows
+    book: Sources
+    writer: Writer
+    metrics: Metrics
+    holder: str
+    client: httpx.AsyncClient
+    policies: Mapping[str, SourcePolicy]
+    """How each source is read, by name."""
+
+    @property
+    def receives(self) -> bool:
+        """True if this process takes webhooks."""
+        return Role.RECEIVE in self.roles
+
+
+def private_app(core: Core, context: OperationContext, run_token: Secret) -> Litestar:
+    """The application of the private listener."""
+    private = core.settings.private
+    options = ConsoleOptions(
+        access=Access(
+            bind=private.host,
+            run_token=run_token,
+            token=partial(_read, private.token),
+            metrics_token=partial(_read, private.metrics_token),
+        ),
+        roles=frozenset(role.value for role in core.roles),
+        version=gapless.__version__,
+        started_at=core.timing.clock(),
+        schema_is_current=schema.is_current,
+        budgets={name: policy.budget for name, policy in core.policies.items()},
+    )
+    return build_console_app(options, context, core.metrics)
+
+
+def _read(reference: SecretRef | None) -> Secret | None:
+    return None if reference is None else reference.read()
+
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +149,7 @@ class Process:
     dispatcher: Dispatcher | None
     destinations: list[Destination]
 
-    async def run(self, stop: asyncio.Event, started: Callable[[Running], None]) -> None:
+    async def run(self, stop: asyncio.Event, started: Callable[[ListenAddresses], None]) -> None:
         """Start everything, wait for `stop`, and end everything in order."""
         writer = self.core.writer
         async with asyncio.TaskGroup() as group:
@@ -70,7 +167,7 @@ class Process:
             for task in beside:
                 task.cancel()
             self.private.stop()
-            await writer.submit(partial(leases.leave_slot, slot=writer.recorder.slot, holder=self.core.holder))
+            await writer.submit(partial(slots.leave_slot, slot=writer.recorder.slot, holder=self.core.holder))
             writer.close()
         await self.core.client.aclose()
         log.info("stopped")
@@ -82,8 +179,8 @@ class Process:
     def _upkeep(self) -> list[Coroutine[Any, Any, None]]:
         core = self.core
         tasks = [
-            upkeep.beat(core.writer, core.holder, receives=core.receives),
-            upkeep.watch_secrets(core.settings.sources, core.book, core.environ),
+            maintenance.beat(core.writer, core.holder, receives=core.receives),
+            maintenance.watch_secrets(core.settings.sources, core.book, core.environ),
         ]
         if self.public is not None:
             tasks += [
@@ -93,15 +190,15 @@ class Process:
         if self.dispatcher is not None:
             ids = [each.id for each in self.destinations]
             tasks += [
-                upkeep.prune(core.writer, core.settings.retention, ids, core.timing.clock),
-                upkeep.wake_on_notice(core.ledger.store, self.dispatcher.wake),
+                maintenance.prune(core.writer, core.settings.retention, ids, core.timing.clock),
+                maintenance.wake_on_notice(core.ledger.store, self.dispatcher.wake),
             ]
         return tasks
 
-    def _announce(self, started: Callable[[Running], None]) -> None:
+    def _announce(self, started: Callable[[ListenAddresses], None]) -> None:
         public = self.public.address if self.public else ""
         log.info("started", extra={"public": public, "private": self.private.address})
-        started(Running(private=self.private.address, public=public))
+        started(ListenAddresses(private=self.private.address, public=public))
 
     async def _stop_taking(self, listening: list[asyncio.Task[None]]) -> None:
         if self.public is not None:
@@ -118,12 +215,12 @@ class Process:
 
 
 async def make_process(
-    settings: Settings, environ: Mapping[str, str], ledger: Ledger, roles: frozenset[Role], timing: Timing
+    settings: Settings, environ: Mapping[str, str], ledger: OpenLedger, roles: frozenset[Role], timing: Timing
 ) -> Process:
     """Wire a process with these roles. Nothing runs yet, but rows are made and ports are bound."""
     if ledger.lock is not None and roles != ALL_ROLES:
         raise StoreInvalid("on SQLite one process has all roles; leave --role out, or use a postgresql:// store")
-    registered = await register(settings, environ, ledger.store, timing.clock())
+    registered = await register_rows(settings, environ, ledger.store, timing.clock())
     book = Sources(registered.sources)
     destinations = make_destinations(settings, registered, book, timing.clock)
     holder = holder_name()
@@ -161,7 +258,7 @@ def _process(core: Core, destinations: list[Destination]) -> Process:
         metrics=core.metrics,
         clock=core.timing.clock,
         client=core.client,
-        options=assembly.receive_options(core.settings),
+        options=receive_options(core.settings),
     )
     token = secrets.token_urlsafe(32)
     dispatcher = _dispatcher(core, destinations) if Role.DELIVER in core.roles else None
@@ -171,7 +268,7 @@ def _process(core: Core, destinations: list[Destination]) -> Process:
         private_app(core, _operations(core), Secret(token)), core.settings.private.host, core.settings.private.port
     )
     if core.ledger.lock is not None:
-        core.ledger.lock.tell(Holder(pid=os.getpid(), url=private.address, token=token))
+        core.ledger.lock.tell(LockHolder(pid=os.getpid(), url=private.address, token=token))
     return Process(
         core=core,
         receiver=receiver,
@@ -198,14 +295,14 @@ def _operations(core: Core) -> OperationContext:
         writer=core.writer,
         sources=core.book,
         clock=core.timing.clock,
-        evidence=Evidence(core.client, core.timing.clock, core.metrics),
-        stream_ids=Streams(core.writer),
+        evidence=EvidenceFetcher(core.client, core.timing.clock, core.metrics),
+        stream_ids=StreamIds(core.writer),
         wake=core.writer.recorder.wake,
     )
 
 
 def _scheduler(core: Core) -> Scheduler:
-    road = Road(store=core.ledger.store, writer=core.writer, clock=core.timing.clock, metrics=core.metrics)
+    road = Runtime(store=core.ledger.store, writer=core.writer, clock=core.timing.clock, metrics=core.metrics)
     timing = core.timing
     return Scheduler(
         road, core.book, core.policies, core.client, holder=core.holder, tick_s=timing.tick_s, patience=timing.patience

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 
 from gapless.deliver.breaker import BreakerRule
-from gapless.deliver.retry import RetryRule
+from gapless.deliver.retry import DeliveryRetryPolicy
 from gapless.destinations.contract import DestinationInvalid, HoldReason, Sender
 from gapless.domain import ALL_TYPES, TypePatterns, Via
 
@@ -28,7 +28,7 @@ class Destination:
     rate: float | None = None
     """Attempts per second; None: no limit but `concurrency`."""
     timeout: timedelta = timedelta(seconds=15)
-    retry: RetryRule = field(default_factory=RetryRule)
+    retry: DeliveryRetryPolicy = field(default_factory=DeliveryRetryPolicy)
     breaker: BreakerRule = field(default_factory=BreakerRule)
     lets_go: frozenset[HoldReason] = frozenset()
     """Held deliveries that are released when the dispatcher starts, because the team has chosen to deliver them."""

@@ -6,7 +6,7 @@ from datetime import timedelta
 from random import Random
 
 from gapless.deliver.destination import Destination
-from gapless.deliver.lane import Lane
+from gapless.deliver.worker import DestinationWorker
 from gapless.domain import Clock, system_clock
 from gapless.ledger.engine import Store
 from gapless.ledger.writer import Writer
@@ -36,7 +36,7 @@ class Dispatcher:
         self._destinations = destinations
         self._grace = grace
         jitter = rng or Random()  # noqa: S311 - spreads retries, hides nothing
-        self._lanes = [Lane(each, store, writer, metrics, clock, jitter) for each in destinations]
+        self._lanes = [DestinationWorker(each, store, writer, metrics, clock, jitter) for each in destinations]
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def wake(self) -> None:

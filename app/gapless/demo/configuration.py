@@ -2,9 +2,64 @@
 
 import base64
 import secrets
-from collections.abc import Mapping
+import socket
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from gapless.errors import Unavailable, UserError
+from gapless.ledger import migrate, schema
+from gapless.ledger.engine import open_store
+
+HOST = "127.0.0.1"
+
+
+class PortTaken(Unavailable):
+    """Another program listens where the demo was told to."""
+
+    def __init__(self, port: int, option: str) -> None:
+        super().__init__(
+            f"{HOST}:{port} is taken: stop what listens there, or give {option} another port (0: a free one)"
+        )
+
+
+@contextmanager
+def reserve(port: int, option: str) -> Iterator[int]:
+    """A port that only those who know it can bind, for as long as the block lasts. Raises `PortTaken`.
+
+    On Linux a socket that is bound with SO_REUSEADDR and does not listen keeps the kernel from giving the
+    port away, and lets the daemon bind it. Elsewhere it would keep the daemon out, so it is closed at once.
+    """
+    with socket.socket() as held:
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            held.bind((HOST, port))
+        except OSError as error:
+            raise PortTaken(port, option) from error
+        taken = int(held.getsockname()[1])
+        if sys.platform != "linux":
+            held.close()
+        yield taken
+
+
+class StoreUnfit(UserError):
+    """The database has a ledger already, and the demo must not touch it."""
+
+
+async def prepare_store(url: str) -> None:
+    """Give an empty PostgreSQL database our schema; SQLite needs nothing. Raises `StoreUnfit` and `StoreError`."""
+    if url.startswith("sqlite:"):
+        return
+    store = open_store(url)
+    try:
+        if await store.read(schema.version) is not None:
+            raise StoreUnfit("--store: this database has a ledger already; give the demo an empty one (createdb demo)")
+        await store.write(migrate.upgrade)
+    finally:
+        await store.close()
+
 
 SOURCE = "stripe-demo"
 DESTINATION = "consumer"

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from gapless_reconcilers.testing.faults import Faults
+from gapless_reconcilers.testing.fake.faults import Faults
 
 RATE = 20.0
 RATE_ALONE = 2.0

@@ -3,10 +3,10 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, func, select, tuple_, update
+from sqlalchemy import Connection, select, tuple_, update
 
 from gapless.domain import Cause
-from gapless.ledger import dialect
+from gapless.ledger.engine import dialect
 from gapless.ledger.tables import MISSING
 from gapless.ledger.tallies import Tallies
 
@@ -30,7 +30,6 @@ class Missing:
     reason: str
     ref: str | None = None
     attempts: int = 0
-    asked_us: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,7 +98,6 @@ def due(connection: Connection, source_id: int, now_us: int, limit: int) -> list
             reason=row.reason,
             ref=row.ref,
             attempts=row.attempts,
-            asked_us=row.asked_us,
         )
         for row in connection.execute(query)
     ]
@@ -131,25 +129,3 @@ def acknowledge_lost(connection: Connection, source_id: int, now_us: int, until_
 def _change(connection: Connection, row: Missing, **values: object) -> None:
     where = (MISSING.c.source_id == row.source_id, MISSING.c.key == row.key, MISSING.c.state == "open")
     connection.execute(update(MISSING).where(*where).values(**values))
-
-
-def known_keys(connection: Connection, source_id: int, keys: Sequence[str]) -> set[str]:
-    """Those of `keys` that have a row, open or closed."""
-    if not dialect.finds(connection, ANY_OPEN):
-        return set()
-    query = select(MISSING.c.key).where(MISSING.c.source_id == source_id, MISSING.c.key.in_(keys))
-    return set(connection.execute(query).scalars())
-
-
-def oldest_open(connection: Connection, stream_id: int) -> int | None:
-    """When the oldest event that is still missing from `stream_id` occurred."""
-    where = (MISSING.c.stream_id == stream_id, MISSING.c.state == "open")
-    return connection.execute(select(func.min(MISSING.c.occurred_us)).where(*where)).scalar()
-
-
-def open_count(connection: Connection, source_id: int, *, expected_only: bool = False) -> int:
-    """How many events of the source are known and not yet recorded."""
-    where = [MISSING.c.source_id == source_id, MISSING.c.state.in_(("open", "lost") if expected_only else ("open",))]
-    if expected_only:
-        where.append(MISSING.c.expected)
-    return int(connection.execute(select(func.count()).select_from(MISSING).where(*where)).scalar_one())

@@ -1,37 +1,18 @@
 """Rows of sources, streams and destinations: who they are, since when, and in which state."""
 
-import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, RowMapping, func, insert, select, update
+from sqlalchemy import Connection, RowMapping, select, update
 
 from gapless.domain import from_us, to_us
-from gapless.ledger import dialect
-from gapless.ledger.tables import DELIVERY, DESTINATION, SOURCE, STREAM, SUBSCRIPTION
-from gapless_reconcilers.kit.contract import Subscription
+from gapless.ledger.engine import dialect
+from gapless.ledger.streams import ensure_stream, streams
+from gapless.ledger.tables import SOURCE
 
 RETIRED_GRACE = timedelta(days=3)
 """How long a retired source's path still answers 503, so that its provider keeps retrying."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Stream:
-    """A stream's row. Times are microseconds; `checked_us` is None until a list was read."""
-
-    id: int
-    source_id: int
-    name: str
-    complete_from_us: int
-    watermark_us: int
-    checked_us: int | None
-    last_complete_pass_us: int | None
-    last_outcome: str | None
-    parked_reason: str | None
-    last_listed: int
-    cursor: str | None
 
 
 def register_source(connection: Connection, name: str, provider: str, mode: str, start: datetime, now: datetime) -> int:
@@ -48,26 +29,6 @@ def register_source(connection: Connection, name: str, provider: str, mode: str,
     source_id = int(connection.execute(select(SOURCE.c.id).where(where)).scalar_one())
     ensure_stream(connection, source_id, "")
     return source_id
-
-
-def ensure_stream(connection: Connection, source_id: int, name: str) -> int:
-    """The id of the stream; a new one starts at its source's start."""
-    start_us = connection.execute(select(SOURCE.c.start_us).where(SOURCE.c.id == source_id)).scalar_one()
-    row = {"source_id": source_id, "name": name, "complete_from_us": start_us, "watermark_us": start_us}
-    dialect.insert_or_ignore(connection, STREAM, row)
-    where = (STREAM.c.source_id == source_id, STREAM.c.name == name)
-    return int(connection.execute(select(STREAM.c.id).where(*where)).scalar_one())
-
-
-def streams(connection: Connection, source_id: int) -> list[Stream]:
-    """All streams of the source, its own first."""
-    rows = connection.execute(select(STREAM).where(STREAM.c.source_id == source_id).order_by(STREAM.c.name))
-    return [Stream(**row) for row in rows.mappings()]
-
-
-def stream(connection: Connection, stream_id: int) -> Stream:
-    """One stream."""
-    return Stream(**connection.execute(select(STREAM).where(STREAM.c.id == stream_id)).mappings().one())
 
 
 def retire_absent(connection: Connection, configured: Sequence[str], now: datetime) -> list[str]:
@@ -92,36 +53,6 @@ def rename(connection: Connection, old: str, new: str) -> bool:
     return connection.execute(update(SOURCE).where(SOURCE.c.name == old).values(name=new)).rowcount == 1
 
 
-def register_destination(connection: Connection, name: str, since: datetime) -> int:
-    """The id of the destination `name`; one that is new owes what occurs from `since` on."""
-    dialect.insert_or_ignore(connection, DESTINATION, {"name": name, "since_us": to_us(since)})
-    where = DESTINATION.c.name == name
-    row = connection.execute(select(DESTINATION.c.id, DESTINATION.c.state).where(where)).one()
-    if row.state == "retired":
-        connection.execute(update(DESTINATION).where(where).values(state="active"))
-        unpark = (DELIVERY.c.destination_id == row.id, DELIVERY.c.state == "parked")
-        connection.execute(update(DELIVERY).where(*unpark).values(state="pending", reason=None))
-    return int(row.id)
-
-
-def retire_absent_destinations(connection: Connection, configured: Sequence[str]) -> list[str]:
-    """Retire the destinations that are no longer configured and park what they are owed."""
-    query = select(DESTINATION.c.id, DESTINATION.c.name)
-    absent = (DESTINATION.c.name.not_in(configured), DESTINATION.c.state != "retired")
-    gone = connection.execute(query.where(*absent)).all()
-    for row in gone:
-        connection.execute(update(DESTINATION).where(DESTINATION.c.id == row.id).values(state="retired"))
-        pending = (DELIVERY.c.destination_id == row.id, DELIVERY.c.state == "pending")
-        connection.execute(update(DELIVERY).where(*pending).values(state="parked", reason="destination_retired"))
-    return [row.name for row in gone]
-
-
-def destination_since(connection: Connection, destination_id: int) -> int:
-    """From which time of occurrence on the destination owes, in microseconds."""
-    where = DESTINATION.c.id == destination_id
-    return int(connection.execute(select(DESTINATION.c.since_us).where(where)).scalar_one())
-
-
 def source_row(connection: Connection, source_id: int) -> RowMapping:
     """The whole row of a source."""
     return connection.execute(select(SOURCE).where(SOURCE.c.id == source_id)).mappings().one()
@@ -130,72 +61,6 @@ def source_row(connection: Connection, source_id: int) -> RowMapping:
 def source_named(connection: Connection, name: str) -> RowMapping | None:
     """The whole row of the source `name`, or None."""
     return connection.execute(select(SOURCE).where(SOURCE.c.name == name)).mappings().first()
-
-
-def note_account(connection: Connection, source_id: int, fingerprint: str) -> list[str]:
-    """Keep whose key the source reads with; returns the names of other active sources on the same account."""
-    connection.execute(update(SOURCE).where(SOURCE.c.id == source_id).values(account=fingerprint))
-    twins = (SOURCE.c.account == fingerprint, SOURCE.c.id != source_id, SOURCE.c.state != "retired")
-    return list(connection.execute(select(SOURCE.c.name).where(*twins)).scalars())
-
-
-def note_types(connection: Connection, source_id: int, types: Sequence[str] | None, origin: str) -> None:
-    """Keep the subscribed types as last known."""
-    values = {"types": None if types is None else json.dumps(list(types)), "types_origin": origin}
-    connection.execute(update(SOURCE).where(SOURCE.c.id == source_id).values(**values))
-
-
-UNREADABLE = "the read key may not read it"
-
-
-def note_subscription(connection: Connection, source_id: int, told: Subscription | None, now: datetime) -> None:
-    """Keep what the provider said of our endpoint, and since when it says so; None: it could not be read."""
-    now_us = to_us(now)
-    values: dict[str, object] = {"subscription_healthy": None, "subscription_reason": UNREADABLE}
-    if told is not None:
-        values = {"subscription_healthy": told.healthy, "subscription_reason": told.reason}
-        _note_change(connection, source_id, told, now_us)
-    if told is not None and told.healthy:
-        values["subscription_good_us"] = now_us
-    connection.execute(update(SOURCE).where(SOURCE.c.id == source_id).values(**values, subscription_us=now_us))
-
-
-def _note_change(connection: Connection, source_id: int, told: Subscription, now_us: int) -> None:
-    row = {
-        "healthy": told.healthy,
-        "reason": told.reason,
-        "types": None if told.types is None else json.dumps(list(told.types)),
-        "api_version": told.api_version,
-        "own_covered": told.own_covered,
-        "streams_covered": told.streams_covered,
-    }
-    newest = select(SUBSCRIPTION).where(SUBSCRIPTION.c.source_id == source_id).order_by(SUBSCRIPTION.c.id.desc())
-    last = connection.execute(newest.limit(1)).mappings().first()
-    if last is None or any(last[name] != value for name, value in row.items()):
-        connection.execute(insert(SUBSCRIPTION).values(source_id=source_id, since_us=now_us, **row))
-
-
-def note_lapse(connection: Connection, source_id: int) -> None:
-    """Remember since when our endpoint may have been inactive: when it was last seen healthy, or the source's start."""
-    since = func.coalesce(SOURCE.c.subscription_good_us, SOURCE.c.start_us)
-    where = (SOURCE.c.id == source_id, SOURCE.c.lapsed_us.is_(None))
-    connection.execute(update(SOURCE).where(*where).values(lapsed_us=since))
-
-
-def end_lapse(connection: Connection, source_id: int) -> None:
-    """The endpoint is active again, and what was lost is written down."""
-    connection.execute(update(SOURCE).where(SOURCE.c.id == source_id).values(lapsed_us=None))
-
-
-def subscriptions(connection: Connection, source_id: int) -> list[dict[str, Any]]:
-    """How our endpoint was, from when on, oldest first."""
-    query = select(SUBSCRIPTION).where(SUBSCRIPTION.c.source_id == source_id).order_by(SUBSCRIPTION.c.id)
-    return [dict(row) for row in connection.execute(query).mappings()]
-
-
-def stream_name(connection: Connection, stream_id: int) -> str:
-    """The name of a stream; empty for a source's own."""
-    return str(connection.execute(select(STREAM.c.name).where(STREAM.c.id == stream_id)).scalar_one())
 
 
 def due(connection: Connection, now_us: int) -> list[str]:
@@ -213,7 +78,7 @@ def make_due(connection: Connection, source_id: int, due: Callable[[datetime | N
     connection.execute(update(SOURCE).where(*where).values(next_pass_us=at_us))
 
 
-def demand_turn(connection: Connection, source_id: int, now_us: int) -> None:
+def make_due_now(connection: Connection, source_id: int, now_us: int) -> None:
     """Make the source due now; a turn that is under way is followed by another."""
     connection.execute(update(SOURCE).where(SOURCE.c.id == source_id).values(next_pass_us=now_us))
 
@@ -221,3 +86,9 @@ def demand_turn(connection: Connection, source_id: int, now_us: int) -> None:
 def ids_in_state(connection: Connection, state: str) -> list[int]:
     """The sources in that state."""
     return list(connection.execute(select(SOURCE.c.id).where(SOURCE.c.state == state)).scalars())
+
+
+def sources(connection: Connection) -> list[dict[str, Any]]:
+    """Every source with its provider, mode, state and start, by name."""
+    columns = (SOURCE.c[name] for name in ("name", "provider", "mode", "state", "start_us"))
+    return [dict(row) for row in connection.execute(select(*columns).order_by(SOURCE.c.name)).mappings()]

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 
 from sqlalchemy import ColumnElement, Connection, select, update
 
-from gapless.ledger import dialect
+from gapless.ledger.engine import dialect
 from gapless.ledger.passes import Pass, Slice, slices
 from gapless.ledger.tables import SOURCE, STREAM, UNRECOVERABLE
 
@@ -76,7 +76,7 @@ def note_outcome(connection: Connection, stream_id: int, outcome: str, parked_re
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Loss:
+class UnrecoverableInterval:
     """A time of which the provider can no longer prove anything."""
 
     start_us: int
@@ -84,7 +84,7 @@ class Loss:
     reason: str
 
 
-def write_off(connection: Connection, stream_id: int, loss: Loss, now_us: int) -> bool:
+def write_off(connection: Connection, stream_id: int, loss: UnrecoverableInterval, now_us: int) -> bool:
     """Declare the loss unrecoverable and let the watermark stand at its end. True if that is news."""
     where = (STREAM.c.id == stream_id, STREAM.c.watermark_us < loss.end_us)
     if connection.execute(update(STREAM).where(*where).values(watermark_us=loss.end_us)).rowcount != 1:
@@ -92,7 +92,7 @@ def write_off(connection: Connection, stream_id: int, loss: Loss, now_us: int) -
     return note_unrecoverable(connection, stream_id, loss, now_us)
 
 
-def note_unrecoverable(connection: Connection, stream_id: int, loss: Loss, now_us: int) -> bool:
+def note_unrecoverable(connection: Connection, stream_id: int, loss: UnrecoverableInterval, now_us: int) -> bool:
     """Declare the loss unrecoverable; the watermark passes over it when it gets there. True if that is news."""
     return dialect.insert_or_ignore(
         connection, UNRECOVERABLE, {**asdict(loss), "stream_id": stream_id, "recorded_us": now_us}

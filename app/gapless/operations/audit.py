@@ -2,13 +2,14 @@
 
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, TypeAlias
 
-from gapless.domain import Source, Sources, TypePatterns, TypesOrigin, align_down, align_up
-from gapless.reconcile import health
-from gapless.reconcile.fetch import Fetcher, pages
+from gapless.domain import Source, TypePatterns, TypesOrigin, align_down, align_up
+from gapless.provider_api.client import ProviderClient
+from gapless.provider_api.health import read_health, stream_names
+from gapless.provider_api.pages import walk_pages
 from gapless_reconcilers.kit.contract import OWN_STREAM, Capabilities, RemoteEvent, Subscription, Window
 
 KeyLookup: TypeAlias = Callable[[Sequence[str]], Awaitable[Collection[str]]]
@@ -125,7 +126,7 @@ def plan_report(
 
 
 async def audit_list(
-    client: Fetcher,
+    client: ProviderClient,
     capabilities: Capabilities,
     webhook_url: str,
     since: datetime,
@@ -141,20 +142,24 @@ async def audit_list(
     `types` are the audited ones; none: as configured, else as subscribed, else all. `progress` is called after each
     page. Raises `ProviderError`s.
     """
-    told = await health.ask(client, webhook_url)
+    told = await read_health(client, webhook_url)
     source = _with_types(client.source, told.subscription, types, now)
     report = plan_report(source, capabilities, since, until, now - client.behind)
     report.compared = known is not None
     if report.window.start < report.window.end:
-        for stream in (OWN_STREAM, *await health.stream_names(client)):
+        for stream in (OWN_STREAM, *await stream_names(client)):
             await _read_stream(client, stream, report, known, progress)
     return report
 
 
 async def _read_stream(
-    client: Fetcher, stream: str, report: AuditReport, known: KeyLookup | None, progress: Callable[[AuditReport], None]
+    client: ProviderClient,
+    stream: str,
+    report: AuditReport,
+    known: KeyLookup | None,
+    progress: Callable[[AuditReport], None],
 ) -> None:
-    async with pages(client, stream, report.window) as walked:
+    async with walk_pages(client, stream, report.window) as walked:
         async for page in walked:
             events = report.audited(page.events)
             report.add(events, await known([event.key for event in events]) if known else ())
@@ -163,9 +168,6 @@ async def _read_stream(
 
 def _with_types(source: Source, subscription: Subscription | None, types: Sequence[str], now: datetime) -> Source:
     """The source with the types to audit: those that are named, else as configured, else as subscribed, else all."""
-    sources = Sources([source])
     if types:
-        return sources.change(source.name, types=TypePatterns(types), types_origin=TypesOrigin.CONFIG)
-    if subscription is not None:
-        health.learn(sources, source, subscription, now)
-    return sources[source.name]
+        return replace(source, types=TypePatterns(types), types_origin=TypesOrigin.CONFIG)
+    return source if subscription is None else source.subscribed(subscription, now)

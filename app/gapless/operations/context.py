@@ -12,8 +12,8 @@ from gapless.errors import UserError
 from gapless.ledger import Connection, audit_log
 from gapless.ledger.engine import Store
 from gapless.ledger.writer import Work, Writer
-from gapless.receive.evidence import Evidence
-from gapless.receive.streams import Streams
+from gapless.receive.evidence import EvidenceFetcher
+from gapless.receive.stream_ids import StreamIds
 
 T = TypeVar("T")
 
@@ -32,8 +32,8 @@ class OperationContext:
     sources: Sources
     """As they are configured."""
     clock: Clock
-    evidence: Evidence
-    stream_ids: Streams
+    evidence: EvidenceFetcher
+    stream_ids: StreamIds
     wake: Callable[[], None] = lambda: None
     """Tells the dispatcher of this process that something may be due."""
     actor: str = "api"

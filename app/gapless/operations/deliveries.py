@@ -9,10 +9,11 @@ from datetime import datetime
 from functools import partial
 
 from gapless.domain import TypePatterns, from_us, to_us
-from gapless.ledger import Connection, dead_letters, selection
-from gapless.ledger.dead_letters import BATCH
+from gapless.ledger import Connection, dead_letters, destinations, events
+from gapless.ledger.dead_letters import BATCH, Undelivered
+from gapless.ledger.destinations import StoredDestination
 from gapless.ledger.engine import Store
-from gapless.ledger.selection import Chosen, Destination, Extent, Undelivered
+from gapless.ledger.events import EventFilter, Extent
 from gapless.operations.context import OperationContext, OperationRefused
 from gapless.operations.request import AwareTime, Keys, Name, OperationRequest
 
@@ -68,7 +69,7 @@ async def replay(context: OperationContext, request: ReplayEvents) -> dict[str, 
 
 
 async def _replay_keys(
-    context: OperationContext, request: ReplayEvents, keys: Sequence[str], destination: Destination
+    context: OperationContext, request: ReplayEvents, keys: Sequence[str], destination: StoredDestination
 ) -> dict[str, object]:
     seqs = await _seqs(context, keys, request.source)
     if request.dry_run:
@@ -80,16 +81,16 @@ async def _replay_keys(
 
 
 async def _replay_range(
-    context: OperationContext, request: ReplayEvents, since: datetime, destination: Destination
+    context: OperationContext, request: ReplayEvents, since: datetime, destination: StoredDestination
 ) -> dict[str, object]:
     until = context.clock() if request.until is None else request.until
     if request.source is not None:
         context.source(request.source)
-    chosen = Chosen(source=request.source, start_us=to_us(since), end_us=to_us(until))
+    chosen = EventFilter(source=request.source, start_us=to_us(since), end_us=to_us(until))
     if request.dry_run:
-        return _extent(await context.read(partial(selection.extent, chosen=chosen)))
+        return _extent(await context.read(partial(events.extent, chosen=chosen)))
     sent = meant = after = 0
-    while seqs := await context.read(partial(selection.seqs_in, chosen=chosen, after_seq=after, limit=BATCH)):
+    while seqs := await context.read(partial(events.seqs_in, chosen=chosen, after_seq=after, limit=BATCH)):
         sent += await _send(context, destination, seqs)
         meant, after = meant + len(seqs), seqs[-1]
     return {"replayed": sent, "without_payload": meant - sent}
@@ -100,7 +101,7 @@ def _extent(extent: Extent) -> dict[str, object]:
     return {"count": extent.count, "first": first, "last": last}
 
 
-async def _send(context: OperationContext, destination: Destination, seqs: Sequence[int]) -> int:
+async def _send(context: OperationContext, destination: StoredDestination, seqs: Sequence[int]) -> int:
     again = partial(dead_letters.replay, destination_id=destination.id, seqs=seqs, now_us=context.now_us)
     sent = await context.write(ReplayEvents.operation, destination.name, again)
     context.wake()
@@ -134,15 +135,15 @@ def _batch(
     context: OperationContext,
     request: _WaitingDeliveries,
     send_again: SendAgain,
-    destination: Destination | None,
+    destination: StoredDestination | None,
     seqs: Sequence[int] | None,
 ) -> Callable[[Connection], int]:
     destination_id = None if destination is None else destination.id
     return partial(send_again, now_us=context.now_us, destination_id=destination_id, reason=request.reason, seqs=seqs)
 
 
-async def _destination(context: OperationContext, name: str) -> Destination:
-    found = await context.read(partial(selection.destination, name=name))
+async def _destination(context: OperationContext, name: str) -> StoredDestination:
+    found = await context.read(partial(destinations.destination, name=name))
     if found is None:
         raise OperationRefused(f"destination {name!r} is not known; `gapless status` shows those that are")
     return found
@@ -150,7 +151,7 @@ async def _destination(context: OperationContext, name: str) -> Destination:
 
 async def _seqs(context: OperationContext, keys: Sequence[str], source: str | None) -> list[int]:
     """The events of those keys. Raises `OperationRefused` if one of them is not in the ledger."""
-    found = await context.read(partial(selection.seqs_of, keys=keys, source=source))
+    found = await context.read(partial(events.seqs_of, keys=keys, source=source))
     unknown = [key for key in keys if key not in found]
     if unknown:
         shown = ", ".join(map(repr, unknown[:KEYS_SHOWN]))
@@ -186,7 +187,7 @@ async def plan_deliveries(
 
     `wanted_types` is {destination: the types that it wants}. Raises `OperationRefused` if one is not in the ledger.
     """
-    chosen = Chosen(source=source, start_us=to_us(since), end_us=to_us(until))
+    chosen = EventFilter(source=source, start_us=to_us(since), end_us=to_us(until))
     return [
         await store.read(partial(_plan, destination=name, wanted=(types, source_types), chosen=chosen))
         for name, types in wanted_types.items()
@@ -194,7 +195,7 @@ async def plan_deliveries(
 
 
 def _plan(
-    connection: Connection, destination: str, wanted: Sequence[TypePatterns], chosen: Chosen
+    connection: Connection, destination: str, wanted: Sequence[TypePatterns], chosen: EventFilter
 ) -> PlannedDeliveries:
     planned = PlannedDeliveries(destination=destination)
     for event in _undelivered(connection, destination, chosen):
@@ -203,11 +204,11 @@ def _plan(
     return planned
 
 
-def _undelivered(connection: Connection, destination: str, chosen: Chosen) -> Iterator[Undelivered]:
-    row = selection.destination(connection, destination)
+def _undelivered(connection: Connection, destination: str, chosen: EventFilter) -> Iterator[Undelivered]:
+    row = destinations.destination(connection, destination)
     if row is None:
         raise OperationRefused(f"destination {destination!r} is not in the ledger yet; `gapless serve` makes it")
     after = 0
-    while found := selection.undelivered(connection, chosen, row.id, after, PLAN_BATCH):
+    while found := dead_letters.undelivered(connection, chosen, row.id, after, PLAN_BATCH):
         yield from found
         after = found[-1].seq

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gapless.operations.context import OperationRefused
-from gapless.reconcile import health
-from gapless.reconcile.fetch import Fetcher
+from gapless.provider_api import health
+from gapless.provider_api.client import ProviderClient
 from gapless_reconcilers.kit.contract import RegistersEndpoint, Registration, Secret, Subscription
 
 OWNER_ONLY = stat.S_IRUSR | stat.S_IWUSR
@@ -22,14 +22,16 @@ class RegisteredEndpoint:
     made: bool
 
 
-async def register_endpoint(client: Fetcher, url: str, types: tuple[str, ...], secret_file: Path) -> RegisteredEndpoint:
+async def register_endpoint(
+    client: ProviderClient, url: str, types: tuple[str, ...], secret_file: Path
+) -> RegisteredEndpoint:
     """Make an endpoint at `url` and keep its secret in `secret_file`, ahead of those that are there.
 
     No `types`: all of them. The file is written to before anything is made: most vendors show the secret once.
     Raises `ProviderError`s, `OperationRefused` and `OSError`.
     """
     provider = _registers(client)
-    there = await health.ask_subscription(client, url)
+    there = await health.read_subscription(client, url)
     if there is not None and there.healthy:
         return RegisteredEndpoint(id=there.id, made=False)
     known = _read(secret_file)
@@ -41,17 +43,17 @@ async def register_endpoint(client: Fetcher, url: str, types: tuple[str, ...], s
     return RegisteredEndpoint(id=made.id, made=True)
 
 
-async def repair_endpoint(client: Fetcher, url: str) -> Subscription | None:
+async def repair_endpoint(client: ProviderClient, url: str) -> Subscription | None:
     """Switch our endpoint on again if it is off, and return its state then; None: unknown.
 
     Raises `ProviderError`s and `OperationRefused`.
     """
     _registers(client)
-    await health.repair(client, url)
-    return await health.ask_subscription(client, url)
+    await health.repair_endpoint(client, url)
+    return await health.read_subscription(client, url)
 
 
-def _registers(client: Fetcher) -> RegistersEndpoint:
+def _registers(client: ProviderClient) -> RegistersEndpoint:
     provider = client.source.provider
     if not isinstance(provider, RegistersEndpoint):
         raise OperationRefused(f"provider {provider.kind!r} has no request for this; use the vendor's dashboard")

@@ -7,7 +7,7 @@ from typing import Annotated
 from msgspec import Meta, Struct
 
 from gapless.domain import Source, Via
-from gapless.ledger import Connection, sources
+from gapless.ledger import Connection, streams
 from gapless.ledger.recorder import Recorder, Sighting
 from gapless.operations.context import OperationContext, OperationRefused
 from gapless.operations.request import AwareTime, Name, OperationRequest
@@ -36,7 +36,7 @@ class ImportEvents(OperationRequest, frozen=True, kw_only=True):
 async def import_events(context: OperationContext, request: ImportEvents) -> dict[str, object]:
     """Record events as seen. Doing it again changes nothing."""
     source = context.source(request.source)
-    stream_id = await context.writer.submit(partial(sources.ensure_stream, source_id=source.id, name=""))
+    stream_id = await context.writer.submit(partial(streams.ensure_stream, source_id=source.id, name=""))
     seen = [_sighting(context, source, stream_id, event, place) for place, event in enumerate(request.events)]
     new = 0
     for at in range(0, len(seen), IMPORT_BATCH):

@@ -7,9 +7,9 @@ from typing import Annotated
 from msgspec import Meta
 
 from gapless.domain import Mode, Source, align_down, align_up, from_us, to_us
-from gapless.ledger import Connection, passes, selection, sources
-from gapless.ledger.passes import Kind
-from gapless.ledger.sources import Stream
+from gapless.ledger import Connection, passes, sources, streams
+from gapless.ledger.passes import PassKind
+from gapless.ledger.streams import Stream
 from gapless.operations.context import OperationContext, OperationRefused
 from gapless.operations.request import AwareTime, Name, OperationRequest
 from gapless_reconcilers.kit.contract import Capabilities, Coverage, Reading, Window
@@ -53,14 +53,14 @@ def _begin(
         raise OperationRefused(f"source {source.name!r} is {state}; only an active one is read")
     now, unit = context.clock(), source.provider.capabilities.slice_unit
     made: list[dict[str, object]] = []
-    for stream in sources.streams(connection, source.id):
+    for stream in streams.streams(connection, source.id):
         window = window_of(request, stream, source.provider.capabilities, now)
         if window is not None:
-            row = passes.begin_window(connection, stream, Kind.DEMAND, window, to_us(now), unit)
+            row = passes.begin_window(connection, stream, PassKind.DEMAND, window, to_us(now), unit)
             made.append({"id": row.id, "stream": stream.name, "start": window.start, "end": window.end})
     if not made and request.since is not None:
         raise OperationRefused(_nothing_to_read(request, source.provider.capabilities, now))
-    sources.demand_turn(connection, source.id, to_us(now))
+    sources.make_due_now(connection, source.id, to_us(now))
     return made
 
 
@@ -91,12 +91,12 @@ def _nothing_to_read(request: DemandPass, capabilities: Capabilities, now: datet
 
 async def read_status(context: OperationContext, request: ReadPassStatus) -> dict[str, object]:
     """Return how far the passes have come; once `remaining` is 0, all of them have ended."""
-    rows = await context.read(partial(selection.progress, pass_ids=request.ids))
+    rows = await context.read(partial(passes.progress, pass_ids=request.ids))
     running = sum(row.state == "running" for row in rows)
     return {"remaining": running, "passes": [_shown(row) for row in rows]}
 
 
-def _shown(row: selection.Progress) -> dict[str, object]:
+def _shown(row: passes.PassProgress) -> dict[str, object]:
     return {
         "id": row.id,
         "source": row.source,

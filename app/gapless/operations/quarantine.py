@@ -6,7 +6,7 @@ from gapless.domain import Source
 from gapless.ledger import quarantine as ledger
 from gapless.operations.context import OperationContext, OperationRefused
 from gapless.operations.request import Name, OperationRequest
-from gapless.receive.quarantine import Released, StillRefused, release
+from gapless.receive.quarantine import Released, StillRefused, release_webhook
 
 REFUSALS_SHOWN = 20
 
@@ -38,7 +38,7 @@ async def release_quarantined(context: OperationContext, request: ReleaseQuarant
 
 
 async def _release(context: OperationContext, quarantine_id: int) -> Released | StillRefused:
-    return await release(
+    return await release_webhook(
         quarantine_id,
         store=context.store,
         writer=context.writer,

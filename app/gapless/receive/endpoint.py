@@ -7,22 +7,19 @@ exception unless something is wrong. What strangers can cause is decided here to
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, MutableMapping
-from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 from time import perf_counter
 from typing import Any, Final
 
-from gapless.domain import Clock, Source, Sources, Via, to_us
+from gapless.domain import Source, Via, to_us
 from gapless.ledger.engine import StoreError
-from gapless.ledger.writer import Unstorable, Writer
-from gapless.metrics import Metrics
-from gapless.receive import answers, webhook
-from gapless.receive.answers import Response
-from gapless.receive.evidence import Evidence, EvidenceUnavailable
-from gapless.receive.intake import Intake
-from gapless.receive.limits import BoundedLog
-from gapless.receive.quarantine import DROPPED, KEPT, Quarantine, QuarantineOptions
-from gapless.receive.streams import Streams
+from gapless.ledger.writer import Unstorable
+from gapless.receive import responses, webhook
+from gapless.receive.bounded_log import BoundedLog
+from gapless.receive.evidence import EvidenceUnavailable
+from gapless.receive.quarantine import DROPPED, KEPT
+from gapless.receive.receiver import Receiver
+from gapless.receive.responses import Response
 from gapless.receive.webhook import METHOD, REASONS, UNSTORABLE, Outcome, Refusal
 from gapless_reconcilers.kit.contract import Answer, NeedsEvidence, Reply, WebhookRequest
 
@@ -36,35 +33,7 @@ DRAINED: Final = 8
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReceiveOptions:
-    """The receive road's own options."""
-
-    body_limit: int = 1 << 20
-    """Most bytes of a body; more is answered 413."""
-    body_within: timedelta = timedelta(seconds=30)
-    """How long a sender may take over a body that comes in several parts."""
-    min_free: int = 256 << 20
-    """Free bytes on the store's disk under which webhooks are answered 503. 0: off."""
-    quarantine: QuarantineOptions = field(default_factory=QuarantineOptions)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Receiver:
-    """What all endpoints of a process share."""
-
-    sources: Sources
-    writer: Writer
-    metrics: Metrics
-    clock: Clock
-    intake: Intake
-    quarantine: Quarantine
-    streams: Streams
-    evidence: Evidence
-    options: ReceiveOptions
-
-
-class Endpoint:
+class WebhookEndpoint:
     """`POST /webhooks/<name>`. The source is looked up at each request: it is replaced when its secrets change."""
 
     __slots__ = (
@@ -92,7 +61,7 @@ class Endpoint:
         self._seconds = metrics.webhook_seconds.labels(source.name)
         self._delay = metrics.record_delay.labels(source.name, Via.WEBHOOK.value)
         self._answer: Answer | None = None
-        self._answer_messages: Response = answers.HEALTHY
+        self._answer_messages: Response = responses.HEALTHY
         self._log = BoundedLog(_log, source.name)
 
     async def answer(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -111,31 +80,31 @@ class Endpoint:
         if scope["method"] != "POST":
             return self._refuse(Refusal(reason=METHOD, detail=scope["method"], status=METHOD_NOT_ALLOWED))
         if self._intake.closed_because:
-            return Outcome.UNAVAILABLE, answers.unavailable()
+            return Outcome.UNAVAILABLE, responses.unavailable()
         message = await receive()
         if message.get("more_body") or message["type"] != "http.request":
             body = await read_body(
                 message, receive, declared=content_length(scope), limit=self._limit, within_s=self._within_s
             )
             if isinstance(body, Outcome):
-                return body, answers.TOO_LARGE if body is Outcome.TOO_LARGE else answers.CUT
+                return body, responses.TOO_LARGE if body is Outcome.TOO_LARGE else responses.CUT
         else:
             body = message.get("body", b"")
             if len(body) > self._limit:
-                return Outcome.TOO_LARGE, answers.TOO_LARGE
+                return Outcome.TOO_LARGE, responses.TOO_LARGE
         return await self._take(WebhookRequest(headers=tuple(scope["headers"]), body=body))
 
     async def _take(self, request: WebhookRequest) -> tuple[Outcome, Response]:
         """Verify, record, and say what became of it."""
         now = self._clock()
         source = self._sources[self._name]
-        reply = webhook.read(source.provider, request, now)
+        reply = webhook.read_webhook(source.provider, request, now)
         if isinstance(reply, NeedsEvidence):
             try:
                 reply = await self._evidence.read(source, request, now)
             except EvidenceUnavailable as error:
                 self._log.say(logging.WARNING, "evidence_unavailable", to_us(now), error=str(error))
-                return Outcome.UNAVAILABLE, answers.unavailable()
+                return Outcome.UNAVAILABLE, responses.unavailable()
         if isinstance(reply, Refusal):
             self._quarantine.offer(source, request, reply, to_us(now))
             return self._refuse(reply)
@@ -161,7 +130,7 @@ class Endpoint:
     def _prescribed(self, answer: Answer) -> Response:
         """The provider's answer; nearly always the same one as before."""
         if answer is not self._answer:
-            self._answer, self._answer_messages = answer, answers.of_provider(answer)
+            self._answer, self._answer_messages = answer, responses.of_provider(answer)
         return self._answer_messages
 
     def _refuse(self, refusal: Refusal) -> tuple[Outcome, Response]:
@@ -171,7 +140,7 @@ class Endpoint:
             self._log.say(logging.INFO, "webhook_refused", now_us, reason=refusal.reason, error=refusal.detail)
         else:
             self._log.say(logging.ERROR, "provider_bug", now_us, error=refusal.detail, exc_info=refusal.bug)
-        return Outcome.REFUSED, answers.refused(refusal.status, refusal.reason)
+        return Outcome.REFUSED, responses.refused(refusal.status, refusal.reason)
 
     def _not_recorded(
         self, source: Source, request: WebhookRequest, error: Exception, now: datetime
@@ -182,12 +151,12 @@ class Endpoint:
             self._quarantine.offer(source, request, refusal, to_us(now))
             self._refused[UNSTORABLE].inc()
             self._log.say(logging.ERROR, "webhook_unstorable", to_us(now), error=str(error))
-            return Outcome.UNSTORABLE, answers.unavailable()
+            return Outcome.UNSTORABLE, responses.unavailable()
         if isinstance(error, StoreError):
             self._log.say(logging.WARNING, "webhook_unavailable", to_us(now), error=str(error))
         else:
             self._log.say(logging.ERROR, "recorder_bug", to_us(now), error=repr(error), exc_info=error)
-        return Outcome.UNAVAILABLE, answers.unavailable()
+        return Outcome.UNAVAILABLE, responses.unavailable()
 
 
 def content_length(scope: Scope) -> int:

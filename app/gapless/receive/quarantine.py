@@ -17,14 +17,14 @@ import msgspec
 from gapless.domain import Clock, Source, from_us, to_us
 from gapless.ledger import quarantine as ledger
 from gapless.ledger.engine import Store, StoreError
-from gapless.ledger.quarantine import Caps, Refused
+from gapless.ledger.quarantine import Caps, QuarantinedWebhook
 from gapless.ledger.writer import Writer
 from gapless.metrics import Metrics
 from gapless.receive import webhook
-from gapless.receive.evidence import Evidence, EvidenceUnavailable
-from gapless.receive.limits import TokenBucket
-from gapless.receive.streams import Streams
+from gapless.receive.evidence import EvidenceFetcher, EvidenceUnavailable
+from gapless.receive.stream_ids import StreamIds
 from gapless.receive.webhook import Refusal
+from gapless.token_bucket import TokenBucket
 from gapless_reconcilers.kit.contract import Provider, Reply, WebhookRequest
 
 KEPT: Final = "kept"
@@ -62,12 +62,7 @@ class Quarantine:
         self._options = options
         self._caps = Caps(rows=options.max_rows, size_bytes=options.max_bytes)
         self._buckets: dict[tuple[int, str], TokenBucket] = {}
-        self._waiting: asyncio.Queue[tuple[str, Refused]] = asyncio.Queue(QUEUE)
-
-    @property
-    def waiting(self) -> int:
-        """Refused webhooks that wait to be kept."""
-        return self._waiting.qsize()
+        self._waiting: asyncio.Queue[tuple[str, QuarantinedWebhook]] = asyncio.Queue(QUEUE)
 
     def offer(self, source: Source, request: WebhookRequest, refusal: Refusal, received_us: int) -> None:
         """Keep `request` if it carries the provider's signature header and there is room. Never blocks or raises."""
@@ -114,11 +109,11 @@ def has_signature(request: WebhookRequest, provider: Provider) -> bool:
     return any(name in first for name, _ in request.headers)
 
 
-def refused_row(source: Source, request: WebhookRequest, refusal: Refusal, received_us: int) -> Refused:
+def refused_row(source: Source, request: WebhookRequest, refusal: Refusal, received_us: int) -> QuarantinedWebhook:
     """What is kept: the body and all signature headers, repeated ones too, so that it can be read again."""
     names = webhook.header_names(source.provider)
     pairs = [(name.decode(), value.decode("latin-1")) for name, value in request.headers if name in names]
-    return Refused(
+    return QuarantinedWebhook(
         source_id=source.id,
         received_us=received_us,
         reason=refusal.reason,
@@ -128,7 +123,7 @@ def refused_row(source: Source, request: WebhookRequest, refusal: Refusal, recei
     )
 
 
-def request_of(row: Refused) -> WebhookRequest:
+def request_of(row: QuarantinedWebhook) -> WebhookRequest:
     """The request that `row` was made of, as far as a provider reads it."""
     pairs = msgspec.json.decode(row.headers, type=list[tuple[str, str]])
     return WebhookRequest(
@@ -151,14 +146,14 @@ class StillRefused:
     detail: str
 
 
-async def release(
+async def release_webhook(
     quarantine_id: int,
     *,
     store: Store,
     writer: Writer,
     sources: Iterable[Source],
-    streams: Streams,
-    evidence: Evidence,
+    streams: StreamIds,
+    evidence: EvidenceFetcher,
     clock: Clock,
 ) -> Released | StillRefused:
     """Read a kept webhook again with today's secrets, as of when it was received, and record it if it verifies.
@@ -188,7 +183,14 @@ async def release(
 
 
 async def _release(
-    quarantine_id: int, row: Refused, source: Source, reply: Reply, *, writer: Writer, streams: Streams, now_us: int
+    quarantine_id: int,
+    row: QuarantinedWebhook,
+    source: Source,
+    reply: Reply,
+    *,
+    writer: Writer,
+    streams: StreamIds,
+    now_us: int,
 ) -> Released | StillRefused:
     request = request_of(row)
     stream_ids = await streams.learn(source.id, reply.events)

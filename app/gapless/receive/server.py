@@ -7,21 +7,16 @@ costs as much again as verifying the webhook.
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
-import httpx
 from litestar import Litestar, Request, Response, asgi
 from litestar.exceptions import HTTPException
 from litestar.handlers import ASGIRouteHandler
 
-from gapless.domain import Clock, Sources, span_us, to_us
+from gapless.domain import span_us, to_us
 from gapless.ledger.sources import RETIRED_GRACE
-from gapless.ledger.writer import Writer
-from gapless.metrics import Metrics
-from gapless.receive import answers
-from gapless.receive.endpoint import Endpoint, Receive, ReceiveOptions, Receiver, Scope, Send
-from gapless.receive.evidence import Evidence
-from gapless.receive.intake import Intake
-from gapless.receive.quarantine import Quarantine
-from gapless.receive.streams import Streams
+from gapless.receive import responses
+from gapless.receive.admission import Admission
+from gapless.receive.endpoint import Receive, Scope, Send, WebhookEndpoint
+from gapless.receive.receiver import Receiver
 from gapless.receive.webhook import Outcome
 
 WEBHOOKS: Final = "/webhooks/"
@@ -38,46 +33,18 @@ SERVING: Final[Mapping[str, Any]] = {
 Answering = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
-def make_receiver(
-    *,
-    sources: Sources,
-    writer: Writer,
-    metrics: Metrics,
-    clock: Clock,
-    client: httpx.AsyncClient | None = None,
-    options: ReceiveOptions | None = None,
-) -> Receiver:
-    """The parts of the receive road, wired. The caller runs `intake.watch` and `quarantine.run`.
-
-    `client` is what evidence is fetched with; None: one of its own.
-    """
-    options = options or ReceiveOptions()
-    metrics.recorder_queue.set_function(lambda: writer.queued)
-    return Receiver(
-        sources=sources,
-        writer=writer,
-        metrics=metrics,
-        clock=clock,
-        intake=Intake(),
-        quarantine=Quarantine(writer, metrics, options.quarantine),
-        streams=Streams(writer),
-        evidence=Evidence(client or httpx.AsyncClient(trust_env=False), clock, metrics),
-        options=options,
-    )
-
-
 def build_app(receiver: Receiver, retired: Mapping[str, int] | None = None) -> Litestar:
     """The application for the sources that `receiver` has now. `retired`: since when, in microseconds, by name."""
     sources = receiver.sources
-    routes = [_route(WEBHOOKS + source.name, Endpoint(source, receiver).answer) for source in sources]
+    routes = [_route(WEBHOOKS + source.name, WebhookEndpoint(source, receiver).answer) for source in sources]
     gone = {name: since_us for name, since_us in (retired or {}).items() if name not in sources}
     routes += [_route(WEBHOOKS + name, _retired(receiver, name, since_us)) for name, since_us in gone.items()]
     routes.append(_route(HEALTHZ, _healthz(receiver.intake)))
 
     def unrouted(_: Request[Any, Any, Any], error: HTTPException) -> Response[bytes]:
         receiver.metrics.unrouted.inc()
-        body = answers.UNROUTED[1]["body"]
-        return Response(content=body, status_code=error.status_code, media_type=answers.JSON)
+        body = responses.UNROUTED[1]["body"]
+        return Response(content=body, status_code=error.status_code, media_type=responses.JSON)
 
     return Litestar(
         route_handlers=routes,
@@ -93,7 +60,7 @@ def _route(path: str, answering: Answering) -> ASGIRouteHandler:
     return asgi(path, copy_scope=False)(answering)
 
 
-def _healthz(intake: Intake) -> Answering:
+def _healthz(intake: Admission) -> Answering:
     """200 while webhooks are taken, for a load balancer."""
 
     async def healthz(scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG001 - ASGI names them
@@ -102,10 +69,10 @@ def _healthz(intake: Intake) -> Answering:
     return healthz
 
 
-def _health(scope: Scope, intake: Intake) -> answers.Response:
+def _health(scope: Scope, intake: Admission) -> responses.Response:
     if scope.get("method") not in ("GET", "HEAD"):
-        return answers.WRONG_METHOD
-    return answers.unavailable() if intake.closed_because else answers.HEALTHY
+        return responses.WRONG_METHOD
+    return responses.unavailable() if intake.closed_because else responses.HEALTHY
 
 
 def _retired(receiver: Receiver, name: str, since_us: int) -> Answering:
@@ -116,15 +83,15 @@ def _retired(receiver: Receiver, name: str, since_us: int) -> Answering:
     async def retired(scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG001 - ASGI names them
         if to_us(receiver.clock()) < until_us:
             turned_away.inc()
-            await _send_all(scope, send, answers.unavailable())
+            await _send_all(scope, send, responses.unavailable())
         else:
             receiver.metrics.unrouted.inc()
-            await _send_all(scope, send, answers.UNROUTED)
+            await _send_all(scope, send, responses.UNROUTED)
 
     return retired
 
 
-async def _send_all(scope: Scope, send: Send, response: answers.Response) -> None:
+async def _send_all(scope: Scope, send: Send, response: responses.Response) -> None:
     if scope["type"] != "http":
         await send({"type": "websocket.close"})
         return

@@ -11,8 +11,8 @@ from gapless.ledger import Connection, missing
 from gapless.ledger.engine import BadData
 from gapless.ledger.missing import Missing
 from gapless.ledger.recorder import Sighting
-from gapless.ledger.sources import stream_name
-from gapless.reconcile.road import Claim
+from gapless.ledger.streams import stream_name
+from gapless.reconcile.context import LeasedSource
 from gapless_reconcilers.kit.contract import AsksRedelivery, FetchesDetail, MissingEvent, Remedy, RemoteEvent
 from gapless_reconcilers.kit.errors import CredentialsRejected, OptionsInvalid, ProviderError
 
@@ -30,7 +30,7 @@ def wait_after(attempts: int) -> timedelta:
     return min(FIRST_WAIT * (1 << min(attempts, 20)), LONGEST_WAIT)
 
 
-async def recover_missing(claim: Claim, slots: asyncio.Semaphore) -> list[ProviderError]:
+async def recover_missing(claim: LeasedSource, slots: asyncio.Semaphore) -> list[ProviderError]:
     """Try the missing rows that are due; returns the errors that concern the source rather than one event."""
     recovery = Recovery(claim=claim, slots=slots)
     for _ in range(IN_ONE_TURN // AT_ONCE):
@@ -48,7 +48,7 @@ async def recover_missing(claim: Claim, slots: asyncio.Semaphore) -> list[Provid
 class Recovery:
     """Asks for missing events, as many at once as slices are read."""
 
-    claim: Claim
+    claim: LeasedSource
     slots: asyncio.Semaphore
     failures: list[ProviderError] = field(default_factory=list)
 
@@ -122,5 +122,5 @@ class Recovery:
         await self.claim.write(partial(missing.postpone, row=row, next_attempt_us=next_us, error=error))
 
 
-def _store(connection: Connection, claim: Claim, sighting: Sighting) -> None:
+def _store(connection: Connection, claim: LeasedSource, sighting: Sighting) -> None:
     claim.road.writer.recorder.store(connection, [sighting])

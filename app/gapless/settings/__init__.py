@@ -1,7 +1,7 @@
 """Settings: one frozen tree from `gapless.toml` and the environment, read once by the command line and passed down."""
 
 from gapless.settings.consistency import is_loopback
-from gapless.settings.loading import SettingsInvalid, load, secret_files
+from gapless.settings.load import SettingsInvalid, load
 from gapless.settings.provider_options import (
     build_provider,
     declared_providers,
@@ -16,7 +16,7 @@ from gapless.settings.tree import (
     LogLevel,
     LogSettings,
     OnVersionMismatch,
-    Pace,
+    PaceStrategy,
     PrivateSettings,
     PublicSettings,
     QuarantineSettings,
@@ -33,7 +33,7 @@ __all__ = [
     "LogLevel",
     "LogSettings",
     "OnVersionMismatch",
-    "Pace",
+    "PaceStrategy",
     "PrivateSettings",
     "PublicSettings",
     "QuarantineSettings",
@@ -51,6 +51,5 @@ __all__ = [
     "load",
     "option_files",
     "resolve_options",
-    "secret_files",
     "signing_secret",
 ]

@@ -5,21 +5,15 @@ import ipaddress
 from collections.abc import Iterator, Sequence
 
 from gapless.domain import Mode
-from gapless.settings.tree import (
-    DestinationSettings,
-    Pace,
-    PrivateSettings,
-    PublicSettings,
-    SourceSettings,
-)
+from gapless.settings.tree import DestinationSettings, PaceStrategy, PrivateSettings, PublicSettings, SourceSettings
 
 
 def is_loopback(host: str) -> bool:
-    """True if only this machine can reach `host`."""
+    """True if only this machine can reach `host`: `localhost`, `127.0.0.0/8` and `::1`."""
     try:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
-        return host == "localhost"
+        return host.lower() in ("localhost", "localhost.")
 
 
 def listener_problems(public: PublicSettings, private: PrivateSettings) -> Iterator[str]:
@@ -35,7 +29,7 @@ def listener_problems(public: PublicSettings, private: PrivateSettings) -> Itera
 
 def source_problems(source: SourceSettings) -> Iterator[str]:
     """The options of one source must fit each other."""
-    if source.pace is Pace.ADAPTIVE and source.every > source.every_max:
+    if source.pace is PaceStrategy.ADAPTIVE and source.every > source.every_max:
         yield 'option every is longer than every_max; raise every_max, or set pace = "interval"'
     if source.mode is Mode.WEBHOOK and source.read_budget is not None:
         yield 'option read_budget is given, but mode "webhook" never reads; leave it out, or choose hybrid'

@@ -16,10 +16,10 @@ import msgspec
 
 from gapless.destinations import registry
 from gapless.destinations.contract import DestinationInvalid, DestinationOptions, SecretReader
-from gapless.settings import readers
+from gapless.settings import parsers
+from gapless.settings.build import SettingsBuilder, Table
 from gapless.settings.environment import Twin
-from gapless.settings.readers import Reader, Unfit
-from gapless.settings.reading import Reading, Table
+from gapless.settings.parsers import OptionParser, ParseFailed
 from gapless.settings.secrets import VARIABLE_NAME
 from gapless.settings.tree import DestinationSettings, keys_of_field
 
@@ -35,7 +35,7 @@ _WANTED: Mapping[Any, str] = {
 }
 
 
-def read_destination(table: Table, reading: Reading) -> DestinationSettings | None:
+def read_destination(table: Table, reading: SettingsBuilder) -> DestinationSettings | None:
     """`table` as settings, or None if anything in it is wrong: then the problems of `reading` say what."""
     kind = _kind_of(table)
     try:
@@ -56,7 +56,11 @@ def read_destination(table: Table, reading: Reading) -> DestinationSettings | No
     if values is None:
         return None
     own_values = {f.name: values.pop(f.name) for f in own if f.name in values}
-    return DestinationSettings(**values, options=options(**own_values))
+    try:
+        return DestinationSettings(**values, options=options(**own_values))
+    except ValueError as error:
+        reading.problems.append(f"{table.place}: {error}")
+        return None
 
 
 def own_attributes(options: type[DestinationOptions]) -> tuple[Field[Any], ...]:
@@ -83,16 +87,18 @@ def _metadata(hint: object, inner: object, meta: msgspec.Meta | None) -> dict[st
     return {"reader": _reader(hint, inner, meta)}
 
 
-def _reader(hint: object, inner: object, meta: msgspec.Meta | None, *, shown: bool = True) -> Reader[Any]:
+def _reader(hint: object, inner: object, meta: msgspec.Meta | None, *, shown: bool = True) -> OptionParser[Any]:
     """How a value of the type `hint` is read, alone or with None, and within its bounds."""
     if isinstance(inner, type) and issubclass(inner, StrEnum):
-        reader: Reader[Any] = readers.choice(inner)
+        reader: OptionParser[Any] = parsers.choice(inner)
     elif inner is timedelta:
-        reader = readers.duration()
+        reader = parsers.duration()
     else:
         base = get_origin(inner) or inner
-        as_text = str if base is str else readers.from_list if base is tuple else readers.from_json
-        reader = Reader(wanted=_WANTED.get(base, "another value"), read=partial(_converted, hint), from_text=as_text)
+        as_text = str if base is str else parsers.from_list if base is tuple else parsers.from_json
+        reader = OptionParser(
+            wanted=_WANTED.get(base, "another value"), read=partial(_converted, hint), from_text=as_text
+        )
     described = (meta.description if meta else None) or reader.wanted
     return replace(reader, wanted=described, shown=shown and (meta is None or (meta.extra or {}).get("shown", True)))
 
@@ -101,7 +107,7 @@ def _converted(hint: object, value: object) -> object:
     try:
         converted = msgspec.convert(value, hint)
     except msgspec.ValidationError:
-        raise Unfit from None
+        raise ParseFailed from None
     return MappingProxyType(converted) if isinstance(converted, dict) else converted
 
 
@@ -123,7 +129,7 @@ def _kind_of(table: Table) -> object:
     return raw.text if isinstance(raw, Twin) else raw
 
 
-def _without_foreign(table: Table, kind: str, own: Iterable[Field[Any]], reading: Reading) -> Table:
+def _without_foreign(table: Table, kind: str, own: Iterable[Field[Any]], reading: SettingsBuilder) -> Table:
     """The table without the keys of other types, each of which gets its sentence."""
     known = _COMMON_KEYS.union(*(_keys(f) for f in own))
     if not table.content.keys() - known:

@@ -7,9 +7,9 @@ from gapless.destinations.contract import FailureReason
 from gapless.domain import Mode, Via, from_us, span_us, to_us
 from gapless.ledger import silence
 from gapless.ledger.budgets import Used
-from gapless.ledger.deliveries import State
-from gapless.ledger.sources import Stream
-from gapless.ledger.stats import WINDOWS, DestinationFigures, Figures, MissingFigures, SourceFigures
+from gapless.ledger.deliveries import DeliveryState
+from gapless.ledger.snapshot import WINDOWS, DestinationSnapshot, LedgerSnapshot, MissingCounts, SourceSnapshot
+from gapless.ledger.streams import Stream
 from gapless.ledger.tallies import MISSED
 from gapless.status.report import (
     OWED,
@@ -26,11 +26,11 @@ from gapless_reconcilers.kit.contract import Coverage, ReadBudget
 
 DISBELIEVED = frozenset({"suspect_listing", "unexpected_shape"})
 """Outcomes of a pass after which its list proves nothing until one that can be believed."""
-NOTHING_MISSING = MissingFigures()
+NOTHING_MISSING = MissingCounts()
 
 
 def evaluate(
-    figures: Figures, budgets: Mapping[str, ReadBudget | None], now: datetime, configured: Iterable[str] = ()
+    figures: LedgerSnapshot, budgets: Mapping[str, ReadBudget | None], now: datetime, configured: Iterable[str] = ()
 ) -> StatusReport:
     """Return what `figures` prove at `now`.
 
@@ -45,7 +45,7 @@ def evaluate(
     )
 
 
-def complete_up_to(stream: Stream, missing: MissingFigures) -> datetime | None:
+def complete_up_to(stream: Stream, missing: MissingCounts) -> datetime | None:
     """Return the time up to which the stream agrees with the list: the headline. None before a list was read.
 
     It is the watermark, or the oldest event that is known and not recorded yet, if that is earlier.
@@ -72,7 +72,7 @@ def headroom(history: timedelta | None, watermark: datetime, now: datetime) -> t
     return None if history is None else history - (now - watermark)
 
 
-def _source(figures: SourceFigures, budget: ReadBudget | None, now: datetime) -> SourceReport:
+def _source(figures: SourceSnapshot, budget: ReadBudget | None, now: datetime) -> SourceReport:
     source = figures.source
     return SourceReport(
         name=source.name,
@@ -98,25 +98,25 @@ def _source(figures: SourceFigures, budget: ReadBudget | None, now: datetime) ->
     )
 
 
-def _is_silent(figures: SourceFigures, now: datetime) -> bool | None:
+def _is_silent(figures: SourceSnapshot, now: datetime) -> bool | None:
     wanted, heard = figures.source.silence, figures.heard
     if wanted is None or heard is None or figures.source.mode is Mode.POLL:
         return None
-    return silence.judge(wanted, heard, now)
+    return silence.is_silent(wanted, heard, now)
 
 
-def _is_listed(figures: SourceFigures) -> bool:
+def _is_listed(figures: SourceSnapshot) -> bool:
     """Return True if the source is compared with a list."""
     source = figures.source
     return source.mode is not Mode.WEBHOOK and source.provider.capabilities.coverage is not Coverage.NONE
 
 
-def _has_both_ways(figures: SourceFigures) -> bool:
+def _has_both_ways(figures: SourceSnapshot) -> bool:
     """Return True if webhooks are compared with a list, so that one can be missed."""
     return _is_listed(figures) and figures.source.mode is Mode.HYBRID
 
 
-def _losses(figures: SourceFigures) -> Losses:
+def _losses(figures: SourceSnapshot) -> Losses:
     counts = figures.totals.counts
     unrecovered = sum(missing.unrecovered for missing in figures.missing.values())
     return Losses(
@@ -128,7 +128,7 @@ def _losses(figures: SourceFigures) -> Losses:
     )
 
 
-def _gap(figures: SourceFigures, name: str, now: datetime) -> Gap | None:
+def _gap(figures: SourceSnapshot, name: str, now: datetime) -> Gap | None:
     """Return what was missed in a window, or None while that is unknown.
 
     It is unknown for a source that lacks webhooks or a list, before the first complete pass, while a
@@ -153,7 +153,7 @@ def _is_believed(stream: Stream) -> bool:
     return read_whole and stream.parked_reason is None and stream.last_outcome not in DISBELIEVED
 
 
-def _stream(stream: Stream, figures: SourceFigures) -> StreamReport:
+def _stream(stream: Stream, figures: SourceSnapshot) -> StreamReport:
     return StreamReport(
         name=stream.name,
         complete_from=from_us(stream.complete_from_us),
@@ -163,7 +163,7 @@ def _stream(stream: Stream, figures: SourceFigures) -> StreamReport:
     )
 
 
-def _proof(stream: Stream, figures: SourceFigures) -> Proof:
+def _proof(stream: Stream, figures: SourceSnapshot) -> Proof:
     if stream.checked_us is None or not _is_listed(figures):
         return Proof(watermark=None, complete_up_to=None, checked_at=None, last_complete_pass=None)
     return Proof(
@@ -174,7 +174,7 @@ def _proof(stream: Stream, figures: SourceFigures) -> Proof:
     )
 
 
-def _listed(figures: SourceFigures, budget: ReadBudget | None, now: datetime) -> ListReport:
+def _listed(figures: SourceSnapshot, budget: ReadBudget | None, now: datetime) -> ListReport:
     proofs = [_proof(stream, figures) for stream in figures.streams]
     history, missing = figures.source.provider.capabilities.history, tuple(figures.missing.values())
     return ListReport(
@@ -213,15 +213,15 @@ def _moment(us: int | None) -> datetime | None:
     return None if us is None else from_us(us)
 
 
-def _destination(figures: DestinationFigures) -> DestinationReport:
-    backlog: dict[State, int] = dict.fromkeys(OWED, 0)
-    oldest: dict[State, datetime] = {}
+def _destination(figures: DestinationSnapshot) -> DestinationReport:
+    backlog: dict[DeliveryState, int] = dict.fromkeys(OWED, 0)
+    oldest: dict[DeliveryState, datetime] = {}
     dead = {reason.value: 0 for reason in FailureReason}
     for part in figures.backlog:
         made = from_us(part.oldest_us)
         backlog[part.state] += part.count
         oldest[part.state] = min(oldest.get(part.state, made), made)
-        if part.state is State.DEAD:
+        if part.state is DeliveryState.DEAD:
             reason = part.reason or FailureReason.INTERNAL.value
             dead[reason] = dead.get(reason, 0) + part.count
     return DestinationReport(

@@ -107,8 +107,7 @@ SOURCE_FIGURES: Final[tuple[Figure[SourceReport], ...]] = (
     ),
     Figure(
         name="missed_total",
-        help="expected events that the webhook road lost; cause: `receiver_down`, `refused`, `subscription`, "
-        "`unexplained`",
+        help="expected events that the webhooks lost; cause: `receiver_down`, `refused`, `subscription`, `unexplained`",
         absent=_ONE_WAY,
         labels=("cause",),
         samples=_missed,
@@ -193,8 +192,8 @@ SOURCE_FIGURES: Final[tuple[Figure[SourceReport], ...]] = (
     ),
     Figure(
         name="unrecoverable_seconds_total",
-        help="length of the times of which the provider can prove nothing any more, acknowledged or not, summed over "
-        "streams",
+        help="length of the intervals about which the provider can prove nothing any more, acknowledged or not, summed "
+        "over streams",
         absent=_NO_LIST,
         samples=_of_list(lambda listed: listed.unrecoverable_time),
     ),
@@ -213,7 +212,7 @@ SOURCE_FIGURES: Final[tuple[Figure[SourceReport], ...]] = (
     Figure(
         name="poll_interval_seconds",
         help="time between passes, as paced now",
-        absent="before the first turn; mode `webhook`",
+        absent="before the first run; mode `webhook`",
         samples=_of_list(lambda listed: listed.interval),
     ),
     Figure(

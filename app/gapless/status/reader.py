@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 
 from gapless.domain import Sources
-from gapless.ledger import stats
+from gapless.ledger import snapshot
 from gapless.ledger.engine import Store
 from gapless.status.evaluation import evaluate
 from gapless.status.report import StatusReport
@@ -23,5 +23,5 @@ async def read_report(
     `budgets`: what each source may read, by name. `configured`: further names that the ledger may not know yet.
     """
     known = tuple(sources)
-    figures = await store.read(lambda connection: stats.read(connection, known, now))
+    figures = await store.read(lambda connection: snapshot.take_snapshot(connection, known, now))
     return evaluate(figures, budgets, now, dict.fromkeys([*(source.name for source in known), *configured]))

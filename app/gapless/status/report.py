@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from gapless.domain import Cause, Mode, Via, from_us
-from gapless.ledger.deliveries import State
-from gapless.ledger.stats import Loss
+from gapless.ledger.deliveries import DeliveryState
+from gapless.ledger.snapshot import Loss
 from gapless_reconcilers.kit.contract import Coverage
 
-OWED: tuple[State, ...] = (State.PENDING, State.HELD, State.PARKED, State.DEAD)
+OWED: tuple[DeliveryState, ...] = (DeliveryState.PENDING, DeliveryState.HELD, DeliveryState.PARKED, DeliveryState.DEAD)
 """The states of deliveries that are not done."""
 
 
@@ -142,8 +142,8 @@ class DestinationReport:
 
     name: str
     state: str
-    backlog: Mapping[State, int]
-    oldest: Mapping[State, datetime]
+    backlog: Mapping[DeliveryState, int]
+    oldest: Mapping[DeliveryState, datetime]
     """When the oldest delivery in a state was made; only the states that occur."""
     late_since: datetime | None
     """Since when the oldest pending delivery could have been made; None: none is due."""
@@ -153,7 +153,7 @@ class DestinationReport:
     @property
     def oldest_pending(self) -> datetime | None:
         """When the oldest pending delivery was made."""
-        return self.oldest.get(State.PENDING)
+        return self.oldest.get(DeliveryState.PENDING)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

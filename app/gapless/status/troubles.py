@@ -22,7 +22,7 @@ from functools import partial
 from typing import Final
 
 from gapless.domain import TypesOrigin, from_us
-from gapless.ledger.deliveries import State
+from gapless.ledger.deliveries import DeliveryState
 from gapless.status.evaluation import DISBELIEVED
 from gapless.status.report import DestinationReport, ListReport, SourceReport, StatusReport, StreamReport
 
@@ -359,30 +359,30 @@ def _of_destination(destination: DestinationReport, now: datetime) -> Iterator[T
         return
     name, backlog, oldest = destination.name, destination.backlog, destination.oldest
     bad = partial(Trouble, severity=Severity.TROUBLE, destination=name)
-    if backlog[State.DEAD]:
+    if backlog[DeliveryState.DEAD]:
         yield bad(
             kind=TroubleKind.DEAD_LETTERS,
-            since=oldest.get(State.DEAD),
-            text=f"Not tried any more: {_counted(backlog[State.DEAD], 'dead letter')}.",
+            since=oldest.get(DeliveryState.DEAD),
+            text=f"Not tried any more: {_counted(backlog[DeliveryState.DEAD], 'dead letter')}.",
             next=f"See `gapless dead list`; when the cause is mended, `gapless dead requeue --destination {name}`.",
         )
-    if backlog[State.HELD]:
+    if backlog[DeliveryState.HELD]:
         yield bad(
             kind=TroubleKind.DELIVERIES_HELD,
-            since=oldest.get(State.HELD),
-            text=f"Waiting for a decision: {_counted(backlog[State.HELD], 'delivery')}.",
+            since=oldest.get(DeliveryState.HELD),
+            text=f"Waiting for a decision: {_counted(backlog[DeliveryState.HELD], 'delivery')}.",
             next=f"See `gapless dead list --held`; set on_version_mismatch, or let them go: "
             f"`gapless dead requeue --held --destination {name}`.",
         )
     yield from _of_late(destination, now)
-    if backlog[State.PARKED]:
+    if backlog[DeliveryState.PARKED]:
         yield Trouble(
             kind=TroubleKind.DELIVERIES_PARKED,
             severity=Severity.IN_HAND,
             destination=name,
-            since=oldest.get(State.PARKED),
+            since=oldest.get(DeliveryState.PARKED),
             text=f"Parked, because the source is not configured any more: "
-            f"{_counted(backlog[State.PARKED], 'delivery')}.",
+            f"{_counted(backlog[DeliveryState.PARKED], 'delivery')}.",
             next="Nothing, if nobody shall get them; they are sent if the source is configured again.",
         )
 
@@ -399,7 +399,7 @@ def _of_late(destination: DestinationReport, now: datetime) -> Iterator[Trouble]
         severity=Severity.TROUBLE if is_old else Severity.IN_HAND,
         destination=destination.name,
         since=late,
-        text=f"Waiting for too long: the oldest of {_counted(destination.backlog[State.PENDING], 'delivery')}.",
+        text=f"Waiting for too long: the oldest of {_counted(destination.backlog[DeliveryState.PENDING], 'delivery')}.",
         next=look if is_old else wait,
     )
 

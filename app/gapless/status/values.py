@@ -5,7 +5,7 @@ from datetime import timedelta
 from typing import TypeAlias
 
 from gapless.domain import from_us
-from gapless.ledger.stats import Loss
+from gapless.ledger.snapshot import Loss
 from gapless.status.figures import DESTINATION_FIGURES, SOURCE_FIGURES, Figure, R, Samples, Value
 from gapless.status.report import (
     DestinationReport,

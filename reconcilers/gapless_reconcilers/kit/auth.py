@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from gapless_reconcilers.kit.contract import Secret
-from gapless_reconcilers.kit.decoding import decode_or_none
+from gapless_reconcilers.kit.decoders import decode_or_none
 from gapless_reconcilers.kit.errors import CredentialsRejected, ProviderUnavailable
 
 EARLY: Final = timedelta(seconds=60)

@@ -1,7 +1,7 @@
 """Which providers there are, and how one is built from plain options.
 
-Built-in providers are the modules beside `kit`: one that does not export a fitting `PROVIDER` is an
-error, never skipped. Outside packages register a class in the entry-point group `gapless.providers`.
+Built-in providers are the modules of `gapless_reconcilers.providers`: one that does not export a fitting
+`PROVIDER` is an error, never skipped. Outside packages register a class in the entry-point group `gapless.providers`.
 """
 
 import importlib
@@ -14,13 +14,13 @@ from typing import Any, Literal, cast, get_args
 
 import msgspec
 
-import gapless_reconcilers
 from gapless_reconcilers.kit.contract import Provider, Secret
 from gapless_reconcilers.kit.errors import OptionsInvalid
 from gapless_reconcilers.kit.options import is_many, nearest, prepared, types_in
 
 ENTRY_POINT_GROUP = "gapless.providers"
-NO_PROVIDERS = frozenset(("kit", "testing"))
+BUILT_IN = "gapless_reconcilers.providers"
+"""Named as text: the kit imports no provider but on demand."""
 
 
 def kinds() -> tuple[str, ...]:
@@ -79,8 +79,8 @@ def secret_fields(kind: str) -> dict[str, Literal["one", "many"]]:
 
 
 def _built_in_kinds() -> set[str]:
-    modules = pkgutil.iter_modules(gapless_reconcilers.__path__)
-    return {module.name for module in modules if module.name not in NO_PROVIDERS and not module.name.startswith("_")}
+    package = importlib.import_module(BUILT_IN)
+    return {module.name for module in pkgutil.iter_modules(package.__path__) if not module.name.startswith("_")}
 
 
 def _entry_points() -> Mapping[str, importlib.metadata.EntryPoint]:
@@ -94,7 +94,7 @@ def _entry_points_on(_path: tuple[str, ...]) -> Mapping[str, importlib.metadata.
 
 
 def _built_in(kind: str) -> object:
-    module = importlib.import_module(f"{gapless_reconcilers.__name__}.{kind}")
+    module = importlib.import_module(f"{BUILT_IN}.{kind}")
     try:
         return module.PROVIDER
     except AttributeError:

@@ -13,10 +13,11 @@ import pytest
 import uvicorn
 from sqlalchemy import insert, select, update
 
-from gapless.console.api import PrivateOptions, build_private_app
+from gapless.console.app import build_console_app
 from gapless.console.auth import Access
+from gapless.console.guard import ConsoleOptions
 from gapless.domain import Cause, Mode, Owed, Source, Sources, TypePatterns, Via, to_us
-from gapless.ledger import schema
+from gapless.ledger import destinations, schema
 from gapless.ledger import sources as ledger_sources
 from gapless.ledger.engine import Store
 from gapless.ledger.recorder import Recorder, Sighting
@@ -24,10 +25,10 @@ from gapless.ledger.tables import AUDIT_LOG, STREAM
 from gapless.ledger.writer import Writer
 from gapless.metrics import Metrics
 from gapless.operations.context import OperationContext
-from gapless.receive.evidence import Evidence
-from gapless.receive.streams import Streams
+from gapless.receive.evidence import EvidenceFetcher
+from gapless.receive.stream_ids import StreamIds
 from gapless_reconcilers.kit.contract import ReadBudget, RemoteEvent, Secret
-from gapless_reconcilers.stripe import Stripe, StripeOptions
+from gapless_reconcilers.providers.stripe import Stripe, StripeOptions
 
 NOW = datetime(2026, 11, 20, 12, 30, tzinfo=UTC)
 RUN_TOKEN = "run-token-of-this-process"
@@ -60,12 +61,12 @@ class Office:
         )
         source_id = await self.desk.writer.submit(register)
         source = Source(id=source_id, name=name, provider=stripe(), mode=mode, start=start, types=TypePatterns(types))
-        self.desk.sources.put(source)
+        self.desk = replace(self.desk, sources=Sources([*self.desk.sources, source]))
         return source
 
     async def add_destination(self, name: str) -> int:
         destination_id: int = await self.desk.writer.submit(
-            partial(ledger_sources.register_destination, name=name, since=NOW - timedelta(days=1))
+            partial(destinations.register_destination, name=name, since=NOW - timedelta(days=1))
         )
         self.owed_to.append(destination_id)
         return destination_id
@@ -134,8 +135,8 @@ async def office(store: Store) -> AsyncIterator[Office]:
         writer=writer,
         sources=Sources(),
         clock=lambda: now[0],
-        evidence=Evidence(client, lambda: now[0], metrics),
-        stream_ids=Streams(writer),
+        evidence=EvidenceFetcher(client, lambda: now[0], metrics),
+        stream_ids=StreamIds(writer),
         wake=lambda: woken.append(True),
     )
     office = Office(desk=desk, metrics=metrics, now=now, owed_to=owed_to, woken=woken)
@@ -146,8 +147,8 @@ async def office(store: Store) -> AsyncIterator[Office]:
     await client.aclose()
 
 
-def private_options(**changes: Any) -> PrivateOptions:
-    options = PrivateOptions(
+def private_options(**changes: Any) -> ConsoleOptions:
+    options = ConsoleOptions(
         access=Access(bind="127.0.0.1", run_token=Secret(RUN_TOKEN)),
         roles=frozenset({"receive", "reconcile", "deliver", "console"}),
         version="1.2.3",
@@ -160,7 +161,7 @@ def private_options(**changes: Any) -> PrivateOptions:
 @asynccontextmanager
 async def listening(office: Office, **changes: Any) -> AsyncIterator[httpx.AsyncClient]:
     """A client of the private listener, which runs on a free port."""
-    app = build_private_app(private_options(budgets=office.budgets, **changes), office.desk, office.metrics)
+    app = build_console_app(private_options(budgets=office.budgets, **changes), office.desk, office.metrics)
     config = uvicorn.Config(app, host="127.0.0.1", port=0, access_log=False, log_config=None, ws="none")
     server = uvicorn.Server(config)
     serving = asyncio.create_task(server.serve())

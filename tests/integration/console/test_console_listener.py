@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import select
 
 from gapless.console.auth import Access
-from gapless.domain import TypePatterns, Via
+from gapless.domain import Sources, TypePatterns, Via
 from gapless.ledger.tables import EVENT
 from gapless_reconcilers.kit.contract import Secret
 
@@ -129,9 +129,9 @@ async def test_the_page_says_unknown_where_nothing_was_compared(listen: Any) -> 
 
 async def test_hostile_names_and_reasons_are_escaped(office: Any, listen: Any) -> None:
     known = office.source()
-    office.desk.sources.put(replace(known, name=HOSTILE, types=TypePatterns([HOSTILE])))
+    hostile = replace(known, name=HOSTILE, types=TypePatterns([HOSTILE]))
+    office.desk = replace(office.desk, sources=Sources([known, hostile]))
     await office.add_destination(HOSTILE)
-    office.desk.sources.put(known)
     await office.listed(last_outcome="options_invalid", parked_reason=HOSTILE)
     async with listen(version=HOSTILE) as client:
         page = (await client.get("/")).text

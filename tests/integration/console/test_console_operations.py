@@ -16,9 +16,9 @@ from gapless.ledger.tables import DELIVERY, EVENT, PASS, QUARANTINE, SLICE, SOUR
 from gapless.operations.context import OperationContext, OperationRefused
 from gapless.operations.passes import DemandPass
 from gapless.operations.registry import OPERATIONS, perform
-from gapless_reconcilers.github import GitHub, GitHubOptions
 from gapless_reconcilers.kit.contract import Secret
-from gapless_reconcilers.telegram import Telegram, TelegramOptions
+from gapless_reconcilers.providers.github import GitHub, GitHubOptions
+from gapless_reconcilers.providers.telegram import Telegram, TelegramOptions
 
 pytestmark = pytest.mark.anyio
 DAY, HOUR = timedelta(days=1), timedelta(hours=1)

@@ -10,7 +10,7 @@ from sqlalchemy import update
 from gapless.domain import Cause, Mode, Via, to_us
 from gapless.ledger import missing
 from gapless.ledger.missing import Missing
-from gapless.ledger.sources import ensure_stream
+from gapless.ledger.streams import ensure_stream
 from gapless.ledger.tables import BUDGET, SOURCE, UNRECOVERABLE
 from gapless.status.reader import read_report
 from gapless.status.report import SourceReport

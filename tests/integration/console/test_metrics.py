@@ -18,7 +18,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import update
 
 from gapless.console.metrics import AllSeries, LedgerCollector, render
-from gapless.deliver.lane import OUTCOMES
+from gapless.deliver.worker import OUTCOMES
 from gapless.destinations.contract import FailureReason
 from gapless.domain import Mode, Silence, Via, to_us
 from gapless.ledger import silence

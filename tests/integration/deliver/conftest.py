@@ -18,11 +18,12 @@ from sqlalchemy import select
 from gapless.deliver.breaker import BreakerRule
 from gapless.deliver.destination import Destination
 from gapless.deliver.dispatcher import Dispatcher
-from gapless.deliver.retry import RetryRule
+from gapless.deliver.retry import DeliveryRetryPolicy
 from gapless.deliver.routing import build_route
 from gapless.destinations.contract import HoldReason, Sender, SenderContext
 from gapless.destinations.http import DeliverySignature, HttpOptions, HttpSender
 from gapless.domain import Cause, Mode, Source, Sources, Via, system_clock, to_us
+from gapless.ledger import destinations, streams
 from gapless.ledger import sources as ledger_sources
 from gapless.ledger.engine import Store, open_store
 from gapless.ledger.recorder import Recorder, Sighting
@@ -31,10 +32,10 @@ from gapless.ledger.writer import Writer
 from gapless.metrics import Metrics
 from gapless.settings import SecretRef
 from gapless_reconcilers.kit.contract import RemoteEvent, Secret
-from gapless_reconcilers.stripe import Stripe, StripeOptions
+from gapless_reconcilers.providers.stripe import Stripe, StripeOptions
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
-QUICK = RetryRule(first=timedelta(milliseconds=20), longest=timedelta(milliseconds=100), max_attempts=4)
+QUICK = DeliveryRetryPolicy(first=timedelta(milliseconds=20), longest=timedelta(milliseconds=100), max_attempts=4)
 NEVER_OPENS = BreakerRule(threshold=10_000)
 
 
@@ -231,8 +232,8 @@ async def road(store_url: str) -> AsyncIterator[Road]:
     source_id = await store.write(
         lambda c: ledger_sources.register_source(c, "acme", "stripe", "hybrid", start, system_clock())
     )
-    stream_id = (await store.read(lambda c: ledger_sources.streams(c, source_id)))[0].id
-    destination_id = await store.write(lambda c: ledger_sources.register_destination(c, "app", start))
+    stream_id = (await store.read(lambda c: streams.streams(c, source_id)))[0].id
+    destination_id = await store.write(lambda c: destinations.register_destination(c, "app", start))
     provider = Stripe(StripeOptions(api_key=Secret("rk_test_1"), webhook_secret=(Secret("whsec_1"),), livemode=False))
     source = Source(id=source_id, name="acme", provider=provider, mode=Mode.HYBRID, start=start)
     sources, metrics = Sources([source]), Metrics("test")

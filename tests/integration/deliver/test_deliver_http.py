@@ -14,13 +14,13 @@ import stripe
 from standardwebhooks.webhooks import Webhook
 
 from gapless.deliver.breaker import BreakerRule
-from gapless.deliver.retry import RetryRule
+from gapless.deliver.retry import DeliveryRetryPolicy
 from gapless.destinations.contract import HoldReason
 from gapless.domain import Via
 from gapless.ledger import dead_letters
 from gapless.settings import SecretRef
 from gapless_reconcilers.kit.contract import Secret
-from gapless_reconcilers.stripe import Stripe, StripeOptions
+from gapless_reconcilers.providers.stripe import Stripe, StripeOptions
 
 pytestmark = pytest.mark.anyio
 
@@ -193,7 +193,7 @@ async def test_a_listed_event_of_another_version_is_held_until_a_person_chooses(
 async def test_a_resting_destination_costs_no_attempts_and_recovers(road: Any, consumer: Any) -> None:
     consumer.will_answer(500, times=4)
     rule = BreakerRule(threshold=3, rest=timedelta(milliseconds=300), longest=timedelta(milliseconds=300))
-    patient = RetryRule(first=timedelta(milliseconds=10), longest=timedelta(milliseconds=10), max_attempts=5)
+    patient = DeliveryRetryPolicy(first=timedelta(milliseconds=10), longest=timedelta(milliseconds=10), max_attempts=5)
     destination = road.destination(road.http(consumer.url), breaker=rule, retry=patient, concurrency=1)
     async with road.delivering(destination):
         await road.record(*(road.sighting(f"evt_{n}") for n in range(20)))

@@ -15,17 +15,18 @@ import pytest
 import uvicorn
 from sqlalchemy import select
 
-from gapless.domain import Mode, Source, Sources, no_route
+from gapless.deliver.routing import build_route
+from gapless.domain import Mode, Source, Sources
 from gapless.ledger import sources as ledger_sources
 from gapless.ledger.engine import Store
 from gapless.ledger.recorder import Recorder
 from gapless.ledger.tables import EVENT, QUARANTINE
 from gapless.ledger.writer import Writer
 from gapless.metrics import Metrics
-from gapless.receive.endpoint import ReceiveOptions, Receiver
-from gapless.receive.server import SERVING, build_app, make_receiver
+from gapless.receive.receiver import ReceiveOptions, Receiver, make_receiver
+from gapless.receive.server import SERVING, build_app
 from gapless_reconcilers.kit.contract import Provider, Secret
-from gapless_reconcilers.stripe import Stripe, StripeOptions
+from gapless_reconcilers.providers.stripe import Stripe, StripeOptions
 
 NOW = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
 OLD_SECRET, NEW_SECRET = "whsec_before", "whsec_after"
@@ -78,7 +79,7 @@ class Road:
 
     async def settled(self) -> None:
         """Wait until the quarantine has nothing left to do."""
-        await until(lambda: self.receiver.quarantine.waiting == 0)
+        await until(self.receiver.quarantine._waiting.empty)
         await self.receiver.writer.submit_idle(lambda _: None)
 
     async def counts(self, name: str, at_least: float, **labels: str) -> None:
@@ -118,7 +119,7 @@ async def served(
     source_id = await store.write(lambda c: ledger_sources.register_source(c, "acme", "stripe", "hybrid", start, NOW))
     source = Source(id=source_id, name="acme", provider=provider, mode=Mode.HYBRID, start=start)
     metrics, now = Metrics("test"), [NOW]
-    writer = Writer(store, Recorder(0, no_route), metrics, queue_max=queue_max)
+    writer = Writer(store, Recorder(0, build_route([])), metrics, queue_max=queue_max)
     receiver = make_receiver(
         sources=Sources([source]), writer=writer, metrics=metrics, clock=lambda: now[0], client=vendor, options=options
     )

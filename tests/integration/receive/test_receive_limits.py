@@ -11,9 +11,9 @@ import pytest
 from sqlalchemy import text
 
 from gapless.ledger.engine import BadData, Store
-from gapless.receive.endpoint import ReceiveOptions
+from gapless.receive.receiver import ReceiveOptions
 from gapless_reconcilers.kit.contract import Reply, Secret
-from gapless_reconcilers.stripe import Stripe, StripeOptions
+from gapless_reconcilers.providers.stripe import Stripe, StripeOptions
 
 pytestmark = pytest.mark.anyio
 SMALL = ReceiveOptions(body_limit=2_000, body_within=timedelta(seconds=0.3))

@@ -11,12 +11,12 @@ from sqlalchemy import func, select
 
 from gapless.ledger import quarantine as ledger
 from gapless.ledger.tables import EVENT, QUARANTINE
-from gapless.receive.endpoint import ReceiveOptions
-from gapless.receive.quarantine import QuarantineOptions, Released, StillRefused, release
+from gapless.receive.quarantine import QuarantineOptions, Released, StillRefused, release_webhook
+from gapless.receive.receiver import ReceiveOptions
 from gapless_reconcilers.kit.contract import Secret
-from gapless_reconcilers.kit.standard import sign
-from gapless_reconcilers.standard_webhooks import StandardWebhooks, StandardWebhooksOptions
-from gapless_reconcilers.stripe import Stripe, StripeOptions
+from gapless_reconcilers.kit.standard_signature import sign
+from gapless_reconcilers.providers.standard_webhooks import StandardWebhooks, StandardWebhooksOptions
+from gapless_reconcilers.providers.stripe import Stripe, StripeOptions
 
 pytestmark = pytest.mark.anyio
 
@@ -30,7 +30,7 @@ def knows(road: Any, *secrets: str) -> None:
 
 async def release_one(road: Any, quarantine_id: int) -> Released | StillRefused:
     receiver = road.receiver
-    return await release(
+    return await release_webhook(
         quarantine_id,
         store=road.store,
         writer=receiver.writer,
@@ -41,9 +41,9 @@ async def release_one(road: Any, quarantine_id: int) -> Released | StillRefused:
     )
 
 
-async def only_entry(road: Any) -> ledger.Entry:
+async def only_entry(road: Any) -> ledger.QuarantineEntry:
     await road.settled()
-    entries: list[ledger.Entry] = await road.store.read(ledger.entries)
+    entries: list[ledger.QuarantineEntry] = await road.store.read(ledger.entries)
     assert len(entries) == 1
     return entries[0]
 

@@ -6,11 +6,11 @@ import httpx
 import pytest
 from world import SECRET, FakeClock, InProcess, World
 
-from gapless.ledger import sources
-from gapless.reconcile.cycle import in_order
-from gapless.reconcile.fetch import new_limiter
+from gapless.ledger import streams, subscriptions
+from gapless.provider_api.client import new_limiter
+from gapless.reconcile.source_run import in_order
 from gapless_reconcilers.kit.contract import Provider, Secret
-from gapless_reconcilers.stripe import Stripe, StripeOptions
+from gapless_reconcilers.providers.stripe import Stripe, StripeOptions
 
 pytestmark = pytest.mark.anyio
 GONE = "acct_07"
@@ -38,8 +38,8 @@ async def platform(world: World) -> World:
     return world
 
 
-async def streams_of(world: World) -> dict[str, sources.Stream]:
-    found = await world.store.read(lambda c: sources.streams(c, world.source_id))
+async def streams_of(world: World) -> dict[str, streams.Stream]:
+    found = await world.store.read(lambda c: streams.streams(c, world.source_id))
     return {stream.name: stream for stream in found}
 
 
@@ -117,5 +117,5 @@ async def test_an_endpoint_that_is_off_is_switched_on_again_only_if_somebody_ask
             clock.advance(minutes=2)
             await daemon.turn(health=True)
             assert endpoint.enabled is asked_for
-    history = await platform.store.read(lambda c: sources.subscriptions(c, platform.source_id))
+    history = await platform.store.read(lambda c: subscriptions.subscriptions(c, platform.source_id))
     assert [row["healthy"] for row in history] == [False, True]

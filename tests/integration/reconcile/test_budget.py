@@ -13,13 +13,13 @@ import pytest
 from world import HASTY, SECRET, T0, Daemon, FakeClock, InProcess, World
 
 from gapless.domain import from_us, to_us
-from gapless.ledger import budgets, sources
+from gapless.ledger import budgets, sources, streams
 from gapless.reconcile.budget import RESERVED
 from gapless.reconcile.pace import Pace
-from gapless.reconcile.schedule import Scheduler
+from gapless.reconcile.scheduler import Scheduler
 from gapless_reconcilers.kit.contract import Provider, ReadBudget, Secret
-from gapless_reconcilers.stripe import Stripe, StripeOptions
-from gapless_reconcilers.testing.faults import Faults
+from gapless_reconcilers.providers.stripe import Stripe, StripeOptions
+from gapless_reconcilers.testing.fake.faults import Faults
 
 pytestmark = pytest.mark.anyio
 MINUTE, HOUR, DAY, MONTH = timedelta(minutes=1), timedelta(hours=1), timedelta(days=1), timedelta(days=30)
@@ -230,4 +230,4 @@ async def test_a_stream_is_not_swept_again_for_another(world: World, clock: Fake
 
 
 def _streams(world: World) -> Callable[[Any], list[dict[str, Any]]]:
-    return lambda c: [{"id": each.id, "name": each.name} for each in sources.streams(c, world.source_id)]
+    return lambda c: [{"id": each.id, "name": each.name} for each in streams.streams(c, world.source_id)]

@@ -8,27 +8,28 @@ from world import HASTY
 
 from gapless.domain import Mode, Source, Sources, system_clock
 from gapless.metrics import Metrics
-from gapless.reconcile.fetch import Fetcher, freeze, new_client, thaw
+from gapless.provider_api.client import ProviderClient, new_client
+from gapless.provider_api.pages import freeze, thaw
 from gapless_reconcilers.kit.contract import Secret
 from gapless_reconcilers.kit.errors import CredentialsRejected
-from gapless_reconcilers.stripe import Stripe, StripeOptions
+from gapless_reconcilers.providers.stripe import Stripe, StripeOptions
 from gapless_reconcilers.testing.fake import FakeProvider
-from gapless_reconcilers.testing.wires.stripe import StripeWire
+from gapless_reconcilers.testing.fake.formats.stripe import StripeFormat
 
 pytestmark = pytest.mark.anyio
 
 
-def fetcher(client: httpx.AsyncClient, url: str, key: str) -> Fetcher:
+def fetcher(client: httpx.AsyncClient, url: str, key: str) -> ProviderClient:
     provider = Stripe(StripeOptions(api_key=Secret(key), api_base=url))
     source = Source(id=1, name="acme", provider=provider, mode=Mode.POLL, start=datetime(2026, 1, 1, tzinfo=UTC))
-    return Fetcher(
+    return ProviderClient(
         client, Sources([source]), "acme", clock=system_clock, metrics=Metrics("t"), rate=100, patience=HASTY
     )
 
 
 @pytest.mark.parametrize("key", ["sk_live_\0do_not_show", "sk_live_\ndo_not_show", "sk_live_\udcffdo_not_show"])
 async def test_a_secret_that_no_header_can_carry_is_refused_and_not_shown(key: str) -> None:
-    fake = FakeProvider(StripeWire())
+    fake = FakeProvider(StripeFormat())
     async with fake.serve() as url, new_client() as client:
         with pytest.raises(CredentialsRejected, match="check the secret for odd characters") as caught:
             await fetcher(client, url, key).send(httpx.Request("GET", f"{url}/v1/account"))

@@ -10,14 +10,14 @@ import pytest
 from sqlalchemy import select, update
 from world import T0, FakeClock, InProcess, World
 
-from gapless.daemon import upkeep
+from gapless.daemon import maintenance
 from gapless.domain import Owed, Via, from_us, to_us
 from gapless.ledger import Connection, leases, sources
 from gapless.ledger.engine import BadData
 from gapless.ledger.recorder import EventKey, Recorder, Sighting
 from gapless.ledger.tables import PASS, SLICE
 from gapless.settings import RetentionSettings
-from gapless_reconcilers.testing.faults import Faults
+from gapless_reconcilers.testing.fake.faults import Faults
 
 pytestmark = pytest.mark.anyio
 MINUTE = timedelta(minutes=1)
@@ -167,9 +167,9 @@ async def test_history_that_is_gone_is_written_off_and_never_skipped_in_silence(
         recent = world.fake.emit("invoice.paid")
         clock.advance(minutes=5)
         await daemon.turn()
-        ((stream, start_us, end_us, reason),) = await world.unrecoverable()
-        assert (stream, start_us, reason) == ("", stopped, "history_exceeded")
-        assert from_us(end_us) == clock() - timedelta(days=30)
+        (loss,) = await world.unrecoverable()
+        assert (loss.stream, loss.start_us, loss.reason) == ("", stopped, "history_exceeded")
+        assert from_us(loss.end_us) == clock() - timedelta(days=30)
         assert await world.keys() == {recent.key}
 
 
@@ -269,7 +269,7 @@ async def test_trap_one_poison_event_does_not_stop_later_ones(
         assert await world.keys() == {event.key for event in others}
         assert await world.missing_open() == 1
         assert await world.missed() == 5
-        assert await world.complete_up_to() == to_us(poison.occurred_at)
+        assert await world.complete_up_to() == poison.occurred_at
         clock.advance(hours=2)
         await daemon.turn()
         assert poison.key in await world.keys()
@@ -337,7 +337,7 @@ async def test_finished_passes_are_pruned_with_their_slices_and_those_under_way_
         young_us = to_us(clock())
         retention = RetentionSettings(passes=timedelta(days=29), payloads=None, attempts=None, deliveries=None)
         before = await world.passes()
-        await upkeep.prune_once(daemon.road.writer, retention, [], clock)
+        await maintenance.prune_once(daemon.road.writer, retention, [], clock)
         after = await world.passes()
         assert {row["id"] for row in after} == {2, left.id}
         assert len(before) == 6
@@ -345,5 +345,5 @@ async def test_finished_passes_are_pruned_with_their_slices_and_those_under_way_
         assert set(await world.store.read(lambda c: c.execute(slices).scalars().all())) == {2, left.id}
         keep = RetentionSettings(passes=None, payloads=None, attempts=None, deliveries=None)
         await daemon.road.writer.submit(lambda c: c.execute(update(PASS).values(state="finished", started_us=young_us)))
-        await upkeep.prune_once(daemon.road.writer, keep, [], clock)
+        await maintenance.prune_once(daemon.road.writer, keep, [], clock)
         assert len(await world.passes()) == 2

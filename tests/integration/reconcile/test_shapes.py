@@ -14,9 +14,9 @@ from world import HASTY, Daemon, FakeClock, World, new_fake
 from gapless.domain import Via, from_us
 from gapless.ledger.engine import Store
 from gapless.receive import webhook
-from gapless_reconcilers.github import GitHub, GitHubOptions
 from gapless_reconcilers.kit.contract import Provider, RecordedEvent, Reply, Secret
-from gapless_reconcilers.testing.scenario import make_request
+from gapless_reconcilers.providers.github import GitHub, GitHubOptions
+from gapless_reconcilers.testing.suite.scenario import make_request
 
 pytestmark = pytest.mark.anyio
 HOOK = 77
@@ -115,7 +115,7 @@ async def receive(daemon: Daemon, delivery: dict[str, Any]) -> None:
     )
     message = daemon.source.provider.render(recorded, "", Secret(SECRET), daemon.world.clock())
     request = make_request(message.headers, message.body)  # type: ignore[union-attr]
-    reply = webhook.read(daemon.source.provider, request, daemon.world.clock())
+    reply = webhook.read_webhook(daemon.source.provider, request, daemon.world.clock())
     assert isinstance(reply, Reply), reply
     await daemon.road.writer.record(
         tuple(daemon.sighting(event, Via.WEBHOOK, request.body) for event in reply.events), len(request.body)
@@ -178,7 +178,7 @@ async def test_a_detail_that_fails_is_tried_again_on_its_own_schedule_and_surviv
     async with world.daemon() as daemon:
         await daemon.turn()
         assert (await world.missed(), await world.missing_open(), await world.keys()) == (1, 1, set())
-        assert await world.complete_up_to() == (await world.store.read(oldest_missing))
+        assert await world.complete_up_to() == from_us(await world.store.read(oldest_missing))
     hook.answers.clear()
     clock.advance(minutes=5)
     async with world.daemon() as daemon:
@@ -240,9 +240,9 @@ async def test_a_time_in_which_the_hook_was_off_is_unrecoverable_and_nothing_is_
         back: datetime = clock()
         await daemon.turn()
         assert from_us((await world.stream()).watermark_us) == back - timedelta(minutes=5)
-        assert [(from_us(start), from_us(end), why) for _, start, end, why in await world.unrecoverable()] == [
-            (last_good, back, "subscription_inactive")
-        ]
+        (loss,) = await world.unrecoverable()
+        assert (from_us(loss.start_us), from_us(loss.end_us)) == (last_good, back)
+        assert loss.reason == "subscription_inactive"
         clock.advance(minutes=10)
         await daemon.turn()
         assert len(await world.unrecoverable()) == 1

@@ -14,11 +14,11 @@ from gapless.ledger import events, leases
 from gapless.ledger.engine import Store
 from gapless.ledger.tables import EVENT
 from gapless_reconcilers.kit.contract import Provider, Secret
-from gapless_reconcilers.shopify import Shopify, ShopifyOptions
+from gapless_reconcilers.providers.shopify import Shopify, ShopifyOptions
 from gapless_reconcilers.testing.fake import FakeProvider
-from gapless_reconcilers.testing.faults import Faults
-from gapless_reconcilers.testing.shelf import FakeEvent
-from gapless_reconcilers.testing.wires.shopify import ShopifyWire
+from gapless_reconcilers.testing.fake.event_store import FakeEvent
+from gapless_reconcilers.testing.fake.faults import Faults
+from gapless_reconcilers.testing.fake.formats.shopify import ShopifyFormat
 
 pytestmark = pytest.mark.anyio
 GRACE = Shopify.capabilities.grace
@@ -43,7 +43,7 @@ def make_shopify(url: str, page_limit: int = 100) -> Provider:
 
 @pytest.fixture
 def transport(clock: FakeClock) -> InProcess:
-    return InProcess(fake=FakeProvider(ShopifyWire(), clock=clock))
+    return InProcess(fake=FakeProvider(ShopifyFormat(), clock=clock))
 
 
 @pytest.fixture

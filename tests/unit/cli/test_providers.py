@@ -26,10 +26,10 @@ def test_the_page_has_the_table_that_the_capabilities_make() -> None:
 
 def test_the_page_has_the_table_of_the_ready_made_sources() -> None:
     marked = re.search(r"<!-- ready-made -->\n(.*?)<!-- /ready-made -->", PAGE.read_text(), re.DOTALL)
-    files = sorted(str(path) for path in (ROOT / "config/sources.d").glob("*.toml"))
+    files = sorted(str(path) for path in (ROOT / "reconcilers/gapless_reconcilers/declared").glob("*.toml"))
     assert marked
     assert marked[1] == printed("--markdown", *files), (
-        "put `gapless providers --markdown config/sources.d/*.toml` there"
+        "put `gapless providers --markdown reconcilers/gapless_reconcilers/declared/*.toml` there"
     )
 
 

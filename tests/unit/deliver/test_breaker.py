@@ -1,12 +1,10 @@
-"""The breaker and the rate limit, driven through any history."""
+"""The breaker, driven through any history."""
 
 from datetime import timedelta
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gapless.deliver import rate
 from gapless.deliver.breaker import TROUBLE, Breaker, BreakerRule, after, room
 from gapless.destinations.contract import Delivered, Failed, FailureReason, Held, HoldReason, Result, Withdrawn
 
@@ -64,30 +62,3 @@ def test_it_opens_at_the_threshold_and_rests_longer_after_each_failed_probe() ->
 def test_attempts_that_were_under_way_when_it_opened_do_not_lengthen_its_rest() -> None:
     breaker, _ = run([(0, DOWN)] * 3)
     assert after(breaker, DOWN, 50, RULE) == breaker
-
-
-@given(
-    per_second=st.floats(0.01, 1000),
-    waits=st.lists(st.integers(-1_000_000, 10_000_000), min_size=1, max_size=50),
-)
-def test_a_bucket_never_gives_more_than_its_rate_and_one_burst(per_second: float, waits: list[int]) -> None:
-    bucket, now_us, forward_us, given_out = rate.full(per_second, 0), 0, 0, 0
-    for wait in waits:
-        now_us += wait
-        forward_us += max(wait, 0)
-        bucket = rate.filled(bucket, now_us)
-        count = int(bucket.tokens)
-        bucket = rate.taken(bucket, count)
-        given_out += count
-    assert given_out <= max(per_second, 1.0) + per_second * forward_us / 1_000_000 + 1e-6
-
-
-@given(per_second=st.floats(0.01, 1000))
-def test_after_the_told_wait_there_is_a_token(per_second: float) -> None:
-    empty = rate.taken(rate.full(per_second, 0), int(max(per_second, 1.0)))
-    assert rate.filled(empty, rate.next_token_us(empty)).tokens >= 1 - 1e-9
-
-
-def test_a_rate_of_nothing_is_refused() -> None:
-    with pytest.raises(ValueError, match="wanted more than 0"):
-        rate.full(0, 0)

@@ -26,7 +26,7 @@ from gapless.destinations.python import PythonOptions, PythonSender
 from gapless.domain import Sources, Via, system_clock
 from gapless.settings import SecretRef
 from gapless_reconcilers.kit.contract import Secret
-from gapless_reconcilers.kit.standard import signed_headers
+from gapless_reconcilers.kit.standard_signature import signed_headers
 
 TIME = datetime(2026, 11, 20, tzinfo=UTC)
 CONTEXT = SenderContext(name="app", sources=Sources(), clock=system_clock)
@@ -122,6 +122,7 @@ def test_standard_webhooks_own_library_makes_the_same_signature(key: bytes, mess
 def test_a_known_answer_of_standard_webhooks_holds() -> None:
     secret = Secret(SECRET)
     assert signing_key(secret) == signing_key(Secret(SECRET.removeprefix("whsec_")))
+    assert signing_key(Secret("whsec_QQ==")) == signing_key(Secret("whsec_QQ")) == b"A"
     headers = signed_headers(signing_key(secret), "msg_p5jXN8AQM9LWM0D4loKWxJek", 1614265330, b'{"test": 2432232314}')
     assert headers["webhook-signature"] == "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="
 

@@ -12,7 +12,7 @@ from gapless.deliver.routing import build_route
 from gapless.destinations.contract import DestinationInvalid
 from gapless.domain import ALL_TYPES, Mode, Source, TypePatterns, Via, to_us
 from gapless_reconcilers.kit.contract import RemoteEvent, Secret
-from gapless_reconcilers.stripe import Stripe, StripeOptions
+from gapless_reconcilers.providers.stripe import Stripe, StripeOptions
 
 START = datetime(2026, 11, 1, tzinfo=UTC)
 RECORDED_US = to_us(START + timedelta(days=30))

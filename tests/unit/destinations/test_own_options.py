@@ -135,6 +135,15 @@ def test_an_option_that_every_destination_has_is_a_fault_of_the_kind(
     )
 
 
+def test_what_the_options_themselves_refuse_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Picky(QueueOptions, frozen=True, kw_only=True):
+        def __post_init__(self) -> None:
+            raise ValueError("options order and durable do not fit; choose one")
+
+    monkeypatch.setattr(QueueSender, "Options", Picky)
+    assert problem(tmp_path, GIVEN).endswith('"d": options order and durable do not fit; choose one')
+
+
 def test_options_show_no_value(tmp_path: Path) -> None:
     made = destination(tmp_path, GIVEN)
     assert "orders" not in f"{made!r}{made.options!r}"

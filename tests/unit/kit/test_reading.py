@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from gapless_reconcilers.kit.contract import RemoteEvent
-from gapless_reconcilers.kit.decoding import (
+from gapless_reconcilers.kit.decoders import (
     decode_items,
     decode_json,
     decode_or_none,
@@ -21,7 +21,7 @@ from gapless_reconcilers.kit.decoding import (
     value_at,
 )
 from gapless_reconcilers.kit.errors import MalformedWebhook, UnexpectedShape
-from gapless_reconcilers.kit.paging import cursor_after, require
+from gapless_reconcilers.kit.pagination import cursor_after, require
 
 BODY = {"data": [{"id": "a"}, {"id": "b"}], "meta": {"count": 2, "more": False, "next": None, "name": ""}}
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from gapless_reconcilers.kit.contract import Secret, WebhookRequest
 from gapless_reconcilers.kit.errors import SignatureInvalid
-from gapless_reconcilers.kit.signing import (
+from gapless_reconcilers.kit.signatures import (
     SigningKeys,
     hmac_sha256_base64,
     hmac_sha256_hex,

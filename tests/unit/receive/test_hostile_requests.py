@@ -14,17 +14,18 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from litestar import Litestar
 
-from gapless.domain import Mode, Source, Sources, no_route
+from gapless.deliver.routing import build_route
+from gapless.domain import Mode, Source, Sources
 from gapless.ledger import sources as ledger_sources
 from gapless.ledger.engine import open_store
 from gapless.ledger.recorder import Recorder
 from gapless.ledger.tables import METADATA
 from gapless.ledger.writer import Writer
 from gapless.metrics import Metrics
-from gapless.receive.endpoint import ReceiveOptions
-from gapless.receive.server import build_app, make_receiver
+from gapless.receive.receiver import ReceiveOptions, make_receiver
+from gapless.receive.server import build_app
 from gapless_reconcilers.kit.contract import Secret
-from gapless_reconcilers.stripe import Stripe, StripeOptions
+from gapless_reconcilers.providers.stripe import Stripe, StripeOptions
 
 NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
 LIMIT = 4_000
@@ -72,7 +73,7 @@ class Loop:
         options = StripeOptions(api_key=Secret("rk_test_1"), webhook_secret=(Secret("whsec_1"),), livemode=False)
         source = Source(id=source_id, name="acme", provider=Stripe(options), mode=Mode.HYBRID, start=start)
         metrics = Metrics("test")
-        writer = Writer(store, Recorder(0, no_route), metrics)
+        writer = Writer(store, Recorder(0, build_route([])), metrics)
         receiver = make_receiver(
             sources=Sources([source]),
             writer=writer,

@@ -1,45 +1,12 @@
-"""The bounds on what strangers can cause."""
+"""The log that strangers cannot flood."""
 
 import logging
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from gapless.receive.limits import LINES_AT_ONCE, BoundedLog, TokenBucket
+from gapless.receive.bounded_log import LINES_AT_ONCE, BoundedLog
 
 SECOND = 1_000_000
-
-
-@given(
-    burst=st.integers(1, 50),
-    per_second=st.floats(0.01, 100),
-    steps=st.lists(st.integers(-5 * SECOND, 5 * SECOND), max_size=300),
-)
-def test_a_bucket_never_grants_more_than_its_burst_and_what_time_has_earned(
-    burst: int, per_second: float, steps: list[int]
-) -> None:
-    bucket, now, latest, granted = TokenBucket(burst=burst, per_second=per_second), 0, 0, 0
-    for step in steps:
-        now += step
-        latest = max(latest, now)
-        granted += bucket.take(now)
-        earned = (latest - min(0, steps[0])) / SECOND * per_second
-        assert granted <= burst + earned + 1e-6
-
-
-def test_a_bucket_grants_its_burst_then_its_rate() -> None:
-    bucket = TokenBucket(burst=3, per_second=2)
-    assert [bucket.take(0) for _ in range(5)] == [True, True, True, False, False]
-    assert [bucket.take(SECOND) for _ in range(3)] == [True, True, False]
-
-
-def test_a_clock_that_steps_back_grants_nothing_extra() -> None:
-    bucket = TokenBucket(burst=1, per_second=1)
-    assert bucket.take(100 * SECOND)
-    assert not bucket.take(0)
-    assert not bucket.take(100 * SECOND)
-    assert bucket.take(101 * SECOND)
 
 
 def test_a_log_line_counts_those_that_were_not_written(caplog: pytest.LogCaptureFixture) -> None:

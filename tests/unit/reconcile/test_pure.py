@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from gapless.domain import cut
 from gapless.ledger.passes import Slice
 from gapless.ledger.watermarks import finished_prefix
+from gapless.provider_api.pages import freeze, thaw
 from gapless.reconcile.budget import (
     LEAST_HEADROOM,
     RESERVED,
@@ -20,11 +21,10 @@ from gapless.reconcile.budget import (
     slow_down,
     sweep_allowance,
 )
-from gapless.reconcile.fetch import freeze, thaw
 from gapless.reconcile.pace import LONGEST, Pace, Signals, due_at_start, next_interval
 from gapless.reconcile.window import SWEEP_DEPTH, plan_horizon, plan_pass, plan_sweep
 from gapless_reconcilers.kit.contract import ReadBudget, Window
-from gapless_reconcilers.stripe import Stripe
+from gapless_reconcilers.providers.stripe import Stripe
 
 SECOND, NOW = timedelta(seconds=1), datetime(2026, 11, 20, 12, 0, 0, tzinfo=UTC)
 moments = st.datetimes(datetime(2026, 9, 1), datetime(2026, 11, 20)).map(lambda time: time.replace(tzinfo=UTC))  # noqa: DTZ001
@@ -180,7 +180,6 @@ def test_the_finished_prefix_ends_at_the_first_open_slice(parts: list[tuple[bool
     slices = [
         Slice(
             id=at,
-            pass_id=1,
             start_us=at * 10,
             end_us=at * 10 + 10,
             done=done,

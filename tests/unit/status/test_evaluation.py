@@ -8,8 +8,8 @@ from reports import DAY, HOUR, NOW
 
 from gapless.domain import from_us, to_us
 from gapless.ledger.budgets import Used
-from gapless.ledger.sources import Stream
-from gapless.ledger.stats import Figures, MissingFigures
+from gapless.ledger.snapshot import LedgerSnapshot, MissingCounts
+from gapless.ledger.streams import Stream
 from gapless.status.evaluation import complete_up_to, evaluate, headroom, remaining
 from gapless_reconcilers.kit.contract import ReadBudget
 
@@ -34,12 +34,12 @@ def stream(watermark_us: int, checked_us: int | None) -> Stream:
 
 @given(watermark_us=st.integers(0, 10**15), missing_us=st.none() | st.integers(0, 10**15))
 def test_complete_is_what_lies_before_watermark_and_missing(watermark_us: int, missing_us: int | None) -> None:
-    found = complete_up_to(stream(watermark_us, checked_us=1), MissingFigures(oldest_open_us=missing_us))
+    found = complete_up_to(stream(watermark_us, checked_us=1), MissingCounts(oldest_open_us=missing_us))
     assert found == from_us(min(watermark_us, watermark_us if missing_us is None else missing_us))
 
 
 def test_nothing_is_complete_before_a_list_was_read() -> None:
-    assert complete_up_to(stream(10**15, checked_us=None), MissingFigures()) is None
+    assert complete_up_to(stream(10**15, checked_us=None), MissingCounts()) is None
 
 
 @given(used=st.integers(0, 5000), elapsed=st.timedeltas(timedelta(0), 3 * DAY))
@@ -61,5 +61,5 @@ def test_headroom_is_the_history_behind_the_watermark() -> None:
 
 
 def test_a_configured_source_without_figures_is_told() -> None:
-    report = evaluate(Figures(sources=(), destinations=()), {}, NOW, ["acme", "new"])
+    report = evaluate(LedgerSnapshot(sources=(), destinations=()), {}, NOW, ["acme", "new"])
     assert report.unknown_sources == ("acme", "new")

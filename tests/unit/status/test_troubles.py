@@ -9,7 +9,7 @@ import pytest
 from reports import DAY, DESTINATION, HOUR, LOSS, MINUTE, NO_PROOF, NOW, SOURCE, listed, read_as, report
 
 from gapless.domain import Mode, from_us
-from gapless.ledger.deliveries import State
+from gapless.ledger.deliveries import DeliveryState
 from gapless.status.report import DestinationReport, Gap, SourceReport, StatusReport
 from gapless.status.troubles import (
     Severity,
@@ -26,7 +26,7 @@ from gapless_reconcilers.kit.contract import Coverage
 TROUBLE, UNKNOWN, IN_HAND = Severity.TROUBLE, Severity.UNKNOWN, Severity.IN_HAND
 
 
-def owing(destination: DestinationReport, state: State, count: int = 3) -> DestinationReport:
+def owing(destination: DestinationReport, state: DeliveryState, count: int = 3) -> DestinationReport:
     return replace(
         destination,
         backlog={**destination.backlog, state: count},
@@ -84,23 +84,23 @@ CASES: dict[str, tuple[TroubleKind, Severity, Callable[..., Changed]]] = {
         lambda source: replace(source, subscription_healthy=False, subscription_reason="it is disabled"),
     ),
     "silent": (K.SILENT, TROUBLE, lambda source: replace(source, silent=True)),
-    "dead letters": (K.DEAD_LETTERS, TROUBLE, lambda shop: owing(shop, State.DEAD)),
-    "held": (K.DELIVERIES_HELD, TROUBLE, lambda shop: owing(shop, State.HELD)),
-    "parked": (K.DELIVERIES_PARKED, IN_HAND, lambda shop: owing(shop, State.PARKED)),
+    "dead letters": (K.DEAD_LETTERS, TROUBLE, lambda shop: owing(shop, DeliveryState.DEAD)),
+    "held": (K.DELIVERIES_HELD, TROUBLE, lambda shop: owing(shop, DeliveryState.HELD)),
+    "parked": (K.DELIVERIES_PARKED, IN_HAND, lambda shop: owing(shop, DeliveryState.PARKED)),
     "owed by a retired destination": (
         K.DELIVERIES_PARKED,
         IN_HAND,
-        lambda shop: replace(owing(shop, State.DEAD), state="retired"),
+        lambda shop: replace(owing(shop, DeliveryState.DEAD), state="retired"),
     ),
     "late": (
         K.DELIVERIES_LATE,
         IN_HAND,
-        lambda shop: replace(owing(shop, State.PENDING), late_since=NOW - 2 * MINUTE),
+        lambda shop: replace(owing(shop, DeliveryState.PENDING), late_since=NOW - 2 * MINUTE),
     ),
     "late for long": (
         K.DELIVERIES_LATE,
         TROUBLE,
-        lambda shop: replace(owing(shop, State.PENDING), late_since=NOW - HOUR - MINUTE),
+        lambda shop: replace(owing(shop, DeliveryState.PENDING), late_since=NOW - HOUR - MINUTE),
     ),
 }
 OF_WHOLE = {"no source", "source not in the ledger"}
@@ -242,7 +242,7 @@ def test_assumed_types_are_a_note() -> None:
         listed(SOURCE, history=None, history_headroom=None),
         listed(SOURCE, budget_remaining=None),
         replace(SOURCE, silent=None, heard_at=None, subscription_healthy=None),
-        replace(owing(DESTINATION, State.PENDING), late_since=NOW - timedelta(seconds=50)),
+        replace(owing(DESTINATION, DeliveryState.PENDING), late_since=NOW - timedelta(seconds=50)),
         replace(DESTINATION, state="retired"),
     ],
 )

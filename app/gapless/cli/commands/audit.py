@@ -8,12 +8,12 @@ from typing import TextIO
 
 import click
 
+from gapless.bootstrap.provider_client import find_source
 from gapless.cli import output
 from gapless.cli.common import Exit, Invocation, failing_clearly
 from gapless.cli.input_files import READABLE, BadLines, read_rows
 from gapless.cli.param_types import MOMENT
 from gapless.cli.passes import audit_source
-from gapless.cli.provider_client import find_source
 from gapless.operations.audit import AuditReport, KeyLookup
 
 SHOWN = 20

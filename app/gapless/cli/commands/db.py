@@ -7,7 +7,7 @@ import click
 from gapless.cli.common import Exit, Invocation, failing_clearly
 from gapless.ledger import migrate, schema
 from gapless.ledger.engine import SqliteStore, open_store
-from gapless.ledger.lock import hold
+from gapless.ledger.engine.lock import hold
 from gapless.settings import Settings
 
 

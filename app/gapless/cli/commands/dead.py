@@ -10,7 +10,7 @@ from gapless.cli.access import operate, read_ledger
 from gapless.cli.common import Invocation, failing_clearly
 from gapless.domain import from_us
 from gapless.ledger import dead_letters
-from gapless.ledger.deliveries import State
+from gapless.ledger.deliveries import DeliveryState
 
 
 @click.group()
@@ -26,7 +26,7 @@ def dead() -> None:
 def list_(call: Invocation, held: bool, limit: int, json_: bool) -> None:  # noqa: FBT001 - click calls it
     """Every dead letter with its reason."""
     with failing_clearly(debug=call.debug):
-        state = State.HELD if held else State.DEAD
+        state = DeliveryState.HELD if held else DeliveryState.DEAD
         rows = read_ledger(call.settings(), partial(dead_letters.waiting, state=state, limit=limit))
         if json_:
             output.as_lines(rows)

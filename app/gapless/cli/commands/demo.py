@@ -15,13 +15,13 @@ from rich.console import Console
 
 from gapless.cli.common import Exit
 from gapless.cli.param_types import DURATION, Duration
-from gapless.demo import alone, show
+from gapless.demo import provider_only, run
 from gapless.demo.configuration import Addresses, DemoSecrets
-from gapless.demo.figures import Report
 from gapless.demo.options import RATE, RATE_ALONE, SCENARIO, AloneOptions, DemoOptions, Outage, Ports, make_faults
-from gapless.demo.printing import print_opening, print_provider, print_report, print_told
-from gapless.demo.screen import open_screen
-from gapless.demo.script import write_script
+from gapless.demo.output import print_opening, print_provider, print_report, print_told
+from gapless.demo.phases import plan_phases
+from gapless.demo.report import DemoReport
+from gapless.demo.terminal import open_screen
 from gapless.errors import Unavailable, UserError
 
 SERVE = (sys.executable, "-P", "-m", "gapless", "serve")
@@ -121,16 +121,16 @@ async def _whole(given: dict[str, Any]) -> int:
     return Exit.OK if report.verdict.closed else Exit.NEGATIVE
 
 
-async def _play(options: DemoOptions, console: Console) -> Report:
+async def _play(options: DemoOptions, console: Console) -> DemoReport:
     """The show on `console`, up to the verdict."""
-    script = write_script(options.length_s, drop=options.faults.drop, kill=options.kill)
+    script = plan_phases(options.length_s, drop=options.faults.drop, kill=options.kill)
     with open_screen(console, script) as screen:
 
         def announce(addresses: Addresses, directory: Path) -> None:
             print_opening(console, addresses, directory if options.keep else None)
             screen.open(addresses.private)
 
-        return await show.run(
+        return await run.run(
             options, command=SERVE, environ=os.environ, stop=stop_on_signals(), show=screen.show, announce=announce
         )
 
@@ -147,7 +147,7 @@ async def _provider_only(given: dict[str, Any]) -> int:
     )
     console, own = Console(), DemoSecrets()
     announce, tell = partial(print_provider, console, options, own), partial(print_told, console)
-    await alone.run(options, own, stop=stop_on_signals(), announce=announce, tell=tell)
+    await provider_only.run(options, own, stop=stop_on_signals(), announce=announce, tell=tell)
     return Exit.OK
 
 

@@ -14,11 +14,11 @@ from typing import Any, BinaryIO
 import click
 import httpx
 
+from gapless.bootstrap.provider_client import find_source, open_provider_client
 from gapless.cli import output
 from gapless.cli.access import operate, read_ledger
 from gapless.cli.common import Exit, Invocation, failing_clearly
 from gapless.cli.param_types import MOMENT
-from gapless.cli.provider_client import find_source, open_provider_client
 from gapless.domain import Via, from_us
 from gapless.ledger import Connection, events
 from gapless.ledger.events import Event

@@ -6,14 +6,15 @@ from functools import partial
 import click
 import msgspec
 
+from gapless.bootstrap.sources import known_sources
 from gapless.cli import output
-from gapless.cli.access import known_sources, operate, read_ledger
+from gapless.cli.access import operate, read_ledger
 from gapless.cli.common import Exit, Invocation, failing_clearly
 from gapless.domain import from_us
 from gapless.ledger import Connection, sources
 from gapless.ledger import quarantine as ledger
-from gapless.ledger.quarantine import Entry
-from gapless.receive.explain import explain
+from gapless.ledger.quarantine import QuarantineEntry
+from gapless.receive.diagnosis import diagnose
 from gapless.receive.quarantine import request_of
 from gapless.settings import Settings
 
@@ -53,7 +54,9 @@ def list_(call: Invocation, source: str | None, limit: int, json_: bool) -> None
         output.table(columns, cells, empty="the quarantine is empty")
 
 
-def _explained(connection: Connection, settings: Settings, source: str | None, limit: int) -> list[tuple[Entry, str]]:
+def _explained(
+    connection: Connection, settings: Settings, source: str | None, limit: int
+) -> list[tuple[QuarantineEntry, str]]:
     """The entries, each with what more can be told of it; nothing of what was released, or whose source is gone."""
     book = known_sources(settings, connection)
     names, providers = {each.id: each.name for each in book}, {each.name: each.provider for each in book}
@@ -63,12 +66,12 @@ def _explained(connection: Connection, settings: Settings, source: str | None, l
         why = ""
         if found is not None and entry.released_us is None and entry.source_id in names:
             row = found[0]
-            why = explain(providers, names[row.source_id], request_of(row), from_us(row.received_us))
+            why = diagnose(providers, names[row.source_id], request_of(row), from_us(row.received_us))
         told.append((entry, why))
     return told
 
 
-def _entries(connection: Connection, source: str | None, limit: int) -> list[Entry]:
+def _entries(connection: Connection, source: str | None, limit: int) -> list[QuarantineEntry]:
     row = None if source is None else sources.source_named(connection, source)
     if source is not None and row is None:
         raise click.BadParameter(f"source {source!r} is not in the ledger", param_hint="--source")

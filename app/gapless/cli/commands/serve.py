@@ -14,7 +14,7 @@ import structlog
 
 from gapless import daemon
 from gapless.cli.common import Invocation, failing_clearly
-from gapless.daemon import ALL_ROLES, Role, Running
+from gapless.daemon import ALL_ROLES, ListenAddresses, Role
 from gapless.settings import LogFormat, LogSettings
 
 
@@ -81,7 +81,7 @@ def read_roles(text: str | None) -> frozenset[Role]:
         raise click.BadParameter(f"{error}; use {', '.join(Role)}", param_hint="--role") from None
 
 
-def _tell(running: Running) -> None:
+def _tell(running: ListenAddresses) -> None:
     if running.public:
         click.echo(f"webhooks  {running.public}/webhooks/<source>", err=True)
     click.echo(f"console   {running.private}", err=True)

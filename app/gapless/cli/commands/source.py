@@ -7,16 +7,16 @@ from typing import Any
 
 import click
 
+from gapless.bootstrap.provider_client import find_source, open_provider_client
+from gapless.bootstrap.sources import webhook_url
 from gapless.cli import output
 from gapless.cli.access import operate, read_ledger
 from gapless.cli.commands.audit import show_report
 from gapless.cli.common import Exit, Invocation, failing_clearly
 from gapless.cli.param_types import MOMENT
 from gapless.cli.passes import deliver, describe, make_passes, plan_deliveries, try_pass
-from gapless.cli.provider_client import find_source, open_provider_client
-from gapless.daemon.assembly import webhook_url
 from gapless.domain import from_us, system_clock
-from gapless.ledger import selection
+from gapless.ledger import sources
 from gapless.operations.audit import AuditReport
 from gapless.operations.endpoint import RegisteredEndpoint, register_endpoint, repair_endpoint
 from gapless.settings import Settings
@@ -36,7 +36,7 @@ def source() -> None:
 def list_(call: Invocation, json_: bool) -> None:  # noqa: FBT001 - click calls it
     """Every source that the ledger knows, the retired ones too."""
     with failing_clearly(debug=call.debug):
-        rows = read_ledger(call.settings(), selection.sources)
+        rows = read_ledger(call.settings(), sources.sources)
         if json_:
             output.as_json([{**row, "start_us": from_us(row["start_us"])} for row in rows])
             return

@@ -7,10 +7,10 @@ from typing import Any
 
 import click
 
+from gapless.bootstrap.sources import known_sources, make_policies
 from gapless.cli import output
-from gapless.cli.access import known_sources, open_reader, plain
+from gapless.cli.access import open_reader, plain
 from gapless.cli.common import Exit, Invocation, failing_clearly
-from gapless.daemon.wiring import make_policies
 from gapless.domain import Sources, system_clock
 from gapless.settings import Settings
 from gapless.status import values

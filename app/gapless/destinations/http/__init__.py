@@ -51,7 +51,7 @@ from gapless_reconcilers.kit.contract import (
     Secret,
     WebhookMessage,
 )
-from gapless_reconcilers.kit.standard import SYMMETRIC, signed_headers, symmetric_key
+from gapless_reconcilers.kit.standard_signature import SYMMETRIC, signed_headers, symmetric_key
 from gapless_reconcilers.kit.statuses import parse_retry_after
 
 CONNECT_TIMEOUT_S = 5.0

@@ -1,0 +1,71 @@
+"""What the private listener knows of its process, and the check of each request."""
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Final
+
+from litestar.connection import ASGIConnection
+from litestar.exceptions import HTTPException
+from litestar.handlers import BaseRouteHandler
+from litestar.types import Guard
+
+from gapless.console import auth
+from gapless.console.auth import Access, AccessDecision, Area, Caller
+from gapless.ledger.engine import StoreError
+from gapless.ledger.writer import Work
+from gapless.operations.context import OperationContext
+from gapless.status.reader import read_report
+from gapless.status.report import StatusReport
+from gapless_reconcilers.kit.contract import ReadBudget
+
+CONSOLE: Final = "console"
+"""The role that shows the ledger."""
+REPORT_WITHIN_S: Final = 8.0
+"""Less than the ten seconds that Prometheus waits by default."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConsoleOptions:
+    """What the private listener is told of its process. `schema_is_current` asks the database."""
+
+    access: Access
+    roles: frozenset[str]
+    version: str
+    started_at: datetime
+    schema_is_current: Work[bool]
+    budgets: Mapping[str, ReadBudget | None] = field(default_factory=dict)
+    """What each source may read, by name."""
+
+
+async def make_report(options: ConsoleOptions, context: OperationContext) -> StatusReport:
+    """The report of this moment. Raises `StoreError`."""
+    return await read_report(context.store, context.sources, options.budgets, context.clock())
+
+
+async def make_report_or_none(options: ConsoleOptions, context: OperationContext) -> StatusReport | None:
+    """The report, or None if the store does not answer in time."""
+    try:
+        async with asyncio.timeout(REPORT_WITHIN_S):
+            return await make_report(options, context)
+    except (StoreError, TimeoutError):
+        return None
+
+
+def guarded(access: Access, area: Area) -> Guard:
+    """The check of each request to `area`: refuse it unless `auth.decide_access` lets the caller in."""
+
+    def guard(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:
+        headers = connection.headers
+        caller = Caller(
+            host=headers.get("host"),
+            origin=headers.get("origin"),
+            fetch_site=headers.get("sec-fetch-site"),
+            authorization=headers.get("authorization"),
+        )
+        verdict = auth.decide_access(access, area, caller)
+        if verdict is not AccessDecision.WELCOME:
+            raise HTTPException(status_code=verdict.status, detail=verdict.advice)
+
+    return guard

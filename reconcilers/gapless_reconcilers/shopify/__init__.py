@@ -1,5 +1,0 @@
-"""Shopify: signed webhooks whose bodies are resources, and GraphQL lists of what each resource is now."""
-
-from gapless_reconcilers.shopify.provider import PROVIDER, Shopify, ShopifyOptions
-
-__all__ = ["PROVIDER", "Shopify", "ShopifyOptions"]

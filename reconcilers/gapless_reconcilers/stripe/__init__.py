@@ -1,5 +1,0 @@
-"""Stripe: snapshot and thin events, signed webhooks, the list of events, Connect accounts as streams."""
-
-from gapless_reconcilers.stripe.provider import PROVIDER, Stripe, StripeOptions
-
-__all__ = ["PROVIDER", "Stripe", "StripeOptions"]
