@@ -1,12 +1,12 @@
 """Configured destinations with their senders."""
 
 from gapless.bootstrap.registration import RegisteredRows
+from gapless.bootstrap.senders import make_sender, released_holds
 from gapless.deliver.destination import Destination
 from gapless.deliver.retry import DeliveryRetryPolicy
-from gapless.destinations import registry
-from gapless.destinations.contract import HoldReason, Sender, SenderContext
+from gapless.destinations.contract import Sender
 from gapless.domain import Clock, Sources, TypePatterns, span_us
-from gapless.settings import DestinationSettings, OnVersionMismatch, Settings
+from gapless.settings import DestinationSettings, Settings
 
 
 def make_destination(settings: DestinationSettings, destination_id: int, since_us: int, sender: Sender) -> Destination:
@@ -26,25 +26,8 @@ def make_destination(settings: DestinationSettings, destination_id: int, since_u
         retry=DeliveryRetryPolicy(
             first=settings.backoff_first, longest=settings.backoff_max, max_attempts=settings.max_attempts
         ),
-        lets_go=_lets_go(settings),
+        lets_go=released_holds(settings),
     )
-
-
-def make_sender(settings: DestinationSettings, sources: Sources, clock: Clock) -> Sender:
-    """The sender of the destination. Raises `DestinationInvalid`."""
-    context = SenderContext(
-        name=settings.name,
-        sources=sources,
-        clock=clock,
-        concurrency=settings.concurrency,
-        lets_go=_lets_go(settings),
-    )
-    return registry.load(settings.type)(settings.options, context)
-
-
-def _lets_go(settings: DestinationSettings) -> frozenset[HoldReason]:
-    delivers = settings.on_version_mismatch is OnVersionMismatch.DELIVER
-    return frozenset((HoldReason.VERSION_MISMATCH,)) if delivers else frozenset()
 
 
 def make_destinations(settings: Settings, rows: RegisteredRows, sources: Sources, clock: Clock) -> list[Destination]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from gapless.domain import to_us
-from gapless.ledger import Connection, deliveries, leases, migrate, slots
+from gapless.ledger import Connection, deliveries, leases, migrate, schema, slots
 from gapless.ledger.engine import SqliteStore, Store, StoreInvalid, open_store
 from gapless.ledger.engine.lock import LedgerLock, hold
 from gapless.settings import Settings
@@ -39,21 +39,21 @@ async def open_ledger(settings: Settings, held: ExitStack) -> OpenLedger:
 
 async def _fit(store: Store) -> None:
     """Make sure of a schema that this release writes; only SQLite's is upgraded here."""
-    version = await store.read(migrate.version)
-    if version == migrate.head():
+    version = await store.read(schema.version)
+    if version == schema.head():
         return
-    if not isinstance(store, SqliteStore) or not (version is None or version in migrate.known()):
+    if not isinstance(store, SqliteStore) or not (version is None or version in schema.VERSIONS):
         raise StoreInvalid(_other_schema(version))
     if version is not None:
         copy = migrate.back_up_sqlite(store.path, version)
         log.info("ledger_backed_up", extra={"copy": str(copy)})
     await store.write(migrate.upgrade)
-    log.info("ledger_upgraded", extra={"was": version, "version": migrate.head()})
+    log.info("ledger_upgraded", extra={"was": version, "version": schema.head()})
 
 
 def _other_schema(version: str | None) -> str:
-    wanted = migrate.head()
-    if version is None or version in migrate.known():
+    wanted = schema.head()
+    if version is None or version in schema.VERSIONS:
         return f"the ledger's schema is {version or 'empty'}, this release wants {wanted}: run gapless db upgrade first"
     return f"the ledger's schema is {version}, which this release does not know (it wants {wanted}): run a newer one"
 

@@ -72,7 +72,6 @@ def make_policy(settings: SourceSettings, provider: Provider, public_url: str | 
     known = capabilities_of(settings, provider)
     adaptive = settings.pace is PaceStrategy.ADAPTIVE
     long_poll = settings.pace is PaceStrategy.LONG_POLL and known.reading is Reading.CONSUME
-    budget = known.budget if settings.read_budget is None else settings.read_budget.as_budget()
     return SourcePolicy(
         pace=Pace(
             shortest=settings.every,
@@ -84,7 +83,7 @@ def make_policy(settings: SourceSettings, provider: Provider, public_url: str | 
         sweep_every=settings.sweep or NEVER,
         slices=settings.slices,
         rate=settings.requests_per_second or known.requests_per_second,
-        budget=budget,
+        budget=settings.effective_budget(known),
         capabilities=known,
         webhook_url=webhook_url(public_url, settings.name),
         share_account=settings.share_account,

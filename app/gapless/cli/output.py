@@ -7,8 +7,6 @@ from datetime import datetime, timedelta
 
 import click
 import msgspec
-from rich.console import Console
-from rich.table import Table
 
 
 def as_json(value: object) -> None:
@@ -24,6 +22,9 @@ def as_lines(values: Iterable[object]) -> None:
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, empty: str) -> None:
     """A table on stdout, or `empty` on stderr if it has no rows."""
+    from rich.console import Console  # noqa: PLC0415 - most commands print no table
+    from rich.table import Table  # noqa: PLC0415
+
     made = Table(*columns, box=None, pad_edge=False, header_style="bold")
     for row in rows:
         made.add_row(*(shown(cell) for cell in row))

@@ -19,7 +19,7 @@ from gapless.daemon import maintenance
 from gapless.daemon.listeners import Listener
 from gapless.deliver.dispatcher import Dispatcher
 from gapless.domain import Clock, system_clock
-from gapless.ledger import migrate
+from gapless.ledger import schema
 from gapless.ledger.engine import StoreInvalid
 from gapless.ledger.engine.lock import LockHolder
 from gapless.operations.context import OperationContext
@@ -189,7 +189,7 @@ def _private(settings: Settings, parts: ProcessParts, roles: frozenset[Role]) ->
         roles=frozenset(role.value for role in roles),
         version=gapless.__version__,
         started_at=parts.runtime.clock(),
-        schema_is_current=migrate.is_current,
+        schema_is_current=schema.is_current,
         budgets={name: policy.budget for name, policy in parts.policies.items()},
     )
     runtime = parts.runtime

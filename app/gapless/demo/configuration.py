@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from gapless.errors import Unavailable, UserError
-from gapless.ledger import migrate
+from gapless.ledger import migrate, schema
 from gapless.ledger.engine import open_store
 
 HOST = "127.0.0.1"
@@ -54,7 +54,7 @@ async def prepare_store(url: str) -> None:
         return
     store = open_store(url)
     try:
-        if await store.read(migrate.version) is not None:
+        if await store.read(schema.version) is not None:
             raise StoreUnfit("--store: this database has a ledger already; give the demo an empty one (createdb demo)")
         await store.write(migrate.upgrade)
     finally:

@@ -7,6 +7,9 @@ skipped. Outside packages register a class in the entry-point group `gapless.des
 import importlib
 import importlib.metadata
 import pkgutil
+import sys
+from collections.abc import Mapping
+from functools import cache
 from typing import cast
 
 from gapless import destinations
@@ -51,7 +54,13 @@ def _built_in_kinds() -> set[str]:
     return {module.name for module in pkgutil.iter_modules(destinations.__path__)} - NO_KINDS
 
 
-def _entry_points() -> dict[str, importlib.metadata.EntryPoint]:
+def _entry_points() -> Mapping[str, importlib.metadata.EntryPoint]:
+    return _entry_points_on(tuple(sys.path))
+
+
+@cache
+def _entry_points_on(_path: tuple[str, ...]) -> Mapping[str, importlib.metadata.EntryPoint]:
+    """The entry points, read once for each `sys.path`: it opens a file of every installed package."""
     return {entry.name: entry for entry in importlib.metadata.entry_points(group=ENTRY_POINT_GROUP)}
 
 

@@ -16,7 +16,7 @@ from gapless.domain import Mode, Silence, Via
 from gapless.settings import parsers
 from gapless.settings.parsers import OptionParser
 from gapless.settings.secrets import SecretRef
-from gapless_reconcilers.kit.contract import ReadBudget, Secret
+from gapless_reconcilers.kit.contract import Capabilities, ReadBudget, Secret
 
 T = TypeVar("T")
 
@@ -177,10 +177,6 @@ class ReadBudgetSettings:
     period: timedelta = setting(parsers.duration(_SECOND))
     """The time over which the vendor counts them."""
 
-    def as_budget(self) -> ReadBudget:
-        """The same in the provider contract's word."""
-        return ReadBudget(requests=self.requests, period=self.period)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceSettings:
@@ -230,6 +226,11 @@ class SourceSettings:
     """Allow another source on the same account. Off, because it is nearly always one key pasted twice."""
     options: Mapping[str, object] = field(default_factory=dict, repr=False, metadata={"options": True})
     """`[source.options]`: the provider's own, read-only and unresolved: secrets are named here, never held."""
+
+    def effective_budget(self, known: Capabilities) -> ReadBudget | None:
+        """The configured read budget, else the provider's; None: the vendor sets no limit."""
+        own = self.read_budget
+        return known.budget if own is None else ReadBudget(requests=own.requests, period=own.period)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

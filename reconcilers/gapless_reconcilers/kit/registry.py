@@ -7,7 +7,9 @@ Built-in providers are the modules of `gapless_reconcilers.providers`: one that 
 import importlib
 import importlib.metadata
 import pkgutil
+import sys
 from collections.abc import Callable, Mapping
+from functools import cache
 from typing import Any, Literal, cast, get_args
 
 import msgspec
@@ -81,7 +83,13 @@ def _built_in_kinds() -> set[str]:
     return {module.name for module in pkgutil.iter_modules(package.__path__) if not module.name.startswith("_")}
 
 
-def _entry_points() -> dict[str, importlib.metadata.EntryPoint]:
+def _entry_points() -> Mapping[str, importlib.metadata.EntryPoint]:
+    return _entry_points_on(tuple(sys.path))
+
+
+@cache
+def _entry_points_on(_path: tuple[str, ...]) -> Mapping[str, importlib.metadata.EntryPoint]:
+    """The entry points, read once for each `sys.path`: it opens a file of every installed package."""
     return {entry.name: entry for entry in importlib.metadata.entry_points(group=ENTRY_POINT_GROUP)}
 
 

@@ -17,7 +17,7 @@ from gapless.console.app import build_console_app
 from gapless.console.auth import Access
 from gapless.console.guard import ConsoleOptions
 from gapless.domain import Cause, Mode, Owed, Source, Sources, TypePatterns, Via, to_us
-from gapless.ledger import destinations, migrate
+from gapless.ledger import destinations, schema
 from gapless.ledger import sources as ledger_sources
 from gapless.ledger.engine import Store
 from gapless.ledger.recorder import Recorder, Sighting
@@ -151,7 +151,7 @@ def private_options(**changes: Any) -> ConsoleOptions:
         roles=frozenset({"receive", "reconcile", "deliver", "console"}),
         version="1.2.3",
         started_at=NOW - timedelta(hours=2),
-        schema_is_current=migrate.is_current,
+        schema_is_current=schema.is_current,
     )
     return replace(options, **changes)
 

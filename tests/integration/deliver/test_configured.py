@@ -7,7 +7,7 @@ import pytest
 from distributions import add_distribution
 from standardwebhooks.webhooks import Webhook
 
-from gapless.bootstrap.destinations import make_sender
+from gapless.bootstrap.senders import make_sender
 from gapless.destinations.registry import ENTRY_POINT_GROUP
 from gapless.domain import system_clock
 from gapless.settings import DestinationSettings, load

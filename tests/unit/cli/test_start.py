@@ -19,6 +19,27 @@ HEAVY = frozenset({
     "litestar", "msgspec", "prometheus_client", "pydantic", "rich", "sqlalchemy", "sqlmodel", "stamina", "structlog",
     "uvicorn",
 })  # fmt: skip
+OF_THE_DAEMON = HEAVY - {
+    "asyncio", "cryptography", "gapless_reconcilers", "httpx", "importlib.metadata", "msgspec", "rich", "sqlalchemy",
+}  # fmt: skip
+CONFIG = """
+[[source]]
+name = "acme"
+provider = "stripe"
+[source.options]
+api_key_env = "API_KEY"
+webhook_secret_env = "WEBHOOK_SECRET"
+
+[[destination]]
+name = "billing"
+url = "https://billing.example/hook"
+secret_env = "BILLING_SECRET"
+"""
+SECRETS = {
+    "API_KEY": "sk_live_1",
+    "WEBHOOK_SECRET": "whsec_1",
+    "BILLING_SECRET": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
+}
 
 
 def run(*args: str, folder: Path, **environ: str) -> tuple[subprocess.CompletedProcess[str], set[str]]:
@@ -71,3 +92,27 @@ def test_a_command_is_loaded_once_it_is_named() -> None:
 def test_a_wrong_name_is_refused() -> None:
     result = CliRunner().invoke(main, ["stat"])
     assert (result.exit_code, "No such command 'stat'" in result.output) == (2, True)
+
+
+def test_check_offline_imports_no_database_before_a_ledger(tmp_path: Path) -> None:
+    (tmp_path / "gapless.toml").write_text(CONFIG)
+    done, imported = run("check", "--offline", folder=tmp_path, **SECRETS)
+    assert (done.returncode, "will be made by `gapless serve`" in done.stdout) == (0, True), done.stdout
+    assert imported & (OF_THE_DAEMON | {"sqlalchemy"}) == set()
+    assert imported & {"gapless.ledger", "gapless.daemon", "gapless.reconcile", "gapless.console"} == set()
+
+
+def test_check_offline_reads_the_ledger_without_the_daemon(tmp_path: Path) -> None:
+    (tmp_path / "gapless.toml").write_text(CONFIG)
+    (tmp_path / "gapless.db").touch()
+    done, imported = run("check", "--offline", folder=tmp_path, **SECRETS)
+    assert (done.returncode, "schema is empty" in done.stdout) == (0, True), done.stdout
+    assert "sqlalchemy" in imported
+    assert imported & OF_THE_DAEMON == set()
+
+
+@pytest.mark.parametrize("url", ["sqlite:///", "sqlite:///:memory:", "mysql://here/gapless"])
+def test_check_refuses_a_store_that_is_no_file(url: str, tmp_path: Path) -> None:
+    (tmp_path / "gapless.toml").write_text(CONFIG)
+    done, _ = run("check", "--offline", folder=tmp_path, GAPLESS_STORE__URL=url, **SECRETS)
+    assert done.returncode == 2, done.stdout

@@ -3,70 +3,19 @@
 import asyncio
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
-from datetime import timedelta
-from enum import StrEnum
+from pathlib import Path
 
 import click
 
-from gapless.bootstrap import destinations, sources
-from gapless.bootstrap.provider_client import open_provider_client
+from gapless.bootstrap.senders import make_sender
 from gapless.cli import output
 from gapless.cli.common import Exit, Invocation, failing_clearly
+from gapless.cli.findings import Finding, Verdict, ok, problem, warning
 from gapless.destinations.contract import ChecksAddress, DestinationInvalid, RendersEvents
 from gapless.domain import Mode, Sources, system_clock
-from gapless.ledger import migrate
-from gapless.ledger.engine import SqliteStore, StoreError, open_store
-from gapless.provider_api.client import ProviderClient
-from gapless.provider_api.health import ProviderHealth, read_health
-from gapless.provider_api.pages import as_lister
+from gapless.errors import Unavailable
 from gapless.settings import DestinationSettings, Settings, SourceSettings, build_provider
-from gapless_reconcilers.kit.contract import (
-    Coverage,
-    NamesVersions,
-    Provider,
-    Reading,
-    ReadsAccount,
-    ReadsSubscription,
-    Rendering,
-    WarnsAboutOptions,
-)
-from gapless_reconcilers.kit.errors import ProviderError
-
-SKEW_WARNING = timedelta(seconds=5)
-SKEW_PROBLEM = timedelta(seconds=60)
-
-
-class Verdict(StrEnum):
-    """How bad it is."""
-
-    OK = "ok"
-    WARNING = "warning"
-    PROBLEM = "problem"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
-    """One thing that was looked at."""
-
-    subject: str
-    verdict: Verdict
-    text: str
-
-
-def ok(subject: str, text: str) -> Finding:
-    """Nothing to do."""
-    return Finding(subject=subject, verdict=Verdict.OK, text=text)
-
-
-def warning(subject: str, text: str) -> Finding:
-    """It will run; somebody should know."""
-    return Finding(subject=subject, verdict=Verdict.WARNING, text=text)
-
-
-def problem(subject: str, text: str) -> Finding:
-    """It will lose events, or not run."""
-    return Finding(subject=subject, verdict=Verdict.PROBLEM, text=text)
+from gapless_reconcilers.kit.contract import Provider, Rendering, WarnsAboutOptions
 
 
 @click.command()
@@ -99,26 +48,32 @@ async def _check(settings: Settings, *, offline: bool) -> list[Finding]:
         provider = build_provider(each, os.environ)
         findings += _options(each, provider)
         if not offline:
-            findings += await _ask(each, settings.public_url, accounts)
+            from gapless.cli.provider_checks import check_provider  # noqa: PLC0415 - its imports take long
+
+            findings += await check_provider(each, settings.public_url, accounts)
     for destination in settings.destinations:
         findings += await _destination(destination, settings, offline=offline)
     return findings
 
 
 async def _store(settings: Settings) -> Finding:
-    store = open_store(settings.store.url.read().reveal())
+    url = settings.store.url.read().reveal()
+    if (absent := _absent_file(url)) is not None:
+        return ok("store", f"{absent} will be made by `gapless serve`")
+    from gapless.ledger import schema  # noqa: PLC0415 - its imports take long
+    from gapless.ledger.engine import SqliteStore, open_store  # noqa: PLC0415
+
+    store = open_store(url)
     try:
-        if isinstance(store, SqliteStore) and not store.path.exists():
-            return ok("store", f"{store.path} will be made by `gapless serve`")
-        version = await store.read(migrate.version)
-    except StoreError as error:
+        version = await store.read(schema.version)
+    except Unavailable as error:
         return problem("store", str(error))
     finally:
         await store.close()
-    if version == migrate.head():
+    if version == schema.head():
         return ok("store", f"{store.dialect}, schema {version}")
-    by_itself = isinstance(store, SqliteStore) and (version is None or version in migrate.known())
-    told = f"schema is {version or 'empty'}, this release wants {migrate.head()}"
+    by_itself = isinstance(store, SqliteStore) and (version is None or version in schema.VERSIONS)
+    told = f"schema is {version or 'empty'}, this release wants {schema.head()}"
     return (
         warning("store", f"{told}; `gapless serve` upgrades it")
         if by_itself
@@ -126,101 +81,31 @@ async def _store(settings: Settings) -> Finding:
     )
 
 
+def _absent_file(url: str) -> Path | None:
+    """The SQLite file at `url` that is not there yet. None: it is there, or only a database can tell."""
+    before, is_sqlite, path = url.partition("sqlite:///")
+    is_file = is_sqlite and not before and "?" not in path and path not in ("", ":memory:")
+    return Path(path) if is_file and not Path(path).exists() else None
+
+
 def _options(source: SourceSettings, provider: Provider) -> Iterator[Finding]:
     subject = f"source {source.name}"
     problems = provider.option_problems() if isinstance(provider, WarnsAboutOptions) else []
     yield from (problem(subject, each) for each in problems)
-    policy = sources.make_policy(source, provider, None)
-    if policy.budget is not None and source.mode is not Mode.WEBHOOK:
-        affordable = policy.budget.period / policy.budget.requests
+    budget = source.effective_budget(provider.capabilities)
+    if budget is not None and source.mode is not Mode.WEBHOOK:
+        affordable = budget.period / budget.requests
         if affordable > source.every:
-            grants = f"{policy.budget.requests} reads in {policy.budget.period.days} d"
+            grants = f"{budget.requests} reads in {budget.period.days} d"
             told = f"every = {output.format_span(source.every)} is more than {grants} allow"
             told += f": passes will come every {output.format_span(affordable)}"
             yield warning(subject, f"{told}; raise read_budget if the vendor grants you more")
 
 
-async def _ask(source: SourceSettings, public_url: str | None, accounts: dict[str, str]) -> list[Finding]:
-    subject = f"source {source.name}"
-    try:
-        async with open_provider_client(source, public_url) as client:
-            known = await read_health(client, sources.webhook_url(public_url, source.name))
-            found = [*_account(source, client, known, accounts), *_subscription(source, client, known)]
-            found += await _list(subject, client)
-            return [*found, *_clock(subject, client)]
-    except ProviderError as error:
-        return [problem(subject, f"the provider says no: {error}")]
-
-
-def _account(
-    source: SourceSettings, client: ProviderClient, known: ProviderHealth, accounts: dict[str, str]
-) -> Iterator[Finding]:
-    subject = f"source {source.name}"
-    if not isinstance(client.source.provider, ReadsAccount):
-        return
-    if known.account is None:
-        yield warning(subject, "whose account it is could not be read: unknown (the key may lack that permission)")
-        return
-    twin = accounts.setdefault(known.account.fingerprint, source.name)
-    if twin != source.name and not source.share_account:
-        told = f"reads the same account as source {twin}: each event would be recorded twice"
-        yield problem(subject, f"{told}; remove one, or set share_account = true")
-    else:
-        yield ok(subject, f"account {known.account.fingerprint}")
-
-
-def _subscription(source: SourceSettings, client: ProviderClient, known: ProviderHealth) -> Iterator[Finding]:
-    subject, told, provider = f"source {source.name}", known.subscription, client.source.provider
-    if source.mode is not Mode.HYBRID:
-        return
-    if told is None:
-        is_asked = isinstance(provider, ReadsSubscription)
-        why = "its subscription could not be read" if is_asked else "the provider does not tell how our endpoint stands"
-        if is_asked or source.types is None:
-            yield warning(subject, f"{why}: unless types is set, all types count as expected")
-        return
-    if not told.healthy:
-        yield problem(subject, told.reason)
-        return
-    yield ok(subject, f"endpoint enabled for {', '.join(told.types or ('unknown types',))}")
-    if provider.capabilities.unproven:
-        yield ok(subject, f"what the list cannot prove: {provider.capabilities.unproven}")
-    if isinstance(provider, NamesVersions):
-        named = provider.endpoint_version()
-        if named is not None and told.api_version is not None and named != told.api_version:
-            yield problem(subject, f"options.api_version is {named}, the endpoint has {told.api_version}; set that one")
-
-
-async def _list(subject: str, client: ProviderClient) -> list[Finding]:
-    provider, now = client.source.provider, system_clock()
-    if provider.capabilities.coverage is Coverage.NONE:
-        return [warning(subject, "the provider lists nothing: that nothing is missing can never be proven")]
-    if provider.capabilities.reading is Reading.CONSUME:
-        return [ok(subject, "its events are not read here: reading would take them away")]
-    unit = provider.capabilities.resolution
-    window = sources.last_window(now - provider.capabilities.grace, unit)
-    request = as_lister(provider).first_request("", window)
-    page = as_lister(provider).read_page(request, await client.send(request), "", window)
-    count = len(page.events)
-    return [ok(subject, f"the list can be read ({count} events on the first page of the last hour)")]
-
-
-def _clock(subject: str, client: ProviderClient) -> Iterator[Finding]:
-    skew = client.skew
-    if skew is None:
-        yield warning(subject, "the provider sends no Date: whether the clocks agree is unknown")
-    elif abs(skew) >= SKEW_PROBLEM:
-        yield problem(subject, f"our clock is {skew.total_seconds():+.0f} s against the provider's; set it right")
-    elif abs(skew) >= SKEW_WARNING:
-        yield warning(subject, f"our clock is {skew.total_seconds():+.0f} s against the provider's")
-    else:
-        yield ok(subject, "the clocks agree")
-
-
 async def _destination(destination: DestinationSettings, settings: Settings, *, offline: bool) -> list[Finding]:
     subject = f"destination {destination.name}"
     try:
-        sender = destinations.make_sender(destination, Sources(), system_clock)
+        sender = make_sender(destination, Sources(), system_clock)
     except DestinationInvalid as error:
         return [problem(subject, str(error))]
     found = list[Finding]()

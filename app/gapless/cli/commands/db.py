@@ -5,7 +5,7 @@ import asyncio
 import click
 
 from gapless.cli.common import Exit, Invocation, failing_clearly
-from gapless.ledger import migrate
+from gapless.ledger import migrate, schema
 from gapless.ledger.engine import SqliteStore, open_store
 from gapless.ledger.engine.lock import hold
 from gapless.settings import Settings
@@ -34,22 +34,22 @@ def check(call: Invocation) -> None:
     """Say which version the schema has and which one this release wants. Exit 1 if they differ."""
     with failing_clearly(debug=call.debug):
         version = asyncio.run(_version(call.settings()))
-        click.echo(f"schema {version or 'empty'}, this release wants {migrate.head()}")
-        raise SystemExit(Exit.OK if version == migrate.head() else Exit.NEGATIVE)
+        click.echo(f"schema {version or 'empty'}, this release wants {schema.head()}")
+        raise SystemExit(Exit.OK if version == schema.head() else Exit.NEGATIVE)
 
 
 async def _upgrade(settings: Settings) -> tuple[str | None, str]:
     store = open_store(settings.store.url.read().reveal())
     try:
-        was = await store.read(migrate.version)
+        was = await store.read(schema.version)
         if isinstance(store, SqliteStore):
             with hold(store.path):
-                if was is not None and was != migrate.head():
+                if was is not None and was != schema.head():
                     migrate.back_up_sqlite(store.path, was)
                 await store.write(migrate.upgrade)
         else:
             await store.write(migrate.upgrade)
-        return was, migrate.head()
+        return was, schema.head()
     finally:
         await store.close()
 
@@ -57,6 +57,6 @@ async def _upgrade(settings: Settings) -> tuple[str | None, str]:
 async def _version(settings: Settings) -> str | None:
     store = open_store(settings.store.url.read().reveal())
     try:
-        return await store.read(migrate.version)
+        return await store.read(schema.version)
     finally:
         await store.close()
