@@ -23,6 +23,7 @@ from gapless.ledger import migrate
 from gapless.ledger.engine import SqliteStore, StoreError, open_store
 from gapless.reconcile import health
 from gapless.reconcile.fetch import Fetcher, lister
+from gapless.reconcile.pace import LONGEST
 from gapless.settings import DestinationSettings, Settings, Signature, SourceSettings, build_provider
 from gapless_reconcilers.kit.contract import (
     Coverage,
@@ -141,7 +142,8 @@ def _options(source: SourceSettings, provider: Provider) -> Iterator[Finding]:
         if affordable > source.every:
             grants = f"{policy.budget.requests} reads in {policy.budget.period.days} d"
             told = f"every = {show.span(source.every)} is more than {grants} allow"
-            told += f": passes will come every {show.span(affordable)}"
+            paced = max(source.every, min(affordable, LONGEST))
+            told += f": passes will come every {show.span(paced)}{', beyond the budget' if paced < affordable else ''}"
             yield warning(subject, f"{told}; raise read_budget if the vendor grants you more")
 
 
