@@ -3,6 +3,7 @@
 The only place that talks to providers. Errors leave it as the contract's errors and nothing else.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
