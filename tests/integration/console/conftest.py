@@ -61,7 +61,7 @@ class Office:
             ledger_sources.register_source, name=name, provider="stripe", mode=mode.value, start=start, now=NOW
         )
         source = Source(id=source_id, name=name, provider=stripe(), mode=mode, start=start, types=TypePatterns(types))
-        self.desk = replace(self.desk, sources=Sources([*self.desk.sources, source]))
+        self.desk.runtime.sources = Sources([*self.desk.sources, source])
         return source
 
     async def add_destination(self, name: str) -> int:

@@ -43,7 +43,7 @@ async def lose_event(office: Any, ago: timedelta) -> None:
 
 
 async def read(office: Any) -> StatusReport:
-    return await read_report(office.desk.runtime.store, office.desk.sources, office.desk.budgets, office.now[0])
+    return await read_report(office.desk.runtime.store, office.desk.sources, office.budgets, office.now[0])
 
 
 async def listed(office: Any) -> ListReport:

@@ -200,7 +200,7 @@ async def test_a_delivery_is_late_once_it_could_have_been_made(office: Any) -> N
     since = {}
     for attempts, due in ((0, now + DAY), (0, now - MINUTE), (2, now + DAY)):
         waiting = update(DELIVERY).values(attempts=attempts, next_us=to_us(due), created_us=to_us(made))
-        await office.desk.writer.submit(lambda c, waiting=waiting: c.execute(waiting).rowcount)
-        whole = await read_report(office.desk.store, office.desk.sources, {}, now)
+        await office.desk.runtime.write(lambda c, waiting=waiting: c.execute(waiting).rowcount)
+        whole = await read_report(office.desk.runtime.store, office.desk.sources, {}, now)
         since[attempts, due] = whole.destinations[0].late_since
     assert list(since.values()) == [None, now - MINUTE, made]
