@@ -138,7 +138,7 @@ def test_what_is_in_hand_exits_with_0_until_it_takes_too_long(ledger: Ledger) ->
     assert ledger.call("status").exit_code == 1
 
 
-def test_an_unrecoverable_interval_exits_with_1_until_acknowledged(ledger: Ledger) -> None:
+def test_an_unrecoverable_time_exits_with_1_until_acknowledged(ledger: Ledger) -> None:
     ledger.lose()
     before = ledger.call("status")
     assert before.exit_code == 1
