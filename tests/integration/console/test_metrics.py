@@ -190,7 +190,7 @@ async def test_metrics_without_a_store_keep_the_process_series_and_drop_the_ledg
         async def read(self, _: object) -> None:
             raise StoreUnavailable("gone")
 
-    office.desk.runtime.store = Unreachable()
+    office.use(store=Unreachable())
     async with listen() as client:
         answer = await client.get("/metrics")
         assert answer.status_code == 200
