@@ -8,7 +8,6 @@ from bisect import bisect_left
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from functools import partial
 from itertools import product
 from time import perf_counter
 from typing import Any
@@ -85,17 +84,18 @@ async def _one(url: str, plan: Plan) -> dict[str, Any]:
 
 
 async def _source(store: Store, provider: Stripe, names: list[str], start: datetime) -> Source:
-    register = partial(rows.register_source, name="bench", provider="stripe", mode="hybrid", start=start, now=start)
-    source_id = await store.write(register)
+    source_id = await store.write(
+        rows.register_source, name="bench", provider="stripe", mode="hybrid", start=start, now=start
+    )
     await store.write(lambda c: [streams.ensure_stream(c, source_id, name) for name in names])
     return Source(id=source_id, name="bench", provider=provider, mode=Mode.HYBRID, start=start, streams_covered=True)
 
 
 async def _pass(store: Store, source: Source, rate: float) -> None:
-    book, metrics = Sources([source]), Metrics("bench")
+    known, metrics = Sources([source]), Metrics("bench")
     writer = Writer(store, Recorder(0, build_route([])), metrics)
     writing = asyncio.create_task(writer.run())
-    road = Runtime(store=store, writer=writer, clock=system_clock, metrics=metrics)
+    runtime = Runtime(store=store, writer=writer, clock=system_clock, metrics=metrics, sources=known)
     policy = SourcePolicy(
         pace=Pace(shortest=HOUR, longest=HOUR),
         lookback=HOUR / 4,
@@ -109,13 +109,13 @@ async def _pass(store: Store, source: Source, rate: float) -> None:
     lease = await writer.submit(lambda c: leases.claim(c, source.id, "bench", to_us(system_clock())))
     assert lease is not None
     async with new_client() as client:
-        fetcher = ProviderClient(client, book, "bench", clock=system_clock, metrics=metrics, rate=rate)
-        claim = LeasedSource(road=road, fetcher=fetcher, policy=policy, lease=lease, stopping=asyncio.Event())
-        cycle = SourceRun(claim=claim, book=book, check_health=False)
+        client_of = ProviderClient(client, known, "bench", clock=system_clock, metrics=metrics, rate=rate)
+        leased = LeasedSource(runtime=runtime, client=client_of, policy=policy, lease=lease, stopping=asyncio.Event())
+        cycle = SourceRun(leased=leased, check_health=False)
         await cycle.run()
     writer.close()
     await writing
-    read = await store.read(partial(streams.streams, source_id=source.id))
+    read = await store.read(streams.streams, source_id=source.id)
     behind = [stream.name for stream in read if stream.last_outcome not in ("clean", "found")]
     assert not behind, f"{len(behind)} read were not read to their end, such as {behind[0]!r}"
 

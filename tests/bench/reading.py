@@ -67,11 +67,11 @@ async def list_only(provider: Provider, window: Window, slices: int) -> int:
 
 async def make_pass(provider: Provider, start: datetime, slices: int, rate: float, store: Store) -> tuple[int, int]:
     """A turn of the source; returns how many events it listed and found."""
-    book = Sources([await register(store, provider, start)])
-    source, metrics = book[NAME], Metrics(NAME)
+    known = Sources([await register(store, provider, start)])
+    source, metrics = known[NAME], Metrics(NAME)
     writer = Writer(store, Recorder(0, build_route([])), metrics)
     writing = asyncio.create_task(writer.run())
-    road = Runtime(store=store, writer=writer, clock=system_clock, metrics=metrics)
+    runtime = Runtime(store=store, writer=writer, clock=system_clock, metrics=metrics, sources=known)
     policy = SourcePolicy(
         pace=Pace(shortest=HOUR, longest=HOUR),
         lookback=HOUR,
@@ -85,9 +85,9 @@ async def make_pass(provider: Provider, start: datetime, slices: int, rate: floa
     lease = await writer.submit(lambda c: leases.claim(c, source.id, NAME, to_us(system_clock())))
     assert lease is not None
     async with new_client() as client:
-        fetcher = ProviderClient(client, book, NAME, clock=system_clock, metrics=metrics, rate=rate)
-        claim = LeasedSource(road=road, fetcher=fetcher, policy=policy, lease=lease, stopping=asyncio.Event())
-        await SourceRun(claim=claim, book=book, check_health=False).run()
+        client_of = ProviderClient(client, known, NAME, clock=system_clock, metrics=metrics, rate=rate)
+        leased = LeasedSource(runtime=runtime, client=client_of, policy=policy, lease=lease, stopping=asyncio.Event())
+        await SourceRun(leased=leased, check_health=False).run()
     writer.close()
     await writing
     newest = select(PASS).where(PASS.c.source_id == source.id).order_by(PASS.c.id.desc()).limit(1)

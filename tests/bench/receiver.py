@@ -29,6 +29,7 @@ from gapless.ledger.writer import Writer
 from gapless.metrics import Metrics
 from gapless.receive.receiver import make_receiver
 from gapless.receive.server import SERVING, build_app
+from gapless.runtime import Runtime
 from gapless_reconcilers.kit import registry
 from gapless_reconcilers.kit.contract import Secret
 
@@ -79,10 +80,11 @@ async def serve(variant: str, url: str) -> None:
     source_id = await store.write(
         lambda c: rows.register_source(c, "bench", provider.kind, Mode.HYBRID.value, start, now)
     )
-    book = Sources([Source(id=source_id, name="bench", provider=provider, mode=Mode.HYBRID, start=start)])
+    sources = Sources([Source(id=source_id, name="bench", provider=provider, mode=Mode.HYBRID, start=start)])
     metrics = Metrics("bench")
     writer: Any = await _writer(store, metrics) if variant == GAPLESS else NoStore()
-    receiver = make_receiver(sources=book, writer=writer, metrics=metrics, clock=system_clock)
+    runtime = Runtime(store=store, writer=writer, clock=system_clock, metrics=metrics, sources=sources)
+    receiver = make_receiver(runtime)
     async with asyncio.TaskGroup() as group:
         if variant == GAPLESS:
             group.create_task(writer.run())

@@ -14,13 +14,7 @@ from gapless.receive.server import SERVING, build_app
 @asynccontextmanager
 async def receiving(daemon: Daemon) -> AsyncIterator[str]:
     """Yields the address that webhooks are sent to."""
-    receiver = make_receiver(
-        sources=daemon.book,
-        writer=daemon.road.writer,
-        metrics=daemon.road.metrics,
-        clock=daemon.world.clock,
-        client=daemon.world.client,
-    )
+    receiver = make_receiver(daemon.runtime, client=daemon.world.client)
     server = uvicorn.Server(uvicorn.Config(build_app(receiver), host="127.0.0.1", port=0, **SERVING))
     serving = asyncio.create_task(server.serve())
     while not server.started:

@@ -173,8 +173,13 @@ class World:
         writer = Writer(store or self.store, recorder, metrics)
         daemon = Daemon(
             world=self,
-            road=Runtime(store=store or self.store, writer=writer, clock=self.clock, metrics=metrics),
-            book=Sources([source]),
+            runtime=Runtime(
+                store=store or self.store,
+                writer=writer,
+                clock=self.clock,
+                metrics=metrics,
+                sources=Sources([source]),
+            ),
             policy=replace(POLICY, **{"capabilities": source.provider.capabilities, **policy}),
             holder=holder,
         )
@@ -204,7 +209,7 @@ class World:
         return len(await self.store.read(lambda c: c.execute(select(DELIVERY.c.event_seq)).all()))
 
     async def stream(self, name: str = "") -> Stream:
-        found = await self.store.read(partial(streams.streams, source_id=self.source_id))
+        found = await self.store.read(streams.streams, source_id=self.source_id)
         return next(each for each in found if each.name == name)
 
     async def report(self) -> SourceReport:
@@ -221,7 +226,7 @@ class World:
         return (await self.comparison()).proof.complete_up_to
 
     async def totals(self) -> tallies.Totals:
-        return await self.store.read(partial(tallies.totals, source_id=self.source_id))
+        return await self.store.read(tallies.totals, source_id=self.source_id)
 
     async def missed(self) -> int:
         return (await self.totals()).missed
@@ -244,33 +249,32 @@ class World:
 
 @dataclass(kw_only=True)
 class Daemon:
-    """One process: its writer runs; its roads go a step at a time."""
+    """One process: its writer runs; its sources are read a run at a time."""
 
     world: World
-    road: Runtime
-    book: Sources
+    runtime: Runtime
     policy: SourcePolicy
     holder: str
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
-    _fetcher: ProviderClient | None = None
+    _client: ProviderClient | None = None
 
     @property
     def source(self) -> Source:
-        return self.book["acme"]
+        return self.runtime.sources["acme"]
 
     @property
-    def fetcher(self) -> ProviderClient:
-        if self._fetcher is None:
-            self._fetcher = ProviderClient(
+    def client(self) -> ProviderClient:
+        if self._client is None:
+            self._client = ProviderClient(
                 self.world.client,
-                self.book,
+                self.runtime.sources,
                 "acme",
                 clock=self.world.clock,
-                metrics=self.road.metrics,
+                metrics=self.runtime.metrics,
                 rate=self.policy.rate,
                 patience=HASTY,
             )
-        return self._fetcher
+        return self._client
 
     async def claim(self) -> Lease | None:
         """Make the source due, and take it."""
@@ -280,13 +284,13 @@ class Daemon:
             sources.make_due_now(connection, self.world.source_id, now_us)
             return leases.claim(connection, self.world.source_id, self.holder, now_us)
 
-        return await self.road.writer.submit(work)
+        return await self.runtime.write(work)
 
     def cycle(self, lease: Lease, *, health: bool = False) -> SourceRun:
-        claim = LeasedSource(
-            road=self.road, fetcher=self.fetcher, policy=self.policy, lease=lease, stopping=self.stopping
+        leased = LeasedSource(
+            runtime=self.runtime, client=self.client, policy=self.policy, lease=lease, stopping=self.stopping
         )
-        return SourceRun(claim=claim, book=self.book, check_health=health)
+        return SourceRun(leased=leased, check_health=health)
 
     async def turn(self, *, health: bool = False) -> None:
         """One turn of the source, as the scheduler makes it."""
@@ -298,7 +302,7 @@ class Daemon:
         """Make the rows of a pass on demand."""
         stream = await self.world.stream()
         window, now_us = Window(start=start, end=end), to_us(self.world.clock())
-        begin = partial(
+        return await self.runtime.write(
             passes.begin_window,
             stream=stream,
             kind=PassKind.DEMAND,
@@ -306,7 +310,6 @@ class Daemon:
             now_us=now_us,
             unit=self.policy.capabilities.slice_unit,
         )
-        return await self.road.writer.submit(begin)
 
     async def webhook(self, event: FakeEvent) -> Webhook:
         """The event as its webhook carries it, verified and parsed as the receiver does."""
@@ -314,7 +317,7 @@ class Daemon:
         message = self.world.fake.wire.message(event, endpoint, self.world.clock(), genuine=True)
         headers = tuple((name.encode(), value.encode()) for name, value in message.headers.items())
         request = WebhookRequest(headers=headers, body=message.body)
-        evidence = EvidenceFetcher(self.world.client, self.world.clock, self.road.metrics)
+        evidence = EvidenceFetcher(self.world.client, self.world.clock, self.runtime.metrics)
         reply = await evidence.read(self.source, request, self.world.clock())
         assert isinstance(reply, Reply), reply
         named = {each.stream: await self._stream_id(each.stream) for each in reply.events}
@@ -323,8 +326,11 @@ class Daemon:
 
     async def _stream_id(self, name: str) -> int:
         """The id of the stream, which is made if it is new."""
-        ensure = partial(streams.ensure_stream, source_id=self.world.source_id, name=name)
-        return self.world.stream_id if not name else await self.road.writer.submit(ensure)
+        return (
+            self.world.stream_id
+            if not name
+            else await self.runtime.write(streams.ensure_stream, source_id=self.world.source_id, name=name)
+        )
 
     def sighting(
         self, event: Any, via: Via, body: bytes | None = None, *, stream_id: int | None = None, **changes: Any
@@ -342,7 +348,7 @@ class Daemon:
     async def push(self, *events: FakeEvent) -> list[int]:
         """Receive their webhooks in one go; how many events of each were new."""
         webhooks = [await self.webhook(event) for event in events]
-        return await asyncio.gather(*(self.road.writer.record(each, 500) for each in webhooks))
+        return await asyncio.gather(*(self.runtime.writer.record(each, 500) for each in webhooks))
 
 
 def new_fake(clock: Callable[[], datetime], **wire: Any) -> FakeProvider:

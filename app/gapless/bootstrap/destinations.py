@@ -30,11 +30,11 @@ def make_destination(settings: DestinationSettings, destination_id: int, since_u
     )
 
 
-def make_destinations(settings: Settings, registered: RegisteredRows, book: Sources, clock: Clock) -> list[Destination]:
+def make_destinations(settings: Settings, rows: RegisteredRows, sources: Sources, clock: Clock) -> list[Destination]:
     """The destinations with their senders. Raises `DestinationInvalid`."""
     made = []
     for each in settings.destinations:
-        row_id, since_us = registered.destinations[each.name]
-        sender = make_sender(each, book, clock)
+        row_id, since_us = rows.destinations[each.name]
+        sender = make_sender(each, sources, clock)
         made.append(make_destination(each, row_id, since_us, sender))
     return made

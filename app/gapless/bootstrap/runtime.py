@@ -1,94 +1,95 @@
-"""What the daemon and a command that works on the ledger directly make alike."""
+"""Open the runtime of a process from its settings: the same for the daemon and for a command that writes."""
 
-import asyncio
 import os
 import secrets
 import socket
 from collections.abc import AsyncIterator, Mapping
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass
-from functools import partial
+
+import httpx
 
 import gapless
 from gapless.bootstrap.destinations import make_destinations
-from gapless.bootstrap.ledger import open_ledger, take_slot
-from gapless.bootstrap.registration import register_rows
+from gapless.bootstrap.ledger import OpenLedger, open_ledger, take_slot
+from gapless.bootstrap.registration import RegisteredRows, register_rows
 from gapless.bootstrap.sources import make_policies
+from gapless.deliver.destination import Destination
 from gapless.deliver.routing import build_route
 from gapless.domain import Clock, Sources, system_clock
 from gapless.ledger import slots
-from gapless.ledger.engine import Store
+from gapless.ledger.engine.lock import LedgerLock
 from gapless.ledger.recorder import Recorder
 from gapless.ledger.writer import Writer
 from gapless.metrics import Metrics
-from gapless.operations.context import OperationContext
 from gapless.provider_api.client import new_client
-from gapless.receive.evidence import EvidenceFetcher
-from gapless.receive.stream_ids import StreamIds
 from gapless.reconcile.context import SourcePolicy
+from gapless.runtime import Runtime
 from gapless.settings import Settings
 
 
-def holder_name() -> str:
-    """Who this process is, in leases."""
-    return f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Workbench:
-    """An open ledger with a writer of its own, for a command that writes while no daemon holds it."""
+class ProcessParts:
+    """A process's runtime, and what was made with it from the settings."""
 
-    context: OperationContext
-    store: Store
-    writer: Writer
-    book: Sources
+    runtime: Runtime
+    lock: LedgerLock | None
+    """Held on SQLite."""
+    rows: RegisteredRows
+    destinations: list[Destination]
     policies: Mapping[str, SourcePolicy]
-    metrics: Metrics
-    clock: Clock
+    """How each source is read, by name."""
+    client: httpx.AsyncClient
+    """The one HTTP client towards providers."""
     holder: str
+    """The name of this process in leases."""
 
 
 @asynccontextmanager
 async def open_runtime(
-    settings: Settings, environ: Mapping[str, str], clock: Clock = system_clock
-) -> AsyncIterator[Workbench]:
-    """Open the ledger, and give everything back at the end. Raises `LedgerHeld` if a daemon has it, `StoreError`."""
+    settings: Settings, environ: Mapping[str, str], *, receives: bool = False, clock: Clock = system_clock
+) -> AsyncIterator[ProcessParts]:
+    """Open the ledger, make rows and parts, and run the writer. At the end give everything back.
+
+    `receives` says that this process takes webhooks: from then on the time without one is no downtime.
+    Raises `LedgerHeld` if another process has the SQLite ledger, `StoreError`, `DestinationInvalid`,
+    `SecretUnavailable` and `OptionsInvalid`.
+    """
     with ExitStack() as held:
         ledger = await open_ledger(settings, held)
         try:
-            registered = await register_rows(settings, environ, ledger.store, clock())
-            book, holder = Sources(registered.sources), holder_name()
-            slot = await take_slot(ledger, holder, receives=False, now=clock())
-            metrics = Metrics(gapless.__version__)
-            route = build_route(make_destinations(settings, registered, book, clock))
-            writer = Writer(ledger.store, Recorder(slot, route), metrics)
-            policies = make_policies(settings.sources, book, settings.public_url)
-            client = new_client()
-            context = OperationContext(
-                store=ledger.store,
-                writer=writer,
-                sources=book,
-                clock=clock,
-                evidence=EvidenceFetcher(client, clock, metrics),
-                stream_ids=StreamIds(writer),
-                actor="command",
-            )
-            running = asyncio.create_task(writer.run())
-            try:
-                yield Workbench(
-                    context=context,
-                    store=ledger.store,
-                    writer=writer,
-                    book=book,
-                    policies=policies,
-                    metrics=metrics,
-                    clock=clock,
-                    holder=holder,
-                )
-                await writer.submit(partial(slots.leave_slot, slot=slot, holder=holder))
-            finally:
-                writer.close()
-                await running
-                await client.aclose()
+            parts = await _make_parts(settings, environ, ledger, receives=receives, clock=clock)
+            async with parts.client, parts.runtime as runtime:
+                yield parts
+                await runtime.write(slots.leave_slot, slot=runtime.writer.recorder.slot, holder=parts.holder)
         finally:
             await ledger.store.close()
+
+
+async def _make_parts(
+    settings: Settings, environ: Mapping[str, str], ledger: OpenLedger, *, receives: bool, clock: Clock
+) -> ProcessParts:
+    rows = await register_rows(settings, environ, ledger.store, clock())
+    sources, metrics, holder = Sources(rows.sources), Metrics(gapless.__version__), _holder_name()
+    destinations = make_destinations(settings, rows, sources, clock)
+    slot = await take_slot(ledger, holder, receives=receives, now=clock())
+    writer = Writer(
+        ledger.store,
+        Recorder(slot, build_route(destinations)),
+        metrics,
+        queue_max=settings.public.queue_max,
+        queue_max_bytes=settings.public.queue_max_bytes,
+    )
+    return ProcessParts(
+        runtime=Runtime(store=ledger.store, writer=writer, clock=clock, metrics=metrics, sources=sources),
+        lock=ledger.lock,
+        rows=rows,
+        destinations=destinations,
+        policies=make_policies(settings.sources, sources, settings.public_url),
+        client=new_client(),
+        holder=holder,
+    )
+
+
+def _holder_name() -> str:
+    return f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"

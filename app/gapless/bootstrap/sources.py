@@ -101,7 +101,7 @@ def last_window(end: datetime, unit: timedelta) -> Window:
     return Window(start=align_down(end - timedelta(hours=1), unit), end=align_down(end, unit))
 
 
-def known_sources(settings: Settings, connection: Connection) -> Sources:
+def known_sources(connection: Connection, settings: Settings) -> Sources:
     """The configured sources that the ledger knows."""
     found: list[Source] = []
     for each in settings.sources:
@@ -112,9 +112,11 @@ def known_sources(settings: Settings, connection: Connection) -> Sources:
     return Sources(found)
 
 
-def make_policies(settings: Sequence[SourceSettings], book: Sources, public_url: str | None) -> dict[str, SourcePolicy]:
+def make_policies(
+    settings: Sequence[SourceSettings], known: Sources, public_url: str | None
+) -> dict[str, SourcePolicy]:
     """How each source is read, by name."""
-    return {each.name: make_policy(each, book[each.name].provider, public_url) for each in settings}
+    return {each.name: make_policy(each, known[each.name].provider, public_url) for each in settings}
 
 
 def restore_subscription(source: Source, history: Sequence[Mapping[str, Any]]) -> Source:

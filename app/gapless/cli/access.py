@@ -5,19 +5,22 @@ import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeAlias, TypeVar
 
 import httpx
 import msgspec
 
-from gapless.bootstrap.runtime import Workbench, open_runtime
+from gapless.bootstrap.runtime import ProcessParts, open_runtime
 from gapless.ledger import Connection
 from gapless.ledger.engine import SqliteStore, Store, StoreInvalid, StoreUnavailable, open_store
 from gapless.ledger.engine.lock import LedgerHeld, LockHolder, holder_of
-from gapless.operations.context import OperationRefused
+from gapless.operations.context import OperationContext, OperationRefused
 from gapless.operations.registry import perform
+from gapless.receive.evidence import EvidenceFetcher
+from gapless.receive.stream_ids import StreamIds
 from gapless.settings import Settings
 
+P = ParamSpec("P")
 T = TypeVar("T")
 CALL_WITHIN_S = 120.0
 Operate: TypeAlias = Callable[[str, Mapping[str, object]], Awaitable[dict[str, Any]]]
@@ -36,20 +39,22 @@ async def open_reader(settings: Settings) -> AsyncIterator[Store]:
         await store.close()
 
 
-def read_ledger(settings: Settings, query: Callable[[Connection], T]) -> T:
-    """What `query` finds in the ledger."""
+def read_ledger(
+    settings: Settings, query: Callable[Concatenate[Connection, P], T], /, *args: P.args, **kwargs: P.kwargs
+) -> T:
+    """Return what `query(connection, …)` finds in the ledger."""
 
     async def find() -> T:
         async with open_reader(settings) as store:
-            return await store.read(query)
+            return await store.read(query, *args, **kwargs)
 
     return asyncio.run(find())
 
 
 async def operate(settings: Settings, name: str, args: Mapping[str, object]) -> dict[str, Any]:
     """Do an operation: by the daemon that holds the SQLite ledger, else here. Raises `OperationRefused`."""
-    async with open_operations(settings) as does:
-        return await does(name, args)
+    async with open_operations(settings) as perform_one:
+        return await perform_one(name, args)
 
 
 @asynccontextmanager
@@ -59,16 +64,26 @@ async def open_operations(settings: Settings) -> AsyncIterator[Operate]:
         holder = daemon_of(settings)
         if holder is None:
             try:
-                bench = await stack.enter_async_context(open_runtime(settings, os.environ))
+                parts = await stack.enter_async_context(open_runtime(settings, os.environ))
             except LedgerHeld as error:  # a daemon that has just started
                 holder = error.holder
                 if holder is None or not holder.url:
                     raise
-        yield partial(_do_here, bench) if holder is None else partial(call_daemon, holder)
+        yield perform_here(parts) if holder is None else partial(call_daemon, holder)
 
 
-async def _do_here(bench: Workbench, name: str, args: Mapping[str, object]) -> dict[str, Any]:
-    return plain(await perform(bench.context, name, args))
+def perform_here(parts: ProcessParts) -> Operate:
+    """Return what does operations in this process, as a command."""
+    runtime = parts.runtime
+    evidence = EvidenceFetcher(parts.client, runtime.clock, runtime.metrics)
+    context = OperationContext(
+        runtime=runtime, evidence=evidence, stream_ids=StreamIds(runtime.writer), actor="command"
+    )
+
+    async def operate_here(name: str, args: Mapping[str, object]) -> dict[str, Any]:
+        return plain(await perform(context, name, args))
+
+    return operate_here
 
 
 def daemon_of(settings: Settings) -> LockHolder | None:
@@ -122,12 +137,10 @@ def plain(value: Mapping[str, object]) -> dict[str, Any]:
 
 __all__ = [
     "Operate",
-    "Workbench",
     "call_daemon",
     "daemon_of",
     "open_operations",
     "open_reader",
-    "open_runtime",
     "operate",
     "plain",
     "read_ledger",

@@ -13,20 +13,17 @@ from typing import Any
 import click
 
 from gapless.bootstrap.provider_client import find_source, open_provider_client
-from gapless.bootstrap.runtime import Workbench, open_runtime
+from gapless.bootstrap.runtime import ProcessParts, open_runtime
 from gapless.bootstrap.sources import capabilities_of, known_sources, webhook_url
 from gapless.cli import output
-from gapless.cli.access import Operate, call_daemon, daemon_of, open_operations, open_reader, plain
+from gapless.cli.access import Operate, call_daemon, daemon_of, open_operations, open_reader, perform_here
 from gapless.domain import ALL_TYPES, TypePatterns, from_us, system_clock
 from gapless.ledger import Connection, events, sources, streams
 from gapless.ledger.engine import PostgresStore, Store
 from gapless.operations import deliveries
 from gapless.operations.audit import AuditReport, KeyLookup, audit_list
 from gapless.operations.deliveries import PLAN_BATCH, PlannedDeliveries
-from gapless.operations.registry import perform
-from gapless.provider_api.client import new_client
 from gapless.reconcile.scheduler import Scheduler
-from gapless.runtime import Runtime
 from gapless.settings import Settings
 
 POLL_S = 0.5
@@ -41,21 +38,17 @@ async def make_passes(settings: Settings, args: dict[str, object], *, wait: bool
         operate = partial(call_daemon, holder)
         made = await operate("source.pass", args)
         return await _follow(operate, made, wait=wait)
-    async with open_runtime(settings, os.environ) as bench:
-        return await _make_here(bench, args, wait=wait)
+    async with open_runtime(settings, os.environ) as parts:
+        return await _make_here(parts, args, wait=wait)
 
 
-async def _make_here(bench: Workbench, args: dict[str, object], *, wait: bool) -> list[dict[str, Any]]:
+async def _make_here(parts: ProcessParts, args: dict[str, object], *, wait: bool) -> list[dict[str, Any]]:
     """Without a daemon this process makes them. On PostgreSQL one may run elsewhere; who is first does it."""
-
-    async def operate(name: str, args: Any) -> dict[str, Any]:
-        return plain(await perform(bench.context, name, args))
-
+    operate = perform_here(parts)
     made = await operate("source.pass", args)
-    road = Runtime(store=bench.store, writer=bench.writer, clock=bench.clock, metrics=bench.metrics)
-    async with new_client() as client, asyncio.TaskGroup() as group:
-        scheduler = Scheduler(road, bench.book, bench.policies, client, holder=bench.holder, tick_s=POLL_S)
-        if wait or not isinstance(bench.store, PostgresStore):
+    async with asyncio.TaskGroup() as group:
+        scheduler = Scheduler(parts.runtime, parts.policies, parts.client, holder=parts.holder, tick_s=POLL_S)
+        if wait or not isinstance(parts.runtime.store, PostgresStore):
             group.create_task(scheduler.run())
         try:
             return await _follow(operate, made, wait=wait)
@@ -68,14 +61,14 @@ async def _follow(operate: Operate, made: dict[str, Any], *, wait: bool) -> list
     ids, before, still_s = [row["id"] for row in made["passes"]], None, 0.0
     progress = output.ProgressLine()
     while True:
-        told = await operate("pass.status", {"ids": ids})
-        running = [row for row in told["passes"] if row["state"] == "running"]
+        progressed = await operate("pass.status", {"ids": ids})
+        running = [row for row in progressed["passes"] if row["state"] == "running"]
         still_s = still_s + POLL_S if running == before and all(row["parked_reason"] for row in running) else 0.0
         if not wait or not running or still_s > PATIENCE_S:
             progress.end()
-            return list(told["passes"])
+            return list(progressed["passes"])
         before = running
-        progress.tell(_stand(told["passes"]))
+        progress.tell(_stand(progressed["passes"]))
         await asyncio.sleep(POLL_S)
 
 
@@ -117,7 +110,7 @@ async def audit_source(
 async def try_pass(settings: Settings, name: str, since: datetime | None, until: datetime | None) -> AuditReport:
     """Return what a pass would find: the same requests, and nothing is written."""
     async with open_reader(settings) as store:
-        begin = await store.read(partial(_read_up_to, name=name)) if since is None else since
+        begin = await store.read(_read_up_to, name=name) if since is None else since
         return await audit_source(settings, name, begin, until, partial(_recorded, store, name))
 
 
@@ -129,7 +122,7 @@ def _read_up_to(connection: Connection, name: str) -> datetime:
 
 
 async def _recorded(store: Store, name: str, keys: Sequence[str]) -> Collection[str]:
-    return await store.read(partial(events.seqs_of, keys=keys, source=name))
+    return await store.read(events.seqs_of, keys=keys, source=name)
 
 
 async def plan_deliveries(settings: Settings, source: str, since: datetime, until: datetime) -> list[PlannedDeliveries]:
@@ -137,7 +130,7 @@ async def plan_deliveries(settings: Settings, source: str, since: datetime, unti
     wanting = [each for each in settings.destinations if each.sources == ("*",) or source in each.sources]
     wanted_types = {each.name: TypePatterns(each.types) for each in wanting}
     async with open_reader(settings) as store:
-        known = await store.read(partial(known_sources, settings))
+        known = await store.read(known_sources, settings)
         types = known[source].types if source in known else ALL_TYPES
         return await deliveries.plan_deliveries(store, source, types, since, until, wanted_types)
 

@@ -28,20 +28,20 @@ async def check_provider(source: SourceSettings, public_url: str | None, account
     """The findings about `source`. `accounts` has the source of each account that was met before; it is added to."""
     subject = f"source {source.name}"
     try:
-        async with open_provider_client(source, public_url) as fetcher:
-            known = await read_health(fetcher, sources.webhook_url(public_url, source.name))
-            found = [*_account(source, fetcher, known, accounts), *_subscription(source, fetcher, known)]
-            found += await _list(subject, fetcher)
-            return [*found, *_clock(subject, fetcher)]
+        async with open_provider_client(source, public_url) as client:
+            known = await read_health(client, sources.webhook_url(public_url, source.name))
+            found = [*_account(source, client, known, accounts), *_subscription(source, client, known)]
+            found += await _list(subject, client)
+            return [*found, *_clock(subject, client)]
     except ProviderError as error:
         return [problem(subject, f"the provider says no: {error}")]
 
 
 def _account(
-    source: SourceSettings, fetcher: ProviderClient, known: ProviderHealth, accounts: dict[str, str]
+    source: SourceSettings, client: ProviderClient, known: ProviderHealth, accounts: dict[str, str]
 ) -> Iterator[Finding]:
     subject = f"source {source.name}"
-    if not isinstance(fetcher.source.provider, ReadsAccount):
+    if not isinstance(client.source.provider, ReadsAccount):
         return
     if known.account is None:
         yield warning(subject, "whose account it is could not be read: unknown (the key may lack that permission)")
@@ -54,8 +54,8 @@ def _account(
         yield ok(subject, f"account {known.account.fingerprint}")
 
 
-def _subscription(source: SourceSettings, fetcher: ProviderClient, known: ProviderHealth) -> Iterator[Finding]:
-    subject, told, provider = f"source {source.name}", known.subscription, fetcher.source.provider
+def _subscription(source: SourceSettings, client: ProviderClient, known: ProviderHealth) -> Iterator[Finding]:
+    subject, told, provider = f"source {source.name}", known.subscription, client.source.provider
     if source.mode is not Mode.HYBRID:
         return
     if told is None:
@@ -76,8 +76,8 @@ def _subscription(source: SourceSettings, fetcher: ProviderClient, known: Provid
             yield problem(subject, f"options.api_version is {named}, the endpoint has {told.api_version}; set that one")
 
 
-async def _list(subject: str, fetcher: ProviderClient) -> list[Finding]:
-    provider, now = fetcher.source.provider, system_clock()
+async def _list(subject: str, client: ProviderClient) -> list[Finding]:
+    provider, now = client.source.provider, system_clock()
     if provider.capabilities.coverage is Coverage.NONE:
         return [warning(subject, "the provider lists nothing: that nothing is missing can never be proven")]
     if provider.capabilities.reading is Reading.CONSUME:
@@ -85,13 +85,13 @@ async def _list(subject: str, fetcher: ProviderClient) -> list[Finding]:
     unit = provider.capabilities.resolution
     window = sources.last_window(now - provider.capabilities.grace, unit)
     request = as_lister(provider).first_request("", window)
-    page = as_lister(provider).read_page(request, await fetcher.send(request), "", window)
+    page = as_lister(provider).read_page(request, await client.send(request), "", window)
     count = len(page.events)
     return [ok(subject, f"the list can be read ({count} events on the first page of the last hour)")]
 
 
-def _clock(subject: str, fetcher: ProviderClient) -> Iterator[Finding]:
-    skew = fetcher.skew
+def _clock(subject: str, client: ProviderClient) -> Iterator[Finding]:
+    skew = client.skew
     if skew is None:
         yield warning(subject, "the provider sends no Date: whether the clocks agree is unknown")
     elif abs(skew) >= SKEW_PROBLEM:

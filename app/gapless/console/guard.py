@@ -41,7 +41,7 @@ class ConsoleOptions:
 
 async def make_report(options: ConsoleOptions, context: OperationContext) -> StatusReport:
     """The report of this moment. Raises `StoreError`."""
-    return await read_report(context.store, context.sources, options.budgets, context.clock())
+    return await read_report(context.runtime.store, context.sources, options.budgets, context.runtime.clock())
 
 
 async def make_report_or_none(options: ConsoleOptions, context: OperationContext) -> StatusReport | None:

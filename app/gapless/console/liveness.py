@@ -22,7 +22,7 @@ def livez_route(options: ConsoleOptions, context: OperationContext) -> HTTPRoute
     @get("/livez", guards=[guarded(options.access, Area.PROBE)])
     async def livez() -> Response[bytes]:
         """200 while the event loop answers and the writer is not stuck: else only a restart helps."""
-        return respond_text(*_state(context.writer.is_alive, "the writer does not commit"))
+        return respond_text(*_state(context.runtime.writer.is_alive, "the writer does not commit"))
 
     return livez
 

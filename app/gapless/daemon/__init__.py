@@ -8,9 +8,8 @@ the pages and attempts in hand, commit, give leases back, close.
 import asyncio
 import signal
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
 
-from gapless.bootstrap.ledger import open_ledger
+from gapless.bootstrap.runtime import open_runtime
 from gapless.daemon.process import ALL_ROLES, ListenAddresses, Process, Role, Timing, make_process
 from gapless.settings import Settings
 
@@ -29,13 +28,9 @@ async def run(
     Raises `StoreError` (held by another, unknown schema, unreachable), `OSError` (a port is taken),
     `DestinationInvalid`, `SecretUnavailable` and `OptionsInvalid` before anything has begun.
     """
-    with ExitStack() as held:
-        ledger = await open_ledger(settings, held)
-        try:
-            process = await make_process(settings, environ, ledger, roles, timing or Timing())
-            await process.run(stop, started)
-        finally:
-            await ledger.store.close()
+    timing, receives = timing or Timing(), Role.RECEIVE in roles
+    async with open_runtime(settings, environ, receives=receives, clock=timing.clock) as parts:
+        await make_process(settings, environ, parts, roles, timing).run(stop, started)
 
 
 async def serve(

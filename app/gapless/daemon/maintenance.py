@@ -37,13 +37,13 @@ async def beat(writer: Writer, holder: str, *, receives: bool) -> None:
     while True:
         await asyncio.sleep(BEAT_EVERY.total_seconds())
         try:
-            await writer.submit(partial(slots.beat, slot=writer.recorder.slot, holder=holder))
+            await writer.submit(slots.beat, slot=writer.recorder.slot, holder=holder)
             heard = dict(writer.recorder.heard)
             if heard != noted:
-                await writer.submit(partial(silence.note_heard, heard=heard))
+                await writer.submit(silence.note_heard, heard=heard)
                 noted = heard
         except LeaseLost:
-            slot = await writer.submit(partial(slots.take_slot, holder=holder, receives=receives))
+            slot = await writer.submit(slots.take_slot, holder=holder, receives=receives)
             log.warning("writer_slot_lost", extra={"slot": writer.recorder.slot, "taken": slot})
             writer.recorder.slot = slot
         except StoreError as error:
@@ -73,7 +73,7 @@ async def prune_once(writer: Writer, kept_for: RetentionSettings, destination_id
     for age, step in steps:
         after: int | None = None if age is None else 0
         while after is not None and age is not None:
-            done = await writer.submit_idle(partial(step, before_us=now_us - span_us(age), after=after))
+            done = await writer.submit_idle(step, before_us=now_us - span_us(age), after=after)
             after = done.after
 
 

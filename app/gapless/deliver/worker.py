@@ -1,4 +1,4 @@
-"""One destination's lane: claims what is due, attempts it, settles it.
+"""The worker of one destination: claims what is due, attempts it, settles it.
 
 A turn settles what is done and claims what there is room for, in one commit; while it commits, the
 next results gather. No more is claimed than can be attempted at once, so a backlog of any size costs
@@ -9,19 +9,26 @@ import asyncio
 import logging
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
-from functools import partial
 from random import Random
 
 from gapless.deliver import breaker, retry
 from gapless.deliver.breaker import Breaker
 from gapless.deliver.destination import Destination
-from gapless.destinations.contract import Delivered, Delivery, Failed, FailureReason, Result, Withdrawn, event_id
-from gapless.domain import Clock, Via, from_us, span_us, to_us
+from gapless.destinations.contract import (
+    Delivered,
+    Delivery,
+    Failed,
+    FailureReason,
+    HoldReason,
+    Result,
+    Withdrawn,
+    event_id,
+)
+from gapless.domain import Via, from_us, span_us
 from gapless.ledger import dead_letters, deliveries
 from gapless.ledger.deliveries import DeliveryClaim, DeliveryState, Settlement, StoredEvent
-from gapless.ledger.engine import Conflict, Store, StoreError, StoreUnavailable
-from gapless.ledger.writer import Writer
-from gapless.metrics import Metrics
+from gapless.ledger.engine import Conflict, StoreError, StoreUnavailable
+from gapless.runtime import Runtime
 from gapless.token_bucket import TokenBucket
 
 CLAIM_MAX = 64
@@ -39,7 +46,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class InFlight:
-    """What the lane has in hand."""
+    """Attempts under way, and what is to be settled."""
 
     attempts: set[asyncio.Task[None]] = field(default_factory=set)
     settlements: list[Settlement] = field(default_factory=list)
@@ -48,16 +55,12 @@ class InFlight:
 class DestinationWorker:
     """Delivers to one destination until `stop`."""
 
-    def __init__(
-        self, destination: Destination, store: Store, writer: Writer, metrics: Metrics, clock: Clock, rng: Random
-    ) -> None:
-        self._to = destination
-        self._store = store
-        self._writer = writer
-        self._metrics = metrics
-        self._clock = clock
+    def __init__(self, destination: Destination, runtime: Runtime, rng: Random) -> None:
+        self._destination = destination
+        self._runtime = runtime
+        self._metrics = metrics = runtime.metrics
         self._rng = rng
-        self._hand = InFlight()
+        self._in_flight = InFlight()
         self._breaker = Breaker()
         rate = destination.rate
         self._bucket = None if rate is None else TokenBucket(burst=max(rate, 1), per_second=rate)
@@ -81,27 +84,29 @@ class DestinationWorker:
     async def run(self, grace: timedelta) -> None:
         """Deliver until `stop`; then give attempts in hand `grace` to end, and settle them."""
         async with asyncio.TaskGroup() as group:
-            await self._let_go()
+            await self._release()
             while not self._stopping:
                 self._awake.clear()
                 await self._sleep(await self._guarded_turn(group))
-            if self._hand.attempts:
-                _, late = await asyncio.wait(self._hand.attempts, timeout=grace.total_seconds())
+            if self._in_flight.attempts:
+                _, late = await asyncio.wait(self._in_flight.attempts, timeout=grace.total_seconds())
                 for attempt in late:  # unsettled: its lease ends, and it is delivered again with the same id
                     attempt.cancel()
         await self._settle_last()
 
-    async def _let_go(self) -> None:
-        for reason in sorted(self._to.lets_go):
-            work = partial(dead_letters.release, now_us=to_us(self._clock()), destination_id=self._to.id, reason=reason)
-            while not self._stopping and await self._submitted(work):
+    async def _release(self) -> None:
+        for reason in sorted(self._destination.lets_go):
+            while not self._stopping and await self._release_some(reason):
                 pass
 
-    async def _submitted(self, work: partial[int]) -> int:
+    async def _release_some(self, reason: HoldReason) -> int:
+        now_us, destination_id = self._runtime.now_us, self._destination.id
         try:
-            return await self._writer.submit(work)
+            return await self._runtime.write(
+                dead_letters.release, now_us=now_us, destination_id=destination_id, reason=reason
+            )
         except StoreError as error:
-            log.warning("release_postponed", extra={"destination": self._to.name, "error": str(error)})
+            log.warning("release_postponed", extra={"destination": self._destination.name, "error": str(error)})
             return 0
 
     async def _sleep(self, wait_us: int) -> None:
@@ -118,28 +123,27 @@ class DestinationWorker:
         try:
             return await self._turn(group)
         except Exception:
-            log.exception("deliver_turn_failed", extra={"destination": self._to.name})
+            log.exception("deliver_turn_failed", extra={"destination": self._destination.name})
             return span_us(POLL)
 
     async def _turn(self, group: asyncio.TaskGroup) -> int:
         """Settle and claim; returns after how many microseconds to look again, unless woken."""
-        now_us = to_us(self._clock())
+        now_us = self._runtime.now_us
         room = self._room(now_us)
-        settlements, self._hand.settlements = self._hand.settlements, []
+        settlements, self._in_flight.settlements = self._in_flight.settlements, []
         if not settlements and room < 1:
             return self._rest_us(now_us)
-        work = partial(
-            deliveries.settle_and_claim,
-            destination_id=self._to.id,
-            settlements=settlements,
-            now_us=now_us,
-            limit=room,
-            lease_us=self._lease_us,
-        )
         try:
-            turn = await self._writer.submit(work)
+            turn = await self._runtime.write(
+                deliveries.settle_and_claim,
+                destination_id=self._destination.id,
+                settlements=settlements,
+                now_us=now_us,
+                limit=room,
+                lease_us=self._lease_us,
+            )
         except (StoreUnavailable, Conflict) as error:
-            self._hand.settlements[:0] = settlements
+            self._in_flight.settlements[:0] = settlements
             return self._store_failed(error)
         await self._begin(group, turn.claims, now_us)
         if turn.next_due_us is None:
@@ -147,14 +151,14 @@ class DestinationWorker:
         return max(turn.next_due_us - now_us, 0) if self._room(now_us) > 0 else self._rest_us(now_us)
 
     def _store_failed(self, error: StoreError) -> int:
-        log.warning("deliveries_postponed", extra={"destination": self._to.name, "error": str(error)})
+        log.warning("deliveries_postponed", extra={"destination": self._destination.name, "error": str(error)})
         self._awake.clear()
         return span_us(POLL)
 
     def _room(self, now_us: int) -> int:
         """How many deliveries may be claimed now."""
-        in_hand = len(self._hand.attempts)
-        wanted = min(self._to.concurrency - in_hand, CLAIM_MAX)
+        in_hand = len(self._in_flight.attempts)
+        wanted = min(self._destination.concurrency - in_hand, CLAIM_MAX)
         if self._bucket is not None:
             wanted = min(wanted, self._bucket.available(now_us))
         return breaker.room(self._breaker, wanted, in_hand, now_us)
@@ -163,7 +167,7 @@ class DestinationWorker:
         """How long there is no room, unless an attempt ends before."""
         if self._breaker.is_open and now_us < self._breaker.rests_until_us:
             return self._breaker.rests_until_us - now_us
-        if self._bucket is not None and len(self._hand.attempts) < self._to.concurrency:
+        if self._bucket is not None and len(self._in_flight.attempts) < self._destination.concurrency:
             return self._bucket.wait_us(now_us) or span_us(POLL)
         return span_us(POLL)
 
@@ -171,7 +175,7 @@ class DestinationWorker:
         if not claims:
             return
         try:
-            loaded = await self._store.read(partial(deliveries.load, claims=claims))
+            loaded = await self._runtime.read(deliveries.load, claims=claims)
         except StoreError as error:  # they are due again when their leases end
             self._store_failed(error)
             return
@@ -179,43 +183,45 @@ class DestinationWorker:
             self._bucket.take(now_us, len(loaded))
         for claim, event in loaded:
             attempt = group.create_task(self._attempt(claim, event))
-            self._hand.attempts.add(attempt)
+            self._in_flight.attempts.add(attempt)
             attempt.add_done_callback(self._attempt_ended)
 
     def _attempt_ended(self, attempt: asyncio.Task[None]) -> None:
-        self._hand.attempts.discard(attempt)
+        self._in_flight.attempts.discard(attempt)
         self._awake.set()
 
     async def _attempt(self, claim: DeliveryClaim, event: StoredEvent) -> None:
-        began_us = to_us(self._clock())
+        began_us = self._runtime.now_us
         if began_us >= claim.lease_us:  # this process was paused: the delivery is another's by now
             return
         result = storable(await self._send(claim, event))
-        now_us = to_us(self._clock())
-        settled = retry.settlement(claim, result, began_us=began_us, now_us=now_us, rule=self._to.retry, rng=self._rng)
-        self._hand.settlements.append(settled)
-        self._breaker = breaker.after(self._breaker, result, now_us, self._to.breaker)
+        now_us = self._runtime.now_us
+        settled = retry.settlement(
+            claim, result, began_us=began_us, now_us=now_us, rule=self._destination.retry, rng=self._rng
+        )
+        self._in_flight.settlements.append(settled)
+        self._breaker = breaker.after(self._breaker, result, now_us, self._destination.breaker)
         self._count(settled, event, result)
 
     async def _send(self, claim: DeliveryClaim, event: StoredEvent) -> Result:
-        if not claim.released and is_withdrawn(self._to, event):
+        if not claim.released and is_withdrawn(self._destination, event):
             return Withdrawn()
         if event.payload is None:
             told = "imported without a payload, or pruned"
             return Failed(reason=FailureReason.NO_PAYLOAD, detail=told, permanent=True)
         try:
-            async with asyncio.timeout(self._to.timeout.total_seconds()):
-                return await self._to.sender.send(_delivery(claim, event, event.payload))
+            async with asyncio.timeout(self._destination.timeout.total_seconds()):
+                return await self._destination.sender.send(_delivery(claim, event, event.payload))
         except TimeoutError:
-            told = f"no answer within {self._to.timeout.total_seconds():g} s"
+            told = f"no answer within {self._destination.timeout.total_seconds():g} s"
             return Failed(reason=FailureReason.TIMEOUT, detail=told)
         except Exception as error:
-            extra = {"destination": self._to.name, "event_key": event.key}
+            extra = {"destination": self._destination.name, "event_key": event.key}
             log.exception("delivery_failed_here", extra=extra)
             return Failed(reason=FailureReason.INTERNAL, detail=f"{type(error).__name__}: {error}")
 
     def _count(self, settled: Settlement, event: StoredEvent, result: Result) -> None:
-        name = self._to.name
+        name = self._destination.name
         self._metrics.deliveries.labels(name, outcome_of(settled)).inc()
         self._metrics.circuit_open.labels(name).set(self._breaker.is_open)
         if isinstance(result, Delivered):
@@ -226,13 +232,13 @@ class DestinationWorker:
             log.warning("delivery_waits_for_a_person", extra=extra)
 
     async def _settle_last(self) -> None:
-        settlements, self._hand.settlements = self._hand.settlements, []
+        settlements, self._in_flight.settlements = self._in_flight.settlements, []
         if not settlements:
             return
         try:
-            await self._writer.submit(partial(deliveries.settle, settlements=settlements))
+            await self._runtime.write(deliveries.settle, settlements=settlements)
         except StoreError as error:  # their leases end, and they are delivered again with the same ids
-            extra = {"destination": self._to.name, "count": len(settlements), "error": str(error)}
+            extra = {"destination": self._destination.name, "count": len(settlements), "error": str(error)}
             log.warning("deliveries_unsettled", extra=extra)
 
 

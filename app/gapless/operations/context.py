@@ -2,19 +2,20 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
-from typing import TypeVar
+from typing import Concatenate, ParamSpec, TypeVar
 
 import msgspec
 
-from gapless.domain import Clock, Source, Sources, to_us
+from gapless.domain import Source, Sources
 from gapless.errors import UserError
 from gapless.ledger import Connection, audit_log
-from gapless.ledger.engine import Store
-from gapless.ledger.writer import Work, Writer
+from gapless.ledger.engine import bind
+from gapless.ledger.writer import Work
 from gapless.receive.evidence import EvidenceFetcher
 from gapless.receive.stream_ids import StreamIds
+from gapless.runtime import Runtime
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 
@@ -26,12 +27,7 @@ class OperationRefused(UserError):
 class OperationContext:
     """The parts of this process that operations use, and who asks for them."""
 
-    store: Store
-    writer: Writer
-    """The one writer of this process."""
-    sources: Sources
-    """As they are configured."""
-    clock: Clock
+    runtime: Runtime
     evidence: EvidenceFetcher
     stream_ids: StreamIds
     wake: Callable[[], None] = lambda: None
@@ -42,7 +38,12 @@ class OperationContext:
     @property
     def now_us(self) -> int:
         """Now, in microseconds."""
-        return to_us(self.clock())
+        return self.runtime.now_us
+
+    @property
+    def sources(self) -> Sources:
+        """The sources as they are configured."""
+        return self.runtime.sources
 
     def source(self, name: str) -> Source:
         """The configured source of that name. Raises `OperationRefused`."""
@@ -51,13 +52,22 @@ class OperationContext:
             raise OperationRefused(f"source {name!r} is not configured; configured: {known}")
         return self.sources[name]
 
-    async def read(self, query: Work[T]) -> T:
-        """Return the result of `query`. Raises `StoreError`."""
-        return await self.store.read(query)
+    async def read(self, query: Callable[Concatenate[Connection, P], T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Return what `query(connection, …)` finds. Raises `StoreError`."""
+        return await self.runtime.read(query, *args, **kwargs)
 
-    async def write(self, action: str, subject: str, work: Work[T]) -> T:
+    async def write(
+        self,
+        action: str,
+        subject: str,
+        work: Callable[Concatenate[Connection, P], T],
+        /,
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> T:
         """Do `work` and log its result, unless that is 0, in one transaction. Raises what it does; `StoreError`."""
-        return await self.writer.submit(partial(self._logged, action=action, subject=subject, work=work))
+        bound = bind(work, *args, **kwargs)
+        return await self.runtime.write(self._logged, action=action, subject=subject, work=bound)
 
     def _logged(self, connection: Connection, action: str, subject: str, work: Work[T]) -> T:
         result = work(connection)

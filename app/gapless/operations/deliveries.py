@@ -83,14 +83,14 @@ async def _replay_keys(
 async def _replay_range(
     context: OperationContext, request: ReplayEvents, since: datetime, destination: StoredDestination
 ) -> dict[str, object]:
-    until = context.clock() if request.until is None else request.until
+    until = context.runtime.clock() if request.until is None else request.until
     if request.source is not None:
         context.source(request.source)
     chosen = EventFilter(source=request.source, start_us=to_us(since), end_us=to_us(until))
     if request.dry_run:
-        return _extent(await context.read(partial(events.extent, chosen=chosen)))
+        return _extent(await context.read(events.extent, chosen=chosen))
     sent = meant = after = 0
-    while seqs := await context.read(partial(events.seqs_in, chosen=chosen, after_seq=after, limit=BATCH)):
+    while seqs := await context.read(events.seqs_in, chosen=chosen, after_seq=after, limit=BATCH):
         sent += await _send(context, destination, seqs)
         meant, after = meant + len(seqs), seqs[-1]
     return {"replayed": sent, "without_payload": meant - sent}
@@ -102,8 +102,14 @@ def _extent(extent: Extent) -> dict[str, object]:
 
 
 async def _send(context: OperationContext, destination: StoredDestination, seqs: Sequence[int]) -> int:
-    again = partial(dead_letters.replay, destination_id=destination.id, seqs=seqs, now_us=context.now_us)
-    sent = await context.write(ReplayEvents.operation, destination.name, again)
+    sent = await context.write(
+        ReplayEvents.operation,
+        destination.name,
+        dead_letters.replay,
+        destination_id=destination.id,
+        seqs=seqs,
+        now_us=context.now_us,
+    )
     context.wake()
     return sent
 
@@ -143,7 +149,7 @@ def _batch(
 
 
 async def _destination(context: OperationContext, name: str) -> StoredDestination:
-    found = await context.read(partial(destinations.destination, name=name))
+    found = await context.read(destinations.destination, name=name)
     if found is None:
         raise OperationRefused(f"destination {name!r} is not known; `gapless status` shows those that are")
     return found
@@ -151,7 +157,7 @@ async def _destination(context: OperationContext, name: str) -> StoredDestinatio
 
 async def _seqs(context: OperationContext, keys: Sequence[str], source: str | None) -> list[int]:
     """The events of those keys. Raises `OperationRefused` if one of them is not in the ledger."""
-    found = await context.read(partial(events.seqs_of, keys=keys, source=source))
+    found = await context.read(events.seqs_of, keys=keys, source=source)
     unknown = [key for key in keys if key not in found]
     if unknown:
         shown = ", ".join(map(repr, unknown[:KEYS_SHOWN]))
@@ -189,7 +195,7 @@ async def plan_deliveries(
     """
     chosen = EventFilter(source=source, start_us=to_us(since), end_us=to_us(until))
     return [
-        await store.read(partial(_plan, destination=name, wanted=(types, source_types), chosen=chosen))
+        await store.read(_plan, destination=name, wanted=(types, source_types), chosen=chosen)
         for name, types in wanted_types.items()
     ]
 

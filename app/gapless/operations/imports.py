@@ -1,7 +1,6 @@
 """Telling the ledger which events were processed before we came."""
 
 from collections.abc import Sequence
-from functools import partial
 from typing import Annotated
 
 from msgspec import Meta, Struct
@@ -36,12 +35,17 @@ class ImportEvents(OperationRequest, frozen=True, kw_only=True):
 async def import_events(context: OperationContext, request: ImportEvents) -> dict[str, object]:
     """Record events as seen. Doing it again changes nothing."""
     source = context.source(request.source)
-    stream_id = await context.writer.submit(partial(streams.ensure_stream, source_id=source.id, name=""))
+    stream_id = await context.runtime.write(streams.ensure_stream, source_id=source.id, name="")
     seen = [_sighting(context, source, stream_id, event, place) for place, event in enumerate(request.events)]
     new = 0
     for at in range(0, len(seen), IMPORT_BATCH):
-        batch = partial(_import, recorder=context.writer.recorder, seen=seen[at : at + IMPORT_BATCH])
-        new += await context.write(request.operation, source.name, batch)
+        new += await context.write(
+            request.operation,
+            source.name,
+            _import,
+            recorder=context.runtime.writer.recorder,
+            seen=seen[at : at + IMPORT_BATCH],
+        )
     return {"new": new, "known": len(seen) - new}
 
 
@@ -51,7 +55,7 @@ def _sighting(context: OperationContext, source: Source, stream_id: int, event: 
         remote = RemoteEvent(
             key=event.key,
             type=event.type,
-            occurred_at=event.occurred_at or context.clock(),
+            occurred_at=event.occurred_at or context.runtime.clock(),
             payload=b"",
             listable=event.occurred_at is not None,
         )

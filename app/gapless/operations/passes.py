@@ -1,7 +1,6 @@
 """Passes on demand: which time they read, and how far they have come."""
 
 from datetime import datetime
-from functools import partial
 from typing import Annotated
 
 from msgspec import Meta
@@ -40,8 +39,7 @@ async def demand(context: OperationContext, request: DemandPass) -> dict[str, ob
         raise OperationRefused(
             f"the list of source {source.name!r} is read away as it comes, and cannot be read again; nothing to do"
         )
-    begin = partial(_begin, context=context, source=source, request=request)
-    made = await context.write(request.operation, source.name, begin)
+    made = await context.write(request.operation, source.name, _begin, context=context, source=source, request=request)
     return {"source": source.name, "passes": made}
 
 
@@ -51,7 +49,7 @@ def _begin(
     state = sources.source_row(connection, source.id)["state"]
     if state != "active":
         raise OperationRefused(f"source {source.name!r} is {state}; only an active one is read")
-    now, unit = context.clock(), source.provider.capabilities.slice_unit
+    now, unit = context.runtime.clock(), source.provider.capabilities.slice_unit
     made: list[dict[str, object]] = []
     for stream in streams.streams(connection, source.id):
         window = window_of(request, stream, source.provider.capabilities, now)
@@ -91,7 +89,7 @@ def _nothing_to_read(request: DemandPass, capabilities: Capabilities, now: datet
 
 async def read_status(context: OperationContext, request: ReadPassStatus) -> dict[str, object]:
     """Return how far the passes have come; once `remaining` is 0, all of them have ended."""
-    rows = await context.read(partial(passes.progress, pass_ids=request.ids))
+    rows = await context.read(passes.progress, pass_ids=request.ids)
     running = sum(row.state == "running" for row in rows)
     return {"remaining": running, "passes": [_shown(row) for row in rows]}
 

@@ -1,7 +1,5 @@
 """Reading refused webhooks again, once the cause of their refusal is mended."""
 
-from functools import partial
-
 from gapless.domain import Source
 from gapless.ledger import quarantine as ledger
 from gapless.operations.context import OperationContext, OperationRefused
@@ -39,20 +37,14 @@ async def release_quarantined(context: OperationContext, request: ReleaseQuarant
 
 async def _release(context: OperationContext, quarantine_id: int) -> Released | StillRefused:
     return await release_webhook(
-        quarantine_id,
-        store=context.store,
-        writer=context.writer,
-        sources=context.sources,
-        streams=context.stream_ids,
-        evidence=context.evidence,
-        clock=context.clock,
+        quarantine_id, runtime=context.runtime, stream_ids=context.stream_ids, evidence=context.evidence
     )
 
 
 async def _quarantined(context: OperationContext, source: Source) -> list[int]:
     """The ids of all webhooks of the source that were not released yet, oldest first."""
     ids, after = list[int](), 0
-    while found := await context.read(partial(ledger.entries, source_id=source.id, after_id=after, limit=1000)):
+    while found := await context.read(ledger.entries, source_id=source.id, after_id=after, limit=1000):
         ids += [entry.id for entry in found if entry.released_us is None]
         after = found[-1].id
     return ids

@@ -1,6 +1,5 @@
 """What can be done with a source: give it another name, acknowledge what it lost for good."""
 
-from functools import partial
 from typing import Annotated
 
 from msgspec import Meta
@@ -24,7 +23,7 @@ async def rename(context: OperationContext, request: RenameSource) -> dict[str, 
     """Give a source's row another name; all that was recorded stays with it."""
     if request.old == request.new:
         raise OperationRefused(f"source {request.old!r} has that name already")
-    await context.write(request.operation, request.old, partial(_rename, request=request))
+    await context.write(request.operation, request.old, _rename, request=request)
     advice = "write the new name into the configuration and restart; until then no pass is made of this source"
     return {"old": request.old, "new": request.new, "next": advice}
 
@@ -56,8 +55,7 @@ async def acknowledge(context: OperationContext, request: AcknowledgeLosses) -> 
     """
     if request.until is not None and request.intervals is not None:
         raise OperationRefused("source.acknowledge takes until or intervals; it got both")
-    work = partial(_acknowledge, context=context, request=request)
-    return await context.write(request.operation, request.source, work)
+    return await context.write(request.operation, request.source, _acknowledge, context=context, request=request)
 
 
 def _acknowledge(connection: Connection, context: OperationContext, request: AcknowledgeLosses) -> dict[str, object]:

@@ -3,6 +3,7 @@
 The only place that talks to providers. Errors leave it as the contract's errors and nothing else.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -82,6 +83,7 @@ class ProviderClient:
         self._limiter = new_limiter(rate)
         self._spend = spend
         self._reserved = 0
+        self._reserving = asyncio.Lock()
         self._retrying = stamina.AsyncRetryingCaller(
             attempts=patience.attempts,
             timeout=patience.total,
@@ -131,11 +133,13 @@ class ProviderClient:
         return response
 
     async def _take_from_budget(self) -> None:
+        """Count the request. One at a time: a block counts as reserved only once it is, even if this is cancelled."""
         self.requests += 1
-        if self._reserved == 0:
-            self._reserved = BLOCK
-            await self._spend(BLOCK)
-        self._reserved -= 1
+        async with self._reserving:
+            if self._reserved == 0:
+                await self._spend(BLOCK)
+                self._reserved = BLOCK
+            self._reserved -= 1
 
     def _read_clock(self, response: httpx.Response, now: datetime) -> None:
         try:

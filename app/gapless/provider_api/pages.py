@@ -15,30 +15,30 @@ from gapless_reconcilers.kit.errors import OptionsInvalid, UnexpectedShape
 Walked = AsyncGenerator[Page, None]
 
 
-def walk_pages(fetcher: ProviderClient, stream: str, window: Window, cursor: str | None = None) -> aclosing[Walked]:
+def walk_pages(client: ProviderClient, stream: str, window: Window, cursor: str | None = None) -> aclosing[Walked]:
     """The pages of `window`, as a context manager around an async generator.
 
     The walk can go on after a page from its `next`, frozen as `cursor`. The next page is asked for while
     the caller works on this one. Raises `ProviderError`s; `UnexpectedShape` if a request comes round
     again, which would never end.
     """
-    return aclosing(_walk(fetcher, stream, window, cursor))
+    return aclosing(_walk(client, stream, window, cursor))
 
 
-async def _walk(fetcher: ProviderClient, stream: str, window: Window, cursor: str | None) -> Walked:
+async def _walk(client: ProviderClient, stream: str, window: Window, cursor: str | None) -> Walked:
     request: httpx.Request | None
-    request = thaw(cursor) if cursor else as_lister(fetcher.source.provider).first_request(stream, window)
+    request = thaw(cursor) if cursor else as_lister(client.source.provider).first_request(stream, window)
     asked = {_mark(request)}
-    pending = asyncio.ensure_future(fetcher.send(request))
+    pending = asyncio.ensure_future(client.send(request))
     try:
         while request is not None:
-            page = as_lister(fetcher.source.provider).read_page(request, await pending, stream, window)
+            page = as_lister(client.source.provider).read_page(request, await pending, stream, window)
             request = page.next
             if request is not None:
                 if (mark := _mark(request)) in asked:
                     raise UnexpectedShape("next page", "the address of a page that was read already", "a new one")
                 asked.add(mark)
-                pending = asyncio.ensure_future(fetcher.send(request))
+                pending = asyncio.ensure_future(client.send(request))
             yield page
     finally:
         pending.cancel()

@@ -37,23 +37,24 @@ class WebhookEndpoint:
     """`POST /webhooks/<name>`. The source is looked up at each request: it is replaced when its secrets change."""
 
     __slots__ = (
-        "_answer", "_answer_messages", "_clock", "_counts", "_delay", "_evidence", "_header_names", "_intake", "_limit",
-        "_log", "_name", "_quarantine", "_refused", "_seconds", "_sources", "_streams", "_within_s", "_writer",
+        "_admission", "_answer", "_answer_messages", "_clock", "_counts", "_delay", "_evidence", "_header_names",
+        "_limit", "_log", "_name", "_quarantine", "_refused", "_seconds", "_sources", "_stream_ids", "_within_s",
+        "_writer",
     )  # fmt: skip
 
     def __init__(self, source: Source, receiver: Receiver) -> None:
         self._name = source.name
         self._header_names = webhook.header_names(source.provider)
-        self._sources = receiver.sources
-        self._writer = receiver.writer
-        self._clock = receiver.clock
-        self._intake = receiver.intake
+        self._sources = receiver.runtime.sources
+        self._writer = receiver.runtime.writer
+        self._clock = receiver.runtime.clock
+        self._admission = receiver.admission
         self._quarantine = receiver.quarantine
-        self._streams = receiver.streams
+        self._stream_ids = receiver.stream_ids
         self._evidence = receiver.evidence
         self._limit = receiver.options.body_limit
         self._within_s = receiver.options.body_within.total_seconds()
-        metrics = receiver.metrics
+        metrics = receiver.runtime.metrics
         self._counts = {outcome: metrics.webhooks.labels(source.name, outcome.value) for outcome in Outcome}
         self._refused = {reason: metrics.refused.labels(source.name, reason) for reason in REASONS}
         for outcome in KEPT, DROPPED:
@@ -79,7 +80,7 @@ class WebhookEndpoint:
     async def _decide(self, scope: Scope, receive: Receive) -> tuple[Outcome, Response]:
         if scope["method"] != "POST":
             return self._refuse(Refusal(reason=METHOD, detail=scope["method"], status=METHOD_NOT_ALLOWED))
-        if self._intake.closed_because:
+        if self._admission.closed_because:
             return Outcome.UNAVAILABLE, responses.unavailable()
         message = await receive()
         if message.get("more_body") or message["type"] != "http.request":
@@ -120,9 +121,9 @@ class WebhookEndpoint:
         """How many of the events were new, once all are durable."""
         if not reply.events:
             return 0
-        stream_ids = self._streams.known(source.id, reply.events)
+        stream_ids = self._stream_ids.known(source.id, reply.events)
         if stream_ids is None:
-            stream_ids = await self._streams.learn(source.id, reply.events)
+            stream_ids = await self._stream_ids.learn(source.id, reply.events)
         headers = webhook.kept_headers(request.headers, self._header_names)
         seen = webhook.sightings(source, reply, stream_ids, body=request.body, headers=headers, seen_us=to_us(now))
         return await self._writer.record(seen, len(request.body))

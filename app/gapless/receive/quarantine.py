@@ -7,16 +7,14 @@ whatever does not fit is dropped and counted.
 
 import asyncio
 import logging
-from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import partial
 from typing import Final
 
 import msgspec
 
-from gapless.domain import Clock, Source, from_us, to_us
+from gapless.domain import Source, from_us
 from gapless.ledger import quarantine as ledger
-from gapless.ledger.engine import Store, StoreError
+from gapless.ledger.engine import StoreError
 from gapless.ledger.quarantine import Caps, QuarantinedWebhook
 from gapless.ledger.writer import Writer
 from gapless.metrics import Metrics
@@ -24,6 +22,7 @@ from gapless.receive import webhook
 from gapless.receive.evidence import EvidenceFetcher, EvidenceUnavailable
 from gapless.receive.stream_ids import StreamIds
 from gapless.receive.webhook import Refusal
+from gapless.runtime import Runtime
 from gapless.token_bucket import TokenBucket
 from gapless_reconcilers.kit.contract import Provider, Reply, WebhookRequest
 
@@ -83,8 +82,7 @@ class Quarantine:
                 batch.append(self._waiting.get_nowait())
             outcome = KEPT
             try:
-                work = partial(ledger.add, refused=[row for _, row in batch], caps=self._caps)
-                await self._writer.submit_idle(work)
+                await self._writer.submit_idle(ledger.add, refused=[row for _, row in batch], caps=self._caps)
             except StoreError as error:
                 outcome = DROPPED
                 _log.warning("quarantine_not_kept", extra={"count": len(batch), "error": str(error)})
@@ -149,24 +147,21 @@ class StillRefused:
 async def release_webhook(
     quarantine_id: int,
     *,
-    store: Store,
-    writer: Writer,
-    sources: Iterable[Source],
-    streams: StreamIds,
+    runtime: Runtime,
+    stream_ids: StreamIds,
     evidence: EvidenceFetcher,
-    clock: Clock,
 ) -> Released | StillRefused:
     """Read a kept webhook again with today's secrets, as of when it was received, and record it if it verifies.
 
     Idempotent: events that are there already are noted, not repeated. Raises `StoreError`.
     """
-    found = await store.read(partial(ledger.content, quarantine_id=quarantine_id))
+    found = await runtime.read(ledger.content, quarantine_id=quarantine_id)
     if found is None:
         return StillRefused(
             reason="absent", detail=f"quarantine {quarantine_id} is not there; it may have made room for others"
         )
     row, released_us = found
-    source = next((each for each in sources if each.id == row.source_id), None)
+    source = next((each for each in runtime.sources if each.id == row.source_id), None)
     if source is None:
         return StillRefused(
             reason="no_source", detail="its source is not configured; add it again to release its webhooks"
@@ -179,7 +174,7 @@ async def release_webhook(
         return StillRefused(reason="evidence_unavailable", detail=f"{error}; try again")
     if isinstance(reply, Refusal):
         return StillRefused(reason=reply.reason, detail=reply.detail)
-    return await _release(quarantine_id, row, source, reply, writer=writer, streams=streams, now_us=to_us(clock()))
+    return await _release(quarantine_id, row, source, reply, runtime=runtime, stream_ids=stream_ids)
 
 
 async def _release(
@@ -188,16 +183,17 @@ async def _release(
     source: Source,
     reply: Reply,
     *,
-    writer: Writer,
-    streams: StreamIds,
-    now_us: int,
+    runtime: Runtime,
+    stream_ids: StreamIds,
 ) -> Released | StillRefused:
     request = request_of(row)
-    stream_ids = await streams.learn(source.id, reply.events)
+    ids = await stream_ids.learn(source.id, reply.events)
+    now_us = runtime.now_us
     headers = webhook.kept_headers(request.headers, webhook.header_names(source.provider))
-    seen = webhook.sightings(source, reply, stream_ids, body=row.body, headers=headers, seen_us=now_us)
-    work = partial(ledger.release, quarantine_id=quarantine_id, recorder=writer.recorder, webhook=seen, now_us=now_us)
-    new = await writer.submit(work)
+    seen = webhook.sightings(source, reply, ids, body=row.body, headers=headers, seen_us=now_us)
+    new = await runtime.write(
+        ledger.release, quarantine_id=quarantine_id, recorder=runtime.writer.recorder, webhook=seen, now_us=now_us
+    )
     if new is None:
         return StillRefused(reason="released", detail="somebody else has just released it")
     return Released(new=new)

@@ -5,18 +5,16 @@ from datetime import timedelta
 
 import httpx
 
-from gapless.domain import Clock, Sources
-from gapless.ledger.writer import Writer
-from gapless.metrics import Metrics
 from gapless.receive.admission import Admission
 from gapless.receive.evidence import EvidenceFetcher
 from gapless.receive.quarantine import Quarantine, QuarantineOptions
 from gapless.receive.stream_ids import StreamIds
+from gapless.runtime import Runtime
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReceiveOptions:
-    """The receive road's own options."""
+    """How webhooks are received."""
 
     body_limit: int = 1 << 20
     """Most bytes of a body; more is answered 413."""
@@ -31,40 +29,31 @@ class ReceiveOptions:
 class Receiver:
     """What all endpoints of a process share."""
 
-    sources: Sources
-    writer: Writer
-    metrics: Metrics
-    clock: Clock
-    intake: Admission
+    runtime: Runtime
+    admission: Admission
     quarantine: Quarantine
-    streams: StreamIds
+    stream_ids: StreamIds
     evidence: EvidenceFetcher
     options: ReceiveOptions
 
 
 def make_receiver(
+    runtime: Runtime,
     *,
-    sources: Sources,
-    writer: Writer,
-    metrics: Metrics,
-    clock: Clock,
     client: httpx.AsyncClient | None = None,
     options: ReceiveOptions | None = None,
 ) -> Receiver:
-    """The parts of the receive road, wired. The caller runs `intake.watch` and `quarantine.run`.
+    """The parts that receive, wired. The caller runs `admission.watch` and `quarantine.run`.
 
     `client` is what evidence is fetched with; None: one of its own.
     """
     options = options or ReceiveOptions()
-    metrics.recorder_queue.set_function(lambda: writer.queued)
+    runtime.metrics.recorder_queue.set_function(lambda: runtime.writer.queued)
     return Receiver(
-        sources=sources,
-        writer=writer,
-        metrics=metrics,
-        clock=clock,
-        intake=Admission(),
-        quarantine=Quarantine(writer, metrics, options.quarantine),
-        streams=StreamIds(writer),
-        evidence=EvidenceFetcher(client or httpx.AsyncClient(trust_env=False), clock, metrics),
+        runtime=runtime,
+        admission=Admission(),
+        quarantine=Quarantine(runtime.writer, runtime.metrics, options.quarantine),
+        stream_ids=StreamIds(runtime.writer),
+        evidence=EvidenceFetcher(client or httpx.AsyncClient(trust_env=False), runtime.clock, runtime.metrics),
         options=options,
     )

@@ -35,14 +35,14 @@ Answering = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 def build_app(receiver: Receiver, retired: Mapping[str, int] | None = None) -> Litestar:
     """The application for the sources that `receiver` has now. `retired`: since when, in microseconds, by name."""
-    sources = receiver.sources
+    sources = receiver.runtime.sources
     routes = [_route(WEBHOOKS + source.name, WebhookEndpoint(source, receiver).answer) for source in sources]
     gone = {name: since_us for name, since_us in (retired or {}).items() if name not in sources}
     routes += [_route(WEBHOOKS + name, _retired(receiver, name, since_us)) for name, since_us in gone.items()]
-    routes.append(_route(HEALTHZ, _healthz(receiver.intake)))
+    routes.append(_route(HEALTHZ, _healthz(receiver.admission)))
 
     def unrouted(_: Request[Any, Any, Any], error: HTTPException) -> Response[bytes]:
-        receiver.metrics.unrouted.inc()
+        receiver.runtime.metrics.unrouted.inc()
         body = responses.UNROUTED[1]["body"]
         return Response(content=body, status_code=error.status_code, media_type=responses.JSON)
 
@@ -60,32 +60,32 @@ def _route(path: str, answering: Answering) -> ASGIRouteHandler:
     return asgi(path, copy_scope=False)(answering)
 
 
-def _healthz(intake: Admission) -> Answering:
+def _healthz(admission: Admission) -> Answering:
     """200 while webhooks are taken, for a load balancer."""
 
     async def healthz(scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG001 - ASGI names them
-        await _send_all(scope, send, _health(scope, intake))
+        await _send_all(scope, send, _health(scope, admission))
 
     return healthz
 
 
-def _health(scope: Scope, intake: Admission) -> responses.Response:
+def _health(scope: Scope, admission: Admission) -> responses.Response:
     if scope.get("method") not in ("GET", "HEAD"):
         return responses.WRONG_METHOD
-    return responses.unavailable() if intake.closed_because else responses.HEALTHY
+    return responses.unavailable() if admission.closed_because else responses.HEALTHY
 
 
 def _retired(receiver: Receiver, name: str, since_us: int) -> Answering:
     """503 for a time, so that the provider keeps trying while somebody decides; then as if it never was."""
     until_us = since_us + span_us(RETIRED_GRACE)
-    turned_away = receiver.metrics.webhooks.labels(name, Outcome.UNAVAILABLE.value)
+    turned_away = receiver.runtime.metrics.webhooks.labels(name, Outcome.UNAVAILABLE.value)
 
     async def retired(scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG001 - ASGI names them
-        if to_us(receiver.clock()) < until_us:
+        if to_us(receiver.runtime.clock()) < until_us:
             turned_away.inc()
             await _send_all(scope, send, responses.unavailable())
         else:
-            receiver.metrics.unrouted.inc()
+            receiver.runtime.metrics.unrouted.inc()
             await _send_all(scope, send, responses.UNROUTED)
 
     return retired

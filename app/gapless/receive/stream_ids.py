@@ -1,7 +1,5 @@
 """Which stream id a verified event belongs to: asked of the ledger once, then remembered."""
 
-from functools import partial
-
 from gapless.ledger import streams
 from gapless.ledger.writer import Writer
 from gapless_reconcilers.kit.contract import RemoteEvent
@@ -28,6 +26,7 @@ class StreamIds:
         """One id per event; a stream that is new starts at its source's start. Raises `StoreError`."""
         for name in sorted({event.stream for event in events}):
             if (source_id, name) not in self._ids:
-                work = partial(streams.ensure_stream, source_id=source_id, name=name)
-                self._ids[source_id, name] = await self._writer.submit(work)
+                self._ids[source_id, name] = await self._writer.submit(
+                    streams.ensure_stream, source_id=source_id, name=name
+                )
         return [self._ids[source_id, event.stream] for event in events]

@@ -6,7 +6,6 @@ So nothing is fetched ahead, cut into slices, tried or audited: an update that i
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
-from functools import partial
 
 from gapless.domain import Cause, Via, to_us
 from gapless.ledger import Connection, engine, missing, streams, watermarks
@@ -25,17 +24,17 @@ WAIT = timedelta(seconds=25)
 class ConsumeRun:
     """One turn of a stream that is read away: batch after batch, until one is empty."""
 
-    claim: LeasedSource
+    leased: LeasedSource
     stream: Stream
     figures: PassResult = field(default_factory=PassResult)
 
     async def run(self) -> PassResult:
         """Provider errors end up in the figures; `LeaseLost` and `StoreError` are raised."""
-        provider = self.claim.source.provider
+        provider = self.leased.source.provider
         try:
             if not isinstance(provider, ConsumesEvents):
                 raise OptionsInvalid(f"provider {provider.kind!r} hands nothing out")
-            while not self.claim.stopping.is_set() and await self._take_batch(provider):
+            while not self.leased.stopping.is_set() and await self._take_batch(provider):
                 pass
         except ProviderError as error:
             self.figures.failures.append(error)
@@ -43,25 +42,25 @@ class ConsumeRun:
 
     async def _take_batch(self, provider: ConsumesEvents) -> bool:
         """Read one batch; False if it was empty: the source is complete up to when it was asked for."""
-        asked = self.claim.road.clock()
-        wait = WAIT if self.claim.policy.pace.long_poll else timedelta(0)
-        response = await self.claim.fetcher.send(provider.batch_request(self.stream.cursor, wait))
-        batch = provider.read_batch(response, self.claim.road.clock())
+        asked = self.leased.runtime.clock()
+        wait = WAIT if self.leased.policy.pace.long_poll else timedelta(0)
+        response = await self.leased.client.send(provider.batch_request(self.stream.cursor, wait))
+        batch = provider.read_batch(response, self.leased.runtime.clock())
         self.figures.requests += 1
         self.figures.listed += len(batch.events)
         if batch.cursor is None:
             self.figures.complete = True
-            await self.claim.write(partial(self._note_complete, up_to_us=to_us(asked)))
+            await self.leased.write(self._note_complete, up_to_us=to_us(asked))
             return False
         await self._record(batch)
-        self.stream = await self.claim.road.read(partial(streams.stream, stream_id=self.stream.id))
+        self.stream = await self.leased.runtime.read(streams.stream, stream_id=self.stream.id)
         return True
 
     async def _record(self, batch: Batch) -> None:
         """Record all of it, wanted or not: the vendor forgets it now. What is owed to whom is the route's to say."""
         read = [self._sighting(event) for event in batch.events]
         try:
-            self.figures.found += await self.claim.write(partial(self._store, sightings=read, cursor=batch.cursor))
+            self.figures.found += await self.leased.write(self._store, sightings=read, cursor=batch.cursor)
         except engine.BadData:
             await self._record_singly(read, batch.cursor)
 
@@ -69,31 +68,31 @@ class ConsumeRun:
         """Record what can be, note what cannot, and only then let the vendor forget all of it."""
         for sighting in sightings:
             try:
-                self.figures.found += await self.claim.write(
-                    partial(self._store, sightings=[sighting], cursor=self.stream.cursor)
+                self.figures.found += await self.leased.write(
+                    self._store, sightings=[sighting], cursor=self.stream.cursor
                 )
             except engine.BadData:
                 row = missing_row(sighting, Cause.UNEXPLAINED, "unstorable")
-                slot = self.claim.road.writer.recorder.slot
-                await self.claim.write(partial(missing.add, slot=slot, found=[row]))
-        await self.claim.write(partial(self._store, sightings=[], cursor=cursor))
+                slot = self.leased.runtime.writer.recorder.slot
+                await self.leased.write(missing.add, slot=slot, found=[row])
+        await self.leased.write(self._store, sightings=[], cursor=cursor)
 
     def _store(self, connection: Connection, sightings: Sequence[Sighting], cursor: str | None) -> int:
         """Record, and with it the cursor that acknowledges; how many events were new."""
-        new = self.claim.road.writer.recorder.store(connection, sightings)
+        new = self.leased.runtime.writer.recorder.store(connection, sightings)
         watermarks.save_cursor(connection, self.stream.id, cursor)
         return len(new)
 
     def _note_complete(self, connection: Connection, up_to_us: int) -> None:
-        now_us = to_us(self.claim.road.clock())
+        now_us = self.leased.runtime.now_us
         watermarks.note_consumed(connection, self.stream.id, up_to_us, now_us)
         watermarks.complete_pass(connection, self.stream.id, self.figures.outcome, now_us, self.figures.listed)
 
     def _sighting(self, event: RemoteEvent) -> Sighting:
         return Sighting(
-            source=self.claim.source,
+            source=self.leased.source,
             stream_id=self.stream.id,
             event=event,
             via=Via.LIST,
-            seen_us=to_us(self.claim.road.clock()),
+            seen_us=self.leased.runtime.now_us,
         )

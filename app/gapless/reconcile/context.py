@@ -1,13 +1,14 @@
-"""What everything on the reconcile road shares: the process's part, and a claimed source's."""
+"""How a source is read, and a source whose lease this process holds."""
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
-from functools import partial
-from typing import TypeVar
+from typing import Concatenate, ParamSpec, TypeVar
 
 from gapless.domain import Source
 from gapless.ledger import Connection
+from gapless.ledger.engine import bind
 from gapless.ledger.leases import Lease, fence
 from gapless.ledger.writer import Work
 from gapless.provider_api.client import ProviderClient
@@ -15,6 +16,7 @@ from gapless.reconcile.pace import Pace
 from gapless.runtime import Runtime
 from gapless_reconcilers.kit.contract import Capabilities, ReadBudget
 
+P = ParamSpec("P")
 T = TypeVar("T")
 MOST_AT_ONCE = 64
 
@@ -46,10 +48,10 @@ class SourcePolicy:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LeasedSource:
-    """A source that this process holds, and what every step of its turn needs."""
+    """A source that this process holds, and what every step of its run needs."""
 
-    road: Runtime
-    fetcher: ProviderClient
+    runtime: Runtime
+    client: ProviderClient
     policy: SourcePolicy
     lease: Lease
     stopping: asyncio.Event
@@ -57,16 +59,16 @@ class LeasedSource:
     @property
     def source(self) -> Source:
         """The source as it is now: its secrets and types may have been replaced."""
-        return self.fetcher.source
+        return self.client.source
 
     @property
     def capabilities(self) -> Capabilities:
         """What the provider can do."""
         return self.policy.capabilities
 
-    async def write(self, work: Work[T]) -> T:
+    async def write(self, work: Callable[Concatenate[Connection, P], T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Do `work` in a transaction in which the lease holds. Raises `LeaseLost`, and then nothing took effect."""
-        return await self.road.writer.submit(partial(_fenced, lease=self.lease, work=work))
+        return await self.runtime.write(_fenced, lease=self.lease, work=bind(work, *args, **kwargs))
 
 
 def _fenced(connection: Connection, lease: Lease, work: Work[T]) -> T:

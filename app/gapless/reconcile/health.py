@@ -5,9 +5,8 @@ Read at start, once an hour and when a credential changes. What cannot be read i
 
 import logging
 from datetime import datetime
-from functools import partial
 
-from gapless.domain import Source, Sources, TypesOrigin
+from gapless.domain import Source, TypesOrigin
 from gapless.ledger import Connection, subscriptions
 from gapless.provider_api.health import ProviderHealth
 from gapless.reconcile.context import LeasedSource
@@ -24,17 +23,17 @@ class SubscriptionInactive(NeedsOperator):
     """While our endpoint is not active, the provider's list shows nothing of what happens."""
 
 
-async def record_health(claim: LeasedSource, sources: Sources, known: ProviderHealth) -> None:
-    """Keep what was told, in the ledger and in the book of sources. Raises `AccountShared`."""
-    source = claim.source
-    twins = await claim.write(partial(_write, now=claim.road.clock(), source=source, known=known))
-    if twins and not claim.policy.share_account:
+async def record_health(leased: LeasedSource, known: ProviderHealth) -> None:
+    """Record what the provider said, in the ledger and in `runtime.sources`. Raises `AccountShared`."""
+    source = leased.source
+    twins = await leased.write(_write, now=leased.runtime.clock(), source=source, known=known)
+    if twins and not leased.policy.share_account:
         raise AccountShared(
             f"source {source.name!r} reads the same account as {', '.join(twins)}: each event would be recorded twice; "
             "remove one, or set share_account = true"
         )
     if known.subscription is not None:
-        sources.replace(source.subscribed(known.subscription, claim.road.clock()))
+        leased.runtime.sources.replace(source.subscribed(known.subscription, leased.runtime.clock()))
 
 
 def _write(connection: Connection, now: datetime, source: Source, known: ProviderHealth) -> list[str]:

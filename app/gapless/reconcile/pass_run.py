@@ -65,10 +65,10 @@ class PassResult:
 class PassRun:
     """A pass under way. `slots` bounds the slices of the source that are read at once, `mine` those of the stream.
 
-    When the fetcher's count of requests has come to `limit`, the pass stops where it is and goes on later.
+    When the client's count of requests has come to `limit`, the pass stops where it is and goes on later.
     """
 
-    claim: LeasedSource
+    leased: LeasedSource
     stream: Stream
     row: Pass
     circumstances: Circumstances
@@ -82,29 +82,28 @@ class PassRun:
 
         A slice that goes on from a stored cursor which the provider refuses starts afresh the next time.
         """
-        parts = await self.claim.road.read(partial(passes.slices, pass_id=self.row.id))
+        parts = await self.leased.runtime.read(passes.slices, pass_id=self.row.id)
         async with asyncio.TaskGroup() as group:
             for part in parts:
                 if not part.done:
                     group.create_task(self._read_slice(part))
         if all(part.done for part in parts):  # an earlier process read the last slice, and died before it could close
-            advance = partial(watermarks.advance, pass_=self.row, limit_us=self._limit_us())
-            self._judge(await self.claim.write(advance))
+            self._judge(await self.leased.write(watermarks.advance, pass_=self.row, limit_us=self._limit_us()))
         await self._close()
         return self.figures
 
     @property
     def _stop(self) -> bool:
-        return self.claim.stopping.is_set() or bool(self.figures.failures) or self.claim.fetcher.requests >= self.limit
+        return self.leased.stopping.is_set() or bool(self.figures.failures) or self.leased.client.requests >= self.limit
 
     @property
     def _lists_states(self) -> bool:
-        return self.claim.capabilities.coverage is Coverage.RESOURCE_STATE
+        return self.leased.capabilities.coverage is Coverage.RESOURCE_STATE
 
     @property
     def _settled_before_us(self) -> int:
         """A webhook that came before this is settled: a listing that started at `started` must show its event."""
-        return self.row.started_us - span_us(self.claim.capabilities.grace)
+        return self.row.started_us - span_us(self.leased.capabilities.grace)
 
     async def _read_slice(self, part: Slice) -> None:
         async with self.mine, self.slots:
@@ -116,12 +115,12 @@ class PassRun:
             except ProviderError as error:
                 self.figures.failures.append(error)
                 if part.cursor is not None and not isinstance(error, Retryable):
-                    await self.claim.write(partial(passes.save_cursor, slice_id=part.id, cursor=None, matched=0))
+                    await self.leased.write(passes.save_cursor, slice_id=part.id, cursor=None, matched=0)
 
     async def _read_pages(self, reading: "SliceProgress") -> None:
         part = reading.part
         window = Window(start=from_us(part.start_us), end=from_us(part.end_us))
-        async with walk_pages(self.claim.fetcher, self.stream.name, window, part.cursor) as walked:
+        async with walk_pages(self.leased.client, self.stream.name, window, part.cursor) as walked:
             async for page in walked:
                 await self._take(page, reading)
                 if self._stop and page.next is not None:
@@ -131,14 +130,14 @@ class PassRun:
 
     async def _take(self, page: Page, reading: "SliceProgress") -> None:
         """Compare one page with the ledger, and record what it lacks."""
-        source = self.claim.source
-        known = await self.claim.road.read(self._look_up(page.events)) if page.events else {}
+        source = self.leased.source
+        known = await self.leased.runtime.read(self._look_up(page.events)) if page.events else {}
         diff = compare_page(page.events, known, source, reach_back=self.row.kind is PassKind.DEMAND)
         self.figures.listed += len(page.events)
         self.figures.requests += 1
         reading.matched += diff.matched
         reading.seen.extend(diff.seen)
-        if diff.absent and self.claim.capabilities.remedy is not Remedy.LIST:
+        if diff.absent and self.leased.capabilities.remedy is not Remedy.LIST:
             await self._note_missing(diff, None if page.next is None else freeze(page.next), reading)
         elif diff.absent:
             await self._record(diff, None if page.next is None else freeze(page.next), reading)
@@ -149,14 +148,14 @@ class PassRun:
         if self._lists_states:
             return partial(
                 dialect.look_up_states,
-                source_id=self.claim.source.id,
+                source_id=self.leased.source.id,
                 listed={event.key: state_of(event) for event in listed},
                 before_us=self._settled_before_us,
             )
         occurred = [event.occurred_at for event in listed]
         return partial(
             dialect.look_up,
-            source_id=self.claim.source.id,
+            source_id=self.leased.source.id,
             stream_id=self.stream.id,
             keys=[event.key for event in listed],
             span_us=(to_us(min(occurred)), to_us(max(occurred))),
@@ -167,7 +166,7 @@ class PassRun:
         sightings = [self._sighting(event) for event in diff.absent]
         saved = partial(passes.save_cursor, slice_id=reading.part.id, cursor=after, matched=reading.matched)
         try:
-            new = await self.claim.write(partial(self._record_page, sightings=sightings, saved=saved))
+            new = await self.leased.write(self._record_page, sightings=sightings, saved=saved)
         except engine.BadData:
             new = await self._record_singly(sightings)
         reading.saved_at = time.monotonic()
@@ -177,10 +176,10 @@ class PassRun:
     async def _note_missing(self, diff: Diff, after: str | None, reading: "SliceProgress") -> None:
         """The list shows only that they exist: `recovery` asks for them one by one."""
         rows = {
-            event.key: self._missing(self._sighting(event), self.claim.capabilities.remedy) for event in diff.absent
+            event.key: self._missing(self._sighting(event), self.leased.capabilities.remedy) for event in diff.absent
         }
         saved = partial(passes.save_cursor, slice_id=reading.part.id, cursor=after, matched=reading.matched)
-        made = await self.claim.write(partial(self._note_page, rows=list(rows.values()), saved=saved))
+        made = await self.leased.write(self._note_page, rows=list(rows.values()), saved=saved)
         reading.saved_at = time.monotonic()
         for row in made:
             self._count_found(from_us(row.occurred_us), expected=row.expected)
@@ -188,14 +187,14 @@ class PassRun:
     def _note_page(
         self, connection: Connection, rows: Sequence[missing.Missing], saved: Work[None]
     ) -> list[missing.Missing]:
-        made = missing.add(connection, self.claim.road.writer.recorder.slot, rows)
+        made = missing.add(connection, self.leased.runtime.writer.recorder.slot, rows)
         saved(connection)
         return made
 
     def _record_page(
         self, connection: Connection, sightings: Sequence[Sighting], saved: Work[None]
     ) -> dict[EventKey, int]:
-        new = self.claim.road.writer.recorder.store(connection, sightings)
+        new = self.leased.runtime.writer.recorder.store(connection, sightings)
         saved(connection)
         return new
 
@@ -204,20 +203,20 @@ class PassRun:
         new: dict[EventKey, int] = {}
         for sighting in sightings:
             try:
-                new |= await self.claim.write(partial(self._record_page, sightings=[sighting], saved=_nothing))
+                new |= await self.leased.write(self._record_page, sightings=[sighting], saved=_nothing)
             except engine.BadData:
                 row = self._missing(sighting, "unstorable")
-                slot = self.claim.road.writer.recorder.slot
-                await self.claim.write(partial(missing.add, slot=slot, found=[row]))
+                slot = self.leased.runtime.writer.recorder.slot
+                await self.leased.write(missing.add, slot=slot, found=[row])
         return new
 
     def _sighting(self, event: RemoteEvent) -> Sighting:
         return Sighting(
-            source=self.claim.source,
+            source=self.leased.source,
             stream_id=self.stream.id,
             event=event,
             via=Via.LIST,
-            seen_us=to_us(self.claim.road.clock()),
+            seen_us=self.leased.runtime.now_us,
             cause=cause_of(event, self.circumstances),
             behind_watermark=to_us(event.occurred_at) < self.stream.watermark_us
             and self.row.kind is not PassKind.DEMAND,
@@ -233,7 +232,7 @@ class PassRun:
             event = sighting.event
             self._count_found(event.occurred_at, expected=sighting.source.expects(event))
             delay = max(timedelta(0), from_us(sighting.seen_us) - event.occurred_at)
-            self.claim.road.metrics.record_delay.labels(sighting.source.name, Via.LIST.value).observe(
+            self.leased.runtime.metrics.record_delay.labels(sighting.source.name, Via.LIST.value).observe(
                 delay.total_seconds()
             )
 
@@ -245,13 +244,12 @@ class PassRun:
 
     async def _save(self, reading: "SliceProgress", cursor: str) -> None:
         reading.saved_at = time.monotonic()
-        saved = partial(passes.save_cursor, slice_id=reading.part.id, cursor=cursor, matched=reading.matched)
-        await self.claim.write(saved)
+        await self.leased.write(passes.save_cursor, slice_id=reading.part.id, cursor=cursor, matched=reading.matched)
 
     async def _finish_slice(self, reading: "SliceProgress") -> None:
         """Close the slice, hold its listing against the webhook events in it, and move the watermark if it may."""
-        part, known = reading.part, self.claim.capabilities
-        edge_us = 0 if known.exact_times else span_us(known.grace)  # so far the two roads may differ about when
+        part, known = reading.part, self.leased.capabilities
+        edge_us = 0 if known.exact_times else span_us(known.grace)  # so far both ways in may differ about when
         span = witnesses.WitnessSpan(
             stream_id=self.stream.id,
             start_us=part.start_us + edge_us,
@@ -259,11 +257,11 @@ class PassRun:
             before_us=self._settled_before_us,
             last_states=self._lists_states,
         )
-        witnessed = await self.claim.road.read(partial(witnesses.count_witnesses, span=span))
+        witnessed = await self.leased.runtime.read(witnesses.count_witnesses, span=span)
         absent: list[int] = []
         if 0 < reading.matched < witnessed and part.cursor is None and not self._lists_states:
-            absent = await self.claim.road.read(partial(witnesses.absent, span=span, seen=frozenset(reading.seen)))
-        prefix = await self.claim.write(partial(self._advance, reading=reading, witnessed=witnessed, absent=absent))
+            absent = await self.leased.runtime.read(witnesses.absent, span=span, seen=frozenset(reading.seen))
+        prefix = await self.leased.write(self._advance, reading=reading, witnessed=witnessed, absent=absent)
         self._judge(prefix)
 
     def _judge(self, prefix: watermarks.Prefix) -> None:
@@ -275,18 +273,18 @@ class PassRun:
     ) -> watermarks.Prefix:
         passes.finish_slice(connection, reading.part.id, witnessed, reading.matched)
         if absent:
-            witnesses.note_absent(connection, self.claim.road.writer.recorder.slot, absent)
+            witnesses.note_absent(connection, self.leased.runtime.writer.recorder.slot, absent)
         return watermarks.advance(connection, self.row, self._limit_us())
 
     def _limit_us(self) -> int:
         """The provider's own now less the grace, in whole units of its stamps: beyond it the listing may still grow."""
-        known = self.claim.capabilities
-        theirs = from_us(self.row.started_us) - self.claim.fetcher.behind
+        known = self.leased.capabilities
+        theirs = from_us(self.row.started_us) - self.leased.client.behind
         return to_us(align_down(theirs - known.grace, known.resolution))
 
     async def _close(self) -> None:
         """Write down how the pass ended. A pass that was only interrupted stays open and goes on later."""
-        await self.claim.write(partial(self._close_rows, now_us=to_us(self.claim.road.clock())))
+        await self.leased.write(self._close_rows, now_us=self.leased.runtime.now_us)
 
     def _close_rows(self, connection: Connection, now_us: int) -> None:
         figures = self.figures

@@ -9,7 +9,7 @@ from functools import partial
 import httpx
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
-from gapless.domain import Mode, Source, Sources, to_us
+from gapless.domain import Mode, Source
 from gapless.ledger import budgets, leases, sources
 from gapless.ledger.engine import StoreError
 from gapless.ledger.leases import SOURCE_LEASE, Lease, LeaseLost
@@ -35,8 +35,7 @@ class Scheduler:
 
     def __init__(
         self,
-        road: Runtime,
-        book: Sources,
+        runtime: Runtime,
         policies: Mapping[str, SourcePolicy],
         client: httpx.AsyncClient,
         *,
@@ -44,8 +43,7 @@ class Scheduler:
         tick_s: float = TICK_S,
         patience: RequestRetryPolicy = PATIENT,
     ) -> None:
-        self._road = road
-        self._book = book
+        self._runtime = runtime
         self._policies = policies
         self._client = client
         self._holder = holder
@@ -54,7 +52,7 @@ class Scheduler:
         self._stopping = asyncio.Event()
         self._busy: set[str] = set()
         self._turns: set[asyncio.Task[None]] = set()
-        self._fetchers: dict[str, ProviderClient] = {}
+        self._clients: dict[str, ProviderClient] = {}
         self._checked: dict[str, tuple[Provider, int]] = {}
 
     async def run(self) -> None:
@@ -86,29 +84,28 @@ class Scheduler:
 
     async def _make_due(self) -> None:
         """A start-up pass for every source that was not read within its shortest interval."""
-        for source in self._book:
+        for source in self._runtime.sources:
             if is_scheduled(source):
-                pace, now = self._policies[source.name].pace, self._road.clock()
-                await self._road.writer.submit(
-                    partial(sources.make_due, source_id=source.id, due=partial(due_at_start, pace=pace, now=now))
+                pace, now = self._policies[source.name].pace, self._runtime.clock()
+                await self._runtime.write(
+                    sources.make_due, source_id=source.id, due=partial(due_at_start, pace=pace, now=now)
                 )
 
     async def _tick(self, group: asyncio.TaskGroup) -> None:
         try:
-            due = await self._road.read(partial(sources.due, now_us=to_us(self._road.clock())))
+            due = await self._runtime.read(sources.due, now_us=self._runtime.now_us)
             for name in due:
-                if name in self._book and name in self._policies and name not in self._busy:
+                if name in self._runtime.sources and name in self._policies and name not in self._busy:
                     await self._claim(name, group)
         except StoreError as error:
             log.warning("tick_failed", extra={"error": str(error)})
 
     async def _claim(self, name: str, group: asyncio.TaskGroup) -> None:
-        source = self._book[name]
+        source = self._runtime.sources[name]
         if not is_scheduled(source) or self._stopping.is_set():
             return
-        now_us = to_us(self._road.clock())
-        claimed = partial(leases.claim, source_id=source.id, holder=self._holder, now_us=now_us)
-        lease = await self._road.writer.submit(claimed)
+        now_us = self._runtime.now_us
+        lease = await self._runtime.write(leases.claim, source_id=source.id, holder=self._holder, now_us=now_us)
         if lease is not None:
             self._busy.add(name)
             turn = group.create_task(self._turn(name, lease))
@@ -128,12 +125,12 @@ class Scheduler:
                 log.warning("lease_lost", extra={"source": name, "epoch": lease.epoch})
         except BaseExceptionGroup as errors:
             if errors.split((LeaseLost, StoreError))[1] is not None:
-                self._road.metrics.passes.labels(name, "bug").inc()
+                self._runtime.metrics.passes.labels(name, "bug").inc()
             log.exception("turn_failed", extra={"source": name})
         except (LeaseLost, StoreError) as error:
             log.warning("turn_ended", extra={"source": name, "error": str(error)})
         except Exception:
-            self._road.metrics.passes.labels(name, "bug").inc()
+            self._runtime.metrics.passes.labels(name, "bug").inc()
             log.exception("turn_failed", extra={"source": name})
         finally:
             renewal.cancel()
@@ -145,7 +142,7 @@ class Scheduler:
         while True:
             await asyncio.sleep(SOURCE_LEASE.total_seconds() / 3)
             try:
-                await self._road.writer.submit(partial(leases.fence, lease=lease))
+                await self._runtime.write(leases.fence, lease=lease)
             except LeaseLost:
                 return
             except StoreError as error:
@@ -153,41 +150,43 @@ class Scheduler:
 
     def _cycle(self, name: str, lease: Lease) -> SourceRun:
         policy = self._policies[name]
-        claim = LeasedSource(
-            road=self._road, fetcher=self._fetcher(name), policy=policy, lease=lease, stopping=self._stopping
+        leased = LeasedSource(
+            runtime=self._runtime,
+            client=self._provider_client(name),
+            policy=policy,
+            lease=lease,
+            stopping=self._stopping,
         )
-        return SourceRun(claim=claim, book=self._book, check_health=self._health_is_due(name))
+        return SourceRun(leased=leased, check_health=self._health_is_due(name))
 
     def _health_is_due(self, name: str) -> bool:
         """At start, once an hour, and when a credential was replaced."""
-        provider, now_us = self._book[name].provider, to_us(self._road.clock())
+        provider, now_us = self._runtime.sources[name].provider, self._runtime.now_us
         last = self._checked.get(name)
         if last is not None and last[0] is provider and now_us - last[1] < HEALTH_EVERY / timedelta(microseconds=1):
             return False
         self._checked[name] = (provider, now_us)
         return True
 
-    def _fetcher(self, name: str) -> ProviderClient:
-        if name not in self._fetchers:
-            self._fetchers[name] = ProviderClient(
+    def _provider_client(self, name: str) -> ProviderClient:
+        if name not in self._clients:
+            self._clients[name] = ProviderClient(
                 self._client,
-                self._book,
+                self._runtime.sources,
                 name,
-                clock=self._road.clock,
-                metrics=self._road.metrics,
+                clock=self._runtime.clock,
+                metrics=self._runtime.metrics,
                 rate=self._policies[name].rate,
                 spend=partial(self._spend, name),
                 patience=self._patience,
             )
-        return self._fetchers[name]
+        return self._clients[name]
 
     async def _spend(self, name: str, requests: int) -> None:
         budget = self._policies[name].budget
         if budget is not None:
-            scope, now_us = self._book[name].provider.budget_scope(), to_us(self._road.clock())
-            await self._road.writer.submit(
-                partial(budgets.reserve, scope=scope, budget=budget, requests=requests, now_us=now_us)
-            )
+            scope, now_us = self._runtime.sources[name].provider.budget_scope(), self._runtime.now_us
+            await self._runtime.write(budgets.reserve, scope=scope, budget=budget, requests=requests, now_us=now_us)
 
 
 def is_scheduled(source: Source) -> bool:

@@ -7,9 +7,8 @@ from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from functools import partial
 
-from gapless.domain import Mode, Sources, from_us, span_us, to_us
+from gapless.domain import Mode, from_us, span_us, to_us
 from gapless.ledger import (
     Connection,
     budgets,
@@ -44,10 +43,9 @@ LONGEST_RETRY = timedelta(days=3)
 
 @dataclass(slots=True, kw_only=True)
 class SourceRun:
-    """One turn of a claimed source. `book` is where what is learnt of it is kept for all roads."""
+    """One run of a leased source. What is learned of it is recorded in `runtime.sources` for the whole process."""
 
-    claim: LeasedSource
-    book: Sources
+    leased: LeasedSource
     check_health: bool
     found: bool = False
     failures: list[ProviderError] = field(default_factory=list)
@@ -63,52 +61,52 @@ class SourceRun:
             if self.check_health:
                 streams = await self._learn()
                 turn = await self._turn(streams)  # with what was just learnt of our endpoint
-            if self.claim.source.mode is not Mode.WEBHOOK:
+            if self.leased.source.mode is not Mode.WEBHOOK:
                 await self._reconcile(turn, streams)
         except ProviderError as error:  # a source-wide request raised it: no stream can be read
             for stream in streams:
                 await turn.note_failure(stream, error)
-        await self.claim.road.writer.submit(partial(self._give_back, turn=turn, now=self.claim.road.clock()))
+        await self.leased.runtime.write(self._give_back, turn=turn, now=self.leased.runtime.clock())
 
     async def _reconcile(self, turn: StreamRun, streams: list[Stream]) -> None:
-        if self.claim.capabilities.precondition:
+        if self.leased.capabilities.precondition:
             await self._hold_precondition(streams)
         await self._read(turn, streams)
-        if not turn.is_down and not self.claim.stopping.is_set():
-            turn.failures += await recover_missing(self.claim, turn.slots)
+        if not turn.is_down and not self.leased.stopping.is_set():
+            turn.failures += await recover_missing(self.leased, turn.slots)
 
     async def _streams(self) -> list[Stream]:
-        return await self.claim.road.read(partial(streams.streams, source_id=self.claim.source.id))
+        return await self.leased.runtime.read(streams.streams, source_id=self.leased.source.id)
 
     async def _learn(self) -> list[Stream]:
         """Ask the provider about our key, our endpoint and the account's streams; returns all streams."""
-        if self.claim.policy.repair:
+        if self.leased.policy.repair:
             await self._repair()
-        known = await read_health(self.claim.fetcher, self.claim.policy.webhook_url)
-        await health.record_health(self.claim, self.book, known)
-        for name in await stream_names(self.claim.fetcher):
-            await self.claim.write(partial(streams.ensure_stream, source_id=self.claim.source.id, name=name))
+        known = await read_health(self.leased.client, self.leased.policy.webhook_url)
+        await health.record_health(self.leased, known)
+        for name in await stream_names(self.leased.client):
+            await self.leased.write(streams.ensure_stream, source_id=self.leased.source.id, name=name)
         return await self._streams()
 
     async def _repair(self) -> None:
         """Opt-in. What the key may not do is for a person, and no reason not to read the list."""
         try:
-            await repair_endpoint(self.claim.fetcher, self.claim.policy.webhook_url)
+            await repair_endpoint(self.leased.client, self.leased.policy.webhook_url)
         except (NeedsOperator, UnexpectedShape) as error:
-            log.warning("subscription_not_repaired", extra={"source": self.claim.source.name, "error": str(error)})
+            log.warning("subscription_not_repaired", extra={"source": self.leased.source.name, "error": str(error)})
 
     async def _hold_precondition(self, streams: Iterable[Stream]) -> None:
         """The list is complete only while our endpoint is active. Raises `SubscriptionInactive`.
 
         When it is active again, what happened since it was last seen so can no longer be listed.
         """
-        claim, source_id = self.claim, self.claim.source.id
+        leased, source_id = self.leased, self.leased.source.id
         if not self.check_health:
-            told = await read_subscription(claim.fetcher, claim.policy.webhook_url)
-            await health.record_health(claim, self.book, ProviderHealth(subscription=told))
-        row = await claim.road.read(partial(sources.source_row, source_id=source_id))
+            told = await read_subscription(leased.client, leased.policy.webhook_url)
+            await health.record_health(leased, ProviderHealth(subscription=told))
+        row = await leased.runtime.read(sources.source_row, source_id=source_id)
         if row["subscription_healthy"] is False:
-            await claim.write(partial(subscriptions.note_lapse, source_id=source_id))
+            await leased.write(subscriptions.note_lapse, source_id=source_id)
             raise health.SubscriptionInactive(f"{row['subscription_reason']}: meanwhile the list proves nothing")
         if row["lapsed_us"] is not None and row["subscription_healthy"]:
             lost = UnrecoverableInterval(
@@ -117,60 +115,59 @@ class SourceRun:
             log.error(
                 "subscription_was_inactive",
                 extra={
-                    "source": claim.source.name,
+                    "source": leased.source.name,
                     "start": str(from_us(lost.start_us)),
                     "end": str(from_us(lost.end_us)),
                 },
             )
-            await claim.write(
-                partial(_end_lapse, source_id=source_id, stream_ids=[each.id for each in streams], loss=lost)
-            )
+            await leased.write(_end_lapse, source_id=source_id, stream_ids=[each.id for each in streams], loss=lost)
 
     async def _turn(self, streams: Iterable[Stream]) -> StreamRun:
-        claim = self.claim
-        row = await claim.road.read(partial(sources.source_row, source_id=claim.source.id))
+        leased = self.leased
+        row = await leased.runtime.read(sources.source_row, source_id=leased.source.id)
         since_us = min(stream.watermark_us for stream in streams) - span_us(LONGEST_RETRY)
-        query = partial(_circumstances, source_id=claim.source.id, since_us=since_us, now_us=to_us(claim.road.clock()))
         return StreamRun(
-            claim=claim,
-            lookback=max(claim.policy.lookback, timedelta(microseconds=row["lookback_us"] or 0)),
-            circumstances=await claim.road.read(query),
-            slots=asyncio.Semaphore(claim.policy.at_once),
+            leased=leased,
+            lookback=max(leased.policy.lookback, timedelta(microseconds=row["lookback_us"] or 0)),
+            circumstances=await leased.runtime.read(
+                _circumstances, source_id=leased.source.id, since_us=since_us, now_us=leased.runtime.now_us
+            ),
+            slots=asyncio.Semaphore(leased.policy.at_once),
         )
 
     async def _read(self, turn: StreamRun, streams: Iterable[Stream]) -> None:
         """Make the passes of all streams, and only then sweep those that could be read: sweeps take what is left."""
-        claim = self.claim
+        leased = self.leased
         ahead, behind = defaultdict[int, list[Pass]](list), defaultdict[int, list[Pass]](list)
-        for row in await claim.road.read(partial(passes.unfinished, source_id=claim.source.id)):
+        for row in await leased.runtime.read(passes.unfinished, source_id=leased.source.id):
             (behind if row.kind in passes.LOOKS_BEHIND else ahead)[row.stream_id].append(row)
         ordered = in_order(streams, retry_parked=self.check_health)
         complete = await self._each(ordered, lambda stream: turn.run(stream, ahead[stream.id]))
-        if complete and claim.capabilities.reading is not Reading.CONSUME:
+        if complete and leased.capabilities.reading is not Reading.CONSUME:
             await self._sweep(turn, complete, behind)
 
     async def _sweep(self, turn: StreamRun, streams: list[Stream], left_open: Mapping[int, list[Pass]]) -> None:
         """Sweep the streams as far as the budget allows. The sweep is noted when it is done, and only then."""
-        claim = self.claim
-        row = await claim.road.read(partial(sources.source_row, source_id=claim.source.id))
+        leased = self.leased
+        row = await leased.runtime.read(sources.source_row, source_id=leased.source.id)
         due = self._sweep_is_due(row["last_sweep_us"])
         if not due and not any(left_open.values()):
             return
-        limit = claim.fetcher.requests + await claim.road.read(self._sweep_allowance)
+        limit = leased.client.requests + await leased.runtime.read(self._sweep_allowance)
 
         def sweep(stream: Stream) -> Awaitable[bool]:
             return turn.sweep(stream, left_open.get(stream.id, []), due=due, limit=limit)
 
         swept = await self._each(streams, sweep)
-        if claim.fetcher.requests >= limit:
-            log.info("sweep_postponed", extra={"source": claim.source.name, "reason": "read budget"})
-        if due and len(swept) == len(streams) and not claim.stopping.is_set():
-            now_us = to_us(claim.road.clock())
-            await claim.write(partial(watermarks.note_sweep, source_id=claim.source.id, now_us=now_us))
+        if leased.client.requests >= limit:
+            log.info("sweep_postponed", extra={"source": leased.source.name, "reason": "read budget"})
+        if due and len(swept) == len(streams) and not leased.stopping.is_set():
+            now_us = leased.runtime.now_us
+            await leased.write(watermarks.note_sweep, source_id=leased.source.id, now_us=now_us)
 
     async def _each(self, streams: Iterable[Stream], work: Callable[[Stream], Awaitable[bool]]) -> list[Stream]:
         """Do `work` for every stream, for some at a time; returns those for which it came out true."""
-        rooms = asyncio.Semaphore(self.claim.policy.at_once)
+        rooms = asyncio.Semaphore(self.leased.policy.at_once)
         done: list[Stream] = []
 
         async def run(stream: Stream) -> None:
@@ -184,18 +181,18 @@ class SourceRun:
         return done
 
     def _sweep_is_due(self, last_us: int | None) -> bool:
-        since_us = to_us(self.claim.source.start) if last_us is None else last_us
-        return to_us(self.claim.road.clock()) - since_us >= span_us(self.claim.policy.sweep_every)
+        since_us = to_us(self.leased.source.start) if last_us is None else last_us
+        return self.leased.runtime.now_us - since_us >= span_us(self.leased.policy.sweep_every)
 
     def _sweep_allowance(self, connection: Connection) -> float:
         """Requests that the sweeps of this turn may use; infinity: nothing is counted."""
         spending = self._spending(connection)
         if spending is None:
             return math.inf
-        return sweep_allowance(spending, self.claim.road.clock(), self.claim.policy.pace.longest)
+        return sweep_allowance(spending, self.leased.runtime.clock(), self.leased.policy.pace.longest)
 
     def _give_back(self, connection: Connection, turn: StreamRun, now: datetime) -> None:
-        source_id = self.claim.source.id
+        source_id = self.leased.source.id
         row = sources.source_row(connection, source_id)
         last = None if row["interval_us"] is None else timedelta(microseconds=row["interval_us"])
         signals = Signals(
@@ -206,15 +203,15 @@ class SourceRun:
             or self._is_silent(connection, now),
             parked=turn.is_down and any(isinstance(error, NeedsOperator) for error in turn.failures),
         )
-        interval = self._affordable(connection, next_interval(self.claim.policy.pace, last, signals), now)
-        asked_again = row["next_pass_us"] > self.claim.lease.taken_us  # a pass was demanded meanwhile
-        interrupted = self.claim.stopping.is_set() and bool(passes.unfinished(connection, source_id))
+        interval = self._affordable(connection, next_interval(self.leased.policy.pace, last, signals), now)
+        asked_again = row["next_pass_us"] > self.leased.lease.taken_us  # a pass was demanded meanwhile
+        interrupted = self.leased.stopping.is_set() and bool(passes.unfinished(connection, source_id))
         next_us = to_us(now if asked_again or interrupted else now + interval)
-        leases.release(connection, self.claim.lease, next_pass_us=next_us, interval_us=span_us(interval))
+        leases.release(connection, self.leased.lease, next_pass_us=next_us, interval_us=span_us(interval))
 
     def _is_silent(self, connection: Connection, now: datetime) -> bool:
-        wanted = self.claim.source.silence
-        heard = silence.read_heard(connection, self.claim.source.id, wanted, now)
+        wanted = self.leased.source.silence
+        heard = silence.read_heard(connection, self.leased.source.id, wanted, now)
         return wanted is not None and heard is not None and bool(silence.is_silent(wanted, heard, now))
 
     def _affordable(self, connection: Connection, interval: timedelta, now: datetime) -> timedelta:
@@ -222,13 +219,13 @@ class SourceRun:
         spending = self._spending(connection)
         if spending is None:
             return interval
-        watermark = min(stream.watermark_us for stream in streams.streams(connection, self.claim.source.id))
-        latest = latest_next_pass(self.claim.capabilities.history, from_us(watermark))
+        watermark = min(stream.watermark_us for stream in streams.streams(connection, self.leased.source.id))
+        latest = latest_next_pass(self.leased.capabilities.history, from_us(watermark))
         return slow_down(interval, affordable_interval(spending, now), now, latest)
 
     def _spending(self, connection: Connection) -> Spending | None:
         """How the read budget stands; None: there is none, or nothing of it was ever used."""
-        budget, source = self.claim.policy.budget, self.claim.source
+        budget, source = self.leased.policy.budget, self.leased.source
         used = budgets.used(connection, source.provider.budget_scope()) if budget else None
         if budget is None or used is None:
             return None

@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 class StreamRun:
     """What is done for each stream of a claimed source. `found`, `done` and `failures` tell how it went."""
 
-    claim: LeasedSource
+    leased: LeasedSource
     lookback: timedelta
     circumstances: Circumstances
     slots: asyncio.Semaphore
@@ -42,13 +42,13 @@ class StreamRun:
 
     async def run(self, stream: Stream, open_passes: list[Pass]) -> bool:
         """Make the stream's passes; what goes wrong with it concerns no other stream. True if all were completed."""
-        completed = not self.claim.stopping.is_set() and await self._run_all(stream, open_passes)
+        completed = not self.leased.stopping.is_set() and await self._run_all(stream, open_passes)
         self.done += completed
         return completed
 
     async def _run_all(self, stream: Stream, open_passes: list[Pass]) -> bool:
         """One pass after the other, until one cannot be completed; False then."""
-        if self.claim.capabilities.reading is Reading.CONSUME:
+        if self.leased.capabilities.reading is Reading.CONSUME:
             return await self._consume(stream)
         for row in open_passes:
             if row.kind is not PassKind.DEMAND and self._is_out_of_reach(row):
@@ -69,7 +69,7 @@ class StreamRun:
         """Look behind what the passes read; True if nothing of it is left to do.
 
         What is about to leave the history is looked at whatever the budget says: nobody can do it later. The deep
-        look stops when the fetcher's count of requests has come to `limit`, and goes on in a later turn.
+        look stops when the client's count of requests has come to `limit`, and goes on in a later turn.
         """
         stream = await self._reload(stream)
         looks = {PassKind.HORIZON: list[Pass](), PassKind.SWEEP: list[Pass]()}
@@ -81,19 +81,19 @@ class StreamRun:
         limits = {PassKind.HORIZON: math.inf, PassKind.SWEEP: limit}
         for kind, rows in looks.items():
             window = await self._plan_look(stream, kind) if due and not rows else None
-            if (rows or window) and self.claim.fetcher.requests >= limits[kind]:
+            if (rows or window) and self.leased.client.requests >= limits[kind]:
                 return False
             if window is not None:
                 rows.append(await self._begin(stream, kind, window))
             for row in rows:
-                if self.claim.stopping.is_set() or not (await self._run(stream, row, limits[kind])).ended:
+                if self.leased.stopping.is_set() or not (await self._run(stream, row, limits[kind])).ended:
                     return False
         return True
 
     async def _plan_look(self, stream: Stream, kind: PassKind) -> Window | None:
         """The window of a look behind that the stream has not had yet since its source was last swept."""
-        policy, now = self.claim.policy, self.claim.road.clock()
-        last = await self.claim.road.read(partial(passes.last_finished, stream_id=stream.id, kind=kind))
+        policy, now = self.leased.policy, self.leased.runtime.clock()
+        last = await self.leased.runtime.read(passes.last_finished, stream_id=stream.id, kind=kind)
         watermark, complete_from = from_us(stream.watermark_us), from_us(stream.complete_from_us)
         if kind is PassKind.HORIZON:
             return plan_horizon(
@@ -102,7 +102,7 @@ class StreamRun:
                 now=now,
                 every=policy.sweep_every,
                 looked_to=None if last is None else from_us(last["end_us"]),
-                capabilities=self.claim.capabilities,
+                capabilities=self.leased.capabilities,
             )
         if last is not None and now - from_us(last["finished_us"]) < policy.sweep_every:
             return None
@@ -110,89 +110,87 @@ class StreamRun:
             watermark=watermark,
             complete_from=complete_from,
             lookback=self.lookback,
-            capabilities=self.claim.capabilities,
+            capabilities=self.leased.capabilities,
         )
 
     async def _consume(self, stream: Stream) -> bool:
-        history, now = self.claim.capabilities.history, self.claim.road.clock()
+        history, now = self.leased.capabilities.history, self.leased.runtime.clock()
         if history is not None and from_us(stream.watermark_us) < now - history:
             stream = await self._write_off(stream, Window(start=from_us(stream.watermark_us), end=now - history))
-        began = self.claim.road.clock()
-        figures = await ConsumeRun(claim=self.claim, stream=stream).run()
+        began = self.leased.runtime.clock()
+        figures = await ConsumeRun(leased=self.leased, stream=stream).run()
         self.found |= figures.missed > 0
         if figures.failures:
             await self.note_failure(stream, figures.failures[0])
         else:
-            self._report(stream, "consume", figures, (self.claim.road.clock() - began).total_seconds())
+            self._report(stream, "consume", figures, (self.leased.runtime.clock() - began).total_seconds())
         return figures.complete
 
     def _plan(self, stream: Stream) -> Plan:
         return plan_pass(
             watermark=from_us(stream.watermark_us),
             complete_from=from_us(stream.complete_from_us),
-            now=self.claim.road.clock() - self.claim.fetcher.behind,
+            now=self.leased.runtime.clock() - self.leased.client.behind,
             lookback=self.lookback,
-            capabilities=self.claim.capabilities,
+            capabilities=self.leased.capabilities,
         )
 
     def _is_out_of_reach(self, row: Pass) -> bool:
-        history = self.claim.capabilities.history
-        return history is not None and from_us(row.start_us) < self.claim.road.clock() - history
+        history = self.leased.capabilities.history
+        return history is not None and from_us(row.start_us) < self.leased.runtime.clock() - history
 
     async def _supersede(self, row: Pass) -> None:
-        now_us = to_us(self.claim.road.clock())
-        await self.claim.write(partial(passes.finish, pass_id=row.id, outcome="superseded", now_us=now_us))
+        now_us = self.leased.runtime.now_us
+        await self.leased.write(passes.finish, pass_id=row.id, outcome="superseded", now_us=now_us)
 
     async def _write_off(self, stream: Stream, lost: Window) -> Stream:
-        where = {"source": self.claim.source.name, "stream": stream.name}
+        where = {"source": self.leased.source.name, "stream": stream.name}
         log.error("history_exceeded", extra={**where, "start": str(lost.start), "end": str(lost.end)})
         loss = watermarks.UnrecoverableInterval(
             start_us=to_us(lost.start), end_us=to_us(lost.end), reason="history_exceeded"
         )
-        now_us = to_us(self.claim.road.clock())
-        await self.claim.write(partial(watermarks.write_off, stream_id=stream.id, loss=loss, now_us=now_us))
+        now_us = self.leased.runtime.now_us
+        await self.leased.write(watermarks.write_off, stream_id=stream.id, loss=loss, now_us=now_us)
         return await self._reload(stream)
 
     async def _reload(self, stream: Stream) -> Stream:
-        return await self.claim.road.read(partial(streams.stream, stream_id=stream.id))
+        return await self.leased.runtime.read(streams.stream, stream_id=stream.id)
 
     async def _begin(self, stream: Stream, kind: PassKind, window: Window) -> Pass:
-        now_us = to_us(self.claim.road.clock())
-        return await self.claim.write(
-            partial(
-                passes.begin_window,
-                stream=stream,
-                kind=kind,
-                window=window,
-                now_us=now_us,
-                unit=self.claim.capabilities.slice_unit,
-            )
+        now_us = self.leased.runtime.now_us
+        return await self.leased.write(
+            passes.begin_window,
+            stream=stream,
+            kind=kind,
+            window=window,
+            now_us=now_us,
+            unit=self.leased.capabilities.slice_unit,
         )
 
     async def _run(self, stream: Stream, row: Pass, limit: float = math.inf) -> PassResult:
         """Make the pass; the stream can go on with the next if it is complete."""
-        road = self.claim.road
+        runtime = self.leased.runtime
         run = PassRun(
-            claim=self.claim,
+            leased=self.leased,
             stream=stream,
             row=row,
             circumstances=self.circumstances,
             slots=self.slots,
-            mine=asyncio.Semaphore(self.claim.policy.slices),
+            mine=asyncio.Semaphore(self.leased.policy.slices),
             limit=limit,
         )
-        began = road.clock()
+        began = runtime.clock()
         figures = await run.run()
         self.found |= figures.missed > 0
         if figures.failures:
             await self.note_failure(stream, figures.failures[0])
         else:
-            self._report(stream, row.kind.value, figures, (road.clock() - began).total_seconds())
+            self._report(stream, row.kind.value, figures, (runtime.clock() - began).total_seconds())
         if figures.suspect:
             outcome = partial(watermarks.note_outcome, outcome=figures.outcome, parked_reason=None)
-            await self.claim.write(partial(outcome, stream_id=stream.id))
+            await self.leased.write(outcome, stream_id=stream.id)
         if row.kind in passes.LOOKS_BEHIND and figures.oldest_found is not None:
-            await self._widen_lookback(road.clock() - figures.oldest_found)
+            await self._widen_lookback(runtime.clock() - figures.oldest_found)
         return figures
 
     async def note_failure(self, stream: Stream, error: ProviderError) -> None:
@@ -200,16 +198,15 @@ class StreamRun:
         self.failures.append(error)
         outcome = PassResult(failures=[error]).outcome
         reason = str(error) if isinstance(error, NeedsOperator) else None
-        name = self.claim.source.name
-        self.claim.road.metrics.passes.labels(name, outcome).inc()
+        name = self.leased.source.name
+        self.leased.runtime.metrics.passes.labels(name, outcome).inc()
         log.warning(
             "pass_failed", extra={"source": name, "stream": stream.name, "outcome": outcome, "error": str(error)}
         )
-        work = partial(watermarks.note_outcome, stream_id=stream.id, outcome=outcome, parked_reason=reason)
-        await self.claim.write(work)
+        await self.leased.write(watermarks.note_outcome, stream_id=stream.id, outcome=outcome, parked_reason=reason)
 
     def _report(self, stream: Stream, kind: str, figures: PassResult, duration_s: float) -> None:
-        name, metrics = self.claim.source.name, self.claim.road.metrics
+        name, metrics = self.leased.source.name, self.leased.runtime.metrics
         metrics.passes.labels(name, figures.outcome).inc()
         metrics.pass_seconds.labels(name).observe(duration_s)
         log.info(
@@ -223,7 +220,6 @@ class StreamRun:
 
     async def _widen_lookback(self, delay: timedelta) -> None:
         """Events of this source became visible that late: re-read as far back as that from now on."""
-        lookback_us = span_us(min(delay, sweep_depth(self.claim.capabilities.history)))
+        lookback_us = span_us(min(delay, sweep_depth(self.leased.capabilities.history)))
         if lookback_us > span_us(self.lookback):
-            work = partial(watermarks.widen_lookback, source_id=self.claim.source.id, lookback_us=lookback_us)
-            await self.claim.write(work)
+            await self.leased.write(watermarks.widen_lookback, source_id=self.leased.source.id, lookback_us=lookback_us)

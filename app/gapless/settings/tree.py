@@ -201,11 +201,15 @@ class SourceSettings:
     every: timedelta = setting(parsers.duration(_SECOND), "5m")
     """Time between passes, the shortest of them when adaptive. Finds a loss before a customer calls."""
     every_max: timedelta = setting(parsers.duration(_SECOND), "30m")
-    """Longest time between passes when adaptive. At Stripe's least read allowance about a seventh of it."""
+    """Longest time between passes when adaptive. At Stripe's least read allowance about a seventh of it.
+
+    A read budget stretches it to an hour at most; what is set here to more than that stays."""
     lookback: timedelta = setting(parsers.duration(), "15m")
     """Time before the watermark that each pass reads again; what becomes visible late is found there. "0s": off."""
     sweep: timedelta | None = setting(parsers.duration_or_off(timedelta(minutes=1)), "1d")
-    """Time between the deeper passes behind the lookback. "off": none, and late arrivals there stay unseen."""
+    """Time between the deeper passes behind the lookback. "off": none, and late arrivals there stay unseen.
+
+    They take what the passes leave of the read budget, and wait where that is nothing."""
     grace: timedelta | None = optional(parsers.duration())
     """How long the list may lack an event that occurred. Absent: the provider's own value."""
     slices: int = setting(parsers.count(1, 64, "slices"), 4)

@@ -132,7 +132,7 @@ async def test_check_tells_a_private_address_and_a_budget_that_is_too_small(fake
         assert code == 1, err
         told = {(each["subject"], each["verdict"]): each["text"] for each in json.loads(out)}
         assert "127.0.0.1, which is not public" in told["destination consumer", "problem"]
-        assert "passes will come every 2h" in told["source stripe-live", "warning"]
+        assert "passes will come every 1h, beyond the budget" in told["source stripe-live", "warning"]
 
 
 async def test_check_names_a_clock_that_is_wrong(tmp_path: Path) -> None:

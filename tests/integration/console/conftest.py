@@ -27,6 +27,7 @@ from gapless.metrics import Metrics
 from gapless.operations.context import OperationContext
 from gapless.receive.evidence import EvidenceFetcher
 from gapless.receive.stream_ids import StreamIds
+from gapless.runtime import Runtime
 from gapless_reconcilers.kit.contract import ReadBudget, RemoteEvent, Secret
 from gapless_reconcilers.providers.stripe import Stripe, StripeOptions
 
@@ -56,17 +57,16 @@ class Office:
 
     async def add_source(self, name: str, mode: Mode = Mode.HYBRID, types: Sequence[str] = ("*",)) -> Source:
         start = NOW - timedelta(days=30)
-        register = partial(
+        source_id = await self.desk.runtime.write(
             ledger_sources.register_source, name=name, provider="stripe", mode=mode.value, start=start, now=NOW
         )
-        source_id = await self.desk.writer.submit(register)
         source = Source(id=source_id, name=name, provider=stripe(), mode=mode, start=start, types=TypePatterns(types))
         self.desk = replace(self.desk, sources=Sources([*self.desk.sources, source]))
         return source
 
     async def add_destination(self, name: str) -> int:
-        destination_id: int = await self.desk.writer.submit(
-            partial(destinations.register_destination, name=name, since=NOW - timedelta(days=1))
+        destination_id: int = await self.desk.runtime.write(
+            destinations.register_destination, name=name, since=NOW - timedelta(days=1)
         )
         self.owed_to.append(destination_id)
         return destination_id
@@ -88,7 +88,7 @@ class Office:
                 seen_us=to_us(self.now[0]),
                 cause=cause,
             )
-            await self.desk.writer.submit(partial(self.desk.writer.recorder.store, sightings=[sighting]))
+            await self.desk.runtime.write(self.desk.runtime.writer.recorder.store, sightings=[sighting])
 
     async def listed(self, name: str = "acme", *, ago: timedelta = timedelta(minutes=5), **changes: Any) -> None:
         """As if a complete pass had read the source's list up to `ago`."""
@@ -100,7 +100,7 @@ class Office:
             "last_outcome": "clean",
         }
         where = STREAM.c.source_id == self.source(name).id
-        await self.desk.writer.submit(
+        await self.desk.runtime.write(
             lambda c: c.execute(update(STREAM).where(where).values(**values | changes)).rowcount
         )
 
@@ -108,7 +108,7 @@ class Office:
         return await self.desk.read(lambda connection: connection.execute(query).scalars().first())
 
     async def rows(self, table: Any, **values: Any) -> None:
-        await self.desk.writer.submit(lambda c: c.execute(insert(table).values(**values)).rowcount)
+        await self.desk.runtime.write(lambda c: c.execute(insert(table).values(**values)).rowcount)
 
     async def audited(self) -> list[tuple[str, str]]:
         query = select(AUDIT_LOG.c.action, AUDIT_LOG.c.subject).order_by(AUDIT_LOG.c.id)
@@ -130,11 +130,9 @@ async def office(store: Store) -> AsyncIterator[Office]:
 
     woken: list[bool] = []
     client = httpx.AsyncClient()
+    runtime = Runtime(store=store, writer=writer, clock=lambda: now[0], metrics=metrics, sources=Sources())
     desk = OperationContext(
-        store=store,
-        writer=writer,
-        sources=Sources(),
-        clock=lambda: now[0],
+        runtime=runtime,
         evidence=EvidenceFetcher(client, lambda: now[0], metrics),
         stream_ids=StreamIds(writer),
         wake=lambda: woken.append(True),

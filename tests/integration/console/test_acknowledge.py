@@ -37,13 +37,13 @@ async def lose_event(office: Any, ago: timedelta) -> None:
         occurred_us=to_us(office.now[0] - ago), found_us=to_us(office.now[0] - DAY), expected=True,
         cause=Cause.UNEXPLAINED, reason="detail",
     )  # fmt: skip
-    await office.desk.writer.submit(lambda c: missing.add(c, 0, [row]))
+    await office.desk.runtime.write(lambda c: missing.add(c, 0, [row]))
     gone = update(MISSING).where(MISSING.c.key == row.key).values(state="lost")
-    await office.desk.writer.submit(lambda c: c.execute(gone).rowcount)
+    await office.desk.runtime.write(lambda c: c.execute(gone).rowcount)
 
 
 async def read(office: Any) -> StatusReport:
-    return await read_report(office.desk.store, office.desk.sources, office.desk.budgets, office.now[0])
+    return await read_report(office.desk.runtime.store, office.desk.sources, office.desk.budgets, office.now[0])
 
 
 async def listed(office: Any) -> ListReport:

@@ -29,9 +29,9 @@ async def test_a_process_is_alive_while_its_writer_runs_and_ready_while_its_sche
         behind = await client.get("/readyz")
         assert behind.status_code == 503
         assert "gapless db upgrade" in behind.text
-        office.desk.writer.close()
+        office.desk.runtime.writer.close()
         for _ in range(200):
-            if not office.desk.writer.is_alive:
+            if not office.desk.runtime.writer.is_alive:
                 break
             await client.get("/livez")
         assert (await client.get("/livez")).status_code == 503

@@ -40,7 +40,7 @@ async def deliveries(office: Any) -> dict[str, str]:
 
 async def settle(office: Any, state: str, reason: str) -> None:
     done = update(DELIVERY).values(state=state, reason=reason, attempts=15)
-    await office.desk.writer.submit(lambda c: c.execute(done).rowcount)
+    await office.desk.runtime.write(lambda c: c.execute(done).rowcount)
 
 
 @pytest.mark.parametrize(
@@ -86,7 +86,7 @@ async def test_a_pass_on_demand_makes_sliced_rows_for_what_the_list_can_show_and
     office: Any,
 ) -> None:
     now = office.now[0]
-    await office.desk.writer.submit(lambda c: c.execute(update(SOURCE).values(next_pass_us=to_us(now + DAY))).rowcount)
+    await office.desk.runtime.write(lambda c: c.execute(update(SOURCE).values(next_pass_us=to_us(now + DAY))).rowcount)
     done = await do(office.desk, "source.pass", {"source": "acme", "since": at(now - 60 * DAY)})
     capabilities = office.source().provider.capabilities
     (made,) = done["passes"]
@@ -148,9 +148,9 @@ async def test_the_status_of_a_pass_follows_its_slices_to_the_end(office: Any) -
 
     assert await shown() == (1, "running", 3, 0, None)
     first = await office.sql(select(SLICE.c.id).order_by(SLICE.c.start_us))
-    await office.desk.writer.submit(lambda c: passes.finish_slice(c, first, 0, 0))
+    await office.desk.runtime.write(lambda c: passes.finish_slice(c, first, 0, 0))
     assert await shown() == (1, "running", 3, 1, None)
-    await office.desk.writer.submit(lambda c: passes.finish(c, pass_id, "clean", to_us(office.now[0])))
+    await office.desk.runtime.write(lambda c: passes.finish(c, pass_id, "clean", to_us(office.now[0])))
     assert await shown() == (0, "finished", 3, 1, "clean")
 
 

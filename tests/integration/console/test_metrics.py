@@ -78,7 +78,7 @@ def test_the_table_says_of_the_ledger_what_its_figures_declare() -> None:
 
 
 async def stands(office: Any) -> StatusReport:
-    return await read_report(office.desk.store, office.desk.sources, office.budgets, office.now[0])
+    return await read_report(office.desk.runtime.store, office.desk.sources, office.budgets, office.now[0])
 
 
 async def scraped(office: Any) -> dict[tuple[str, ...], float]:
@@ -103,7 +103,7 @@ async def fill(office: Any) -> None:
     scope = office.source().provider.budget_scope()
     await office.rows(BUDGET, scope=scope, period_start_us=to_us(office.now[0]), used=250)
     told = update(SOURCE).values(subscription_healthy=True, interval_us=300_000_000)
-    await office.desk.writer.submit(lambda c: c.execute(told).rowcount)
+    await office.desk.runtime.write(lambda c: c.execute(told).rowcount)
     long_ago_us = to_us(office.now[0] - 20 * DAY)
     lost = {"start_us": long_ago_us, "end_us": long_ago_us + 90_000_000, "reason": "history_exceeded"}
     await office.rows(UNRECOVERABLE, stream_id=await office.stream_id(), recorded_us=long_ago_us, **lost)
@@ -161,10 +161,10 @@ async def test_a_source_is_silent_only_if_somebody_wants_to_know_and_it_is_known
     assert await silent() is None
     office.desk.sources.change("acme", silence=Silence(after=timedelta(hours=2)))
     heard = {office.source().id: to_us(office.now[0])}
-    await office.desk.writer.submit(lambda c: silence.note_heard(c, heard))
+    await office.desk.runtime.write(lambda c: silence.note_heard(c, heard))
     assert await silent() == 0
     earlier = {office.source().id: to_us(office.now[0] - DAY)}
-    await office.desk.writer.submit(lambda c: silence.note_heard(c, earlier))
+    await office.desk.runtime.write(lambda c: silence.note_heard(c, earlier))
     assert await silent() == 0
     office.now[0] += timedelta(hours=3)
     assert await silent() == 1

@@ -30,6 +30,7 @@ from gapless.ledger.recorder import Recorder, Sighting
 from gapless.ledger.tables import ATTEMPT, DELIVERY, METADATA
 from gapless.ledger.writer import Writer
 from gapless.metrics import Metrics
+from gapless.runtime import Runtime
 from gapless.settings import SecretRef
 from gapless_reconcilers.kit.contract import RemoteEvent, Secret
 from gapless_reconcilers.providers.stripe import Stripe, StripeOptions
@@ -150,6 +151,12 @@ class Road:
     destination_id: int
     secret: str = SECRET
 
+    @property
+    def runtime(self) -> Runtime:
+        return Runtime(
+            store=self.store, writer=self.writer, clock=system_clock, metrics=self.metrics, sources=self.sources
+        )
+
     def sighting(self, key: str, via: Via = Via.WEBHOOK, body: bytes | None = None, **changes: Any) -> Sighting:
         payload = body or b'{"id":"%b", "spaced":  true}' % key.encode()
         event: dict[str, Any] = {"key": key, "type": "invoice.paid", "occurred_at": system_clock(), "payload": payload}
@@ -187,7 +194,7 @@ class Road:
     @asynccontextmanager
     async def delivering(self, destination: Destination, **options: Any) -> AsyncIterator[Dispatcher]:
         """Record with this destination's route, and deliver to it, while inside."""
-        dispatcher = Dispatcher([destination], self.store, self.writer, self.metrics, rng=Random(1), **options)
+        dispatcher = Dispatcher([destination], self.runtime, rng=Random(1), **options)
         self.recorder.route = build_route([destination])
         self.recorder.wake = dispatcher.wake
         async with asyncio.TaskGroup() as tasks:

@@ -49,8 +49,9 @@ def delivered(claim: DeliveryClaim, at_us: int) -> Settlement:
 
 
 async def claim(road: Any, now_us: int, limit: int = 10) -> list[DeliveryClaim]:
-    work = partial(deliveries.claim, destination_id=road.destination_id, now_us=now_us, limit=limit, lease_us=LEASE_US)
-    claims: list[DeliveryClaim] = await road.writer.submit(work)
+    claims: list[DeliveryClaim] = await road.writer.submit(
+        deliveries.claim, destination_id=road.destination_id, now_us=now_us, limit=limit, lease_us=LEASE_US
+    )
     return claims
 
 
@@ -156,7 +157,7 @@ async def test_dead_letters_are_listed_and_counted_by_reason(road: Any) -> None:
     async with road.delivering(road.destination(Sink(refuse))):
         await road.record(*(road.sighting(key) for key in reasons))
         await road.until("dead")
-    backlog = await road.store.read(dead_letters.backlog)
+    backlog = await road.store.read(partial(dead_letters.backlog, now_us=0))
     assert [(b.destination, b.state, b.reason, b.count) for b in backlog] == [
         ("app", "dead", "cannot_render", 1),
         ("app", "dead", "consumer_4xx", 2),
@@ -215,7 +216,7 @@ async def test_a_claim_costs_the_same_however_long_the_backlog(road: Any) -> Non
 
     await road.record(road.sighting("evt_1"))
     await road.writer.submit(lambda c: c.execute(update(DELIVERY).values(next_us=0)).rowcount)
-    plans = [line for line in await road.writer.submit(partial(explained, run)) if " delivery" in line]
+    plans = [line for line in await road.writer.submit(explained, run) if " delivery" in line]
     by_key = "SEARCH delivery USING PRIMARY KEY (destination_id=? AND event_seq=?)"
     due = "SEARCH delivery USING INDEX ix_delivery_due (destination_id=?"
     owing = "SCAN delivery USING INDEX ix_delivery_owing"
@@ -276,7 +277,7 @@ async def everything(road: Any, prune: Any) -> int:
         total += pruned.count
         if pruned.after is None:
             return total
-        pruned = await road.writer.submit(partial(prune, after=pruned.after))
+        pruned = await road.writer.submit(prune, after=pruned.after)
 
 
 async def test_a_replayed_event_without_a_payload_is_left_out(road: Any) -> None:

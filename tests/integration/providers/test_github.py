@@ -19,6 +19,7 @@ from gapless.ledger.writer import Writer
 from gapless.metrics import Metrics
 from gapless.receive.receiver import make_receiver
 from gapless.receive.server import SERVING, build_app
+from gapless.runtime import Runtime
 from gapless_reconcilers.kit.contract import Secret
 from gapless_reconcilers.kit.signatures import hmac_sha256_hex
 from gapless_reconcilers.providers.github import GitHub, GitHubOptions
@@ -40,7 +41,8 @@ async def test_every_sample_payload_comes_out_of_the_ledger_byte_for_byte(store:
     source = Source(id=source_id, name="acme", provider=provider, mode=Mode.HYBRID, start=now)
     metrics = Metrics("test")
     writer = Writer(store, Recorder(0, build_route([])), metrics)
-    receiver = make_receiver(sources=Sources([source]), writer=writer, metrics=metrics, clock=system_clock)
+    runtime = Runtime(store=store, writer=writer, clock=system_clock, metrics=metrics, sources=Sources([source]))
+    receiver = make_receiver(runtime)
     server = uvicorn.Server(uvicorn.Config(build_app(receiver), host="127.0.0.1", port=0, **SERVING))
     async with asyncio.TaskGroup() as group:
         group.create_task(writer.run())

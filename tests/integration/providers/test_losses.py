@@ -193,7 +193,7 @@ async def world(store: Store, clock: FakeClock, vendor: Vendor) -> AsyncIterator
 def subscribe(daemon: Daemon, url: str, vendor: Vendor) -> FakeEndpoint:
     """The vendor sends to `url` from now on."""
     ADDRESS[0] = url
-    daemon.book.change("acme", provider=daemon.world.provider())
+    daemon.runtime.sources.change("acme", provider=daemon.world.provider())
     return daemon.world.fake.add_endpoint(url, secret=vendor.secret)
 
 

@@ -121,10 +121,12 @@ async def receive(daemon: Daemon, event: dict[str, Any]) -> None:
         "PAYPAL-CERT-URL": CERTIFICATE,
         "PAYPAL-AUTH-ALGO": "SHA256withRSA",
     }
-    evidence = EvidenceFetcher(daemon.world.client, daemon.world.clock, daemon.road.metrics)
+    evidence = EvidenceFetcher(daemon.world.client, daemon.world.clock, daemon.runtime.metrics)
     reply = await evidence.read(daemon.source, make_request(headers, body), daemon.world.clock())
     assert isinstance(reply, Reply), reply
-    await daemon.road.writer.record(tuple(daemon.sighting(each, Via.WEBHOOK, body) for each in reply.events), len(body))
+    await daemon.runtime.writer.record(
+        tuple(daemon.sighting(each, Via.WEBHOOK, body) for each in reply.events), len(body)
+    )
 
 
 async def test_all_that_the_list_shows_is_in_the_ledger_and_what_was_lost_is_counted_once(

@@ -25,6 +25,7 @@ from gapless.ledger.writer import Writer
 from gapless.metrics import Metrics
 from gapless.receive.receiver import ReceiveOptions, Receiver, make_receiver
 from gapless.receive.server import SERVING, build_app
+from gapless.runtime import Runtime
 from gapless_reconcilers.kit.contract import Provider, Secret
 from gapless_reconcilers.providers.stripe import Stripe, StripeOptions
 
@@ -80,14 +81,14 @@ class Road:
     async def settled(self) -> None:
         """Wait until the quarantine has nothing left to do."""
         await until(self.receiver.quarantine._waiting.empty)
-        await self.receiver.writer.submit_idle(lambda _: None)
+        await self.receiver.runtime.writer.submit_idle(lambda _: None)
 
     async def counts(self, name: str, at_least: float, **labels: str) -> None:
         """Wait until a series has reached a value."""
         await until(lambda: self.counted(name, **labels) >= at_least)
 
     def counted(self, name: str, **labels: str) -> float:
-        return self.receiver.metrics.registry.get_sample_value(f"gapless_{name}", labels) or 0.0
+        return self.receiver.runtime.metrics.registry.get_sample_value(f"gapless_{name}", labels) or 0.0
 
 
 async def until(true: Callable[[], bool]) -> None:
@@ -120,9 +121,8 @@ async def served(
     source = Source(id=source_id, name="acme", provider=provider, mode=Mode.HYBRID, start=start)
     metrics, now = Metrics("test"), [NOW]
     writer = Writer(store, Recorder(0, build_route([])), metrics, queue_max=queue_max)
-    receiver = make_receiver(
-        sources=Sources([source]), writer=writer, metrics=metrics, clock=lambda: now[0], client=vendor, options=options
-    )
+    runtime = Runtime(store=store, writer=writer, clock=lambda: now[0], metrics=metrics, sources=Sources([source]))
+    receiver = make_receiver(runtime, client=vendor, options=options)
     config = uvicorn.Config(build_app(receiver, retired), host="127.0.0.1", port=0, **SERVING)
     server = uvicorn.Server(config)
     async with asyncio.TaskGroup() as tasks:

@@ -160,16 +160,16 @@ async def test_a_webhook_is_released_from_the_quarantine_with_evidence(road: Any
     await road.settled()
     (entry,) = await road.store.read(ledger.entries)
     receiver = road.receiver
-    receiver.sources.change("acme", provider=paypal("LATER"))
+    receiver.runtime.sources.change("acme", provider=paypal("LATER"))
     again = partial(
         release_webhook,
         entry.id,
         store=road.store,
-        writer=receiver.writer,
-        sources=receiver.sources,
-        streams=receiver.streams,
+        writer=receiver.runtime.writer,
+        sources=receiver.runtime.sources,
+        streams=receiver.stream_ids,
         evidence=receiver.evidence,
-        clock=receiver.clock,
+        clock=receiver.runtime.clock,
     )
     assert await again() == Released(new=1)
     assert list(await road.events()) == ["WH-1"]

@@ -107,7 +107,7 @@ async def test_a_sender_that_leaves_while_it_waits_breaks_nothing(serve: Any) ->
 
 async def test_a_full_queue_is_a_503_with_retry_after(serve: Any) -> None:
     async with serve(queue_max=2, writes=False) as road:
-        road.receiver.streams._ids[road.source.id, ""] = 1
+        road.receiver.stream_ids._ids[road.source.id, ""] = 1
         waiting = [asyncio.create_task(road.post(road.event(f"evt_{n}"))) for n in range(2)]
         await road.counts("recorder_queue", 2)
         answer = await road.post(road.event("evt_3"))
@@ -125,11 +125,11 @@ async def test_too_little_free_disk_is_a_503_until_there_is_room_again(serve: An
     async with serve() as road:
         unseen = store.free_bytes() is None
         async with asyncio.TaskGroup() as tasks:
-            watch = tasks.create_task(road.receiver.intake.watch(store, 1 << 60, timedelta(seconds=0.01)))
+            watch = tasks.create_task(road.receiver.admission.watch(store, 1 << 60, timedelta(seconds=0.01)))
             await asyncio.sleep(0.1)
             assert (await road.post(road.event("evt_1"))).status_code == (200 if unseen else 503)
             watch.cancel()
-        road.receiver.intake.note_free(store.free_bytes(), 1)
+        road.receiver.admission.note_free(store.free_bytes(), 1)
         assert (await road.post(road.event("evt_1"))).status_code == 200
 
 

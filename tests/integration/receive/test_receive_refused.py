@@ -25,19 +25,16 @@ def knows(road: Any, *secrets: str) -> None:
     options = StripeOptions(
         api_key=Secret("rk_test_1"), webhook_secret=tuple(Secret(value) for value in secrets), livemode=False
     )
-    road.receiver.sources.change("acme", provider=Stripe(options))
+    road.receiver.runtime.sources.change("acme", provider=Stripe(options))
 
 
 async def release_one(road: Any, quarantine_id: int) -> Released | StillRefused:
     receiver = road.receiver
     return await release_webhook(
         quarantine_id,
-        store=road.store,
-        writer=receiver.writer,
-        sources=receiver.sources,
-        streams=receiver.streams,
+        runtime=receiver.runtime,
+        stream_ids=receiver.stream_ids,
         evidence=receiver.evidence,
-        clock=receiver.clock,
     )
 
 
@@ -99,14 +96,14 @@ async def test_a_webhook_of_svix_is_kept_and_released_by_its_own_headers(serve: 
 
     async with serve() as road:
         theirs = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
-        road.receiver.sources.change("acme", provider=known("whsec_dGhlIG9uZSBiZWZvcmUgdGhpcyBvbmU="))
+        road.receiver.runtime.sources.change("acme", provider=known("whsec_dGhlIG9uZSBiZWZvcmUgdGhpcyBvbmU="))
         signed = sign(Secret(theirs), "msg_1", b'{"type":"a.b"}', road.now[0])
         assert signed is not None
         headers = {name.replace("webhook-", "svix-"): value for name, value in signed.items()}
         answer = await road.client.post("/webhooks/acme", content=b'{"type":"a.b"}', headers=headers)
         assert answer.status_code == 401
         entry = await only_entry(road)
-        road.receiver.sources.change("acme", provider=known(theirs))
+        road.receiver.runtime.sources.change("acme", provider=known(theirs))
         assert isinstance(await release_one(road, entry.id), Released)
         assert await road.events() == {"msg_1": 1}
 

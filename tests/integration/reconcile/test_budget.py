@@ -5,7 +5,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import datetime, timedelta
-from functools import partial
 from typing import Any
 
 import httpx
@@ -41,7 +40,7 @@ def world(world: World) -> World:
 
 
 async def row_of(world: World) -> Any:
-    return await world.store.read(partial(sources.source_row, source_id=world.source_id))
+    return await world.store.read(sources.source_row, source_id=world.source_id)
 
 
 async def last_sweep(world: World) -> datetime | None:
@@ -54,7 +53,7 @@ async def scheduled(daemon: Daemon) -> AsyncIterator[NextTurn]:
     """The scheduler, running. What is given out waits for a turn, at the time it is due, and for its interval."""
     world = daemon.world
     policies = {"acme": daemon.policy}
-    scheduler = Scheduler(daemon.road, daemon.book, policies, world.client, holder="one", tick_s=0.05, patience=HASTY)
+    scheduler = Scheduler(daemon.runtime, policies, world.client, holder="one", tick_s=0.05, patience=HASTY)
 
     async def next_turn() -> timedelta:
         world.clock.now = max(world.clock.now, from_us((await row_of(world))["next_pass_us"]))
@@ -75,13 +74,11 @@ async def use(daemon: Daemon, requests: int) -> None:
     budget = daemon.policy.budget
     assert budget is not None
     scope, now_us = daemon.source.provider.budget_scope(), to_us(daemon.world.clock())
-    await daemon.road.writer.submit(
-        partial(budgets.reserve, scope=scope, budget=budget, requests=requests, now_us=now_us)
-    )
+    await daemon.runtime.writer.submit(budgets.reserve, scope=scope, budget=budget, requests=requests, now_us=now_us)
 
 
 async def used(daemon: Daemon) -> int:
-    taken = await daemon.world.store.read(partial(budgets.used, scope=daemon.source.provider.budget_scope()))
+    taken = await daemon.world.store.read(budgets.used, scope=daemon.source.provider.budget_scope())
     assert taken is not None
     return taken.used
 

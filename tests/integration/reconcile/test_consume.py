@@ -146,7 +146,13 @@ async def test_what_the_vendor_forgot_while_we_were_away_is_unrecoverable(
 async def test_the_token_is_in_no_error(world: World) -> None:
     async with world.daemon() as daemon:
         fetcher = ProviderClient(
-            world.client, daemon.book, "acme", clock=world.clock, metrics=daemon.road.metrics, rate=10, patience=HASTY
+            world.client,
+            daemon.runtime.sources,
+            "acme",
+            clock=world.clock,
+            metrics=daemon.runtime.metrics,
+            rate=10,
+            patience=HASTY,
         )
         request = httpx.Request("GET", f"{world.url}/botTOKEN/getNothing")
         with pytest.raises(Exception, match="knows no bot") as raised:

@@ -117,7 +117,7 @@ async def receive(daemon: Daemon, delivery: dict[str, Any]) -> None:
     request = make_request(message.headers, message.body)  # type: ignore[union-attr]
     reply = webhook.read_webhook(daemon.source.provider, request, daemon.world.clock())
     assert isinstance(reply, Reply), reply
-    await daemon.road.writer.record(
+    await daemon.runtime.writer.record(
         tuple(daemon.sighting(event, Via.WEBHOOK, request.body) for event in reply.events), len(request.body)
     )
 

@@ -2,7 +2,6 @@
 
 from collections.abc import AsyncIterator, Sequence
 from datetime import timedelta
-from functools import partial
 
 import httpx
 import pytest
@@ -109,7 +108,7 @@ async def test_a_lost_update_is_recorded_once_as_a_state_and_missed_once(world: 
         assert await passes(daemon, clock, 3) == ["found", "clean", "clean"]
         assert await world.via() == {key_of(lost): "list", kept.key: "webhook"}
         assert await world.missed() == 1
-        (row,) = await world.store.read(partial(events.by_key, key=key_of(lost)))
+        (row,) = await world.store.read(events.by_key, key=key_of(lost))
         assert (row.type, row.stream, row.object_key) == ("orders.state", "orders", "gid://shopify/Order/7")
         assert (row.expected, from_us(row.occurred_us)) == (True, lost.occurred_at)
 

@@ -24,6 +24,7 @@ from gapless.ledger.writer import Writer
 from gapless.metrics import Metrics
 from gapless.receive.receiver import ReceiveOptions, make_receiver
 from gapless.receive.server import build_app
+from gapless.runtime import Runtime
 from gapless_reconcilers.kit.contract import Secret
 from gapless_reconcilers.providers.stripe import Stripe, StripeOptions
 
@@ -74,13 +75,8 @@ class Loop:
         source = Source(id=source_id, name="acme", provider=Stripe(options), mode=Mode.HYBRID, start=start)
         metrics = Metrics("test")
         writer = Writer(store, Recorder(0, build_route([])), metrics)
-        receiver = make_receiver(
-            sources=Sources([source]),
-            writer=writer,
-            metrics=metrics,
-            clock=lambda: NOW,
-            options=ReceiveOptions(body_limit=LIMIT),
-        )
+        runtime = Runtime(store=store, writer=writer, clock=lambda: NOW, metrics=metrics, sources=Sources([source]))
+        receiver = make_receiver(runtime, options=ReceiveOptions(body_limit=LIMIT))
         self.tasks = [asyncio.create_task(writer.run()), asyncio.create_task(receiver.quarantine.run())]
         return build_app(receiver), writer, store
 

@@ -14,6 +14,7 @@ from gapless.cli.findings import Finding, Verdict, ok, problem, warning
 from gapless.destinations.contract import ChecksAddress, DestinationInvalid, RendersEvents
 from gapless.domain import Mode, Sources, system_clock
 from gapless.errors import Unavailable
+from gapless.reconcile.pace import LONGEST
 from gapless.settings import DestinationSettings, Settings, SourceSettings, build_provider
 from gapless_reconcilers.kit.contract import Provider, Rendering, WarnsAboutOptions
 
@@ -98,7 +99,9 @@ def _options(source: SourceSettings, provider: Provider) -> Iterator[Finding]:
         if affordable > source.every:
             grants = f"{budget.requests} reads in {budget.period.days} d"
             told = f"every = {output.format_span(source.every)} is more than {grants} allow"
-            told += f": passes will come every {output.format_span(affordable)}"
+            paced = max(source.every, min(affordable, LONGEST))
+            beyond = ", beyond the budget" if paced < affordable else ""
+            told += f": passes will come every {output.format_span(paced)}{beyond}"
             yield warning(subject, f"{told}; raise read_budget if the vendor grants you more")
 
 

@@ -1,7 +1,6 @@
 """`gapless dead`: dead letters, and what is held."""
 
 import asyncio
-from functools import partial
 
 import click
 
@@ -27,7 +26,7 @@ def list_(call: Invocation, held: bool, limit: int, json_: bool) -> None:  # noq
     """Every dead letter with its reason."""
     with failing_clearly(debug=call.debug):
         state = DeliveryState.HELD if held else DeliveryState.DEAD
-        rows = read_ledger(call.settings(), partial(dead_letters.waiting, state=state, limit=limit))
+        rows = read_ledger(call.settings(), dead_letters.waiting, state=state, limit=limit)
         if json_:
             output.as_lines(rows)
             return

@@ -8,7 +8,6 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
-from functools import partial
 from typing import Any, BinaryIO
 
 import click
@@ -57,7 +56,7 @@ def list_(call: Invocation, /, json_: bool, via: str | None, **filters: Any) -> 
     gapless event list --missed --source stripe-live
     """
     with failing_clearly(debug=call.debug):
-        rows = read_ledger(call.settings(), partial(events.recent, via=Via(via) if via else None, **filters))
+        rows = read_ledger(call.settings(), events.recent, via=Via(via) if via else None, **filters)
         _show(rows, json_=json_)
 
 
@@ -69,7 +68,7 @@ def list_(call: Invocation, /, json_: bool, via: str | None, **filters: Any) -> 
 def show_event(call: Invocation, key: str, source: str | None, payload: bool) -> None:  # noqa: FBT001 - click calls it
     """One event with its payload. Exit 1 if it is not in the ledger."""
     with failing_clearly(debug=call.debug):
-        found = read_ledger(call.settings(), partial(_whole, key=key, source=source))
+        found = read_ledger(call.settings(), _whole, key=key, source=source)
         if not found:
             click.echo(f"event {key!r} is not in the ledger", err=True)
             raise SystemExit(Exit.NEGATIVE)
@@ -91,7 +90,7 @@ def fetch(call: Invocation, key: str, source: str | None) -> None:
     """
     with failing_clearly(debug=call.debug):
         settings = call.settings()
-        found = read_ledger(settings, partial(events.by_key, key=key, source=source))
+        found = read_ledger(settings, events.by_key, key=key, source=source)
         if not found and source is None:
             raise click.UsageError(f"event {key!r} is not in the ledger; name its source with --source")
         if len({row.source for row in found}) > 1:
@@ -110,13 +109,13 @@ def _missing(key: str, row: Event | None) -> MissingEvent:
 
 
 async def _fetch(settings: Settings, name: str, missing: MissingEvent) -> bytes:
-    async with open_provider_client(find_source(settings, name), settings.public_url) as fetcher:
-        provider = fetcher.source.provider
+    async with open_provider_client(find_source(settings, name), settings.public_url) as client:
+        provider = client.source.provider
         if not isinstance(provider, FetchesDetail):
             raise click.UsageError(f"provider {provider.kind!r} cannot be asked for one event")
         if provider.capabilities.remedy is not Remedy.LIST:
             raise click.UsageError(f"provider {provider.kind!r} finds one event only by its place in the list")
-        response = await fetcher.send(provider.detail_request(missing))
+        response = await client.send(provider.detail_request(missing))
         return bytes(provider.read_detail(missing, response).payload)
 
 
@@ -151,11 +150,11 @@ def tail(call: Invocation, source: str | None, json_: bool) -> None:  # noqa: FB
 
 
 def _follow(settings: Settings, source: str | None) -> Iterator[Event]:
-    newest = read_ledger(settings, partial(events.recent, limit=TAIL_OVERLAP))
+    newest = read_ledger(settings, events.recent, limit=TAIL_OVERLAP)
     seen, after = {row.seq for row in newest}, max((row.seq for row in newest), default=0)
     while True:
         overlap = max(0, after - TAIL_OVERLAP)
-        found = read_ledger(settings, partial(events.recent, after_seq=overlap, source=source, limit=2 * TAIL_OVERLAP))
+        found = read_ledger(settings, events.recent, after_seq=overlap, source=source, limit=2 * TAIL_OVERLAP)
         fresh = [row for row in found if row.seq not in seen]
         yield from fresh
         seen = {seq for seq in seen if seq > overlap} | {row.seq for row in fresh}

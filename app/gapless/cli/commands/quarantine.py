@@ -1,7 +1,6 @@
 """`gapless quarantine`: refused webhooks, and reading them again once a secret is mended."""
 
 import asyncio
-from functools import partial
 
 import click
 import msgspec
@@ -35,7 +34,7 @@ def list_(call: Invocation, source: str | None, limit: int, json_: bool) -> None
     """What was refused, and why, as far as trying can tell."""
     with failing_clearly(debug=call.debug):
         settings = call.settings()
-        rows = read_ledger(settings, partial(_explained, settings=settings, source=source, limit=limit))
+        rows = read_ledger(settings, _explained, settings=settings, source=source, limit=limit)
         if json_:
             output.as_lines({**msgspec.to_builtins(entry), "explanation": why} for entry, why in rows)
             return
@@ -58,7 +57,7 @@ def _explained(
     connection: Connection, settings: Settings, source: str | None, limit: int
 ) -> list[tuple[QuarantineEntry, str]]:
     """The entries, each with what more can be told of it; nothing of what was released, or whose source is gone."""
-    book = known_sources(settings, connection)
+    book = known_sources(connection, settings)
     names, providers = {each.id: each.name for each in book}, {each.name: each.provider for each in book}
     told = []
     for entry in _entries(connection, source, limit):

@@ -45,7 +45,7 @@ def status(call: Invocation, watch: bool, json_: bool) -> None:  # noqa: FBT001 
 
 async def _read(settings: Settings) -> dict[str, Any]:
     async with open_reader(settings) as store:
-        book = await store.read(lambda connection: known_sources(settings, connection))
+        book = await store.read(known_sources, settings)
         known = tuple(each for each in settings.sources if each.name in book)
         policies = make_policies(known, book, settings.public_url)
         budgets = {name: policy.budget for name, policy in policies.items()}

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from sqlalchemy import make_url
 
-from gapless.ledger.engine.base import Store
+from gapless.ledger.engine.base import Store, bind
 from gapless.ledger.engine.errors import BadData, Conflict, StoreError, StoreInvalid, StoreUnavailable, classify
 from gapless.ledger.engine.postgres import PostgresStore
 from gapless.ledger.engine.sqlite import SqliteStore
@@ -38,6 +38,7 @@ __all__ = [
     "StoreError",
     "StoreInvalid",
     "StoreUnavailable",
+    "bind",
     "classify",
     "open_store",
 ]

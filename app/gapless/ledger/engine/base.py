@@ -2,10 +2,11 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Concatenate, ParamSpec, TypeVar
 
 from sqlalchemy import Connection
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 
@@ -15,11 +16,11 @@ class Store(ABC):
     dialect: str
 
     @abstractmethod
-    async def read(self, query: Callable[[Connection], T]) -> T:
+    async def read(self, query: Callable[Concatenate[Connection, P], T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """What `query` returns, in a transaction that only reads. Raises `StoreError`."""
 
     @abstractmethod
-    async def write(self, work: Callable[[Connection], T]) -> T:
+    async def write(self, work: Callable[Concatenate[Connection, P], T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Run `work` in one transaction and return its result once that is durable. Raises `StoreError`."""
 
     @abstractmethod
@@ -29,3 +30,14 @@ class Store(ABC):
     @abstractmethod
     def free_bytes(self) -> int | None:
         """Free space where the data lies; None: not ours to see."""
+
+
+def bind(
+    work: Callable[Concatenate[Connection, P], T], /, *args: P.args, **kwargs: P.kwargs
+) -> Callable[[Connection], T]:
+    """Return `work` with all its arguments but the connection."""
+
+    def bound(connection: Connection) -> T:
+        return work(connection, *args, **kwargs)
+
+    return bound

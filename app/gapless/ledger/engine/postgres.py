@@ -2,23 +2,22 @@
 
 import asyncio
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
-from gapless.ledger.engine.base import Store
+from gapless.ledger.engine.base import Store, bind
 from gapless.ledger.engine.errors import StoreInvalid, StoreUnavailable, store_errors
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 IDLE_WITH_LOCKS_S = 10
 """How long a process that was paused within a transaction may hold up the other replicas: PostgreSQL then ends it.
 
 Shorter than a lease, so that whoever takes over finds no lock of it."""
-
-
 LOCKS_WITHIN_S = 5
 """How long the writer waits on PostgreSQL for a lock that somebody else holds, before it says so and tries again."""
 
@@ -33,28 +32,30 @@ class PostgresStore(Store):
         self._writing = asyncio.Lock()
         self._connection: AsyncConnection | None = None
 
-    async def read(self, query: Callable[[Connection], T]) -> T:
+    async def read(self, query: Callable[Concatenate[Connection, P], T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        bound = bind(query, *args, **kwargs)
         with store_errors():
             try:
-                return await self._read(query)
+                return await self._read(bound)
             except DBAPIError as error:
                 if not error.connection_invalidated:
                     raise
-                return await self._read(query)  # what waited in the pool was cut meanwhile; the pool is new now
+                return await self._read(bound)  # what waited in the pool was cut meanwhile; the pool is new now
 
     async def _read(self, query: Callable[[Connection], T]) -> T:
         """Each statement by itself, without BEGIN and COMMIT around it: see `dialect.one_snapshot`."""
         async with self._engine.connect() as connection:
             return await connection.run_sync(query)
 
-    async def write(self, work: Callable[[Connection], T]) -> T:
+    async def write(self, work: Callable[Concatenate[Connection, P], T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        bound = bind(work, *args, **kwargs)
         async with self._writing:
             with store_errors():
                 connection = await self._writer()
                 driver: Any = (await connection.get_raw_connection()).driver_connection
                 try:
                     async with driver.transaction():  # we say BEGIN ourselves: `dialect` talks to the driver too
-                        return await connection.run_sync(work)
+                        return await connection.run_sync(bound)
                 finally:
                     if driver.is_closed():
                         await self._drop_writer()

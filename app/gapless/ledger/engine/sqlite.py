@@ -6,19 +6,18 @@ import sqlite3
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from sqlalchemy import Connection, Engine, create_engine, event
 
-from gapless.ledger.engine.base import Store
+from gapless.ledger.engine.base import Store, bind
 from gapless.ledger.engine.errors import store_errors
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 READERS = 2
 """Threads that read on SQLite: one for passes, one for everything else that may wait."""
-
-
 READ_CACHE_KIB, WRITE_CACHE_KIB = 4 << 10, 64 << 10
 """Page caches on SQLite. A commit empties those of the connections that read, so theirs only cost memory."""
 
@@ -35,11 +34,13 @@ class SqliteStore(Store):
         self._readers = ThreadPoolExecutor(READERS, "gapless-read")
         self._connection: Connection | None = None
 
-    async def read(self, query: Callable[[Connection], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._readers, self._read, query)
+    async def read(self, query: Callable[Concatenate[Connection, P], T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        bound = bind(query, *args, **kwargs)
+        return await asyncio.get_running_loop().run_in_executor(self._readers, self._read, bound)
 
-    async def write(self, work: Callable[[Connection], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._writer, self._write, work)
+    async def write(self, work: Callable[Concatenate[Connection, P], T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        bound = bind(work, *args, **kwargs)
+        return await asyncio.get_running_loop().run_in_executor(self._writer, self._write, bound)
 
     def _read(self, query: Callable[[Connection], T]) -> T:
         with store_errors(), self._engine.connect() as connection:
