@@ -60,7 +60,7 @@ def test_module_beside_the_provider_must_be_pure_too(tmp_path: Path, monkeypatch
     vendor.mkdir()
     (vendor / "__init__.py").write_text("from impure_vendor.provider import PROVIDER\n")
     (vendor / "provider.py").write_text(
-        "from gapless_reconcilers.stripe import Stripe\nclass Impure(Stripe): ...\nPROVIDER = Impure\n"
+        "from gapless_reconcilers.providers.stripe import Stripe\nclass Impure(Stripe): ...\nPROVIDER = Impure\n"
     )
     (vendor / "listing.py").write_text("import os\n")
     monkeypatch.syspath_prepend(tmp_path)

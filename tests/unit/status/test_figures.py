@@ -44,7 +44,7 @@ def test_json_and_page_tell_the_same_troubles() -> None:
     whole = report(listed(SOURCE, lost=3, lost_since=NOW - DAY), DESTINATION)
     (found,) = troubles(whole)
     values = of_report(whole)
-    page = overview.overview(whole, version="1")
+    page = overview.render_overview(whole, version="1")
     assert (values["verdict"], values["summary"]) == ("trouble", "1 is wrong")
     (told,) = values["troubles"]  # type: ignore[misc]
     assert (told["kind"], told["source"], told["text"], told["next"]) == ("events_lost", "acme", found.text, found.next)
@@ -53,7 +53,7 @@ def test_json_and_page_tell_the_same_troubles() -> None:
 
 
 def test_the_page_has_every_figure_of_a_source() -> None:
-    page = overview.overview(report(SOURCE, DESTINATION), version="1")
+    page = overview.render_overview(report(SOURCE, DESTINATION), version="1")
     for figure in SOURCE_FIGURES:
         assert page.count(f'title="{figure.help}"'.replace("'", "&#39;")) == 1, figure.name
 
@@ -72,6 +72,6 @@ def test_the_page_has_every_figure_of_a_source() -> None:
 def test_a_card_is_green_only_if_nothing_is_wrong(source: object, state: str, word: str) -> None:
     whole = report(source)  # type: ignore[arg-type]
     assert overview.source_state(troubles(whole), whole.sources[0])[:2] == (state, word)
-    page = overview.overview(whole, version="1")
+    page = overview.render_overview(whole, version="1")
     assert f'<section class="card {state}" aria-labelledby="source-1">' in page
     assert ("Complete." in page) == (state == "good")
