@@ -56,13 +56,19 @@ class Office:
     def source(self, name: str = "acme") -> Source:
         return self.desk.sources[name]
 
+    def use(self, **changes: Any) -> None:
+        """Use other parts of the runtime from now on."""
+        runtime = self.desk.runtime
+        parts = {name: getattr(runtime, name) for name in ("store", "writer", "clock", "metrics", "sources")}
+        self.desk = replace(self.desk, runtime=Runtime(**(parts | changes)))
+
     async def add_source(self, name: str, mode: Mode = Mode.HYBRID, types: Sequence[str] = ("*",)) -> Source:
         start = NOW - timedelta(days=30)
         source_id = await self.desk.runtime.write(
             ledger_sources.register_source, name=name, provider="stripe", mode=mode.value, start=start, now=NOW
         )
         source = Source(id=source_id, name=name, provider=stripe(), mode=mode, start=start, types=TypePatterns(types))
-        self.desk = replace(self.desk, sources=Sources([*self.desk.sources, source]))
+        self.use(sources=Sources([*self.desk.sources, source]))
         return source
 
     async def add_destination(self, name: str) -> int:

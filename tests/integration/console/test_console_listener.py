@@ -130,7 +130,7 @@ async def test_the_page_says_unknown_where_nothing_was_compared(listen: Any) -> 
 async def test_hostile_names_and_reasons_are_escaped(office: Any, listen: Any) -> None:
     known = office.source()
     hostile = replace(known, name=HOSTILE, types=TypePatterns([HOSTILE]))
-    office.desk = replace(office.desk, sources=Sources([known, hostile]))
+    office.use(sources=Sources([known, hostile]))
     await office.add_destination(HOSTILE)
     await office.listed(last_outcome="options_invalid", parked_reason=HOSTILE)
     async with listen(version=HOSTILE) as client:

@@ -7,7 +7,7 @@ import socket
 import subprocess
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, NoReturn
@@ -189,7 +189,7 @@ async def test_metrics_without_a_store_keep_the_process_series_and_drop_the_ledg
         async def read(self, _: object) -> None:
             raise StoreUnavailable("gone")
 
-    office.desk = replace(office.desk, store=Unreachable())
+    office.use(store=Unreachable())
     async with listen() as client:
         answer = await client.get("/metrics")
         assert answer.status_code == 200

@@ -223,7 +223,7 @@ async def test_a_claim_costs_the_same_however_long_the_backlog(road: Any) -> Non
     assert plans == [by_key, by_key, f"{due} AND next_us<?)", by_key, f"{due})", owing, owing]
 
 
-def explained(run: Any, connection: Any) -> list[str]:
+def explained(connection: Any, run: Any) -> list[str]:
     """How SQLite goes about each statement that `run` executes."""
     executed: list[tuple[str, Any]] = []
 

@@ -10,7 +10,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
-import gapless
+from gapless.__main__ import WIDTH
 from gapless.cli import commands
 from gapless.cli.main import COMMANDS, LazyCommand, main
 
@@ -45,24 +45,25 @@ SECRETS = {
 def run(*args: str, folder: Path, **environ: str) -> tuple[subprocess.CompletedProcess[str], set[str]]:
     """The finished command and what it imported: each module, and the packages that hold it."""
     command = [sys.executable, "-X", "importtime", "-m", "gapless", *args]
-    environ = {name: value for name, value in os.environ.items() if not name.startswith("GAPLESS_")} | environ
-    done = subprocess.run(command, env=environ, cwd=folder, capture_output=True, text=True, check=False)
+    inherited = {name: text for name, text in os.environ.items() if not name.startswith(("GAPLESS_", "COLUMNS"))}
+    done = subprocess.run(command, env=inherited | environ, cwd=folder, capture_output=True, text=True, check=False)
     modules = set(re.findall(r"^import time:[ \d|]+\| +(\S+)$", done.stderr, re.MULTILINE))
     return done, {name.rsplit(".", depth)[0] for name in modules for depth in range(name.count(".") + 1)}
 
 
 @pytest.mark.parametrize("option", ["--help", "-h", "--version"])
-def test_help_and_version_import_nothing_heavy(option: str, tmp_path: Path) -> None:
+def test_help_and_version_do_not_even_import_click(option: str, tmp_path: Path) -> None:
     done, imported = run(option, folder=tmp_path)
     assert done.returncode == 0
-    assert "gapless.cli.main" in imported
+    assert imported & (HEAVY | {"click"}) == set()
+    assert done.stdout == CliRunner().invoke(main, [option], prog_name="gapless", terminal_width=WIDTH - 2).output
+
+
+def test_help_in_a_narrow_terminal_imports_no_command(tmp_path: Path) -> None:
+    done, imported = run("--help", folder=tmp_path, COLUMNS="60")
+    assert max(map(len, done.stdout.partition("Exit codes")[2].splitlines())) <= 60
     assert imported & HEAVY == set()
     assert {name for name in imported if name.startswith("gapless.")} == {"gapless.cli", "gapless.cli.main"}
-
-
-def test_version_prints_the_one_of_the_package(tmp_path: Path) -> None:
-    done, _ = run("--version", folder=tmp_path)
-    assert done.stdout == f"gapless, version {gapless.__version__}\n"
 
 
 def test_help_lists_every_command_and_no_other() -> None:
