@@ -15,19 +15,20 @@ from typing import Any
 from figures import Bar, matching, spread, table
 from stores import Places, opened
 
+from gapless.bootstrap.runtime import make_writer
 from gapless.deliver.routing import build_route
 from gapless.domain import Mode, Source, Sources, system_clock, to_us
 from gapless.ledger import leases, streams
 from gapless.ledger import sources as rows
 from gapless.ledger.engine import Store
 from gapless.ledger.recorder import Recorder
-from gapless.ledger.writer import Writer
 from gapless.metrics import Metrics
 from gapless.provider_api.client import ProviderClient, new_client
 from gapless.reconcile.context import LeasedSource, SourcePolicy
 from gapless.reconcile.pace import Pace
 from gapless.reconcile.source_run import SourceRun
 from gapless.runtime import Runtime
+from gapless.settings import PublicSettings
 from gapless_reconcilers.kit.contract import Secret
 from gapless_reconcilers.providers.stripe import Stripe, StripeOptions
 from gapless_reconcilers.testing.fake import FakeProvider
@@ -93,11 +94,11 @@ async def _source(store: Store, provider: Stripe, names: list[str], start: datet
 
 async def _pass(store: Store, source: Source, rate: float) -> None:
     known, metrics = Sources([source]), Metrics("bench")
-    writer = Writer(store, Recorder(0, build_route([])), metrics)
+    writer = make_writer(PublicSettings(), store, Recorder(0, build_route([])), metrics)
     writing = asyncio.create_task(writer.run())
     runtime = Runtime(store=store, writer=writer, clock=system_clock, metrics=metrics, sources=known)
     policy = SourcePolicy(
-        pace=Pace(shortest=HOUR, longest=HOUR),
+        pace=Pace(shortest=HOUR, longest=HOUR, adaptive=False),
         lookback=HOUR / 4,
         sweep_every=HOUR * 24,
         slices=4,
@@ -105,6 +106,8 @@ async def _pass(store: Store, source: Source, rate: float) -> None:
         budget=None,
         capabilities=source.provider.capabilities,
         webhook_url="",
+        share_account=False,
+        repair=False,
     )
     lease = await writer.submit(lambda c: leases.claim(c, source.id, "bench", to_us(system_clock())))
     assert lease is not None

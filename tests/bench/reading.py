@@ -16,6 +16,7 @@ import msgspec
 import uvloop
 from sqlalchemy import select
 
+from gapless.bootstrap.runtime import make_writer
 from gapless.deliver.routing import build_route
 from gapless.domain import Mode, Source, Sources, cut, from_us, system_clock, to_us
 from gapless.ledger import leases
@@ -23,13 +24,13 @@ from gapless.ledger import sources as rows
 from gapless.ledger.engine import Store, open_store
 from gapless.ledger.recorder import Recorder
 from gapless.ledger.tables import PASS
-from gapless.ledger.writer import Writer
 from gapless.metrics import Metrics
 from gapless.provider_api.client import ProviderClient, new_client
 from gapless.reconcile.context import LeasedSource, SourcePolicy
 from gapless.reconcile.pace import Pace
 from gapless.reconcile.source_run import SourceRun
 from gapless.runtime import Runtime
+from gapless.settings import PublicSettings
 from gapless_reconcilers.kit import registry
 from gapless_reconcilers.kit.contract import OWN_STREAM, Provider, Secret, Window
 
@@ -69,11 +70,11 @@ async def make_pass(provider: Provider, start: datetime, slices: int, rate: floa
     """A turn of the source; returns how many events it listed and found."""
     known = Sources([await register(store, provider, start)])
     source, metrics = known[NAME], Metrics(NAME)
-    writer = Writer(store, Recorder(0, build_route([])), metrics)
+    writer = make_writer(PublicSettings(), store, Recorder(0, build_route([])), metrics)
     writing = asyncio.create_task(writer.run())
     runtime = Runtime(store=store, writer=writer, clock=system_clock, metrics=metrics, sources=known)
     policy = SourcePolicy(
-        pace=Pace(shortest=HOUR, longest=HOUR),
+        pace=Pace(shortest=HOUR, longest=HOUR, adaptive=False),
         lookback=HOUR,
         sweep_every=NEVER,
         slices=slices,
@@ -81,6 +82,8 @@ async def make_pass(provider: Provider, start: datetime, slices: int, rate: floa
         budget=None,
         capabilities=provider.capabilities,
         webhook_url="",
+        share_account=False,
+        repair=False,
     )
     lease = await writer.submit(lambda c: leases.claim(c, source.id, NAME, to_us(system_clock())))
     assert lease is not None

@@ -16,9 +16,11 @@ from typing import Any, Final
 import machine
 import session
 
+from gapless.bootstrap.destinations import make_destination
+from gapless.bootstrap.runtime import make_writer
 from gapless.cli.commands.serve import run_loop
 from gapless.daemon.listeners import Listener
-from gapless.deliver.destination import Destination
+from gapless.daemon.process import receive_options
 from gapless.deliver.routing import build_route
 from gapless.domain import Mode, Source, Sources, system_clock
 from gapless.ledger import destinations
@@ -28,8 +30,9 @@ from gapless.ledger.recorder import Recorder, Webhook
 from gapless.ledger.writer import Writer
 from gapless.metrics import Metrics
 from gapless.receive.receiver import make_receiver
-from gapless.receive.server import SERVING, build_app
+from gapless.receive.server import build_app
 from gapless.runtime import Runtime
+from gapless.settings import DestinationSettings, PublicSettings, Settings
 from gapless_reconcilers.kit import registry
 from gapless_reconcilers.kit.contract import Secret
 
@@ -84,7 +87,7 @@ async def serve(variant: str, url: str) -> None:
     metrics = Metrics("bench")
     writer: Any = await _writer(store, metrics) if variant == GAPLESS else NoStore()
     runtime = Runtime(store=store, writer=writer, clock=system_clock, metrics=metrics, sources=sources)
-    receiver = make_receiver(runtime)
+    receiver = make_receiver(runtime, options=receive_options(Settings()))
     async with asyncio.TaskGroup() as group:
         if variant == GAPLESS:
             group.create_task(writer.run())
@@ -100,12 +103,12 @@ async def _writer(store: Store, metrics: Metrics) -> Writer:
     destination_id = await store.write(
         lambda c: destinations.register_destination(c, "app", system_clock() - timedelta(1))
     )
-    route = build_route([Destination(id=destination_id, name="app", sender=Nobody())])
-    return Writer(store, Recorder(0, route), metrics)
+    route = build_route([make_destination(DestinationSettings(name="app"), destination_id, 0, Nobody())])
+    return make_writer(PublicSettings(), store, Recorder(0, route), metrics)
 
 
 async def _serve(app: Any) -> None:
-    listener = Listener(app, "127.0.0.1", 0, **SERVING)
+    listener = Listener(app, "127.0.0.1", 0)
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, listener.stop)
     async with asyncio.TaskGroup() as group:
         group.create_task(listener.run())

@@ -10,6 +10,7 @@ import msgspec
 import pytest
 from sqlalchemy import func, select, text
 
+from gapless.bootstrap.runtime import make_writer
 from gapless.deliver.routing import build_route
 from gapless.domain import Cause, Mode, Owed, Route, Source, Via, to_us
 from gapless.ledger import (
@@ -33,6 +34,7 @@ from gapless.ledger.recorder import Recorder, Sighting
 from gapless.ledger.tables import DELIVERY, EVENT, PAYLOAD, TALLY
 from gapless.ledger.writer import QueueFull, Unstorable, Writer
 from gapless.metrics import Metrics
+from gapless.settings import PublicSettings
 from gapless_reconcilers.kit.contract import RemoteEvent, Secret
 from gapless_reconcilers.providers.stripe import Stripe, StripeOptions
 
@@ -92,8 +94,8 @@ class Desk:
 
 
 @asynccontextmanager
-async def open_desk(store: Store, slot: int = 0, route: Route = NO_ROUTE, **limits: int) -> AsyncIterator[Desk]:
-    writer = Writer(store, Recorder(slot, route), Metrics("test"), **limits)
+async def open_desk(store: Store, slot: int = 0, route: Route = NO_ROUTE) -> AsyncIterator[Desk]:
+    writer = make_writer(PublicSettings(), store, Recorder(slot, route), Metrics("test"))
     running = asyncio.create_task(writer.run())
     source_id = await writer.submit(
         sources.register_source, name="acme", provider="stripe", mode="hybrid", start=T0 - HOUR, now=T0
@@ -286,7 +288,9 @@ def _move_watermark(connection: Connection, lease: Lease, row: Pass, stream_id: 
 
 async def test_a_full_queue_says_so_at_once_and_closing_commits_what_waits(store: Store) -> None:
     async with open_desk(store) as desk:
-        small = Writer(store, Recorder(0, NO_ROUTE), Metrics("test"), queue_max=3, queue_max_bytes=1000)
+        small = make_writer(
+            PublicSettings(queue_max=3, queue_max_bytes=1000), store, Recorder(0, NO_ROUTE), Metrics("test")
+        )
         waiting = [small.record((desk.seen(key),), 10) for key in "abc"]
         with pytest.raises(QueueFull):
             small.record((desk.seen("d"),), 10)

@@ -7,14 +7,16 @@ from contextlib import asynccontextmanager
 import uvicorn
 from world import Daemon
 
+from gapless.daemon.process import receive_options
 from gapless.receive.receiver import make_receiver
 from gapless.receive.server import SERVING, build_app
+from gapless.settings import Settings
 
 
 @asynccontextmanager
 async def receiving(daemon: Daemon) -> AsyncIterator[str]:
     """Yields the address that webhooks are sent to."""
-    receiver = make_receiver(daemon.runtime, client=daemon.world.client)
+    receiver = make_receiver(daemon.runtime, options=receive_options(Settings()), client=daemon.world.client)
     server = uvicorn.Server(uvicorn.Config(build_app(receiver), host="127.0.0.1", port=0, **SERVING))
     serving = asyncio.create_task(server.serve())
     while not server.started:

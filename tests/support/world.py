@@ -18,6 +18,7 @@ from urllib.parse import parse_qsl
 import httpx
 from sqlalchemy import select
 
+from gapless.bootstrap.runtime import make_writer
 from gapless.deliver.routing import build_route
 from gapless.domain import ALL_TYPES, Mode, Route, Source, Sources, TypePatterns, TypesOrigin, Via, to_us
 from gapless.ledger import Connection, leases, passes, sources, streams, tallies
@@ -28,7 +29,6 @@ from gapless.ledger.recorder import Recorder, Sighting, Webhook
 from gapless.ledger.snapshot import Loss
 from gapless.ledger.streams import Stream
 from gapless.ledger.tables import DELIVERY, EVENT, PASS
-from gapless.ledger.writer import Writer
 from gapless.metrics import Metrics
 from gapless.provider_api.client import ProviderClient, RequestRetryPolicy
 from gapless.receive.evidence import EvidenceFetcher
@@ -36,6 +36,7 @@ from gapless.reconcile.context import LeasedSource, SourcePolicy
 from gapless.reconcile.pace import Pace
 from gapless.reconcile.source_run import SourceRun
 from gapless.runtime import Runtime
+from gapless.settings import PublicSettings
 from gapless.status.reader import read_report
 from gapless.status.report import ListReport, SourceReport
 from gapless_reconcilers.kit.contract import Provider, Reply, Secret, WebhookRequest, Window
@@ -57,7 +58,7 @@ HASTY = RequestRetryPolicy(
     longest_wait=timedelta(milliseconds=10),
 )
 POLICY = SourcePolicy(
-    pace=Pace(shortest=timedelta(seconds=10), longest=timedelta(minutes=5)),
+    pace=Pace(shortest=timedelta(seconds=10), longest=timedelta(minutes=5), adaptive=True),
     lookback=timedelta(minutes=15),
     sweep_every=timedelta(days=36_500),
     slices=4,
@@ -65,6 +66,8 @@ POLICY = SourcePolicy(
     budget=None,
     capabilities=Stripe.capabilities,
     webhook_url="/webhooks/acme",
+    share_account=False,
+    repair=False,
 )
 
 
@@ -170,7 +173,7 @@ class World:
         """A process in this world. `store`: its own connection to the same database."""
         source = self.source(page_limit=page_limit, types=types, keep_unsubscribed=keep_unsubscribed)
         recorder, metrics = Recorder(slot, route), Metrics("test")
-        writer = Writer(store or self.store, recorder, metrics)
+        writer = make_writer(PublicSettings(), store or self.store, recorder, metrics)
         daemon = Daemon(
             world=self,
             runtime=Runtime(

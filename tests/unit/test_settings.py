@@ -1,13 +1,22 @@
 import copy
 import tomllib
 from collections.abc import Mapping
+from dataclasses import fields
 from datetime import UTC, datetime, timedelta
+from inspect import signature
 from pathlib import Path
 
 import pytest
 
+from gapless.deliver.destination import Destination
+from gapless.deliver.retry import DeliveryRetryPolicy
+from gapless.destinations.contract import SenderContext
 from gapless.destinations.http import HttpOptions
 from gapless.domain import Mode, Via
+from gapless.ledger.writer import Writer
+from gapless.receive.quarantine import QuarantineOptions
+from gapless.receive.receiver import ReceiveOptions
+from gapless.reconcile.context import SourcePolicy
 from gapless.settings import (
     LogFormat,
     PaceStrategy,
@@ -20,6 +29,7 @@ from gapless.settings import (
     load,
     option_files,
     resolve_options,
+    tree,
 )
 from gapless_reconcilers.kit.contract import Secret
 
@@ -71,6 +81,17 @@ def source(folder: Path, options: str, environ: Mapping[str, str] | None = None)
 
 def test_an_empty_file_gives_the_defaults(tmp_path: Path) -> None:
     assert loaded(tmp_path, "") == Settings()
+
+
+@pytest.mark.parametrize(
+    "cls", [DeliveryRetryPolicy, Destination, QuarantineOptions, ReceiveOptions, SenderContext, SourcePolicy, Writer]
+)
+def test_a_class_repeats_no_default_of_a_setting(cls: type) -> None:
+    tables = [Settings, *tree.sections_of(Settings).values(), *tree.NAMED.values()]
+    keys = {field.name for table in tables for field in fields(table)}
+    taken = [each for each in signature(cls).parameters.values() if each.name in keys]
+    assert taken
+    assert [each.name for each in taken if each.default is not each.empty] == []
 
 
 def test_no_file_and_no_variable_give_the_defaults(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

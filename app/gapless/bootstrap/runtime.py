@@ -18,6 +18,7 @@ from gapless.deliver.destination import Destination
 from gapless.deliver.routing import build_route
 from gapless.domain import Clock, Sources, system_clock
 from gapless.ledger import slots
+from gapless.ledger.engine import Store
 from gapless.ledger.engine.lock import LedgerLock
 from gapless.ledger.recorder import Recorder
 from gapless.ledger.writer import Writer
@@ -25,7 +26,7 @@ from gapless.metrics import Metrics
 from gapless.provider_api.client import new_client
 from gapless.reconcile.context import SourcePolicy
 from gapless.runtime import Runtime
-from gapless.settings import Settings
+from gapless.settings import PublicSettings, Settings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,13 +74,7 @@ async def _make_parts(
     sources, metrics, holder = Sources(rows.sources), Metrics(gapless.__version__), _holder_name()
     destinations = make_destinations(settings, rows, sources, clock)
     slot = await take_slot(ledger, holder, receives=receives, now=clock())
-    writer = Writer(
-        ledger.store,
-        Recorder(slot, build_route(destinations)),
-        metrics,
-        queue_max=settings.public.queue_max,
-        queue_max_bytes=settings.public.queue_max_bytes,
-    )
+    writer = make_writer(settings.public, ledger.store, Recorder(slot, build_route(destinations)), metrics)
     return ProcessParts(
         runtime=Runtime(store=ledger.store, writer=writer, clock=clock, metrics=metrics, sources=sources),
         lock=ledger.lock,
@@ -89,6 +84,11 @@ async def _make_parts(
         client=new_client(),
         holder=holder,
     )
+
+
+def make_writer(settings: PublicSettings, store: Store, recorder: Recorder, metrics: Metrics) -> Writer:
+    """The writer, with the bounds of its queue."""
+    return Writer(store, recorder, metrics, queue_max=settings.queue_max, queue_max_bytes=settings.queue_max_bytes)
 
 
 def _holder_name() -> str:

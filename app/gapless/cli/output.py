@@ -3,10 +3,11 @@
 import sys
 import time
 from collections.abc import Iterable, Sequence
-from datetime import datetime, timedelta
 
 import click
 import msgspec
+
+from gapless.text import format_value
 
 
 def as_json(value: object) -> None:
@@ -27,7 +28,7 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, empty: st
 
     made = Table(*columns, box=None, pad_edge=False, header_style="bold")
     for row in rows:
-        made.add_row(*(shown(cell) for cell in row))
+        made.add_row(*(format_value(cell) for cell in row))
     if not made.row_count:
         click.echo(empty, err=True)
         return
@@ -35,7 +36,6 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, empty: st
     Console(width=width, soft_wrap=True, highlight=False, markup=False).print(made)
 
 
-UNITS = (("d", 86_400), ("h", 3600), ("m", 60), ("s", 1))
 QUIET_S = 5.0
 """Between two lines of progress where no person watches."""
 
@@ -58,24 +58,3 @@ class ProgressLine:
         """Leave the line free for what comes next."""
         if self._watched:
             click.echo("\r\x1b[K", nl=False, err=True)
-
-
-def format_span(value: timedelta) -> str:
-    """A length of time in its two largest units: `15d`, `5m24s`."""
-    rest, parts = int(value.total_seconds()), list[str]()
-    for unit, seconds in UNITS:
-        count, rest = divmod(rest, seconds)
-        parts.append(f"{count}{unit}" if count else "")
-    first = next((place for place, part in enumerate(parts) if part), len(parts) - 1)
-    return "".join(parts[first : first + 2]) or "0s"
-
-
-def shown(value: object) -> str:
-    """A cell: unknown is said to be unknown, never 0."""
-    if value is None:
-        return "unknown"
-    if isinstance(value, timedelta):
-        return format_span(value)
-    if isinstance(value, datetime):
-        return value.strftime("%Y-%m-%d %H:%M:%SZ")
-    return str(value)

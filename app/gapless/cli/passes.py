@@ -25,6 +25,7 @@ from gapless.operations.audit import AuditReport, KeyLookup, audit_list
 from gapless.operations.deliveries import PLAN_BATCH, PlannedDeliveries
 from gapless.reconcile.scheduler import Scheduler
 from gapless.settings import Settings
+from gapless.text import format_time
 
 POLL_S = 0.5
 PATIENCE_S = 20.0
@@ -139,7 +140,7 @@ def describe(planned: PlannedDeliveries) -> str:
     """One line: the destination, and how many events it would be owed."""
     if not planned.keys:
         return f"{planned.destination}: nothing that it was not owed before"
-    first, last = (output.shown(from_us(us)) for us in (planned.first_us, planned.last_us))
+    first, last = (format_time(from_us(us)) for us in (planned.first_us, planned.last_us))
     return f"{planned.destination}: {len(planned.keys)} events, first {first}, last {last}"
 
 

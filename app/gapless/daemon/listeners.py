@@ -8,6 +8,8 @@ from typing import Any
 
 import uvicorn
 
+from gapless.receive.server import SERVING
+
 BACKLOG = 2048
 DRAIN_S = 10
 """How long requests in hand may take to end."""
@@ -36,8 +38,8 @@ class Listener:
 
     def __init__(self, app: Any, host: str, port: int, **options: Any) -> None:
         self._socket = bind(host, port)
-        defaults = {"log_config": None, "access_log": False, "lifespan": "on", "ws": "none", "server_header": False}
-        config = uvicorn.Config(app, timeout_graceful_shutdown=DRAIN_S, backlog=BACKLOG, **{**defaults, **options})
+        served = {**SERVING, "lifespan": "on", **options}
+        config = uvicorn.Config(app, timeout_graceful_shutdown=DRAIN_S, backlog=BACKLOG, **served)
         self._server = _Server(config)
 
     @property

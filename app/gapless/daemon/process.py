@@ -27,7 +27,7 @@ from gapless.provider_api.client import PATIENT, RequestRetryPolicy
 from gapless.receive.evidence import EvidenceFetcher
 from gapless.receive.quarantine import QuarantineOptions
 from gapless.receive.receiver import ReceiveOptions, Receiver, make_receiver
-from gapless.receive.server import SERVING, build_app
+from gapless.receive.server import build_app
 from gapless.receive.stream_ids import StreamIds
 from gapless.reconcile.scheduler import TICK_S, Scheduler
 from gapless.settings import SecretRef, Settings
@@ -41,7 +41,6 @@ def receive_options(settings: Settings) -> ReceiveOptions:
     kept = settings.quarantine
     return ReceiveOptions(
         body_limit=settings.public.body_limit,
-        min_free=settings.store.min_free,
         quarantine=QuarantineOptions(max_rows=kept.max_rows, max_bytes=kept.max_bytes, per_minute=kept.per_minute),
     )
 
@@ -211,7 +210,7 @@ def _read(reference: SecretRef | None) -> Secret | None:
 
 def _public(settings: Settings, parts: ProcessParts, receiver: Receiver) -> Listener:
     public = settings.public
-    return Listener(build_app(receiver, parts.rows.retired), public.host, public.port, **SERVING)
+    return Listener(build_app(receiver, parts.rows.retired), public.host, public.port)
 
 
 def _scheduler(parts: ProcessParts, timing: Timing) -> Scheduler:

@@ -6,7 +6,7 @@ from datetime import timedelta
 from gapless.deliver.breaker import BreakerRule
 from gapless.deliver.retry import DeliveryRetryPolicy
 from gapless.destinations.contract import DestinationInvalid, HoldReason, Sender
-from gapless.domain import ALL_TYPES, TypePatterns, Via
+from gapless.domain import TypePatterns, Via
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -17,20 +17,20 @@ class Destination:
     """Of its row."""
     name: str
     sender: Sender
-    sources: frozenset[str] | None = None
+    sources: frozenset[str] | None
     """Names of the sources it wants; None: all."""
-    types: TypePatterns = ALL_TYPES
-    via: frozenset[Via] = frozenset({Via.WEBHOOK, Via.LIST, Via.REDELIVERY})
-    since_us: int = 0
-    delay_us: int = 0
+    types: TypePatterns
+    via: frozenset[Via]
+    since_us: int
+    delay_us: int
     """How long what a list showed waits, so that its webhook may still come first."""
-    concurrency: int = 8
-    rate: float | None = None
+    concurrency: int
+    rate: float | None
     """Attempts per second; None: no limit but `concurrency`."""
-    timeout: timedelta = timedelta(seconds=15)
-    retry: DeliveryRetryPolicy = field(default_factory=DeliveryRetryPolicy)
+    timeout: timedelta
+    retry: DeliveryRetryPolicy
     breaker: BreakerRule = field(default_factory=BreakerRule)
-    lets_go: frozenset[HoldReason] = frozenset()
+    lets_go: frozenset[HoldReason]
     """Held deliveries that are released when the dispatcher starts, because the team has chosen to deliver them."""
 
     def __post_init__(self) -> None:

@@ -17,9 +17,9 @@ from gapless.ledger.deliveries import Attempt, DeliveryClaim, DeliveryState, Set
 class DeliveryRetryPolicy:
     """Exponential back-off with full jitter: the wait after attempt n is between 0 and `first` * 2^(n-1)."""
 
-    first: timedelta = timedelta(seconds=5)
-    longest: timedelta = timedelta(hours=6)
-    max_attempts: int = 15
+    first: timedelta
+    longest: timedelta
+    max_attempts: int
 
     def __post_init__(self) -> None:
         if self.max_attempts < 1 or self.first <= timedelta(0) or self.longest < self.first:

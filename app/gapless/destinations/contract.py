@@ -170,9 +170,9 @@ class SenderContext:
     sources: Sources
     """As they are configured now: their providers render."""
     clock: Clock
-    concurrency: int = 8
+    concurrency: int
     """Most deliveries under way at the same time."""
-    lets_go: frozenset[HoldReason] = frozenset()
+    lets_go: frozenset[HoldReason]
     """Reasons for which nothing is to be held."""
 
 

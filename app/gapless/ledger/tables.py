@@ -177,6 +177,8 @@ class EventRow(TableRow, table=True):
 class PayloadRow(TableRow, table=True):
     """The raw body and signature headers of a webhook, or a listed item. Pruned after a time.
 
+    Of a webhook that carries several events each has its own row, and one more has the body that was signed.
+
     A process reserves ids in blocks (`dialect.reserve_block`), so that it knows them before it inserts.
     """
 

@@ -41,13 +41,7 @@ class Writer:
     """Commits for one process. `run` is its loop; `close` lets it finish what was submitted, and stops it."""
 
     def __init__(
-        self,
-        store: Store,
-        recorder: Recorder,
-        metrics: Metrics,
-        *,
-        queue_max: int = 10_000,
-        queue_max_bytes: int = 64 << 20,
+        self, store: Store, recorder: Recorder, metrics: Metrics, *, queue_max: int, queue_max_bytes: int
     ) -> None:
         self._store = store
         self._recorder = recorder

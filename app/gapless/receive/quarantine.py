@@ -41,9 +41,9 @@ _log = logging.getLogger(__name__)
 class QuarantineOptions:
     """Bounds of the quarantine, each per source; 0 in any of them switches it off."""
 
-    max_rows: int = 10_000
-    max_bytes: int = 64 << 20
-    per_minute: int = 60
+    max_rows: int
+    max_bytes: int
+    per_minute: int
     """Most webhooks taken per reason and minute, and at once."""
 
     @property

@@ -1,6 +1,6 @@
 """What all webhook endpoints of a process share."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import timedelta
 
 import httpx
@@ -16,13 +16,11 @@ from gapless.runtime import Runtime
 class ReceiveOptions:
     """How webhooks are received."""
 
-    body_limit: int = 1 << 20
+    body_limit: int
     """Most bytes of a body; more is answered 413."""
     body_within: timedelta = timedelta(seconds=30)
     """How long a sender may take over a body that comes in several parts."""
-    min_free: int = 256 << 20
-    """Free bytes on the store's disk under which webhooks are answered 503. 0: off."""
-    quarantine: QuarantineOptions = field(default_factory=QuarantineOptions)
+    quarantine: QuarantineOptions
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,17 +35,11 @@ class Receiver:
     options: ReceiveOptions
 
 
-def make_receiver(
-    runtime: Runtime,
-    *,
-    client: httpx.AsyncClient | None = None,
-    options: ReceiveOptions | None = None,
-) -> Receiver:
+def make_receiver(runtime: Runtime, *, options: ReceiveOptions, client: httpx.AsyncClient | None = None) -> Receiver:
     """The parts that receive, wired. The caller runs `admission.watch` and `quarantine.run`.
 
     `client` is what evidence is fetched with; None: one of its own.
     """
-    options = options or ReceiveOptions()
     runtime.metrics.recorder_queue.set_function(lambda: runtime.writer.queued)
     return Receiver(
         runtime=runtime,

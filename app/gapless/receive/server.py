@@ -28,7 +28,7 @@ SERVING: Final[Mapping[str, Any]] = {
     "server_header": False,
     "ws": "none",
 }
-"""Options of uvicorn for the public application: nothing per request that nobody reads, no websockets."""
+"""Options of uvicorn: nothing per request that nobody reads, no websockets."""
 
 Answering = Callable[[Scope, Receive, Send], Awaitable[None]]
 

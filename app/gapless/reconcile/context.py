@@ -36,8 +36,8 @@ class SourcePolicy:
     capabilities: Capabilities
     """The provider's, with what the configuration overrides."""
     webhook_url: str
-    share_account: bool = False
-    repair: bool = False
+    share_account: bool
+    repair: bool
     """Whether our endpoint is switched on again when the provider has switched it off."""
 
     @property

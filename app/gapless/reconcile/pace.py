@@ -27,7 +27,7 @@ class Pace:
 
     shortest: timedelta
     longest: timedelta
-    adaptive: bool = True
+    adaptive: bool
     long_poll: bool = False
     """Ask again at once: the provider keeps its answer back until there is something to say."""
 

@@ -25,6 +25,7 @@ from gapless.domain import TypesOrigin, from_us
 from gapless.ledger.deliveries import DeliveryState
 from gapless.status.evaluation import DISBELIEVED
 from gapless.status.report import DestinationReport, ListReport, SourceReport, StatusReport, StreamReport
+from gapless.text import format_time
 
 STALLED_AFTER: Final = timedelta(hours=1)
 """Without a complete pass, beside `STALLED_INTERVALS`."""
@@ -315,13 +316,13 @@ def _of_missing(source: SourceReport, listed: ListReport, now: datetime) -> Iter
     acknowledge = f'`gapless source acknowledge {source.name} --reason "…"`'
     if listed.not_acknowledged:
         first, *others = listed.not_acknowledged
+        start, end = format_time(from_us(first.start_us)), format_time(from_us(first.end_us))
         more = f" The same holds for {_counted(len(others), 'other time')}." if others else ""
         yield bad(
             kind=TroubleKind.UNRECOVERABLE,
             stream=first.stream or None,
             since=from_us(min(loss.recorded_us for loss in listed.not_acknowledged)),
-            text=f"What was lost from {_moment(first.start_us)} to {_moment(first.end_us)} can never be found out: "
-            f"{first.reason}.{more}",
+            text=f"What was lost from {start} to {end} can never be found out: {first.reason}.{more}",
             next=f"Compare that time by other means, then {acknowledge}.",
         )
     if listed.lost:
@@ -347,10 +348,6 @@ def _of_missing(source: SourceReport, listed: ListReport, now: datetime) -> Iter
 def _counted(count: int, noun: str) -> str:
     many = f"{noun[:-1]}ies" if noun.endswith("y") else f"{noun}s"
     return f"{count} {noun if count == 1 else many}"
-
-
-def _moment(us: int) -> str:
-    return f"{from_us(us):%Y-%m-%d %H:%M:%SZ}"
 
 
 def _of_destination(destination: DestinationReport, now: datetime) -> Iterator[Trouble]:

@@ -13,6 +13,7 @@ import pytest
 import uvicorn
 from sqlalchemy import insert, select, update
 
+from gapless.bootstrap.runtime import make_writer
 from gapless.console.app import build_console_app
 from gapless.console.auth import Access
 from gapless.console.guard import ConsoleOptions
@@ -22,12 +23,12 @@ from gapless.ledger import sources as ledger_sources
 from gapless.ledger.engine import Store
 from gapless.ledger.recorder import Recorder, Sighting
 from gapless.ledger.tables import AUDIT_LOG, STREAM
-from gapless.ledger.writer import Writer
 from gapless.metrics import Metrics
 from gapless.operations.context import OperationContext
 from gapless.receive.evidence import EvidenceFetcher
 from gapless.receive.stream_ids import StreamIds
 from gapless.runtime import Runtime
+from gapless.settings import PublicSettings
 from gapless_reconcilers.kit.contract import ReadBudget, RemoteEvent, Secret
 from gapless_reconcilers.providers.stripe import Stripe, StripeOptions
 
@@ -131,7 +132,7 @@ async def office(store: Store) -> AsyncIterator[Office]:
     now, owed_to = [NOW], list[int]()
     metrics = Metrics("1.2.3")
     recorder = Recorder(0, lambda *_: [Owed(destination_id=each, not_before_us=0) for each in owed_to])
-    writer = Writer(store, recorder, metrics)
+    writer = make_writer(PublicSettings(), store, recorder, metrics)
     writing = asyncio.create_task(writer.run())
 
     woken: list[bool] = []

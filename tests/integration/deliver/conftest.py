@@ -6,7 +6,7 @@ import ssl
 import subprocess
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from random import Random
@@ -15,6 +15,8 @@ from typing import Any, NoReturn
 import pytest
 from sqlalchemy import select
 
+from gapless.bootstrap.destinations import make_destination
+from gapless.bootstrap.runtime import make_writer
 from gapless.deliver.breaker import BreakerRule
 from gapless.deliver.destination import Destination
 from gapless.deliver.dispatcher import Dispatcher
@@ -31,12 +33,13 @@ from gapless.ledger.tables import ATTEMPT, DELIVERY, METADATA
 from gapless.ledger.writer import Writer
 from gapless.metrics import Metrics
 from gapless.runtime import Runtime
-from gapless.settings import SecretRef
+from gapless.settings import DestinationSettings, PublicSettings, SecretRef
 from gapless_reconcilers.kit.contract import RemoteEvent, Secret
 from gapless_reconcilers.providers.stripe import Stripe, StripeOptions
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 QUICK = DeliveryRetryPolicy(first=timedelta(milliseconds=20), longest=timedelta(milliseconds=100), max_attempts=4)
+APP = DestinationSettings(name="app")
 NEVER_OPENS = BreakerRule(threshold=10_000)
 
 
@@ -175,11 +178,17 @@ class Road:
         return {key: seq for (_, key), seq in new.items()}
 
     def destination(self, sender: Sender, **changes: Any) -> Destination:
-        defaults: dict[str, Any] = {"retry": QUICK, "breaker": NEVER_OPENS, "timeout": timedelta(seconds=2)}
-        return Destination(id=self.destination_id, name="app", sender=sender, **(defaults | changes))
+        quick: dict[str, Any] = {"retry": QUICK, "breaker": NEVER_OPENS, "timeout": timedelta(seconds=2)}
+        return replace(make_destination(APP, self.destination_id, 0, sender), **(quick | changes))
 
     def context(self, *lets_go: HoldReason) -> SenderContext:
-        return SenderContext(name="app", sources=self.sources, clock=system_clock, lets_go=frozenset(lets_go))
+        return SenderContext(
+            name="app",
+            sources=self.sources,
+            clock=system_clock,
+            concurrency=APP.concurrency,
+            lets_go=frozenset(lets_go),
+        )
 
     def http(
         self, url: str, tls: ssl.SSLContext | None = None, lets_go: Sequence[HoldReason] = (), **changes: Any
@@ -244,9 +253,9 @@ async def road(store_url: str) -> AsyncIterator[Road]:
     provider = Stripe(StripeOptions(api_key=Secret("rk_test_1"), webhook_secret=(Secret("whsec_1"),), livemode=False))
     source = Source(id=source_id, name="acme", provider=provider, mode=Mode.HYBRID, start=start)
     sources, metrics = Sources([source]), Metrics("test")
-    route = build_route([Destination(id=destination_id, name="app", sender=Unused())])
+    route = build_route([make_destination(APP, destination_id, 0, Unused())])
     recorder = Recorder(0, route)
-    writer = Writer(store, recorder, metrics)
+    writer = make_writer(PublicSettings(), store, recorder, metrics)
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(writer.run())
         yield Road(

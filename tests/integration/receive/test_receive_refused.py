@@ -11,8 +11,8 @@ from sqlalchemy import func, select
 
 from gapless.ledger import quarantine as ledger
 from gapless.ledger.tables import EVENT, QUARANTINE
-from gapless.receive.quarantine import QuarantineOptions, Released, StillRefused, release_webhook
-from gapless.receive.receiver import ReceiveOptions
+from gapless.receive.quarantine import Released, StillRefused, release_webhook
+from gapless.settings import QuarantineSettings, Settings
 from gapless_reconcilers.kit.contract import Secret
 from gapless_reconcilers.kit.standard_signature import sign
 from gapless_reconcilers.providers.standard_webhooks import StandardWebhooks, StandardWebhooksOptions
@@ -68,8 +68,7 @@ async def test_a_webhook_without_a_signature_is_answered_401_and_leaves_no_row(s
 
 
 async def test_a_flood_of_forgeries_leaves_a_bounded_number_of_rows(serve: Any) -> None:
-    options = ReceiveOptions(quarantine=QuarantineOptions(per_minute=12))
-    async with serve(options=options) as road:
+    async with serve(settings=Settings(quarantine=QuarantineSettings(per_minute=12))) as road:
         forged = (road.post(road.event(f"evt_{n}"), secret="whsec_guess") for n in range(120))
         genuine = [road.post(road.event(f"evt_good_{n}")) for n in range(20)]
         answers = await asyncio.gather(*forged, *genuine)
@@ -81,8 +80,7 @@ async def test_a_flood_of_forgeries_leaves_a_bounded_number_of_rows(serve: Any) 
 
 
 async def test_a_flood_of_one_reason_does_not_displace_another(serve: Any) -> None:
-    options = ReceiveOptions(quarantine=QuarantineOptions(max_rows=10, per_minute=1000))
-    async with serve(options=options) as road:
+    async with serve(settings=Settings(quarantine=QuarantineSettings(max_rows=10, per_minute=1000))) as road:
         await road.client.post("/webhooks/acme", content=b"{}", headers={"Stripe-Signature": "rubbish"})
         for n in range(25):
             await road.post(road.event(f"evt_{n}"), secret="whsec_guess")
@@ -225,15 +223,14 @@ async def test_a_provider_that_crashes_is_a_400_and_its_webhook_is_kept(
 
 
 async def test_a_quarantine_of_size_zero_keeps_nothing(serve: Any) -> None:
-    async with serve(options=ReceiveOptions(quarantine=QuarantineOptions(max_rows=0))) as road:
+    async with serve(settings=Settings(quarantine=QuarantineSettings(max_rows=0))) as road:
         answer: httpx.Response = await road.post(road.event("evt_1"), secret="whsec_guess")
         assert answer.status_code == 401
         assert await road.quarantined() == []
 
 
 async def test_the_bytes_of_the_quarantine_are_bounded_too(serve: Any) -> None:
-    options = ReceiveOptions(quarantine=QuarantineOptions(max_bytes=40_000, per_minute=1000))
-    async with serve(options=options) as road:
+    async with serve(settings=Settings(quarantine=QuarantineSettings(max_bytes=40_000, per_minute=1000))) as road:
         for n in range(20):
             await road.post(road.event(f"evt_{n}", filler="x" * 5_000), secret="whsec_guess")
             await road.settled()

@@ -22,8 +22,8 @@ from gapless_reconcilers.testing.fake.faults import Faults
 
 pytestmark = pytest.mark.anyio
 MINUTE, HOUR, DAY, MONTH = timedelta(minutes=1), timedelta(hours=1), timedelta(days=1), timedelta(days=30)
-DEFAULT_PACE = Pace(shortest=5 * MINUTE, longest=30 * MINUTE)
-HOURLY = Pace(shortest=HOUR, longest=HOUR)
+DEFAULT_PACE = Pace(shortest=5 * MINUTE, longest=30 * MINUTE, adaptive=True)
+HOURLY = Pace(shortest=HOUR, longest=HOUR, adaptive=True)
 
 NextTurn = Callable[[], Awaitable[timedelta]]
 
@@ -94,7 +94,8 @@ async def test_a_spent_budget_slows_passes_to_an_hour(world: World, clock: FakeC
 
 
 async def test_a_busy_account_is_read_every_hour(world: World, clock: FakeClock) -> None:
-    budget, pace = ReadBudget(requests=120, period=MONTH), Pace(shortest=30 * MINUTE, longest=30 * MINUTE)
+    budget = ReadBudget(requests=120, period=MONTH)
+    pace = Pace(shortest=30 * MINUTE, longest=30 * MINUTE, adaptive=True)
     async with world.daemon(budget=budget, pace=pace, sweep_every=DAY, page_limit=10) as daemon:
         clock.advance(minutes=5)
         async with scheduled(daemon) as next_turn:
@@ -110,7 +111,7 @@ async def test_a_busy_account_is_read_every_hour(world: World, clock: FakeClock)
 
 
 async def test_an_interval_that_the_operator_chose_stays(world: World, clock: FakeClock) -> None:
-    pace = Pace(shortest=3 * HOUR, longest=3 * HOUR)
+    pace = Pace(shortest=3 * HOUR, longest=3 * HOUR, adaptive=True)
     async with world.daemon(budget=Stripe.capabilities.budget, pace=pace) as daemon:
         await use(daemon, 10_000)
         clock.advance(minutes=5)

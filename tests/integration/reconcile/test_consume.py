@@ -163,7 +163,7 @@ async def test_the_token_is_in_no_error(world: World) -> None:
 
 
 def test_long_poll_asks_again_at_once_unless_something_is_wrong() -> None:
-    pace = Pace(shortest=timedelta(minutes=1), longest=timedelta(hours=1), long_poll=True)
+    pace = Pace(shortest=timedelta(minutes=1), longest=timedelta(hours=1), adaptive=False, long_poll=True)
     assert next_interval(pace, timedelta(minutes=1), Signals()) == timedelta(0)
     assert next_interval(pace, timedelta(minutes=1), Signals(unwell=True)) == timedelta(minutes=1)
     assert next_interval(pace, timedelta(minutes=1), Signals(parked=True)) == timedelta(hours=1)

@@ -9,22 +9,9 @@ from click.testing import CliRunner
 
 from gapless.cli.common import Exit, failing_clearly
 from gapless.cli.main import LazyCommand, main
-from gapless.cli.output import format_span, shown
 from gapless.cli.param_types import MOMENT
 from gapless.ledger.engine import StoreInvalid, StoreUnavailable
 from gapless_reconcilers.kit.errors import ProviderUnavailable
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [(0, "0s"), (5, "5s"), (324, "5m24s"), (3600, "1h"), (15 * 86_400 + 2, "15d"), (90_061, "1d1h"), (3_605, "1h")],
-)
-def test_spans_show_their_two_largest_units(seconds: int, text: str) -> None:
-    assert format_span(timedelta(seconds=seconds)) == text
-
-
-def test_unknown_is_shown_as_unknown_and_zero_as_zero() -> None:
-    assert (shown(None), shown(0)) == ("unknown", "0")
 
 
 def test_moments_are_ages_days_and_instants_and_always_utc() -> None:

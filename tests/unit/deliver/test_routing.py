@@ -1,5 +1,6 @@
 """Who is owed what: rules of the safe first start, and filters."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -7,10 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gapless.bootstrap.destinations import make_destination
 from gapless.deliver.destination import Destination
 from gapless.deliver.routing import build_route
 from gapless.destinations.contract import DestinationInvalid
 from gapless.domain import ALL_TYPES, Mode, Source, TypePatterns, Via, to_us
+from gapless.settings import DestinationSettings
 from gapless_reconcilers.kit.contract import RemoteEvent, Secret
 from gapless_reconcilers.providers.stripe import Stripe, StripeOptions
 
@@ -21,7 +24,7 @@ SENDER: Any = object()  # routing never calls it
 
 
 def destination(**changes: Any) -> Destination:
-    return Destination(**({"id": 1, "name": "app", "sender": SENDER, "since_us": to_us(START)} | changes))
+    return replace(make_destination(DestinationSettings(name="app"), 1, to_us(START), SENDER), **changes)
 
 
 def source_in(mode: Mode = Mode.HYBRID, types: TypePatterns = ALL_TYPES) -> Source:

@@ -29,7 +29,7 @@ from gapless_reconcilers.providers.stripe import Stripe
 SECOND, NOW = timedelta(seconds=1), datetime(2026, 11, 20, 12, 0, 0, tzinfo=UTC)
 moments = st.datetimes(datetime(2026, 9, 1), datetime(2026, 11, 20)).map(lambda time: time.replace(tzinfo=UTC))  # noqa: DTZ001
 spans = st.timedeltas(timedelta(0), timedelta(days=3))
-PACE = Pace(shortest=timedelta(minutes=5), longest=timedelta(minutes=30))
+PACE = Pace(shortest=timedelta(minutes=5), longest=timedelta(minutes=30), adaptive=True)
 MONTHLY = ReadBudget(requests=10_000, period=timedelta(days=30))
 
 
@@ -165,7 +165,7 @@ def test_the_interval_is_short_when_there_is_reason_to_look(
 
 @given(shortest=st.timedeltas(SECOND, timedelta(days=1)), more=st.timedeltas(timedelta(0), timedelta(days=1)))
 def test_a_parked_source_is_asked_once_an_hour(shortest: timedelta, more: timedelta) -> None:
-    pace = Pace(shortest=shortest, longest=shortest + more)
+    pace = Pace(shortest=shortest, longest=shortest + more, adaptive=True)
     assert next_interval(pace, None, Signals(parked=True)) <= max(LONGEST, shortest)
 
 

@@ -15,6 +15,7 @@ from gapless.cli.input_files import READABLE, BadLines, read_rows
 from gapless.cli.param_types import MOMENT
 from gapless.cli.passes import audit_source
 from gapless.operations.audit import AuditReport, KeyLookup
+from gapless.text import format_span, format_time
 
 SHOWN = 20
 
@@ -94,10 +95,10 @@ def show_report(report: AuditReport, processed: Collection[str] | None, known_wo
 
 
 def _lines(report: AuditReport, processed: Collection[str] | None, known_word: str) -> Iterator[str]:
-    yield f"{output.shown(report.window.start)} to {output.shown(report.window.end)}"
+    yield f"{format_time(report.window.start)} to {format_time(report.window.end)}"
     yield f"types {', '.join(report.types.patterns)} ({report.types_origin})"
     if report.unaudited is not None:
-        lost = output.format_span(report.unaudited)
+        lost = format_span(report.unaudited)
         yield f"the provider no longer lists the first {lost} of what you asked for: nothing is known of that time"
     if not report.compared:
         yield f"{report.listed} events are listed; nothing was compared: name a file with --against"

@@ -16,6 +16,7 @@ from gapless.domain import Mode, Sources, system_clock
 from gapless.errors import Unavailable
 from gapless.reconcile.pace import LONGEST
 from gapless.settings import DestinationSettings, Settings, SourceSettings, build_provider
+from gapless.text import format_span
 from gapless_reconcilers.kit.contract import Provider, Rendering, WarnsAboutOptions
 
 
@@ -98,10 +99,10 @@ def _options(source: SourceSettings, provider: Provider) -> Iterator[Finding]:
         affordable = budget.period / budget.requests
         if affordable > source.every:
             grants = f"{budget.requests} reads in {budget.period.days} d"
-            told = f"every = {output.format_span(source.every)} is more than {grants} allow"
+            told = f"every = {format_span(source.every)} is more than {grants} allow"
             paced = max(source.every, min(affordable, LONGEST))
             beyond = ", beyond the budget" if paced < affordable else ""
-            told += f": passes will come every {output.format_span(paced)}{beyond}"
+            told += f": passes will come every {format_span(paced)}{beyond}"
             yield warning(subject, f"{told}; raise read_budget if the vendor grants you more")
 
 

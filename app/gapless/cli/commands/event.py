@@ -22,6 +22,7 @@ from gapless.domain import Via, from_us
 from gapless.ledger import Connection, events
 from gapless.ledger.events import Event
 from gapless.settings import Settings, build_provider, signing_secret
+from gapless.text import format_value
 from gapless_reconcilers.kit.contract import (
     OWN_STREAM,
     CannotRender,
@@ -146,7 +147,7 @@ def tail(call: Invocation, source: str | None, json_: bool) -> None:  # noqa: FB
             if json_:
                 output.as_lines([_fields(row)])
             else:
-                click.echo("  ".join(map(output.shown, _cells(row))))
+                click.echo("  ".join(map(format_value, _cells(row))))
 
 
 def _follow(settings: Settings, source: str | None) -> Iterator[Event]:

@@ -16,6 +16,7 @@ from gapless.settings import Settings
 from gapless.status import values
 from gapless.status.reader import read_report
 from gapless.status.troubles import Severity
+from gapless.text import format_time
 
 WATCH_EVERY_S = 2.0
 
@@ -90,7 +91,7 @@ def _destination_row(destination: dict[str, Any]) -> tuple[object, ...]:
 def _show_trouble(trouble: dict[str, Any]) -> None:
     where = " ".join(filter(None, (trouble["source"], trouble["stream"], trouble["destination"]))) or "gapless"
     since = _moment(trouble["since"])
-    told = f" Since {output.shown(since)}." if since else ""
+    told = f" Since {format_time(since)}." if since else ""
     click.echo(f"{trouble['severity'].replace('_', ' ')}: {where}: {trouble['text']}{told}")
     click.echo(f"    {trouble['next']}")
 

@@ -20,6 +20,7 @@ from gapless.operations.context import OperationContext
 from gapless.status.figures import SOURCE_FIGURES, Value
 from gapless.status.report import DestinationReport, SourceReport, StatusReport
 from gapless.status.troubles import Severity, Trouble, is_blind, notes, summary, troubles, verdict
+from gapless.text import largest_units
 
 TEMPLATES: Final = Path(__file__).parent / "templates"
 STYLE: Final = (TEMPLATES / "style.css").read_bytes()
@@ -30,7 +31,6 @@ WORDS: Final[Mapping[Severity, str]] = {
     Severity.IN_HAND: "In hand",
     Severity.GOOD: "Complete",
 }
-_UNITS: Final = (("d", 86_400), ("h", 3_600), ("min", 60), ("s", 1))
 
 
 def render_overview(report: StatusReport, *, version: str) -> str:
@@ -79,12 +79,7 @@ def show_span(span: timedelta | None) -> str:
     """A length of time in its two largest units."""
     if span is None:
         return Markup('<span class="unknown">unknown</span>')
-    rest, parts = max(0, int(span.total_seconds())), []
-    for unit, size in _UNITS:
-        count, rest = divmod(rest, size)
-        if count:
-            parts.append(f"{count} {unit}")
-    return " ".join(parts[:2]) or "0 s"
+    return " ".join(f"{count} {'min' if unit == 'm' else unit}" for count, unit in largest_units(span))
 
 
 def show_count(count: int | None) -> str:
