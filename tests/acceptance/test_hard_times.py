@@ -11,7 +11,7 @@ from ledgers import run_sql
 from outside import WEBHOOK_SECRET, Consumer, Gapless, running, until
 from sqlalchemy.engine import make_url
 
-from gapless.ledger import slots, sources, streams, tallies
+from gapless.ledger import leases, sources, streams, tallies
 from gapless_reconcilers.testing.fake import FakeProvider
 from gapless_reconcilers.testing.fake.formats.stripe import StripeFormat
 
@@ -37,7 +37,7 @@ async def test_a_shutdown_under_load_keeps_all_that_was_acknowledged_and_gives_e
             assert acknowledged <= await daemon.ledger_ids()
             row = await daemon.read(lambda connection: sources.source_row(connection, 1))
             assert row["lease_holder"] is None
-            assert await daemon.read(lambda connection: slots.downtimes(connection, 0, 1 << 62)) == []
+            assert await daemon.read(lambda connection: leases.downtimes(connection, 0, 1 << 62)) == []
 
 
 async def test_a_storm_of_one_event_is_one_row_and_one_delivery(store_url: str, tmp_path: Path) -> None:

@@ -17,8 +17,8 @@ from gapless.ledger import Connection, passes, streams, tallies
 from gapless.ledger.deliveries import DeliveryState
 from gapless.ledger.tables import DELIVERY
 from gapless_reconcilers.testing.fake import FakeProvider
-from gapless_reconcilers.testing.fake.faults import Faults
 from gapless_reconcilers.testing.fake.formats.stripe import StripeFormat
+from gapless_reconcilers.testing.fake.webhook_sender import Faults
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 SECOND = timedelta(seconds=1)

@@ -14,8 +14,8 @@ from gapless.domain import from_us
 from gapless.ledger import streams
 from gapless.ledger.streams import Stream
 from gapless_reconcilers.testing.fake import FakeProvider
-from gapless_reconcilers.testing.fake.faults import Faults
 from gapless_reconcilers.testing.fake.formats.stripe import StripeFormat
+from gapless_reconcilers.testing.fake.webhook_sender import Faults
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 LOOKBACK = timedelta(minutes=1)

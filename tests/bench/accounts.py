@@ -32,8 +32,8 @@ from gapless.settings import PublicSettings
 from gapless_reconcilers.kit.contract import Secret
 from gapless_reconcilers.providers.stripe import Stripe, StripeOptions
 from gapless_reconcilers.testing.fake import FakeProvider
-from gapless_reconcilers.testing.fake.faults import Faults
 from gapless_reconcilers.testing.fake.formats.stripe import StripeFormat
+from gapless_reconcilers.testing.fake.webhook_sender import Faults
 
 HOUR = timedelta(hours=1)
 WITHIN_S = 15.0

@@ -29,7 +29,7 @@ from gapless.ledger.engine import Store, open_store
 from gapless.ledger.recorder import Recorder, Webhook
 from gapless.ledger.writer import Writer
 from gapless.metrics import Metrics
-from gapless.receive.receiver import make_receiver
+from gapless.receive.endpoint import make_receiver
 from gapless.receive.server import build_app
 from gapless.runtime import Runtime
 from gapless.settings import DestinationSettings, PublicSettings, Settings

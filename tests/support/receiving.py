@@ -8,7 +8,7 @@ import uvicorn
 from world import Daemon
 
 from gapless.daemon.process import receive_options
-from gapless.receive.receiver import make_receiver
+from gapless.receive.endpoint import make_receiver
 from gapless.receive.server import SERVING, build_app
 from gapless.settings import Settings
 

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from gapless.deliver.destination import Destination
 from gapless.deliver.retry import DeliveryRetryPolicy
+from gapless.deliver.routing import Destination
 from gapless.destinations.contract import SenderContext
 from gapless.destinations.http import HttpOptions
 from gapless.domain import Mode, Via
 from gapless.ledger.writer import Writer
+from gapless.receive.endpoint import ReceiveOptions
 from gapless.receive.quarantine import QuarantineOptions
-from gapless.receive.receiver import ReceiveOptions
 from gapless.reconcile.context import SourcePolicy
 from gapless.settings import (
     LogFormat,

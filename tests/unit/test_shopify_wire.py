@@ -13,9 +13,9 @@ from gapless_reconcilers.kit.contract import RemoteEvent, Secret, WebhookRequest
 from gapless_reconcilers.kit.errors import CredentialsRejected, RateLimited
 from gapless_reconcilers.providers.shopify import Shopify, ShopifyOptions
 from gapless_reconcilers.testing.fake import FakeProvider
-from gapless_reconcilers.testing.fake.faults import Faults
 from gapless_reconcilers.testing.fake.formats.shopify import ShopifyFormat
 from gapless_reconcilers.testing.fake.http_server import ApiAnswer, ApiRequest
+from gapless_reconcilers.testing.fake.webhook_sender import Faults
 
 FIXTURE = Path(__file__).parents[1] / "fixtures" / "shopify"
 NOW = datetime(2026, 11, 20, 12, 20, tzinfo=UTC)

@@ -1,9 +1,9 @@
 """Configured destinations with their senders."""
 
-from gapless.bootstrap.registration import RegisteredRows
+from gapless.bootstrap.ledger import RegisteredRows
 from gapless.bootstrap.senders import make_sender, released_holds
-from gapless.deliver.destination import Destination
 from gapless.deliver.retry import DeliveryRetryPolicy
+from gapless.deliver.routing import Destination
 from gapless.destinations.contract import Sender
 from gapless.domain import Clock, Sources, TypePatterns, span_us
 from gapless.settings import DestinationSettings, Settings

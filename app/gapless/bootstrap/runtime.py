@@ -11,13 +11,11 @@ import httpx
 
 import gapless
 from gapless.bootstrap.destinations import make_destinations
-from gapless.bootstrap.ledger import OpenLedger, open_ledger, take_slot
-from gapless.bootstrap.registration import RegisteredRows, register_rows
+from gapless.bootstrap.ledger import OpenLedger, RegisteredRows, open_ledger, register_rows, take_slot
 from gapless.bootstrap.sources import make_policies
-from gapless.deliver.destination import Destination
-from gapless.deliver.routing import build_route
+from gapless.deliver.routing import Destination, build_route
 from gapless.domain import Clock, Sources, system_clock
-from gapless.ledger import slots
+from gapless.ledger import leases
 from gapless.ledger.engine import Store
 from gapless.ledger.engine.lock import LedgerLock
 from gapless.ledger.recorder import Recorder
@@ -62,7 +60,7 @@ async def open_runtime(
             parts = await _make_parts(settings, environ, ledger, receives=receives, clock=clock)
             async with parts.client, parts.runtime as runtime:
                 yield parts
-                await runtime.write(slots.leave_slot, slot=runtime.writer.recorder.slot, holder=parts.holder)
+                await runtime.write(leases.leave_slot, slot=runtime.writer.recorder.slot, holder=parts.holder)
         finally:
             await ledger.store.close()
 

@@ -2,11 +2,15 @@
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
+import click
+
+import gapless
 from gapless.domain import (
     ALL_TYPES,
     Mode,
@@ -16,8 +20,11 @@ from gapless.domain import (
     TypesOrigin,
     align_down,
     from_us,
+    system_clock,
 )
-from gapless.ledger import Connection, sources, subscriptions
+from gapless.ledger import Connection, sources
+from gapless.metrics import Metrics
+from gapless.provider_api.client import ProviderClient, new_client
 from gapless.reconcile.context import SourcePolicy
 from gapless.reconcile.pace import Pace
 from gapless.settings import (
@@ -108,7 +115,7 @@ def known_sources(connection: Connection, settings: Settings) -> Sources:
         row = sources.source_named(connection, each.name)
         if row is not None:
             source = make_source(each, build_provider(each, os.environ), row["id"], from_us(row["start_us"]))
-            found.append(restore_subscription(source, subscriptions.subscriptions(connection, row["id"])))
+            found.append(restore_subscription(source, sources.subscriptions(connection, row["id"])))
     return Sources(found)
 
 
@@ -131,3 +138,25 @@ def restore_subscription(source: Source, history: Sequence[Mapping[str, Any]]) -
         )
         source = source.subscribed(subscription, from_us(row["since_us"]))
     return source
+
+
+def find_source(settings: Settings, name: str) -> SourceSettings:
+    """The configured source of that name. Raises `click.BadParameter`."""
+    for each in settings.sources:
+        if each.name == name:
+            return each
+    known = ", ".join(each.name for each in settings.sources) or "none"
+    raise click.BadParameter(f"source {name!r} is not configured; configured: {known}", param_hint="SOURCE")
+
+
+@asynccontextmanager
+async def open_provider_client(settings: SourceSettings, public_url: str | None) -> AsyncIterator[ProviderClient]:
+    """A client of the source's provider, closed at the end."""
+    provider = build_provider(settings, os.environ)
+    source = make_source(settings, provider, 0, system_clock())
+    policy = make_policy(settings, provider, public_url)
+    metrics = Metrics(gapless.__version__)
+    async with new_client() as client:
+        yield ProviderClient(
+            client, Sources([source]), source.name, clock=system_clock, metrics=metrics, rate=policy.rate
+        )

@@ -12,9 +12,8 @@ from typing import Any
 
 import click
 
-from gapless.bootstrap.provider_client import find_source, open_provider_client
 from gapless.bootstrap.runtime import ProcessParts, open_runtime
-from gapless.bootstrap.sources import capabilities_of, known_sources, webhook_url
+from gapless.bootstrap.sources import capabilities_of, find_source, known_sources, open_provider_client, webhook_url
 from gapless.cli import output
 from gapless.cli.access import Operate, call_daemon, daemon_of, open_operations, open_reader, perform_here
 from gapless.domain import ALL_TYPES, TypePatterns, from_us, system_clock

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from datetime import timedelta
 
 from gapless.bootstrap import sources
-from gapless.bootstrap.provider_client import open_provider_client
-from gapless.cli.findings import Finding, ok, problem, warning
+from gapless.bootstrap.sources import open_provider_client
+from gapless.cli.output import Finding, ok, problem, warning
 from gapless.domain import Mode, system_clock
 from gapless.provider_api.client import ProviderClient
 from gapless.provider_api.health import ProviderHealth, read_health

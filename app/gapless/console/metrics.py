@@ -16,8 +16,7 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
 from gapless.console.auth import Area
-from gapless.console.guard import CONSOLE, ConsoleOptions, guarded, make_report_or_none
-from gapless.console.responses import respond
+from gapless.console.routing import CONSOLE, ConsoleOptions, guarded, make_report_or_none, respond
 from gapless.metrics import Metrics
 from gapless.operations.context import OperationContext
 from gapless.status.figures import DESTINATION_FIGURES, SOURCE_FIGURES, SOURCE_INFO, Figure, R

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from gapless.domain import Clock, Sources, span_us, to_us
-from gapless.ledger import retention, silence, slots
+from gapless.ledger import leases, retention, silence
 from gapless.ledger.deliveries import DELIVERY_CHANNEL
 from gapless.ledger.engine import PostgresStore, Store, StoreError
 from gapless.ledger.leases import LeaseLost
@@ -37,13 +37,13 @@ async def beat(writer: Writer, holder: str, *, receives: bool) -> None:
     while True:
         await asyncio.sleep(BEAT_EVERY.total_seconds())
         try:
-            await writer.submit(slots.beat, slot=writer.recorder.slot, holder=holder)
+            await writer.submit(leases.beat, slot=writer.recorder.slot, holder=holder)
             heard = dict(writer.recorder.heard)
             if heard != noted:
                 await writer.submit(silence.note_heard, heard=heard)
                 noted = heard
         except LeaseLost:
-            slot = await writer.submit(slots.take_slot, holder=holder, receives=receives)
+            slot = await writer.submit(leases.take_slot, holder=holder, receives=receives)
             log.warning("writer_slot_lost", extra={"slot": writer.recorder.slot, "taken": slot})
             writer.recorder.slot = slot
         except StoreError as error:

@@ -14,7 +14,7 @@ import gapless
 from gapless.bootstrap.runtime import ProcessParts
 from gapless.console.app import build_console_app
 from gapless.console.auth import Access
-from gapless.console.guard import ConsoleOptions
+from gapless.console.routing import ConsoleOptions
 from gapless.daemon import maintenance
 from gapless.daemon.listeners import Listener
 from gapless.deliver.dispatcher import Dispatcher
@@ -24,9 +24,9 @@ from gapless.ledger.engine import StoreInvalid
 from gapless.ledger.engine.lock import LockHolder
 from gapless.operations.context import OperationContext
 from gapless.provider_api.client import PATIENT, RequestRetryPolicy
+from gapless.receive.endpoint import ReceiveOptions, Receiver, make_receiver
 from gapless.receive.evidence import EvidenceFetcher
 from gapless.receive.quarantine import QuarantineOptions
-from gapless.receive.receiver import ReceiveOptions, Receiver, make_receiver
 from gapless.receive.server import build_app
 from gapless.receive.stream_ids import StreamIds
 from gapless.reconcile.scheduler import TICK_S, Scheduler

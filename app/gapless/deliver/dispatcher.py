@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 from random import Random
 
-from gapless.deliver.destination import Destination
+from gapless.deliver.routing import Destination
 from gapless.deliver.worker import DestinationWorker
 from gapless.runtime import Runtime
 

@@ -13,7 +13,7 @@ from random import Random
 
 from gapless.deliver import breaker, retry
 from gapless.deliver.breaker import Breaker
-from gapless.deliver.destination import Destination
+from gapless.deliver.routing import Destination
 from gapless.destinations.contract import (
     Delivered,
     Delivery,

@@ -7,8 +7,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from gapless.demo.configuration import Addresses, DemoSecrets, try_it_config
-from gapless.demo.options import AloneOptions
+from gapless.demo.configuration import Addresses, AloneOptions, DemoSecrets, try_it_config
 from gapless.demo.provider_only import ProviderCounts
 from gapless.demo.report import DemoComparison, DemoReport
 from gapless.demo.terminal import shown

@@ -6,14 +6,13 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 
-from gapless.demo.configuration import DemoSecrets
-from gapless.demo.options import AloneOptions
+from gapless.demo.configuration import AloneOptions, DemoSecrets
 from gapless.demo.report import SUCCESS
 from gapless.demo.run import serve_provider
 from gapless.demo.scenario import BEAT_S, TYPES
 from gapless_reconcilers.testing.fake import FakeProvider
-from gapless_reconcilers.testing.fake.faults import Faults
 from gapless_reconcilers.testing.fake.formats.stripe import StripeFormat
+from gapless_reconcilers.testing.fake.webhook_sender import Faults
 
 TELL_EVERY_S = 5.0
 

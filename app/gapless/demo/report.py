@@ -5,9 +5,9 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
+from gapless.demo.configuration import Phase
 from gapless.demo.consumer import Consumer, ReceivedAttempt
 from gapless.demo.daemon_process import DaemonStatus
-from gapless.demo.phases import Phase
 from gapless_reconcilers.testing.fake import FakeProvider
 
 PASSES_NEEDED = 2

@@ -12,17 +12,17 @@ import httpx
 from gapless.demo.configuration import (
     HOST,
     Addresses,
+    DemoOptions,
     DemoSecrets,
     PortTaken,
     daemon_config,
     daemon_environ,
+    plan_phases,
     prepare_store,
     reserve,
 )
 from gapless.demo.consumer import Consumer
 from gapless.demo.daemon_process import DaemonProcess
-from gapless.demo.options import DemoOptions
-from gapless.demo.phases import plan_phases
 from gapless.demo.report import DemoReport, DemoSnapshot
 from gapless.demo.scenario import DemoScenario
 from gapless_reconcilers.testing.fake import FakeProvider, utc_now

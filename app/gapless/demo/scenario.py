@@ -7,13 +7,12 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
+from gapless.demo.configuration import CLOSING, DemoOptions, Phase, PhasePlan
 from gapless.demo.consumer import Consumer
 from gapless.demo.daemon_process import DaemonProcess, DaemonStatus
-from gapless.demo.options import DemoOptions
-from gapless.demo.phases import CLOSING, Phase, PhasePlan
 from gapless.demo.report import DemoReport, DemoSnapshot, Ending, compare_events, ledger_figures, make_report
 from gapless_reconcilers.testing.fake import FakeProvider, utc_now
-from gapless_reconcilers.testing.fake.faults import Faults
+from gapless_reconcilers.testing.fake.webhook_sender import Faults
 
 TYPES = (
     "payment_intent.succeeded",

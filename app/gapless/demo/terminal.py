@@ -11,7 +11,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from gapless.demo.phases import CLOSING, PhasePlan
+from gapless.demo.configuration import CLOSING, PhasePlan
 from gapless.demo.report import DemoSnapshot
 
 BAR_WIDTH = 32

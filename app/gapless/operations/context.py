@@ -2,9 +2,11 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Concatenate, ParamSpec, TypeVar
+from datetime import datetime
+from typing import Annotated, ClassVar, Concatenate, ParamSpec, TypeAlias, TypeVar
 
 import msgspec
+from msgspec import Meta, Struct
 
 from gapless.domain import Source, Sources
 from gapless.errors import UserError
@@ -14,6 +16,21 @@ from gapless.ledger.writer import Work
 from gapless.receive.evidence import EvidenceFetcher
 from gapless.receive.stream_ids import StreamIds
 from gapless.runtime import Runtime
+
+Name: TypeAlias = Annotated[str, Meta(min_length=1, max_length=40, pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$")]
+
+
+AwareTime: TypeAlias = Annotated[datetime, Meta(tz=True)]
+
+
+Keys: TypeAlias = Annotated[tuple[str, ...], Meta(min_length=1, max_length=10_000)]
+
+
+class OperationRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Base of all requests. `operation` is the name that they are sent under."""
+
+    operation: ClassVar[str]
+
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -14,8 +14,7 @@ from gapless.ledger.dead_letters import BATCH, Undelivered
 from gapless.ledger.destinations import StoredDestination
 from gapless.ledger.engine import Store
 from gapless.ledger.events import EventFilter, Extent
-from gapless.operations.context import OperationContext, OperationRefused
-from gapless.operations.request import AwareTime, Keys, Name, OperationRequest
+from gapless.operations.context import AwareTime, Keys, Name, OperationContext, OperationRefused, OperationRequest
 
 SendAgain = Callable[..., int]
 """`dead_letters.requeue` or `dead_letters.release`."""

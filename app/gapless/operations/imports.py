@@ -8,8 +8,7 @@ from msgspec import Meta, Struct
 from gapless.domain import Source, Via
 from gapless.ledger import Connection, streams
 from gapless.ledger.recorder import Recorder, Sighting
-from gapless.operations.context import OperationContext, OperationRefused
-from gapless.operations.request import AwareTime, Name, OperationRequest
+from gapless.operations.context import AwareTime, Name, OperationContext, OperationRefused, OperationRequest
 from gapless_reconcilers.kit.contract import RemoteEvent
 
 IMPORT_BATCH = 500

@@ -9,8 +9,7 @@ from gapless.domain import Mode, Source, align_down, align_up, from_us, to_us
 from gapless.ledger import Connection, passes, sources, streams
 from gapless.ledger.passes import PassKind
 from gapless.ledger.streams import Stream
-from gapless.operations.context import OperationContext, OperationRefused
-from gapless.operations.request import AwareTime, Name, OperationRequest
+from gapless.operations.context import AwareTime, Name, OperationContext, OperationRefused, OperationRequest
 from gapless_reconcilers.kit.contract import Capabilities, Coverage, Reading, Window
 
 

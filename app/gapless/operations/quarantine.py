@@ -2,8 +2,7 @@
 
 from gapless.domain import Source
 from gapless.ledger import quarantine as ledger
-from gapless.operations.context import OperationContext, OperationRefused
-from gapless.operations.request import Name, OperationRequest
+from gapless.operations.context import Name, OperationContext, OperationRefused, OperationRequest
 from gapless.receive.quarantine import Released, StillRefused, release_webhook
 
 REFUSALS_SHOWN = 20

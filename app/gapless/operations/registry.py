@@ -10,8 +10,7 @@ from typing import Final, TypeVar
 import msgspec
 
 from gapless.operations import deliveries, imports, passes, quarantine, sources
-from gapless.operations.context import OperationContext, OperationRefused
-from gapless.operations.request import OperationRequest
+from gapless.operations.context import OperationContext, OperationRefused, OperationRequest
 
 R = TypeVar("R", bound=OperationRequest)
 Operation = Callable[[OperationContext, Mapping[str, object]], Awaitable[dict[str, object]]]

@@ -7,8 +7,7 @@ from msgspec import Meta
 from gapless.domain import to_us
 from gapless.ledger import Connection, missing, watermarks
 from gapless.ledger import sources as ledger
-from gapless.operations.context import OperationContext, OperationRefused
-from gapless.operations.request import AwareTime, Name, OperationRequest
+from gapless.operations.context import AwareTime, Name, OperationContext, OperationRefused, OperationRequest
 
 
 class RenameSource(OperationRequest, frozen=True, kw_only=True):

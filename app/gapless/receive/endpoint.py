@@ -7,21 +7,66 @@ exception unless something is wrong. What strangers can cause is decided here to
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, MutableMapping
-from datetime import datetime
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from time import perf_counter
 from typing import Any, Final
+
+import httpx
 
 from gapless.domain import Source, Via, to_us
 from gapless.ledger.engine import StoreError
 from gapless.ledger.writer import Unstorable
 from gapless.receive import responses, webhook
+from gapless.receive.admission import Admission
 from gapless.receive.bounded_log import BoundedLog
-from gapless.receive.evidence import EvidenceUnavailable
-from gapless.receive.quarantine import DROPPED, KEPT
-from gapless.receive.receiver import Receiver
+from gapless.receive.evidence import EvidenceFetcher, EvidenceUnavailable
+from gapless.receive.quarantine import DROPPED, KEPT, Quarantine, QuarantineOptions
 from gapless.receive.responses import Response
+from gapless.receive.stream_ids import StreamIds
 from gapless.receive.webhook import METHOD, REASONS, UNSTORABLE, Outcome, Refusal
+from gapless.runtime import Runtime
 from gapless_reconcilers.kit.contract import Answer, NeedsEvidence, Reply, WebhookRequest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReceiveOptions:
+    """How webhooks are received."""
+
+    body_limit: int
+    """Most bytes of a body; more is answered 413."""
+    body_within: timedelta = timedelta(seconds=30)
+    """How long a sender may take over a body that comes in several parts."""
+    quarantine: QuarantineOptions
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Receiver:
+    """What all endpoints of a process share."""
+
+    runtime: Runtime
+    admission: Admission
+    quarantine: Quarantine
+    stream_ids: StreamIds
+    evidence: EvidenceFetcher
+    options: ReceiveOptions
+
+
+def make_receiver(runtime: Runtime, *, options: ReceiveOptions, client: httpx.AsyncClient | None = None) -> Receiver:
+    """The parts that receive, wired. The caller runs `admission.watch` and `quarantine.run`.
+
+    `client` is what evidence is fetched with; None: one of its own.
+    """
+    runtime.metrics.recorder_queue.set_function(lambda: runtime.writer.queued)
+    return Receiver(
+        runtime=runtime,
+        admission=Admission(),
+        quarantine=Quarantine(runtime.writer, runtime.metrics, options.quarantine),
+        stream_ids=StreamIds(runtime.writer),
+        evidence=EvidenceFetcher(client or httpx.AsyncClient(trust_env=False), runtime.clock, runtime.metrics),
+        options=options,
+    )
+
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Any]]

@@ -15,8 +15,7 @@ from gapless.domain import span_us, to_us
 from gapless.ledger.sources import RETIRED_GRACE
 from gapless.receive import responses
 from gapless.receive.admission import Admission
-from gapless.receive.endpoint import Receive, Scope, Send, WebhookEndpoint
-from gapless.receive.receiver import Receiver
+from gapless.receive.endpoint import Receive, Receiver, Scope, Send, WebhookEndpoint
 from gapless.receive.webhook import Outcome
 
 WEBHOOKS: Final = "/webhooks/"

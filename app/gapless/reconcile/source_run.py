@@ -8,33 +8,60 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from gapless.domain import Mode, from_us, span_us, to_us
-from gapless.ledger import (
-    Connection,
-    budgets,
-    leases,
-    passes,
-    quarantine,
-    silence,
-    slots,
-    sources,
-    streams,
-    subscriptions,
-    watermarks,
-)
+from gapless.domain import Mode, Source, TypesOrigin, from_us, span_us, to_us
+from gapless.ledger import Connection, budgets, leases, passes, quarantine, silence, sources, streams, watermarks
 from gapless.ledger.passes import Pass
 from gapless.ledger.streams import Stream
 from gapless.ledger.watermarks import UnrecoverableInterval
 from gapless.provider_api.health import ProviderHealth, read_health, read_subscription, repair_endpoint, stream_names
-from gapless.reconcile import health
-from gapless.reconcile.budget import Spending, affordable_interval, latest_next_pass, slow_down, sweep_allowance
 from gapless.reconcile.context import LeasedSource
 from gapless.reconcile.diff import Circumstances
-from gapless.reconcile.pace import Signals, next_interval
+from gapless.reconcile.pace import (
+    Signals,
+    Spending,
+    affordable_interval,
+    latest_next_pass,
+    next_interval,
+    slow_down,
+    sweep_allowance,
+)
 from gapless.reconcile.recovery import recover_missing
 from gapless.reconcile.stream_run import StreamRun
 from gapless_reconcilers.kit.contract import OWN_STREAM, Reading
 from gapless_reconcilers.kit.errors import NeedsOperator, ProviderError, UnexpectedShape
+
+log = logging.getLogger(__name__)
+
+
+class AccountShared(NeedsOperator):
+    """Another source reads the same account, so that each event would be counted twice."""
+
+
+class SubscriptionInactive(NeedsOperator):
+    """While our endpoint is not active, the provider's list shows nothing of what happens."""
+
+
+async def record_health(leased: LeasedSource, known: ProviderHealth) -> None:
+    """Record what the provider said, in the ledger and in `runtime.sources`. Raises `AccountShared`."""
+    source = leased.source
+    twins = await leased.write(_write, now=leased.runtime.clock(), source=source, known=known)
+    if twins and not leased.policy.share_account:
+        raise AccountShared(
+            f"source {source.name!r} reads the same account as {', '.join(twins)}: each event would be recorded twice; "
+            "remove one, or set share_account = true"
+        )
+    if known.subscription is not None:
+        leased.runtime.sources.replace(source.subscribed(known.subscription, leased.runtime.clock()))
+
+
+def _write(connection: Connection, now: datetime, source: Source, known: ProviderHealth) -> list[str]:
+    twins = [] if known.account is None else sources.note_account(connection, source.id, known.account.fingerprint)
+    told = known.subscription
+    sources.note_subscription(connection, source.id, told, now)
+    if told is not None and told.types is not None and source.types_origin is not TypesOrigin.CONFIG:
+        sources.note_types(connection, source.id, told.types, TypesOrigin.SUBSCRIPTION.value)
+    return twins
+
 
 log = logging.getLogger(__name__)
 LONGEST_RETRY = timedelta(days=3)
@@ -83,7 +110,7 @@ class SourceRun:
         if self.leased.policy.repair:
             await self._repair()
         known = await read_health(self.leased.client, self.leased.policy.webhook_url)
-        await health.record_health(self.leased, known)
+        await record_health(self.leased, known)
         for name in await stream_names(self.leased.client):
             await self.leased.write(streams.ensure_stream, source_id=self.leased.source.id, name=name)
         return await self._streams()
@@ -103,11 +130,11 @@ class SourceRun:
         leased, source_id = self.leased, self.leased.source.id
         if not self.check_health:
             told = await read_subscription(leased.client, leased.policy.webhook_url)
-            await health.record_health(leased, ProviderHealth(subscription=told))
+            await record_health(leased, ProviderHealth(subscription=told))
         row = await leased.runtime.read(sources.source_row, source_id=source_id)
         if row["subscription_healthy"] is False:
-            await leased.write(subscriptions.note_lapse, source_id=source_id)
-            raise health.SubscriptionInactive(f"{row['subscription_reason']}: meanwhile the list proves nothing")
+            await leased.write(sources.note_lapse, source_id=source_id)
+            raise SubscriptionInactive(f"{row['subscription_reason']}: meanwhile the list proves nothing")
         if row["lapsed_us"] is not None and row["subscription_healthy"]:
             lost = UnrecoverableInterval(
                 start_us=row["lapsed_us"], end_us=row["subscription_us"], reason="subscription_inactive"
@@ -255,12 +282,12 @@ def _may_pass(failures: Iterable[ProviderError]) -> bool:
 def _end_lapse(connection: Connection, source_id: int, stream_ids: Iterable[int], loss: UnrecoverableInterval) -> None:
     for stream_id in stream_ids:
         watermarks.note_unrecoverable(connection, stream_id, loss, loss.end_us)
-    subscriptions.end_lapse(connection, source_id)
+    sources.end_lapse(connection, source_id)
 
 
 def _circumstances(connection: Connection, source_id: int, since_us: int, now_us: int) -> Circumstances:
     return Circumstances(
-        downtimes=slots.downtimes(connection, since_us, now_us),
+        downtimes=leases.downtimes(connection, since_us, now_us),
         refusals=quarantine.received_since(connection, source_id, since_us),
         subscription_healthy=sources.source_row(connection, source_id)["subscription_healthy"],
     )

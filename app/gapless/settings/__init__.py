@@ -1,7 +1,6 @@
 """Settings: one frozen tree from `gapless.toml` and the environment, read once by the command line and passed down."""
 
-from gapless.settings.consistency import is_loopback
-from gapless.settings.load import SettingsInvalid, load
+from gapless.settings.load import SettingsInvalid, is_loopback, load
 from gapless.settings.provider_options import (
     build_provider,
     declared_providers,

@@ -1,21 +1,78 @@
 """From a file and the environment to the tree. The only place that reads configuration files."""
 
+import difflib
+import ipaddress
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from gapless.domain import Mode
 from gapless.errors import UserError
-from gapless.settings import consistency
 from gapless.settings.build import SettingsBuilder, Table
 from gapless.settings.destination_options import read_destination
 from gapless.settings.environment import CONFIG_VARIABLE, Twin, names_in, twins_in, unknown_variables
 from gapless.settings.parsers import show
 from gapless.settings.provider_options import build_provider
 from gapless.settings.secrets import SecretUnavailable
-from gapless.settings.tree import NAMED, DestinationSettings, Settings, SourceSettings
+from gapless.settings.tree import (
+    NAMED,
+    DestinationSettings,
+    PaceStrategy,
+    PrivateSettings,
+    PublicSettings,
+    Settings,
+    SourceSettings,
+)
 from gapless_reconcilers.kit.errors import OptionsInvalid
+
+
+def is_loopback(host: str) -> bool:
+    """True if only this machine can reach `host`: `localhost`, `127.0.0.0/8` and `::1`."""
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host.lower() in ("localhost", "localhost.")
+
+
+def listener_problems(public: PublicSettings, private: PrivateSettings) -> Iterator[str]:
+    """The two listeners must not meet, and the private one must be private."""
+    if not is_loopback(private.host) and private.token is None:
+        yield (
+            f'private: option host is "{private.host}", which others can reach; '
+            "set token_env or token_file, or bind 127.0.0.1"
+        )
+    if public.port == private.port != 0:
+        yield f"private: option port is {private.port}, as in public; wanted another one"
+
+
+def source_problems(source: SourceSettings) -> Iterator[str]:
+    """The options of one source must fit each other."""
+    if source.pace is PaceStrategy.ADAPTIVE and source.every > source.every_max:
+        yield 'option every is longer than every_max; raise every_max, or set pace = "interval"'
+    if source.mode is Mode.WEBHOOK and source.read_budget is not None:
+        yield 'option read_budget is given, but mode "webhook" never reads; leave it out, or choose hybrid'
+
+
+def destination_problems(destination: DestinationSettings, sources: Sequence[str]) -> Iterator[str]:
+    """The options of one destination must fit each other, and the sources that exist."""
+    yield from destination.options.problems()
+    if destination.backoff_first > destination.backoff_max:
+        yield "option backoff_first is longer than backoff_max; wanted it to be shorter, or equal"
+    for name in destination.sources:
+        if name != "*" and name not in sources:
+            near = difflib.get_close_matches(name, sources, n=1)
+            hint = f'did you mean "{near[0]}"?' if near else f"there are: {', '.join(sources) or 'none'}"
+            yield f'option sources names "{name}", which is no source; {hint}'
+
+
+def duplicate_names(names: Sequence[str], kind: str) -> Iterator[str]:
+    """A name stands for one thing."""
+    yield from (
+        f'{kind} "{name}" is defined twice; rename one' for name in sorted({n for n in names if names.count(n) > 1})
+    )
+
 
 DEFAULT_FILE = Path("gapless.toml")
 """Read from the working directory if it is there and nothing else is named."""
@@ -145,20 +202,20 @@ def _tree(tables: Tables, reading: SettingsBuilder) -> Settings | None:
     (root,) = tables[""]
     names = _names(tables)
     for kind in NAMED:
-        _add(reading, root, consistency.duplicate_names(names[kind], kind))
+        _add(reading, root, duplicate_names(names[kind], kind))
     settings = reading.section(Settings, root)
     sources = tuple(_sources(tables["source"], reading))
     destinations = tuple(_destinations(tables["destination"], names["source"], reading))
     if settings is None:
         return None
-    _add(reading, root, consistency.listener_problems(settings.public, settings.private))
+    _add(reading, root, listener_problems(settings.public, settings.private))
     return replace(settings, sources=sources, destinations=destinations)
 
 
 def _sources(tables: Iterable[Table], reading: SettingsBuilder) -> Iterator[SourceSettings]:
     for table in tables:
         if (source := reading.section(SourceSettings, table)) is not None:
-            _add(reading, table, consistency.source_problems(source))
+            _add(reading, table, source_problems(source))
             _add(reading, table, _provider_problems(source, reading.environ))
             yield source
 
@@ -168,7 +225,7 @@ def _destinations(
 ) -> Iterator[DestinationSettings]:
     for table in tables:
         if (destination := read_destination(table, reading)) is not None:
-            _add(reading, table, consistency.destination_problems(destination, sources))
+            _add(reading, table, destination_problems(destination, sources))
             yield destination
 
 

@@ -16,7 +16,7 @@ from sqlalchemy import insert, select, update
 from gapless.bootstrap.runtime import make_writer
 from gapless.console.app import build_console_app
 from gapless.console.auth import Access
-from gapless.console.guard import ConsoleOptions
+from gapless.console.routing import ConsoleOptions
 from gapless.domain import Cause, Mode, Owed, Source, Sources, TypePatterns, Via, to_us
 from gapless.ledger import destinations, schema
 from gapless.ledger import sources as ledger_sources

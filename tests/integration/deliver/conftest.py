@@ -18,10 +18,9 @@ from sqlalchemy import select
 from gapless.bootstrap.destinations import make_destination
 from gapless.bootstrap.runtime import make_writer
 from gapless.deliver.breaker import BreakerRule
-from gapless.deliver.destination import Destination
 from gapless.deliver.dispatcher import Dispatcher
 from gapless.deliver.retry import DeliveryRetryPolicy
-from gapless.deliver.routing import build_route
+from gapless.deliver.routing import Destination, build_route
 from gapless.destinations.contract import HoldReason, Sender, SenderContext
 from gapless.destinations.http import DeliverySignature, HttpOptions, HttpSender
 from gapless.domain import Cause, Mode, Source, Sources, Via, system_clock, to_us

@@ -18,7 +18,7 @@ from gapless.ledger.engine import Store
 from gapless.ledger.recorder import Recorder
 from gapless.ledger.tables import EVENT, PAYLOAD
 from gapless.metrics import Metrics
-from gapless.receive.receiver import make_receiver
+from gapless.receive.endpoint import make_receiver
 from gapless.receive.server import SERVING, build_app
 from gapless.runtime import Runtime
 from gapless.settings import PublicSettings, Settings

@@ -32,14 +32,13 @@ from gapless_reconcilers.providers.paypal import PayPal, PayPalOptions
 from gapless_reconcilers.providers.standard_webhooks import StandardWebhooks, StandardWebhooksOptions
 from gapless_reconcilers.providers.telegram import Telegram, TelegramOptions
 from gapless_reconcilers.testing.fake import FakeProvider, VendorFormat
-from gapless_reconcilers.testing.fake.faults import Faults
 from gapless_reconcilers.testing.fake.formats import plain, rest
 from gapless_reconcilers.testing.fake.formats.github import GitHubFormat
 from gapless_reconcilers.testing.fake.formats.paypal import PayPalFormat
 from gapless_reconcilers.testing.fake.formats.standard_webhooks import StandardWebhooksFormat
 from gapless_reconcilers.testing.fake.formats.stripe import StripeFormat
 from gapless_reconcilers.testing.fake.formats.telegram import TelegramFormat
-from gapless_reconcilers.testing.fake.webhook_sender import FakeEndpoint
+from gapless_reconcilers.testing.fake.webhook_sender import FakeEndpoint, Faults
 from gapless_reconcilers.testing.suite.scenario import place, without_secrets
 
 pytestmark = pytest.mark.anyio

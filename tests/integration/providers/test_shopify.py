@@ -20,9 +20,8 @@ from gapless.ledger.tables import EVENT, SOURCE
 from gapless_reconcilers.kit.contract import Provider, Secret
 from gapless_reconcilers.providers.shopify import Shopify, ShopifyOptions
 from gapless_reconcilers.testing.fake import FakeProvider
-from gapless_reconcilers.testing.fake.faults import Faults
 from gapless_reconcilers.testing.fake.formats.shopify import ShopifyFormat
-from gapless_reconcilers.testing.fake.webhook_sender import FakeEndpoint
+from gapless_reconcilers.testing.fake.webhook_sender import FakeEndpoint, Faults
 
 pytestmark = pytest.mark.anyio
 RESOURCES = ("orders", "products", "customers")

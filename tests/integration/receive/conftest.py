@@ -24,7 +24,7 @@ from gapless.ledger.engine import Store
 from gapless.ledger.recorder import Recorder
 from gapless.ledger.tables import EVENT, QUARANTINE
 from gapless.metrics import Metrics
-from gapless.receive.receiver import Receiver, make_receiver
+from gapless.receive.endpoint import Receiver, make_receiver
 from gapless.receive.server import SERVING, build_app
 from gapless.runtime import Runtime
 from gapless.settings import Settings

@@ -6,7 +6,7 @@ import httpx
 import pytest
 from world import SECRET, FakeClock, InProcess, World
 
-from gapless.ledger import streams, subscriptions
+from gapless.ledger import sources, streams
 from gapless.provider_api.client import new_limiter
 from gapless.reconcile.source_run import in_order
 from gapless_reconcilers.kit.contract import Provider, Secret
@@ -117,5 +117,5 @@ async def test_an_endpoint_that_is_off_is_switched_on_again_only_if_somebody_ask
             clock.advance(minutes=2)
             await daemon.turn(health=True)
             assert endpoint.enabled is asked_for
-    history = await platform.store.read(lambda c: subscriptions.subscriptions(c, platform.source_id))
+    history = await platform.store.read(lambda c: sources.subscriptions(c, platform.source_id))
     assert [row["healthy"] for row in history] == [False, True]

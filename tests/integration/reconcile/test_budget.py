@@ -13,12 +13,11 @@ from world import HASTY, SECRET, T0, Daemon, FakeClock, InProcess, World
 
 from gapless.domain import from_us, to_us
 from gapless.ledger import budgets, sources, streams
-from gapless.reconcile.budget import RESERVED
-from gapless.reconcile.pace import Pace
+from gapless.reconcile.pace import RESERVED, Pace
 from gapless.reconcile.scheduler import Scheduler
 from gapless_reconcilers.kit.contract import Provider, ReadBudget, Secret
 from gapless_reconcilers.providers.stripe import Stripe, StripeOptions
-from gapless_reconcilers.testing.fake.faults import Faults
+from gapless_reconcilers.testing.fake.webhook_sender import Faults
 
 pytestmark = pytest.mark.anyio
 MINUTE, HOUR, DAY, MONTH = timedelta(minutes=1), timedelta(hours=1), timedelta(days=1), timedelta(days=30)

@@ -16,7 +16,7 @@ from gapless.ledger.engine import BadData
 from gapless.ledger.recorder import EventKey, Recorder, Sighting
 from gapless.ledger.tables import PASS, SLICE
 from gapless.settings import RetentionSettings
-from gapless_reconcilers.testing.fake.faults import Faults
+from gapless_reconcilers.testing.fake.webhook_sender import Faults
 
 pytestmark = pytest.mark.anyio
 MINUTE = timedelta(minutes=1)

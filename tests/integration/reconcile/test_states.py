@@ -16,8 +16,8 @@ from gapless_reconcilers.kit.contract import Provider, Secret
 from gapless_reconcilers.providers.shopify import Shopify, ShopifyOptions
 from gapless_reconcilers.testing.fake import FakeProvider
 from gapless_reconcilers.testing.fake.event_store import FakeEvent
-from gapless_reconcilers.testing.fake.faults import Faults
 from gapless_reconcilers.testing.fake.formats.shopify import ShopifyFormat
+from gapless_reconcilers.testing.fake.webhook_sender import Faults
 
 pytestmark = pytest.mark.anyio
 GRACE = Shopify.capabilities.grace

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from gapless.deliver.retry import DeliveryRetryPolicy, settlement, wait_us
 from gapless.destinations.contract import Delivered, Failed, FailureReason, Held, HoldReason, Result, Withdrawn
-from gapless.destinations.http.answers import PERMANENT, read_status
+from gapless.destinations.http import PERMANENT, read_status
 from gapless.domain import span_us
 from gapless.ledger.deliveries import DeliveryClaim, DeliveryState, Settlement
 

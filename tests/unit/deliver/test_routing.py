@@ -9,8 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gapless.bootstrap.destinations import make_destination
-from gapless.deliver.destination import Destination
-from gapless.deliver.routing import build_route
+from gapless.deliver.routing import Destination, build_route
 from gapless.destinations.contract import DestinationInvalid
 from gapless.domain import ALL_TYPES, Mode, Source, TypePatterns, Via, to_us
 from gapless.settings import DestinationSettings

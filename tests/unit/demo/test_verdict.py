@@ -3,9 +3,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from gapless.demo.configuration import CLOSING, plan_phases
 from gapless.demo.consumer import ReceivedAttempt, is_signed
 from gapless.demo.daemon_process import DaemonStatus, DestinationStatus, ListedStatus, SourceStatus
-from gapless.demo.phases import CLOSING, plan_phases
 from gapless.demo.report import DemoComparison, Ending, compare_events
 from gapless_reconcilers.kit.contract import Secret
 from gapless_reconcilers.kit.standard_signature import sign

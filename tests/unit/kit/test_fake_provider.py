@@ -22,9 +22,9 @@ from gapless_reconcilers.kit.errors import (
 )
 from gapless_reconcilers.providers.stripe import Stripe, StripeOptions
 from gapless_reconcilers.testing.fake import FakeProvider
-from gapless_reconcilers.testing.fake.faults import Faults
 from gapless_reconcilers.testing.fake.formats.stripe import StripeFormat
 from gapless_reconcilers.testing.fake.http_server import ApiAnswer, ApiRequest, serve_http
+from gapless_reconcilers.testing.fake.webhook_sender import Faults
 from gapless_reconcilers.testing.suite.scenario import make_request
 
 SECRET = "whsec_of_the_endpoint"

@@ -24,7 +24,7 @@ from gapless.ledger.recorder import Recorder
 from gapless.ledger.tables import METADATA
 from gapless.ledger.writer import Writer
 from gapless.metrics import Metrics
-from gapless.receive.receiver import make_receiver
+from gapless.receive.endpoint import make_receiver
 from gapless.receive.server import build_app
 from gapless.runtime import Runtime
 from gapless.settings import PublicSettings, Settings

@@ -12,16 +12,20 @@ from gapless.domain import cut
 from gapless.ledger.passes import Slice
 from gapless.ledger.watermarks import finished_prefix
 from gapless.provider_api.pages import freeze, thaw
-from gapless.reconcile.budget import (
+from gapless.reconcile.pace import (
     LEAST_HEADROOM,
+    LONGEST,
     RESERVED,
+    Pace,
+    Signals,
     Spending,
     affordable_interval,
+    due_at_start,
     latest_next_pass,
+    next_interval,
     slow_down,
     sweep_allowance,
 )
-from gapless.reconcile.pace import LONGEST, Pace, Signals, due_at_start, next_interval
 from gapless.reconcile.window import SWEEP_DEPTH, plan_horizon, plan_pass, plan_sweep
 from gapless_reconcilers.kit.contract import ReadBudget, Window
 from gapless_reconcilers.providers.stripe import Stripe

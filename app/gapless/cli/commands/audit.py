@@ -8,7 +8,7 @@ from typing import TextIO
 
 import click
 
-from gapless.bootstrap.provider_client import find_source
+from gapless.bootstrap.sources import find_source
 from gapless.cli import output
 from gapless.cli.common import Exit, Invocation, failing_clearly
 from gapless.cli.input_files import READABLE, BadLines, read_rows

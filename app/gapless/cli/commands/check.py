@@ -10,7 +10,7 @@ import click
 from gapless.bootstrap.senders import make_sender
 from gapless.cli import output
 from gapless.cli.common import Exit, Invocation, failing_clearly
-from gapless.cli.findings import Finding, Verdict, ok, problem, warning
+from gapless.cli.output import Finding, Verdict, ok, problem, warning
 from gapless.destinations.contract import ChecksAddress, DestinationInvalid, RendersEvents
 from gapless.domain import Mode, Sources, system_clock
 from gapless.errors import Unavailable

@@ -16,10 +16,20 @@ from rich.console import Console
 from gapless.cli.common import Exit
 from gapless.cli.param_types import DURATION, Duration
 from gapless.demo import provider_only, run
-from gapless.demo.configuration import Addresses, DemoSecrets
-from gapless.demo.options import RATE, RATE_ALONE, SCENARIO, AloneOptions, DemoOptions, Outage, Ports, make_faults
+from gapless.demo.configuration import (
+    RATE,
+    RATE_ALONE,
+    SCENARIO,
+    Addresses,
+    AloneOptions,
+    DemoOptions,
+    DemoSecrets,
+    Outage,
+    Ports,
+    make_faults,
+    plan_phases,
+)
 from gapless.demo.output import print_opening, print_provider, print_report, print_told
-from gapless.demo.phases import plan_phases
 from gapless.demo.report import DemoReport
 from gapless.demo.terminal import open_screen
 from gapless.errors import Unavailable, UserError

@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 import click
 import httpx
 
-from gapless.bootstrap.provider_client import find_source, open_provider_client
+from gapless.bootstrap.sources import find_source, open_provider_client
 from gapless.cli import output
 from gapless.cli.access import operate, read_ledger
 from gapless.cli.common import Exit, Invocation, failing_clearly

@@ -7,8 +7,7 @@ from typing import Any
 
 import click
 
-from gapless.bootstrap.provider_client import find_source, open_provider_client
-from gapless.bootstrap.sources import webhook_url
+from gapless.bootstrap.sources import find_source, open_provider_client, webhook_url
 from gapless.cli import output
 from gapless.cli.access import operate, read_ledger
 from gapless.cli.commands.audit import show_report

@@ -9,8 +9,7 @@ from litestar.exceptions import HTTPException
 from litestar.handlers import HTTPRouteHandler
 
 from gapless.console.auth import Area
-from gapless.console.guard import ConsoleOptions, guarded
-from gapless.console.responses import JSON, respond_json
+from gapless.console.routing import JSON, ConsoleOptions, guarded, respond_json
 from gapless.operations.context import OperationContext, OperationRefused
 from gapless.operations.registry import perform
 

@@ -7,8 +7,7 @@ from litestar import Response, get
 from litestar.handlers import HTTPRouteHandler
 
 from gapless.console.auth import Area
-from gapless.console.guard import ConsoleOptions, guarded, make_report
-from gapless.console.responses import respond_json
+from gapless.console.routing import ConsoleOptions, guarded, make_report, respond_json
 from gapless.operations.context import OperationContext
 from gapless.status import values
 

@@ -13,8 +13,7 @@ from litestar.handlers import HTTPRouteHandler
 from markupsafe import Markup
 
 from gapless.console.auth import Area
-from gapless.console.guard import ConsoleOptions, guarded, make_report
-from gapless.console.responses import respond
+from gapless.console.routing import ConsoleOptions, guarded, make_report, respond
 from gapless.domain import from_us
 from gapless.operations.context import OperationContext
 from gapless.status.figures import SOURCE_FIGURES, Value

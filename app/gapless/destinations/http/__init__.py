@@ -28,6 +28,7 @@ import httpx
 from msgspec import Meta
 
 from gapless.destinations.contract import (
+    Delivered,
     Delivery,
     DestinationInvalid,
     DestinationOptions,
@@ -41,7 +42,6 @@ from gapless.destinations.contract import (
 )
 from gapless.destinations.http import addresses
 from gapless.destinations.http.addresses import AddressRefused, AddressRule, CheckedTransport
-from gapless.destinations.http.answers import read_status
 from gapless.domain import Via, span_us
 from gapless_reconcilers.kit.contract import (
     CannotRender,
@@ -53,6 +53,27 @@ from gapless_reconcilers.kit.contract import (
 )
 from gapless_reconcilers.kit.standard_signature import SYMMETRIC, signed_headers, symmetric_key
 from gapless_reconcilers.kit.statuses import parse_retry_after
+
+PERMANENT = frozenset({400, 410, 413, 414, 415, 422})
+
+
+THROTTLED = 429
+
+
+def read_status(status: int, retry_after_us: int = 0) -> Result:
+    """Return the result that a consumer's answer stands for."""
+    told = f"HTTP {status}"
+    match status // 100:
+        case 2:
+            return Delivered(detail=told)
+        case 3:
+            return Failed(reason=FailureReason.REDIRECT, detail=f"{told}: not followed; set url to where it leads")
+        case 4:
+            reason = FailureReason.THROTTLED if status == THROTTLED else FailureReason.CONSUMER_4XX
+            return Failed(reason=reason, detail=told, permanent=status in PERMANENT, retry_after_us=retry_after_us)
+        case _:
+            return Failed(reason=FailureReason.CONSUMER_5XX, detail=told, retry_after_us=retry_after_us)
+
 
 CONNECT_TIMEOUT_S = 5.0
 """For each address of the host; the whole attempt has the destination's timeout."""

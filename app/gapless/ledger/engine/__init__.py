@@ -11,8 +11,16 @@ from pathlib import Path
 
 from sqlalchemy import make_url
 
-from gapless.ledger.engine.base import Store, bind
-from gapless.ledger.engine.errors import BadData, Conflict, StoreError, StoreInvalid, StoreUnavailable, classify
+from gapless.ledger.engine.base import (
+    BadData,
+    Conflict,
+    Store,
+    StoreError,
+    StoreInvalid,
+    StoreUnavailable,
+    bind,
+    classify,
+)
 from gapless.ledger.engine.postgres import PostgresStore
 from gapless.ledger.engine.sqlite import SqliteStore
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from gapless.ledger.engine.errors import StoreError
+from gapless.ledger.engine.base import StoreError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,8 +8,7 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
-from gapless.ledger.engine.base import Store, bind
-from gapless.ledger.engine.errors import StoreInvalid, StoreUnavailable, store_errors
+from gapless.ledger.engine.base import Store, StoreInvalid, StoreUnavailable, bind, store_errors
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -10,8 +10,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from sqlalchemy import Connection, Engine, create_engine, event
 
-from gapless.ledger.engine.base import Store, bind
-from gapless.ledger.engine.errors import store_errors
+from gapless.ledger.engine.base import Store, bind, store_errors
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -10,9 +10,8 @@ import httpx
 
 from gapless_reconcilers.kit.contract import Order
 from gapless_reconcilers.kit.errors import OptionsInvalid
-from gapless_reconcilers.providers.rest_list import pages, templates
-from gapless_reconcilers.providers.rest_list.credentials import ClientCredentials, Header
-from gapless_reconcilers.providers.rest_list.options import RestListOptions
+from gapless_reconcilers.providers.rest_list import pages
+from gapless_reconcilers.providers.rest_list.options import ClientCredentials, Header, RestListOptions
 
 NOTHING_THERE: Final = frozenset(range(400, 500)) - {401, 403, 408, 425, 429}
 """Statuses that can mean that there is nothing."""
@@ -89,16 +88,16 @@ def _names(options: RestListOptions) -> Iterator[str]:
 def _list(options: RestListOptions, placeholders: list[str]) -> Iterator[str]:
     listed = options.list
     for each in placeholders:
-        if not templates.is_known(each):
-            yield f"list has {{{each}}} in its parameters; use {templates.ALLOWED}"
-        elif listed.resolution % templates.unit_of(each):
-            yield f"list.resolution is finer than {{{each}}} can say; wanted whole {templates.unit_of(each)}"
+        if not pages.is_known(each):
+            yield f"list has {{{each}}} in its parameters; use {pages.ALLOWED}"
+        elif listed.resolution % pages.unit_of(each):
+            yield f"list.resolution is finer than {{{each}}} can say; wanted whole {pages.unit_of(each)}"
     if not placeholders and listed.order is not Order.NEWEST_FIRST:
         yield (
             f'list names no time and list.order is "{listed.order}": each pass would read all that there is; '
             'name {window.start|…} in list.params, or ask for the newest first and say list.order = "newest_first"'
         )
-    if any(True for _ in templates.placeholders(listed.headers)):
+    if any(True for _ in pages.placeholders(listed.headers)):
         yield "list.headers has braces; moments are filled in list.params and list.json alone"
     if listed.json is not None and isinstance(listed.page, pages.NextUrlPage | pages.LinkHeaderPage):
         yield "list.page names addresses, which cannot be asked by POST; use a cursor"

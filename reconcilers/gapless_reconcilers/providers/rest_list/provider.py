@@ -40,9 +40,9 @@ from gapless_reconcilers.kit.errors import (
     SignatureInvalid,
     UnexpectedShape,
 )
-from gapless_reconcilers.providers.rest_list import checks, pages, templates
-from gapless_reconcilers.providers.rest_list.credentials import fingerprint
-from gapless_reconcilers.providers.rest_list.options import RestListOptions, WebhookOptions
+from gapless_reconcilers.providers.rest_list import checks
+from gapless_reconcilers.providers.rest_list import pages
+from gapless_reconcilers.providers.rest_list.options import RestListOptions, WebhookOptions, fingerprint
 
 
 class RestList:
@@ -65,7 +65,7 @@ class RestList:
         self._base = options.base_url.rstrip("/")
         self._auth = options.auth.auth(self._base)
         webhook, listed = options.webhook, options.list
-        found = list(templates.placeholders([listed.params, listed.json or {}]))
+        found = list(pages.placeholders([listed.params, listed.json or {}]))
         checks.check(options, found)
         self.capabilities = replace(
             type(self).capabilities,
@@ -209,11 +209,11 @@ class RestList:
         extensions = {pages.FIRST: after} if after else {}
         if step.url is not None:
             return httpx.Request("GET", step.url, headers=headers, extensions=extensions)
-        url, params = self._base + listed.path, templates.fill(listed.params, window, listed.resolution)
+        url, params = self._base + listed.path, pages.fill(listed.params, window, listed.resolution)
         if listed.json is None:
             params = pages.merged(params, step)
             return httpx.Request("GET", url, params=params, headers=headers, extensions=extensions)
-        body = pages.merged(templates.fill(listed.json, window, listed.resolution), step)
+        body = pages.merged(pages.fill(listed.json, window, listed.resolution), step)
         return httpx.Request("POST", url, params=params, json=body, headers=headers, extensions=extensions)
 
 

@@ -20,6 +20,8 @@ from gapless_reconcilers.testing.suite.list_rules import (
     check_batches_are_acknowledged,
     check_detail_gives_event,
     check_pages_give_expected,
+    check_shape_is_never_guessed,
+    check_statuses,
     check_walk_ends,
     check_window_is_kept,
 )
@@ -29,7 +31,6 @@ from gapless_reconcilers.testing.suite.provider_rules import (
     check_same_stream,
     check_secrets_are_hidden,
 )
-from gapless_reconcilers.testing.suite.response_rules import check_shape_is_never_guessed, check_statuses
 from gapless_reconcilers.testing.suite.scenario import Scenario, load_scenarios
 from gapless_reconcilers.testing.suite.webhook_rules import (
     check_any_live_secret,

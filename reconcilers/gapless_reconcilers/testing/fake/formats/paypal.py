@@ -18,7 +18,7 @@ from gapless_reconcilers.kit.contract import OWN_STREAM, Order
 from gapless_reconcilers.testing.fake.event_store import FakeEvent, ListSemantics, Query
 from gapless_reconcilers.testing.fake.formats.plain import as_json, moment, written
 from gapless_reconcilers.testing.fake.http_server import ApiAnswer, ApiRequest
-from gapless_reconcilers.testing.fake.vendor_format import FakeState
+from gapless_reconcilers.testing.fake.provider import FakeState
 from gapless_reconcilers.testing.fake.webhook_sender import FakeEndpoint, Message
 
 SEMANTICS = ListSemantics(

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from gapless_reconcilers.testing.fake.event_store import FakeEvent, Listing, ListSemantics, Query, UnknownCursorError
 from gapless_reconcilers.testing.fake.http_server import ApiAnswer, ApiRequest
-from gapless_reconcilers.testing.fake.vendor_format import FakeState
+from gapless_reconcilers.testing.fake.provider import FakeState
 from gapless_reconcilers.testing.fake.webhook_sender import FakeEndpoint, Message
 
 UNKNOWN_SECRET = "nobody_knows_this_one"  # noqa: S105 - a fault, not a secret

@@ -20,7 +20,7 @@ from typing import Any
 from gapless_reconcilers.kit.contract import Order
 from gapless_reconcilers.testing.fake.event_store import FakeEvent, ListSemantics, Query
 from gapless_reconcilers.testing.fake.http_server import ApiAnswer, ApiRequest
-from gapless_reconcilers.testing.fake.vendor_format import FakeState
+from gapless_reconcilers.testing.fake.provider import FakeState
 from gapless_reconcilers.testing.fake.webhook_sender import FakeEndpoint, Message
 
 SEMANTICS = ListSemantics(

@@ -15,7 +15,7 @@ from gapless_reconcilers.kit.contract import Order
 from gapless_reconcilers.testing.fake.event_store import FakeEvent, ListSemantics
 from gapless_reconcilers.testing.fake.formats.plain import as_json, written
 from gapless_reconcilers.testing.fake.http_server import ApiAnswer, ApiRequest
-from gapless_reconcilers.testing.fake.vendor_format import FakeState
+from gapless_reconcilers.testing.fake.provider import FakeState
 from gapless_reconcilers.testing.fake.webhook_sender import FakeEndpoint, Message
 
 SEMANTICS = ListSemantics(
