@@ -3,13 +3,12 @@
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from gapless.domain import LONGEST_INTERVAL
 from gapless.ledger.budgets import BLOCK
 from gapless_reconcilers.kit.contract import ReadBudget
 
 STEP = 1.5
 """How much longer the interval gets after each clean pass."""
-LONGEST = timedelta(hours=1)
-"""The longest that a source waits for its next pass, unless the operator set `every` or `every_max` to more."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +41,7 @@ def next_interval(pace: Pace, last: timedelta | None, signals: Signals) -> timed
     hour: the key may have been replaced, and meanwhile nothing is read.
     """
     if signals.parked:
-        return max(pace.shortest, min(pace.longest, LONGEST))
+        return max(pace.shortest, min(pace.longest, LONGEST_INTERVAL))
     if pace.long_poll and not signals.unwell:
         return timedelta(0)
     if not pace.adaptive or last is None or signals.found or signals.unwell:
@@ -114,7 +113,7 @@ def slow_down(interval: timedelta, affordable: timedelta, now: datetime, latest:
     The hour holds for every source that is listed, whether its provider forgets (`latest`) or not: what is found days
     later is late even where it is not gone. An `interval` that is longer is the operator's choice and stays as it is.
     """
-    slowed = max(interval, min(affordable, LONGEST))
+    slowed = max(interval, min(affordable, LONGEST_INTERVAL))
     if latest is None:
         return slowed
     return max(interval, min(slowed, latest - now))

@@ -12,9 +12,8 @@ from gapless.cli import output
 from gapless.cli.common import Exit, Invocation, failing_clearly
 from gapless.cli.output import Finding, Verdict, ok, problem, warning
 from gapless.destinations.contract import ChecksAddress, DestinationInvalid, RendersEvents
-from gapless.domain import Mode, Sources, system_clock
+from gapless.domain import LONGEST_INTERVAL, Mode, Sources, system_clock
 from gapless.errors import Unavailable
-from gapless.reconcile.pace import LONGEST
 from gapless.settings import DestinationSettings, Settings, SourceSettings, build_provider
 from gapless.text import format_span
 from gapless_reconcilers.kit.contract import Provider, Rendering, WarnsAboutOptions
@@ -100,7 +99,7 @@ def _options(source: SourceSettings, provider: Provider) -> Iterator[Finding]:
         if affordable > source.every:
             grants = f"{budget.requests} reads in {budget.period.days} d"
             told = f"every = {format_span(source.every)} is more than {grants} allow"
-            paced = max(source.every, min(affordable, LONGEST))
+            paced = max(source.every, min(affordable, LONGEST_INTERVAL))
             beyond = ", beyond the budget" if paced < affordable else ""
             told += f": passes will come every {format_span(paced)}{beyond}"
             yield warning(subject, f"{told}; raise read_budget if the vendor grants you more")
