@@ -164,12 +164,9 @@ async def test_a_webhook_is_released_from_the_quarantine_with_evidence(road: Any
     again = partial(
         release_webhook,
         entry.id,
-        store=road.store,
-        writer=receiver.runtime.writer,
-        sources=receiver.runtime.sources,
-        streams=receiver.stream_ids,
+        runtime=receiver.runtime,
+        stream_ids=receiver.stream_ids,
         evidence=receiver.evidence,
-        clock=receiver.runtime.clock,
     )
     assert await again() == Released(new=1)
     assert list(await road.events()) == ["WH-1"]

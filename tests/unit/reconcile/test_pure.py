@@ -8,13 +8,12 @@ import httpx
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gapless.domain import cut
+from gapless.domain import LONGEST_INTERVAL, cut
 from gapless.ledger.passes import Slice
 from gapless.ledger.watermarks import finished_prefix
 from gapless.provider_api.pages import freeze, thaw
 from gapless.reconcile.pace import (
     LEAST_HEADROOM,
-    LONGEST,
     RESERVED,
     Pace,
     Signals,
@@ -116,8 +115,8 @@ def test_a_budget_slows_and_never_blinds(used: int, elapsed: timedelta, lag: tim
     history, latest = timedelta(days=30), latest_next_pass(timedelta(days=30), NOW - lag)
     affordable = affordable_interval(spending(used=used, elapsed=elapsed, cost=cost), NOW)
     interval = slow_down(PACE.shortest, affordable, NOW, latest)
-    assert PACE.shortest <= interval <= LONGEST
-    assert slow_down(PACE.shortest, affordable, NOW, None) <= LONGEST
+    assert PACE.shortest <= interval <= LONGEST_INTERVAL
+    assert slow_down(PACE.shortest, affordable, NOW, None) <= LONGEST_INTERVAL
     headroom_then = history - lag - interval
     assert interval == PACE.shortest or headroom_then >= history * LEAST_HEADROOM - SECOND
     chosen = timedelta(hours=5)
@@ -170,7 +169,7 @@ def test_the_interval_is_short_when_there_is_reason_to_look(
 @given(shortest=st.timedeltas(SECOND, timedelta(days=1)), more=st.timedeltas(timedelta(0), timedelta(days=1)))
 def test_a_parked_source_is_asked_once_an_hour(shortest: timedelta, more: timedelta) -> None:
     pace = Pace(shortest=shortest, longest=shortest + more, adaptive=True)
-    assert next_interval(pace, None, Signals(parked=True)) <= max(LONGEST, shortest)
+    assert next_interval(pace, None, Signals(parked=True)) <= max(LONGEST_INTERVAL, shortest)
 
 
 def test_a_start_up_pass_is_made_only_if_the_last_is_older_than_the_shortest_interval() -> None:
