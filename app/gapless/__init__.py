@@ -1,7 +1,5 @@
 """Gapless: receives, records, lists, compares, recovers and delivers webhook events, and proves that none is lost."""
 
-from importlib.metadata import version
-
-__version__ = version("gapless")
+__version__ = "0.1.0"
 
 __all__ = ["__version__"]

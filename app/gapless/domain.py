@@ -5,10 +5,11 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from itertools import pairwise
+from typing import Any
 
 import msgspec
 
-from gapless_reconcilers.kit.contract import OWN_STREAM, Provider, RemoteEvent, Window
+from gapless_reconcilers.kit.contract import OWN_STREAM, Provider, RemoteEvent, Subscription, Window
 
 Clock = Callable[[], datetime]
 """Says what time it is, as aware UTC. Tests pass their own."""
@@ -18,6 +19,8 @@ MICROSECOND = timedelta(microseconds=1)
 HOUR_US = 3_600_000_000
 SLICE_WIDTH = timedelta(hours=1)
 """A window no wider than this is read in one piece: a slice costs at least one request."""
+LONGEST_INTERVAL = timedelta(hours=1)
+"""The longest that a source waits for its next pass, unless the operator set `every` or `every_max` to more."""
 MAX_SLICES = 64
 """So that a pass over a whole history stays a readable number of rows, and each slice a readable length."""
 
@@ -163,6 +166,18 @@ class Source:
         known = self.streams_covered
         return self.provider.capabilities.streams_share_endpoint if known is None else known
 
+    def subscribed(self, subscription: Subscription, now: datetime) -> "Source":
+        """The source that expects what `subscription` names from `now` on, unless the configuration names the types."""
+        changes: dict[str, Any] = {}
+        if subscription.healthy:
+            changes |= {"own_covered": subscription.own_covered, "streams_covered": subscription.streams_covered}
+        if self.types_origin is not TypesOrigin.CONFIG and subscription.types is not None:
+            types = TypePatterns(subscription.types)
+            changes |= {"types": types, "types_origin": TypesOrigin.SUBSCRIPTION}
+            if self.types_origin is TypesOrigin.SUBSCRIPTION and types != self.types:
+                changes["earlier_types"] = (*self.earlier_types, (now, self.types))
+        return replace(self, **changes)
+
     def types_at(self, time: datetime) -> TypePatterns:
         """The types that were subscribed at `time`, as far as is known."""
         return next((types for until, types in self.earlier_types if time < until), self.types)
@@ -186,11 +201,14 @@ class Sources:
     def __contains__(self, name: object) -> bool:
         return name in self._by_name
 
-    def change(self, name: str, **changes: object) -> Source:
+    def replace(self, source: Source) -> None:
+        """Replace the source of that name."""
+        self._by_name[source.name] = source
+
+    def change(self, name: str, **changes: Any) -> Source:
         """Replace some fields of the source `name` and return the new one."""
-        changed = replace(self._by_name[name], **changes)  # type: ignore[arg-type]
-        self._by_name[name] = changed
-        return changed
+        self.replace(replace(self._by_name[name], **changes))
+        return self._by_name[name]
 
 
 class Owed(msgspec.Struct, frozen=True, kw_only=True, gc=False):

@@ -1,7 +1,7 @@
 """The process series: what this process saw since it started. Aggregate them with `sum`.
 
 Labels come from the configuration or closed enums, never from a request. The ledger series, which
-survive restarts, are read from the database by `console.probes`.
+survive restarts, are read from the database by `console.metrics`.
 """
 
 from collections.abc import Iterator

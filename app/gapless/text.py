@@ -1,26 +1,39 @@
-"""Times and lengths of time as people read them, on a terminal and in messages."""
+"""Times and lengths of time as people read them: on a terminal, on a page, in a message."""
 
 from datetime import datetime, timedelta
 
 UNITS = (("d", 86_400), ("h", 3600), ("m", 60), ("s", 1))
 
 
-def span(value: timedelta) -> str:
-    """A length of time in its two largest units: `15d`, `5m24s`."""
-    rest, parts = int(value.total_seconds()), list[str]()
+def largest_units(value: timedelta) -> list[tuple[int, str]]:
+    """Return (count, unit) of the largest unit in a length of time, and of the next smaller one unless it is 0.
+
+    Less than a second, or less than nothing, is 0 seconds.
+    """
+    rest, parts = max(0, int(value.total_seconds())), list[tuple[int, str]]()
     for unit, seconds in UNITS:
         count, rest = divmod(rest, seconds)
-        parts.append(f"{count}{unit}" if count else "")
-    first = next((place for place, part in enumerate(parts) if part), len(parts) - 1)
-    return "".join(parts[first : first + 2]) or "0s"
+        if count or parts:
+            parts.append((count, unit))
+    return [part for part in parts[:2] if part[0]] or [(0, UNITS[-1][0])]
 
 
-def shown(value: object) -> str:
-    """A cell: unknown is said to be unknown, never 0."""
+def format_span(value: timedelta) -> str:
+    """A length of time in its two largest units: `15d`, `5m24s`."""
+    return "".join(f"{count}{unit}" for count, unit in largest_units(value))
+
+
+def format_time(value: datetime) -> str:
+    """A time in UTC, to the second: `2026-11-20 12:00:00Z`."""
+    return value.strftime("%Y-%m-%d %H:%M:%SZ")
+
+
+def format_value(value: object) -> str:
+    """Any value, by what it is: unknown is said to be unknown, never 0."""
     if value is None:
         return "unknown"
     if isinstance(value, timedelta):
-        return span(value)
+        return format_span(value)
     if isinstance(value, datetime):
-        return value.strftime("%Y-%m-%d %H:%M:%SZ")
+        return format_time(value)
     return str(value)

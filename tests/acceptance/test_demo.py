@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 pytestmark = pytest.mark.slow
-DEMO = (sys.executable, "-P", "-c", "from gapless.cli import main; main()", "demo")
+DEMO = (sys.executable, "-P", "-m", "gapless", "demo")
 WITHIN_S = 150
 """The demo itself gives up 90 s after its time."""
 

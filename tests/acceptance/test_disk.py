@@ -14,7 +14,7 @@ import pytest
 from outside import WEBHOOK_SECRET, Consumer, Gapless, running, until
 
 from gapless_reconcilers.testing.fake import FakeProvider
-from gapless_reconcilers.testing.wires.stripe import StripeWire
+from gapless_reconcilers.testing.fake.formats.stripe import StripeFormat
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 DISK = 32 << 20
@@ -40,7 +40,7 @@ def disk(absent: Callable[[str, str], NoReturn], tmp_path: Path) -> Iterator[Pat
 async def test_a_disk_with_less_than_min_free_turns_webhooks_away_until_there_is_room(
     disk: Path, tmp_path: Path
 ) -> None:
-    fake = FakeProvider(StripeWire())
+    fake = FakeProvider(StripeFormat())
     async with Consumer().serve() as consumer, fake.serve() as api:
         daemon = Gapless(tmp_path, f"sqlite:///{disk}/ledger.db", api, consumer, min_free=f"{MIN_FREE}B")
         async with running(daemon):
@@ -51,7 +51,7 @@ async def test_a_disk_with_less_than_min_free_turns_webhooks_away_until_there_is
 
 
 async def test_what_was_taken_before_the_disk_was_full_is_kept_and_the_rest_follows(disk: Path, tmp_path: Path) -> None:
-    fake = FakeProvider(StripeWire(padding=2000), retries_s=(0.5,) * 60)
+    fake = FakeProvider(StripeFormat(padding=2000), retries_s=(0.5,) * 60)
     async with Consumer().serve() as consumer, fake.serve() as api:
         daemon = Gapless(tmp_path, f"sqlite:///{disk}/ledger.db", api, consumer, min_free="0B")
         async with running(daemon):
@@ -76,7 +76,7 @@ async def test_what_was_taken_before_the_disk_was_full_is_kept_and_the_rest_foll
 
 
 async def test_a_daemon_goes_on_by_itself_when_a_full_disk_has_room_again(disk: Path, tmp_path: Path) -> None:
-    fake = FakeProvider(StripeWire(padding=2000), retries_s=(0.5,) * 60)
+    fake = FakeProvider(StripeFormat(padding=2000), retries_s=(0.5,) * 60)
     async with Consumer().serve() as consumer, fake.serve() as api:
         daemon = Gapless(tmp_path, f"sqlite:///{disk}/ledger.db", api, consumer, min_free="0B")
         async with running(daemon):

@@ -11,7 +11,7 @@ import pytest
 from outside import WEBHOOK_SECRET, Consumer, Gapless, running, until
 
 from gapless_reconcilers.testing.fake import FakeProvider
-from gapless_reconcilers.testing.wires.stripe import StripeWire
+from gapless_reconcilers.testing.fake.formats.stripe import StripeFormat
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 RATE_1H = (("source", "stripe-live"), ("window", "1h"))
@@ -26,7 +26,7 @@ def passes(daemon: Gapless, outcome: str = "clean") -> Callable[[], Awaitable[fl
 
 
 async def test_a_first_start_against_thirty_days_of_history_delivers_nothing(store_url: str, tmp_path: Path) -> None:
-    fake, now = FakeProvider(StripeWire()), datetime.now(UTC)
+    fake, now = FakeProvider(StripeFormat()), datetime.now(UTC)
     fake.backfill(3000, now - timedelta(days=29), now - timedelta(minutes=1), ["invoice.paid", "charge.succeeded"])
     async with Consumer().serve() as consumer, fake.serve() as api:
         async with running(Gapless(tmp_path, store_url, api, consumer)) as daemon:
@@ -44,7 +44,7 @@ async def test_a_first_start_against_thirty_days_of_history_delivers_nothing(sto
 async def test_what_was_imported_is_not_delivered_when_the_provider_sends_and_lists_it(
     store_url: str, tmp_path: Path
 ) -> None:
-    fake = FakeProvider(StripeWire())
+    fake = FakeProvider(StripeFormat())
     async with Consumer().serve() as consumer, fake.serve() as api:
         daemon = Gapless(tmp_path, store_url, api, consumer, source=f"start = {_ago(minutes=5)}")
         processed = [fake.emit("invoice.paid", occurred_at=datetime.now(UTC) - timedelta(seconds=9)) for _ in range(50)]
@@ -72,7 +72,7 @@ async def test_what_was_imported_is_not_delivered_when_the_provider_sends_and_li
 
 
 async def test_a_subscription_to_some_types_misses_nothing_of_the_others(store_url: str, tmp_path: Path) -> None:
-    fake = FakeProvider(StripeWire())
+    fake = FakeProvider(StripeFormat())
     async with Consumer().serve() as consumer, fake.serve() as api:
         daemon = Gapless(tmp_path, store_url, api, consumer)
         fake.add_endpoint(daemon.public, secret=WEBHOOK_SECRET, types=("invoice.*",))
@@ -93,7 +93,7 @@ async def test_a_subscription_to_some_types_misses_nothing_of_the_others(store_u
 
 
 async def test_a_revoked_key_makes_the_gap_rate_absent_and_never_zero(store_url: str, tmp_path: Path) -> None:
-    fake = FakeProvider(StripeWire())
+    fake = FakeProvider(StripeFormat())
     async with Consumer().serve() as consumer, fake.serve() as api:
         async with running(Gapless(tmp_path, store_url, api, consumer)) as daemon:
             fake.add_endpoint(daemon.public, secret=WEBHOOK_SECRET)

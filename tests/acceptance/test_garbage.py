@@ -16,7 +16,7 @@ from outside import Gapless, running
 from gapless_reconcilers.kit import registry
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]
-READY_MADE = Path(__file__).parents[2] / "config/sources.d"
+READY_MADE = Path(__file__).parents[2] / "reconcilers/gapless_reconcilers/declared"
 BY_HAND = """
 [[source]]
 name = "github"

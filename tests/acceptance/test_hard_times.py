@@ -11,9 +11,9 @@ from ledgers import run_sql
 from outside import WEBHOOK_SECRET, Consumer, Gapless, running, until
 from sqlalchemy.engine import make_url
 
-from gapless.ledger import leases, sources, tallies
+from gapless.ledger import leases, sources, streams, tallies
 from gapless_reconcilers.testing.fake import FakeProvider
-from gapless_reconcilers.testing.wires.stripe import StripeWire
+from gapless_reconcilers.testing.fake.formats.stripe import StripeFormat
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
@@ -21,7 +21,7 @@ pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 async def test_a_shutdown_under_load_keeps_all_that_was_acknowledged_and_gives_everything_back(
     store_url: str, tmp_path: Path
 ) -> None:
-    fake = FakeProvider(StripeWire())
+    fake = FakeProvider(StripeFormat())
     async with Consumer().serve() as consumer, fake.serve() as api:
         async with running(Gapless(tmp_path, store_url, api, consumer)) as daemon:
             endpoint = fake.add_endpoint(daemon.public, secret=WEBHOOK_SECRET)
@@ -41,7 +41,7 @@ async def test_a_shutdown_under_load_keeps_all_that_was_acknowledged_and_gives_e
 
 
 async def test_a_storm_of_one_event_is_one_row_and_one_delivery(store_url: str, tmp_path: Path) -> None:
-    fake = FakeProvider(StripeWire())
+    fake = FakeProvider(StripeFormat())
     async with Consumer().serve() as consumer, fake.serve() as api:
         async with running(Gapless(tmp_path, store_url, api, consumer)) as daemon:
             await asyncio.sleep(1.1)
@@ -71,7 +71,7 @@ async def test_a_storm_of_one_event_is_one_row_and_one_delivery(store_url: str, 
 async def test_webhooks_get_503_while_the_database_is_away_and_200_once_it_is_back(
     postgres_url: str, postgres_server: str, tmp_path: Path
 ) -> None:
-    fake, name = FakeProvider(StripeWire(), retries_s=(1.0,) * 20), make_url(postgres_url).database
+    fake, name = FakeProvider(StripeFormat(), retries_s=(1.0,) * 20), make_url(postgres_url).database
     async with Consumer().serve() as consumer, fake.serve() as api:
         async with running(Gapless(tmp_path, postgres_url, api, consumer)) as daemon:
             fake.add_endpoint(daemon.public, secret=WEBHOOK_SECRET)
@@ -92,7 +92,7 @@ async def test_webhooks_get_503_while_the_database_is_away_and_200_once_it_is_ba
 
 @pytest.mark.parametrize("skew", [timedelta(minutes=-10), timedelta(minutes=10)], ids=["behind", "ahead"])
 async def test_a_provider_whose_clock_is_wrong_loses_nothing(skew: timedelta, sqlite_url: str, tmp_path: Path) -> None:
-    fake = FakeProvider(StripeWire(), clock=lambda: datetime.now(UTC) + skew)
+    fake = FakeProvider(StripeFormat(), clock=lambda: datetime.now(UTC) + skew)
     fake.faults.drop = 0.5
     start = (datetime.now(UTC) - timedelta(minutes=15)).strftime("%Y-%m-%dT%H:%M:%SZ")
     async with Consumer().serve() as consumer, fake.serve() as api:
@@ -105,7 +105,7 @@ async def test_a_provider_whose_clock_is_wrong_loses_nothing(skew: timedelta, sq
             await fake.settle()
             pushed = {push.event.key for push in fake.pushes if push.status == 200}
             await until(lambda: pushed <= consumer.ids)
-            (stream,) = await daemon.read(lambda connection: sources.streams(connection, 1))
+            (stream,) = await daemon.read(lambda connection: streams.streams(connection, 1))
             theirs = int((datetime.now(UTC) + skew).timestamp() * 1_000_000)
             assert stream.watermark_us <= theirs
             if skew < timedelta(0):
@@ -114,7 +114,7 @@ async def test_a_provider_whose_clock_is_wrong_loses_nothing(skew: timedelta, sq
 
 
 async def test_forged_webhooks_leave_no_event_and_stop_no_genuine_one(store_url: str, tmp_path: Path) -> None:
-    fake = FakeProvider(StripeWire())
+    fake = FakeProvider(StripeFormat())
     async with Consumer().serve() as consumer, fake.serve() as api:
         async with running(Gapless(tmp_path, store_url, api, consumer)) as daemon:
             fake.add_endpoint(daemon.public, secret=WEBHOOK_SECRET)

@@ -13,12 +13,12 @@ from outside import WEBHOOK_SECRET, Consumer, Gapless, running, until
 from sqlalchemy import func, select
 
 from gapless.domain import from_us
-from gapless.ledger import Connection, passes, sources, tallies
-from gapless.ledger.deliveries import State
+from gapless.ledger import Connection, passes, streams, tallies
+from gapless.ledger.deliveries import DeliveryState
 from gapless.ledger.tables import DELIVERY
 from gapless_reconcilers.testing.fake import FakeProvider
-from gapless_reconcilers.testing.faults import Faults
-from gapless_reconcilers.testing.wires.stripe import StripeWire
+from gapless_reconcilers.testing.fake.formats.stripe import StripeFormat
+from gapless_reconcilers.testing.fake.webhook_sender import Faults
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 SECOND = timedelta(seconds=1)
@@ -46,7 +46,7 @@ async def test_nothing_acknowledged_is_lost_and_nothing_missed_stays_missed_over
     store_url: str, kills: int, tmp_path: Path
 ) -> None:
     chance, began = random.Random(7), datetime.now(UTC).replace(microsecond=0)
-    fake = FakeProvider(StripeWire(), seed=7, retries_s=(0.5, 1.0, 2.0))
+    fake = FakeProvider(StripeFormat(), seed=7, retries_s=(0.5, 1.0, 2.0))
     fake.backfill(1500, began - timedelta(hours=20), began - timedelta(minutes=2), ["invoice.paid"])
     async with Consumer().serve() as consumer, fake.serve() as api:
         consumer.answers = lambda _key: 500 if chance.random() < 0.1 else 200
@@ -87,7 +87,9 @@ async def _work_in_hand(daemon: Gapless) -> Counter[str]:
     def work(connection: Connection) -> Counter[str]:
         running = [passes.slices(connection, row.id) for row in passes.unfinished(connection, 1)]
         begun = [parts for parts in running if any(part.done or part.cursor for part in parts)]
-        claimed = select(func.count()).where(DELIVERY.c.lease_us.is_not(None), DELIVERY.c.state == State.PENDING.value)
+        claimed = select(func.count()).where(
+            DELIVERY.c.lease_us.is_not(None), DELIVERY.c.state == DeliveryState.PENDING.value
+        )
         return Counter({"passes in part": len(begun), "deliveries": connection.execute(claimed).scalar_one()})
 
     return await daemon.read(work)
@@ -119,7 +121,7 @@ async def _assert_all_is_well(fake: FakeProvider, daemon: Gapless, consumer: Con
 
 async def _assert_watermark_is_listed(fake: FakeProvider, daemon: Gapless) -> None:
     """Every second behind the watermark was listed, first page to last, at least the grace after it had passed."""
-    (stream,) = await daemon.read(lambda connection: sources.streams(connection, 1))
+    (stream,) = await daemon.read(lambda connection: streams.streams(connection, 1))
     watermark = from_us(stream.watermark_us)
     covered: set[datetime] = set()
     for start, end in _complete_listings(fake):

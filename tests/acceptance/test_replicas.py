@@ -14,7 +14,7 @@ from gapless.ledger import Connection, sources
 from gapless.ledger.leases import SOURCE_LEASE
 from gapless.ledger.tables import PASS, SLICE, SOURCE, STREAM
 from gapless_reconcilers.testing.fake import FakeProvider
-from gapless_reconcilers.testing.wires.stripe import StripeWire
+from gapless_reconcilers.testing.fake.formats.stripe import StripeFormat
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 State = dict[str, list[Row[tuple[object, ...]]]]
@@ -23,7 +23,7 @@ State = dict[str, list[Row[tuple[object, ...]]]]
 async def test_a_replica_that_was_paused_for_longer_than_its_lease_writes_no_state(
     postgres_url: str, tmp_path: Path
 ) -> None:
-    fake = FakeProvider(StripeWire(), retries_s=(1.0,) * 30)
+    fake = FakeProvider(StripeFormat(), retries_s=(1.0,) * 30)
     start = (datetime.now(UTC) - timedelta(hours=1)).strftime("%Y-%m-%dT%H:%M:%SZ")
     async with Consumer().serve() as consumer, fake.serve() as api:
         first, second = (Gapless(tmp_path, postgres_url, api, consumer, source=f"start = {start}") for _ in range(2))

@@ -11,11 +11,11 @@ from outside import WEBHOOK_SECRET, Consumer, Gapless, running, until
 from sqlalchemy.engine import make_url
 
 from gapless.domain import from_us
-from gapless.ledger import sources
-from gapless.ledger.sources import Stream
+from gapless.ledger import streams
+from gapless.ledger.streams import Stream
 from gapless_reconcilers.testing.fake import FakeProvider
-from gapless_reconcilers.testing.faults import Faults
-from gapless_reconcilers.testing.wires.stripe import StripeWire
+from gapless_reconcilers.testing.fake.formats.stripe import StripeFormat
+from gapless_reconcilers.testing.fake.webhook_sender import Faults
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 LOOKBACK = timedelta(minutes=1)
@@ -24,7 +24,7 @@ LOOKBACK = timedelta(minutes=1)
 async def test_trap_hookaido_a_webhook_that_was_answered_503_is_taken_when_it_comes_again_unchanged(
     postgres_url: str, postgres_server: str, tmp_path: Path
 ) -> None:
-    fake, name = FakeProvider(StripeWire()), make_url(postgres_url).database
+    fake, name = FakeProvider(StripeFormat()), make_url(postgres_url).database
     async with (
         Consumer().serve() as consumer,
         fake.serve() as api,
@@ -55,7 +55,7 @@ async def test_trap_hookaido_a_webhook_that_was_answered_503_is_taken_when_it_co
 async def test_trap_convoy_a_signature_is_checked_before_a_duplicate_is_looked_for(
     sqlite_url: str, tmp_path: Path
 ) -> None:
-    fake = FakeProvider(StripeWire())
+    fake = FakeProvider(StripeFormat())
     async with (
         Consumer().serve() as consumer,
         fake.serve() as api,
@@ -75,7 +75,7 @@ async def test_trap_convoy_a_signature_is_checked_before_a_duplicate_is_looked_f
 async def test_trap_friendly_stripe_sync_what_a_consumer_refuses_stays_owed_while_the_watermark_moves_on(
     sqlite_url: str, tmp_path: Path
 ) -> None:
-    fake, consumer = FakeProvider(StripeWire()), Consumer(answers=lambda _key: 500)
+    fake, consumer = FakeProvider(StripeFormat()), Consumer(answers=lambda _key: 500)
     fake.faults.webhooks_off = True
     async with consumer.serve(), fake.serve() as api, running(Gapless(tmp_path, sqlite_url, api, consumer)) as daemon:
         await asyncio.sleep(1.1)
@@ -96,7 +96,7 @@ async def test_trap_friendly_stripe_sync_what_a_consumer_refuses_stays_owed_whil
 async def test_trap_friendly_stripe_sync_one_poison_event_stops_none_that_come_after_it(
     sqlite_url: str, tmp_path: Path
 ) -> None:
-    fake, consumer = FakeProvider(StripeWire()), Consumer()
+    fake, consumer = FakeProvider(StripeFormat()), Consumer()
     async with consumer.serve(), fake.serve() as api, running(Gapless(tmp_path, sqlite_url, api, consumer)) as daemon:
         fake.add_endpoint(daemon.public, secret=WEBHOOK_SECRET)
         poison = fake.emit("invoice.paid", push=False)
@@ -108,7 +108,7 @@ async def test_trap_friendly_stripe_sync_one_poison_event_stops_none_that_come_a
 
 
 async def test_trap_sync_engine_a_pass_that_was_throttled_is_no_success(sqlite_url: str, tmp_path: Path) -> None:
-    fake = FakeProvider(StripeWire(), faults=Faults(throttle_every=1, retry_after="1", webhooks_off=True))
+    fake = FakeProvider(StripeFormat(), faults=Faults(throttle_every=1, retry_after="1", webhooks_off=True))
     async with (
         Consumer().serve() as consumer,
         fake.serve() as api,
@@ -130,7 +130,7 @@ async def test_trap_sync_engine_a_pass_that_was_throttled_is_no_success(sqlite_u
 async def test_trap_outpost_an_event_that_nobody_wants_is_recorded_all_the_same(
     sqlite_url: str, tmp_path: Path
 ) -> None:
-    fake = FakeProvider(StripeWire())
+    fake = FakeProvider(StripeFormat())
     only_invoices = {"GAPLESS_DESTINATION__CONSUMER__TYPES": '["invoice.*"]'}
     async with (
         Consumer().serve() as consumer,
@@ -149,7 +149,7 @@ async def test_trap_outpost_an_event_that_nobody_wants_is_recorded_all_the_same(
 async def test_trap_runners_lambda_a_cold_start_goes_on_from_where_it_was_and_makes_no_needless_pass(
     store_url: str, tmp_path: Path
 ) -> None:
-    fake = FakeProvider(StripeWire())
+    fake = FakeProvider(StripeFormat())
     start = (datetime.now(UTC) - timedelta(hours=6)).strftime("%Y-%m-%dT%H:%M:%SZ")
     fake.backfill(200, datetime.now(UTC) - timedelta(hours=5), datetime.now(UTC) - timedelta(hours=4), ["invoice.paid"])
     async with Consumer().serve() as consumer, fake.serve() as api:
@@ -173,7 +173,7 @@ async def test_trap_runners_lambda_a_cold_start_goes_on_from_where_it_was_and_ma
 
 
 async def _stream(daemon: Gapless) -> Stream:
-    return (await daemon.read(lambda connection: sources.streams(connection, 1)))[0]
+    return (await daemon.read(lambda connection: streams.streams(connection, 1)))[0]
 
 
 async def _has_completed_a_pass(daemon: Gapless) -> bool:

@@ -8,7 +8,6 @@ from bisect import bisect_left
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from functools import partial
 from itertools import product
 from time import perf_counter
 from typing import Any
@@ -16,23 +15,25 @@ from typing import Any
 from figures import Bar, matching, spread, table
 from stores import Places, opened
 
+from gapless.bootstrap.runtime import make_writer
 from gapless.deliver.routing import build_route
 from gapless.domain import Mode, Source, Sources, system_clock, to_us
-from gapless.ledger import leases
+from gapless.ledger import leases, streams
 from gapless.ledger import sources as rows
 from gapless.ledger.engine import Store
 from gapless.ledger.recorder import Recorder
-from gapless.ledger.writer import Writer
 from gapless.metrics import Metrics
-from gapless.reconcile.cycle import Cycle
-from gapless.reconcile.fetch import Fetcher, new_client
+from gapless.provider_api.client import ProviderClient, new_client
+from gapless.reconcile.context import LeasedSource, SourcePolicy
 from gapless.reconcile.pace import Pace
-from gapless.reconcile.road import Claim, Policy, Road
+from gapless.reconcile.source_run import SourceRun
+from gapless.runtime import Runtime
+from gapless.settings import PublicSettings
 from gapless_reconcilers.kit.contract import Secret
-from gapless_reconcilers.stripe import Stripe, StripeOptions
+from gapless_reconcilers.providers.stripe import Stripe, StripeOptions
 from gapless_reconcilers.testing.fake import FakeProvider
-from gapless_reconcilers.testing.faults import Faults
-from gapless_reconcilers.testing.wires.stripe import StripeWire
+from gapless_reconcilers.testing.fake.formats.stripe import StripeFormat
+from gapless_reconcilers.testing.fake.webhook_sender import Faults
 
 HOUR = timedelta(hours=1)
 WITHIN_S = 15.0
@@ -64,7 +65,7 @@ def measure(places: Places, plan: Plan, note: Callable[[str], None]) -> list[dic
 
 async def _one(url: str, plan: Plan) -> dict[str, Any]:
     """One pass over every account, each of which has one event that is missing."""
-    fake = FakeProvider(StripeWire(), faults=Faults(answer_delay_s=plan.answer_s))
+    fake = FakeProvider(StripeFormat(), faults=Faults(answer_delay_s=plan.answer_s))
     start = system_clock() - HOUR
     for number in range(plan.accounts):
         fake.emit("invoice.paid", stream=f"acct_{number}", occurred_at=start + HOUR / 2, push=False)
@@ -83,19 +84,20 @@ async def _one(url: str, plan: Plan) -> dict[str, Any]:
     }
 
 
-async def _source(store: Store, provider: Stripe, streams: list[str], start: datetime) -> Source:
-    register = partial(rows.register_source, name="bench", provider="stripe", mode="hybrid", start=start, now=start)
-    source_id = await store.write(register)
-    await store.write(lambda c: [rows.ensure_stream(c, source_id, name) for name in streams])
+async def _source(store: Store, provider: Stripe, names: list[str], start: datetime) -> Source:
+    source_id = await store.write(
+        rows.register_source, name="bench", provider="stripe", mode="hybrid", start=start, now=start
+    )
+    await store.write(lambda c: [streams.ensure_stream(c, source_id, name) for name in names])
     return Source(id=source_id, name="bench", provider=provider, mode=Mode.HYBRID, start=start, streams_covered=True)
 
 
 async def _pass(store: Store, source: Source, rate: float) -> None:
-    book, metrics = Sources([source]), Metrics("bench")
-    writer = Writer(store, Recorder(0, build_route([])), metrics, queue_max=10_000, queue_max_bytes=64_000_000)
+    known, metrics = Sources([source]), Metrics("bench")
+    writer = make_writer(PublicSettings(), store, Recorder(0, build_route([])), metrics)
     writing = asyncio.create_task(writer.run())
-    road = Road(store=store, writer=writer, clock=system_clock, metrics=metrics)
-    policy = Policy(
+    runtime = Runtime(store=store, writer=writer, clock=system_clock, metrics=metrics, sources=known)
+    policy = SourcePolicy(
         pace=Pace(shortest=HOUR, longest=HOUR, adaptive=False),
         lookback=HOUR / 4,
         sweep_every=HOUR * 24,
@@ -104,19 +106,21 @@ async def _pass(store: Store, source: Source, rate: float) -> None:
         budget=None,
         capabilities=source.provider.capabilities,
         webhook_url="",
+        share_account=False,
+        repair=False,
     )
     lease = await writer.submit(lambda c: leases.claim(c, source.id, "bench", to_us(system_clock())))
     assert lease is not None
     async with new_client() as client:
-        fetcher = Fetcher(client, book, "bench", clock=system_clock, metrics=metrics, rate=rate)
-        claim = Claim(road=road, fetcher=fetcher, policy=policy, lease=lease, stopping=asyncio.Event())
-        cycle = Cycle(claim=claim, book=book, check_health=False)
+        client_of = ProviderClient(client, known, "bench", clock=system_clock, metrics=metrics, rate=rate)
+        leased = LeasedSource(runtime=runtime, client=client_of, policy=policy, lease=lease, stopping=asyncio.Event())
+        cycle = SourceRun(leased=leased, check_health=False)
         await cycle.run()
     writer.close()
     await writing
-    streams = await store.read(partial(rows.streams, source_id=source.id))
-    behind = [stream.name for stream in streams if stream.last_outcome not in ("clean", "found")]
-    assert not behind, f"{len(behind)} streams were not read to their end, such as {behind[0]!r}"
+    read = await store.read(streams.streams, source_id=source.id)
+    behind = [stream.name for stream in read if stream.last_outcome not in ("clean", "found")]
+    assert not behind, f"{len(behind)} read were not read to their end, such as {behind[0]!r}"
 
 
 def tables(measured: list[dict[str, Any]]) -> str:

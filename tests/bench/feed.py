@@ -15,7 +15,7 @@ from urllib.parse import parse_qs
 import machine
 import msgspec
 
-from gapless.cli.serve import run_loop
+from gapless.cli.commands.serve import run_loop
 from gapless.daemon.listeners import Listener
 
 SPAN_S: Final = 64 * 3600

@@ -20,9 +20,9 @@ from figures import Bar, matching, paired, spread, table
 from machine import Foreign
 from stores import Places, count_events, opened
 
-from gapless.ledger import dialect
+from gapless.ledger.engine import dialect
 from gapless.ledger.recorder import EVENT_COLUMNS
-from gapless.ledger.sources import streams
+from gapless.ledger.streams import streams
 from gapless.ledger.tables import EVENT
 
 LIST_ONLY = "list only"

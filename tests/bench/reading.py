@@ -16,6 +16,7 @@ import msgspec
 import uvloop
 from sqlalchemy import select
 
+from gapless.bootstrap.runtime import make_writer
 from gapless.deliver.routing import build_route
 from gapless.domain import Mode, Source, Sources, cut, from_us, system_clock, to_us
 from gapless.ledger import leases
@@ -23,12 +24,13 @@ from gapless.ledger import sources as rows
 from gapless.ledger.engine import Store, open_store
 from gapless.ledger.recorder import Recorder
 from gapless.ledger.tables import PASS
-from gapless.ledger.writer import Writer
 from gapless.metrics import Metrics
-from gapless.reconcile.cycle import Cycle
-from gapless.reconcile.fetch import Fetcher, new_client
+from gapless.provider_api.client import ProviderClient, new_client
+from gapless.reconcile.context import LeasedSource, SourcePolicy
 from gapless.reconcile.pace import Pace
-from gapless.reconcile.road import Claim, Policy, Road
+from gapless.reconcile.source_run import SourceRun
+from gapless.runtime import Runtime
+from gapless.settings import PublicSettings
 from gapless_reconcilers.kit import registry
 from gapless_reconcilers.kit.contract import OWN_STREAM, Provider, Secret, Window
 
@@ -66,12 +68,12 @@ async def list_only(provider: Provider, window: Window, slices: int) -> int:
 
 async def make_pass(provider: Provider, start: datetime, slices: int, rate: float, store: Store) -> tuple[int, int]:
     """A turn of the source; returns how many events it listed and found."""
-    book = Sources([await register(store, provider, start)])
-    source, metrics = book[NAME], Metrics(NAME)
-    writer = Writer(store, Recorder(0, build_route([])), metrics, queue_max=10_000, queue_max_bytes=64_000_000)
+    known = Sources([await register(store, provider, start)])
+    source, metrics = known[NAME], Metrics(NAME)
+    writer = make_writer(PublicSettings(), store, Recorder(0, build_route([])), metrics)
     writing = asyncio.create_task(writer.run())
-    road = Road(store=store, writer=writer, clock=system_clock, metrics=metrics)
-    policy = Policy(
+    runtime = Runtime(store=store, writer=writer, clock=system_clock, metrics=metrics, sources=known)
+    policy = SourcePolicy(
         pace=Pace(shortest=HOUR, longest=HOUR, adaptive=False),
         lookback=HOUR,
         sweep_every=NEVER,
@@ -80,13 +82,15 @@ async def make_pass(provider: Provider, start: datetime, slices: int, rate: floa
         budget=None,
         capabilities=provider.capabilities,
         webhook_url="",
+        share_account=False,
+        repair=False,
     )
     lease = await writer.submit(lambda c: leases.claim(c, source.id, NAME, to_us(system_clock())))
     assert lease is not None
     async with new_client() as client:
-        fetcher = Fetcher(client, book, NAME, clock=system_clock, metrics=metrics, rate=rate)
-        claim = Claim(road=road, fetcher=fetcher, policy=policy, lease=lease, stopping=asyncio.Event())
-        await Cycle(claim=claim, book=book, check_health=False).run()
+        client_of = ProviderClient(client, known, NAME, clock=system_clock, metrics=metrics, rate=rate)
+        leased = LeasedSource(runtime=runtime, client=client_of, policy=policy, lease=lease, stopping=asyncio.Event())
+        await SourceRun(leased=leased, check_health=False).run()
     writer.close()
     await writing
     newest = select(PASS).where(PASS.c.source_id == source.id).order_by(PASS.c.id.desc()).limit(1)

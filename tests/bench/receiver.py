@@ -16,18 +16,23 @@ from typing import Any, Final
 import machine
 import session
 
-from gapless.cli.serve import run_loop
-from gapless.daemon.assembly import make_destination, receive_options
+from gapless.bootstrap.destinations import make_destination
+from gapless.bootstrap.runtime import make_writer
+from gapless.cli.commands.serve import run_loop
 from gapless.daemon.listeners import Listener
+from gapless.daemon.process import receive_options
 from gapless.deliver.routing import build_route
 from gapless.domain import Mode, Source, Sources, system_clock
+from gapless.ledger import destinations
 from gapless.ledger import sources as rows
 from gapless.ledger.engine import Store, open_store
 from gapless.ledger.recorder import Recorder, Webhook
 from gapless.ledger.writer import Writer
 from gapless.metrics import Metrics
-from gapless.receive.server import build_app, make_receiver
-from gapless.settings import DestinationSettings, Settings
+from gapless.receive.endpoint import make_receiver
+from gapless.receive.server import build_app
+from gapless.runtime import Runtime
+from gapless.settings import DestinationSettings, PublicSettings, Settings
 from gapless_reconcilers.kit import registry
 from gapless_reconcilers.kit.contract import Secret
 
@@ -57,7 +62,7 @@ class NoStore:
 
 
 class Nobody:
-    """A carrier that is never asked."""
+    """A sender that is never asked."""
 
     async def send(self, delivery: object) -> Any:
         raise AssertionError(f"nobody delivers here, and yet {delivery!r} came")
@@ -78,11 +83,11 @@ async def serve(variant: str, url: str) -> None:
     source_id = await store.write(
         lambda c: rows.register_source(c, "bench", provider.kind, Mode.HYBRID.value, start, now)
     )
-    book = Sources([Source(id=source_id, name="bench", provider=provider, mode=Mode.HYBRID, start=start)])
+    sources = Sources([Source(id=source_id, name="bench", provider=provider, mode=Mode.HYBRID, start=start)])
     metrics = Metrics("bench")
     writer: Any = await _writer(store, metrics) if variant == GAPLESS else NoStore()
-    options = receive_options(Settings())
-    receiver = make_receiver(sources=book, writer=writer, metrics=metrics, clock=system_clock, options=options)
+    runtime = Runtime(store=store, writer=writer, clock=system_clock, metrics=metrics, sources=sources)
+    receiver = make_receiver(runtime, options=receive_options(Settings()))
     async with asyncio.TaskGroup() as group:
         if variant == GAPLESS:
             group.create_task(writer.run())
@@ -95,9 +100,11 @@ async def serve(variant: str, url: str) -> None:
 
 
 async def _writer(store: Store, metrics: Metrics) -> Writer:
-    destination_id = await store.write(lambda c: rows.register_destination(c, "app", system_clock() - timedelta(1)))
+    destination_id = await store.write(
+        lambda c: destinations.register_destination(c, "app", system_clock() - timedelta(1))
+    )
     route = build_route([make_destination(DestinationSettings(name="app"), destination_id, 0, Nobody())])
-    return Writer(store, Recorder(0, route), metrics, queue_max=10_000, queue_max_bytes=64_000_000)
+    return make_writer(PublicSettings(), store, Recorder(0, route), metrics)
 
 
 async def _serve(app: Any) -> None:

@@ -1,30 +1,61 @@
-"""The contract keeps what it has: a provider that was written against it goes on working.
+"""The contract and the kit keep what they have: a provider that was written against them goes on working.
 
-`frozen.txt` is the contract as it was frozen, a line for each name, field, value and method. A line that is gone fails
-here; what is added is an ability of its own, or a field with a default. Never take a line out of the file.
+`frozen.txt` is what was frozen, a line for each name, field, value and method: of the contract and its errors by bare
+names, of the rest of the kit by module. A line that is gone fails here; what is added is an ability of its own, or a
+field with a default. A line leaves the file only with an entry in the changelog that tells authors of providers.
 """
 
 import dataclasses
+import importlib
 import inspect
+import pkgutil
 from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import msgspec
+import pytest
 
+from gapless_reconcilers import kit
 from gapless_reconcilers.kit import contract, errors
 
 FROZEN = Path(__file__).with_name("frozen.txt")
+MODULES = sorted({module.name for module in pkgutil.iter_modules(kit.__path__)} - {"contract", "errors"})
 
 
 def lines() -> Iterator[str]:
-    """The contract as it is."""
+    """The contract and the rest of the kit as they are."""
     for name in sorted(contract.__all__):
         yield from described(name, getattr(contract, name))
-    for name, each in sorted(vars(errors).items()):
+    for _, each in sorted(vars(errors).items()):
         if inspect.isclass(each) and issubclass(each, errors.ProviderError):
-            yield f"{name}({each.__bases__[0].__name__})({', '.join(inspect.signature(each.__init__).parameters)})"
+            yield of_class(each)
+
+    for name in MODULES:
+        yield from exported(importlib.import_module(f"{kit.__name__}.{name}"))
+
+
+def exported(module: ModuleType) -> Iterator[str]:
+    """What a module of the kit offers: its own functions and classes, and its constants."""
+    short = module.__name__.rpartition(".")[2]
+    for name, each in sorted(vars(module).items()):
+        is_its_own = getattr(each, "__module__", module.__name__) == module.__name__ and not hasattr(contract, name)
+        if name.startswith("_") or not is_its_own:
+            continue
+        if inspect.isfunction(inspect.unwrap(each)):
+            yield f"{short}: {name}({', '.join(inspect.signature(each).parameters)})"
+        elif inspect.isclass(each):
+            yield f"{short}: {of_class(each)}"
+            yield from described(f"{short}: {name}", each)
+        elif name.isupper() and len(name) > 1:
+            yield f"{short}: {name}" + (f" = {each!r}" if isinstance(each, int | str | tuple) else "")
+
+
+def of_class(each: type) -> str:
+    """A class, what it is one of, and what it is made of."""
+    return f"{each.__name__}({each.__bases__[0].__name__})({', '.join(inspect.signature(each.__init__).parameters)})"
 
 
 def described(name: str, each: Any) -> Iterator[str]:
@@ -62,6 +93,11 @@ def test_what_was_added_asks_nothing_of_those_that_are_there() -> None:
         if line.partition(".")[0] in owners and "(" not in line and " = " not in line
     ]
     assert not asks, f"a field that all must give: {asks}; give it a default"
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_every_module_of_the_kit_is_frozen(module: str) -> None:
+    assert any(line.startswith(f"{module}: ") for line in FROZEN.read_text().splitlines())
 
 
 def test_every_optional_ability_is_named_in_the_guide() -> None:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from gapless_reconcilers.testing import suite
-from gapless_reconcilers.testing.scenario import load_scenarios
+from gapless_reconcilers.testing.suite.scenario import load_scenarios
 
 GUIDE = Path(__file__).parents[2] / "docs/adding-a-provider.md"
 NAMED = r"^`(?P<name>[\w./-]+)`[^`\n]*(?:\n[^`\n]+|`[^`\n]*`[^`\n]*)*?:\n\n"

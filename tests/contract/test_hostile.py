@@ -13,7 +13,7 @@ from gapless.receive import webhook
 from gapless.receive.webhook import Refusal
 from gapless_reconcilers.kit import registry
 from gapless_reconcilers.kit.contract import CannotRender, NeedsEvidence, RecordedEvent, Reply, Secret, WebhookRequest
-from gapless_reconcilers.testing.scenario import Scenario, load_scenarios, make_request, make_response
+from gapless_reconcilers.testing.suite.scenario import Scenario, load_scenarios, make_request, make_response
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 SCENARIOS = {f"{kind}-{each.name}": each for kind in registry.kinds() for each in load_scenarios(FIXTURES / kind)}
@@ -36,7 +36,7 @@ def decide(scenario: Scenario, request: WebhookRequest) -> Reply | Refusal:
     """As the receiver decides, with the scenario's evidence; what nobody has is answered 404."""
     provider, found = scenario.provider(), dict[str, httpx.Response]()
     for _ in range(4):
-        reply = webhook.read(provider, request, scenario.now, found)
+        reply = webhook.read_webhook(provider, request, scenario.now, found)
         if not isinstance(reply, NeedsEvidence):
             return reply
         assert provider.capabilities.may_fetch(reply.request.url), reply.request.url

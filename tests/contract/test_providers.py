@@ -1,5 +1,6 @@
 """Every provider keeps every rule of the contract, and every rule can be broken."""
 
+import importlib
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +9,9 @@ import pytest
 from gapless_reconcilers.kit import registry
 from gapless_reconcilers.kit.contract import Rendering
 from gapless_reconcilers.testing import suite
-from gapless_reconcilers.testing.broken import BROKEN
-from gapless_reconcilers.testing.scenario import Scenario, load_scenario, load_scenarios
+from gapless_reconcilers.testing.suite import provider_rules
+from gapless_reconcilers.testing.suite.broken import BROKEN
+from gapless_reconcilers.testing.suite.scenario import Scenario, load_scenario, load_scenarios
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 
@@ -51,3 +53,17 @@ def test_the_secret_of_which_several_may_live_is_the_one_that_signs_webhooks(kin
 def test_provider_without_a_fixture_is_an_error_at_collection(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="every provider needs a fixture folder"):
         load_scenarios(tmp_path / "stripe")
+
+
+def test_module_beside_the_provider_must_be_pure_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    vendor = tmp_path / "impure_vendor"
+    vendor.mkdir()
+    (vendor / "__init__.py").write_text("from impure_vendor.provider import PROVIDER\n")
+    (vendor / "provider.py").write_text(
+        "from gapless_reconcilers.providers.stripe import Stripe\nclass Impure(Stripe): ...\nPROVIDER = Impure\n"
+    )
+    (vendor / "listing.py").write_text("import os\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    provider_type = importlib.import_module("impure_vendor").PROVIDER
+    with pytest.raises(AssertionError, match=r"impure_vendor\.listing imports os"):
+        provider_rules.check_is_pure(load_scenario(FIXTURES / "stripe").with_provider(provider_type))

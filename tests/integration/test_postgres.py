@@ -1,11 +1,9 @@
 """What only PostgreSQL can do to a ledger: locks that others hold, and connections that are cut."""
 
-from functools import partial
-
 import asyncpg
 import pytest
 
-from gapless.ledger import Connection, engine, sources
+from gapless.ledger import Connection, engine, streams
 from gapless.ledger.engine import Conflict, Store, StoreUnavailable, open_store
 
 pytestmark = pytest.mark.anyio
@@ -18,11 +16,10 @@ def touch(connection: Connection) -> None:
 
 async def with_a_source(url: str) -> Store:
     store = open_store(url)
-    register = partial(sources.ensure_stream, source_id=1, name="")
     await store.write(
         lambda c: c.exec_driver_sql("INSERT INTO source (name, provider, mode, start_us) VALUES ('a', 'x', 'y', 0)")
     )
-    await store.write(register)
+    await store.write(streams.ensure_stream, source_id=1, name="")
     return store
 
 
@@ -49,10 +46,10 @@ async def test_after_a_cut_connection_a_read_is_made_again_and_a_write_says_that
     store = await with_a_source(postgres_url)
     session = await asyncpg.connect(postgres_url)
     try:
-        await store.read(partial(sources.streams, source_id=1))
+        await store.read(streams.streams, source_id=1)
         others = "FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
         await session.execute(f"SELECT pg_terminate_backend(pid) {others}")
-        assert len(await store.read(partial(sources.streams, source_id=1))) == 1
+        assert len(await store.read(streams.streams, source_id=1)) == 1
         with pytest.raises(StoreUnavailable):
             await store.write(touch)
         await store.write(touch)

@@ -10,19 +10,33 @@ import msgspec
 import pytest
 from sqlalchemy import func, select, text
 
+from gapless.bootstrap.runtime import make_writer
 from gapless.deliver.routing import build_route
 from gapless.domain import Cause, Mode, Owed, Route, Source, Via, to_us
-from gapless.ledger import Connection, events, leases, missing, passes, pruning, sources, stats, tallies, watermarks
+from gapless.ledger import (
+    Connection,
+    events,
+    leases,
+    missing,
+    passes,
+    retention,
+    snapshot,
+    sources,
+    streams,
+    tallies,
+    watermarks,
+)
 from gapless.ledger.engine import BadData, Store, StoreUnavailable, open_store
 from gapless.ledger.leases import Lease, LeaseLost
 from gapless.ledger.missing import Missing
-from gapless.ledger.passes import Kind, Pass
+from gapless.ledger.passes import Pass, PassKind
 from gapless.ledger.recorder import Recorder, Sighting
 from gapless.ledger.tables import DELIVERY, EVENT, PAYLOAD, TALLY
 from gapless.ledger.writer import QueueFull, Unstorable, Writer
 from gapless.metrics import Metrics
+from gapless.settings import PublicSettings
 from gapless_reconcilers.kit.contract import RemoteEvent, Secret
-from gapless_reconcilers.stripe import Stripe, StripeOptions
+from gapless_reconcilers.providers.stripe import Stripe, StripeOptions
 
 pytestmark = pytest.mark.anyio
 T0 = datetime(2026, 11, 20, 12, tzinfo=UTC)
@@ -60,18 +74,18 @@ class Desk:
 
     async def list(self, *keys: str) -> int:
         seen = [self.seen(key, Via.LIST) for key in keys]
-        return len(await self.writer.submit(partial(self.writer.recorder.store, sightings=seen)))
+        return len(await self.writer.submit(self.writer.recorder.store, sightings=seen))
 
     async def note(self, via: Via, *keys: str) -> None:
         seen = [self.seen(key, via) for key in keys]
-        await self.writer.submit(partial(self.writer.recorder.store, sightings=seen))
+        await self.writer.submit(self.writer.recorder.store, sightings=seen)
 
     async def counts(self) -> dict[str, int]:
-        totals = await self.store.read(partial(tallies.totals, source_id=self.source.id))
+        totals = await self.store.read(tallies.totals, source_id=self.source.id)
         return {name: count for name, count in totals.counts.items() if count}
 
     async def oldest_missing_us(self) -> int | None:
-        figures = await self.store.read(partial(stats.read, sources=[self.source], now=T0))
+        figures = await self.store.read(snapshot.take_snapshot, sources=[self.source], now=T0)
         missed = figures.sources[0].missing.get(self.stream_id)
         return None if missed is None else missed.oldest_open_us
 
@@ -81,11 +95,12 @@ class Desk:
 
 @asynccontextmanager
 async def open_desk(store: Store, slot: int = 0, route: Route = NO_ROUTE) -> AsyncIterator[Desk]:
-    writer = Writer(store, Recorder(slot, route), Metrics("test"), queue_max=10_000, queue_max_bytes=64_000_000)
+    writer = make_writer(PublicSettings(), store, Recorder(slot, route), Metrics("test"))
     running = asyncio.create_task(writer.run())
-    register = partial(sources.register_source, name="acme", provider="stripe", mode="hybrid", start=T0 - HOUR, now=T0)
-    source_id = await writer.submit(register)
-    (stream,) = await store.read(partial(sources.streams, source_id=source_id))
+    source_id = await writer.submit(
+        sources.register_source, name="acme", provider="stripe", mode="hybrid", start=T0 - HOUR, now=T0
+    )
+    (stream,) = await store.read(streams.streams, source_id=source_id)
     provider = Stripe(StripeOptions(api_key=Secret("sk_live_x")))
 
     source = Source(id=source_id, name="acme", provider=provider, mode=Mode.HYBRID, start=T0 - HOUR)
@@ -140,7 +155,7 @@ async def test_every_event_keeps_its_own_payload_when_a_page_spans_two_blocks_of
     await desk.push("known")
     await desk.list("known", *(f"second-{number}" for number in range(120)))
     rows = select(EVENT.c.key, PAYLOAD.c.body).outerjoin(PAYLOAD, PAYLOAD.c.id == EVENT.c.payload_id)
-    found = await desk.store.read(lambda connection: connection.execute(rows).all())
+    found = await desk.runtime.store.read(lambda connection: connection.execute(rows).all())
     assert len(found) == 1091
     assert all(body == b'{"id":"%b"}' % key.encode() for key, body in found)
 
@@ -148,14 +163,14 @@ async def test_every_event_keeps_its_own_payload_when_a_page_spans_two_blocks_of
 async def test_payload_ids_are_not_used_again_after_pruning_or_by_another_process(store: Store) -> None:
     async with open_desk(store) as desk:
         await desk.push("a", "b")
-        gone = await desk.writer.submit(partial(pruning.prune_payloads, before_us=to_us(T0 + HOUR)))
+        gone = await desk.runtime.write(retention.prune_payloads, before_us=to_us(T0 + HOUR))
     assert gone.count == 2
     async with open_desk(store, slot=1) as desk:
         await desk.push("c")
         ids = select(EVENT.c.payload_id).order_by(EVENT.c.seq)
         a, b, c = await store.read(lambda connection: connection.execute(ids).scalars().all())
         assert c not in (a, b)
-        assert await store.read(partial(events.payload, seq=1)) is None
+        assert await store.read(events.payload, seq=1) is None
 
 
 async def test_tallies_of_several_writer_slots_are_summed(store: Store) -> None:
@@ -182,7 +197,7 @@ async def test_a_missing_row_counts_as_missed_once_whichever_road_closes_it(desk
         )
 
     for _ in range(2):
-        await desk.writer.submit(partial(missing.add, slot=0, found=[row("a"), row("b")]))
+        await desk.runtime.write(missing.add, slot=0, found=[row("a"), row("b")])
     assert await desk.counts() == {"expected": 2, "missed_unexplained": 2}
     assert await desk.oldest_missing_us() == to_us(T0)
     await desk.list("a")
@@ -218,23 +233,20 @@ async def test_only_one_of_two_processes_gets_a_source_and_a_stale_epoch_writes_
         async with open_desk(stores[0], 0) as one, open_desk(stores[1], 1) as two:
             short = timedelta(milliseconds=300)
             claim = partial(leases.claim, source_id=one.source.id, now_us=to_us(T0), ttl=short)
-            both = await asyncio.gather(
-                one.writer.submit(partial(claim, holder="one")), two.writer.submit(partial(claim, holder="two"))
-            )
+            both = await asyncio.gather(one.writer.submit(claim, holder="one"), two.writer.submit(claim, holder="two"))
             (first,) = [lease for lease in both if lease is not None]
             await asyncio.sleep(0.5)
-            second = await two.writer.submit(partial(claim, holder="two"))
+            second = await two.writer.submit(claim, holder="two")
             assert second is not None
             assert second.epoch == first.epoch + 1
 
-            row = await two.writer.submit(partial(_begin, desk=two, lease=second))
-            stale = partial(_move_watermark, lease=first, row=row, stream_id=one.stream_id)
+            row = await two.writer.submit(_begin, desk=two, lease=second)
             with pytest.raises(LeaseLost):
-                await one.writer.submit(stale)
-            (stream,) = await one.store.read(partial(sources.streams, source_id=one.source.id))
+                await one.writer.submit(_move_watermark, lease=first, row=row, stream_id=one.stream_id)
+            (stream,) = await one.store.read(streams.streams, source_id=one.source.id)
             assert stream.watermark_us == to_us(T0 - HOUR)
-            await two.writer.submit(partial(_move_watermark, lease=second, row=row, stream_id=two.stream_id))
-            (stream,) = await one.store.read(partial(sources.streams, source_id=one.source.id))
+            await two.writer.submit(_move_watermark, lease=second, row=row, stream_id=two.stream_id)
+            (stream,) = await one.store.read(streams.streams, source_id=one.source.id)
             assert stream.watermark_us == to_us(T0)
     finally:
         for store in stores:
@@ -258,7 +270,7 @@ def _begin(connection: Connection, desk: Desk, lease: Lease) -> Pass:
         id=0,
         source_id=desk.source.id,
         stream_id=desk.stream_id,
-        kind=Kind.SCHEDULED,
+        kind=PassKind.SCHEDULED,
         start_us=to_us(T0 - HOUR),
         end_us=to_us(T0),
         started_us=to_us(T0),
@@ -276,7 +288,9 @@ def _move_watermark(connection: Connection, lease: Lease, row: Pass, stream_id: 
 
 async def test_a_full_queue_says_so_at_once_and_closing_commits_what_waits(store: Store) -> None:
     async with open_desk(store) as desk:
-        small = Writer(store, Recorder(0, NO_ROUTE), Metrics("test"), queue_max=3, queue_max_bytes=1000)
+        small = make_writer(
+            PublicSettings(queue_max=3, queue_max_bytes=1000), store, Recorder(0, NO_ROUTE), Metrics("test")
+        )
         waiting = [small.record((desk.seen(key),), 10) for key in "abc"]
         with pytest.raises(QueueFull):
             small.record((desk.seen("d"),), 10)
@@ -292,12 +306,12 @@ async def test_one_webhook_that_cannot_be_stored_fails_alone(desk: Desk) -> None
     bad = desk.seen("bad")
     msgspec.structs.force_setattr(bad.event, "type", "\ud800")  # past the check that keeps it out
     results = await asyncio.gather(
-        *(desk.writer.record((desk.seen(f"good-{number}"),), 1) for number in range(9)),
-        desk.writer.record((bad,), 1),
+        *(desk.runtime.writer.record((desk.seen(f"good-{number}"),), 1) for number in range(9)),
+        desk.runtime.writer.record((bad,), 1),
         return_exceptions=True,
     )
     assert results[:9] == [1] * 9
     assert isinstance(results[9], Unstorable)
     with pytest.raises(BadData):
-        await desk.writer.submit(partial(desk.writer.recorder.store, sightings=[bad]))
+        await desk.runtime.write(desk.runtime.writer.recorder.store, sightings=[bad])
     assert await desk.count(EVENT) == 9

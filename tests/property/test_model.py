@@ -32,9 +32,9 @@ from world import T0, Daemon, FakeClock, InProcess, World, new_fake
 from gapless.ledger import leases
 from gapless.ledger.engine import Store, open_store
 from gapless.ledger.tables import EVENT
-from gapless_reconcilers.stripe import Stripe
-from gapless_reconcilers.testing.faults import Faults
-from gapless_reconcilers.testing.shelf import FakeEvent
+from gapless_reconcilers.providers.stripe import Stripe
+from gapless_reconcilers.testing.fake.event_store import FakeEvent
+from gapless_reconcilers.testing.fake.webhook_sender import Faults
 
 GRACE = Stripe.capabilities.grace
 EXAMPLES = int(os.environ.get("GAPLESS_MODEL_EXAMPLES", "40"))

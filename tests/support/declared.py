@@ -6,9 +6,9 @@ from typing import Any
 
 from gapless_reconcilers.kit import registry
 from gapless_reconcilers.kit.contract import Provider, Secret, Window
-from gapless_reconcilers.rest_list import RestList
+from gapless_reconcilers.providers.rest_list import RestList
 
-READY_MADE = sorted((Path(__file__).parents[2] / "config/sources.d").glob("*.toml"))
+READY_MADE = sorted((Path(__file__).parents[2] / "reconcilers/gapless_reconcilers/declared").glob("*.toml"))
 WINDOW = Window(start=datetime(2026, 11, 20, 11, 20, tzinfo=UTC), end=datetime(2026, 11, 20, 12, 20, tzinfo=UTC))
 
 

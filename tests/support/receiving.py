@@ -7,22 +7,16 @@ from contextlib import asynccontextmanager
 import uvicorn
 from world import Daemon
 
-from gapless.daemon.assembly import receive_options
-from gapless.receive.server import SERVING, build_app, make_receiver
+from gapless.daemon.process import receive_options
+from gapless.receive.endpoint import make_receiver
+from gapless.receive.server import SERVING, build_app
 from gapless.settings import Settings
 
 
 @asynccontextmanager
 async def receiving(daemon: Daemon) -> AsyncIterator[str]:
     """Yields the address that webhooks are sent to."""
-    receiver = make_receiver(
-        sources=daemon.book,
-        writer=daemon.road.writer,
-        metrics=daemon.road.metrics,
-        clock=daemon.world.clock,
-        client=daemon.world.client,
-        options=receive_options(Settings()),
-    )
+    receiver = make_receiver(daemon.runtime, options=receive_options(Settings()), client=daemon.world.client)
     server = uvicorn.Server(uvicorn.Config(build_app(receiver), host="127.0.0.1", port=0, **SERVING))
     serving = asyncio.create_task(server.serve())
     while not server.started:

@@ -18,43 +18,46 @@ from urllib.parse import parse_qsl
 import httpx
 from sqlalchemy import select
 
-from gapless.console.standing import Listed, SourceStanding, read
+from gapless.bootstrap.runtime import make_writer
 from gapless.deliver.routing import build_route
 from gapless.domain import ALL_TYPES, Mode, Route, Source, Sources, TypePatterns, TypesOrigin, Via, to_us
-from gapless.ledger import Connection, leases, passes, sources, tallies
+from gapless.ledger import Connection, leases, passes, sources, streams, tallies
 from gapless.ledger.engine import Store
 from gapless.ledger.leases import Lease
-from gapless.ledger.passes import Kind, Pass
+from gapless.ledger.passes import Pass, PassKind
 from gapless.ledger.recorder import Recorder, Sighting, Webhook
-from gapless.ledger.sources import Stream
-from gapless.ledger.stats import Loss
+from gapless.ledger.snapshot import Loss
+from gapless.ledger.streams import Stream
 from gapless.ledger.tables import DELIVERY, EVENT, PASS
-from gapless.ledger.writer import Writer
 from gapless.metrics import Metrics
-from gapless.receive.evidence import Evidence
-from gapless.reconcile.cycle import Cycle
-from gapless.reconcile.fetch import Fetcher, Patience
+from gapless.provider_api.client import ProviderClient, RequestRetryPolicy
+from gapless.receive.evidence import EvidenceFetcher
+from gapless.reconcile.context import LeasedSource, SourcePolicy
 from gapless.reconcile.pace import Pace
-from gapless.reconcile.road import Claim, Policy, Road
+from gapless.reconcile.source_run import SourceRun
+from gapless.runtime import Runtime
+from gapless.settings import PublicSettings
+from gapless.status.reader import read_report
+from gapless.status.report import ListReport, SourceReport
 from gapless_reconcilers.kit.contract import Provider, Reply, Secret, WebhookRequest, Window
-from gapless_reconcilers.stripe import Stripe, StripeOptions
+from gapless_reconcilers.providers.stripe import Stripe, StripeOptions
 from gapless_reconcilers.testing.fake import FakeProvider
-from gapless_reconcilers.testing.http import ApiRequest
-from gapless_reconcilers.testing.pushing import Endpoint
-from gapless_reconcilers.testing.shelf import FakeEvent
-from gapless_reconcilers.testing.wires.stripe import StripeWire
+from gapless_reconcilers.testing.fake.event_store import FakeEvent
+from gapless_reconcilers.testing.fake.formats.stripe import StripeFormat
+from gapless_reconcilers.testing.fake.http_server import ApiRequest
+from gapless_reconcilers.testing.fake.webhook_sender import FakeEndpoint
 
 T = TypeVar("T")
 T0 = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
 SECRET = "whsec_world"
 NO_ROUTE = build_route([])
-HASTY = Patience(
+HASTY = RequestRetryPolicy(
     attempts=2,
     total=timedelta(seconds=1),
     first_wait=timedelta(milliseconds=1),
     longest_wait=timedelta(milliseconds=10),
 )
-POLICY = Policy(
+POLICY = SourcePolicy(
     pace=Pace(shortest=timedelta(seconds=10), longest=timedelta(minutes=5), adaptive=True),
     lookback=timedelta(minutes=15),
     sweep_every=timedelta(days=36_500),
@@ -63,6 +66,8 @@ POLICY = Policy(
     budget=None,
     capabilities=Stripe.capabilities,
     webhook_url="/webhooks/acme",
+    share_account=False,
+    repair=False,
 )
 
 
@@ -130,7 +135,7 @@ class World:
         def work(connection: Connection) -> tuple[int, int]:
             kind = self.provider().kind
             source_id = sources.register_source(connection, "acme", kind, self.mode.value, self.start, self.clock())
-            return source_id, sources.streams(connection, source_id)[0].id
+            return source_id, streams.streams(connection, source_id)[0].id
 
         self.source_id, self.stream_id = await self.store.write(work)
 
@@ -168,11 +173,16 @@ class World:
         """A process in this world. `store`: its own connection to the same database."""
         source = self.source(page_limit=page_limit, types=types, keep_unsubscribed=keep_unsubscribed)
         recorder, metrics = Recorder(slot, route), Metrics("test")
-        writer = Writer(store or self.store, recorder, metrics, queue_max=10_000, queue_max_bytes=64_000_000)
+        writer = make_writer(PublicSettings(), store or self.store, recorder, metrics)
         daemon = Daemon(
             world=self,
-            road=Road(store=store or self.store, writer=writer, clock=self.clock, metrics=metrics),
-            book=Sources([source]),
+            runtime=Runtime(
+                store=store or self.store,
+                writer=writer,
+                clock=self.clock,
+                metrics=metrics,
+                sources=Sources([source]),
+            ),
             policy=replace(POLICY, **{"capabilities": source.provider.capabilities, **policy}),
             holder=holder,
         )
@@ -202,17 +212,16 @@ class World:
         return len(await self.store.read(lambda c: c.execute(select(DELIVERY.c.event_seq)).all()))
 
     async def stream(self, name: str = "") -> Stream:
-        streams = await self.store.read(partial(sources.streams, source_id=self.source_id))
-        return next(each for each in streams if each.name == name)
+        found = await self.store.read(streams.streams, source_id=self.source_id)
+        return next(each for each in found if each.name == name)
 
-    async def standing(self) -> SourceStanding:
-        """The source as the product shows it."""
-        standing = await read(self.store, Sources([self.source()]), {}, self.clock())
-        return standing.sources[0]
+    async def report(self) -> SourceReport:
+        """The source as metrics, API and page show it."""
+        return (await read_report(self.store, Sources([self.source()]), {}, self.clock())).sources[0]
 
-    async def comparison(self) -> Listed:
-        """The part that only the list can tell, as the product shows it."""
-        listed = (await self.standing()).listed
+    async def comparison(self) -> ListReport:
+        """The part that only the list can tell, as it is shown."""
+        listed = (await self.report()).listed
         assert listed is not None
         return listed
 
@@ -220,7 +229,7 @@ class World:
         return (await self.comparison()).proof.complete_up_to
 
     async def totals(self) -> tallies.Totals:
-        return await self.store.read(partial(tallies.totals, source_id=self.source_id))
+        return await self.store.read(tallies.totals, source_id=self.source_id)
 
     async def missed(self) -> int:
         return (await self.totals()).missed
@@ -243,47 +252,48 @@ class World:
 
 @dataclass(kw_only=True)
 class Daemon:
-    """One process: its writer runs; its roads go a step at a time."""
+    """One process: its writer runs; its sources are read a run at a time."""
 
     world: World
-    road: Road
-    book: Sources
-    policy: Policy
+    runtime: Runtime
+    policy: SourcePolicy
     holder: str
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
-    _fetcher: Fetcher | None = None
+    _client: ProviderClient | None = None
 
     @property
     def source(self) -> Source:
-        return self.book["acme"]
+        return self.runtime.sources["acme"]
 
     @property
-    def fetcher(self) -> Fetcher:
-        if self._fetcher is None:
-            self._fetcher = Fetcher(
+    def client(self) -> ProviderClient:
+        if self._client is None:
+            self._client = ProviderClient(
                 self.world.client,
-                self.book,
+                self.runtime.sources,
                 "acme",
                 clock=self.world.clock,
-                metrics=self.road.metrics,
+                metrics=self.runtime.metrics,
                 rate=self.policy.rate,
                 patience=HASTY,
             )
-        return self._fetcher
+        return self._client
 
     async def claim(self) -> Lease | None:
         """Make the source due, and take it."""
 
         def work(connection: Connection) -> Lease | None:
             now_us = to_us(self.world.clock())
-            sources.demand_turn(connection, self.world.source_id, now_us)
+            sources.make_due_now(connection, self.world.source_id, now_us)
             return leases.claim(connection, self.world.source_id, self.holder, now_us)
 
-        return await self.road.writer.submit(work)
+        return await self.runtime.write(work)
 
-    def cycle(self, lease: Lease, *, health: bool = False) -> Cycle:
-        claim = Claim(road=self.road, fetcher=self.fetcher, policy=self.policy, lease=lease, stopping=self.stopping)
-        return Cycle(claim=claim, book=self.book, check_health=health)
+    def cycle(self, lease: Lease, *, health: bool = False) -> SourceRun:
+        leased = LeasedSource(
+            runtime=self.runtime, client=self.client, policy=self.policy, lease=lease, stopping=self.stopping
+        )
+        return SourceRun(leased=leased, check_health=health)
 
     async def turn(self, *, health: bool = False) -> None:
         """One turn of the source, as the scheduler makes it."""
@@ -295,23 +305,22 @@ class Daemon:
         """Make the rows of a pass on demand."""
         stream = await self.world.stream()
         window, now_us = Window(start=start, end=end), to_us(self.world.clock())
-        begin = partial(
+        return await self.runtime.write(
             passes.begin_window,
             stream=stream,
-            kind=Kind.DEMAND,
+            kind=PassKind.DEMAND,
             window=window,
             now_us=now_us,
             unit=self.policy.capabilities.slice_unit,
         )
-        return await self.road.writer.submit(begin)
 
     async def webhook(self, event: FakeEvent) -> Webhook:
         """The event as its webhook carries it, verified and parsed as the receiver does."""
-        endpoint = Endpoint(number=0, url="", secret=SECRET, types=("*",), connect=False)
+        endpoint = FakeEndpoint(number=0, url="", secret=SECRET, types=("*",), connect=False)
         message = self.world.fake.wire.message(event, endpoint, self.world.clock(), genuine=True)
         headers = tuple((name.encode(), value.encode()) for name, value in message.headers.items())
         request = WebhookRequest(headers=headers, body=message.body)
-        evidence = Evidence(self.world.client, self.world.clock, self.road.metrics)
+        evidence = EvidenceFetcher(self.world.client, self.world.clock, self.runtime.metrics)
         reply = await evidence.read(self.source, request, self.world.clock())
         assert isinstance(reply, Reply), reply
         named = {each.stream: await self._stream_id(each.stream) for each in reply.events}
@@ -320,8 +329,11 @@ class Daemon:
 
     async def _stream_id(self, name: str) -> int:
         """The id of the stream, which is made if it is new."""
-        ensure = partial(sources.ensure_stream, source_id=self.world.source_id, name=name)
-        return self.world.stream_id if not name else await self.road.writer.submit(ensure)
+        return (
+            self.world.stream_id
+            if not name
+            else await self.runtime.write(streams.ensure_stream, source_id=self.world.source_id, name=name)
+        )
 
     def sighting(
         self, event: Any, via: Via, body: bytes | None = None, *, stream_id: int | None = None, **changes: Any
@@ -339,9 +351,9 @@ class Daemon:
     async def push(self, *events: FakeEvent) -> list[int]:
         """Receive their webhooks in one go; how many events of each were new."""
         webhooks = [await self.webhook(event) for event in events]
-        return await asyncio.gather(*(self.road.writer.record(each, 500) for each in webhooks))
+        return await asyncio.gather(*(self.runtime.writer.record(each, 500) for each in webhooks))
 
 
 def new_fake(clock: Callable[[], datetime], **wire: Any) -> FakeProvider:
     """A Stripe account on `clock`."""
-    return FakeProvider(StripeWire(**wire), clock=clock)
+    return FakeProvider(StripeFormat(**wire), clock=clock)

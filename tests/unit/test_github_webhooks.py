@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gapless_reconcilers.github import GitHub, GitHubOptions
 from gapless_reconcilers.kit.contract import RecordedEvent, RemoteEvent, Secret, WebhookMessage, WebhookRequest
 from gapless_reconcilers.kit.errors import MalformedWebhook, SignatureInvalid, WebhookRefused
-from gapless_reconcilers.kit.signing import hmac_sha256_hex
+from gapless_reconcilers.kit.signatures import hmac_sha256_hex
+from gapless_reconcilers.providers.github import GitHub, GitHubOptions
 
 NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
 HOOK = "292430182"

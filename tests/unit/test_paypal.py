@@ -27,7 +27,8 @@ from gapless_reconcilers.kit.errors import (
     UnexpectedShape,
     WebhookRefused,
 )
-from gapless_reconcilers.paypal import PayPal, PayPalOptions, signed_text
+from gapless_reconcilers.providers.paypal import PayPal, PayPalOptions
+from gapless_reconcilers.providers.paypal.webhook import signed_text
 
 NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
 AUTHORITY = Authority(start=NOW - timedelta(days=30), days=300)
@@ -246,7 +247,7 @@ def test_the_next_link_is_followed_as_it_is_given_with_its_ampersands_unescaped(
     "href", ["https://evil.example/v1/notifications/webhooks-events?x=1", "http" + LIST[5:], f"{LIST}/WH-1", ""]
 )
 def test_a_next_link_that_leads_elsewhere_is_refused(href: str) -> None:
-    with pytest.raises(UnexpectedShape, match="another address"):
+    with pytest.raises(UnexpectedShape, match=r"links\[next\]\.href"):
         page(linked(href))
 
 
@@ -328,4 +329,13 @@ def test_no_token_is_told_as_what_it_is(status: int, grant: dict[str, Any], want
     vendor.status = status
     auth = ClientCredentialsAuth("https://v.example/token", "c", Secret("s3cret"))
     with httpx.Client(transport=httpx.MockTransport(vendor.answer), auth=auth) as client, pytest.raises(wanted):
+        client.get("https://v.example/x")
+
+
+def test_a_garbled_token_is_none() -> None:
+    """msgspec raises `UnicodeDecodeError` for bad UTF-8, which is no error of msgspec's."""
+    garbled = httpx.Response(200, content=b'{"access_token":"\xff"}')
+    auth = ClientCredentialsAuth("https://v.example/token", "c", Secret("s3cret"))
+    transport = httpx.MockTransport(lambda _: garbled)
+    with httpx.Client(transport=transport, auth=auth) as client, pytest.raises(CredentialsRejected):
         client.get("https://v.example/x")

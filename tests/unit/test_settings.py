@@ -1,16 +1,26 @@
 import copy
 import tomllib
 from collections.abc import Mapping
+from dataclasses import fields
 from datetime import UTC, datetime, timedelta
+from inspect import signature
 from pathlib import Path
 
 import pytest
 
+from gapless.deliver.retry import DeliveryRetryPolicy
+from gapless.deliver.routing import Destination
+from gapless.destinations.contract import SenderContext
+from gapless.destinations.http import HttpOptions
 from gapless.domain import Mode, Via
+from gapless.ledger.writer import Writer
+from gapless.receive.endpoint import ReceiveOptions
+from gapless.receive.quarantine import QuarantineOptions
+from gapless.reconcile.context import SourcePolicy
 from gapless.settings import (
-    DestinationType,
     LogFormat,
-    Pace,
+    PaceStrategy,
+    SecretRef,
     SecretUnavailable,
     Settings,
     SettingsInvalid,
@@ -19,6 +29,7 @@ from gapless.settings import (
     load,
     option_files,
     resolve_options,
+    tree,
 )
 from gapless_reconcilers.kit.contract import Secret
 
@@ -72,6 +83,17 @@ def test_an_empty_file_gives_the_defaults(tmp_path: Path) -> None:
     assert loaded(tmp_path, "") == Settings()
 
 
+@pytest.mark.parametrize(
+    "cls", [DeliveryRetryPolicy, Destination, QuarantineOptions, ReceiveOptions, SenderContext, SourcePolicy, Writer]
+)
+def test_a_class_repeats_no_default_of_a_setting(cls: type) -> None:
+    tables = [Settings, *tree.sections_of(Settings).values(), *tree.NAMED.values()]
+    keys = {field.name for table in tables for field in fields(table)}
+    taken = [each for each in signature(cls).parameters.values() if each.name in keys]
+    assert taken
+    assert [each.name for each in taken if each.default is not each.empty] == []
+
+
 def test_no_file_and_no_variable_give_the_defaults(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert load(None, {}) == Settings()
@@ -93,7 +115,7 @@ def test_gapless_config_names_the_file(tmp_path: Path) -> None:
 def test_the_example_file_loads_as_it_stands() -> None:
     settings = load(EXAMPLE, SECRETS)
     assert [one.name for one in settings.sources] == ["stripe-live"]
-    assert [one.type for one in settings.destinations] == [DestinationType.HTTP, DestinationType.PYTHON]
+    assert [one.type for one in settings.destinations] == ["http", "python"]
     assert settings.store.url.read() == Secret(SECRETS["DATABASE_URL"])
 
 
@@ -117,7 +139,7 @@ def test_durations_sizes_times_and_words_become_typed_values(tmp_path: Path) -> 
     assert settings.log.format is LogFormat.JSON
     assert settings.sources[0].mode is Mode.POLL
     assert settings.sources[0].start == datetime(2026, 1, 31, tzinfo=UTC)
-    assert settings.sources[0].pace is Pace.INTERVAL
+    assert settings.sources[0].pace is PaceStrategy.INTERVAL
     assert settings.sources[0].every == timedelta(seconds=10.5)
     assert settings.sources[0].sweep is None
     assert settings.destinations[0].since == datetime(2026, 1, 31, 8, tzinfo=UTC)
@@ -160,8 +182,10 @@ def test_a_changed_secret_file_gives_a_changed_secret(tmp_path: Path) -> None:
     file = tmp_path / "secret"
     file.write_text("one\n")
     settings = loaded(tmp_path, DESTINATION.replace('secret_env = "BILLING_SECRET"', 'secret_file = "secret"'))
-    reference = settings.destinations[0].secret
-    assert reference is not None
+    options = settings.destinations[0].options
+    assert isinstance(options, HttpOptions)
+    reference = options.secret
+    assert isinstance(reference, SecretRef)
     assert reference.path == file
     assert reference.read() == Secret("one")
     file.write_text("two\n")

@@ -15,6 +15,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from gapless.destinations import http, python, registry
 from gapless.domain import Silence
 from gapless.settings import SecretRef, Settings, SettingsInvalid, load, resolve_options, tree
 from gapless.settings.environment import key_paths, variable_of
@@ -87,13 +88,15 @@ SAMPLES = {
     ("destination", "allow_private"): ("true", True),
     ("destination", "allow"): ("127.0.0.1,::1", ("127.0.0.1", "::1")),
     ("destination", "on_version_mismatch"): ("deliver", "deliver"),
-    ("destination", "headers"): ('{"X-Team": "b"}', {"x-team": "b"}),
+    ("destination", "headers"): ('{"X-Team": "b"}', {"X-Team": "b"}),
     ("destination", "headers_env"): (
         '{"X-Key": "KEY"}',
-        {"x-key": SecretRef(value=Secret("rk_live_1"), variable="KEY")},
+        {"X-Key": SecretRef(value=Secret("rk_live_1"), variable="KEY")},
     ),
 }  # fmt: skip
 NAMES = {"source": ["stripe-live"], "destination": ["billing"]}
+OWN = {("destination", name) for kind in registry.kinds() for name in registry.load(kind).Options.__struct_fields__}
+"""The keys that one type of destination has: a destination of another type lacks them."""
 
 
 def tree_paths(cls: type[Any] = Settings, prefix: tuple[str, ...] = ()) -> set[tuple[str, ...]]:
@@ -117,7 +120,10 @@ def full_path(path: tuple[str, ...]) -> tuple[str, ...]:
 def value_at(settings: Settings, path: tuple[str, ...]) -> object:
     found: Any = settings
     for part in path:
-        found = getattr(found, f"{part}s")[0] if part in NAMES else getattr(found, part)
+        if part in NAMES:
+            found = getattr(found, f"{part}s")[0]
+        else:
+            found = getattr(found, part) if hasattr(found, part) else getattr(found.options, part)
     found = found.read() if isinstance(found, SecretRef) else found
     if isinstance(found, tuple):
         return tuple(one.value if isinstance(one, Enum) else one for one in found)
@@ -138,8 +144,8 @@ def environ_for(path: tuple[str, ...]) -> dict[str, str]:
 
 
 def test_every_attribute_of_the_tree_has_a_sample_twin() -> None:
-    named_otherwise = {("source", "name"), ("destination", "name"), ("source", "options")}
-    assert tree_paths() - named_otherwise == set(SAMPLES)
+    named_otherwise = {(kind, attribute) for kind in NAMES for attribute in ("name", "options")}
+    assert tree_paths() - named_otherwise | OWN == set(SAMPLES)
 
 
 @pytest.mark.parametrize("path", SAMPLES, ids=".".join)
@@ -156,9 +162,7 @@ def test_every_twin_but_its_own_leaves_a_key_alone(
     with_twin, without = load(None, environ_for(path)), load(None, BASE)
     changed = {p for p in SAMPLES if _or_none(with_twin, p) != _or_none(without, p)}
     assert changed <= {path, *(p for p in SAMPLES if "read_budget" in p and "read_budget" in path)} | (
-        {("destination", "type"), ("destination", "url"), ("destination", "signature")}
-        if path == ("destination", "target")
-        else set()
+        {("destination", "type"), *OWN} if path == ("destination", "target") else set()
     )
 
 
@@ -207,7 +211,8 @@ def test_options_are_read_as_json_where_they_are_and_secrets_by_their_own_variab
     [
         ("GAPLESS_STORE__ULR", "did you mean GAPLESS_STORE__URL?"),
         ("GAPLESS_SOURCE__STRIPE_LIVE__EVRY", "did you mean GAPLESS_SOURCE__STRIPE_LIVE__EVERY?"),
-        ("GAPLESS_QQQQ", "see the README's table of settings"),
+        ("GAPLESS_QQQQ", "docs/configuration.md has them all"),
+        ("GAPLESS_DESTINATION__BILLING__ULR", "did you mean GAPLESS_DESTINATION__BILLING__URL?"),
     ],
 )
 def test_an_unknown_variable_of_ours_is_an_error_that_names_the_nearest(variable: str, hint: str) -> None:
@@ -215,6 +220,14 @@ def test_an_unknown_variable_of_ours_is_an_error_that_names_the_nearest(variable
         load(None, {**BASE, variable: "hunter2"})
     (sentence,) = caught.value.problems
     assert sentence == f"environment: there is no setting {variable}; {hint}"
+
+
+def test_a_variable_for_another_type_of_destination_is_refused() -> None:
+    with pytest.raises(SettingsInvalid) as caught:
+        load(None, {**BASE, "GAPLESS_DESTINATION__BILLING__TARGET": "m:f"})
+    assert caught.value.problems == (
+        'environment: GAPLESS_DESTINATION__BILLING__TARGET is for type "python"; leave it out, or change type',
+    )
 
 
 def test_variables_of_the_test_suite_and_of_other_programs_are_left_alone() -> None:
@@ -279,12 +292,13 @@ def test_a_secret_in_the_environment_is_in_no_repr_and_no_message(secret: str) -
     assert secret not in str(caught.value) + repr(caught.value)
 
 
-def test_every_attribute_is_documented() -> None:
-    module = ast.parse(Path(tree.__file__).read_text(encoding="utf-8"))
+@pytest.mark.parametrize("file", [tree.__file__, http.__file__, python.__file__])
+def test_every_attribute_is_documented(file: str) -> None:
+    module = ast.parse(Path(file).read_text(encoding="utf-8"))
     bare = [
         f"{cls.name}.{ast.unparse(attribute.target)}"
         for cls in module.body
-        if isinstance(cls, ast.ClassDef)
+        if isinstance(cls, ast.ClassDef) and cls.name.endswith(("Settings", "Options"))
         for attribute, after in pairwise([*cls.body, ast.Pass()])
         if isinstance(attribute, ast.AnnAssign)
         and not (isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant))

@@ -113,6 +113,24 @@ TABLE = {
     "leave it out, or change type",
     dst('backoff_first = "7h"'): f"{DST}option backoff_first is longer than backoff_max; wanted it to be shorter, or equal",
     src() + dst('sources = ["t"]'): f'{DST}option sources names "t", which is no source; there are: s',
+    # what one type of destination has
+    dst('type = "fax"'): f'{DST}option type is "fax"; wanted one of http, python',
+    dst("type = 3"): f"{DST}option type is 3; wanted one of http, python",
+    dst('ulr = "http://h.example/"'): f"{DST}there is no option ulr; did you mean url?",
+    dst('taget = "m:f"', 'type = "python"\ntarget = "m:f"'): f"{DST}there is no option taget; did you mean target?",
+    dst('options = { url = "x" }'): f"{DST}there is no option options; wanted one of allow, allow_private, "
+    "backoff_first, backoff_max, concurrency, delay, headers, headers_env, max_attempts, name, on_version_mismatch, "
+    "rate, secret, secret_env, secret_file, signature, since, sources, timeout, type, types, url, via",
+    dst(given='url = "ftp://h.example/"\nsecret_env = "SECRET"'): f"{DST}option url is a text of 16 characters; "
+    "wanted an http:// or https:// address without a user name or a fragment",
+    dst('signature = "md5"'): f'{DST}option signature is "md5"; wanted one of standard, provider, none',
+    dst("allow_private = 1"): f"{DST}option allow_private is 1; wanted true or false",
+    dst("allow = [1]"): f"{DST}option allow is a list; wanted a list of hosts, addresses or networks",
+    dst("headers = 1"): f"{DST}option headers is 1; wanted a table of header names and texts",
+    dst('headers = { "hunter2 pasted" = "x" }'): f"{DST}option headers is a table; "
+    "wanted a table of header names and texts",
+    dst('headers_env = { x = "pasted-hunter2" }'): f"{DST}option headers_env is a table; "
+    "wanted a table of header names and names of variables",
     # files
     "a =": f"{HERE}Invalid value (at end of document); wanted TOML",
     'include = ["none.toml"]': f'{HERE}option include names "none.toml", and there is no such file',

@@ -16,7 +16,8 @@ from gapless_reconcilers.kit.errors import (
     RateLimited,
     UnexpectedShape,
 )
-from gapless_reconcilers.shopify import DEPTH, Shopify, ShopifyOptions
+from gapless_reconcilers.providers.shopify import Shopify, ShopifyOptions
+from gapless_reconcilers.providers.shopify.listing import DEPTH
 
 NOW = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
 WINDOW = Window(start=NOW - timedelta(hours=1), end=NOW)

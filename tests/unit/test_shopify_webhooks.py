@@ -22,7 +22,7 @@ from gapless_reconcilers.kit.contract import (
     WebhookRequest,
 )
 from gapless_reconcilers.kit.errors import MalformedWebhook, SignatureInvalid, WebhookRefused
-from gapless_reconcilers.shopify import Shopify, ShopifyOptions
+from gapless_reconcilers.providers.shopify import Shopify, ShopifyOptions
 
 NOW = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
 SECRET = "s3cret"

@@ -11,11 +11,11 @@ import pytest
 
 from gapless_reconcilers.kit.contract import RemoteEvent, Secret, WebhookRequest, Window
 from gapless_reconcilers.kit.errors import CredentialsRejected, RateLimited
-from gapless_reconcilers.shopify import Shopify, ShopifyOptions
+from gapless_reconcilers.providers.shopify import Shopify, ShopifyOptions
 from gapless_reconcilers.testing.fake import FakeProvider
-from gapless_reconcilers.testing.faults import Faults
-from gapless_reconcilers.testing.http import ApiAnswer, ApiRequest
-from gapless_reconcilers.testing.wires.shopify import ShopifyWire
+from gapless_reconcilers.testing.fake.formats.shopify import ShopifyFormat
+from gapless_reconcilers.testing.fake.http_server import ApiAnswer, ApiRequest
+from gapless_reconcilers.testing.fake.webhook_sender import Faults
 
 FIXTURE = Path(__file__).parents[1] / "fixtures" / "shopify"
 NOW = datetime(2026, 11, 20, 12, 20, tzinfo=UTC)
@@ -23,7 +23,7 @@ WINDOW = Window(start=NOW - timedelta(hours=1), end=NOW)
 
 
 def new_fake(**wire: Any) -> FakeProvider:
-    return FakeProvider(ShopifyWire(**wire), clock=lambda: NOW)
+    return FakeProvider(ShopifyFormat(**wire), clock=lambda: NOW)
 
 
 def new_provider(**options: Any) -> Shopify:
@@ -135,5 +135,5 @@ def test_subscriptions_are_those_of_the_endpoint_and_gone_with_it() -> None:
 
 
 def test_webhook_ids_are_uuids() -> None:
-    key = ShopifyWire().event_key(0, random.Random(1))
+    key = ShopifyFormat().event_key(0, random.Random(1))
     assert [len(part) for part in key.split("-")] == [8, 4, 4, 4, 12]

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gapless.domain import HOUR_US, Silence, to_us
-from gapless.ledger.silence import HOURS_OF_WEEK, Heard, expected, judge, rhythm
+from gapless.ledger.silence import HOURS_OF_WEEK, Heard, expected, is_silent, rhythm
 
 NOW = datetime(2026, 11, 20, 12, 30, tzinfo=UTC)  # a Friday
 HOUR = timedelta(hours=1)
@@ -26,31 +26,31 @@ def heard(ago: timedelta, hours: dict[int, int] | None = None) -> Heard:
 
 def test_a_source_is_silent_from_the_configured_time_on() -> None:
     wanted = Silence(after=2 * HOUR)
-    assert judge(wanted, heard(2 * HOUR), NOW) is False
-    assert judge(wanted, heard(2 * HOUR + timedelta(seconds=1)), NOW) is True
+    assert is_silent(wanted, heard(2 * HOUR), NOW) is False
+    assert is_silent(wanted, heard(2 * HOUR + timedelta(seconds=1)), NOW) is True
 
 
 def test_a_rhythm_is_unknown_before_three_weeks_of_it() -> None:
-    assert judge(LEARN, heard(30 * HOUR), NOW) is None
-    assert judge(LEARN, heard(30 * HOUR, by_hour(2)), NOW) is None
-    assert judge(LEARN, heard(30 * HOUR, by_hour(3)), NOW) is True
+    assert is_silent(LEARN, heard(30 * HOUR), NOW) is None
+    assert is_silent(LEARN, heard(30 * HOUR, by_hour(2)), NOW) is None
+    assert is_silent(LEARN, heard(30 * HOUR, by_hour(3)), NOW) is True
 
 
 def test_a_busy_source_is_silent_within_the_hour_and_a_quiet_one_after_days() -> None:
-    assert judge(LEARN, heard(HOUR), NOW) is None
-    assert judge(LEARN, heard(HOUR * 0.6, by_hour(4)), NOW) is False
-    assert judge(LEARN, heard(HOUR * 0.8, by_hour(4)), NOW) is True
+    assert is_silent(LEARN, heard(HOUR), NOW) is None
+    assert is_silent(LEARN, heard(HOUR * 0.6, by_hour(4)), NOW) is False
+    assert is_silent(LEARN, heard(HOUR * 0.8, by_hour(4)), NOW) is True
     one_a_day = by_hour(8, open_hours=range(9, 10), count=1)
-    assert judge(LEARN, heard(timedelta(days=5), one_a_day), NOW) is False
-    assert judge(LEARN, heard(timedelta(days=8), one_a_day), NOW) is True
+    assert is_silent(LEARN, heard(timedelta(days=5), one_a_day), NOW) is False
+    assert is_silent(LEARN, heard(timedelta(days=8), one_a_day), NOW) is True
 
 
 def test_a_shop_that_is_closed_at_night_is_not_silent_at_night() -> None:
     office = by_hour(4, open_hours=range(8, 18))
     early = NOW.replace(hour=7)
     night = Heard(since_us=to_us(early - 13 * HOUR), by_hour=office)
-    assert judge(LEARN, night, early) is False
-    assert judge(LEARN, night, early + 2 * HOUR) is True
+    assert is_silent(LEARN, night, early) is False
+    assert is_silent(LEARN, night, early + 2 * HOUR) is True
 
 
 @given(

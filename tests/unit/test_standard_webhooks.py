@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gapless.daemon.assembly import mode_of
+from gapless.bootstrap.sources import mode_of
 from gapless.domain import Mode
 from gapless.settings import SourceSettings
 from gapless_reconcilers.kit.contract import (
@@ -25,7 +25,7 @@ from gapless_reconcilers.kit.contract import (
     WebhookRequest,
 )
 from gapless_reconcilers.kit.errors import MalformedWebhook, SignatureInvalid, WebhookRefused
-from gapless_reconcilers.standard_webhooks import StandardWebhooks, StandardWebhooksOptions
+from gapless_reconcilers.providers.standard_webhooks import StandardWebhooks, StandardWebhooksOptions
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 KNOWN_BODY = b'{"id":"evt_test_1","n":1}'

@@ -17,7 +17,7 @@ from gapless_reconcilers.kit.errors import (
     RateLimited,
     UnexpectedShape,
 )
-from gapless_reconcilers.stripe import Stripe, StripeOptions
+from gapless_reconcilers.providers.stripe import Stripe, StripeOptions
 
 NOW = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
 NOW_S = int(NOW.timestamp())
@@ -108,7 +108,9 @@ def test_next_request_repeats_nothing_that_the_engine_added() -> None:
         ({"data": [item("a"), {**item("b"), "id": 5}], "has_more": False}, "data[1].id"),
         ({"data": [{"id": "a"}], "has_more": False}, "data[0].type"),
         ({"data": [item("a", created="2026-11-20")], "has_more": False}, "data[0].created"),
-        ({"data": [item("")], "has_more": False}, "event ''"),
+        ({"data": [item("")], "has_more": False}, "data[0]"),
+        ({"data": [item("a"), item("b", created=-1)], "has_more": False}, "data[1]"),
+        ({"data": [item("a", created=10**30)], "has_more": False}, "data[0]"),
     ],
 )
 def test_page_of_another_shape_names_the_field(body: dict[str, Any], path: str) -> None:

@@ -23,7 +23,7 @@ from gapless_reconcilers.kit.contract import (
     WebhookRequest,
 )
 from gapless_reconcilers.kit.errors import MalformedWebhook, SignatureInvalid, UnexpectedShape, WebhookRefused
-from gapless_reconcilers.stripe import Stripe, StripeOptions
+from gapless_reconcilers.providers.stripe import Stripe, StripeOptions
 
 NOW = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
 NOW_S = int(NOW.timestamp())
@@ -274,6 +274,14 @@ def test_detail_of_a_thin_event_without_a_twin_is_asked_of_v2_in_its_context() -
     for other in ({**told, "id": "evt_other"}, an_event()):
         with pytest.raises(UnexpectedShape, match="of another event"):
             ours.read_detail(missing, httpx.Response(200, json=other, request=request))
+
+
+def test_thin_detail_that_cannot_be_recorded_is_unexpected() -> None:
+    told = thin_event(type="v2.core.account.closed", context="acct_\x00")
+    missing = MissingEvent(key=told["id"], type=told["type"], occurred_at=NOW, stream="")
+    with pytest.raises(UnexpectedShape, match="not recordable") as caught:
+        provider().read_detail(missing, httpx.Response(200, json=told))
+    assert caught.value.path == "body"
 
 
 def test_thin_event_of_a_connected_account_is_of_its_stream() -> None:

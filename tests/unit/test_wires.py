@@ -8,24 +8,24 @@ from typing import Any
 
 import pytest
 
-from gapless_reconcilers.kit.paging import require
-from gapless_reconcilers.testing.pushing import Endpoint
-from gapless_reconcilers.testing.scenario import Scenario, load_scenario, make_request, read
-from gapless_reconcilers.testing.shelf import FakeEvent
-from gapless_reconcilers.testing.wires import rest
-from gapless_reconcilers.testing.wires.github import GitHubWire
-from gapless_reconcilers.testing.wires.paypal import PayPalWire
-from gapless_reconcilers.testing.wires.standard_webhooks import StandardWebhooksWire
-from gapless_reconcilers.testing.wires.telegram import TelegramWire
+from gapless_reconcilers.kit.pagination import require
+from gapless_reconcilers.testing.fake.event_store import FakeEvent
+from gapless_reconcilers.testing.fake.formats import rest
+from gapless_reconcilers.testing.fake.formats.github import GitHubFormat
+from gapless_reconcilers.testing.fake.formats.paypal import PayPalFormat
+from gapless_reconcilers.testing.fake.formats.standard_webhooks import StandardWebhooksFormat
+from gapless_reconcilers.testing.fake.formats.telegram import TelegramFormat
+from gapless_reconcilers.testing.fake.webhook_sender import FakeEndpoint
+from gapless_reconcilers.testing.suite.scenario import Scenario, load_scenario, make_request, read
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 DECLARED = {
-    "chargebee": rest.ChargebeeWire,
-    "gocardless": rest.GoCardlessWire,
-    "increase": rest.IncreaseWire,
-    "paddle": rest.PaddleWire,
-    "square": rest.SquareWire,
-    "workos": rest.WorkOSWire,
+    "chargebee": rest.ChargebeeFormat,
+    "gocardless": rest.GoCardlessFormat,
+    "increase": rest.IncreaseFormat,
+    "paddle": rest.PaddleFormat,
+    "square": rest.SquareFormat,
+    "workos": rest.WorkOSFormat,
 }
 
 
@@ -61,7 +61,7 @@ def test_a_declared_vendors_rows_are_those_of_its_fixture(name: str) -> None:
 def test_a_declared_vendors_webhook_is_taken_as_its_fixture_is(name: str) -> None:
     scenario = load_scenario(FIXTURES / "rest_list" / name)
     url = "https://merchant.example/webhooks"
-    endpoint = Endpoint(number=0, url=url, secret=scenario.signing_secret, types=("*",), connect=False)
+    endpoint = FakeEndpoint(number=0, url=url, secret=scenario.signing_secret, types=("*",), connect=False)
     event = event_of(scenario, 0, "obj_1")
     for is_genuine in (True, False):
         message = DECLARED[name]().message(event, endpoint, scenario.now, genuine=is_genuine)
@@ -77,10 +77,10 @@ def test_a_declared_vendors_webhook_is_taken_as_its_fixture_is(name: str) -> Non
 
 def test_githubs_deliveries_are_those_of_its_fixture() -> None:
     scenario = load_scenario(FIXTURES / "github")
-    wire, opened = GitHubWire(hook=292430182), event_of(scenario, 0, "7")
+    wire, opened = GitHubFormat(hook=292430182), event_of(scenario, 0, "7")
     assert wire.row(opened) == first_page(scenario)[0]
     assert wire.detail(opened) == json.loads(scenario.details[0])
-    endpoint = Endpoint(number=0, url="", secret=scenario.signing_secret, types=("*",), connect=False)
+    endpoint = FakeEndpoint(number=0, url="", secret=scenario.signing_secret, types=("*",), connect=False)
     message = wire.message(opened, endpoint, scenario.now, genuine=True)
     (event,) = read(scenario.provider(), scenario, make_request(message.headers, message.body)).events
     assert (event.key, event.type) == (opened.key, opened.type)
@@ -88,13 +88,13 @@ def test_githubs_deliveries_are_those_of_its_fixture() -> None:
 
 def test_paypals_events_are_those_of_its_fixture() -> None:
     scenario = load_scenario(FIXTURES / "paypal")
-    wire = PayPalWire(sign=lambda text: text, certificate=b"", base="https://api-m.paypal.com")
+    wire = PayPalFormat(sign=lambda text: text, certificate=b"", base="https://api-m.paypal.com")
     assert wire.encode(event_of(scenario, 0, "80021663DE681814L")) == first_page(scenario)["events"][0]
 
 
 def test_telegrams_updates_are_those_of_its_fixture() -> None:
     scenario = load_scenario(FIXTURES / "telegram")
-    assert TelegramWire().encode(event_of(scenario, 0, "42")) == first_page(scenario)["result"][0]
+    assert TelegramFormat().encode(event_of(scenario, 0, "42")) == first_page(scenario)["result"][0]
 
 
 def test_a_sender_of_standard_webhooks_is_read() -> None:
@@ -109,8 +109,8 @@ def test_a_sender_of_standard_webhooks_is_read() -> None:
         stream="",
         object_id="usr_1",
     )
-    endpoint = Endpoint(number=0, url="", secret=scenario.signing_secret, types=("*",), connect=False)
-    message = StandardWebhooksWire().message(event, endpoint, now, genuine=True)
+    endpoint = FakeEndpoint(number=0, url="", secret=scenario.signing_secret, types=("*",), connect=False)
+    message = StandardWebhooksFormat().message(event, endpoint, now, genuine=True)
     assert base64.b64decode(message.headers["webhook-signature"].removeprefix("v1,"))
     (got,) = read(scenario.provider(), scenario, make_request(message.headers, message.body), now).events
     assert (got.key, got.type, got.occurred_at) == (event.key, event.type, event.occurred_at)

@@ -1,6 +1,5 @@
-"""What all commands share: the configuration they read, how they fail, and how they log."""
+"""What all commands share: how the program was called, and what their exit codes mean."""
 
-import logging
 import os
 import sys
 from collections.abc import Iterator
@@ -8,16 +7,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
-from typing import Any
 
 import click
-import stamina.instrumentation
-import structlog
 
-from gapless.console.desk import OperationRefused
-from gapless.deliver.destinations.base import DestinationInvalid
-from gapless.ledger.engine import StoreError, StoreInvalid
-from gapless.settings import LogFormat, LogSettings, SecretUnavailable, Settings, SettingsInvalid, load
+from gapless.errors import Unavailable, UserError
+from gapless.settings import Settings, load
 from gapless_reconcilers.kit.errors import ProviderError
 
 
@@ -34,15 +28,15 @@ class Exit(IntEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Call:
+class Invocation:
     """How the program was called, before any command."""
 
-    config: Path | None
+    config: str | None
     debug: bool
 
     def settings(self) -> Settings:
         """The settings. Raises `SettingsInvalid`."""
-        return load(self.config, os.environ)
+        return load(None if self.config is None else Path(self.config), os.environ)
 
 
 @contextmanager
@@ -50,14 +44,12 @@ def failing_clearly(*, debug: bool) -> Iterator[None]:
     """Turn what can go wrong into one message on stderr and an exit code; `debug` leaves the traceback."""
     try:
         yield
-    except SettingsInvalid as error:
-        _fail("\n".join(error.problems), Exit.USAGE, error, debug=debug)
-    except (SecretUnavailable, DestinationInvalid, OperationRefused, StoreInvalid) as error:
+    except UserError as error:
         _fail(str(error), Exit.USAGE, error, debug=debug)
     except ExceptionGroup as errors:
         with failing_clearly(debug=debug):
             raise _first(errors) from errors
-    except (StoreError, ProviderError, OSError) as error:
+    except (Unavailable, ProviderError, OSError) as error:
         _fail(str(error) or type(error).__name__, Exit.UNAVAILABLE, error, debug=debug)
 
 
@@ -72,27 +64,3 @@ def _fail(message: str, code: Exit, error: Exception, *, debug: bool) -> None:
         raise error
     click.echo(f"gapless: {message}", err=True)
     sys.exit(code)
-
-
-def start_logging(settings: LogSettings) -> None:
-    """Log to stderr as configured. Libraries are heard from `warning` on."""
-    shared: list[Any] = [
-        structlog.stdlib.add_log_level,
-        structlog.stdlib.ExtraAdder(),
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
-    ]
-    as_json = settings.format is LogFormat.JSON
-    for_people = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
-    for_programs = [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
-    renderer: list[Any] = for_programs if as_json else [for_people]
-    formatter = structlog.stdlib.ProcessorFormatter(
-        foreign_pre_chain=shared,
-        processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *renderer],
-    )
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(formatter)
-    logging.root.handlers[:] = [handler]
-    logging.root.setLevel(logging.WARNING)
-    stamina.instrumentation.set_on_retry_hooks([])  # what retries says so itself
-    for package in ("gapless", "gapless_reconcilers"):
-        logging.getLogger(package).setLevel(settings.level.value.upper())

@@ -1,4 +1,4 @@
-"""The private listener: probes, metrics, status, one page, and the operations behind the commands that write.
+"""The private listener: probes, metrics, status, one page, and the way in to `operations`.
 
-`standing` says what the ledger's figures prove; everything here that shows a number shows it.
+`gapless.status` says what the ledger's figures prove and what is wrong; what is shown here comes from there.
 """

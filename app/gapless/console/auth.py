@@ -29,7 +29,7 @@ class Area(StrEnum):
     WRITE = "write"
 
 
-class Verdict(Enum):
+class AccessDecision(Enum):
     """Whether a request is let in; else the HTTP status and what to do about it."""
 
     WELCOME = (200, "")
@@ -76,21 +76,21 @@ class Caller:
     authorization: str | None = None
 
 
-def judge(access: Access, area: Area, caller: Caller) -> Verdict:
+def decide_access(access: Access, area: Area, caller: Caller) -> AccessDecision:
     """Whether `caller` may enter `area`."""
     if area is Area.PROBE:
-        return Verdict.WELCOME
+        return AccessDecision.WELCOME
     if area is Area.WRITE and _is_foreign(caller):
-        return Verdict.STRANGE_ORIGIN
+        return AccessDecision.STRANGE_ORIGIN
     token, metrics_token = access.token(), access.metrics_token()
     good = [access.run_token, token, metrics_token if area is Area.METRICS else None]
     if _matches_any(_presented(caller.authorization), (secret for secret in good if secret is not None)):
-        return Verdict.WELCOME
+        return AccessDecision.WELCOME
     if area is Area.WRITE or (metrics_token if area is Area.METRICS else token) is not None:
-        return Verdict.TOKEN_WANTED
+        return AccessDecision.TOKEN_WANTED
     if not is_loopback(access.bind):
-        return Verdict.WELCOME if area is Area.METRICS else Verdict.TOKEN_WANTED
-    return Verdict.WELCOME if is_loopback(host_name(caller.host)) else Verdict.STRANGE_HOST
+        return AccessDecision.WELCOME if area is Area.METRICS else AccessDecision.TOKEN_WANTED
+    return AccessDecision.WELCOME if is_loopback(host_name(caller.host)) else AccessDecision.STRANGE_HOST
 
 
 def host_name(header: str | None) -> str:

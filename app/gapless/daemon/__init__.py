@@ -8,11 +8,9 @@ the pages and attempts in hand, commit, give leases back, close.
 import asyncio
 import signal
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
 
-from gapless.daemon.core import ALL_ROLES, Role, Running, Timing
-from gapless.daemon.opening import open_ledger
-from gapless.daemon.process import Process, make_process
+from gapless.bootstrap.runtime import open_runtime
+from gapless.daemon.process import ALL_ROLES, ListenAddresses, Process, Role, Timing, make_process
 from gapless.settings import Settings
 
 
@@ -23,20 +21,16 @@ async def run(
     *,
     roles: frozenset[Role] = ALL_ROLES,
     timing: Timing | None = None,
-    started: Callable[[Running], None] = lambda _: None,
+    started: Callable[[ListenAddresses], None] = lambda _: None,
 ) -> None:
     """Run a daemon until `stop` is set; `started` is called once requests are answered.
 
     Raises `StoreError` (held by another, unknown schema, unreachable), `OSError` (a port is taken),
     `DestinationInvalid`, `SecretUnavailable` and `OptionsInvalid` before anything has begun.
     """
-    with ExitStack() as held:
-        ledger = await open_ledger(settings, held)
-        try:
-            process = await make_process(settings, environ, ledger, roles, timing or Timing())
-            await process.run(stop, started)
-        finally:
-            await ledger.store.close()
+    timing, receives = timing or Timing(), Role.RECEIVE in roles
+    async with open_runtime(settings, environ, receives=receives, clock=timing.clock) as parts:
+        await make_process(settings, environ, parts, roles, timing).run(stop, started)
 
 
 async def serve(
@@ -44,7 +38,7 @@ async def serve(
     environ: Mapping[str, str],
     *,
     roles: frozenset[Role] = ALL_ROLES,
-    started: Callable[[Running], None] = lambda _: None,
+    started: Callable[[ListenAddresses], None] = lambda _: None,
 ) -> None:
     """`run` until SIGTERM or SIGINT; a second signal ends the process at once."""
     stop = asyncio.Event()
@@ -61,4 +55,4 @@ async def serve(
     await run(settings, environ, stop, roles=roles, started=started)
 
 
-__all__ = ["ALL_ROLES", "Process", "Role", "Running", "Timing", "run", "serve"]
+__all__ = ["ALL_ROLES", "ListenAddresses", "Process", "Role", "Timing", "run", "serve"]

@@ -6,207 +6,219 @@ import os
 import secrets
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from functools import partial
 from typing import Any
 
 import gapless
-from gapless.console.desk import Desk
-from gapless.daemon import assembly, upkeep
-from gapless.daemon.core import ALL_ROLES, Core, Role, Running, Timing
+from gapless.bootstrap.runtime import ProcessParts
+from gapless.console.app import build_console_app
+from gapless.console.auth import Access
+from gapless.console.routing import ConsoleOptions
+from gapless.daemon import maintenance
 from gapless.daemon.listeners import Listener
-from gapless.daemon.opening import Ledger, register, take_slot
-from gapless.daemon.private import make_desk, private_app
-from gapless.daemon.wiring import holder_name, make_destinations, make_policies
-from gapless.deliver.destinations.base import Destination
 from gapless.deliver.dispatcher import Dispatcher
-from gapless.deliver.routing import build_route
-from gapless.domain import Sources
-from gapless.ledger import leases
+from gapless.domain import Clock, system_clock
+from gapless.ledger import schema
 from gapless.ledger.engine import StoreInvalid
-from gapless.ledger.lock import Holder
-from gapless.ledger.recorder import Recorder
-from gapless.ledger.writer import Writer
-from gapless.metrics import Metrics
-from gapless.receive.endpoint import Receiver
-from gapless.receive.evidence import Evidence
-from gapless.receive.server import build_app, make_receiver
-from gapless.reconcile.fetch import new_client
-from gapless.reconcile.road import Road
-from gapless.reconcile.schedule import Scheduler
-from gapless.settings import Settings
+from gapless.ledger.engine.lock import LockHolder
+from gapless.operations.context import OperationContext
+from gapless.provider_api.client import PATIENT, RequestRetryPolicy
+from gapless.receive.endpoint import ReceiveOptions, Receiver, make_receiver
+from gapless.receive.evidence import EvidenceFetcher
+from gapless.receive.quarantine import QuarantineOptions
+from gapless.receive.server import build_app
+from gapless.receive.stream_ids import StreamIds
+from gapless.reconcile.scheduler import TICK_S, Scheduler
+from gapless.settings import SecretRef, Settings
 from gapless_reconcilers.kit.contract import Secret
 
 log = logging.getLogger(__name__)
+
+
+def receive_options(settings: Settings) -> ReceiveOptions:
+    """How webhooks are received, from the settings."""
+    kept = settings.quarantine
+    return ReceiveOptions(
+        body_limit=settings.public.body_limit,
+        quarantine=QuarantineOptions(max_rows=kept.max_rows, max_bytes=kept.max_bytes, per_minute=kept.per_minute),
+    )
+
+
+class Role(StrEnum):
+    """What a process does. On SQLite one process has all roles."""
+
+    RECEIVE = "receive"
+    RECONCILE = "reconcile"
+    DELIVER = "deliver"
+    CONSOLE = "console"
+
+
+ALL_ROLES = frozenset(Role)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListenAddresses:
+    """Where a daemon answers. `public` is empty without the role `receive`."""
+
+    private: str
+    public: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timing:
+    """The clock, and how patient the daemon is with providers."""
+
+    clock: Clock = system_clock
+    tick_s: float = TICK_S
+    patience: RequestRetryPolicy = PATIENT
 
 
 @dataclass(slots=True, kw_only=True)
 class Process:
     """A process that is ready to run."""
 
-    core: Core
+    settings: Settings
+    environ: Mapping[str, str]
+    roles: frozenset[Role]
+    parts: ProcessParts
     receiver: Receiver
     private: Listener
     public: Listener | None
     scheduler: Scheduler | None
     dispatcher: Dispatcher | None
-    destinations: list[Destination]
 
-    async def run(self, stop: asyncio.Event, started: Callable[[Running], None]) -> None:
-        """Start everything, wait for `stop`, and end everything in order."""
-        writer = self.core.writer
+    async def run(self, stop: asyncio.Event, started: Callable[[ListenAddresses], None]) -> None:
+        """Start everything, wait for `stop`, and end everything in order; the writer ends with the runtime."""
         async with asyncio.TaskGroup() as group:
-            group.create_task(writer.run())
-            beside = [group.create_task(each) for each in self._upkeep()]
-            roads = [group.create_task(each.run()) for each in (self.scheduler, self.dispatcher) if each is not None]
+            maintained = [group.create_task(each) for each in self._maintenance()]
+            working = [group.create_task(each.run()) for each in self._workers]
             listening = [group.create_task(each.run()) for each in self._listeners]
             for listener in self._listeners:
                 await listener.started()
             self._announce(started)
             await stop.wait()
             log.info("stopping")
-            await self._stop_taking(listening)
-            await self._stop_roads(roads)
-            for task in beside:
+            await self._stop_receiving(listening)
+            await self._stop_working(working)
+            for task in maintained:
                 task.cancel()
             self.private.stop()
-            await writer.submit(partial(leases.leave_slot, slot=writer.recorder.slot, holder=self.core.holder))
-            writer.close()
-        await self.core.client.aclose()
         log.info("stopped")
 
     @property
     def _listeners(self) -> list[Listener]:
         return [each for each in (self.public, self.private) if each is not None]
 
-    def _upkeep(self) -> list[Coroutine[Any, Any, None]]:
-        core = self.core
+    @property
+    def _workers(self) -> list[Scheduler | Dispatcher]:
+        return [each for each in (self.scheduler, self.dispatcher) if each is not None]
+
+    def _maintenance(self) -> list[Coroutine[Any, Any, None]]:
+        runtime, settings = self.parts.runtime, self.settings
         tasks = [
-            upkeep.beat(core.writer, core.holder, receives=core.receives),
-            upkeep.watch_secrets(core.settings.sources, core.book, core.environ),
+            maintenance.beat(runtime.writer, self.parts.holder, receives=Role.RECEIVE in self.roles),
+            maintenance.watch_secrets(settings.sources, runtime.sources, self.environ),
         ]
         if self.public is not None:
             tasks += [
-                self.receiver.intake.watch(core.ledger.store, core.settings.store.min_free),
+                self.receiver.admission.watch(runtime.store, settings.store.min_free),
                 self.receiver.quarantine.run(),
             ]
         if self.dispatcher is not None:
-            ids = [each.id for each in self.destinations]
+            ids = [each.id for each in self.parts.destinations]
             tasks += [
-                upkeep.prune(core.writer, core.settings.retention, ids, core.timing.clock),
-                upkeep.wake_on_notice(core.ledger.store, self.dispatcher.wake),
+                maintenance.prune(runtime.writer, settings.retention, ids, runtime.clock),
+                maintenance.wake_on_notice(runtime.store, self.dispatcher.wake),
             ]
         return tasks
 
-    def _announce(self, started: Callable[[Running], None]) -> None:
+    def _announce(self, started: Callable[[ListenAddresses], None]) -> None:
         public = self.public.address if self.public else ""
         log.info("started", extra={"public": public, "private": self.private.address})
-        started(Running(private=self.private.address, public=public))
+        started(ListenAddresses(private=self.private.address, public=public))
 
-    async def _stop_taking(self, listening: list[asyncio.Task[None]]) -> None:
+    async def _stop_receiving(self, listening: list[asyncio.Task[None]]) -> None:
         if self.public is not None:
-            self.receiver.intake.pause("shutting down")
+            self.receiver.admission.pause("shutting down")
             self.public.stop()
             await listening[0]
 
-    async def _stop_roads(self, roads: list[asyncio.Task[None]]) -> None:
-        for road in (self.scheduler, self.dispatcher):
-            if road is not None:
-                road.stop()
-        if roads:
-            await asyncio.wait(roads)
+    async def _stop_working(self, working: list[asyncio.Task[None]]) -> None:
+        for each in self._workers:
+            each.stop()
+        if working:
+            await asyncio.wait(working)
 
 
-async def make_process(
-    settings: Settings, environ: Mapping[str, str], ledger: Ledger, roles: frozenset[Role], timing: Timing
+def make_process(
+    settings: Settings, environ: Mapping[str, str], parts: ProcessParts, roles: frozenset[Role], timing: Timing
 ) -> Process:
-    """Wire a process with these roles. Nothing runs yet, but rows are made and ports are bound."""
-    if ledger.lock is not None and roles != ALL_ROLES:
+    """Wire a process with these roles. Nothing runs yet, but ports are bound. Raises `StoreInvalid`, `OSError`."""
+    if parts.lock is not None and roles != ALL_ROLES:
         raise StoreInvalid("on SQLite one process has all roles; leave --role out, or use a postgresql:// store")
-    registered = await register(settings, environ, ledger.store, timing.clock())
-    book = Sources(registered.sources)
-    destinations = make_destinations(settings, registered, book, timing.clock)
-    holder = holder_name()
-    metrics = Metrics(gapless.__version__)
-    slot = await take_slot(ledger, holder, receives=Role.RECEIVE in roles, now=timing.clock())
-    recorder = Recorder(slot, build_route(destinations))
-    writer = Writer(
-        ledger.store,
-        recorder,
-        metrics,
-        queue_max=settings.public.queue_max,
-        queue_max_bytes=settings.public.queue_max_bytes,
-    )
-    core = Core(
+    runtime = parts.runtime
+    receiver = make_receiver(runtime, client=parts.client, options=receive_options(settings))
+    dispatcher = Dispatcher(parts.destinations, runtime) if Role.DELIVER in roles else None
+    if dispatcher is not None:
+        runtime.writer.recorder.wake = dispatcher.wake
+    return Process(
         settings=settings,
         environ=environ,
         roles=roles,
-        timing=timing,
-        ledger=ledger,
-        registered=registered,
-        book=book,
-        writer=writer,
-        metrics=metrics,
-        holder=holder,
-        client=new_client(),
-        policies=make_policies(settings.sources, book, settings.public_url),
-    )
-    return _process(core, destinations)
-
-
-def _process(core: Core, destinations: list[Destination]) -> Process:
-    receiver = make_receiver(
-        sources=core.book,
-        writer=core.writer,
-        metrics=core.metrics,
-        clock=core.timing.clock,
-        client=core.client,
-        options=assembly.receive_options(core.settings),
-    )
-    token = secrets.token_urlsafe(32)
-    dispatcher = _dispatcher(core, destinations) if Role.DELIVER in core.roles else None
-    if dispatcher is not None:
-        core.writer.recorder.wake = dispatcher.wake
-    private = Listener(
-        private_app(core, _desk(core), Secret(token)), core.settings.private.host, core.settings.private.port
-    )
-    if core.ledger.lock is not None:
-        core.ledger.lock.tell(Holder(pid=os.getpid(), url=private.address, token=token))
-    return Process(
-        core=core,
+        parts=parts,
         receiver=receiver,
-        private=private,
-        public=_public(core, receiver) if core.receives else None,
-        scheduler=_scheduler(core) if Role.RECONCILE in core.roles else None,
+        private=_private(settings, parts, roles),
+        public=_public(settings, parts, receiver) if Role.RECEIVE in roles else None,
+        scheduler=_scheduler(parts, timing) if Role.RECONCILE in roles else None,
         dispatcher=dispatcher,
-        destinations=destinations,
     )
 
 
-def _public(core: Core, receiver: Receiver) -> Listener:
-    public = core.settings.public
-    return Listener(build_app(receiver, core.registered.retired), public.host, public.port)
-
-
-def _dispatcher(core: Core, destinations: list[Destination]) -> Dispatcher:
-    return Dispatcher(destinations, core.ledger.store, core.writer, core.metrics, clock=core.timing.clock)
-
-
-def _desk(core: Core) -> Desk:
-    recorder = core.writer.recorder
-    return make_desk(
-        core.ledger.store,
-        core.writer,
-        core.book,
-        core.timing.clock,
-        evidence=Evidence(core.client, core.timing.clock, core.metrics),
-        budgets={name: policy.budget for name, policy in core.policies.items()},
-        wake=recorder.wake,
+def _private(settings: Settings, parts: ProcessParts, roles: frozenset[Role]) -> Listener:
+    """The private listener, made known beside the ledger so that commands find it."""
+    private, token = settings.private, secrets.token_urlsafe(32)
+    options = ConsoleOptions(
+        access=Access(
+            bind=private.host,
+            run_token=Secret(token),
+            token=partial(_read, private.token),
+            metrics_token=partial(_read, private.metrics_token),
+        ),
+        roles=frozenset(role.value for role in roles),
+        version=gapless.__version__,
+        started_at=parts.runtime.clock(),
+        schema_is_current=schema.is_current,
+        budgets={name: policy.budget for name, policy in parts.policies.items()},
     )
+    runtime = parts.runtime
+    context = OperationContext(
+        runtime=runtime,
+        evidence=EvidenceFetcher(parts.client, runtime.clock, runtime.metrics),
+        stream_ids=StreamIds(runtime.writer),
+        wake=runtime.writer.recorder.wake,
+    )
+    listener = Listener(build_console_app(options, context, runtime.metrics), private.host, private.port)
+    if parts.lock is not None:
+        parts.lock.tell(LockHolder(pid=os.getpid(), url=listener.address, token=token))
+    return listener
 
 
-def _scheduler(core: Core) -> Scheduler:
-    road = Road(store=core.ledger.store, writer=core.writer, clock=core.timing.clock, metrics=core.metrics)
-    timing = core.timing
+def _read(reference: SecretRef | None) -> Secret | None:
+    return None if reference is None else reference.read()
+
+
+def _public(settings: Settings, parts: ProcessParts, receiver: Receiver) -> Listener:
+    public = settings.public
+    return Listener(build_app(receiver, parts.rows.retired), public.host, public.port)
+
+
+def _scheduler(parts: ProcessParts, timing: Timing) -> Scheduler:
     return Scheduler(
-        road, core.book, core.policies, core.client, holder=core.holder, tick_s=timing.tick_s, patience=timing.patience
+        parts.runtime,
+        parts.policies,
+        parts.client,
+        holder=parts.holder,
+        tick_s=timing.tick_s,
+        patience=timing.patience,
     )

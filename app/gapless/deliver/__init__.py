@@ -3,6 +3,6 @@
 A Python target imports `Delivery` and `Reject` from here.
 """
 
-from gapless.deliver.delivery import Delivery, Reject
+from gapless.destinations.contract import Delivery, Reject
 
 __all__ = ["Delivery", "Reject"]

@@ -8,13 +8,12 @@ half-open   the rest is over: one delivery at a time is the probe; its success c
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
-from gapless.deliver.delivery import Delivered, Failed, Result
+from gapless.destinations.contract import Delivered, Failed, FailureReason, Result
 from gapless.domain import span_us
-from gapless.ledger.deliveries import Reason
 
 TROUBLE = frozenset({
-    Reason.ADDRESS_REFUSED, Reason.CONNECTION, Reason.CONSUMER_5XX, Reason.CONSUMER_ERROR, Reason.REDIRECT,
-    Reason.THROTTLED, Reason.TIMEOUT,
+    FailureReason.ADDRESS_REFUSED, FailureReason.CONNECTION, FailureReason.CONSUMER_5XX, FailureReason.CONSUMER_ERROR,
+    FailureReason.REDIRECT, FailureReason.THROTTLED, FailureReason.TIMEOUT,
 })  # fmt: skip
 """Failures that are the destination's and not one event's."""
 

@@ -1,16 +1,13 @@
-"""The deliver road's process: one lane per destination, so that a slow one delays no other."""
+"""One worker for each destination, so that a slow one delays no other."""
 
 import asyncio
 from collections.abc import Sequence
 from datetime import timedelta
 from random import Random
 
-from gapless.deliver.destinations.base import Destination
-from gapless.deliver.lane import Lane
-from gapless.domain import Clock, system_clock
-from gapless.ledger.engine import Store
-from gapless.ledger.writer import Writer
-from gapless.metrics import Metrics
+from gapless.deliver.routing import Destination
+from gapless.deliver.worker import DestinationWorker
+from gapless.runtime import Runtime
 
 GRACE = timedelta(seconds=10)
 """How long attempts in hand may take to end after `stop`."""
@@ -25,41 +22,38 @@ class Dispatcher:
     def __init__(
         self,
         destinations: Sequence[Destination],
-        store: Store,
-        writer: Writer,
-        metrics: Metrics,
+        runtime: Runtime,
         *,
-        clock: Clock = system_clock,
         rng: Random | None = None,
         grace: timedelta = GRACE,
     ) -> None:
         self._destinations = destinations
         self._grace = grace
         jitter = rng or Random()  # noqa: S311 - spreads retries, hides nothing
-        self._lanes = [Lane(each, store, writer, metrics, clock, jitter) for each in destinations]
+        self._workers = [DestinationWorker(each, runtime, jitter) for each in destinations]
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def wake(self) -> None:
         """Deliveries were made, or will be when the running transaction commits. From any thread."""
         if self._loop is not None and not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._wake_lanes)
+            self._loop.call_soon_threadsafe(self._wake_workers)
 
-    def _wake_lanes(self) -> None:
-        for lane in self._lanes:
-            lane.wake()
+    def _wake_workers(self) -> None:
+        for worker in self._workers:
+            worker.wake()
 
     def stop(self) -> None:
         """Claim nothing more. `run` returns when what is in hand is settled."""
-        for lane in self._lanes:
-            lane.stop()
+        for worker in self._workers:
+            worker.stop()
 
     async def run(self) -> None:
         """Deliver until `stop`."""
         self._loop = asyncio.get_running_loop()
         try:
             async with asyncio.TaskGroup() as group:
-                for lane in self._lanes:
-                    group.create_task(lane.run(self._grace))
+                for worker in self._workers:
+                    group.create_task(worker.run(self._grace))
         finally:
             for destination in self._destinations:
-                await destination.carrier.close()
+                await destination.sender.close()

@@ -1,14 +1,5 @@
 """When to try again, and when to stop. Pure.
 
-Answers of an http destination:
-
-    2xx                            delivered
-    400, 410, 413, 414, 415, 422   dead at once: the consumer has read it and will never take it
-    429                            again, not before `Retry-After`
-    3xx                            again: a redirect is not followed, its target may be moved or mended
-    other 4xx                      again: 401, 403, 404 and 405 are what a bad deployment answers with
-    5xx                            again, not before `Retry-After`
-
 The reason of a dead letter is why its last attempt failed; that its attempts are used up shows in their number.
 """
 
@@ -17,16 +8,13 @@ from datetime import timedelta
 from random import Random
 from typing import assert_never
 
-from gapless.deliver.delivery import Delivered, Failed, Held, Result, Withdrawn
+from gapless.destinations.contract import Delivered, Failed, Held, Result, Withdrawn
 from gapless.domain import span_us
-from gapless.ledger.deliveries import Attempt, Claim, Reason, Settlement, State
-
-PERMANENT = frozenset({400, 410, 413, 414, 415, 422})
-THROTTLED = 429
+from gapless.ledger.deliveries import Attempt, DeliveryClaim, DeliveryState, Settlement
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RetryRule:
+class DeliveryRetryPolicy:
     """Exponential back-off with full jitter: the wait after attempt n is between 0 and `first` * 2^(n-1)."""
 
     first: timedelta
@@ -38,39 +26,26 @@ class RetryRule:
             raise ValueError(f"retry rule is {self}; wanted max_attempts >= 1 and 0 < first <= longest")
 
 
-def wait_us(attempt: int, rule: RetryRule, rng: Random) -> int:
+def wait_us(attempt: int, rule: DeliveryRetryPolicy, rng: Random) -> int:
     """How long to wait after the failed attempt number `attempt` (from 1)."""
     doublings = min(attempt - 1, 62)
     return int(rng.random() * min(span_us(rule.longest), span_us(rule.first) << doublings))
 
 
-def read_status(status: int, retry_after_us: int = 0) -> Result:
-    """What a consumer's answer means."""
-    told = f"HTTP {status}"
-    match status // 100:
-        case 2:
-            return Delivered(detail=told)
-        case 3:
-            return Failed(reason=Reason.REDIRECT, detail=f"{told}: not followed; set url to where it leads")
-        case 4:
-            reason = Reason.THROTTLED if status == THROTTLED else Reason.CONSUMER_4XX
-            return Failed(reason=reason, detail=told, permanent=status in PERMANENT, retry_after_us=retry_after_us)
-        case _:
-            return Failed(reason=Reason.CONSUMER_5XX, detail=told, retry_after_us=retry_after_us)
-
-
-def settlement(claim: Claim, result: Result, *, began_us: int, now_us: int, rule: RetryRule, rng: Random) -> Settlement:
+def settlement(
+    claim: DeliveryClaim, result: Result, *, began_us: int, now_us: int, rule: DeliveryRetryPolicy, rng: Random
+) -> Settlement:
     """What becomes of a claimed delivery after `result`."""
     took_us = max(now_us - began_us, 0)
     match result:
         case Delivered(detail=detail):
-            tried = Attempt(at_us=began_us, duration_us=took_us, outcome=State.DELIVERED, detail=detail or None)
-            return Settlement(claim=claim, state=State.DELIVERED, at_us=now_us, attempt=tried)
+            tried = Attempt(at_us=began_us, duration_us=took_us, outcome=DeliveryState.DELIVERED, detail=detail or None)
+            return Settlement(claim=claim, state=DeliveryState.DELIVERED, at_us=now_us, attempt=tried)
         case Failed(reason=reason, detail=detail):
             tried = Attempt(at_us=began_us, duration_us=took_us, outcome=reason, detail=detail)
             return _after_failure(claim, result, tried, now_us, rule, rng)
         case Held(reason=hold):
-            return Settlement(claim=claim, state=State.HELD, at_us=now_us, reason=hold)
+            return Settlement(claim=claim, state=DeliveryState.HELD, at_us=now_us, reason=hold)
         case Withdrawn():
             return Settlement(claim=claim, state=None, at_us=now_us)
         case _:
@@ -78,10 +53,10 @@ def settlement(claim: Claim, result: Result, *, began_us: int, now_us: int, rule
 
 
 def _after_failure(
-    claim: Claim, failed: Failed, tried: Attempt, now_us: int, rule: RetryRule, rng: Random
+    claim: DeliveryClaim, failed: Failed, tried: Attempt, now_us: int, rule: DeliveryRetryPolicy, rng: Random
 ) -> Settlement:
     number = claim.attempts + 1
     if failed.permanent or number >= rule.max_attempts:
-        return Settlement(claim=claim, state=State.DEAD, at_us=now_us, reason=failed.reason, attempt=tried)
+        return Settlement(claim=claim, state=DeliveryState.DEAD, at_us=now_us, reason=failed.reason, attempt=tried)
     next_us = now_us + max(wait_us(number, rule, rng), failed.retry_after_us)
-    return Settlement(claim=claim, state=State.PENDING, at_us=now_us, next_us=next_us, attempt=tried)
+    return Settlement(claim=claim, state=DeliveryState.PENDING, at_us=now_us, next_us=next_us, attempt=tried)

@@ -10,13 +10,13 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from random import Random
 
-from gapless_reconcilers.testing.http import ApiAnswer, ApiRequest
+from gapless_reconcilers.testing.fake.http_server import ApiAnswer, ApiRequest
 
 TOLERANCE = timedelta(minutes=5)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Attempt:
+class ReceivedAttempt:
     """One delivery attempt whose signature is good."""
 
     at: datetime
@@ -34,9 +34,9 @@ class Consumer:
     clock: Callable[[], datetime]
     chance: Random
     stumbles: float = 0.05
-    attempts: defaultdict[str, list[Attempt]] = field(default_factory=lambda: defaultdict(list))
+    attempts: defaultdict[str, list[ReceivedAttempt]] = field(default_factory=lambda: defaultdict(list))
     """By the provider's event id, in order of arrival."""
-    accepted: dict[str, Attempt] = field(default_factory=dict)
+    accepted: dict[str, ReceivedAttempt] = field(default_factory=dict)
     """The first attempt of each event that was answered 200."""
     refused: int = 0
     """Requests with a signature that is not good."""
@@ -49,7 +49,7 @@ class Consumer:
             return ApiAnswer(status=401, body=b"")
         key = str(json.loads(request.body)["id"])
         accepted = self.chance.random() >= self.stumbles
-        attempt = Attempt(
+        attempt = ReceivedAttempt(
             at=now,
             key=key,
             idempotency_id=request.headers.get("idempotency-key", ""),

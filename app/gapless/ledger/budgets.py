@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from sqlalchemy import Connection, select, update
 
 from gapless.domain import span_us
-from gapless.ledger import dialect
+from gapless.ledger.engine import dialect
 from gapless.ledger.tables import BUDGET
 from gapless_reconcilers.kit.contract import ReadBudget
 

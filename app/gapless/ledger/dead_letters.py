@@ -7,22 +7,20 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     and_,
+    case,
     func,
     insert,
     literal,
-    literal_column,
     select,
     tuple_,
     update,
 )
 
-from gapless.ledger import dialect
-from gapless.ledger.deliveries import PENDING, RELEASED, State
-from gapless.ledger.recorder import DELIVERY_CHANNEL
+from gapless.domain import Via
+from gapless.ledger.deliveries import DELIVERY_CHANNEL, OWING, PENDING, RELEASED, DeliveryState
+from gapless.ledger.engine import dialect
+from gapless.ledger.events import EventFilter
 from gapless.ledger.tables import DELIVERY, DESTINATION, EVENT, PAYLOAD, SOURCE
-
-OWING: ColumnElement[bool] = literal_column("delivery.state <> 'delivered'")
-"""A literal without a type: a partial index is used only for its own words, not for a bound value or `… = 1`."""
 
 BATCH = 1000
 """Deliveries changed in one transaction: what the webhooks that wait behind it can bear."""
@@ -38,7 +36,7 @@ class Unsettled:
     key: str
     type: str
     occurred_us: int
-    state: State
+    state: DeliveryState
     reason: str | None
     attempts: int
     done_us: int | None
@@ -50,15 +48,17 @@ class Backlog:
     """How many deliveries of one destination are in one state for one reason, and when the oldest was made."""
 
     destination: str
-    state: State
+    state: DeliveryState
     reason: str | None
     count: int
     oldest_us: int
+    late_us: int | None
+    """Since when the oldest pending one could have been delivered; None: none of them is due, or they do not wait."""
 
 
 def waiting(
     connection: Connection,
-    state: State,
+    state: DeliveryState,
     *,
     destination_id: int | None = None,
     reason: str | None = None,
@@ -82,14 +82,21 @@ def waiting(
         .order_by(DELIVERY.c.event_seq, DELIVERY.c.destination_id)
         .limit(limit)
     )
-    return [Unsettled(**{**row, "state": State(row["state"])}) for row in connection.execute(query).mappings()]
+    return [Unsettled(**{**row, "state": DeliveryState(row["state"])}) for row in connection.execute(query).mappings()]
 
 
-def backlog(connection: Connection) -> list[Backlog]:
-    """What every destination still owes, by state and reason. Reads only the index of what is owed."""
+def backlog(connection: Connection, now_us: int) -> list[Backlog]:
+    """What every destination still owes, by state and reason. Reads only the index of what is owed.
+
+    A delivery that was tried in vain counts as late from when it was made; one that is delayed, or just claimed
+    for its first attempt, not before it is due.
+    """
+    tried, due = DELIVERY.c.attempts > 0, DELIVERY.c.next_us <= now_us
+    late_us = case((tried, DELIVERY.c.created_us), (due, DELIVERY.c.next_us))
     query = (
         select(
-            DESTINATION.c.name, DELIVERY.c.state, DELIVERY.c.reason, func.count(), func.min(DELIVERY.c.created_us)
+            DESTINATION.c.name, DELIVERY.c.state, DELIVERY.c.reason,
+            func.count(), func.min(DELIVERY.c.created_us), func.min(late_us),
         )
         .join(DESTINATION, DESTINATION.c.id == DELIVERY.c.destination_id)
         .where(OWING)
@@ -97,8 +104,15 @@ def backlog(connection: Connection) -> list[Backlog]:
         .order_by(DESTINATION.c.name, DELIVERY.c.state, DELIVERY.c.reason)
     )  # fmt: skip
     return [
-        Backlog(destination=name, state=State(state), reason=reason, count=count, oldest_us=oldest_us)
-        for name, state, reason, count, oldest_us in connection.execute(query)
+        Backlog(
+            destination=name,
+            state=DeliveryState(state),
+            reason=reason,
+            count=count,
+            oldest_us=oldest_us,
+            late_us=late_us if state == DeliveryState.PENDING else None,
+        )
+        for name, state, reason, count, oldest_us, late_us in connection.execute(query)
     ]
 
 
@@ -112,7 +126,7 @@ def requeue(
     limit: int = BATCH,
 ) -> int:
     """Owe dead letters again, with a fresh budget of attempts. Returns how many, at most `limit`: call until 0."""
-    return _let_go(connection, State.DEAD, now_us, destination_id, reason, seqs, limit)
+    return _let_go(connection, DeliveryState.DEAD, now_us, destination_id, reason, seqs, limit)
 
 
 def release(
@@ -125,7 +139,7 @@ def release(
     limit: int = BATCH,
 ) -> int:
     """Let held deliveries go; they are not held again. Returns how many, at most `limit`: call until 0."""
-    return _let_go(connection, State.HELD, now_us, destination_id, reason, seqs, limit)
+    return _let_go(connection, DeliveryState.HELD, now_us, destination_id, reason, seqs, limit)
 
 
 def replay(connection: Connection, destination_id: int, seqs: Sequence[int], now_us: int) -> int:
@@ -150,19 +164,19 @@ def replay(connection: Connection, destination_id: int, seqs: Sequence[int], now
 
 def park_source(connection: Connection, source_id: int, limit: int = BATCH) -> int:
     """Park what is pending of a retired source. Returns how many, at most `limit`: call until 0."""
-    return _move(connection, source_id, was=PENDING, state=State.PARKED, reason="source_retired", limit=limit)
+    return _move(connection, source_id, was=PENDING, state=DeliveryState.PARKED, reason="source_retired", limit=limit)
 
 
 def unpark_source(connection: Connection, source_id: int, limit: int = BATCH) -> int:
     """Undo `park_source` for a source that is back. Returns how many, at most `limit`: call until 0."""
-    was = and_(DELIVERY.c.state == State.PARKED, DELIVERY.c.reason == "source_retired")
-    return _move(connection, source_id, was=was, state=State.PENDING, reason=None, limit=limit)
+    was = and_(DELIVERY.c.state == DeliveryState.PARKED, DELIVERY.c.reason == "source_retired")
+    return _move(connection, source_id, was=was, state=DeliveryState.PENDING, reason=None, limit=limit)
 
 
 def _fresh(now_us: int) -> dict[str, object]:
     """The columns of a delivery that starts over."""
     return {
-        "state": State.PENDING.value,
+        "state": DeliveryState.PENDING.value,
         "attempts": 0,
         "next_us": now_us,
         "lease_us": 0,
@@ -172,7 +186,7 @@ def _fresh(now_us: int) -> dict[str, object]:
 
 
 def _chosen(
-    state: State, destination_id: int | None, reason: str | None, seqs: Sequence[int] | None = None
+    state: DeliveryState, destination_id: int | None, reason: str | None, seqs: Sequence[int] | None = None
 ) -> ColumnElement[bool]:
     clauses: list[ColumnElement[bool]] = [OWING, DELIVERY.c.state == state]
     if destination_id is not None:
@@ -186,7 +200,7 @@ def _chosen(
 
 def _let_go(
     connection: Connection,
-    state: State,
+    state: DeliveryState,
     now_us: int,
     destination_id: int | None,
     reason: str | None,
@@ -210,7 +224,13 @@ def _let_go(
 
 
 def _move(
-    connection: Connection, source_id: int, *, was: ColumnElement[bool], state: State, reason: str | None, limit: int
+    connection: Connection,
+    source_id: int,
+    *,
+    was: ColumnElement[bool],
+    state: DeliveryState,
+    reason: str | None,
+    limit: int,
 ) -> int:
     query = select(DELIVERY.c.destination_id, DELIVERY.c.event_seq).join(EVENT, EVENT.c.seq == DELIVERY.c.event_seq)
     batch = query.where(OWING, was, EVENT.c.source_id == source_id).order_by(DELIVERY.c.event_seq).limit(limit)
@@ -219,3 +239,29 @@ def _move(
         return 0
     where = (tuple_(DELIVERY.c.destination_id, DELIVERY.c.event_seq).in_(rows), was)
     return connection.execute(update(DELIVERY).where(*where).values(state=state, reason=reason)).rowcount
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Undelivered:
+    """An event that a destination was never owed."""
+
+    seq: int
+    key: str
+    type: str
+    occurred_us: int
+
+
+def undelivered(
+    connection: Connection, chosen: EventFilter, destination_id: int, after_seq: int, limit: int
+) -> list[Undelivered]:
+    """The next `limit` meant events, in order of record, that a list showed first.
+
+    Only those that this destination was never owed.
+    """
+    owed = select(DELIVERY.c.event_seq).where(
+        DELIVERY.c.destination_id == destination_id, DELIVERY.c.event_seq == EVENT.c.seq
+    )
+    query = select(EVENT.c.seq, EVENT.c.key, EVENT.c.type, EVENT.c.occurred_us)
+    query = query.where(*chosen.where(), EVENT.c.via == Via.LIST.value, EVENT.c.seq > after_seq, ~owed.exists())
+    rows = connection.execute(query.order_by(EVENT.c.seq).limit(limit)).mappings()
+    return [Undelivered(**row) for row in rows]

@@ -31,7 +31,7 @@ from sqlalchemy import (
 )
 
 from gapless.domain import Via
-from gapless.ledger import dialect
+from gapless.ledger.engine import dialect
 from gapless.ledger.tables import ATTEMPT, DELIVERY, EVENT, PAYLOAD, SOURCE, STREAM
 
 PENDING: ColumnElement[bool] = literal_column("delivery.state = 'pending'")
@@ -46,7 +46,7 @@ RELEASED = "released"
 ATTEMPT_COLUMNS = ("destination_id", "event_seq", "at_us", "duration_us", "outcome", "detail")
 
 
-class State(StrEnum):
+class DeliveryState(StrEnum):
     """Where a delivery stands."""
 
     PENDING = "pending"
@@ -56,31 +56,8 @@ class State(StrEnum):
     PARKED = "parked"
 
 
-class Reason(StrEnum):
-    """Why an attempt failed; of a dead letter: why its last attempt did. Closed: it labels metrics."""
-
-    CONSUMER_4XX = "consumer_4xx"
-    CONSUMER_5XX = "consumer_5xx"
-    CONSUMER_ERROR = "consumer_error"  # a Python target raised
-    REJECTED = "rejected"  # a Python target raised Reject
-    THROTTLED = "throttled"  # 429
-    REDIRECT = "redirect"
-    TIMEOUT = "timeout"
-    CONNECTION = "connection"  # no address, no connection, no TLS, or it broke
-    ADDRESS_REFUSED = "address_refused"
-    CANNOT_RENDER = "cannot_render"
-    NO_PAYLOAD = "no_payload"  # imported, or pruned
-    INTERNAL = "internal"
-
-
-class HoldReason(StrEnum):
-    """Why a delivery waits for a person. Closed: it labels metrics."""
-
-    VERSION_MISMATCH = "version_mismatch"
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Claim:
+class DeliveryClaim:
     """The right to attempt one delivery until `lease_us`."""
 
     destination_id: int
@@ -111,7 +88,7 @@ class StoredEvent:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attempt:
-    """One try: when it began, how long it took, and what came of it (`delivered` or a `Reason`)."""
+    """One try: when it began, how long it took, and what came of it (`delivered` or a `FailureReason`)."""
 
     at_us: int
     duration_us: int
@@ -127,8 +104,8 @@ class Settlement:
     count stays. `next_us` matters while it stays pending.
     """
 
-    claim: Claim
-    state: State | None
+    claim: DeliveryClaim
+    state: DeliveryState | None
     at_us: int
     next_us: int = 0
     reason: str | None = None
@@ -136,14 +113,14 @@ class Settlement:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Turn:
+class ClaimedBatch:
     """What a turn claimed, and when the next delivery falls due (None: there is none)."""
 
-    claims: list[Claim]
+    claims: list[DeliveryClaim]
     next_due_us: int | None
 
 
-def turn(
+def settle_and_claim(
     connection: Connection,
     destination_id: int,
     settlements: Sequence[Settlement],
@@ -151,14 +128,14 @@ def turn(
     now_us: int,
     limit: int,
     lease_us: int,
-) -> Turn:
+) -> ClaimedBatch:
     """Settle what is done and claim what is due: one commit for both."""
     settle(connection, settlements)
     claims = claim(connection, destination_id, now_us, limit, lease_us) if limit > 0 else []
-    return Turn(claims=claims, next_due_us=next_due_us(connection, destination_id))
+    return ClaimedBatch(claims=claims, next_due_us=next_due_us(connection, destination_id))
 
 
-def claim(connection: Connection, destination_id: int, now_us: int, limit: int, lease_us: int) -> list[Claim]:
+def claim(connection: Connection, destination_id: int, now_us: int, limit: int, lease_us: int) -> list[DeliveryClaim]:
     """At most `limit` deliveries that are due, the longest due first, each claimed for `lease_us`."""
     due_now = (DELIVERY.c.destination_id == destination_id, DELIVERY.c.next_us <= now_us)
     due = (
@@ -181,7 +158,9 @@ def claim(connection: Connection, destination_id: int, now_us: int, limit: int, 
     )
     rows = sorted(connection.execute(statement))
     return [
-        Claim(destination_id=destination_id, seq=seq, attempts=attempts, lease_us=until_us, released=reason == RELEASED)
+        DeliveryClaim(
+            destination_id=destination_id, seq=seq, attempts=attempts, lease_us=until_us, released=reason == RELEASED
+        )
         for seq, attempts, reason in rows
     ]
 
@@ -192,7 +171,7 @@ def next_due_us(connection: Connection, destination_id: int) -> int | None:
     return connection.execute(query).scalar()
 
 
-def load(connection: Connection, claims: Sequence[Claim]) -> list[tuple[Claim, StoredEvent]]:
+def load(connection: Connection, claims: Sequence[DeliveryClaim]) -> list[tuple[DeliveryClaim, StoredEvent]]:
     """The events of `claims`, in order of seq."""
     by_seq = {claim.seq: claim for claim in claims}
     query = (
@@ -248,7 +227,7 @@ _SETTLE = (
 _WITHDRAW = delete(DELIVERY).where(*_STILL_OURS)
 
 
-def _guard(claim: Claim) -> dict[str, object]:
+def _guard(claim: DeliveryClaim) -> dict[str, object]:
     return {
         "of_destination": claim.destination_id,
         "of_seq": claim.seq,
@@ -258,7 +237,7 @@ def _guard(claim: Claim) -> dict[str, object]:
 
 
 def _values(settlement: Settlement) -> dict[str, object]:
-    pending = settlement.state is State.PENDING
+    pending = settlement.state is DeliveryState.PENDING
     return {
         **_guard(settlement.claim),
         "new_state": settlement.state,
@@ -280,3 +259,11 @@ def give_back_all(connection: Connection, now_us: int) -> int:
     """End every lease at once; returns how many. Only for a process that knows it is the only one (SQLite)."""
     where = (PENDING, DELIVERY.c.lease_us > 0)
     return connection.execute(update(DELIVERY).where(*where).values(lease_us=0, next_us=now_us)).rowcount
+
+
+OWING: ColumnElement[bool] = literal_column("delivery.state <> 'delivered'")
+"""A literal without a type: a partial index is used only for its own words, not for a bound value or `… = 1`."""
+
+
+DELIVERY_CHANNEL = "gapless_deliver"
+"""Notified when a transaction has made deliveries."""

@@ -1,14 +1,13 @@
 """What the ledger knows of events: look-ups for passes, and lists for people."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, RowMapping, Select, and_, exists, func, select, true, update
+from sqlalchemy import ColumnElement, Connection, RowMapping, Select, func, select
 
 from gapless.domain import Via
 from gapless.ledger.tables import EVENT, PAYLOAD, SOURCE, STREAM
-from gapless.ledger.tallies import Tallies
 
 UNLISTED_AFTER = 2
 """Complete listings of its window that must not show an event before it counts as unlisted."""
@@ -32,96 +31,6 @@ class Event:
     missed_cause: str | None
     webhook_us: int | None
     webhook_count: int
-
-
-NEWER = EVENT.alias("newer")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Span:
-    """The settled webhook events of a stream in `[start, end)`: expected, their webhook came before `before_us`.
-
-    Each is a witness: a complete listing of that time must show it. A list of states shows only the last
-    one of an object (`last_states`).
-    """
-
-    stream_id: int
-    start_us: int
-    end_us: int
-    before_us: int
-    last_states: bool = False
-
-    def where(self) -> ColumnElement[bool]:
-        """The condition on `event`."""
-        superseded = exists().where(
-            NEWER.c.source_id == EVENT.c.source_id,
-            NEWER.c.object_key == EVENT.c.object_key,
-            NEWER.c.object_version > EVENT.c.object_version,
-        )
-        return and_(
-            ~superseded if self.last_states else true(),
-            EVENT.c.stream_id == self.stream_id,
-            EVENT.c.occurred_us >= self.start_us,
-            EVENT.c.occurred_us < self.end_us,
-            EVENT.c.expected,
-            EVENT.c.webhook_us.is_not(None),
-            EVENT.c.webhook_us < self.before_us,
-        )
-
-
-def count_witnesses(connection: Connection, span: Span) -> int:
-    """How many events a complete listing must show."""
-    return int(connection.execute(select(func.count()).select_from(EVENT).where(span.where())).scalar_one())
-
-
-def absent(connection: Connection, span: Span, seen: Collection[int]) -> list[int]:
-    """The seq of the events that a complete listing did not show (`seen`)."""
-    return [seq for seq in connection.execute(select(EVENT.c.seq).where(span.where())).scalars() if seq not in seen]
-
-
-def note_absent(connection: Connection, slot: int, seqs: Sequence[int]) -> int:
-    """Note that a complete listing lacked these; returns how many thereby became unlisted, and counts them."""
-    tallies = Tallies()
-    became = 0
-    ordered = sorted(seqs)
-    for at in range(0, len(ordered), CHUNK):
-        statement = (
-            update(EVENT)
-            .where(EVENT.c.seq.in_(ordered[at : at + CHUNK]), EVENT.c.absent_count < UNLISTED_AFTER)
-            .values(absent_count=EVENT.c.absent_count + 1)
-            .returning(EVENT.c.source_id, EVENT.c.occurred_us, EVENT.c.absent_count)
-        )
-        for source_id, occurred_us, count in connection.execute(statement):
-            if count == UNLISTED_AFTER:
-                became += 1
-                tallies.add(source_id, occurred_us, "unlisted")
-    tallies.write(connection, slot)
-    return became
-
-
-State = tuple[int, str | None, int | None]
-"""(source id, object key, object version)."""
-
-
-def listed_states(connection: Connection, states: Collection[State]) -> dict[State, bool]:
-    """Those of `states` that a list showed first, and whether each counts as missed."""
-    found: dict[State, bool] = {}
-    for source_id in {state[0] for state in states}:
-        query = select(EVENT.c.object_key, EVENT.c.object_version, EVENT.c.missed_cause).where(
-            EVENT.c.source_id == source_id,
-            EVENT.c.object_key.in_({name for other, name, _ in states if other == source_id}),
-            EVENT.c.object_version.is_not(None),
-            EVENT.c.via == Via.LIST.value,
-        )
-        for name, version, cause in connection.execute(query):
-            if (state := (source_id, name, version)) in states:
-                found[state] = cause is not None
-    return found
-
-
-def mark_redelivered(connection: Connection, seqs: Sequence[int]) -> None:
-    """Note that these came because the provider was asked to send them again."""
-    connection.execute(update(EVENT).where(EVENT.c.seq.in_(seqs)).values(via=Via.REDELIVERY.value))
 
 
 def recent(
@@ -179,3 +88,59 @@ def _select() -> Select[Any]:
 
 def _event(row: RowMapping) -> Event:
     return Event(**{name: row[name] for name in Event.__dataclass_fields__})
+
+
+CHUNK = 500
+"""Keys in one statement."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EventFilter:
+    """Events that occurred in `[start_us, end_us)`, of one source or of all."""
+
+    source: str | None
+    start_us: int
+    end_us: int
+
+    def where(self) -> list[ColumnElement[bool]]:
+        """The conditions on `event`."""
+        clauses: list[ColumnElement[bool]] = [EVENT.c.occurred_us >= self.start_us, EVENT.c.occurred_us < self.end_us]
+        streams = select(STREAM.c.id)
+        if self.source is not None:
+            streams = streams.join(SOURCE, SOURCE.c.id == STREAM.c.source_id).where(SOURCE.c.name == self.source)
+        return [*clauses, EVENT.c.stream_id.in_(streams)]  # the index of events by time is per stream
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Extent:
+    """How many events are meant, and when the first and the last of them occurred, in microseconds."""
+
+    count: int
+    first_us: int | None
+    last_us: int | None
+
+
+def seqs_of(connection: Connection, keys: Sequence[str], source: str | None = None) -> dict[str, list[int]]:
+    """{key: seqs} of the events of those keys; several sources may have one key. Unknown keys are left out."""
+    found: dict[str, list[int]] = {}
+    for at in range(0, len(keys), CHUNK):
+        query = select(EVENT.c.key, EVENT.c.seq).join(SOURCE, SOURCE.c.id == EVENT.c.source_id)
+        query = query.where(EVENT.c.key.in_(keys[at : at + CHUNK]))
+        if source is not None:
+            query = query.where(SOURCE.c.name == source)
+        for key, seq in connection.execute(query.order_by(EVENT.c.seq)):
+            found.setdefault(key, []).append(seq)
+    return found
+
+
+def seqs_in(connection: Connection, chosen: EventFilter, after_seq: int, limit: int) -> list[int]:
+    """The next `limit` events that are meant, in order of record."""
+    query = select(EVENT.c.seq).where(*chosen.where(), EVENT.c.seq > after_seq).order_by(EVENT.c.seq).limit(limit)
+    return list(connection.execute(query).scalars())
+
+
+def extent(connection: Connection, chosen: EventFilter) -> Extent:
+    """How much `chosen` means."""
+    query = select(func.count(), func.min(EVENT.c.occurred_us), func.max(EVENT.c.occurred_us)).where(*chosen.where())
+    count, first_us, last_us = connection.execute(query).one()
+    return Extent(count=count, first_us=first_us, last_us=last_us)

@@ -11,13 +11,11 @@ from datetime import timedelta
 from sqlalchemy import Connection, insert, or_, select, update
 
 from gapless.domain import span_us
-from gapless.ledger import dialect, engine
+from gapless.ledger import engine
+from gapless.ledger.engine import dialect
 from gapless.ledger.tables import DOWNTIME, SLOT, SOURCE
 
 SOURCE_LEASE = timedelta(seconds=30)
-SLOT_LEASE = timedelta(seconds=30)
-OUTAGE = timedelta(seconds=5)
-"""Without a receiver for longer than this is downtime."""
 
 
 class LeaseLost(Exception):
@@ -69,6 +67,19 @@ def release(connection: Connection, lease: Lease, *, next_pass_us: int, interval
     connection.execute(update(SOURCE).where(SOURCE.c.id == lease.source_id).values(**values))
 
 
+def clear(connection: Connection) -> None:
+    """Forget every lease. Only for a process that holds the ledger alone: whoever had them is dead."""
+    connection.execute(update(SOURCE).values(lease_holder=None, lease_until_us=0))
+    connection.execute(update(SLOT).values(holder=None, lease_until_us=0))
+
+
+SLOT_LEASE = timedelta(seconds=30)
+
+
+OUTAGE = timedelta(seconds=5)
+"""Without a receiver for longer than this is downtime."""
+
+
 def take_slot(connection: Connection, holder: str, *, receives: bool) -> int:
     """The lowest writer slot that nobody holds."""
     clock = dialect.database_now_us(connection)
@@ -115,9 +126,3 @@ def downtimes(connection: Connection, start_us: int, end_us: int) -> list[tuple[
     """When no process received, as far as it touches `[start, end)`."""
     where = (DOWNTIME.c.end_us > start_us, DOWNTIME.c.start_us < end_us)
     return [(row.start_us, row.end_us) for row in connection.execute(select(DOWNTIME).where(*where))]
-
-
-def clear(connection: Connection) -> None:
-    """Forget every lease. Only for a process that holds the ledger alone: whoever had them is dead."""
-    connection.execute(update(SOURCE).values(lease_holder=None, lease_until_us=0))
-    connection.execute(update(SLOT).values(holder=None, lease_until_us=0))

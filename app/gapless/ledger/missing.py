@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from sqlalchemy import Connection, select, tuple_, update
 
 from gapless.domain import Cause
-from gapless.ledger import dialect
+from gapless.ledger.engine import dialect
 from gapless.ledger.tables import MISSING
 from gapless.ledger.tallies import Tallies
 
@@ -116,6 +116,14 @@ def note_asked(connection: Connection, row: Missing, now_us: int, next_attempt_u
 def give_up(connection: Connection, row: Missing, error: str) -> None:
     """The provider no longer has it: it stays visible as lost."""
     _change(connection, row, state="lost", last_error=error)
+
+
+def acknowledge_lost(connection: Connection, source_id: int, now_us: int, until_us: int | None = None) -> int:
+    """Note that a person looked into the lost events that occurred by `until_us`. Returns how many are new to that."""
+    where = [MISSING.c.source_id == source_id, MISSING.c.state == "lost", MISSING.c.acknowledged_us.is_(None)]
+    if until_us is not None:
+        where.append(MISSING.c.occurred_us <= until_us)
+    return connection.execute(update(MISSING).where(*where).values(acknowledged_us=now_us)).rowcount
 
 
 def _change(connection: Connection, row: Missing, **values: object) -> None:

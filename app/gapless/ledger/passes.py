@@ -9,17 +9,24 @@ from typing import Any
 from sqlalchemy import Connection, RowMapping, func, insert, select, update
 
 from gapless.domain import cut, to_us
-from gapless.ledger.sources import Stream
-from gapless.ledger.tables import PASS, SLICE
+from gapless.ledger.streams import Stream
+from gapless.ledger.tables import PASS, SLICE, SOURCE, STREAM
 from gapless_reconcilers.kit.contract import Window
 
 
-class Kind(StrEnum):
+class PassKind(StrEnum):
     """Why a pass is made."""
 
     SCHEDULED = "scheduled"
     SWEEP = "sweep"
+    """A deep look behind the lookback."""
+    HORIZON = "horizon"
+    """A last look at what is about to leave the provider's history."""
     DEMAND = "demand"
+
+
+LOOKS_BEHIND = frozenset({PassKind.SWEEP, PassKind.HORIZON})
+"""Kinds that read again what was proven already, after the passes that prove something."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,7 +36,7 @@ class Pass:
     id: int
     source_id: int
     stream_id: int
-    kind: Kind
+    kind: PassKind
     start_us: int
     end_us: int
     started_us: int
@@ -61,7 +68,7 @@ def begin(connection: Connection, planned: Pass, slices: Sequence[tuple[int, int
 
 
 def begin_window(
-    connection: Connection, stream: Stream, kind: Kind, window: Window, now_us: int, unit: timedelta | None
+    connection: Connection, stream: Stream, kind: PassKind, window: Window, now_us: int, unit: timedelta | None
 ) -> Pass:
     """Make the rows of a pass over `window`, cut into slices at multiples of `unit`; None: it is one slice."""
     planned = Pass(
@@ -81,6 +88,13 @@ def unfinished(connection: Connection, source_id: int) -> list[Pass]:
     """Passes that a process left under way, oldest first."""
     query = select(PASS).where(PASS.c.source_id == source_id, PASS.c.state == "running").order_by(PASS.c.id)
     return [_pass(row) for row in connection.execute(query).mappings()]
+
+
+def last_finished(connection: Connection, stream_id: int, kind: PassKind) -> RowMapping | None:
+    """The newest pass of that kind that read its whole window; None: there is none, or it was pruned."""
+    finished = (PASS.c.state == "finished", PASS.c.outcome != "superseded")
+    query = select(PASS).where(PASS.c.stream_id == stream_id, PASS.c.kind == kind.value, *finished)
+    return connection.execute(query.order_by(PASS.c.id.desc()).limit(1)).mappings().first()
 
 
 def slices(connection: Connection, pass_id: int) -> list[Slice]:
@@ -126,11 +140,53 @@ def finish(connection: Connection, pass_id: int, outcome: str, now_us: int) -> N
 
 def request_count(connection: Connection, source_id: int, limit: int = 10) -> float:
     """Requests that a recent scheduled pass took, on average; 1.0 before the first."""
-    recent = select(PASS.c.requests).where(PASS.c.source_id == source_id, PASS.c.kind == Kind.SCHEDULED.value)
+    recent = select(PASS.c.requests).where(PASS.c.source_id == source_id, PASS.c.kind == PassKind.SCHEDULED.value)
     newest = recent.order_by(PASS.c.id.desc()).limit(limit).subquery()
     return float(connection.execute(select(func.avg(newest.c.requests))).scalar() or 1.0)
 
 
 def _pass(row: RowMapping | dict[str, Any]) -> Pass:
     fields = {name: row[name] for name in Pass.__dataclass_fields__}
-    return Pass(**{**fields, "kind": Kind(fields["kind"])})
+    return Pass(**{**fields, "kind": PassKind(fields["kind"])})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PassProgress:
+    """How far a pass has come, and what keeps its stream from being read, if anything does."""
+
+    id: int
+    source: str
+    stream: str
+    kind: str
+    start_us: int
+    end_us: int
+    state: str
+    outcome: str | None
+    listed: int
+    found: int
+    missed: int
+    slices: int
+    slices_done: int
+    stream_outcome: str | None
+    parked_reason: str | None
+
+
+def progress(connection: Connection, pass_ids: Sequence[int]) -> list[PassProgress]:
+    """How far these passes have come, in order of id. Unknown ids are left out."""
+    done = func.count().filter(SLICE.c.state == "done")
+    slices = select(SLICE.c.pass_id, func.count().label("all"), done.label("done"))
+    parts = slices.where(SLICE.c.pass_id.in_(pass_ids)).group_by(SLICE.c.pass_id).subquery()
+    query = (
+        select(
+            PASS.c.id, SOURCE.c.name.label("source"), STREAM.c.name.label("stream"), PASS.c.kind, PASS.c.start_us,
+            PASS.c.end_us, PASS.c.state, PASS.c.outcome, PASS.c.listed, PASS.c.found, PASS.c.missed,
+            func.coalesce(parts.c.all, 0).label("slices"), func.coalesce(parts.c.done, 0).label("slices_done"),
+            STREAM.c.last_outcome.label("stream_outcome"), STREAM.c.parked_reason,
+        )
+        .join_from(PASS, STREAM, STREAM.c.id == PASS.c.stream_id)
+        .join(SOURCE, SOURCE.c.id == PASS.c.source_id)
+        .outerjoin(parts, parts.c.pass_id == PASS.c.id)
+        .where(PASS.c.id.in_(pass_ids))
+        .order_by(PASS.c.id)
+    )  # fmt: skip
+    return [PassProgress(**row) for row in connection.execute(query).mappings()]

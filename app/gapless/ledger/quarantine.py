@@ -32,7 +32,7 @@ class Caps:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Refused:
+class QuarantinedWebhook:
     """A refused webhook to keep. `headers` is a JSON list of [name, value] pairs, as they came."""
 
     source_id: int
@@ -44,7 +44,7 @@ class Refused:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
+class QuarantineEntry:
     """A kept webhook without its content; `size` is in bytes, times are microseconds."""
 
     id: int
@@ -65,9 +65,9 @@ class Share:
     size_bytes: int
 
 
-def add(connection: Connection, refused: Sequence[Refused], caps: Caps) -> None:
+def add(connection: Connection, refused: Sequence[QuarantinedWebhook], caps: Caps) -> None:
     """Keep these, and make room where a source is over its caps."""
-    columns = Refused.__slots__
+    columns = QuarantinedWebhook.__slots__
     connection.execute(insert(QUARANTINE), [{name: getattr(row, name) for name in columns} for row in refused])
     for source_id in sorted({row.source_id for row in refused}):
         while (share := largest_if_over(shares(connection, source_id), caps)) is not None:
@@ -104,24 +104,24 @@ def _evict_oldest(connection: Connection, source_id: int, share: Share, caps: Ca
 
 def entries(
     connection: Connection, source_id: int | None = None, *, after_id: int = 0, limit: int = 100
-) -> list[Entry]:
+) -> list[QuarantineEntry]:
     """Kept webhooks in order of arrival, those after `after_id`; of one source, or of all."""
     query = select(*_ENTRY).where(QUARANTINE.c.id > after_id).order_by(QUARANTINE.c.id).limit(limit)
     if source_id is not None:
         query = query.where(QUARANTINE.c.source_id == source_id)
-    return [Entry(**row) for row in connection.execute(query).mappings()]
+    return [QuarantineEntry(**row) for row in connection.execute(query).mappings()]
 
 
-def content(connection: Connection, quarantine_id: int) -> tuple[Refused, int | None] | None:
+def content(connection: Connection, quarantine_id: int) -> tuple[QuarantinedWebhook, int | None] | None:
     """A kept webhook whole, and when it was released; None if it is not (or no longer) there."""
-    columns = [QUARANTINE.c[name] for name in Refused.__slots__]
+    columns = [QUARANTINE.c[name] for name in QuarantinedWebhook.__slots__]
     query = select(*columns, QUARANTINE.c.released_us).where(QUARANTINE.c.id == quarantine_id)
     row = connection.execute(query).mappings().first()
     if row is None:
         return None
     values = dict(row)
     released_us = values.pop("released_us")
-    return Refused(**values), released_us
+    return QuarantinedWebhook(**values), released_us
 
 
 def release(

@@ -6,16 +6,43 @@ everywhere: events by (source, key), missing, deliveries, tallies, each sorted.
 """
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import msgspec
-from sqlalchemy import Connection
+from sqlalchemy import Connection, select, update
 
 from gapless.domain import Cause, Route, Source, Via, to_us
-from gapless.ledger import dialect, events, missing
+from gapless.ledger import missing
+from gapless.ledger.deliveries import DELIVERY_CHANNEL
+from gapless.ledger.engine import dialect
 from gapless.ledger.tables import DELIVERY, EVENT, ID_BLOCK, PAYLOAD
 from gapless.ledger.tallies import Tallies
 from gapless_reconcilers.kit.contract import RemoteEvent
+
+StateKey = tuple[int, str | None, int | None]
+"""(source id, object key, object version)."""
+
+
+def listed_states(connection: Connection, states: Collection[StateKey]) -> dict[StateKey, bool]:
+    """Those of `states` that a list showed first, and whether each counts as missed."""
+    found: dict[StateKey, bool] = {}
+    for source_id in {state[0] for state in states}:
+        query = select(EVENT.c.object_key, EVENT.c.object_version, EVENT.c.missed_cause).where(
+            EVENT.c.source_id == source_id,
+            EVENT.c.object_key.in_({name for other, name, _ in states if other == source_id}),
+            EVENT.c.object_version.is_not(None),
+            EVENT.c.via == Via.LIST.value,
+        )
+        for name, version, cause in connection.execute(query):
+            if (state := (source_id, name, version)) in states:
+                found[state] = cause is not None
+    return found
+
+
+def mark_redelivered(connection: Connection, seqs: Sequence[int]) -> None:
+    """Note that these came because the provider was asked to send them again."""
+    connection.execute(update(EVENT).where(EVENT.c.seq.in_(seqs)).values(via=Via.REDELIVERY.value))
+
 
 EventKey = tuple[int, str]
 """(source id, event key): the identity of an event."""
@@ -28,8 +55,6 @@ OCCURRED, EXPECTED = EVENT_COLUMNS.index("occurred_us"), EVENT_COLUMNS.index("ex
 BY_VIA = {via: f"by_{via.value}" for via in Via}
 PAYLOAD_COLUMNS = ("id", "body", "headers", "stored_us", "envelope_id")
 DELIVERY_COLUMNS = ("destination_id", "event_seq", "state", "attempts", "next_us", "lease_us", "created_us")
-DELIVERY_CHANNEL = "gapless_deliver"
-"""Notified when a transaction has made deliveries."""
 
 
 class Sighting(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -99,7 +124,7 @@ class Recorder:
         closed = missing.close(connection, new) if new else {}
         redelivered = [new[identity] for identity, row in closed.items() if _was_redelivered(first[identity], row)]
         if redelivered:
-            events.mark_redelivered(connection, redelivered)
+            mark_redelivered(connection, redelivered)
         tallies = Tallies()
         for identity in new:
             _count_new(
@@ -164,7 +189,7 @@ def _states_shown(connection: Connection, first: Mapping[EventKey, Sighting]) ->
         for identity, sighting in first.items()
         if sighting.event.object_version is not None and sighting.via is Via.WEBHOOK
     }
-    listed = events.listed_states(connection, set(pushed.values())) if pushed else {}
+    listed = listed_states(connection, set(pushed.values())) if pushed else {}
     return {identity: listed[state] for identity, state in pushed.items() if state in listed}
 
 

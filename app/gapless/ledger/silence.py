@@ -38,7 +38,7 @@ class Heard:
     """Webhooks by hour since 1970 of their events, if the rhythm is to be learned."""
 
 
-def read(connection: Connection, source_id: int, silence: Silence | None, now: datetime) -> Heard | None:
+def read_heard(connection: Connection, source_id: int, silence: Silence | None, now: datetime) -> Heard | None:
     """What `judge` needs; None: nobody wants to know."""
     if silence is None:
         return None
@@ -47,7 +47,7 @@ def read(connection: Connection, source_id: int, silence: Silence | None, now: d
     return Heard(since_us=since_us, by_hour={} if silence.after else _by_hour(connection, source_id, now))
 
 
-def judge(silence: Silence, heard: Heard, now: datetime) -> bool | None:
+def is_silent(silence: Silence, heard: Heard, now: datetime) -> bool | None:
     """Whether the source is silent at `now`; None: its rhythm is not known yet."""
     since = from_us(heard.since_us)
     if silence.after is not None:

@@ -2,36 +2,19 @@
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Connection, RowMapping, func, insert, select, update
 
 from gapless.domain import from_us, to_us
-from gapless.ledger import dialect
-from gapless.ledger.tables import DELIVERY, DESTINATION, SOURCE, STREAM, SUBSCRIPTION
+from gapless.ledger.engine import dialect
+from gapless.ledger.streams import ensure_stream, streams
+from gapless.ledger.tables import SOURCE, SUBSCRIPTION
 from gapless_reconcilers.kit.contract import Subscription
 
 RETIRED_GRACE = timedelta(days=3)
 """How long a retired source's path still answers 503, so that its provider keeps retrying."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Stream:
-    """A stream's row. Times are microseconds; `checked_us` is None until a list was read."""
-
-    id: int
-    source_id: int
-    name: str
-    complete_from_us: int
-    watermark_us: int
-    checked_us: int | None
-    last_complete_pass_us: int | None
-    last_outcome: str | None
-    parked_reason: str | None
-    last_listed: int
-    cursor: str | None
 
 
 def register_source(connection: Connection, name: str, provider: str, mode: str, start: datetime, now: datetime) -> int:
@@ -48,26 +31,6 @@ def register_source(connection: Connection, name: str, provider: str, mode: str,
     source_id = int(connection.execute(select(SOURCE.c.id).where(where)).scalar_one())
     ensure_stream(connection, source_id, "")
     return source_id
-
-
-def ensure_stream(connection: Connection, source_id: int, name: str) -> int:
-    """The id of the stream; a new one starts at its source's start."""
-    start_us = connection.execute(select(SOURCE.c.start_us).where(SOURCE.c.id == source_id)).scalar_one()
-    row = {"source_id": source_id, "name": name, "complete_from_us": start_us, "watermark_us": start_us}
-    dialect.insert_or_ignore(connection, STREAM, row)
-    where = (STREAM.c.source_id == source_id, STREAM.c.name == name)
-    return int(connection.execute(select(STREAM.c.id).where(*where)).scalar_one())
-
-
-def streams(connection: Connection, source_id: int) -> list[Stream]:
-    """All streams of the source, its own first."""
-    rows = connection.execute(select(STREAM).where(STREAM.c.source_id == source_id).order_by(STREAM.c.name))
-    return [Stream(**row) for row in rows.mappings()]
-
-
-def stream(connection: Connection, stream_id: int) -> Stream:
-    """One stream."""
-    return Stream(**connection.execute(select(STREAM).where(STREAM.c.id == stream_id)).mappings().one())
 
 
 def retire_absent(connection: Connection, configured: Sequence[str], now: datetime) -> list[str]:
@@ -92,36 +55,6 @@ def rename(connection: Connection, old: str, new: str) -> bool:
     return connection.execute(update(SOURCE).where(SOURCE.c.name == old).values(name=new)).rowcount == 1
 
 
-def register_destination(connection: Connection, name: str, since: datetime) -> int:
-    """The id of the destination `name`; one that is new owes what occurs from `since` on."""
-    dialect.insert_or_ignore(connection, DESTINATION, {"name": name, "since_us": to_us(since)})
-    where = DESTINATION.c.name == name
-    row = connection.execute(select(DESTINATION.c.id, DESTINATION.c.state).where(where)).one()
-    if row.state == "retired":
-        connection.execute(update(DESTINATION).where(where).values(state="active"))
-        unpark = (DELIVERY.c.destination_id == row.id, DELIVERY.c.state == "parked")
-        connection.execute(update(DELIVERY).where(*unpark).values(state="pending", reason=None))
-    return int(row.id)
-
-
-def retire_absent_destinations(connection: Connection, configured: Sequence[str]) -> list[str]:
-    """Retire the destinations that are no longer configured and park what they are owed."""
-    query = select(DESTINATION.c.id, DESTINATION.c.name)
-    absent = (DESTINATION.c.name.not_in(configured), DESTINATION.c.state != "retired")
-    gone = connection.execute(query.where(*absent)).all()
-    for row in gone:
-        connection.execute(update(DESTINATION).where(DESTINATION.c.id == row.id).values(state="retired"))
-        pending = (DELIVERY.c.destination_id == row.id, DELIVERY.c.state == "pending")
-        connection.execute(update(DELIVERY).where(*pending).values(state="parked", reason="destination_retired"))
-    return [row.name for row in gone]
-
-
-def destination_since(connection: Connection, destination_id: int) -> int:
-    """From which time of occurrence on the destination owes, in microseconds."""
-    where = DESTINATION.c.id == destination_id
-    return int(connection.execute(select(DESTINATION.c.since_us).where(where)).scalar_one())
-
-
 def source_row(connection: Connection, source_id: int) -> RowMapping:
     """The whole row of a source."""
     return connection.execute(select(SOURCE).where(SOURCE.c.id == source_id)).mappings().one()
@@ -130,6 +63,37 @@ def source_row(connection: Connection, source_id: int) -> RowMapping:
 def source_named(connection: Connection, name: str) -> RowMapping | None:
     """The whole row of the source `name`, or None."""
     return connection.execute(select(SOURCE).where(SOURCE.c.name == name)).mappings().first()
+
+
+def due(connection: Connection, now_us: int) -> list[str]:
+    """Active sources whose next pass has come, the longest overdue first."""
+    where = (SOURCE.c.state == "active", SOURCE.c.next_pass_us <= now_us)
+    return list(connection.execute(select(SOURCE.c.name).where(*where).order_by(SOURCE.c.next_pass_us)).scalars())
+
+
+def make_due(connection: Connection, source_id: int, due: Callable[[datetime | None], datetime]) -> None:
+    """Bring the next pass forward to what `due` says of the oldest complete pass of the source's streams."""
+    completed = [stream.last_complete_pass_us for stream in streams(connection, source_id)]
+    oldest = None if None in completed else from_us(min(us for us in completed if us is not None))
+    at_us = to_us(due(oldest))
+    where = (SOURCE.c.id == source_id, SOURCE.c.next_pass_us > at_us)
+    connection.execute(update(SOURCE).where(*where).values(next_pass_us=at_us))
+
+
+def make_due_now(connection: Connection, source_id: int, now_us: int) -> None:
+    """Make the source due now; a turn that is under way is followed by another."""
+    connection.execute(update(SOURCE).where(SOURCE.c.id == source_id).values(next_pass_us=now_us))
+
+
+def ids_in_state(connection: Connection, state: str) -> list[int]:
+    """The sources in that state."""
+    return list(connection.execute(select(SOURCE.c.id).where(SOURCE.c.state == state)).scalars())
+
+
+def sources(connection: Connection) -> list[dict[str, Any]]:
+    """Every source with its provider, mode, state and start, by name."""
+    columns = (SOURCE.c[name] for name in ("name", "provider", "mode", "state", "start_us"))
+    return [dict(row) for row in connection.execute(select(*columns).order_by(SOURCE.c.name)).mappings()]
 
 
 def note_account(connection: Connection, source_id: int, fingerprint: str) -> list[str]:
@@ -191,33 +155,3 @@ def subscriptions(connection: Connection, source_id: int) -> list[dict[str, Any]
     """How our endpoint was, from when on, oldest first."""
     query = select(SUBSCRIPTION).where(SUBSCRIPTION.c.source_id == source_id).order_by(SUBSCRIPTION.c.id)
     return [dict(row) for row in connection.execute(query).mappings()]
-
-
-def stream_name(connection: Connection, stream_id: int) -> str:
-    """The name of a stream; empty for a source's own."""
-    return str(connection.execute(select(STREAM.c.name).where(STREAM.c.id == stream_id)).scalar_one())
-
-
-def due(connection: Connection, now_us: int) -> list[str]:
-    """Active sources whose next pass has come, the longest overdue first."""
-    where = (SOURCE.c.state == "active", SOURCE.c.next_pass_us <= now_us)
-    return list(connection.execute(select(SOURCE.c.name).where(*where).order_by(SOURCE.c.next_pass_us)).scalars())
-
-
-def make_due(connection: Connection, source_id: int, due: Callable[[datetime | None], datetime]) -> None:
-    """Bring the next pass forward to what `due` says of the oldest complete pass of the source's streams."""
-    completed = [stream.last_complete_pass_us for stream in streams(connection, source_id)]
-    oldest = None if None in completed else from_us(min(us for us in completed if us is not None))
-    at_us = to_us(due(oldest))
-    where = (SOURCE.c.id == source_id, SOURCE.c.next_pass_us > at_us)
-    connection.execute(update(SOURCE).where(*where).values(next_pass_us=at_us))
-
-
-def demand_turn(connection: Connection, source_id: int, now_us: int) -> None:
-    """Make the source due now; a turn that is under way is followed by another."""
-    connection.execute(update(SOURCE).where(SOURCE.c.id == source_id).values(next_pass_us=now_us))
-
-
-def ids_in_state(connection: Connection, state: str) -> list[int]:
-    """The sources in that state."""
-    return list(connection.execute(select(SOURCE.c.id).where(SOURCE.c.state == state)).scalars())

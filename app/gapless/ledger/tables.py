@@ -37,7 +37,7 @@ ID_BLOCK = 1000
 Whole = BigInteger().with_variant(Integer, "sqlite")
 
 
-class Row(SQLModel):
+class TableRow(SQLModel):
     """Base of all tables: our own metadata, so that an application's SQLModel tables stay apart."""
 
     metadata = METADATA
@@ -69,7 +69,7 @@ def _flag(*, default: bool) -> Any:
     )
 
 
-class SourceRow(Row, table=True):
+class SourceRow(TableRow, table=True):
     """One configured account. The id is immutable; the name can be changed by `gapless source rename`."""
 
     __tablename__ = "source"
@@ -100,7 +100,7 @@ class SourceRow(Row, table=True):
     lease_until_us: int = _long(default=0)
 
 
-class SubscriptionRow(Row, table=True):
+class SubscriptionRow(TableRow, table=True):
     """Our endpoint as the provider had it from `since_us` on: what is expected depends on it."""
 
     __tablename__ = "subscription"
@@ -116,7 +116,7 @@ class SubscriptionRow(Row, table=True):
     streams_covered: bool = _flag(default=False)
 
 
-class StreamRow(Row, table=True):
+class StreamRow(TableRow, table=True):
     """A part of a source that is listed by itself."""
 
     __tablename__ = "stream"
@@ -134,7 +134,7 @@ class StreamRow(Row, table=True):
     cursor: str | None = _text(null=True)  # where reading takes away: acknowledges what was read, with the next request
 
 
-class DestinationRow(Row, table=True):
+class DestinationRow(TableRow, table=True):
     """Where events go. It owes only what occurred at or after `since_us`."""
 
     __tablename__ = "destination"
@@ -145,7 +145,7 @@ class DestinationRow(Row, table=True):
     state: str = _text(default="active")  # active | retired
 
 
-class EventRow(Row, table=True):
+class EventRow(TableRow, table=True):
     """The permanent, narrow record of one event. Identity: (source, key)."""
 
     __tablename__ = "event"
@@ -174,7 +174,7 @@ class EventRow(Row, table=True):
     item: int = _long(default=0)  # its place in a webhook that carries several
 
 
-class PayloadRow(Row, table=True):
+class PayloadRow(TableRow, table=True):
     """The raw body and signature headers of a webhook, or a listed item. Pruned after a time.
 
     Of a webhook that carries several events each has its own row, and one more has the body that was signed.
@@ -193,7 +193,7 @@ class PayloadRow(Row, table=True):
     envelope_id: int | None = _long(null=True)  # the payload that holds the body which this is a part of
 
 
-class MissingRow(Row, table=True):
+class MissingRow(TableRow, table=True):
     """What a pass found and could not record at once."""
 
     __tablename__ = "missing"
@@ -218,9 +218,10 @@ class MissingRow(Row, table=True):
     next_attempt_us: int = _long()
     asked_us: int | None = _long(null=True)  # when the provider was asked to send it again
     last_error: str | None = _text(null=True)
+    acknowledged_us: int | None = _long(null=True)  # of a lost one: when a person said that it was looked into
 
 
-class PassRow(Row, table=True):
+class PassRow(TableRow, table=True):
     """One reconciliation of one stream over `[start, end)`."""
 
     __tablename__ = "pass"
@@ -232,7 +233,7 @@ class PassRow(Row, table=True):
     id: int | None = _id()
     source_id: int = _long()
     stream_id: int = _long()
-    kind: str = _text()  # scheduled | sweep | demand
+    kind: str = _text()  # scheduled | sweep | horizon | demand
     start_us: int = _long()
     end_us: int = _long()
     state: str = _text(default="running")  # running | finished
@@ -245,7 +246,7 @@ class PassRow(Row, table=True):
     requests: int = _long(default=0)
 
 
-class SliceRow(Row, table=True):
+class SliceRow(TableRow, table=True):
     """A part of a pass that is listed by itself, and where its listing stands."""
 
     __tablename__ = "slice"
@@ -260,7 +261,7 @@ class SliceRow(Row, table=True):
     matched: int = _long(default=0)  # of those, how many it did show
 
 
-class UnrecoverableRow(Row, table=True):
+class UnrecoverableRow(TableRow, table=True):
     """A time of which the provider can no longer prove anything."""
 
     __tablename__ = "unrecoverable"
@@ -271,9 +272,12 @@ class UnrecoverableRow(Row, table=True):
     end_us: int = _long()
     reason: str = _text()
     recorded_us: int = _long()
+    acknowledged_us: int | None = _long(null=True)  # when a person said that it was looked into
+    acknowledged_by: str | None = _text(null=True)
+    acknowledged_reason: str | None = _text(null=True)  # what was looked into, in that person's words
 
 
-class BudgetRow(Row, table=True):
+class BudgetRow(TableRow, table=True):
     """Read requests used of what a provider grants, per scope."""
 
     __tablename__ = "budget"
@@ -282,7 +286,7 @@ class BudgetRow(Row, table=True):
     used: int = _long(default=0)
 
 
-class DeliveryRow(Row, table=True):
+class DeliveryRow(TableRow, table=True):
     """One event owed to one destination."""
 
     __tablename__ = "delivery"
@@ -303,7 +307,7 @@ class DeliveryRow(Row, table=True):
     done_us: int | None = _long(null=True)
 
 
-class AttemptRow(Row, table=True):
+class AttemptRow(TableRow, table=True):
     """One try of one delivery."""
 
     __tablename__ = "attempt"
@@ -317,7 +321,7 @@ class AttemptRow(Row, table=True):
     detail: str | None = _text(null=True)
 
 
-class TallyRow(Row, table=True):
+class TallyRow(TableRow, table=True):
     """Counts per source, hour of occurrence and writer slot. Gap rates and charts read this, never `event`."""
 
     __tablename__ = "tally"
@@ -340,7 +344,7 @@ class TallyRow(Row, table=True):
     behind_watermark: int = _long(default=0)
 
 
-class SlotRow(Row, table=True):
+class SlotRow(TableRow, table=True):
     """A leased writer slot: which process writes tallies under this number, and whether it receives."""
 
     __tablename__ = "slot"
@@ -351,7 +355,7 @@ class SlotRow(Row, table=True):
     lease_until_us: int = _long(default=0)
 
 
-class DowntimeRow(Row, table=True):
+class DowntimeRow(TableRow, table=True):
     """A time in which no process of ours received webhooks."""
 
     __tablename__ = "downtime"
@@ -361,7 +365,7 @@ class DowntimeRow(Row, table=True):
     end_us: int = _long()
 
 
-class QuarantineRow(Row, table=True):
+class QuarantineRow(TableRow, table=True):
     """A refused webhook, kept for a while with the reason."""
 
     __tablename__ = "quarantine"
@@ -376,7 +380,7 @@ class QuarantineRow(Row, table=True):
     released_us: int | None = _long(null=True)
 
 
-class AuditLogRow(Row, table=True):
+class AuditLogRow(TableRow, table=True):
     """Who did what, when."""
 
     __tablename__ = "audit_log"
@@ -389,7 +393,7 @@ class AuditLogRow(Row, table=True):
     detail: str | None = _text(null=True)
 
 
-def _table(row: type[Row]) -> Table:
+def _table(row: type[TableRow]) -> Table:
     table: Table = row.__table__  # type: ignore[attr-defined]
     return table
 

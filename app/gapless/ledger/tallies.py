@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from sqlalchemy import Connection, func, select
 
 from gapless.domain import HOUR_US, Cause
-from gapless.ledger import dialect
+from gapless.ledger.engine import dialect
 from gapless.ledger.tables import TALLY
 
 COUNTS = tuple(column.name for column in TALLY.columns if not column.primary_key)

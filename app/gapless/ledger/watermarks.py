@@ -1,10 +1,11 @@
 """How far the ledger is proven to agree with the provider's list, and where it never can be."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
-from sqlalchemy import Connection, update
+from sqlalchemy import ColumnElement, Connection, select, update
 
-from gapless.ledger import dialect
+from gapless.ledger.engine import dialect
 from gapless.ledger.passes import Pass, Slice, slices
 from gapless.ledger.tables import SOURCE, STREAM, UNRECOVERABLE
 
@@ -75,7 +76,7 @@ def note_outcome(connection: Connection, stream_id: int, outcome: str, parked_re
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Loss:
+class UnrecoverableInterval:
     """A time of which the provider can no longer prove anything."""
 
     start_us: int
@@ -83,7 +84,7 @@ class Loss:
     reason: str
 
 
-def write_off(connection: Connection, stream_id: int, loss: Loss, now_us: int) -> bool:
+def write_off(connection: Connection, stream_id: int, loss: UnrecoverableInterval, now_us: int) -> bool:
     """Declare the loss unrecoverable and let the watermark stand at its end. True if that is news."""
     where = (STREAM.c.id == stream_id, STREAM.c.watermark_us < loss.end_us)
     if connection.execute(update(STREAM).where(*where).values(watermark_us=loss.end_us)).rowcount != 1:
@@ -91,11 +92,42 @@ def write_off(connection: Connection, stream_id: int, loss: Loss, now_us: int) -
     return note_unrecoverable(connection, stream_id, loss, now_us)
 
 
-def note_unrecoverable(connection: Connection, stream_id: int, loss: Loss, now_us: int) -> bool:
+def note_unrecoverable(connection: Connection, stream_id: int, loss: UnrecoverableInterval, now_us: int) -> bool:
     """Declare the loss unrecoverable; the watermark passes over it when it gets there. True if that is news."""
     return dialect.insert_or_ignore(
         connection, UNRECOVERABLE, {**asdict(loss), "stream_id": stream_id, "recorded_us": now_us}
     )
+
+
+def acknowledge(
+    connection: Connection,
+    source_id: int,
+    *,
+    by: str,
+    reason: str,
+    now_us: int,
+    until_us: int | None = None,
+    ids: Sequence[int] | None = None,
+) -> list[int]:
+    """Note that a person looked into unrecoverable times: all that ended by `until_us`, or those of `ids`.
+
+    Returns the ids of those that were not acknowledged before. They stay unrecoverable.
+    """
+    mine = select(STREAM.c.id).where(STREAM.c.source_id == source_id)
+    where: list[ColumnElement[bool]] = [UNRECOVERABLE.c.stream_id.in_(mine), UNRECOVERABLE.c.acknowledged_us.is_(None)]
+    if until_us is not None:
+        where.append(UNRECOVERABLE.c.end_us <= until_us)
+    if ids is not None:
+        where.append(UNRECOVERABLE.c.id.in_(ids))
+    done = {"acknowledged_us": now_us, "acknowledged_by": by, "acknowledged_reason": reason}
+    changed = update(UNRECOVERABLE).where(*where).values(**done).returning(UNRECOVERABLE.c.id)
+    return sorted(connection.execute(changed).scalars())
+
+
+def unrecoverable_ids(connection: Connection, source_id: int) -> list[int]:
+    """The ids of the source's unrecoverable times, acknowledged or not."""
+    query = select(UNRECOVERABLE.c.id).join(STREAM, STREAM.c.id == UNRECOVERABLE.c.stream_id)
+    return sorted(connection.execute(query.where(STREAM.c.source_id == source_id)).scalars())
 
 
 def widen_lookback(connection: Connection, source_id: int, lookback_us: int) -> None:

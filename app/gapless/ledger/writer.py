@@ -9,15 +9,16 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import stamina
 from sqlalchemy import Connection
 
-from gapless.ledger.engine import BadData, Conflict, Store, StoreError, StoreUnavailable
+from gapless.ledger.engine import BadData, Conflict, Store, StoreError, StoreUnavailable, bind
 from gapless.ledger.recorder import Recorder, Webhook
 from gapless.metrics import Metrics
 
+P = ParamSpec("P")
 T = TypeVar("T")
 Work = Callable[[Connection], T]
 BATCH = 512
@@ -40,13 +41,7 @@ class Writer:
     """Commits for one process. `run` is its loop; `close` lets it finish what was submitted, and stops it."""
 
     def __init__(
-        self,
-        store: Store,
-        recorder: Recorder,
-        metrics: Metrics,
-        *,
-        queue_max: int,
-        queue_max_bytes: int,
+        self, store: Store, recorder: Recorder, metrics: Metrics, *, queue_max: int, queue_max_bytes: int
     ) -> None:
         self._store = store
         self._recorder = recorder
@@ -80,22 +75,24 @@ class Writer:
         self._wake.set()
         return future
 
-    async def submit(self, work: Work[T]) -> T:
-        """Run `work` in a transaction of its own, after the webhooks that wait now. Raises `StoreError`.
+    async def submit(self, work: Callable[Concatenate[Connection, P], T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run `work(connection, …)` in a transaction of its own, after the webhooks that wait now. Raises `StoreError`.
 
         Keep it short: at most a page. `work` may run again after a conflict, so it must not touch anything else.
         """
-        return await self._queue(self._work, work)
+        return await self._queue(self._work, bind(work, *args, **kwargs))
 
-    async def submit_idle(self, work: Work[T]) -> T:
+    async def submit_idle(
+        self, work: Callable[Concatenate[Connection, P], T], /, *args: P.args, **kwargs: P.kwargs
+    ) -> T:
         """As `submit`, but only when nothing else waits: for what a stranger can cause."""
-        return await self._queue(self._idle_work, work)
+        return await self._queue(self._idle_work, bind(work, *args, **kwargs))
 
-    async def _queue(self, lane: deque[tuple[Work[Any], asyncio.Future[Any]]], work: Work[T]) -> T:
+    async def _queue(self, queue: deque[tuple[Work[Any], asyncio.Future[Any]]], work: Work[T]) -> T:
         if self._closing:
             raise StoreUnavailable("shutting down")
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        lane.append((work, future))
+        queue.append((work, future))
         self._wake.set()
         return await future
 

@@ -12,20 +12,61 @@ from datetime import datetime, timedelta
 from time import perf_counter
 from typing import Any, Final
 
-from gapless.domain import Clock, Source, Sources, Via, to_us
+import httpx
+
+from gapless.domain import Source, Via, to_us
 from gapless.ledger.engine import StoreError
-from gapless.ledger.writer import Unstorable, Writer
-from gapless.metrics import Metrics
-from gapless.receive import answers, webhook
-from gapless.receive.answers import Response
-from gapless.receive.evidence import Evidence, EvidenceUnavailable
-from gapless.receive.intake import Intake
-from gapless.receive.limits import BoundedLog
-from gapless.receive.quarantine import DROPPED, KEPT, Quarantine
-from gapless.receive.streams import Streams
+from gapless.ledger.writer import Unstorable
+from gapless.receive import responses, webhook
+from gapless.receive.admission import Admission
+from gapless.receive.bounded_log import BoundedLog
+from gapless.receive.evidence import EvidenceFetcher, EvidenceUnavailable
+from gapless.receive.quarantine import DROPPED, KEPT, Quarantine, QuarantineOptions
+from gapless.receive.responses import Response
+from gapless.receive.stream_ids import StreamIds
 from gapless.receive.webhook import METHOD, REASONS, UNSTORABLE, Outcome, Refusal
-from gapless.settings import QuarantineSettings
+from gapless.runtime import Runtime
 from gapless_reconcilers.kit.contract import Answer, NeedsEvidence, Reply, WebhookRequest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReceiveOptions:
+    """How webhooks are received."""
+
+    body_limit: int
+    """Most bytes of a body; more is answered 413."""
+    body_within: timedelta = timedelta(seconds=30)
+    """How long a sender may take over a body that comes in several parts."""
+    quarantine: QuarantineOptions
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Receiver:
+    """What all endpoints of a process share."""
+
+    runtime: Runtime
+    admission: Admission
+    quarantine: Quarantine
+    stream_ids: StreamIds
+    evidence: EvidenceFetcher
+    options: ReceiveOptions
+
+
+def make_receiver(runtime: Runtime, *, options: ReceiveOptions, client: httpx.AsyncClient | None = None) -> Receiver:
+    """The parts that receive, wired. The caller runs `admission.watch` and `quarantine.run`.
+
+    `client` is what evidence is fetched with; None: one of its own.
+    """
+    runtime.metrics.recorder_queue.set_function(lambda: runtime.writer.queued)
+    return Receiver(
+        runtime=runtime,
+        admission=Admission(),
+        quarantine=Quarantine(runtime.writer, runtime.metrics, options.quarantine),
+        stream_ids=StreamIds(runtime.writer),
+        evidence=EvidenceFetcher(client or httpx.AsyncClient(trust_env=False), runtime.clock, runtime.metrics),
+        options=options,
+    )
+
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Any]]
@@ -37,53 +78,28 @@ DRAINED: Final = 8
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReceiveOptions:
-    """The receive road's own options."""
-
-    body_limit: int
-    """Most bytes of a body; more is answered 413."""
-    body_within: timedelta = timedelta(seconds=30)
-    """How long a sender may take over a body that comes in several parts."""
-    quarantine: QuarantineSettings
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Receiver:
-    """What all endpoints of a process share."""
-
-    sources: Sources
-    writer: Writer
-    metrics: Metrics
-    clock: Clock
-    intake: Intake
-    quarantine: Quarantine
-    streams: Streams
-    evidence: Evidence
-    options: ReceiveOptions
-
-
-class Endpoint:
+class WebhookEndpoint:
     """`POST /webhooks/<name>`. The source is looked up at each request: it is replaced when its secrets change."""
 
     __slots__ = (
-        "_answer", "_answer_messages", "_clock", "_counts", "_delay", "_evidence", "_header_names", "_intake", "_limit",
-        "_log", "_name", "_quarantine", "_refused", "_seconds", "_sources", "_streams", "_within_s", "_writer",
+        "_admission", "_answer", "_answer_messages", "_clock", "_counts", "_delay", "_evidence", "_header_names",
+        "_limit", "_log", "_name", "_quarantine", "_refused", "_seconds", "_sources", "_stream_ids", "_within_s",
+        "_writer",
     )  # fmt: skip
 
     def __init__(self, source: Source, receiver: Receiver) -> None:
         self._name = source.name
         self._header_names = webhook.header_names(source.provider)
-        self._sources = receiver.sources
-        self._writer = receiver.writer
-        self._clock = receiver.clock
-        self._intake = receiver.intake
+        self._sources = receiver.runtime.sources
+        self._writer = receiver.runtime.writer
+        self._clock = receiver.runtime.clock
+        self._admission = receiver.admission
         self._quarantine = receiver.quarantine
-        self._streams = receiver.streams
+        self._stream_ids = receiver.stream_ids
         self._evidence = receiver.evidence
         self._limit = receiver.options.body_limit
         self._within_s = receiver.options.body_within.total_seconds()
-        metrics = receiver.metrics
+        metrics = receiver.runtime.metrics
         self._counts = {outcome: metrics.webhooks.labels(source.name, outcome.value) for outcome in Outcome}
         self._refused = {reason: metrics.refused.labels(source.name, reason) for reason in REASONS}
         for outcome in KEPT, DROPPED:
@@ -91,7 +107,7 @@ class Endpoint:
         self._seconds = metrics.webhook_seconds.labels(source.name)
         self._delay = metrics.record_delay.labels(source.name, Via.WEBHOOK.value)
         self._answer: Answer | None = None
-        self._answer_messages: Response = answers.HEALTHY
+        self._answer_messages: Response = responses.HEALTHY
         self._log = BoundedLog(_log, source.name)
 
     async def answer(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -109,32 +125,32 @@ class Endpoint:
     async def _decide(self, scope: Scope, receive: Receive) -> tuple[Outcome, Response]:
         if scope["method"] != "POST":
             return self._refuse(Refusal(reason=METHOD, detail=scope["method"], status=METHOD_NOT_ALLOWED))
-        if self._intake.closed_because:
-            return Outcome.UNAVAILABLE, answers.unavailable()
+        if self._admission.closed_because:
+            return Outcome.UNAVAILABLE, responses.unavailable()
         message = await receive()
         if message.get("more_body") or message["type"] != "http.request":
             body = await read_body(
                 message, receive, declared=content_length(scope), limit=self._limit, within_s=self._within_s
             )
             if isinstance(body, Outcome):
-                return body, answers.TOO_LARGE if body is Outcome.TOO_LARGE else answers.CUT
+                return body, responses.TOO_LARGE if body is Outcome.TOO_LARGE else responses.CUT
         else:
             body = message.get("body", b"")
             if len(body) > self._limit:
-                return Outcome.TOO_LARGE, answers.TOO_LARGE
+                return Outcome.TOO_LARGE, responses.TOO_LARGE
         return await self._take(WebhookRequest(headers=tuple(scope["headers"]), body=body))
 
     async def _take(self, request: WebhookRequest) -> tuple[Outcome, Response]:
         """Verify, record, and say what became of it."""
         now = self._clock()
         source = self._sources[self._name]
-        reply = webhook.read(source.provider, request, now)
+        reply = webhook.read_webhook(source.provider, request, now)
         if isinstance(reply, NeedsEvidence):
             try:
                 reply = await self._evidence.read(source, request, now)
             except EvidenceUnavailable as error:
                 self._log.say(logging.WARNING, "evidence_unavailable", to_us(now), error=str(error))
-                return Outcome.UNAVAILABLE, answers.unavailable()
+                return Outcome.UNAVAILABLE, responses.unavailable()
         if isinstance(reply, Refusal):
             self._quarantine.offer(source, request, reply, to_us(now))
             return self._refuse(reply)
@@ -150,9 +166,9 @@ class Endpoint:
         """How many of the events were new, once all are durable."""
         if not reply.events:
             return 0
-        stream_ids = self._streams.known(source.id, reply.events)
+        stream_ids = self._stream_ids.known(source.id, reply.events)
         if stream_ids is None:
-            stream_ids = await self._streams.learn(source.id, reply.events)
+            stream_ids = await self._stream_ids.learn(source.id, reply.events)
         headers = webhook.kept_headers(request.headers, self._header_names)
         seen = webhook.sightings(source, reply, stream_ids, body=request.body, headers=headers, seen_us=to_us(now))
         return await self._writer.record(seen, len(request.body))
@@ -160,7 +176,7 @@ class Endpoint:
     def _prescribed(self, answer: Answer) -> Response:
         """The provider's answer; nearly always the same one as before."""
         if answer is not self._answer:
-            self._answer, self._answer_messages = answer, answers.of_provider(answer)
+            self._answer, self._answer_messages = answer, responses.of_provider(answer)
         return self._answer_messages
 
     def _refuse(self, refusal: Refusal) -> tuple[Outcome, Response]:
@@ -170,7 +186,7 @@ class Endpoint:
             self._log.say(logging.INFO, "webhook_refused", now_us, reason=refusal.reason, error=refusal.detail)
         else:
             self._log.say(logging.ERROR, "provider_bug", now_us, error=refusal.detail, exc_info=refusal.bug)
-        return Outcome.REFUSED, answers.refused(refusal.status, refusal.reason)
+        return Outcome.REFUSED, responses.refused(refusal.status, refusal.reason)
 
     def _not_recorded(
         self, source: Source, request: WebhookRequest, error: Exception, now: datetime
@@ -181,12 +197,12 @@ class Endpoint:
             self._quarantine.offer(source, request, refusal, to_us(now))
             self._refused[UNSTORABLE].inc()
             self._log.say(logging.ERROR, "webhook_unstorable", to_us(now), error=str(error))
-            return Outcome.UNSTORABLE, answers.unavailable()
+            return Outcome.UNSTORABLE, responses.unavailable()
         if isinstance(error, StoreError):
             self._log.say(logging.WARNING, "webhook_unavailable", to_us(now), error=str(error))
         else:
             self._log.say(logging.ERROR, "recorder_bug", to_us(now), error=repr(error), exc_info=error)
-        return Outcome.UNAVAILABLE, answers.unavailable()
+        return Outcome.UNAVAILABLE, responses.unavailable()
 
 
 def content_length(scope: Scope) -> int:

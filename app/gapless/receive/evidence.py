@@ -54,7 +54,7 @@ class _Kept:
     until_us: int
 
 
-class Evidence:
+class EvidenceFetcher:
     """Fetches and keeps evidence for the sources of one process."""
 
     def __init__(self, client: httpx.AsyncClient, clock: Callable[[], datetime], metrics: Metrics) -> None:
@@ -80,7 +80,7 @@ class Evidence:
     async def _read(self, source: Source, request: WebhookRequest, now: datetime) -> Reply | Refusal:
         found: dict[str, httpx.Response] = {}
         for _ in range(STEPS):
-            reply = webhook.read(source.provider, request, now, found)
+            reply = webhook.read_webhook(source.provider, request, now, found)
             if not isinstance(reply, NeedsEvidence):
                 return reply
             if not source.provider.capabilities.may_fetch(reply.request.url):

@@ -7,24 +7,22 @@ whatever does not fit is dropped and counted.
 
 import asyncio
 import logging
-from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import partial
 from typing import Final
 
 import msgspec
 
-from gapless.domain import Clock, Source, from_us, to_us
+from gapless.domain import Source, from_us
 from gapless.ledger import quarantine as ledger
-from gapless.ledger.engine import Store, StoreError
-from gapless.ledger.quarantine import Caps, Refused
+from gapless.ledger.engine import StoreError
+from gapless.ledger.quarantine import Caps, QuarantinedWebhook
 from gapless.ledger.writer import Writer
 from gapless.metrics import Metrics
 from gapless.receive import webhook
-from gapless.receive.evidence import Evidence, EvidenceUnavailable
-from gapless.receive.streams import Streams
+from gapless.receive.evidence import EvidenceFetcher, EvidenceUnavailable
+from gapless.receive.stream_ids import StreamIds
 from gapless.receive.webhook import Refusal
-from gapless.settings import QuarantineSettings
+from gapless.runtime import Runtime
 from gapless.token_bucket import TokenBucket
 from gapless_reconcilers.kit.contract import Provider, Reply, WebhookRequest
 
@@ -39,21 +37,35 @@ HEADERS_MAX_BYTES: Final = 16 << 10
 _log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QuarantineOptions:
+    """Bounds of the quarantine, each per source; 0 in any of them switches it off."""
+
+    max_rows: int
+    max_bytes: int
+    per_minute: int
+    """Most webhooks taken per reason and minute, and at once."""
+
+    @property
+    def is_off(self) -> bool:
+        """True if nothing is ever kept."""
+        return not (self.max_rows and self.max_bytes and self.per_minute)
+
+
 class Quarantine:
     """Takes refused webhooks in `offer`, without waiting; `run` keeps them when nothing else is to be written."""
 
-    def __init__(self, writer: Writer, metrics: Metrics, bounds: QuarantineSettings) -> None:
+    def __init__(self, writer: Writer, metrics: Metrics, options: QuarantineOptions) -> None:
         self._writer = writer
         self._metrics = metrics
-        self._caps = Caps(rows=bounds.max_rows, size_bytes=bounds.max_bytes)
-        self._per_minute = bounds.per_minute
-        self._is_off = not (bounds.max_rows and bounds.max_bytes and bounds.per_minute)
+        self._options = options
+        self._caps = Caps(rows=options.max_rows, size_bytes=options.max_bytes)
         self._buckets: dict[tuple[int, str], TokenBucket] = {}
-        self._waiting: asyncio.Queue[tuple[str, Refused]] = asyncio.Queue(QUEUE)
+        self._waiting: asyncio.Queue[tuple[str, QuarantinedWebhook]] = asyncio.Queue(QUEUE)
 
     def offer(self, source: Source, request: WebhookRequest, refusal: Refusal, received_us: int) -> None:
         """Keep `request` if it carries the provider's signature header and there is room. Never blocks or raises."""
-        if self._is_off or not has_signature(request, source.provider):
+        if self._options.is_off or not has_signature(request, source.provider):
             return
         row = refused_row(source, request, refusal, received_us)
         fits = len(row.body) + len(row.headers) <= self._caps.size_bytes // 4 and len(row.headers) <= HEADERS_MAX_BYTES
@@ -70,8 +82,7 @@ class Quarantine:
                 batch.append(self._waiting.get_nowait())
             outcome = KEPT
             try:
-                work = partial(ledger.add, refused=[row for _, row in batch], caps=self._caps)
-                await self._writer.submit_idle(work)
+                await self._writer.submit_idle(ledger.add, refused=[row for _, row in batch], caps=self._caps)
             except StoreError as error:
                 outcome = DROPPED
                 _log.warning("quarantine_not_kept", extra={"count": len(batch), "error": str(error)})
@@ -81,8 +92,8 @@ class Quarantine:
     def _bucket(self, source_id: int, reason: str) -> TokenBucket:
         bucket = self._buckets.get((source_id, reason))
         if bucket is None:
-            bucket = TokenBucket(burst=self._per_minute, per_second=self._per_minute / 60)
-            self._buckets[source_id, reason] = bucket
+            rate = self._options.per_minute
+            bucket = self._buckets[source_id, reason] = TokenBucket(burst=rate, per_second=rate / 60)
         return bucket
 
     def _count(self, source_name: str, outcome: str) -> None:
@@ -96,11 +107,11 @@ def has_signature(request: WebhookRequest, provider: Provider) -> bool:
     return any(name in first for name, _ in request.headers)
 
 
-def refused_row(source: Source, request: WebhookRequest, refusal: Refusal, received_us: int) -> Refused:
+def refused_row(source: Source, request: WebhookRequest, refusal: Refusal, received_us: int) -> QuarantinedWebhook:
     """What is kept: the body and all signature headers, repeated ones too, so that it can be read again."""
     names = webhook.header_names(source.provider)
     pairs = [(name.decode(), value.decode("latin-1")) for name, value in request.headers if name in names]
-    return Refused(
+    return QuarantinedWebhook(
         source_id=source.id,
         received_us=received_us,
         reason=refusal.reason,
@@ -110,7 +121,7 @@ def refused_row(source: Source, request: WebhookRequest, refusal: Refusal, recei
     )
 
 
-def request_of(row: Refused) -> WebhookRequest:
+def request_of(row: QuarantinedWebhook) -> WebhookRequest:
     """The request that `row` was made of, as far as a provider reads it."""
     pairs = msgspec.json.decode(row.headers, type=list[tuple[str, str]])
     return WebhookRequest(
@@ -133,27 +144,24 @@ class StillRefused:
     detail: str
 
 
-async def release(
+async def release_webhook(
     quarantine_id: int,
     *,
-    store: Store,
-    writer: Writer,
-    sources: Iterable[Source],
-    streams: Streams,
-    evidence: Evidence,
-    clock: Clock,
+    runtime: Runtime,
+    stream_ids: StreamIds,
+    evidence: EvidenceFetcher,
 ) -> Released | StillRefused:
     """Read a kept webhook again with today's secrets, as of when it was received, and record it if it verifies.
 
     Idempotent: events that are there already are noted, not repeated. Raises `StoreError`.
     """
-    found = await store.read(partial(ledger.content, quarantine_id=quarantine_id))
+    found = await runtime.read(ledger.content, quarantine_id=quarantine_id)
     if found is None:
         return StillRefused(
             reason="absent", detail=f"quarantine {quarantine_id} is not there; it may have made room for others"
         )
     row, released_us = found
-    source = next((each for each in sources if each.id == row.source_id), None)
+    source = next((each for each in runtime.sources if each.id == row.source_id), None)
     if source is None:
         return StillRefused(
             reason="no_source", detail="its source is not configured; add it again to release its webhooks"
@@ -166,18 +174,26 @@ async def release(
         return StillRefused(reason="evidence_unavailable", detail=f"{error}; try again")
     if isinstance(reply, Refusal):
         return StillRefused(reason=reply.reason, detail=reply.detail)
-    return await _release(quarantine_id, row, source, reply, writer=writer, streams=streams, now_us=to_us(clock()))
+    return await _release(quarantine_id, row, source, reply, runtime=runtime, stream_ids=stream_ids)
 
 
 async def _release(
-    quarantine_id: int, row: Refused, source: Source, reply: Reply, *, writer: Writer, streams: Streams, now_us: int
+    quarantine_id: int,
+    row: QuarantinedWebhook,
+    source: Source,
+    reply: Reply,
+    *,
+    runtime: Runtime,
+    stream_ids: StreamIds,
 ) -> Released | StillRefused:
     request = request_of(row)
-    stream_ids = await streams.learn(source.id, reply.events)
+    ids = await stream_ids.learn(source.id, reply.events)
+    now_us = runtime.now_us
     headers = webhook.kept_headers(request.headers, webhook.header_names(source.provider))
-    seen = webhook.sightings(source, reply, stream_ids, body=row.body, headers=headers, seen_us=now_us)
-    work = partial(ledger.release, quarantine_id=quarantine_id, recorder=writer.recorder, webhook=seen, now_us=now_us)
-    new = await writer.submit(work)
+    seen = webhook.sightings(source, reply, ids, body=row.body, headers=headers, seen_us=now_us)
+    new = await runtime.write(
+        ledger.release, quarantine_id=quarantine_id, recorder=runtime.writer.recorder, webhook=seen, now_us=now_us
+    )
     if new is None:
         return StillRefused(reason="released", detail="somebody else has just released it")
     return Released(new=new)

@@ -63,7 +63,7 @@ class Refusal(msgspec.Struct, frozen=True, kw_only=True):
     """What a provider raised and never should have."""
 
 
-def read(
+def read_webhook(
     provider: Provider, request: WebhookRequest, now: datetime, evidence: Evidence = NO_EVIDENCE
 ) -> Reply | NeedsEvidence | Refusal:
     """What `request` carries, what must be fetched to know, or why it is refused.

@@ -33,7 +33,7 @@ class Diff:
     """How many of them are settled webhook events: each is a witness that the list can be believed."""
 
 
-def compare(
+def compare_page(
     events: Sequence[RemoteEvent], known: Mapping[str, tuple[int, bool]], source: Source, *, reach_back: bool
 ) -> Diff:
     """Sort a page into known and absent events. `known` is {key: (seq, is a witness)}."""

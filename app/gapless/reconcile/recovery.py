@@ -4,15 +4,14 @@ import asyncio
 import logging
 from dataclasses import dataclass, field
 from datetime import timedelta
-from functools import partial
 
-from gapless.domain import Via, from_us, span_us, to_us
+from gapless.domain import Via, from_us, span_us
 from gapless.ledger import Connection, missing
 from gapless.ledger.engine import BadData
 from gapless.ledger.missing import Missing
 from gapless.ledger.recorder import Sighting
-from gapless.ledger.sources import stream_name
-from gapless.reconcile.road import Claim
+from gapless.ledger.streams import stream_name
+from gapless.reconcile.context import LeasedSource
 from gapless_reconcilers.kit.contract import AsksRedelivery, FetchesDetail, MissingEvent, Remedy, RemoteEvent
 from gapless_reconcilers.kit.errors import CredentialsRejected, OptionsInvalid, ProviderError
 
@@ -30,16 +29,17 @@ def wait_after(attempts: int) -> timedelta:
     return min(FIRST_WAIT * (1 << min(attempts, 20)), LONGEST_WAIT)
 
 
-async def recover_missing(claim: Claim, slots: asyncio.Semaphore) -> list[ProviderError]:
+async def recover_missing(leased: LeasedSource, slots: asyncio.Semaphore) -> list[ProviderError]:
     """Try the missing rows that are due; returns the errors that concern the source rather than one event."""
-    recovery = Recovery(claim=claim, slots=slots)
+    recovery = Recovery(leased=leased, slots=slots)
     for _ in range(IN_ONE_TURN // AT_ONCE):
-        due = partial(missing.due, source_id=claim.source.id, now_us=to_us(claim.road.clock()), limit=AT_ONCE)
-        rows = await claim.road.read(due)
+        rows = await leased.runtime.read(
+            missing.due, source_id=leased.source.id, now_us=leased.runtime.now_us, limit=AT_ONCE
+        )
         async with asyncio.TaskGroup() as group:
             for row in rows:
                 group.create_task(recovery.try_row(row))
-        if len(rows) < AT_ONCE or recovery.failures or claim.stopping.is_set():
+        if len(rows) < AT_ONCE or recovery.failures or leased.stopping.is_set():
             break
     return recovery.failures
 
@@ -48,14 +48,14 @@ async def recover_missing(claim: Claim, slots: asyncio.Semaphore) -> list[Provid
 class Recovery:
     """Asks for missing events, as many at once as slices are read."""
 
-    claim: Claim
+    leased: LeasedSource
     slots: asyncio.Semaphore
     failures: list[ProviderError] = field(default_factory=list)
 
     async def try_row(self, row: Missing) -> None:
         """Ask for one event; whatever comes of it, the row says so. Raises `LeaseLost` and `StoreError`."""
         async with self.slots:
-            if self.failures or self.claim.stopping.is_set():
+            if self.failures or self.leased.stopping.is_set():
                 return
             try:
                 await self._try(row)
@@ -65,7 +65,7 @@ class Recovery:
                 await self._postpone(row, f"{type(error).__name__}: {error}")
 
     async def _try(self, row: Missing) -> None:
-        provider = self.claim.source.provider
+        provider = self.leased.source.provider
         wanted = await self._wanted(row)
         if row.reason == Remedy.REDELIVERY.value and isinstance(provider, AsksRedelivery):
             await self._ask_again(row, provider, wanted)
@@ -75,52 +75,52 @@ class Recovery:
             await self._postpone(row, f"provider {provider.kind!r} cannot bring a single event back")
 
     async def _wanted(self, row: Missing) -> MissingEvent:
-        stream = await self.claim.road.read(partial(stream_name, stream_id=row.stream_id))
+        stream = await self.leased.runtime.read(stream_name, stream_id=row.stream_id)
         at = from_us(row.occurred_us)
         return MissingEvent(key=row.key, type=row.type, occurred_at=at, stream=stream, ref=row.ref)
 
     async def _fetch(self, row: Missing, provider: FetchesDetail, wanted: MissingEvent) -> None:
         try:
-            response = await self.claim.fetcher.send(provider.detail_request(wanted))
+            response = await self.leased.client.send(provider.detail_request(wanted))
             event = provider.read_detail(wanted, response)
         except OptionsInvalid as error:  # 404, 410: the provider no longer has it
             await self._give_up(row, error)
             return
         try:
-            await self.claim.write(partial(_store, claim=self.claim, sighting=self._sighting(row, event)))
+            await self.leased.write(_store, leased=self.leased, sighting=self._sighting(row, event))
         except BadData as error:
             await self._postpone(row, str(error))
 
     async def _ask_again(self, row: Missing, provider: AsksRedelivery, wanted: MissingEvent) -> None:
         """It comes by webhook, if it comes; the row closes then."""
         try:
-            await self.claim.fetcher.send(provider.redelivery_request(wanted))
+            await self.leased.client.send(provider.redelivery_request(wanted))
         except OptionsInvalid as error:
             await self._give_up(row, error)
             return
-        now_us = to_us(self.claim.road.clock())
+        now_us = self.leased.runtime.now_us
         next_us = now_us + span_us(wait_after(row.attempts))
-        await self.claim.write(partial(missing.note_asked, row=row, now_us=now_us, next_attempt_us=next_us))
+        await self.leased.write(missing.note_asked, row=row, now_us=now_us, next_attempt_us=next_us)
 
     def _sighting(self, row: Missing, event: RemoteEvent) -> Sighting:
         return Sighting(
-            source=self.claim.source,
+            source=self.leased.source,
             stream_id=row.stream_id,
             event=event,
             via=Via.LIST,
-            seen_us=to_us(self.claim.road.clock()),
+            seen_us=self.leased.runtime.now_us,
             cause=row.cause,
         )
 
     async def _give_up(self, row: Missing, error: ProviderError) -> None:
-        await self.claim.write(partial(missing.give_up, row=row, error=str(error)))
-        log.warning("event_lost", extra={"source": self.claim.source.name, "event_key": row.key, "error": str(error)})
+        await self.leased.write(missing.give_up, row=row, error=str(error))
+        log.warning("event_lost", extra={"source": self.leased.source.name, "event_key": row.key, "error": str(error)})
 
     async def _postpone(self, row: Missing, error: str) -> None:
-        next_us = to_us(self.claim.road.clock()) + span_us(wait_after(row.attempts))
+        next_us = self.leased.runtime.now_us + span_us(wait_after(row.attempts))
         log.warning("event_still_missing", extra={"event_key": row.key, "error": error, "next": str(from_us(next_us))})
-        await self.claim.write(partial(missing.postpone, row=row, next_attempt_us=next_us, error=error))
+        await self.leased.write(missing.postpone, row=row, next_attempt_us=next_us, error=error)
 
 
-def _store(connection: Connection, claim: Claim, sighting: Sighting) -> None:
-    claim.road.writer.recorder.store(connection, [sighting])
+def _store(connection: Connection, leased: LeasedSource, sighting: Sighting) -> None:
+    leased.runtime.writer.recorder.store(connection, [sighting])

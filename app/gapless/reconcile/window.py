@@ -37,22 +37,43 @@ def plan_pass(
     return Plan(window=Window(start=start, end=end) if start < end else None, unrecoverable=lost)
 
 
-def plan_sweeps(
+def sweep_depth(history: timedelta | None) -> timedelta:
+    """How far behind the watermark a sweep looks."""
+    return SWEEP_DEPTH if history is None else min(SWEEP_DEPTH, history / 2)
+
+
+def plan_sweep(
+    *, watermark: datetime, complete_from: datetime, lookback: timedelta, capabilities: Capabilities
+) -> Window | None:
+    """The window of a sweep: a deep look behind the lookback. None: there is nothing yet."""
+    unit = capabilities.resolution
+    start = align_down(max(watermark - sweep_depth(capabilities.history), complete_from), unit)
+    end = align_down(watermark - lookback, unit)
+    return Window(start=start, end=end) if start < end else None
+
+
+def plan_horizon(
     *,
     watermark: datetime,
     complete_from: datetime,
     now: datetime,
-    lookback: timedelta,
     every: timedelta,
+    looked_to: datetime | None,
     capabilities: Capabilities,
-) -> list[Window]:
-    """The windows of a sweep: a last look at what is about to leave the history, and a deep one behind the lookback."""
-    unit, history = capabilities.resolution, capabilities.history
-    depth = SWEEP_DEPTH if history is None else min(SWEEP_DEPTH, history / 2)
-    end = align_down(watermark - lookback, unit)
-    looks = [(watermark - depth, end)]
-    if history is not None:
-        oldest = align_up(now - history, unit)
-        looks.insert(0, (oldest, min(oldest + 2 * every, watermark - depth)))
-    bounds = [(align_down(max(start, complete_from), unit), align_down(stop, unit)) for start, stop in looks]
-    return [Window(start=start, end=stop) for start, stop in bounds if start < stop]
+) -> Window | None:
+    """The window of a last look at what is about to leave the history. None: it is not due.
+
+    It ends twice the time between sweeps ahead of the edge of the history, and is due again when half of that has
+    gone; so there is as much time for a look that fails. It begins where the last one ended, `looked_to`.
+    """
+    if capabilities.history is None:
+        return None
+    unit = capabilities.resolution
+    oldest = align_up(now - capabilities.history, unit)
+    end = align_down(min(oldest + 2 * every, watermark - sweep_depth(capabilities.history)), unit)
+    start = max(oldest, align_down(complete_from, unit))
+    if looked_to is not None:
+        if looked_to > oldest + (end - oldest) / 2:
+            return None
+        start = max(start, looked_to)
+    return Window(start=start, end=end) if start < end else None

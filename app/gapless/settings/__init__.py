@@ -1,7 +1,6 @@
 """Settings: one frozen tree from `gapless.toml` and the environment, read once by the command line and passed down."""
 
-from gapless.settings.consistency import is_loopback
-from gapless.settings.loading import SettingsInvalid, load
+from gapless.settings.load import SettingsInvalid, is_loopback, load
 from gapless.settings.provider_options import (
     build_provider,
     declared_providers,
@@ -12,31 +11,28 @@ from gapless.settings.provider_options import (
 from gapless.settings.secrets import SecretRef, SecretUnavailable
 from gapless.settings.tree import (
     DestinationSettings,
-    DestinationType,
     LogFormat,
     LogLevel,
     LogSettings,
     OnVersionMismatch,
-    Pace,
+    PaceStrategy,
     PrivateSettings,
     PublicSettings,
     QuarantineSettings,
     ReadBudgetSettings,
     RetentionSettings,
     Settings,
-    Signature,
     SourceSettings,
     StoreSettings,
 )
 
 __all__ = [
     "DestinationSettings",
-    "DestinationType",
     "LogFormat",
     "LogLevel",
     "LogSettings",
     "OnVersionMismatch",
-    "Pace",
+    "PaceStrategy",
     "PrivateSettings",
     "PublicSettings",
     "QuarantineSettings",
@@ -46,7 +42,6 @@ __all__ = [
     "SecretUnavailable",
     "Settings",
     "SettingsInvalid",
-    "Signature",
     "SourceSettings",
     "StoreSettings",
     "build_provider",

@@ -18,6 +18,8 @@ CONFIG_VARIABLE = "GAPLESS_CONFIG"
 
 _NOT_SETTINGS = re.compile(r"GAPLESS_(CONFIG|REQUIRE|TEST_.*)")
 _NAMED_VARIABLE = re.compile(r"GAPLESS_(SOURCE|DESTINATION)__([A-Z0-9]+(?:_[A-Z0-9]+)*)__(.+)")
+_DESTINATION_VARIABLE = re.compile(r"GAPLESS_DESTINATION__([A-Z0-9]+(?:_[A-Z0-9]+)*)__([A-Z0-9_]+)")
+"""Which keys a destination has, its type says: what reads the table refuses a variable that is none of them."""
 _OPTION_VARIABLE = re.compile(r"GAPLESS_SOURCE__([A-Z0-9]+(?:_[A-Z0-9]+)*)__OPTIONS__([A-Z0-9_]+)")
 
 Path = tuple[str, ...]
@@ -40,7 +42,10 @@ def variable_of(path: Path) -> str:
 
 
 def key_paths(names: Mapping[str, Iterable[str]]) -> Iterator[Path]:
-    """The path of every key, for the sources and destinations `names`; provider options are not among them."""
+    """The path of every key, for the sources and destinations `names`.
+
+    Keys that only one provider, or one type of destination, has are not among them.
+    """
     yield from _paths_in(Settings, ())
     for kind, cls in NAMED.items():
         for name in names.get(kind, ()):
@@ -61,6 +66,9 @@ def twins_in(environ: Mapping[str, str], names: Mapping[str, Iterable[str]]) -> 
         if option := _OPTION_VARIABLE.fullmatch(variable):
             name = option[1].lower().replace("_", "-")
             twins["source", name, "options", *option[2].lower().split("__")] = Twin(variable, text)
+        elif variable not in known and (own := _DESTINATION_VARIABLE.fullmatch(variable)):
+            name = own[1].lower().replace("_", "-")
+            twins["destination", name, *own[2].lower().split("__")] = Twin(variable, text)
     return twins
 
 
@@ -72,7 +80,7 @@ def unknown_variables(
     for variable in sorted(environ):
         if not variable.startswith(PREFIX) or variable in known or variable in referenced:
             continue
-        if not _NOT_SETTINGS.fullmatch(variable) and not _OPTION_VARIABLE.fullmatch(variable):
+        if not any(each.fullmatch(variable) for each in (_NOT_SETTINGS, _OPTION_VARIABLE, _DESTINATION_VARIABLE)):
             yield f"environment: there is no setting {variable}{nearest(variable, known)}"
 
 
@@ -81,7 +89,7 @@ def nearest(word: str, known: Iterable[str]) -> str:
     known = sorted(known)
     if near := difflib.get_close_matches(word, known, n=1):
         return f"; did you mean {near[0]}?"
-    return f"; wanted one of {', '.join(known)}" if len(known) <= 40 else "; see the README's table of settings"  # noqa: PLR2004
+    return f"; wanted one of {', '.join(known)}" if len(known) <= 40 else "; docs/configuration.md has them all"  # noqa: PLR2004
 
 
 def _paths_in(cls: type[Any], prefix: Path) -> Iterator[Path]:

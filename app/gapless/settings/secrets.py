@@ -4,6 +4,8 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
+from gapless.destinations.contract import SecretReader
+from gapless.errors import UserError
 from gapless_reconcilers.kit.contract import Secret
 
 VARIABLE_NAME = re.compile(r"[A-Z_][A-Z0-9_]{0,99}")
@@ -12,11 +14,11 @@ VARIABLE_NAME = re.compile(r"[A-Z_][A-Z0-9_]{0,99}")
 _LARGEST_FILE_BYTES = 65_536
 
 
-class SecretUnavailable(Exception):
+class SecretUnavailable(UserError):
     """A secret cannot be read. The message names the variable, or what is wrong with the file; it shows no content."""
 
 
-class SecretRef:
+class SecretRef(SecretReader):
     """A secret and where it came from. No repr or message shows it; two are equal if they read from the same place."""
 
     __slots__ = ("_value", "path", "variable")

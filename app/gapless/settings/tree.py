@@ -10,33 +10,35 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, TypeVar, cast
 
+from gapless.destinations import registry
+from gapless.destinations.contract import DestinationOptions
 from gapless.domain import Mode, Silence, Via
-from gapless.settings import readers
-from gapless.settings.readers import Reader
+from gapless.settings import parsers
+from gapless.settings.parsers import OptionParser
 from gapless.settings.secrets import SecretRef
-from gapless_reconcilers.kit.contract import ReadBudget, Secret
+from gapless_reconcilers.kit.contract import Capabilities, ReadBudget, Secret
 
 T = TypeVar("T")
 
 NAME_PATTERN = r"(?=.{1,40}\Z)[a-z0-9]+(-[a-z0-9]+)*"
-_NAME = readers.text("1 to 40 of a-z, 0-9 and single dashes between them", NAME_PATTERN)
-_HTTP_URL = readers.text(
+_NAME = parsers.text("1 to 40 of a-z, 0-9 and single dashes between them", NAME_PATTERN)
+_HTTP_URL = parsers.text(
     "an http:// or https:// address without a user name or a fragment",
     r"https?://[^\s/@?#]+(/[^\s#]*)?(\?[^\s#]*)?",
     shown=False,
 )
-_STORE_URL = readers.text(
+_STORE_URL = parsers.text(
     "sqlite:///path or postgresql://host/database", r"sqlite:///\S+|postgres(ql)?://\S+", shown=False
 )
-_TYPES = readers.many(
-    readers.text("an event type", r"[^\s*,]*\*?(?<!^)", shown=True),
+_TYPES = parsers.many(
+    parsers.text("an event type", r"[^\s*,]*\*?(?<!^)", shown=True),
     "event types such as invoice.paid, invoice.* or *",
     least=1,
 )
 _SECOND = timedelta(seconds=1)
 
 
-class Pace(StrEnum):
+class PaceStrategy(StrEnum):
     """How the time to the next pass is chosen."""
 
     ADAPTIVE = "adaptive"
@@ -60,21 +62,6 @@ class LogFormat(StrEnum):
     JSON = "json"
 
 
-class DestinationType(StrEnum):
-    """What carries events to a destination."""
-
-    HTTP = "http"
-    PYTHON = "python"
-
-
-class Signature(StrEnum):
-    """How deliveries are signed: Standard Webhooks, as the provider signs, or not at all."""
-
-    STANDARD = "standard"
-    PROVIDER = "provider"
-    NONE = "none"
-
-
 class OnVersionMismatch(StrEnum):
     """What happens to an event whose payload is of another API version than the endpoint's."""
 
@@ -82,19 +69,19 @@ class OnVersionMismatch(StrEnum):
     DELIVER = "deliver"
 
 
-def setting(reader: Reader[T], default: object = MISSING) -> T:
+def setting(reader: OptionParser[T], default: object = MISSING) -> T:
     """An attribute read by `reader`; `default` is written as TOML would have it. Without one the key is required."""
     if default is MISSING:
         return cast("T", field(metadata={"reader": reader}))
     return field(default=reader.read(default), repr=reader.shown, metadata={"reader": reader})
 
 
-def optional(reader: Reader[T]) -> T | None:
+def optional(reader: OptionParser[T]) -> T | None:
     """An attribute read by `reader`, or None while the key is absent."""
     return cast("T | None", field(default=None, repr=reader.shown, metadata={"reader": reader}))
 
 
-def secret(default: SecretRef | None = None, literal: Reader[str] | None = None) -> Any:
+def secret(default: SecretRef | None = None, literal: OptionParser[str] | None = None) -> Any:
     """A secret: keys `<name>_env` and `<name>_file`. With `literal`, the key itself too, if it holds no password."""
     return field(default=default, metadata={"secret": True, "literal": literal})
 
@@ -107,7 +94,7 @@ class StoreSettings:
     """Where the ledger is. One SQLite file beside the process needs no set-up; PostgreSQL is for replicas.
 
     An address with a password goes into a variable (`url_env`) or a file (`url_file`)."""
-    min_free: int = setting(readers.size(), "256MB")
+    min_free: int = setting(parsers.size(), "256MB")
     """Free bytes on the disk of a SQLite ledger under which webhooks are answered 503. 0: off.
 
     The default holds a checkpoint of a busy write-ahead log with room to spare."""
@@ -117,15 +104,15 @@ class StoreSettings:
 class PublicSettings:
     """`[public]`: the listener that providers call."""
 
-    host: str = setting(readers.text("an address or a host name", r"[^\s/]+"), "0.0.0.0")  # noqa: S104 - its purpose
+    host: str = setting(parsers.text("an address or a host name", r"[^\s/]+"), "0.0.0.0")  # noqa: S104 - its purpose
     """Address to bind. All interfaces, because receiving is what this listener is for."""
-    port: int = setting(readers.count(0, 65535, "a TCP port"), 8000)
+    port: int = setting(parsers.count(0, 65535, "a TCP port"), 8000)
     """TCP port; 0 takes a free one."""
-    body_limit: int = setting(readers.size(), "1MB")
+    body_limit: int = setting(parsers.size(), "1MB")
     """Most bytes of one webhook's body; more is answered 413. Stripe's largest events stay under 256 kB."""
-    queue_max: int = setting(readers.count(1, 1_000_000, "webhooks"), 10_000)
+    queue_max: int = setting(parsers.count(1, 1_000_000, "webhooks"), 10_000)
     """Most webhooks that wait for a commit; beyond that the answer is 503, which the provider retries."""
-    queue_max_bytes: int = setting(readers.size(), "64MB")
+    queue_max_bytes: int = setting(parsers.size(), "64MB")
     """Most bytes of webhooks that wait for a commit: what a burst may cost in memory."""
 
 
@@ -133,9 +120,9 @@ class PublicSettings:
 class PrivateSettings:
     """`[private]`: probes, metrics, API and pages."""
 
-    host: str = setting(readers.text("an address or a host name", r"[^\s/]+"), "127.0.0.1")
+    host: str = setting(parsers.text("an address or a host name", r"[^\s/]+"), "127.0.0.1")
     """Address to bind. Loopback, because pages and API show payments; binding wider needs a `token`."""
-    port: int = setting(readers.count(0, 65535, "a TCP port"), 8001)
+    port: int = setting(parsers.count(0, 65535, "a TCP port"), 8001)
     """TCP port; 0 takes a free one."""
     token: SecretRef | None = secret()
     """Bearer token for API and pages. Required unless `host` is a loopback address."""
@@ -147,15 +134,15 @@ class PrivateSettings:
 class RetentionSettings:
     """`[retention]`: how long what is not the ledger's core is kept."""
 
-    payloads: timedelta | None = setting(readers.duration_or_off(timedelta(hours=1)), "90d")
+    payloads: timedelta | None = setting(parsers.duration_or_off(timedelta(hours=1)), "90d")
     """Age at which payloads are pruned, never while a delivery still owes one. "off": kept for ever.
 
     The default outlasts every provider's retries and most disputes; the event itself stays."""
-    attempts: timedelta | None = setting(readers.duration_or_off(timedelta(hours=1)), "30d")
+    attempts: timedelta | None = setting(parsers.duration_or_off(timedelta(hours=1)), "30d")
     """Age at which attempts are pruned, whatever became of their delivery. "off": kept for ever. Covers an inquiry."""
-    deliveries: timedelta | None = setting(readers.duration_or_off(timedelta(hours=1)), "90d")
+    deliveries: timedelta | None = setting(parsers.duration_or_off(timedelta(hours=1)), "90d")
     """Age at which finished deliveries are pruned. "off": kept for ever. As `payloads`: a replay needs both."""
-    passes: timedelta | None = setting(readers.duration_or_off(timedelta(hours=1)), "30d")
+    passes: timedelta | None = setting(parsers.duration_or_off(timedelta(hours=1)), "30d")
     """Age at which finished passes are pruned. "off": kept for ever. What they found stays in the counts."""
 
 
@@ -163,11 +150,11 @@ class RetentionSettings:
 class QuarantineSettings:
     """`[quarantine]`: refused webhooks that are kept with the reason. Bounded, since strangers fill it."""
 
-    max_rows: int = setting(readers.count(0, 1_000_000, "rows"), 10_000)
+    max_rows: int = setting(parsers.count(0, 1_000_000, "rows"), 10_000)
     """Most webhooks kept per source; of the commonest reason the oldest go first. 0: off."""
-    max_bytes: int = setting(readers.size(), "64MB")
+    max_bytes: int = setting(parsers.size(), "64MB")
     """Most bytes kept per source; of the bulkiest reason the oldest go first. 0: off."""
-    per_minute: int = setting(readers.count(0, 100_000, "webhooks per minute"), 60)
+    per_minute: int = setting(parsers.count(0, 100_000, "webhooks per minute"), 60)
     """Most webhooks taken per source, reason and minute; the rest is only counted. 0: off. Enough to see why."""
 
 
@@ -175,9 +162,9 @@ class QuarantineSettings:
 class LogSettings:
     """`[log]`: records go to stderr."""
 
-    level: LogLevel = setting(readers.choice(LogLevel), "info")
+    level: LogLevel = setting(parsers.choice(LogLevel), "info")
     """Least severe records written. `info` is one line per webhook and per pass."""
-    format: LogFormat = setting(readers.choice(LogFormat), "console")
+    format: LogFormat = setting(parsers.choice(LogFormat), "console")
     """`console` for people, `json` for collectors."""
 
 
@@ -185,14 +172,10 @@ class LogSettings:
 class ReadBudgetSettings:
     """`[source.read_budget]`: how many reads the vendor grants, when it is not the provider's default."""
 
-    requests: int = setting(readers.count(1, 1_000_000_000, "requests"))
+    requests: int = setting(parsers.count(1, 1_000_000_000, "requests"))
     """Read requests that `period` may hold."""
-    period: timedelta = setting(readers.duration(_SECOND))
+    period: timedelta = setting(parsers.duration(_SECOND))
     """The time over which the vendor counts them."""
-
-    def as_budget(self) -> ReadBudget:
-        """The same in the provider contract's word."""
-        return ReadBudget(requests=self.requests, period=self.period)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -201,48 +184,57 @@ class SourceSettings:
 
     name: str = setting(_NAME)
     """Path of its webhooks, label of its metrics. Renaming is explicit: `gapless source rename`."""
-    provider: str = setting(readers.text("a provider's name such as stripe", r"[a-z][a-z0-9_]{0,39}"))
+    provider: str = setting(parsers.text("a provider's name such as stripe", r"[a-z][a-z0-9_]{0,39}"))
     """Kind of the provider: a module of `gapless_reconcilers`, or an installed one."""
-    mode: Mode = setting(readers.choice(Mode), "hybrid")
+    mode: Mode = setting(parsers.choice(Mode), "hybrid")
     """`hybrid`: webhooks and passes; `webhook`: no passes; `poll`: passes only. Hybrid alone proves anything."""
-    start: datetime | None = setting(readers.moment(), "now")
+    start: datetime | None = setting(parsers.moment(), "now")
     """Events before it are never missed and never owed. "now" (None): when the source is first started with.
 
     A first start must not flood anybody with history."""
     types: tuple[str, ...] | None = optional(_TYPES)
     """Event types that the subscription should push. Absent: the subscription as read, else all."""
-    pace: Pace = setting(readers.choice(Pace), "adaptive")
+    pace: PaceStrategy = setting(parsers.choice(PaceStrategy), "adaptive")
     """`adaptive`: from `every` to `every_max` while passes find nothing; `interval`: always `every`.
 
     `long_poll`: again at once, where the provider waits with its answer until it has one (Telegram)."""
-    every: timedelta = setting(readers.duration(_SECOND), "5m")
+    every: timedelta = setting(parsers.duration(_SECOND), "5m")
     """Time between passes, the shortest of them when adaptive. Finds a loss before a customer calls."""
-    every_max: timedelta = setting(readers.duration(_SECOND), "30m")
-    """Longest time between passes when adaptive. At Stripe's least read allowance about a seventh of it."""
-    lookback: timedelta = setting(readers.duration(), "15m")
+    every_max: timedelta = setting(parsers.duration(_SECOND), "30m")
+    """Longest time between passes when adaptive. At Stripe's least read allowance about a seventh of it.
+
+    A read budget stretches it to an hour at most; what is set here to more than that stays."""
+    lookback: timedelta = setting(parsers.duration(), "15m")
     """Time before the watermark that each pass reads again; what becomes visible late is found there. "0s": off."""
-    sweep: timedelta | None = setting(readers.duration_or_off(timedelta(minutes=1)), "1d")
-    """Time between the deeper passes behind the lookback. "off": none, and late arrivals there stay unseen."""
-    grace: timedelta | None = optional(readers.duration())
+    sweep: timedelta | None = setting(parsers.duration_or_off(timedelta(minutes=1)), "1d")
+    """Time between the deeper passes behind the lookback. "off": none, and late arrivals there stay unseen.
+
+    They take what the passes leave of the read budget, and wait where that is nothing."""
+    grace: timedelta | None = optional(parsers.duration())
     """How long the list may lack an event that occurred. Absent: the provider's own value."""
-    slices: int = setting(readers.count(1, 64, "slices"), 4)
+    slices: int = setting(parsers.count(1, 64, "slices"), 4)
     """Slices of one pass that are listed at the same time, within the rate. 1: one after the other."""
-    requests_per_second: float | None = optional(readers.rate("requests"))
+    requests_per_second: float | None = optional(parsers.rate("requests"))
     """Most list requests per second. Absent: the provider's own value, under the vendor's limit."""
     read_budget: ReadBudgetSettings | None = field(default=None, metadata={"section": ReadBudgetSettings})
     """Reads that the vendor grants in a period. Absent: the provider's own value."""
-    keep_unsubscribed: bool = setting(readers.flag(), default=False)
+    keep_unsubscribed: bool = setting(parsers.flag(), default=False)
     """Record what is listed but not expected. Off, because in a shared account it is most of the traffic."""
-    silence_after: Silence | None = optional(readers.silence())
+    silence_after: Silence | None = optional(parsers.silence())
     """Time without a webhook after which the source counts as silent: it alerts, and is read more often.
 
     "learn": by its own rhythm, hour by hour of the week, once three weeks are known. Absent: never."""
-    repair: bool = setting(readers.flag(), default=False)
+    repair: bool = setting(parsers.flag(), default=False)
     """Switch our endpoint on again when the provider has switched it off. Off, because somebody may have meant it."""
-    share_account: bool = setting(readers.flag(), default=False)
+    share_account: bool = setting(parsers.flag(), default=False)
     """Allow another source on the same account. Off, because it is nearly always one key pasted twice."""
     options: Mapping[str, object] = field(default_factory=dict, repr=False, metadata={"options": True})
     """`[source.options]`: the provider's own, read-only and unresolved: secrets are named here, never held."""
+
+    def effective_budget(self, known: Capabilities) -> ReadBudget | None:
+        """The configured read budget, else the provider's; None: the vendor sets no limit."""
+        own = self.read_budget
+        return known.budget if own is None else ReadBudget(requests=own.requests, period=own.period)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -251,73 +243,42 @@ class DestinationSettings:
 
     name: str = setting(_NAME)
     """Label of its metrics, key of its deliveries."""
-    type: DestinationType = setting(readers.choice(DestinationType), "http")
-    """`http`: POST to `url`; `python`: await `target`."""
-    url: str | None = optional(_HTTP_URL)
-    """Where http deliveries go. Redirects are not followed."""
-    target: str | None = optional(
-        readers.text("module:function", r"[A-Za-z_][\w]*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
+    type: str = field(
+        default="http", metadata={"reader": parsers.word(registry.kinds, "a type of destination such as http")}
     )
-    """The async callable that python deliveries call."""
+    """The kind of destination: `http` posts to `url`, `python` awaits `target`; or a kind that is installed."""
     sources: tuple[str, ...] = setting(
-        readers.many(readers.text("a source", rf"{NAME_PATTERN}|\*"), "names of sources, or *", least=1), ["*"]
+        parsers.many(parsers.text("a source", rf"{NAME_PATTERN}|\*"), "names of sources, or *", least=1), ["*"]
     )
     """Names of the sources whose events it wants; `*`: all of them."""
     types: tuple[str, ...] = setting(_TYPES, ["*"])
     """Event types that it wants."""
     via: tuple[Via, ...] = setting(
-        readers.many(readers.choice(Via), f"words out of {', '.join(Via)}", least=1), ["webhook", "list", "redelivery"]
+        parsers.many(parsers.choice(Via), f"words out of {', '.join(Via)}", least=1), ["webhook", "list", "redelivery"]
     )
     """How an event must have been recorded. `["list"]` fills the gaps of a handler that keeps its own webhook.
 
     Imported events were processed before we came, so they are not owed unless named."""
-    since: datetime | None = setting(readers.moment(), "now")
+    since: datetime | None = setting(parsers.moment(), "now")
     """It is owed only what occurred at or after this time. "now" (None): when it is first started with."""
-    delay: timedelta = setting(readers.duration(), "0s")
+    delay: timedelta = setting(parsers.duration(), "0s")
     """Time that an event found by a pass waits before it is sent, so that its webhook may still win. "0s": off."""
-    signature: Signature = setting(readers.choice(Signature), "standard")
-    """How http deliveries are signed. Standard Webhooks has libraries in every language."""
-    secret: SecretRef | None = secret()
-    """What http deliveries are signed with. Required unless `signature` is `none`."""
-    concurrency: int = setting(readers.count(1, 1024, "deliveries"), 8)
+    concurrency: int = setting(parsers.count(1, 1024, "deliveries"), 8)
     """Deliveries under way at the same time: gentle to a small handler, enough for 80 a second at 100 ms."""
-    rate: float | None = optional(readers.rate("deliveries"))
+    rate: float | None = optional(parsers.rate("deliveries"))
     """Most deliveries per second. Absent: no limit but `concurrency`."""
-    timeout: timedelta = setting(readers.duration(timedelta(milliseconds=100)), "15s")
+    timeout: timedelta = setting(parsers.duration(timedelta(milliseconds=100)), "15s")
     """Time in which an attempt must be answered. A little more than most providers grant."""
-    max_attempts: int = setting(readers.count(1, 1000, "attempts"), 15)
+    max_attempts: int = setting(parsers.count(1, 1000, "attempts"), 15)
     """Attempts after which a delivery is a dead letter. By default after 9 hours on average, 17 at most."""
-    backoff_first: timedelta = setting(readers.duration(timedelta(milliseconds=1)), "5s")
+    backoff_first: timedelta = setting(parsers.duration(timedelta(milliseconds=1)), "5s")
     """Longest wait before the second attempt; it doubles with each further one, with full jitter."""
-    backoff_max: timedelta = setting(readers.duration(timedelta(milliseconds=1)), "6h")
+    backoff_max: timedelta = setting(parsers.duration(timedelta(milliseconds=1)), "6h")
     """Longest wait between two attempts."""
-    allow_private: bool = setting(readers.flag(), default=False)
-    """Deliver to any private, loopback or metadata address. Off: those must be named in `allow`."""
-    allow: tuple[str, ...] = setting(
-        readers.many(readers.text("a host", r"[^\s/@]+"), "hosts, addresses or networks"), []
-    )
-    """Private hosts, addresses or networks that may be delivered to, such as 127.0.0.1 or 10.0.0.0/8."""
-    on_version_mismatch: OnVersionMismatch = setting(readers.choice(OnVersionMismatch), "hold")
+    on_version_mismatch: OnVersionMismatch = setting(parsers.choice(OnVersionMismatch), "hold")
     """For payloads of another API version than the endpoint's: `hold` them until a person decides, or `deliver`."""
-    headers: Mapping[str, str] = field(
-        default_factory=dict,
-        repr=False,
-        metadata={
-            "reader": readers.texts_by_name("a table of header names and texts", r"[A-Za-z0-9-]{1,64}", r"[ -~]*")
-        },
-    )
-    """Headers added to each http delivery, names in lower case. Not for credentials: see `headers_env`."""
-    headers_env: Mapping[str, SecretRef] = field(
-        default_factory=dict,
-        repr=False,
-        metadata={
-            "reader": readers.texts_by_name(
-                "a table of header names and names of variables", r"[A-Za-z0-9-]{1,64}", r"[A-Z_][A-Z0-9_]*"
-            ),
-            "variables": True,
-        },
-    )
-    """Headers whose values are secrets, each with the name of the variable that holds it."""
+    options: DestinationOptions = field(default_factory=DestinationOptions, repr=False)
+    """The keys that only its type has, as that type reads them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -326,7 +287,7 @@ class Settings:
 
     public_url: str | None = optional(_HTTP_URL)
     """What providers call us, without a path. Finds our endpoint in a subscription; absent: by its path alone."""
-    include: tuple[str, ...] = setting(readers.many(readers.text("a path"), "paths such as sources.d/*.toml"), [])
+    include: tuple[str, ...] = setting(parsers.many(parsers.text("a path"), "paths such as sources.d/*.toml"), [])
     """Further files, relative to this one, with `[[source]]` and `[[destination]]` only."""
     store: StoreSettings = field(default_factory=StoreSettings, metadata={"section": StoreSettings})
     public: PublicSettings = field(default_factory=PublicSettings, metadata={"section": PublicSettings})
@@ -353,10 +314,11 @@ def sections_of(cls: type[Any]) -> dict[str, type[Any]]:
 def keys_of(cls: type[Any]) -> Iterator[str]:
     """Every key that the table `cls` may hold, its sections left out."""
     for f in fields(cls):
-        yield from _keys_of_field(f)
+        yield from keys_of_field(f)
 
 
-def _keys_of_field(f: Field[Any]) -> tuple[str, ...]:
+def keys_of_field(f: Field[Any]) -> tuple[str, ...]:
+    """The keys that `f` is read from; a secret has two or three."""
     if "secret" in f.metadata:
         literal = (f.name,) if f.metadata["literal"] else ()
         return (*literal, f"{f.name}_env", f"{f.name}_file")

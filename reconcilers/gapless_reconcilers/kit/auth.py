@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from gapless_reconcilers.kit.contract import Secret
+from gapless_reconcilers.kit.decoders import decode_or_none
 from gapless_reconcilers.kit.errors import CredentialsRejected, ProviderUnavailable
 
 EARLY: Final = timedelta(seconds=60)
@@ -161,10 +162,7 @@ class ClientCredentialsAuth(httpx.Auth):
     def _keep(self, response: httpx.Response) -> None:
         if response.is_server_error or response.status_code == httpx.codes.TOO_MANY_REQUESTS:
             raise ProviderUnavailable(f"no token for now: {response.request.url.host} answered {response.status_code}")
-        try:
-            granted = _GRANT.decode(response.content) if response.is_success else None
-        except msgspec.MsgspecError:
-            granted = None
+        granted = decode_or_none(response.content, _Grant) if response.is_success else None
         if granted is None:
             raise CredentialsRejected(f"client credentials got no token: {response.status_code}; check id and secret")
         self._token = Secret(granted.access_token)
@@ -182,6 +180,3 @@ class ClientCredentialsAuth(httpx.Auth):
 class _Grant(msgspec.Struct, gc=False):
     access_token: str
     expires_in: Annotated[int, msgspec.Meta(ge=0, le=10**8)] = 300
-
-
-_GRANT: Final = msgspec.json.Decoder(_Grant)

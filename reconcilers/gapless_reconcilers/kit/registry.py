@@ -1,24 +1,26 @@
 """Which providers there are, and how one is built from plain options.
 
-Built-in providers are the modules beside `kit`: one that does not export a fitting `PROVIDER` is an
-error, never skipped. Outside packages register a class in the entry-point group `gapless.providers`.
+Built-in providers are the modules of `gapless_reconcilers.providers`: one that does not export a fitting
+`PROVIDER` is an error, never skipped. Outside packages register a class in the entry-point group `gapless.providers`.
 """
 
 import importlib
 import importlib.metadata
 import pkgutil
+import sys
 from collections.abc import Callable, Mapping
+from functools import cache
 from typing import Any, Literal, cast, get_args
 
 import msgspec
 
-import gapless_reconcilers
 from gapless_reconcilers.kit.contract import Provider, Secret
 from gapless_reconcilers.kit.errors import OptionsInvalid
 from gapless_reconcilers.kit.options import is_many, nearest, prepared, types_in
 
 ENTRY_POINT_GROUP = "gapless.providers"
-NO_PROVIDERS = frozenset(("kit", "testing"))
+BUILT_IN = "gapless_reconcilers.providers"
+"""Named as text: the kit imports no provider but on demand."""
 
 
 def kinds() -> tuple[str, ...]:
@@ -77,16 +79,22 @@ def secret_fields(kind: str) -> dict[str, Literal["one", "many"]]:
 
 
 def _built_in_kinds() -> set[str]:
-    modules = pkgutil.iter_modules(gapless_reconcilers.__path__)
-    return {module.name for module in modules if module.name not in NO_PROVIDERS and not module.name.startswith("_")}
+    package = importlib.import_module(BUILT_IN)
+    return {module.name for module in pkgutil.iter_modules(package.__path__) if not module.name.startswith("_")}
 
 
-def _entry_points() -> dict[str, importlib.metadata.EntryPoint]:
+def _entry_points() -> Mapping[str, importlib.metadata.EntryPoint]:
+    return _entry_points_on(tuple(sys.path))
+
+
+@cache
+def _entry_points_on(_path: tuple[str, ...]) -> Mapping[str, importlib.metadata.EntryPoint]:
+    """The entry points, read once for each `sys.path`: it opens a file of every installed package."""
     return {entry.name: entry for entry in importlib.metadata.entry_points(group=ENTRY_POINT_GROUP)}
 
 
 def _built_in(kind: str) -> object:
-    module = importlib.import_module(f"{gapless_reconcilers.__name__}.{kind}")
+    module = importlib.import_module(f"{BUILT_IN}.{kind}")
     try:
         return module.PROVIDER
     except AttributeError:

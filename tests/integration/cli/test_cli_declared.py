@@ -10,15 +10,15 @@ from anyio import to_thread
 from outside import PROGRAM
 
 from gapless_reconcilers.testing.fake import FakeProvider
-from gapless_reconcilers.testing.wires.rest import PaddleWire
+from gapless_reconcilers.testing.fake.formats.rest import PaddleFormat
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]
-PADDLE = Path(__file__).parents[3] / "config/sources.d/paddle.toml"
+PADDLE = Path(__file__).parents[3] / "reconcilers/gapless_reconcilers/declared/paddle.toml"
 
 
 async def test_a_ready_made_source_is_checked_audited_and_read_from_the_top_once(tmp_path: Path) -> None:
     (tmp_path / "gapless.toml").write_text(f'include = ["{PADDLE}"]\n')
-    fake, now = FakeProvider(PaddleWire(token="pdl")), datetime.now(UTC)
+    fake, now = FakeProvider(PaddleFormat(token="pdl")), datetime.now(UTC)
     fake.backfill(450, now - timedelta(days=2), now - timedelta(minutes=5), ["transaction.paid"])
     async with fake.serve() as url:
         environ = {

@@ -12,14 +12,14 @@ from sqlalchemy import func, select
 
 from gapless.ledger.tables import DELIVERY, EVENT, PASS
 from gapless_reconcilers.testing.fake import FakeProvider
-from gapless_reconcilers.testing.wires.stripe import StripeWire
+from gapless_reconcilers.testing.fake.formats.stripe import StripeFormat
 
 pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture
 def fake() -> FakeProvider:
-    made, now = FakeProvider(StripeWire()), datetime.now(UTC)
+    made, now = FakeProvider(StripeFormat()), datetime.now(UTC)
     made.backfill(120, now - timedelta(days=6), now - timedelta(hours=1), ["invoice.paid", "charge.failed"])
     return made
 
@@ -132,11 +132,11 @@ async def test_check_tells_a_private_address_and_a_budget_that_is_too_small(fake
         assert code == 1, err
         told = {(each["subject"], each["verdict"]): each["text"] for each in json.loads(out)}
         assert "127.0.0.1, which is not public" in told["destination consumer", "problem"]
-        assert "passes will come every 2h" in told["source stripe-live", "warning"]
+        assert "passes will come every 1h, beyond the budget" in told["source stripe-live", "warning"]
 
 
 async def test_check_names_a_clock_that_is_wrong(tmp_path: Path) -> None:
-    fake = FakeProvider(StripeWire(), clock=lambda: datetime.now(UTC) - timedelta(minutes=3))
+    fake = FakeProvider(StripeFormat(), clock=lambda: datetime.now(UTC) - timedelta(minutes=3))
     async with fake.serve() as api:
         gapless = Gapless(tmp_path, f"sqlite:///{tmp_path}/none.db", api)
         fake.add_endpoint(gapless.public, secret=WEBHOOK_SECRET)
@@ -187,7 +187,7 @@ async def test_import_into_an_unknown_source_names_the_known_ones(gapless: Gaple
 
 async def test_a_signed_sample_is_accepted_by_our_own_listener(fake: FakeProvider, gapless: Gapless) -> None:
     event = fake.events[0]
-    body = StripeWire().encode(event).decode()
+    body = StripeFormat().encode(event).decode()
     async with running(gapless):
         code, out, err = await gapless.call("event", "send", "stripe-live", "-", stdin=body)
         assert (code, out.split()[:1]) == (0, ["200"]), err

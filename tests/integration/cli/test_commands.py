@@ -9,14 +9,14 @@ import pytest
 from outside import PROGRAM, WEBHOOK_SECRET, Consumer, Gapless, running, until
 
 from gapless_reconcilers.testing.fake import FakeProvider
-from gapless_reconcilers.testing.wires.stripe import StripeWire
+from gapless_reconcilers.testing.fake.formats.stripe import StripeFormat
 
 pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture
 def fake() -> FakeProvider:
-    return FakeProvider(StripeWire())
+    return FakeProvider(StripeFormat())
 
 
 async def test_audit_names_what_the_handler_lost_with_a_read_key_alone(fake: FakeProvider, tmp_path: Path) -> None:

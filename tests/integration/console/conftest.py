@@ -13,19 +13,24 @@ import pytest
 import uvicorn
 from sqlalchemy import insert, select, update
 
-from gapless.console.api import PrivateOptions, build_private_app
+from gapless.bootstrap.runtime import make_writer
+from gapless.console.app import build_console_app
 from gapless.console.auth import Access
-from gapless.console.desk import Desk, Unquarantined
+from gapless.console.routing import ConsoleOptions
 from gapless.domain import Cause, Mode, Owed, Source, Sources, TypePatterns, Via, to_us
-from gapless.ledger import migrate
+from gapless.ledger import destinations, schema
 from gapless.ledger import sources as ledger_sources
 from gapless.ledger.engine import Store
 from gapless.ledger.recorder import Recorder, Sighting
 from gapless.ledger.tables import AUDIT_LOG, STREAM
-from gapless.ledger.writer import Writer
 from gapless.metrics import Metrics
+from gapless.operations.context import OperationContext
+from gapless.receive.evidence import EvidenceFetcher
+from gapless.receive.stream_ids import StreamIds
+from gapless.runtime import Runtime
+from gapless.settings import PublicSettings
 from gapless_reconcilers.kit.contract import ReadBudget, RemoteEvent, Secret
-from gapless_reconcilers.stripe import Stripe, StripeOptions
+from gapless_reconcilers.providers.stripe import Stripe, StripeOptions
 
 NOW = datetime(2026, 11, 20, 12, 30, tzinfo=UTC)
 RUN_TOKEN = "run-token-of-this-process"
@@ -37,31 +42,38 @@ def stripe() -> Stripe:
 
 @dataclass(kw_only=True)
 class Office:
-    """A desk on a real store, and the means to fill the ledger as the roads do."""
+    """The context of operations on a real store, and the means to fill the ledger as receiving and reconciling do."""
 
-    desk: Desk
+    desk: OperationContext
     metrics: Metrics
     now: list[datetime] = field(default_factory=lambda: [NOW])
     owed_to: list[int] = field(default_factory=list)
-    released: dict[int, Unquarantined] = field(default_factory=dict)
     woken: list[bool] = field(default_factory=list)
+    budgets: dict[str, ReadBudget | None] = field(
+        default_factory=lambda: {"acme": ReadBudget(requests=1000, period=timedelta(days=1))}
+    )
 
     def source(self, name: str = "acme") -> Source:
         return self.desk.sources[name]
 
+    def use(self, **changes: Any) -> None:
+        """Use other parts of the runtime from now on."""
+        runtime = self.desk.runtime
+        parts = {name: getattr(runtime, name) for name in ("store", "writer", "clock", "metrics", "sources")}
+        self.desk = replace(self.desk, runtime=Runtime(**(parts | changes)))
+
     async def add_source(self, name: str, mode: Mode = Mode.HYBRID, types: Sequence[str] = ("*",)) -> Source:
         start = NOW - timedelta(days=30)
-        register = partial(
+        source_id = await self.desk.runtime.write(
             ledger_sources.register_source, name=name, provider="stripe", mode=mode.value, start=start, now=NOW
         )
-        source_id = await self.desk.writer.submit(register)
         source = Source(id=source_id, name=name, provider=stripe(), mode=mode, start=start, types=TypePatterns(types))
-        self.desk = replace(self.desk, sources=Sources([*self.desk.sources, source]))
+        self.use(sources=Sources([*self.desk.sources, source]))
         return source
 
     async def add_destination(self, name: str) -> int:
-        destination_id: int = await self.desk.writer.submit(
-            partial(ledger_sources.register_destination, name=name, since=NOW - timedelta(days=1))
+        destination_id: int = await self.desk.runtime.write(
+            destinations.register_destination, name=name, since=NOW - timedelta(days=1)
         )
         self.owed_to.append(destination_id)
         return destination_id
@@ -83,7 +95,7 @@ class Office:
                 seen_us=to_us(self.now[0]),
                 cause=cause,
             )
-            await self.desk.writer.submit(partial(self.desk.writer.recorder.store, sightings=[sighting]))
+            await self.desk.runtime.write(self.desk.runtime.writer.recorder.store, sightings=[sighting])
 
     async def listed(self, name: str = "acme", *, ago: timedelta = timedelta(minutes=5), **changes: Any) -> None:
         """As if a complete pass had read the source's list up to `ago`."""
@@ -95,7 +107,7 @@ class Office:
             "last_outcome": "clean",
         }
         where = STREAM.c.source_id == self.source(name).id
-        await self.desk.writer.submit(
+        await self.desk.runtime.write(
             lambda c: c.execute(update(STREAM).where(where).values(**values | changes)).rowcount
         )
 
@@ -103,7 +115,7 @@ class Office:
         return await self.desk.read(lambda connection: connection.execute(query).scalars().first())
 
     async def rows(self, table: Any, **values: Any) -> None:
-        await self.desk.writer.submit(lambda c: c.execute(insert(table).values(**values)).rowcount)
+        await self.desk.runtime.write(lambda c: c.execute(insert(table).values(**values)).rowcount)
 
     async def audited(self) -> list[tuple[str, str]]:
         query = select(AUDIT_LOG.c.action, AUDIT_LOG.c.subject).order_by(AUDIT_LOG.c.id)
@@ -116,41 +128,37 @@ def to_us_of(span: timedelta) -> int:
 
 @pytest.fixture
 async def office(store: Store) -> AsyncIterator[Office]:
-    """A desk with one source, `acme`, and a running writer."""
-    now, owed_to, released = [NOW], list[int](), dict[int, Unquarantined]()
+    """The context of operations with one source, `acme`, and a running writer."""
+    now, owed_to = [NOW], list[int]()
     metrics = Metrics("1.2.3")
     recorder = Recorder(0, lambda *_: [Owed(destination_id=each, not_before_us=0) for each in owed_to])
-    writer = Writer(store, recorder, metrics, queue_max=10_000, queue_max_bytes=64_000_000)
+    writer = make_writer(PublicSettings(), store, recorder, metrics)
     writing = asyncio.create_task(writer.run())
 
-    async def release_one(quarantine_id: int) -> Unquarantined:
-        absent = Unquarantined(new=None, reason="absent", detail="it is not there")
-        return released.get(quarantine_id, absent)
-
     woken: list[bool] = []
-    desk = Desk(
-        store=store,
-        writer=writer,
-        sources=Sources(),
-        clock=lambda: now[0],
-        release_one=release_one,
-        budgets={"acme": ReadBudget(requests=1000, period=timedelta(days=1))},
+    client = httpx.AsyncClient()
+    runtime = Runtime(store=store, writer=writer, clock=lambda: now[0], metrics=metrics, sources=Sources())
+    desk = OperationContext(
+        runtime=runtime,
+        evidence=EvidenceFetcher(client, lambda: now[0], metrics),
+        stream_ids=StreamIds(writer),
         wake=lambda: woken.append(True),
     )
-    office = Office(desk=desk, metrics=metrics, now=now, owed_to=owed_to, released=released, woken=woken)
+    office = Office(desk=desk, metrics=metrics, now=now, owed_to=owed_to, woken=woken)
     await office.add_source("acme")
     yield office
     writer.close()
     await writing
+    await client.aclose()
 
 
-def private_options(**changes: Any) -> PrivateOptions:
-    options = PrivateOptions(
+def private_options(**changes: Any) -> ConsoleOptions:
+    options = ConsoleOptions(
         access=Access(bind="127.0.0.1", run_token=Secret(RUN_TOKEN)),
         roles=frozenset({"receive", "reconcile", "deliver", "console"}),
         version="1.2.3",
         started_at=NOW - timedelta(hours=2),
-        schema_is_current=migrate.is_current,
+        schema_is_current=schema.is_current,
     )
     return replace(options, **changes)
 
@@ -158,7 +166,7 @@ def private_options(**changes: Any) -> PrivateOptions:
 @asynccontextmanager
 async def listening(office: Office, **changes: Any) -> AsyncIterator[httpx.AsyncClient]:
     """A client of the private listener, which runs on a free port."""
-    app = build_private_app(private_options(**changes), office.desk, office.metrics)
+    app = build_console_app(private_options(budgets=office.budgets, **changes), office.desk, office.metrics)
     config = uvicorn.Config(app, host="127.0.0.1", port=0, access_log=False, log_config=None, ws="none")
     server = uvicorn.Server(config)
     serving = asyncio.create_task(server.serve())

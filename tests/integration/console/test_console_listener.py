@@ -29,9 +29,9 @@ async def test_a_process_is_alive_while_its_writer_runs_and_ready_while_its_sche
         behind = await client.get("/readyz")
         assert behind.status_code == 503
         assert "gapless db upgrade" in behind.text
-        office.desk.writer.close()
+        office.desk.runtime.writer.close()
         for _ in range(200):
-            if not office.desk.writer.is_alive:
+            if not office.desk.runtime.writer.is_alive:
                 break
             await client.get("/livez")
         assert (await client.get("/livez")).status_code == 503
@@ -130,7 +130,7 @@ async def test_the_page_says_unknown_where_nothing_was_compared(listen: Any) -> 
 async def test_hostile_names_and_reasons_are_escaped(office: Any, listen: Any) -> None:
     known = office.source()
     hostile = replace(known, name=HOSTILE, types=TypePatterns([HOSTILE]))
-    office.desk = replace(office.desk, sources=Sources([known, hostile]))
+    office.use(sources=Sources([known, hostile]))
     await office.add_destination(HOSTILE)
     await office.listed(last_outcome="options_invalid", parked_reason=HOSTILE)
     async with listen(version=HOSTILE) as client:

@@ -1,5 +1,6 @@
 """Every operation, on the real ledger of each kind of database."""
 
+import json
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 from itertools import pairwise
@@ -7,24 +8,24 @@ from typing import Any
 
 import pytest
 from sqlalchemy import select, update
+from stripe import WebhookSignature
 
-from gapless.console import operations
-from gapless.console.desk import Desk, OperationRefused, Unquarantined
-from gapless.console.operations import OPERATIONS
-from gapless.console.requests import Pass
 from gapless.domain import Mode, Via, to_us
 from gapless.ledger import passes
 from gapless.ledger.tables import DELIVERY, EVENT, PASS, QUARANTINE, SLICE, SOURCE, TALLY
-from gapless_reconcilers.github import GitHub, GitHubOptions
+from gapless.operations.context import OperationContext, OperationRefused
+from gapless.operations.passes import DemandPass
+from gapless.operations.registry import OPERATIONS, perform
 from gapless_reconcilers.kit.contract import Secret
-from gapless_reconcilers.telegram import Telegram, TelegramOptions
+from gapless_reconcilers.providers.github import GitHub, GitHubOptions
+from gapless_reconcilers.providers.telegram import Telegram, TelegramOptions
 
 pytestmark = pytest.mark.anyio
 DAY, HOUR = timedelta(days=1), timedelta(hours=1)
 
 
-async def do(desk: Desk, name: str, args: Mapping[str, object]) -> dict[str, Any]:
-    return await operations.perform(desk, name, args)
+async def do(context: OperationContext, name: str, args: Mapping[str, object]) -> dict[str, Any]:
+    return await perform(context, name, args)
 
 
 def at(time: datetime) -> str:
@@ -39,7 +40,7 @@ async def deliveries(office: Any) -> dict[str, str]:
 
 async def settle(office: Any, state: str, reason: str) -> None:
     done = update(DELIVERY).values(state=state, reason=reason, attempts=15)
-    await office.desk.writer.submit(lambda c: c.execute(done).rowcount)
+    await office.desk.runtime.write(lambda c: c.execute(done).rowcount)
 
 
 @pytest.mark.parametrize(
@@ -85,7 +86,7 @@ async def test_a_pass_on_demand_makes_sliced_rows_for_what_the_list_can_show_and
     office: Any,
 ) -> None:
     now = office.now[0]
-    await office.desk.writer.submit(lambda c: c.execute(update(SOURCE).values(next_pass_us=to_us(now + DAY))).rowcount)
+    await office.desk.runtime.write(lambda c: c.execute(update(SOURCE).values(next_pass_us=to_us(now + DAY))).rowcount)
     done = await do(office.desk, "source.pass", {"source": "acme", "since": at(now - 60 * DAY)})
     capabilities = office.source().provider.capabilities
     (made,) = done["passes"]
@@ -147,9 +148,9 @@ async def test_the_status_of_a_pass_follows_its_slices_to_the_end(office: Any) -
 
     assert await shown() == (1, "running", 3, 0, None)
     first = await office.sql(select(SLICE.c.id).order_by(SLICE.c.start_us))
-    await office.desk.writer.submit(lambda c: passes.finish_slice(c, first, 0, 0))
+    await office.desk.runtime.write(lambda c: passes.finish_slice(c, first, 0, 0))
     assert await shown() == (1, "running", 3, 1, None)
-    await office.desk.writer.submit(lambda c: passes.finish(c, pass_id, "clean", to_us(office.now[0])))
+    await office.desk.runtime.write(lambda c: passes.finish(c, pass_id, "clean", to_us(office.now[0])))
     assert await shown() == (0, "finished", 3, 1, "clean")
 
 
@@ -229,27 +230,40 @@ async def test_held_deliveries_are_let_go(office: Any) -> None:
     assert await deliveries(office) == {"evt_1": "pending"}
 
 
-async def test_a_whole_source_is_released_from_quarantine_and_what_stays_is_told(office: Any) -> None:
-    for _ in range(3):
+async def test_release_reads_a_source_again_and_names_what_stays(office: Any) -> None:
+    body = json.dumps({
+        "id": "evt_1", "object": "event", "type": "invoice.paid", "created": int(office.now[0].timestamp()) - 2,
+        "livemode": False, "data": {"object": {"id": "in_1", "object": "invoice"}},
+    })  # fmt: skip
+    for secret in ("whsec_1", "whsec_other", "whsec_1"):
+        sent = int(office.now[0].timestamp())
+        header = WebhookSignature.generate_signature_header(body, secret, sent)
         await office.rows(
             QUARANTINE,
             source_id=office.source().id,
-            received_us=1,
+            received_us=to_us(office.now[0]),
             reason="signature",
             detail="",
-            headers="[]",
-            body=b"",
+            headers=json.dumps([["stripe-signature", header]]),
+            body=body.encode(),
         )
-    office.released.update({1: Unquarantined(new=2), 3: Unquarantined(new=0)})
     done = await do(office.desk, "quarantine.release", {"source": "acme"})
-    assert (done["released"], done["new"], done["refused"]) == (2, 2, 1)
-    assert done["first_refused"] == [{"id": 2, "reason": "absent", "detail": "it is not there"}]
+    assert (done["released"], done["new"], done["refused"]) == (2, 1, 1)
+    (refused,) = done["first_refused"]
+    assert (refused["id"], refused["reason"]) == (2, "signature")
+    assert await office.sql(select(EVENT.c.key)) == "evt_1"
     assert await office.audited() == [("quarantine.release", "acme")]
+
+
+async def test_a_webhook_that_is_not_in_quarantine_is_refused(office: Any) -> None:
+    done = await do(office.desk, "quarantine.release", {"id": 7})
+    assert (done["released"], done["first_refused"][0]["reason"]) == (0, "absent")
+    assert await office.audited() == []
 
 
 def test_every_operation_documents_what_it_takes() -> None:
     assert sorted(OPERATIONS) == [
-        "dead.requeue", "event.replay", "held.release", "import", "pass.status", "quarantine.release", "source.pass",
-        "source.rename",
+        "dead.requeue", "event.replay", "held.release", "import", "pass.status", "quarantine.release",
+        "source.acknowledge", "source.pass", "source.rename",
     ]  # fmt: skip
-    assert Pass.__doc__
+    assert DemandPass.__doc__

@@ -7,21 +7,21 @@ from typing import Any
 import pytest
 from sqlalchemy import update
 
-from gapless.console import standing
-from gapless.console.standing import SourceStanding
 from gapless.domain import Cause, Mode, Via, to_us
 from gapless.ledger import missing
 from gapless.ledger.missing import Missing
-from gapless.ledger.sources import ensure_stream
-from gapless.ledger.tables import BUDGET, SOURCE, UNRECOVERABLE
+from gapless.ledger.streams import ensure_stream
+from gapless.ledger.tables import BUDGET, DELIVERY, SOURCE, UNRECOVERABLE
+from gapless.status.reader import read_report
+from gapless.status.report import SourceReport
 
 pytestmark = pytest.mark.anyio
 DAY = timedelta(days=1)
 MINUTE = timedelta(minutes=1)
 
 
-async def stands(office: Any, name: str = "acme") -> SourceStanding:
-    whole = await standing.read(office.desk.store, office.desk.sources, office.desk.budgets, office.now[0])
+async def stands(office: Any, name: str = "acme") -> SourceReport:
+    whole = await read_report(office.desk.runtime.store, office.desk.sources, office.budgets, office.now[0])
     return next(source for source in whole.sources if source.name == name)
 
 
@@ -44,12 +44,12 @@ async def suspect_listing(office: Any) -> None:
 async def parked_source(office: Any) -> None:
     await office.listed()
     parked = update(SOURCE).where(SOURCE.c.name == "acme").values(state="parked", reason="by hand")
-    await office.desk.writer.submit(lambda c: c.execute(parked).rowcount)
+    await office.desk.runtime.write(lambda c: c.execute(parked).rowcount)
 
 
 async def one_stream_unread(office: Any) -> None:
     await office.listed()
-    await office.desk.writer.submit(lambda c: ensure_stream(c, office.source().id, "acct_new"))
+    await office.desk.runtime.write(lambda c: ensure_stream(c, office.source().id, "acct_new"))
 
 
 async def part_unrecoverable(office: Any) -> None:
@@ -140,7 +140,7 @@ async def test_what_is_missing_is_not_recovered_and_holds_completeness_back(offi
         source_id=office.source().id, stream_id=stream_id, key="evt_5", type="invoice.paid", occurred_us=occurred_us,
         found_us=to_us(office.now[0]), expected=True, cause=Cause.RECEIVER_DOWN, reason="detail",
     )  # fmt: skip
-    await office.desk.writer.submit(lambda c: missing.add(c, 0, [row]))
+    await office.desk.runtime.write(lambda c: missing.add(c, 0, [row]))
     await office.listed()
     source = await stands(office)
     assert source.losses is not None
@@ -186,7 +186,21 @@ async def test_types_and_subscription_are_shown_with_where_they_are_known_from(o
     source = await stands(office)
     assert (source.types, source.types_origin, source.subscription_healthy) == (("*",), "assumed", None)
     told = {"types": '["invoice.*"]', "types_origin": "subscription", "subscription_healthy": False}
-    await office.desk.writer.submit(lambda c: c.execute(update(SOURCE).values(**told)).rowcount)
+    await office.desk.runtime.write(lambda c: c.execute(update(SOURCE).values(**told)).rowcount)
     source = await stands(office)
     assert (source.types, source.types_origin) == (("invoice.*",), "subscription")
     assert source.subscription_healthy is False
+
+
+async def test_a_delivery_is_late_once_it_could_have_been_made(office: Any) -> None:
+    """A delayed one, or one that is claimed for its first attempt, is due later; one that failed was due before."""
+    await office.add_destination("shop")
+    await office.record(Via.WEBHOOK, "evt_1")
+    now, made = office.now[0], office.now[0] - 3 * MINUTE
+    since = {}
+    for attempts, due in ((0, now + DAY), (0, now - MINUTE), (2, now + DAY)):
+        waiting = update(DELIVERY).values(attempts=attempts, next_us=to_us(due), created_us=to_us(made))
+        await office.desk.runtime.write(lambda c, waiting=waiting: c.execute(waiting).rowcount)
+        whole = await read_report(office.desk.runtime.store, office.desk.sources, {}, now)
+        since[attempts, due] = whole.destinations[0].late_since
+    assert list(since.values()) == [None, now - MINUTE, made]

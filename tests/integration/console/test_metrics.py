@@ -7,7 +7,7 @@ import socket
 import subprocess
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, NoReturn
@@ -17,20 +17,24 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import update
 
-from gapless.console import probes, standing
-from gapless.console.probes import AllSeries, LedgerSeries
-from gapless.deliver.lane import OUTCOMES
+from gapless.console.metrics import AllSeries, LedgerCollector, render
+from gapless.deliver.worker import OUTCOMES
+from gapless.destinations.contract import FailureReason
 from gapless.domain import Mode, Silence, Via, to_us
 from gapless.ledger import silence
-from gapless.ledger.deliveries import Reason
 from gapless.ledger.engine import StoreUnavailable
 from gapless.ledger.tables import BUDGET, SOURCE, UNRECOVERABLE
 from gapless.metrics import Metrics
 from gapless.receive.webhook import REASONS, Outcome
+from gapless.status.figures import DESTINATION_FIGURES, SOURCE_FIGURES, SOURCE_INFO
+from gapless.status.reader import read_report
+from gapless.status.report import StatusReport
 
 pytestmark = pytest.mark.anyio
 ROOT = Path(__file__).parents[3]
 RULES = ROOT / "config/prometheus/alerts.yml"
+TABLE = ROOT / "docs/metrics.md"
+"""Where the table of metrics is."""
 Absent = Callable[[str, str], NoReturn]
 DAY = timedelta(days=1)
 
@@ -43,24 +47,43 @@ class Documented:
     labels: tuple[str, ...]
 
 
-def documented() -> dict[str, Documented]:
-    """The table: in the README, between its markers."""
-    readme = ROOT / "README.md"
-    text = readme.read_text() if readme.exists() else ""
+def table() -> str:
+    """The table of metrics, between its markers."""
+    text = TABLE.read_text() if TABLE.exists() else ""
     marked = re.search(r"<!-- metrics -->(.*?)<!-- /metrics -->", text, re.DOTALL)
     assert marked
-    table = marked[1]
-    rows = re.findall(r"^\| `(gapless_\w+)` \| (\w+) \| ([\w, ]*?) ?\|", table, re.MULTILINE)
+    return marked[1]
+
+
+def documented() -> dict[str, Documented]:
+    """The rows of the table by name."""
+    rows = re.findall(r"^\| `(gapless_\w+)` \| (\w+) \| ([\w, ]*?) ?\|", table(), re.MULTILINE)
     return {name: Documented(kind, tuple(filter(None, labels.split(", ")))) for name, kind, labels in rows}
 
 
-async def stands(office: Any) -> standing.Standing:
-    return await standing.read(office.desk.store, office.desk.sources, office.desk.budgets, office.now[0])
+def declared() -> list[str]:
+    """The rows of the table that the figures of the ledger make."""
+    of_sources = [("source", figure) for figure in (SOURCE_INFO, *SOURCE_FIGURES)]
+    of_destinations = [("destination", figure) for figure in DESTINATION_FIGURES]
+    return [
+        f"| `gapless_{figure.name}` | {'counter' if figure.is_counter else 'gauge'} "
+        f"| {', '.join((owner, *figure.labels))} | ledger | {figure.help} | {figure.absent} |"
+        for owner, figure in [*of_sources, *of_destinations]
+    ]
+
+
+def test_the_table_says_of_the_ledger_what_its_figures_declare() -> None:
+    rows = [row for row in table().splitlines() if "| ledger |" in row and "gapless_ledger_readable" not in row]
+    assert rows == declared(), "write these rows:\n" + "\n".join(declared())
+
+
+async def stands(office: Any) -> StatusReport:
+    return await read_report(office.desk.runtime.store, office.desk.sources, office.budgets, office.now[0])
 
 
 async def scraped(office: Any) -> dict[tuple[str, ...], float]:
     """{(series, values of its labels in their alphabetical order…): value} as Prometheus would read it."""
-    body, _ = probes.render(office.metrics, LedgerSeries(await stands(office)), "text/plain")
+    body, _ = render(office.metrics, LedgerCollector(await stands(office)), "text/plain")
     return {
         (sample.name.removeprefix("gapless_"), *sample.labels.values()): sample.value
         for family in text_string_to_metric_families(body.decode())
@@ -80,7 +103,7 @@ async def fill(office: Any) -> None:
     scope = office.source().provider.budget_scope()
     await office.rows(BUDGET, scope=scope, period_start_us=to_us(office.now[0]), used=250)
     told = update(SOURCE).values(subscription_healthy=True, interval_us=300_000_000)
-    await office.desk.writer.submit(lambda c: c.execute(told).rowcount)
+    await office.desk.runtime.write(lambda c: c.execute(told).rowcount)
     long_ago_us = to_us(office.now[0] - 20 * DAY)
     lost = {"start_us": long_ago_us, "end_us": long_ago_us + 90_000_000, "reason": "history_exceeded"}
     await office.rows(UNRECOVERABLE, stream_id=await office.stream_id(), recorded_us=long_ago_us, **lost)
@@ -138,10 +161,10 @@ async def test_a_source_is_silent_only_if_somebody_wants_to_know_and_it_is_known
     assert await silent() is None
     office.desk.sources.change("acme", silence=Silence(after=timedelta(hours=2)))
     heard = {office.source().id: to_us(office.now[0])}
-    await office.desk.writer.submit(lambda c: silence.note_heard(c, heard))
+    await office.desk.runtime.write(lambda c: silence.note_heard(c, heard))
     assert await silent() == 0
     earlier = {office.source().id: to_us(office.now[0] - DAY)}
-    await office.desk.writer.submit(lambda c: silence.note_heard(c, earlier))
+    await office.desk.runtime.write(lambda c: silence.note_heard(c, earlier))
     assert await silent() == 0
     office.now[0] += timedelta(hours=3)
     assert await silent() == 1
@@ -152,13 +175,14 @@ async def test_a_source_is_silent_only_if_somebody_wants_to_know_and_it_is_known
 async def test_a_source_that_only_receives_has_no_series_about_losses(office: Any) -> None:
     await office.add_source("push", Mode.WEBHOOK)
     names = {key[0] for key in await scraped(office) if "push" in key}
-    assert names == {"source_info", "events_total", "duplicates_total"}
+    assert {"source_info", "events_total", "duplicates_total"} <= names
+    assert names.isdisjoint(figure.name for figure in SOURCE_FIGURES if "mode" in figure.absent)
 
 
 async def test_the_same_is_read_by_a_process_that_has_just_started(office: Any) -> None:
     await fill(office)
-    before = probes.render(Metrics("1"), LedgerSeries(await stands(office)), "")[0]
-    assert probes.render(Metrics("1"), LedgerSeries(await stands(office)), "")[0] == before
+    before = render(Metrics("1"), LedgerCollector(await stands(office)), "")[0]
+    assert render(Metrics("1"), LedgerCollector(await stands(office)), "")[0] == before
 
 
 async def test_metrics_without_a_store_keep_the_process_series_and_drop_the_ledger(office: Any, listen: Any) -> None:
@@ -166,7 +190,7 @@ async def test_metrics_without_a_store_keep_the_process_series_and_drop_the_ledg
         async def read(self, _: object) -> None:
             raise StoreUnavailable("gone")
 
-    office.desk = replace(office.desk, store=Unreachable())
+    office.use(store=Unreachable())
     async with listen() as client:
         answer = await client.get("/metrics")
         assert answer.status_code == 200
@@ -201,7 +225,7 @@ async def test_the_table_names_every_series_with_its_type_and_labels(office: Any
     await fill(office)
     touch(office.metrics, "acme", "shop")
     found = {}
-    for family in AllSeries(office.metrics.registry, LedgerSeries(await stands(office))).collect():
+    for family in AllSeries(office.metrics.registry, LedgerCollector(await stands(office))).collect():
         name = family.name + ("_total" if family.type == "counter" else "")
         labels = next((tuple(sample.labels) for sample in family.samples if "le" not in sample.labels), None)
         assert labels is not None, f"{name} has no sample here"
@@ -251,7 +275,7 @@ async def test_a_source_has_at_most_150_series_and_a_destination_80(office: Any)
     of_source = [key for key in keys if "acme" in key]
     of_destination = [key for key in keys if "shop" in key]
     assert 100 < len(of_source) <= 150
-    assert len(Reason) < len(of_destination) <= 80
+    assert len(FailureReason) < len(of_destination) <= 80
 
 
 def binary(name: str, absent: Absent) -> str:

@@ -4,7 +4,7 @@ import asyncio
 import shutil
 import ssl
 import subprocess
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -15,26 +15,30 @@ from typing import Any, NoReturn
 import pytest
 from sqlalchemy import select
 
-from gapless.daemon.assembly import make_destination
+from gapless.bootstrap.destinations import make_destination
+from gapless.bootstrap.runtime import make_writer
 from gapless.deliver.breaker import BreakerRule
-from gapless.deliver.destinations.base import Carrier, Destination
-from gapless.deliver.destinations.http import HttpCarrier, HttpOptions, Signature
 from gapless.deliver.dispatcher import Dispatcher
-from gapless.deliver.retry import RetryRule
-from gapless.deliver.routing import build_route
+from gapless.deliver.retry import DeliveryRetryPolicy
+from gapless.deliver.routing import Destination, build_route
+from gapless.destinations.contract import HoldReason, Sender, SenderContext
+from gapless.destinations.http import DeliverySignature, HttpOptions, HttpSender
 from gapless.domain import Cause, Mode, Source, Sources, Via, system_clock, to_us
+from gapless.ledger import destinations, streams
 from gapless.ledger import sources as ledger_sources
 from gapless.ledger.engine import Store, open_store
 from gapless.ledger.recorder import Recorder, Sighting
 from gapless.ledger.tables import ATTEMPT, DELIVERY, METADATA
 from gapless.ledger.writer import Writer
 from gapless.metrics import Metrics
-from gapless.settings import DestinationSettings
+from gapless.runtime import Runtime
+from gapless.settings import DestinationSettings, PublicSettings, SecretRef
 from gapless_reconcilers.kit.contract import RemoteEvent, Secret
-from gapless_reconcilers.stripe import Stripe, StripeOptions
+from gapless_reconcilers.providers.stripe import Stripe, StripeOptions
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
-QUICK = RetryRule(first=timedelta(milliseconds=20), longest=timedelta(milliseconds=100), max_attempts=4)
+QUICK = DeliveryRetryPolicy(first=timedelta(milliseconds=20), longest=timedelta(milliseconds=100), max_attempts=4)
+APP = DestinationSettings(name="app")
 NEVER_OPENS = BreakerRule(threshold=10_000)
 
 
@@ -149,6 +153,12 @@ class Road:
     destination_id: int
     secret: str = SECRET
 
+    @property
+    def runtime(self) -> Runtime:
+        return Runtime(
+            store=self.store, writer=self.writer, clock=system_clock, metrics=self.metrics, sources=self.sources
+        )
+
     def sighting(self, key: str, via: Via = Via.WEBHOOK, body: bytes | None = None, **changes: Any) -> Sighting:
         payload = body or b'{"id":"%b", "spaced":  true}' % key.encode()
         event: dict[str, Any] = {"key": key, "type": "invoice.paid", "occurred_at": system_clock(), "payload": payload}
@@ -166,25 +176,33 @@ class Road:
         new = await self.writer.submit(lambda c: self.recorder.store(c, sightings))
         return {key: seq for (_, key), seq in new.items()}
 
-    def destination(self, carrier: Carrier, **changes: Any) -> Destination:
-        destination = make_destination(DestinationSettings(name="app"), self.destination_id, 0, carrier)
-        quick = replace(destination, retry=QUICK, breaker=NEVER_OPENS, timeout=timedelta(seconds=2))
-        return replace(quick, **changes)
+    def destination(self, sender: Sender, **changes: Any) -> Destination:
+        quick: dict[str, Any] = {"retry": QUICK, "breaker": NEVER_OPENS, "timeout": timedelta(seconds=2)}
+        return replace(make_destination(APP, self.destination_id, 0, sender), **(quick | changes))
 
-    def http(self, url: str, tls: ssl.SSLContext | None = None, **changes: Any) -> HttpCarrier:
+    def context(self, *lets_go: HoldReason) -> SenderContext:
+        return SenderContext(
+            name="app",
+            sources=self.sources,
+            clock=system_clock,
+            concurrency=APP.concurrency,
+            lets_go=frozenset(lets_go),
+        )
+
+    def http(
+        self, url: str, tls: ssl.SSLContext | None = None, lets_go: Sequence[HoldReason] = (), **changes: Any
+    ) -> HttpSender:
         options: dict[str, Any] = {
-            "signature": Signature.STANDARD,
-            "secret": lambda: Secret(SECRET),
+            "signature": DeliverySignature.STANDARD,
+            "secret": SecretRef(value=Secret(SECRET)),
             "allow": ("127.0.0.1",),
-            "hold_version_mismatch": True,
-            "connections": 8,
         }
-        return HttpCarrier("app", HttpOptions(url=url, **(options | changes)), self.sources, system_clock, tls)
+        return HttpSender(HttpOptions(url=url, **(options | changes)), self.context(*lets_go), tls)
 
     @asynccontextmanager
     async def delivering(self, destination: Destination, **options: Any) -> AsyncIterator[Dispatcher]:
         """Record with this destination's route, and deliver to it, while inside."""
-        dispatcher = Dispatcher([destination], self.store, self.writer, self.metrics, rng=Random(1), **options)
+        dispatcher = Dispatcher([destination], self.runtime, rng=Random(1), **options)
         self.recorder.route = build_route([destination])
         self.recorder.wake = dispatcher.wake
         async with asyncio.TaskGroup() as tasks:
@@ -229,14 +247,14 @@ async def road(store_url: str) -> AsyncIterator[Road]:
     source_id = await store.write(
         lambda c: ledger_sources.register_source(c, "acme", "stripe", "hybrid", start, system_clock())
     )
-    stream_id = (await store.read(lambda c: ledger_sources.streams(c, source_id)))[0].id
-    destination_id = await store.write(lambda c: ledger_sources.register_destination(c, "app", start))
+    stream_id = (await store.read(lambda c: streams.streams(c, source_id)))[0].id
+    destination_id = await store.write(lambda c: destinations.register_destination(c, "app", start))
     provider = Stripe(StripeOptions(api_key=Secret("rk_test_1"), webhook_secret=(Secret("whsec_1"),), livemode=False))
     source = Source(id=source_id, name="acme", provider=provider, mode=Mode.HYBRID, start=start)
     sources, metrics = Sources([source]), Metrics("test")
-    route = build_route([make_destination(DestinationSettings(name="app"), destination_id, 0, Unused())])
+    route = build_route([make_destination(APP, destination_id, 0, Unused())])
     recorder = Recorder(0, route)
-    writer = Writer(store, recorder, metrics, queue_max=10_000, queue_max_bytes=64_000_000)
+    writer = make_writer(PublicSettings(), store, recorder, metrics)
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(writer.run())
         yield Road(
@@ -248,7 +266,7 @@ async def road(store_url: str) -> AsyncIterator[Road]:
 
 
 class Unused:
-    """A carrier for destinations that only route."""
+    """A sender for destinations that only route."""
 
     async def send(self, delivery: Any) -> NoReturn:
         raise AssertionError(delivery)

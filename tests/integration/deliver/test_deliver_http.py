@@ -14,12 +14,13 @@ import stripe
 from standardwebhooks.webhooks import Webhook
 
 from gapless.deliver.breaker import BreakerRule
-from gapless.deliver.retry import RetryRule
+from gapless.deliver.retry import DeliveryRetryPolicy
+from gapless.destinations.contract import HoldReason
 from gapless.domain import Via
 from gapless.ledger import dead_letters
-from gapless.ledger.deliveries import HoldReason
+from gapless.settings import SecretRef
 from gapless_reconcilers.kit.contract import Secret
-from gapless_reconcilers.stripe import Stripe, StripeOptions
+from gapless_reconcilers.providers.stripe import Stripe, StripeOptions
 
 pytestmark = pytest.mark.anyio
 
@@ -42,8 +43,8 @@ async def test_an_event_arrives_unchanged_with_a_signature_that_standard_webhook
 
 
 async def test_a_provider_signature_is_accepted_by_the_vendors_own_sdk(road: Any, consumer: Any) -> None:
-    carrier = road.http(consumer.url, signature="provider", secret=lambda: Secret("whsec_app"))
-    async with road.delivering(road.destination(carrier)):
+    sender = road.http(consumer.url, signature="provider", secret=SecretRef(value=Secret("whsec_app")))
+    async with road.delivering(road.destination(sender)):
         await road.record(road.sighting("evt_1", body=b'{"id":"evt_1","object":"event"}'))
         await road.until("delivered")
     (got,) = consumer.got
@@ -148,8 +149,8 @@ async def test_a_consumer_that_cannot_be_reached_is_tried_again(road: Any, host:
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "[::1]", "[::ffff:127.0.0.1]", "0", "2130706433"])
 async def test_a_private_address_is_refused_however_it_is_spelled(road: Any, consumer: Any, host: str) -> None:
-    carrier = road.http(f"http://{host}:{consumer.port}/", allow=())
-    async with road.delivering(road.destination(carrier)):
+    sender = road.http(f"http://{host}:{consumer.port}/", allow=())
+    async with road.delivering(road.destination(sender)):
         await road.record(road.sighting("evt_1"))
         (row,) = await road.until("dead")
     assert row.reason == "address_refused"
@@ -158,8 +159,8 @@ async def test_a_private_address_is_refused_however_it_is_spelled(road: Any, con
 
 @pytest.mark.parametrize("allow", [("localhost",), ("127.0.0.0/8", "::1"), ("LOCALHOST.",)])
 async def test_a_private_host_that_is_named_is_delivered_to(road: Any, consumer: Any, allow: tuple[str, ...]) -> None:
-    carrier = road.http(f"http://localhost:{consumer.port}/", allow=allow)
-    async with road.delivering(road.destination(carrier)):
+    sender = road.http(f"http://localhost:{consumer.port}/", allow=allow)
+    async with road.delivering(road.destination(sender)):
         await road.record(road.sighting("evt_1"))
         await road.until("delivered")
     assert consumer.got[0].headers["host"] == f"localhost:{consumer.port}"
@@ -171,8 +172,8 @@ async def test_a_listed_event_of_another_version_is_held_until_a_person_chooses(
     )
     road.source = road.sources.change("acme", provider=Stripe(options))
     body = b'{"id":"evt_1","object":"event","api_version":"2020-08-27"}'
-    carrier = road.http(consumer.url, signature="provider")
-    destination = road.destination(carrier)
+    sender = road.http(consumer.url, signature="provider")
+    destination = road.destination(sender)
     async with road.delivering(destination):
         await road.record(road.sighting("evt_1", Via.LIST, body), road.sighting("evt_2", Via.LIST, body))
         rows = await road.until("held")
@@ -182,8 +183,9 @@ async def test_a_listed_event_of_another_version_is_held_until_a_person_chooses(
     async with road.delivering(destination):
         await road.wait_for(lambda _: bool(consumer.got))
     assert (released, await road.states()) == (1, {"delivered", "held"})
-    carrier = road.http(consumer.url, signature="provider", hold_version_mismatch=False)
-    async with road.delivering(road.destination(carrier, lets_go=frozenset({HoldReason.VERSION_MISMATCH}))):
+    lets_go = frozenset({HoldReason.VERSION_MISMATCH})
+    sender = road.http(consumer.url, signature="provider", lets_go=lets_go)
+    async with road.delivering(road.destination(sender, lets_go=lets_go)):
         await road.until("delivered")
     assert len(consumer.got) == 2
 
@@ -191,7 +193,7 @@ async def test_a_listed_event_of_another_version_is_held_until_a_person_chooses(
 async def test_a_resting_destination_costs_no_attempts_and_recovers(road: Any, consumer: Any) -> None:
     consumer.will_answer(500, times=4)
     rule = BreakerRule(threshold=3, rest=timedelta(milliseconds=300), longest=timedelta(milliseconds=300))
-    patient = RetryRule(first=timedelta(milliseconds=10), longest=timedelta(milliseconds=10), max_attempts=5)
+    patient = DeliveryRetryPolicy(first=timedelta(milliseconds=10), longest=timedelta(milliseconds=10), max_attempts=5)
     destination = road.destination(road.http(consumer.url), breaker=rule, retry=patient, concurrency=1)
     async with road.delivering(destination):
         await road.record(*(road.sighting(f"evt_{n}") for n in range(20)))

@@ -11,10 +11,10 @@ import pytest
 from sqlalchemy import event, func, insert, select, update
 
 from gapless.deliver import Delivery
-from gapless.deliver.delivery import Delivered, Failed, Result
+from gapless.destinations.contract import Delivered, Failed, FailureReason, Result
 from gapless.domain import Via, system_clock, to_us
-from gapless.ledger import dead_letters, deliveries, pruning
-from gapless.ledger.deliveries import Attempt, Claim, Reason, Settlement, State
+from gapless.ledger import dead_letters, deliveries, retention
+from gapless.ledger.deliveries import Attempt, DeliveryClaim, DeliveryState, Settlement
 from gapless.ledger.tables import ATTEMPT, DELIVERY, EVENT, PAYLOAD
 
 pytestmark = pytest.mark.anyio
@@ -22,7 +22,7 @@ LEASE_US = 1_000_000
 
 
 class Sink:
-    """A carrier that gives each event to `answer`."""
+    """A sender that gives each event to `answer`."""
 
     def __init__(self, answer: Any = None) -> None:
         self.got: list[Delivery] = []
@@ -43,14 +43,15 @@ class Sink:
         return
 
 
-def delivered(claim: Claim, at_us: int) -> Settlement:
+def delivered(claim: DeliveryClaim, at_us: int) -> Settlement:
     tried = Attempt(at_us=at_us, duration_us=1, outcome="delivered")
-    return Settlement(claim=claim, state=State.DELIVERED, at_us=at_us, attempt=tried)
+    return Settlement(claim=claim, state=DeliveryState.DELIVERED, at_us=at_us, attempt=tried)
 
 
-async def claim(road: Any, now_us: int, limit: int = 10) -> list[Claim]:
-    work = partial(deliveries.claim, destination_id=road.destination_id, now_us=now_us, limit=limit, lease_us=LEASE_US)
-    claims: list[Claim] = await road.writer.submit(work)
+async def claim(road: Any, now_us: int, limit: int = 10) -> list[DeliveryClaim]:
+    claims: list[DeliveryClaim] = await road.writer.submit(
+        deliveries.claim, destination_id=road.destination_id, now_us=now_us, limit=limit, lease_us=LEASE_US
+    )
     return claims
 
 
@@ -73,7 +74,9 @@ async def test_what_a_paused_process_settles_changes_nothing_of_a_newer_claim(ro
     (row,) = await road.deliveries()
     assert (row.state, row.lease_us, row.attempts) == ("pending", newer.lease_us, 0)
     await road.writer.submit(lambda c: deliveries.settle(c, [delivered(newer, now_us + LEASE_US)]))
-    await road.writer.submit(lambda c: deliveries.settle(c, [replace(delivered(paused, now_us), state=State.DEAD)]))
+    await road.writer.submit(
+        lambda c: deliveries.settle(c, [replace(delivered(paused, now_us), state=DeliveryState.DEAD)])
+    )
     (row,) = await road.deliveries()
     assert (row.state, row.attempts) == ("delivered", 1)
 
@@ -124,7 +127,7 @@ async def test_a_lease_that_ended_is_claimed_without_any_help(road: Any) -> None
 
 async def test_trap_hookaido_a_requeued_dead_letter_has_its_whole_budget_again(road: Any) -> None:
     async def refuse(_: Delivery) -> Result:
-        return Failed(reason=Reason.CONSUMER_5XX, detail="HTTP 500")
+        return Failed(reason=FailureReason.CONSUMER_5XX, detail="HTTP 500")
 
     broken = Sink(refuse)
     async with road.delivering(road.destination(broken)) as dispatcher:
@@ -142,7 +145,11 @@ async def test_trap_hookaido_a_requeued_dead_letter_has_its_whole_budget_again(r
 
 
 async def test_dead_letters_are_listed_and_counted_by_reason(road: Any) -> None:
-    reasons = {"evt_1": Reason.CONSUMER_4XX, "evt_2": Reason.CANNOT_RENDER, "evt_3": Reason.CONSUMER_4XX}
+    reasons = {
+        "evt_1": FailureReason.CONSUMER_4XX,
+        "evt_2": FailureReason.CANNOT_RENDER,
+        "evt_3": FailureReason.CONSUMER_4XX,
+    }
 
     async def refuse(delivery: Delivery) -> Result:
         return Failed(reason=reasons[delivery.key], detail="a\0b \ud800 c", permanent=True)
@@ -150,18 +157,20 @@ async def test_dead_letters_are_listed_and_counted_by_reason(road: Any) -> None:
     async with road.delivering(road.destination(Sink(refuse))):
         await road.record(*(road.sighting(key) for key in reasons))
         await road.until("dead")
-    backlog = await road.store.read(dead_letters.backlog)
+    backlog = await road.store.read(partial(dead_letters.backlog, now_us=0))
     assert [(b.destination, b.state, b.reason, b.count) for b in backlog] == [
         ("app", "dead", "cannot_render", 1),
         ("app", "dead", "consumer_4xx", 2),
     ]
-    listed = await road.store.read(lambda c: dead_letters.waiting(c, State.DEAD, reason="consumer_4xx"))
+    listed = await road.store.read(lambda c: dead_letters.waiting(c, DeliveryState.DEAD, reason="consumer_4xx"))
     assert [(letter.source, letter.key, letter.attempts) for letter in listed] == [
         ("acme", "evt_1", 1),
         ("acme", "evt_3", 1),
     ]
     after = (listed[0].seq, road.destination_id)
-    rest = await road.store.read(lambda c: dead_letters.waiting(c, State.DEAD, after=after, reason="consumer_4xx"))
+    rest = await road.store.read(
+        lambda c: dead_letters.waiting(c, DeliveryState.DEAD, after=after, reason="consumer_4xx")
+    )
     assert [letter.key for letter in rest] == ["evt_3"]
 
 
@@ -197,24 +206,24 @@ def fill(connection: Any, road: Any, payload_id: int, first: int, count: int) ->
 
 @pytest.mark.parametrize("store_url", ["sqlite"], indirect=True)
 async def test_a_claim_costs_the_same_however_long_the_backlog(road: Any) -> None:
-    settled = [delivered(Claim(destination_id=1, seq=1, attempts=0, lease_us=1), 1)]
+    settled = [delivered(DeliveryClaim(destination_id=1, seq=1, attempts=0, lease_us=1), 1)]
     withdrawn = [replace(settled[0], state=None, attempt=None)]
 
     def run(connection: Any) -> None:
-        deliveries.turn(connection, 1, settled + withdrawn, now_us=1, limit=8, lease_us=1)
-        dead_letters.backlog(connection)
+        deliveries.settle_and_claim(connection, 1, settled + withdrawn, now_us=1, limit=8, lease_us=1)
+        dead_letters.backlog(connection, 1)
         dead_letters.requeue(connection, 1)
 
     await road.record(road.sighting("evt_1"))
     await road.writer.submit(lambda c: c.execute(update(DELIVERY).values(next_us=0)).rowcount)
-    plans = [line for line in await road.writer.submit(partial(explained, run)) if " delivery" in line]
+    plans = [line for line in await road.writer.submit(explained, run) if " delivery" in line]
     by_key = "SEARCH delivery USING PRIMARY KEY (destination_id=? AND event_seq=?)"
     due = "SEARCH delivery USING INDEX ix_delivery_due (destination_id=?"
     owing = "SCAN delivery USING INDEX ix_delivery_owing"
     assert plans == [by_key, by_key, f"{due} AND next_us<?)", by_key, f"{due})", owing, owing]
 
 
-def explained(run: Any, connection: Any) -> list[str]:
+def explained(connection: Any, run: Any) -> list[str]:
     """How SQLite goes about each statement that `run` executes."""
     executed: list[tuple[str, Any]] = []
 
@@ -235,7 +244,7 @@ async def test_pruning_never_takes_a_payload_that_is_still_owed(road: Any) -> No
         change = update(DELIVERY).where(DELIVERY.c.event_seq == seqs[key]).values(state=state, done_us=1)
         await road.writer.submit(lambda c, change=change: c.execute(change).rowcount)
     later_us = to_us(system_clock()) + 1
-    pruned = await everything(road, partial(pruning.prune_payloads, before_us=later_us, limit=2))
+    pruned = await everything(road, partial(retention.prune_payloads, before_us=later_us, limit=2))
     left = await road.store.read(
         lambda c: c.execute(select(EVENT.c.key).join(PAYLOAD, PAYLOAD.c.id == EVENT.c.payload_id)).scalars().all()
     )
@@ -251,24 +260,24 @@ async def test_trap_hookaido_pruning_bounds_attempts_and_deliveries_a_batch_at_a
     claims = await claim(road, now_us)
     settled = [delivered(each, now_us) for each in claims[:6]]
     await road.writer.submit(lambda c: deliveries.settle(c, settled))
-    old = partial(pruning.prune_deliveries, destination_id=road.destination_id, before_us=now_us, limit=2)
+    old = partial(retention.prune_deliveries, destination_id=road.destination_id, before_us=now_us, limit=2)
     assert await everything(road, old) == 0
-    old = partial(pruning.prune_deliveries, destination_id=road.destination_id, before_us=now_us + 1, limit=2)
+    old = partial(retention.prune_deliveries, destination_id=road.destination_id, before_us=now_us + 1, limit=2)
     assert await everything(road, old) == 6
     assert [row.event_seq for row in await road.deliveries()] == [claims[6].seq]
-    assert await everything(road, partial(pruning.prune_attempts, before_us=now_us, limit=4)) == 0
-    assert await everything(road, partial(pruning.prune_attempts, before_us=now_us + 1, limit=4)) == 6
+    assert await everything(road, partial(retention.prune_attempts, before_us=now_us, limit=4)) == 0
+    assert await everything(road, partial(retention.prune_attempts, before_us=now_us + 1, limit=4)) == 6
     assert await road.store.read(lambda c: c.execute(select(func.count()).select_from(ATTEMPT)).scalar()) == 0
 
 
 async def everything(road: Any, prune: Any) -> int:
     total = 0
-    pruned: pruning.Pruned = await road.writer.submit(prune)
+    pruned: retention.Pruned = await road.writer.submit(prune)
     while True:
         total += pruned.count
         if pruned.after is None:
             return total
-        pruned = await road.writer.submit(partial(prune, after=pruned.after))
+        pruned = await road.writer.submit(prune, after=pruned.after)
 
 
 async def test_a_replayed_event_without_a_payload_is_left_out(road: Any) -> None:

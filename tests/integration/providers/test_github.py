@@ -9,20 +9,22 @@ import pytest
 import uvicorn
 from sqlalchemy import select
 
-from gapless.daemon.assembly import receive_options
+from gapless.bootstrap.runtime import make_writer
+from gapless.daemon.process import receive_options
 from gapless.deliver.routing import build_route
 from gapless.domain import Mode, Source, Sources, system_clock
 from gapless.ledger import sources
 from gapless.ledger.engine import Store
 from gapless.ledger.recorder import Recorder
 from gapless.ledger.tables import EVENT, PAYLOAD
-from gapless.ledger.writer import Writer
 from gapless.metrics import Metrics
-from gapless.receive.server import SERVING, build_app, make_receiver
-from gapless.settings import Settings
-from gapless_reconcilers.github import GitHub, GitHubOptions
+from gapless.receive.endpoint import make_receiver
+from gapless.receive.server import SERVING, build_app
+from gapless.runtime import Runtime
+from gapless.settings import PublicSettings, Settings
 from gapless_reconcilers.kit.contract import Secret
-from gapless_reconcilers.kit.signing import hmac_sha256_hex
+from gapless_reconcilers.kit.signatures import hmac_sha256_hex
+from gapless_reconcilers.providers.github import GitHub, GitHubOptions
 
 pytestmark = pytest.mark.anyio
 SECRET = "s3cret"
@@ -40,11 +42,9 @@ async def test_every_sample_payload_comes_out_of_the_ledger_byte_for_byte(store:
     source_id = await store.write(lambda c: sources.register_source(c, "acme", "github", "hybrid", now, now))
     source = Source(id=source_id, name="acme", provider=provider, mode=Mode.HYBRID, start=now)
     metrics = Metrics("test")
-    writer = Writer(store, Recorder(0, build_route([])), metrics, queue_max=10_000, queue_max_bytes=64_000_000)
-    options = receive_options(Settings())
-    receiver = make_receiver(
-        sources=Sources([source]), writer=writer, metrics=metrics, clock=system_clock, options=options
-    )
+    writer = make_writer(PublicSettings(), store, Recorder(0, build_route([])), metrics)
+    runtime = Runtime(store=store, writer=writer, clock=system_clock, metrics=metrics, sources=Sources([source]))
+    receiver = make_receiver(runtime, options=receive_options(Settings()))
     server = uvicorn.Server(uvicorn.Config(build_app(receiver), host="127.0.0.1", port=0, **SERVING))
     async with asyncio.TaskGroup() as group:
         group.create_task(writer.run())

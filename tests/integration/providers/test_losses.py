@@ -24,26 +24,25 @@ from world import SECRET, T0, Daemon, FakeClock, World, make_stripe
 from gapless.domain import Mode, from_us
 from gapless.ledger.engine import Store
 from gapless.ledger.tables import SOURCE
-from gapless.reconcile.schedule import has_turns
-from gapless_reconcilers.github import GitHub, GitHubOptions
+from gapless.reconcile.scheduler import is_scheduled
 from gapless_reconcilers.kit import registry
 from gapless_reconcilers.kit.contract import Provider, Secret
-from gapless_reconcilers.paypal import PayPal, PayPalOptions
-from gapless_reconcilers.standard_webhooks import StandardWebhooks, StandardWebhooksOptions
-from gapless_reconcilers.telegram import Telegram, TelegramOptions
-from gapless_reconcilers.testing.fake import FakeProvider, Wire
-from gapless_reconcilers.testing.faults import Faults
-from gapless_reconcilers.testing.pushing import Endpoint
-from gapless_reconcilers.testing.scenario import place, without_secrets
-from gapless_reconcilers.testing.wires import rest
-from gapless_reconcilers.testing.wires.github import GitHubWire
-from gapless_reconcilers.testing.wires.paypal import PayPalWire
-from gapless_reconcilers.testing.wires.standard_webhooks import StandardWebhooksWire
-from gapless_reconcilers.testing.wires.stripe import StripeWire
-from gapless_reconcilers.testing.wires.telegram import TelegramWire
+from gapless_reconcilers.providers.github import GitHub, GitHubOptions
+from gapless_reconcilers.providers.paypal import PayPal, PayPalOptions
+from gapless_reconcilers.providers.standard_webhooks import StandardWebhooks, StandardWebhooksOptions
+from gapless_reconcilers.providers.telegram import Telegram, TelegramOptions
+from gapless_reconcilers.testing.fake import FakeProvider, VendorFormat
+from gapless_reconcilers.testing.fake.formats import plain, rest
+from gapless_reconcilers.testing.fake.formats.github import GitHubFormat
+from gapless_reconcilers.testing.fake.formats.paypal import PayPalFormat
+from gapless_reconcilers.testing.fake.formats.standard_webhooks import StandardWebhooksFormat
+from gapless_reconcilers.testing.fake.formats.stripe import StripeFormat
+from gapless_reconcilers.testing.fake.formats.telegram import TelegramFormat
+from gapless_reconcilers.testing.fake.webhook_sender import FakeEndpoint, Faults
+from gapless_reconcilers.testing.suite.scenario import place, without_secrets
 
 pytestmark = pytest.mark.anyio
-SOURCES = Path(__file__).parents[3] / "config/sources.d"
+SOURCES = Path(__file__).parents[3] / "reconcilers/gapless_reconcilers/declared"
 AUTHORITY = Authority(start=T0 - timedelta(days=30), days=600)
 PEM, KEY = AUTHORITY.leaf("messageverificationcerts.paypal.com")
 STANDARD = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
@@ -57,14 +56,14 @@ class Vendor:
     """One vendor: its wire, given the address of its API, and the provider that reads it."""
 
     name: str
-    wire: Callable[[str], Wire]
+    wire: Callable[[str], VendorFormat]
     make: Callable[..., Provider]
     type: str
     secret: str = SECRET
 
 
-def declared(name: str, wire: type[rest.PlainWire], event_type: str) -> Vendor:
-    """A vendor of `config/sources.d/`, as it is declared there, but for the address, small pages and secrets."""
+def declared(name: str, wire: type[plain.PlainFormat], event_type: str) -> Vendor:
+    """A ready-made vendor as it is declared, but for the address, small pages and secrets."""
 
     def make(url: str, page_limit: int = 100) -> Provider:  # noqa: ARG001 - its pages are small as it is
         table = tomllib.loads((SOURCES / f"{name}.toml").read_text())["source"][0]["options"]
@@ -111,8 +110,8 @@ def make_paypal(url: str, page_limit: int = 7) -> Provider:
     )
 
 
-def paypal_wire(url: str) -> Wire:
-    return PayPalWire(sign=lambda text: KEY.sign(text, PKCS1v15(), SHA256()), certificate=PEM, base=url)
+def paypal_wire(url: str) -> VendorFormat:
+    return PayPalFormat(sign=lambda text: KEY.sign(text, PKCS1v15(), SHA256()), certificate=PEM, base=url)
 
 
 def make_standard(url: str, page_limit: int = 7) -> Provider:  # noqa: ARG001 - there is nothing to ask
@@ -127,26 +126,26 @@ def small_stripe(url: str, page_limit: int = 7) -> Provider:
     return make_stripe(url, min(page_limit, 7))
 
 
-GITHUB = Vendor(name="github", wire=lambda _: GitHubWire(), make=make_github, type="issues.opened")
+GITHUB = Vendor(name="github", wire=lambda _: GitHubFormat(), make=make_github, type="issues.opened")
 LISTING = [
-    Vendor(name="stripe", wire=lambda _: StripeWire(), make=small_stripe, type="invoice.paid"),
+    Vendor(name="stripe", wire=lambda _: StripeFormat(), make=small_stripe, type="invoice.paid"),
     GITHUB,
     Vendor(name="paypal", wire=paypal_wire, make=make_paypal, type="PAYMENT.SALE.COMPLETED"),
-    declared("gocardless", rest.GoCardlessWire, "payments.confirmed"),
-    declared("paddle", rest.PaddleWire, "transaction.paid"),
-    declared("chargebee", rest.ChargebeeWire, "customer_created"),
-    declared("workos", rest.WorkOSWire, "user.created"),
-    declared("increase", rest.IncreaseWire, "transaction.created"),
-    declared("square", rest.SquareWire, "payment.created"),
+    declared("gocardless", rest.GoCardlessFormat, "payments.confirmed"),
+    declared("paddle", rest.PaddleFormat, "transaction.paid"),
+    declared("chargebee", rest.ChargebeeFormat, "customer_created"),
+    declared("workos", rest.WorkOSFormat, "user.created"),
+    declared("increase", rest.IncreaseFormat, "transaction.created"),
+    declared("square", rest.SquareFormat, "payment.created"),
 ]
 STANDARD_WEBHOOKS = Vendor(
     name="standard_webhooks",
-    wire=lambda _: StandardWebhooksWire(),
+    wire=lambda _: StandardWebhooksFormat(),
     make=make_standard,
     type="order.paid",
     secret=STANDARD,
 )
-TELEGRAM = Vendor(name="telegram", wire=lambda _: TelegramWire(), make=make_telegram, type="message")
+TELEGRAM = Vendor(name="telegram", wire=lambda _: TelegramFormat(), make=make_telegram, type="message")
 
 
 class ToFake(httpx.AsyncHTTPTransport):
@@ -190,10 +189,10 @@ async def world(store: Store, clock: FakeClock, vendor: Vendor) -> AsyncIterator
             yield world
 
 
-def subscribe(daemon: Daemon, url: str, vendor: Vendor) -> Endpoint:
+def subscribe(daemon: Daemon, url: str, vendor: Vendor) -> FakeEndpoint:
     """The vendor sends to `url` from now on."""
     ADDRESS[0] = url
-    daemon.book.change("acme", provider=daemon.world.provider())
+    daemon.runtime.sources.change("acme", provider=daemon.world.provider())
     return daemon.world.fake.add_endpoint(url, secret=vendor.secret)
 
 
@@ -318,14 +317,14 @@ async def test_what_is_only_pushed_is_recorded_and_nothing_is_claimed_of_the_res
     world.mode = Mode.WEBHOOK
     async with world.daemon() as daemon, receiving(daemon) as url:
         subscribe(daemon, url, vendor)
-        assert not has_turns(daemon.source)
+        assert not is_scheduled(daemon.source)
         world.fake.faults = Faults(drop=0.3, duplicate=0.2, bad_signature=0.2)
         for _ in range(60):
             world.fake.emit(vendor.type)
         await world.fake.settle()
         assert await world.keys() == acknowledged(world)
         assert 0 < len(await world.keys()) < 60
-        assert (await world.standing()).listed is None
+        assert (await world.report()).listed is None
         assert (await world.totals()).expected == 0
         assert (await world.stream()).last_outcome is None
 
@@ -357,13 +356,13 @@ async def test_a_webhook_of_telegrams_carries_its_updates(world: World, vendor: 
     world.mode = Mode.WEBHOOK
     async with world.daemon() as daemon, receiving(daemon) as url:
         subscribe(daemon, url, vendor)
-        assert has_turns(daemon.source)
+        assert is_scheduled(daemon.source)
         world.fake.faults = Faults(duplicate=0.3, bad_signature=0.2)
         for _ in range(30):
             world.fake.emit(vendor.type)
         await world.fake.settle()
         assert await world.keys() == acknowledged(world) != set()
-        assert (await world.standing()).listed is None
+        assert (await world.report()).listed is None
         await daemon.turn(health=True)
         asked = [each.path.rpartition("/")[2] for each in world.fake.requests]
         assert ("getWebhookInfo" in asked, "getUpdates" in asked) == (True, False)

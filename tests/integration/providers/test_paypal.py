@@ -18,10 +18,11 @@ from world import T0, Daemon, FakeClock, World, new_fake
 
 from gapless.domain import Via, from_us
 from gapless.ledger.engine import Store
-from gapless.receive.evidence import Evidence
+from gapless.receive.evidence import EvidenceFetcher
 from gapless_reconcilers.kit.contract import Provider, Reply, Secret
-from gapless_reconcilers.paypal import EVENTS, PayPal, PayPalOptions
-from gapless_reconcilers.testing.scenario import make_request
+from gapless_reconcilers.providers.paypal import PayPal, PayPalOptions
+from gapless_reconcilers.providers.paypal.provider import EVENTS
+from gapless_reconcilers.testing.suite.scenario import make_request
 
 pytestmark = pytest.mark.anyio
 AUTHORITY = Authority(start=T0 - timedelta(days=30), days=300)
@@ -120,10 +121,12 @@ async def receive(daemon: Daemon, event: dict[str, Any]) -> None:
         "PAYPAL-CERT-URL": CERTIFICATE,
         "PAYPAL-AUTH-ALGO": "SHA256withRSA",
     }
-    evidence = Evidence(daemon.world.client, daemon.world.clock, daemon.road.metrics)
+    evidence = EvidenceFetcher(daemon.world.client, daemon.world.clock, daemon.runtime.metrics)
     reply = await evidence.read(daemon.source, make_request(headers, body), daemon.world.clock())
     assert isinstance(reply, Reply), reply
-    await daemon.road.writer.record(tuple(daemon.sighting(each, Via.WEBHOOK, body) for each in reply.events), len(body))
+    await daemon.runtime.writer.record(
+        tuple(daemon.sighting(each, Via.WEBHOOK, body) for each in reply.events), len(body)
+    )
 
 
 async def test_all_that_the_list_shows_is_in_the_ledger_and_what_was_lost_is_counted_once(

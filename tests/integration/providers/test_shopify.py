@@ -18,11 +18,10 @@ from gapless.domain import Mode, TypesOrigin, from_us, to_us
 from gapless.ledger.engine import Store
 from gapless.ledger.tables import EVENT, SOURCE
 from gapless_reconcilers.kit.contract import Provider, Secret
-from gapless_reconcilers.shopify import Shopify, ShopifyOptions
+from gapless_reconcilers.providers.shopify import Shopify, ShopifyOptions
 from gapless_reconcilers.testing.fake import FakeProvider
-from gapless_reconcilers.testing.faults import Faults
-from gapless_reconcilers.testing.pushing import Endpoint
-from gapless_reconcilers.testing.wires.shopify import ShopifyWire
+from gapless_reconcilers.testing.fake.formats.shopify import ShopifyFormat
+from gapless_reconcilers.testing.fake.webhook_sender import FakeEndpoint, Faults
 
 pytestmark = pytest.mark.anyio
 RESOURCES = ("orders", "products", "customers")
@@ -51,7 +50,7 @@ def clock() -> FakeClock:
 
 @pytest.fixture
 async def world(store: Store, clock: FakeClock) -> AsyncIterator[World]:
-    fake = FakeProvider(ShopifyWire(), clock=clock, seed=11, retries_s=(0.01, 0.01))
+    fake = FakeProvider(ShopifyFormat(), clock=clock, seed=11, retries_s=(0.01, 0.01))
     async with fake.serve() as url, httpx.AsyncClient(trust_env=False) as client:
         world = World(store=store, clock=clock, fake=fake, client=client, make=make_shopify, url=url)
         await world.open()
@@ -59,7 +58,9 @@ async def world(store: Store, clock: FakeClock) -> AsyncIterator[World]:
 
 
 @asynccontextmanager
-async def subscribed(daemon: Daemon, *, topics: tuple[str, ...] = TOPICS) -> AsyncIterator[tuple[Endpoint, Endpoint]]:
+async def subscribed(
+    daemon: Daemon, *, topics: tuple[str, ...] = TOPICS
+) -> AsyncIterator[tuple[FakeEndpoint, FakeEndpoint]]:
     """The daemon receives, by two endpoints: one for the resources, one for all else."""
     add = daemon.world.fake.add_endpoint
     listed = tuple(topic for topic in topics if topic.partition("/")[0] in RESOURCES)
@@ -186,7 +187,7 @@ async def test_a_subscription_that_vanished_is_seen_and_what_it_lost_comes_back(
 
 
 async def test_a_scope_that_is_missing_parks_its_resource_alone(world: World, clock: FakeClock) -> None:
-    world.fake.wire = ShopifyWire(scopes=("read_orders", "read_products", "read_all_orders"))
+    world.fake.wire = ShopifyFormat(scopes=("read_orders", "read_products", "read_all_orders"))
     async with world.daemon() as daemon, subscribed(daemon):
         world.fake.emit("orders/updated", object_id="1", stream="orders", push=False)
         world.fake.emit("customers/update", object_id="2", stream="customers", push=False)

@@ -6,7 +6,7 @@ import hmac
 import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -15,22 +15,24 @@ import pytest
 import uvicorn
 from sqlalchemy import select
 
-from gapless.daemon.assembly import receive_options
+from gapless.bootstrap.runtime import make_writer
+from gapless.daemon.process import receive_options
 from gapless.deliver.routing import build_route
 from gapless.domain import Mode, Source, Sources
 from gapless.ledger import sources as ledger_sources
 from gapless.ledger.engine import Store
 from gapless.ledger.recorder import Recorder
 from gapless.ledger.tables import EVENT, QUARANTINE
-from gapless.ledger.writer import Writer
 from gapless.metrics import Metrics
-from gapless.receive.endpoint import ReceiveOptions, Receiver
-from gapless.receive.server import SERVING, build_app, make_receiver
+from gapless.receive.endpoint import Receiver, make_receiver
+from gapless.receive.server import SERVING, build_app
+from gapless.runtime import Runtime
 from gapless.settings import Settings
 from gapless_reconcilers.kit.contract import Provider, Secret
-from gapless_reconcilers.stripe import Stripe, StripeOptions
+from gapless_reconcilers.providers.stripe import Stripe, StripeOptions
 
 NOW = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
+DEFAULTS = Settings()
 OLD_SECRET, NEW_SECRET = "whsec_before", "whsec_after"
 
 
@@ -82,14 +84,14 @@ class Road:
     async def settled(self) -> None:
         """Wait until the quarantine has nothing left to do."""
         await until(self.receiver.quarantine._waiting.empty)
-        await self.receiver.writer.submit_idle(lambda _: None)
+        await self.receiver.runtime.writer.submit_idle(lambda _: None)
 
     async def counts(self, name: str, at_least: float, **labels: str) -> None:
         """Wait until a series has reached a value."""
         await until(lambda: self.counted(name, **labels) >= at_least)
 
     def counted(self, name: str, **labels: str) -> float:
-        return self.receiver.metrics.registry.get_sample_value(f"gapless_{name}", labels) or 0.0
+        return self.receiver.runtime.metrics.registry.get_sample_value(f"gapless_{name}", labels) or 0.0
 
 
 async def until(true: Callable[[], bool]) -> None:
@@ -109,27 +111,24 @@ async def served(
     store: Store,
     *,
     provider: Provider | None = None,
-    options: ReceiveOptions | None = None,
+    settings: Settings = DEFAULTS,
     retired: dict[str, int] | None = None,
-    queue_max: int = 10_000,
     writes: bool = True,
     vendor: httpx.AsyncClient | None = None,
+    **options: Any,
 ) -> AsyncIterator[Road]:
-    """A road on `store`. `writes=False`: its writer never commits, as if the disk hung. `vendor`: gives evidence."""
+    """A road on `store`. `writes=False`: its writer never commits, as if the disk hung. `vendor`: gives evidence.
+
+    `options`: what differs from the settings in `ReceiveOptions`.
+    """
     provider = provider or stripe()
     start = NOW - timedelta(days=1)
     source_id = await store.write(lambda c: ledger_sources.register_source(c, "acme", "stripe", "hybrid", start, NOW))
     source = Source(id=source_id, name="acme", provider=provider, mode=Mode.HYBRID, start=start)
     metrics, now = Metrics("test"), [NOW]
-    writer = Writer(store, Recorder(0, build_route([])), metrics, queue_max=queue_max, queue_max_bytes=64_000_000)
-    receiver = make_receiver(
-        sources=Sources([source]),
-        writer=writer,
-        metrics=metrics,
-        clock=lambda: now[0],
-        client=vendor,
-        options=options or receive_options(Settings()),
-    )
+    writer = make_writer(settings.public, store, Recorder(0, build_route([])), metrics)
+    runtime = Runtime(store=store, writer=writer, clock=lambda: now[0], metrics=metrics, sources=Sources([source]))
+    receiver = make_receiver(runtime, client=vendor, options=replace(receive_options(settings), **options))
     config = uvicorn.Config(build_app(receiver, retired), host="127.0.0.1", port=0, **SERVING)
     server = uvicorn.Server(config)
     async with asyncio.TaskGroup() as tasks:
@@ -151,7 +150,7 @@ async def served(
 
 @pytest.fixture
 def serve(store: Store) -> Serve:
-    """`async with serve(options=…) as road`: as `served`, on each kind of store."""
+    """`async with serve(settings=…) as road`: as `served`, on each kind of store."""
 
     def start(**options: Any) -> Any:
         return served(store, **options)

@@ -18,9 +18,9 @@ from cryptography.hazmat.primitives.hashes import SHA256
 
 from gapless.ledger import quarantine as ledger
 from gapless.receive.evidence import FETCHES_AT_ONCE, KEPT, MOST_BYTES
-from gapless.receive.quarantine import Released, release
+from gapless.receive.quarantine import Released, release_webhook
 from gapless_reconcilers.kit.contract import Secret
-from gapless_reconcilers.paypal import PayPal, PayPalOptions
+from gapless_reconcilers.providers.paypal import PayPal, PayPalOptions
 
 pytestmark = pytest.mark.anyio
 NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
@@ -160,16 +160,13 @@ async def test_a_webhook_is_released_from_the_quarantine_with_evidence(road: Any
     await road.settled()
     (entry,) = await road.store.read(ledger.entries)
     receiver = road.receiver
-    receiver.sources.change("acme", provider=paypal("LATER"))
+    receiver.runtime.sources.change("acme", provider=paypal("LATER"))
     again = partial(
-        release,
+        release_webhook,
         entry.id,
-        store=road.store,
-        writer=receiver.writer,
-        sources=receiver.sources,
-        streams=receiver.streams,
+        runtime=receiver.runtime,
+        stream_ids=receiver.stream_ids,
         evidence=receiver.evidence,
-        clock=receiver.clock,
     )
     assert await again() == Released(new=1)
     assert list(await road.events()) == ["WH-1"]

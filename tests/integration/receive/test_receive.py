@@ -10,14 +10,14 @@ import httpx
 import pytest
 from sqlalchemy import func, select
 
-from gapless.daemon import upkeep
+from gapless.daemon import maintenance
 from gapless.domain import to_us
 from gapless.ledger.tables import EVENT, PAYLOAD, SOURCE, STREAM
 from gapless.settings import RetentionSettings
 from gapless_reconcilers.kit.contract import RecordedEvent, Secret, WebhookMessage
-from gapless_reconcilers.stripe import Stripe, StripeOptions
-from gapless_reconcilers.testing.scenario import load_scenario, make_request
-from gapless_reconcilers.testing.scenario import read as scenario_read
+from gapless_reconcilers.providers.stripe import Stripe, StripeOptions
+from gapless_reconcilers.testing.suite.scenario import load_scenario, make_request
+from gapless_reconcilers.testing.suite.scenario import read as scenario_read
 
 pytestmark = pytest.mark.anyio
 FIXTURES = Path(__file__).parents[2] / "fixtures"
@@ -61,7 +61,7 @@ async def test_trap_hookaido_a_changed_secret_counts_from_the_next_request_on(se
         body = road.event("evt_1")
         assert (await road.post(body, secret="whsec_newest")).status_code == 401
         options = StripeOptions(api_key=Secret("rk_test_1"), webhook_secret=(Secret("whsec_newest"),), livemode=False)
-        road.receiver.sources.change("acme", provider=Stripe(options))
+        road.receiver.runtime.sources.change("acme", provider=Stripe(options))
         assert (await road.post(body, secret="whsec_newest")).status_code == 200
 
 
@@ -144,7 +144,7 @@ async def test_a_retired_source_is_asked_back_for_three_days_and_then_unknown(se
 
 async def test_every_series_of_a_source_starts_at_zero(serve: Any) -> None:
     async with serve() as road:
-        sample = road.receiver.metrics.registry.get_sample_value
+        sample = road.receiver.runtime.metrics.registry.get_sample_value
         for outcome in ("accepted", "duplicate", "refused", "too_large", "cut", "unstorable", "unavailable"):
             assert sample("gapless_webhooks_total", {"source": "acme", "outcome": outcome}) == 0
         assert sample("gapless_refused_total", {"source": "acme", "reason": "signature"}) == 0
@@ -153,7 +153,7 @@ async def test_every_series_of_a_source_starts_at_zero(serve: Any) -> None:
 
 async def test_a_paused_intake_answers_503_and_healthz_says_so(serve: Any) -> None:
     async with serve() as road:
-        road.receiver.intake.pause("shutting down")
+        road.receiver.admission.pause("shutting down")
         answers: list[httpx.Response] = [await road.post(road.event("evt_1")), await road.client.get("/healthz")]
         assert [(a.status_code, "retry-after" in a.headers) for a in answers] == [(503, True), (503, True)]
 
@@ -164,7 +164,9 @@ async def test_trap_hookaido_retention_deletes_a_little_at_a_time_and_webhooks_g
     async with serve() as road:
         await road.store.write(lambda c: c.execute(PAYLOAD.insert(), rows))
         retention = RetentionSettings(payloads=timedelta(days=90), attempts=None, deliveries=None)
-        pruning = asyncio.create_task(upkeep.prune_once(road.receiver.writer, retention, [], road.receiver.clock))
+        pruning = asyncio.create_task(
+            maintenance.prune_once(road.receiver.runtime.writer, retention, [], road.receiver.runtime.clock)
+        )
         meanwhile = 0
         for number in range(10):
             assert (await road.post(road.event(f"evt_{number}"))).status_code == 200
@@ -177,10 +179,10 @@ async def test_trap_hookaido_retention_deletes_a_little_at_a_time_and_webhooks_g
 async def test_when_a_source_was_last_heard_is_noted_with_the_heartbeat(
     serve: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(upkeep, "BEAT_EVERY", timedelta(milliseconds=20))
+    monkeypatch.setattr(maintenance, "BEAT_EVERY", timedelta(milliseconds=20))
     last = select(SOURCE.c.last_webhook_us)
     async with serve() as road:
-        beating = asyncio.create_task(upkeep.beat(road.receiver.writer, "me", receives=True))
+        beating = asyncio.create_task(maintenance.beat(road.receiver.runtime.writer, "me", receives=True))
         assert await road.store.read(lambda c: c.execute(last).scalar()) is None
         assert (await road.post(road.event("evt_1"))).status_code == 200
         async with asyncio.timeout(5):

@@ -11,13 +11,12 @@ import pytest
 from sqlalchemy import text
 
 from gapless.ledger.engine import BadData, Store
-from gapless.receive.endpoint import ReceiveOptions
-from gapless.settings import QuarantineSettings
+from gapless.settings import PublicSettings, Settings
 from gapless_reconcilers.kit.contract import Reply, Secret
-from gapless_reconcilers.stripe import Stripe, StripeOptions
+from gapless_reconcilers.providers.stripe import Stripe, StripeOptions
 
 pytestmark = pytest.mark.anyio
-SMALL = ReceiveOptions(body_limit=2_000, body_within=timedelta(seconds=0.3), quarantine=QuarantineSettings())
+SMALL = {"body_limit": 2_000, "body_within": timedelta(seconds=0.3)}
 
 
 async def in_pieces(body: bytes, size: int = 300) -> AsyncIterator[bytes]:
@@ -50,7 +49,7 @@ def head(road: Any, body: bytes, *, length: int | None) -> bytes:
 
 
 async def test_a_body_over_the_limit_is_a_413(serve: Any) -> None:
-    async with serve(options=SMALL) as road:
+    async with serve(**SMALL) as road:
         assert (await road.post(road.event("evt_1", filler="x" * 2_000))).status_code == 413
         assert (await road.post(road.event("evt_2", filler="x" * 1_000))).status_code == 200
         assert await road.events() == {"evt_2": 1}
@@ -58,7 +57,7 @@ async def test_a_body_over_the_limit_is_a_413(serve: Any) -> None:
 
 
 async def test_a_body_in_chunks_is_taken_whole_or_refused_when_it_is_over_the_limit(serve: Any) -> None:
-    async with serve(options=SMALL) as road:
+    async with serve(**SMALL) as road:
         for key, filler, status in (("evt_1", 1_000, 200), ("evt_2", 10_000, 413)):
             body = road.event(key, filler="x" * filler)
             answer = await road.client.post("/webhooks/acme", content=in_pieces(body), headers=road.signature(body))
@@ -67,7 +66,7 @@ async def test_a_body_in_chunks_is_taken_whole_or_refused_when_it_is_over_the_li
 
 
 async def test_a_declared_length_over_the_limit_is_refused_before_the_body_comes(serve: Any) -> None:
-    async with serve(options=SMALL) as road:
+    async with serve(**SMALL) as road:
         answer = await raw_exchange(road, head(road, b"", length=10**12) + b"x")
         assert answer.startswith(b"HTTP/1.1 413")
         assert b"connection: close" in answer
@@ -85,7 +84,7 @@ async def test_trap_convoy_a_cut_body_is_never_taken_for_a_whole_one(serve: Any,
 
 
 async def test_a_sender_that_dawdles_is_sent_away(serve: Any) -> None:
-    async with serve(options=SMALL) as road:
+    async with serve(**SMALL) as road:
         answer = await raw_exchange(road, head(road, b"", length=100), b"{")
         assert answer.startswith(b"HTTP/1.1 408")
 
@@ -107,8 +106,8 @@ async def test_a_sender_that_leaves_while_it_waits_breaks_nothing(serve: Any) ->
 
 
 async def test_a_full_queue_is_a_503_with_retry_after(serve: Any) -> None:
-    async with serve(queue_max=2, writes=False) as road:
-        road.receiver.streams._ids[road.source.id, ""] = 1
+    async with serve(settings=Settings(public=PublicSettings(queue_max=2)), writes=False) as road:
+        road.receiver.stream_ids._ids[road.source.id, ""] = 1
         waiting = [asyncio.create_task(road.post(road.event(f"evt_{n}"))) for n in range(2)]
         await road.counts("recorder_queue", 2)
         answer = await road.post(road.event("evt_3"))
@@ -126,11 +125,11 @@ async def test_too_little_free_disk_is_a_503_until_there_is_room_again(serve: An
     async with serve() as road:
         unseen = store.free_bytes() is None
         async with asyncio.TaskGroup() as tasks:
-            watch = tasks.create_task(road.receiver.intake.watch(store, 1 << 60, timedelta(seconds=0.01)))
+            watch = tasks.create_task(road.receiver.admission.watch(store, 1 << 60, timedelta(seconds=0.01)))
             await asyncio.sleep(0.1)
             assert (await road.post(road.event("evt_1"))).status_code == (200 if unseen else 503)
             watch.cancel()
-        road.receiver.intake.note_free(store.free_bytes(), 1)
+        road.receiver.admission.note_free(store.free_bytes(), 1)
         assert (await road.post(road.event("evt_1"))).status_code == 200
 
 

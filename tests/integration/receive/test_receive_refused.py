@@ -9,15 +9,14 @@ import httpx
 import pytest
 from sqlalchemy import func, select
 
-from gapless.daemon.assembly import receive_options
 from gapless.ledger import quarantine as ledger
 from gapless.ledger.tables import EVENT, QUARANTINE
-from gapless.receive.quarantine import Released, StillRefused, release
+from gapless.receive.quarantine import Released, StillRefused, release_webhook
 from gapless.settings import QuarantineSettings, Settings
 from gapless_reconcilers.kit.contract import Secret
-from gapless_reconcilers.kit.standard import sign
-from gapless_reconcilers.standard_webhooks import StandardWebhooks, StandardWebhooksOptions
-from gapless_reconcilers.stripe import Stripe, StripeOptions
+from gapless_reconcilers.kit.standard_signature import sign
+from gapless_reconcilers.providers.standard_webhooks import StandardWebhooks, StandardWebhooksOptions
+from gapless_reconcilers.providers.stripe import Stripe, StripeOptions
 
 pytestmark = pytest.mark.anyio
 
@@ -26,25 +25,22 @@ def knows(road: Any, *secrets: str) -> None:
     options = StripeOptions(
         api_key=Secret("rk_test_1"), webhook_secret=tuple(Secret(value) for value in secrets), livemode=False
     )
-    road.receiver.sources.change("acme", provider=Stripe(options))
+    road.receiver.runtime.sources.change("acme", provider=Stripe(options))
 
 
 async def release_one(road: Any, quarantine_id: int) -> Released | StillRefused:
     receiver = road.receiver
-    return await release(
+    return await release_webhook(
         quarantine_id,
-        store=road.store,
-        writer=receiver.writer,
-        sources=receiver.sources,
-        streams=receiver.streams,
+        runtime=receiver.runtime,
+        stream_ids=receiver.stream_ids,
         evidence=receiver.evidence,
-        clock=receiver.clock,
     )
 
 
-async def only_entry(road: Any) -> ledger.Entry:
+async def only_entry(road: Any) -> ledger.QuarantineEntry:
     await road.settled()
-    entries: list[ledger.Entry] = await road.store.read(ledger.entries)
+    entries: list[ledger.QuarantineEntry] = await road.store.read(ledger.entries)
     assert len(entries) == 1
     return entries[0]
 
@@ -72,8 +68,7 @@ async def test_a_webhook_without_a_signature_is_answered_401_and_leaves_no_row(s
 
 
 async def test_a_flood_of_forgeries_leaves_a_bounded_number_of_rows(serve: Any) -> None:
-    options = receive_options(Settings(quarantine=QuarantineSettings(per_minute=12)))
-    async with serve(options=options) as road:
+    async with serve(settings=Settings(quarantine=QuarantineSettings(per_minute=12))) as road:
         forged = (road.post(road.event(f"evt_{n}"), secret="whsec_guess") for n in range(120))
         genuine = [road.post(road.event(f"evt_good_{n}")) for n in range(20)]
         answers = await asyncio.gather(*forged, *genuine)
@@ -85,8 +80,7 @@ async def test_a_flood_of_forgeries_leaves_a_bounded_number_of_rows(serve: Any) 
 
 
 async def test_a_flood_of_one_reason_does_not_displace_another(serve: Any) -> None:
-    options = receive_options(Settings(quarantine=QuarantineSettings(max_rows=10, per_minute=1000)))
-    async with serve(options=options) as road:
+    async with serve(settings=Settings(quarantine=QuarantineSettings(max_rows=10, per_minute=1000))) as road:
         await road.client.post("/webhooks/acme", content=b"{}", headers={"Stripe-Signature": "rubbish"})
         for n in range(25):
             await road.post(road.event(f"evt_{n}"), secret="whsec_guess")
@@ -100,14 +94,14 @@ async def test_a_webhook_of_svix_is_kept_and_released_by_its_own_headers(serve: 
 
     async with serve() as road:
         theirs = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
-        road.receiver.sources.change("acme", provider=known("whsec_dGhlIG9uZSBiZWZvcmUgdGhpcyBvbmU="))
+        road.receiver.runtime.sources.change("acme", provider=known("whsec_dGhlIG9uZSBiZWZvcmUgdGhpcyBvbmU="))
         signed = sign(Secret(theirs), "msg_1", b'{"type":"a.b"}', road.now[0])
         assert signed is not None
         headers = {name.replace("webhook-", "svix-"): value for name, value in signed.items()}
         answer = await road.client.post("/webhooks/acme", content=b'{"type":"a.b"}', headers=headers)
         assert answer.status_code == 401
         entry = await only_entry(road)
-        road.receiver.sources.change("acme", provider=known(theirs))
+        road.receiver.runtime.sources.change("acme", provider=known(theirs))
         assert isinstance(await release_one(road, entry.id), Released)
         assert await road.events() == {"msg_1": 1}
 
@@ -229,15 +223,14 @@ async def test_a_provider_that_crashes_is_a_400_and_its_webhook_is_kept(
 
 
 async def test_a_quarantine_of_size_zero_keeps_nothing(serve: Any) -> None:
-    async with serve(options=receive_options(Settings(quarantine=QuarantineSettings(max_rows=0)))) as road:
+    async with serve(settings=Settings(quarantine=QuarantineSettings(max_rows=0))) as road:
         answer: httpx.Response = await road.post(road.event("evt_1"), secret="whsec_guess")
         assert answer.status_code == 401
         assert await road.quarantined() == []
 
 
 async def test_the_bytes_of_the_quarantine_are_bounded_too(serve: Any) -> None:
-    options = receive_options(Settings(quarantine=QuarantineSettings(max_bytes=40_000, per_minute=1000)))
-    async with serve(options=options) as road:
+    async with serve(settings=Settings(quarantine=QuarantineSettings(max_bytes=40_000, per_minute=1000))) as road:
         for n in range(20):
             await road.post(road.event(f"evt_{n}", filler="x" * 5_000), secret="whsec_guess")
             await road.settled()

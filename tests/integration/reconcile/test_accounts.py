@@ -6,11 +6,11 @@ import httpx
 import pytest
 from world import SECRET, FakeClock, InProcess, World
 
-from gapless.ledger import sources
-from gapless.reconcile.cycle import in_order
-from gapless.reconcile.fetch import new_limiter
+from gapless.ledger import sources, streams
+from gapless.provider_api.client import new_limiter
+from gapless.reconcile.source_run import in_order
 from gapless_reconcilers.kit.contract import Provider, Secret
-from gapless_reconcilers.stripe import Stripe, StripeOptions
+from gapless_reconcilers.providers.stripe import Stripe, StripeOptions
 
 pytestmark = pytest.mark.anyio
 GONE = "acct_07"
@@ -38,8 +38,8 @@ async def platform(world: World) -> World:
     return world
 
 
-async def streams_of(world: World) -> dict[str, sources.Stream]:
-    found = await world.store.read(lambda c: sources.streams(c, world.source_id))
+async def streams_of(world: World) -> dict[str, streams.Stream]:
+    found = await world.store.read(lambda c: streams.streams(c, world.source_id))
     return {stream.name: stream for stream in found}
 
 

@@ -12,11 +12,12 @@ from world import HASTY, FakeClock, World, new_fake
 
 from gapless.domain import Mode, from_us
 from gapless.ledger.engine import Store
-from gapless.reconcile.fetch import Fetcher, lister
+from gapless.provider_api.client import ProviderClient
+from gapless.provider_api.pages import as_lister
 from gapless.reconcile.pace import Pace, Signals, next_interval
 from gapless_reconcilers.kit.contract import Provider, Secret
 from gapless_reconcilers.kit.errors import OptionsInvalid
-from gapless_reconcilers.telegram import Telegram, TelegramOptions
+from gapless_reconcilers.providers.telegram import Telegram, TelegramOptions
 
 pytestmark = pytest.mark.anyio
 TOKEN = "123456:made_up"
@@ -144,15 +145,21 @@ async def test_what_the_vendor_forgot_while_we_were_away_is_unrecoverable(
 
 async def test_the_token_is_in_no_error(world: World) -> None:
     async with world.daemon() as daemon:
-        fetcher = Fetcher(
-            world.client, daemon.book, "acme", clock=world.clock, metrics=daemon.road.metrics, rate=10, patience=HASTY
+        fetcher = ProviderClient(
+            world.client,
+            daemon.runtime.sources,
+            "acme",
+            clock=world.clock,
+            metrics=daemon.runtime.metrics,
+            rate=10,
+            patience=HASTY,
         )
         request = httpx.Request("GET", f"{world.url}/botTOKEN/getNothing")
         with pytest.raises(Exception, match="knows no bot") as raised:
             await fetcher.send(request)
         assert TOKEN not in f"{raised.value!r} {request.url}"
         with pytest.raises(OptionsInvalid, match="cannot be audited"):
-            lister(daemon.source.provider)
+            as_lister(daemon.source.provider)
 
 
 def test_long_poll_asks_again_at_once_unless_something_is_wrong() -> None:

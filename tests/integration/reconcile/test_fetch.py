@@ -1,6 +1,8 @@
 """What the engine's requests show to nobody, and what answers cannot do to it."""
 
+import asyncio
 from datetime import UTC, datetime
+from typing import Any
 
 import httpx
 import pytest
@@ -8,27 +10,27 @@ from world import HASTY
 
 from gapless.domain import Mode, Source, Sources, system_clock
 from gapless.metrics import Metrics
-from gapless.reconcile.fetch import Fetcher, freeze, new_client, thaw
+from gapless.provider_api.client import ProviderClient, new_client
+from gapless.provider_api.pages import freeze, thaw
 from gapless_reconcilers.kit.contract import Secret
 from gapless_reconcilers.kit.errors import CredentialsRejected
-from gapless_reconcilers.stripe import Stripe, StripeOptions
+from gapless_reconcilers.providers.stripe import Stripe, StripeOptions
 from gapless_reconcilers.testing.fake import FakeProvider
-from gapless_reconcilers.testing.wires.stripe import StripeWire
+from gapless_reconcilers.testing.fake.formats.stripe import StripeFormat
 
 pytestmark = pytest.mark.anyio
 
 
-def fetcher(client: httpx.AsyncClient, url: str, key: str) -> Fetcher:
+def fetcher(client: httpx.AsyncClient, url: str, key: str, **options: Any) -> ProviderClient:
     provider = Stripe(StripeOptions(api_key=Secret(key), api_base=url))
     source = Source(id=1, name="acme", provider=provider, mode=Mode.POLL, start=datetime(2026, 1, 1, tzinfo=UTC))
-    return Fetcher(
-        client, Sources([source]), "acme", clock=system_clock, metrics=Metrics("t"), rate=100, patience=HASTY
-    )
+    settled = {"clock": system_clock, "metrics": Metrics("t"), "rate": 10_000, "patience": HASTY}
+    return ProviderClient(client, Sources([source]), "acme", **settled, **options)
 
 
 @pytest.mark.parametrize("key", ["sk_live_\0do_not_show", "sk_live_\ndo_not_show", "sk_live_\udcffdo_not_show"])
 async def test_a_secret_that_no_header_can_carry_is_refused_and_not_shown(key: str) -> None:
-    fake = FakeProvider(StripeWire())
+    fake = FakeProvider(StripeFormat())
     async with fake.serve() as url, new_client() as client:
         with pytest.raises(CredentialsRejected, match="check the secret for odd characters") as caught:
             await fetcher(client, url, key).send(httpx.Request("GET", f"{url}/v1/account"))
@@ -54,3 +56,25 @@ def test_a_request_that_is_stored_and_taken_up_again_asks_for_the_same() -> None
     again = thaw(freeze(request))
     assert (again.method, again.url, again.content) == (request.method, request.url, request.content)
     assert {name: again.headers[name] for name in headers} == headers
+
+
+async def test_no_request_is_sent_before_it_is_reserved() -> None:
+    reserved, sent = [0], [0]
+
+    async def spend(requests: int) -> None:
+        await asyncio.sleep(0.01)
+        reserved[0] += requests
+
+    def answer(_: httpx.Request) -> httpx.Response:
+        sent[0] += 1
+        assert sent[0] <= reserved[0]
+        return httpx.Response(200, json={})
+
+    async with httpx.AsyncClient(transport=httpx.MockTransport(answer)) as client:
+        asking = fetcher(client, "http://vendor.test", "sk_live_x", spend=spend)
+        given_up = asyncio.create_task(asking.send(httpx.Request("GET", "http://vendor.test/")))
+        await asyncio.sleep(0)
+        given_up.cancel()
+        await asyncio.gather(given_up, return_exceptions=True)
+        await asyncio.gather(*(asking.send(httpx.Request("GET", "http://vendor.test/")) for _ in range(64)))
+    assert (sent[0], reserved[0]) == (64, 80)

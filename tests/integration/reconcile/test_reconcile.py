@@ -3,21 +3,20 @@
 import asyncio
 from collections.abc import Sequence
 from datetime import timedelta
-from functools import partial
 
 import httpx
 import pytest
 from sqlalchemy import select, update
 from world import T0, FakeClock, InProcess, World
 
-from gapless.daemon import upkeep
+from gapless.daemon import maintenance
 from gapless.domain import Owed, Via, from_us, to_us
 from gapless.ledger import Connection, leases, sources
 from gapless.ledger.engine import BadData
 from gapless.ledger.recorder import EventKey, Recorder, Sighting
 from gapless.ledger.tables import PASS, SLICE
 from gapless.settings import RetentionSettings
-from gapless_reconcilers.testing.faults import Faults
+from gapless_reconcilers.testing.fake.webhook_sender import Faults
 
 pytestmark = pytest.mark.anyio
 MINUTE = timedelta(minutes=1)
@@ -104,7 +103,7 @@ async def test_a_pass_whose_process_died_before_closing_it_is_closed_by_the_next
         def reopen(connection: object) -> None:
             connection.exec_driver_sql(f"UPDATE pass SET state = 'running' WHERE id = {row['id']}")  # type: ignore[attr-defined]
 
-        await daemon.road.writer.submit(reopen)
+        await daemon.runtime.writer.submit(reopen)
         clock.advance(minutes=5)
         await daemon.turn()
         assert {each["state"] for each in await world.passes()} == {"finished"}
@@ -153,7 +152,7 @@ async def test_what_becomes_visible_later_still_is_found_by_the_sweep_which_wide
         clock.advance(hours=7)
         await daemon.turn()
         assert await world.keys() == {late.key}
-        row = await world.store.read(partial(sources.source_row, source_id=world.source_id))
+        row = await world.store.read(sources.source_row, source_id=world.source_id)
         assert row["lookback_us"] > 6 * 3600 * 1_000_000
 
 
@@ -333,17 +332,21 @@ async def test_finished_passes_are_pruned_with_their_slices_and_those_under_way_
             await daemon.turn()
         left = await daemon.demand(T0, T0 + timedelta(hours=2))
         clock.advance(days=30)
-        await daemon.road.writer.submit(lambda c: c.execute(update(PASS).where(PASS.c.id == 2).values(state="running")))
+        await daemon.runtime.writer.submit(
+            lambda c: c.execute(update(PASS).where(PASS.c.id == 2).values(state="running"))
+        )
         young_us = to_us(clock())
         retention = RetentionSettings(passes=timedelta(days=29), payloads=None, attempts=None, deliveries=None)
         before = await world.passes()
-        await upkeep.prune_once(daemon.road.writer, retention, [], clock)
+        await maintenance.prune_once(daemon.runtime.writer, retention, [], clock)
         after = await world.passes()
         assert {row["id"] for row in after} == {2, left.id}
         assert len(before) == 6
         slices = select(SLICE.c.pass_id).distinct()
         assert set(await world.store.read(lambda c: c.execute(slices).scalars().all())) == {2, left.id}
         keep = RetentionSettings(passes=None, payloads=None, attempts=None, deliveries=None)
-        await daemon.road.writer.submit(lambda c: c.execute(update(PASS).values(state="finished", started_us=young_us)))
-        await upkeep.prune_once(daemon.road.writer, keep, [], clock)
+        await daemon.runtime.writer.submit(
+            lambda c: c.execute(update(PASS).values(state="finished", started_us=young_us))
+        )
+        await maintenance.prune_once(daemon.runtime.writer, keep, [], clock)
         assert len(await world.passes()) == 2

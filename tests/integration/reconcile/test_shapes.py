@@ -14,9 +14,9 @@ from world import HASTY, Daemon, FakeClock, World, new_fake
 from gapless.domain import Via, from_us
 from gapless.ledger.engine import Store
 from gapless.receive import webhook
-from gapless_reconcilers.github import GitHub, GitHubOptions
 from gapless_reconcilers.kit.contract import Provider, RecordedEvent, Reply, Secret
-from gapless_reconcilers.testing.scenario import make_request
+from gapless_reconcilers.providers.github import GitHub, GitHubOptions
+from gapless_reconcilers.testing.suite.scenario import make_request
 
 pytestmark = pytest.mark.anyio
 HOOK = 77
@@ -115,9 +115,9 @@ async def receive(daemon: Daemon, delivery: dict[str, Any]) -> None:
     )
     message = daemon.source.provider.render(recorded, "", Secret(SECRET), daemon.world.clock())
     request = make_request(message.headers, message.body)  # type: ignore[union-attr]
-    reply = webhook.read(daemon.source.provider, request, daemon.world.clock())
+    reply = webhook.read_webhook(daemon.source.provider, request, daemon.world.clock())
     assert isinstance(reply, Reply), reply
-    await daemon.road.writer.record(
+    await daemon.runtime.writer.record(
         tuple(daemon.sighting(event, Via.WEBHOOK, request.body) for event in reply.events), len(request.body)
     )
 

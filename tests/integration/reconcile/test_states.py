@@ -2,7 +2,6 @@
 
 from collections.abc import AsyncIterator, Sequence
 from datetime import timedelta
-from functools import partial
 
 import httpx
 import pytest
@@ -14,11 +13,11 @@ from gapless.ledger import events, leases
 from gapless.ledger.engine import Store
 from gapless.ledger.tables import EVENT
 from gapless_reconcilers.kit.contract import Provider, Secret
-from gapless_reconcilers.shopify import Shopify, ShopifyOptions
+from gapless_reconcilers.providers.shopify import Shopify, ShopifyOptions
 from gapless_reconcilers.testing.fake import FakeProvider
-from gapless_reconcilers.testing.faults import Faults
-from gapless_reconcilers.testing.shelf import FakeEvent
-from gapless_reconcilers.testing.wires.shopify import ShopifyWire
+from gapless_reconcilers.testing.fake.event_store import FakeEvent
+from gapless_reconcilers.testing.fake.formats.shopify import ShopifyFormat
+from gapless_reconcilers.testing.fake.webhook_sender import Faults
 
 pytestmark = pytest.mark.anyio
 GRACE = Shopify.capabilities.grace
@@ -43,7 +42,7 @@ def make_shopify(url: str, page_limit: int = 100) -> Provider:
 
 @pytest.fixture
 def transport(clock: FakeClock) -> InProcess:
-    return InProcess(fake=FakeProvider(ShopifyWire(), clock=clock))
+    return InProcess(fake=FakeProvider(ShopifyFormat(), clock=clock))
 
 
 @pytest.fixture
@@ -109,7 +108,7 @@ async def test_a_lost_update_is_recorded_once_as_a_state_and_missed_once(world: 
         assert await passes(daemon, clock, 3) == ["found", "clean", "clean"]
         assert await world.via() == {key_of(lost): "list", kept.key: "webhook"}
         assert await world.missed() == 1
-        (row,) = await world.store.read(partial(events.by_key, key=key_of(lost)))
+        (row,) = await world.store.read(events.by_key, key=key_of(lost))
         assert (row.type, row.stream, row.object_key) == ("orders.state", "orders", "gid://shopify/Order/7")
         assert (row.expected, from_us(row.occurred_us)) == (True, lost.occurred_at)
 

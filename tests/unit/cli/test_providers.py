@@ -1,4 +1,4 @@
-"""The README's table of providers is what their capabilities say."""
+"""The tables of providers in `docs/providers.md` are what the capabilities say."""
 
 import re
 from pathlib import Path
@@ -8,7 +8,8 @@ from click.testing import CliRunner
 from gapless.cli.main import main
 from gapless_reconcilers.kit import registry
 
-README = Path(__file__).parents[3] / "README.md"
+ROOT = Path(__file__).parents[3]
+PAGE = ROOT / "docs/providers.md"
 
 
 def printed(*options: str) -> str:
@@ -17,18 +18,18 @@ def printed(*options: str) -> str:
     return result.output
 
 
-def test_the_readme_has_the_table_that_the_capabilities_make() -> None:
-    marked = re.search(r"<!-- providers -->\n(.*?)<!-- /providers -->", README.read_text(), re.DOTALL)
+def test_the_page_has_the_table_that_the_capabilities_make() -> None:
+    marked = re.search(r"<!-- providers -->\n(.*?)<!-- /providers -->", PAGE.read_text(), re.DOTALL)
     assert marked
-    assert marked[1] == printed("--markdown"), "put what `gapless providers --markdown` prints into the README"
+    assert marked[1] == printed("--markdown"), "put what `gapless providers --markdown` prints into docs/providers.md"
 
 
-def test_the_readme_has_the_table_of_the_ready_made_sources() -> None:
-    marked = re.search(r"<!-- ready-made -->\n(.*?)<!-- /ready-made -->", README.read_text(), re.DOTALL)
-    files = sorted(str(path) for path in (README.parent / "config/sources.d").glob("*.toml"))
+def test_the_page_has_the_table_of_the_ready_made_sources() -> None:
+    marked = re.search(r"<!-- ready-made -->\n(.*?)<!-- /ready-made -->", PAGE.read_text(), re.DOTALL)
+    files = sorted(str(path) for path in (ROOT / "reconcilers/gapless_reconcilers/declared").glob("*.toml"))
     assert marked
     assert marked[1] == printed("--markdown", *files), (
-        "put `gapless providers --markdown config/sources.d/*.toml` there"
+        "put `gapless providers --markdown reconcilers/gapless_reconcilers/declared/*.toml` there"
     )
 
 

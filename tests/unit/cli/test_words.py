@@ -8,23 +8,10 @@ import pytest
 from click.testing import CliRunner
 
 from gapless.cli.common import Exit, failing_clearly
-from gapless.cli.main import main
-from gapless.cli.moments import MOMENT
+from gapless.cli.main import LazyCommand, main
+from gapless.cli.param_types import MOMENT
 from gapless.ledger.engine import StoreInvalid, StoreUnavailable
-from gapless.text import shown, span
 from gapless_reconcilers.kit.errors import ProviderUnavailable
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [(0, "0s"), (5, "5s"), (324, "5m24s"), (3600, "1h"), (15 * 86_400 + 2, "15d"), (90_061, "1d1h"), (3_605, "1h")],
-)
-def test_spans_show_their_two_largest_units(seconds: int, text: str) -> None:
-    assert span(timedelta(seconds=seconds)) == text
-
-
-def test_unknown_is_shown_as_unknown_and_zero_as_zero() -> None:
-    assert (shown(None), shown(0)) == ("unknown", "0")
 
 
 def test_moments_are_ages_days_and_instants_and_always_utc() -> None:
@@ -69,7 +56,8 @@ def test_debug_leaves_the_error_as_it_is() -> None:
 
 
 def commands(group: click.Group, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
-    for name, command in group.commands.items():
+    for name, listed in group.commands.items():
+        command = listed.load() if isinstance(listed, LazyCommand) else listed
         yield (*path, name)
         if isinstance(command, click.Group):
             yield from commands(command, (*path, name))

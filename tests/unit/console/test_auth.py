@@ -6,11 +6,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gapless.console.auth import Access, Area, Caller, Verdict, judge
+from gapless.console.auth import Access, AccessDecision, Area, Caller, decide_access
 from gapless_reconcilers.kit.contract import Secret
 
 RUN, TOKEN, METRICS_TOKEN = "run-token", "the-token", "metrics-token"
-WELCOME, WANTED, HOST, ORIGIN = Verdict.WELCOME, Verdict.TOKEN_WANTED, Verdict.STRANGE_HOST, Verdict.STRANGE_ORIGIN
+WELCOME, WANTED, HOST, ORIGIN = (
+    AccessDecision.WELCOME,
+    AccessDecision.TOKEN_WANTED,
+    AccessDecision.STRANGE_HOST,
+    AccessDecision.STRANGE_ORIGIN,
+)
 
 
 def bearer(token: str) -> str:
@@ -63,13 +68,13 @@ def test_the_matrix_of_who_gets_in_where(
     access: Access,
     host: str | None,
     authorization: str | None,
-    probe: Verdict,
-    metrics: Verdict,
-    read: Verdict,
-    write: Verdict,
+    probe: AccessDecision,
+    metrics: AccessDecision,
+    read: AccessDecision,
+    write: AccessDecision,
 ) -> None:
     caller = Caller(host=host, authorization=authorization)
-    assert [judge(access, area, caller) for area in Area] == [probe, metrics, read, write]
+    assert [decide_access(access, area, caller) for area in Area] == [probe, metrics, read, write]
 
 
 @pytest.mark.parametrize(
@@ -86,10 +91,10 @@ def test_the_matrix_of_who_gets_in_where(
     ],
 )
 def test_another_sites_page_changes_nothing_even_with_the_token(
-    origin: str | None, fetch_site: str | None, verdict: Verdict
+    origin: str | None, fetch_site: str | None, verdict: AccessDecision
 ) -> None:
     caller = Caller(host=LOCAL, origin=origin, fetch_site=fetch_site, authorization=basic(TOKEN))
-    assert judge(LOOPBACK_TOKEN, Area.WRITE, caller) is verdict
+    assert decide_access(LOOPBACK_TOKEN, Area.WRITE, caller) is verdict
 
 
 def test_binding_wider_without_a_token_is_refused() -> None:
@@ -101,7 +106,7 @@ def test_a_token_that_vanishes_while_running_closes_the_door() -> None:
     tokens = [Secret(TOKEN)]
     access = Access(bind="10.0.0.5", run_token=Secret(RUN), token=lambda: tokens[0] if tokens else None)
     tokens.clear()
-    assert judge(access, Area.READ, Caller(host=PUBLIC)) is WANTED
+    assert decide_access(access, Area.READ, Caller(host=PUBLIC)) is WANTED
 
 
 @given(st.text(), st.text(), st.text(), st.text())
@@ -109,6 +114,6 @@ def test_no_header_whatever_raises_or_opens_what_is_closed(
     host: str, origin: str, site: str, authorization: str
 ) -> None:
     caller = Caller(host=host, origin=origin, fetch_site=site, authorization=authorization)
-    assert judge(WIDE, Area.READ, caller) is WANTED
-    assert judge(LOOPBACK, Area.WRITE, caller) in (WANTED, ORIGIN)
-    assert judge(LOOPBACK, Area.READ, caller) is not ORIGIN
+    assert decide_access(WIDE, Area.READ, caller) is WANTED
+    assert decide_access(LOOPBACK, Area.WRITE, caller) in (WANTED, ORIGIN)
+    assert decide_access(LOOPBACK, Area.READ, caller) is not ORIGIN

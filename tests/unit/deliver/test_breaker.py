@@ -6,16 +6,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gapless.deliver.breaker import TROUBLE, Breaker, BreakerRule, after, room
-from gapless.deliver.delivery import Delivered, Failed, Held, Result, Withdrawn
-from gapless.ledger.deliveries import HoldReason, Reason
+from gapless.destinations.contract import Delivered, Failed, FailureReason, Held, HoldReason, Result, Withdrawn
 
 RULE = BreakerRule(threshold=3, rest=timedelta(microseconds=100), longest=timedelta(microseconds=400))
-DOWN = Failed(reason=Reason.CONNECTION, detail="refused")
+DOWN = Failed(reason=FailureReason.CONNECTION, detail="refused")
 RESULTS = st.one_of(
     st.just(Delivered()),
     st.just(Withdrawn()),
     st.just(Held(reason=HoldReason.VERSION_MISMATCH, detail="")),
-    st.builds(Failed, reason=st.sampled_from(Reason), detail=st.just("")),
+    st.builds(Failed, reason=st.sampled_from(FailureReason), detail=st.just("")),
 )
 
 
@@ -45,8 +44,8 @@ def test_one_success_closes_it_whatever_was_before(history: list[tuple[int, Resu
     assert run([*history, (0, Delivered())])[0] == Breaker()
 
 
-@given(history=st.lists(st.sampled_from(sorted(set(Reason) - TROUBLE))))
-def test_what_one_event_is_to_blame_for_never_opens_it(history: list[Reason]) -> None:
+@given(history=st.lists(st.sampled_from(sorted(set(FailureReason) - TROUBLE))))
+def test_what_one_event_is_to_blame_for_never_opens_it(history: list[FailureReason]) -> None:
     assert not run([(0, Failed(reason=reason, detail="")) for reason in history])[0].is_open
 
 

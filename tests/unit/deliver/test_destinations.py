@@ -12,17 +12,24 @@ from hypothesis import strategies as st
 from standardwebhooks.webhooks import Webhook
 
 from gapless.deliver import Delivery, Reject
-from gapless.deliver.delivery import Delivered, Failed, event_id
-from gapless.deliver.destinations.addresses import AddressRefused, AddressRule, CheckedTransport, is_public
-from gapless.deliver.destinations.base import DestinationInvalid
-from gapless.deliver.destinations.http import HttpCarrier, HttpOptions, Signature, identity_headers, signing_key
-from gapless.deliver.destinations.python import PythonCarrier
+from gapless.destinations.contract import (
+    Delivered,
+    DestinationInvalid,
+    Failed,
+    FailureReason,
+    SenderContext,
+    event_id,
+)
+from gapless.destinations.http import DeliverySignature, HttpOptions, HttpSender, identity_headers, signing_key
+from gapless.destinations.http.addresses import AddressRefused, AddressRule, CheckedTransport, is_public
+from gapless.destinations.python import PythonOptions, PythonSender
 from gapless.domain import Sources, Via, system_clock
-from gapless.ledger.deliveries import Reason
+from gapless.settings import SecretRef
 from gapless_reconcilers.kit.contract import Secret
-from gapless_reconcilers.kit.standard import signed_headers
+from gapless_reconcilers.kit.standard_signature import signed_headers
 
 TIME = datetime(2026, 11, 20, tzinfo=UTC)
+CONTEXT = SenderContext(name="app", sources=Sources(), clock=system_clock, concurrency=1, lets_go=frozenset())
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 
 
@@ -145,14 +152,13 @@ def test_ids_differ_by_source_and_by_event_and_by_nothing_else() -> None:
     [
         ({"url": "ftp://a.example/"}, "url is no http"),
         ({"url": "https://user:pw@a.example/"}, "without a user name"),
-        ({"url": "https://a.example/"}, "there is no secret; set secret_env"),
-        ({"url": "https://a.example/", "secret": lambda: Secret("whsec_%%%")}, "not base64"),
+        ({"url": "https://a.example/", "signature": DeliverySignature.STANDARD}, "there is no secret; set secret_env"),
+        ({"url": "https://a.example/", "secret": SecretRef(value=Secret("whsec_%%%"))}, "not base64"),
     ],
 )
 def test_options_that_could_not_work_are_refused_at_start(options: dict[str, Any], message: str) -> None:
-    fixed: dict[str, Any] = {"signature": Signature.STANDARD, "hold_version_mismatch": True, "connections": 1}
     with pytest.raises(DestinationInvalid, match=message) as refused:
-        HttpCarrier("app", HttpOptions(**options, **fixed), Sources(), system_clock)
+        HttpSender(HttpOptions(**options), CONTEXT)
     assert "pw" not in str(refused.value)
     assert "%%%" not in str(refused.value)
 
@@ -170,15 +176,15 @@ TARGETS = {
 
 
 @pytest.fixture
-def target(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], PythonCarrier]:
+def target(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], PythonSender]:
     for name, code in TARGETS.items():
         (tmp_path / f"gapless_target_{name}.py").write_text(code)
     monkeypatch.syspath_prepend(tmp_path)
-    return lambda name: PythonCarrier("app", f"gapless_target_{name}:handle")
+    return lambda name: PythonSender(PythonOptions(target=f"gapless_target_{name}:handle"), CONTEXT)
 
 
 @pytest.mark.anyio
-async def test_a_python_target_gets_the_delivery(target: Callable[[str], PythonCarrier]) -> None:
+async def test_a_python_target_gets_the_delivery(target: Callable[[str], PythonSender]) -> None:
     import sys  # noqa: PLC0415
 
     assert await target("good").send(delivery()) == Delivered()
@@ -187,11 +193,11 @@ async def test_a_python_target_gets_the_delivery(target: Callable[[str], PythonC
 
 
 @pytest.mark.anyio
-async def test_reject_is_final_and_any_other_exception_is_not(target: Callable[[str], PythonCarrier]) -> None:
+async def test_reject_is_final_and_any_other_exception_is_not(target: Callable[[str], PythonSender]) -> None:
     rejected = await target("rejects").send(delivery())
-    assert rejected == Failed(reason=Reason.REJECTED, detail="no such customer", permanent=True)
+    assert rejected == Failed(reason=FailureReason.REJECTED, detail="no such customer", permanent=True)
     raised = await target("raises").send(delivery())
-    assert raised == Failed(reason=Reason.CONSUMER_ERROR, detail="KeyError: 'customer'")
+    assert raised == Failed(reason=FailureReason.CONSUMER_ERROR, detail="KeyError: 'customer'")
 
 
 @pytest.mark.parametrize(
@@ -205,11 +211,11 @@ async def test_reject_is_final_and_any_other_exception_is_not(target: Callable[[
     ],
 )
 def test_a_target_that_cannot_be_called_is_refused_at_start(
-    target: Callable[[str], PythonCarrier], name: str, message: str
+    target: Callable[[str], PythonSender], name: str, message: str
 ) -> None:
     target("good")
     with pytest.raises(DestinationInvalid, match=f'"app".*"{name}".*{message}'):
-        PythonCarrier("app", name)
+        PythonSender(PythonOptions(target=name), CONTEXT)
 
 
 def test_reject_is_what_a_target_imports() -> None:

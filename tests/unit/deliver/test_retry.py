@@ -3,22 +3,22 @@
 from dataclasses import replace
 from datetime import timedelta
 from random import Random
-from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gapless.deliver.delivery import Delivered, Failed, Held, Result, Withdrawn
-from gapless.deliver.retry import PERMANENT, RetryRule, read_status, settlement, wait_us
+from gapless.deliver.retry import DeliveryRetryPolicy, settlement, wait_us
+from gapless.destinations.contract import Delivered, Failed, FailureReason, Held, HoldReason, Result, Withdrawn
+from gapless.destinations.http import PERMANENT, read_status
 from gapless.domain import span_us
-from gapless.ledger.deliveries import Claim, HoldReason, Reason, Settlement, State
+from gapless.ledger.deliveries import DeliveryClaim, DeliveryState, Settlement
 
-RULE = RetryRule(first=timedelta(seconds=5), longest=timedelta(hours=6), max_attempts=15)
+RULE = DeliveryRetryPolicy(first=timedelta(seconds=5), longest=timedelta(hours=6), max_attempts=15)
 
 
-def settled(result: Result, attempts: int = 0, rule: RetryRule = RULE) -> Settlement:
-    claim = Claim(destination_id=1, seq=7, attempts=attempts, lease_us=50)
+def settled(result: Result, attempts: int = 0, rule: DeliveryRetryPolicy = RULE) -> Settlement:
+    claim = DeliveryClaim(destination_id=1, seq=7, attempts=attempts, lease_us=50)
     return settlement(claim, result, began_us=100, now_us=130, rule=rule, rng=Random(3))
 
 
@@ -40,19 +40,19 @@ def test_every_answer_ends_or_is_tried_again_and_never_more_often_than_allowed(
 ) -> None:
     after = settled(read_status(status, retry_after_us), attempts)
     if status < 300:
-        assert after.state is State.DELIVERED
+        assert after.state is DeliveryState.DELIVERED
     elif status in PERMANENT or attempts + 1 >= RULE.max_attempts:
-        assert after.state is State.DEAD
-        assert after.reason in set(Reason)
+        assert after.state is DeliveryState.DEAD
+        assert after.reason in set(FailureReason)
     else:
-        assert after.state is State.PENDING
+        assert after.state is DeliveryState.PENDING
         assert after.reason is None
         assert after.next_us >= 130 + (0 if status < 400 else retry_after_us)
 
 
 @pytest.mark.parametrize("status", [401, 403, 404, 405, 407, 408, 409, 425, 429, 451, 500, 501, 503, 302])
 def test_what_a_bad_deployment_answers_is_tried_again(status: int) -> None:
-    assert settled(read_status(status)).state is State.PENDING
+    assert settled(read_status(status)).state is DeliveryState.PENDING
 
 
 @pytest.mark.parametrize(
@@ -61,12 +61,12 @@ def test_what_a_bad_deployment_answers_is_tried_again(status: int) -> None:
 )
 def test_the_reason_of_a_dead_letter_is_why_its_last_attempt_failed(status: int, reason: str) -> None:
     after = settled(read_status(status), attempts=14)
-    assert (after.state, after.reason) == (State.DEAD, reason)
+    assert (after.state, after.reason) == (DeliveryState.DEAD, reason)
 
 
 def test_what_was_not_sent_costs_no_attempt() -> None:
     held = settled(Held(reason=HoldReason.VERSION_MISMATCH, detail="2020 and 2026"))
-    assert (held.state, held.reason, held.attempt) == (State.HELD, "version_mismatch", None)
+    assert (held.state, held.reason, held.attempt) == (DeliveryState.HELD, "version_mismatch", None)
     withdrawn = settled(Withdrawn())
     assert (withdrawn.state, withdrawn.attempt) == (None, None)
 
@@ -75,7 +75,7 @@ def test_an_attempt_is_written_down_with_its_time_and_outcome() -> None:
     attempt = settled(Delivered(detail="HTTP 204")).attempt
     assert attempt is not None
     assert (attempt.at_us, attempt.duration_us, attempt.outcome, attempt.detail) == (100, 30, "delivered", "HTTP 204")
-    failed = settled(Failed(reason=Reason.TIMEOUT, detail="slow")).attempt
+    failed = settled(Failed(reason=FailureReason.TIMEOUT, detail="slow")).attempt
     assert failed is not None
     assert (failed.outcome, failed.detail) == ("timeout", "slow")
 
@@ -88,6 +88,6 @@ def test_an_attempt_is_written_down_with_its_time_and_outcome() -> None:
         {"first": timedelta(seconds=2), "longest": timedelta(seconds=1)},
     ],
 )
-def test_a_rule_that_could_not_work_is_refused(rule: dict[str, Any]) -> None:
+def test_a_rule_that_could_not_work_is_refused(rule: dict[str, timedelta]) -> None:
     with pytest.raises(ValueError, match="wanted max_attempts"):
-        replace(RULE, **rule)
+        replace(RULE, **rule)  # type: ignore[arg-type]

@@ -8,22 +8,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gapless.daemon.assembly import make_destination
-from gapless.deliver.destinations.base import Destination, DestinationInvalid
-from gapless.deliver.routing import build_route
+from gapless.bootstrap.destinations import make_destination
+from gapless.deliver.routing import Destination, build_route
+from gapless.destinations.contract import DestinationInvalid
 from gapless.domain import ALL_TYPES, Mode, Source, TypePatterns, Via, to_us
 from gapless.settings import DestinationSettings
 from gapless_reconcilers.kit.contract import RemoteEvent, Secret
-from gapless_reconcilers.stripe import Stripe, StripeOptions
+from gapless_reconcilers.providers.stripe import Stripe, StripeOptions
 
 START = datetime(2026, 11, 1, tzinfo=UTC)
 RECORDED_US = to_us(START + timedelta(days=30))
 PROVIDER = Stripe(StripeOptions(api_key=Secret("rk_test_1"), webhook_secret=(Secret("whsec_1"),), livemode=False))
-CARRIER: Any = object()  # routing never calls it
+SENDER: Any = object()  # routing never calls it
 
 
 def destination(**changes: Any) -> Destination:
-    return replace(make_destination(DestinationSettings(name="app"), 1, to_us(START), CARRIER), **changes)
+    return replace(make_destination(DestinationSettings(name="app"), 1, to_us(START), SENDER), **changes)
 
 
 def source_in(mode: Mode = Mode.HYBRID, types: TypePatterns = ALL_TYPES) -> Source:

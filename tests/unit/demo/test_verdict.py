@@ -3,34 +3,34 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from gapless.demo.consumer import Attempt, is_signed
-from gapless.demo.script import CLOSING, write_script
-from gapless.demo.status import DestinationStatus, Listed, SourceStatus, Status
-from gapless.demo.verdict import Ending, Verdict, judge
+from gapless.demo.configuration import CLOSING, plan_phases
+from gapless.demo.consumer import ReceivedAttempt, is_signed
+from gapless.demo.daemon_process import DaemonStatus, DestinationStatus, ListedStatus, SourceStatus
+from gapless.demo.report import DemoComparison, Ending, compare_events
 from gapless_reconcilers.kit.contract import Secret
-from gapless_reconcilers.kit.standard import sign
+from gapless_reconcilers.kit.standard_signature import sign
 
 T0 = datetime(2026, 11, 21, tzinfo=UTC)
 SECOND = timedelta(seconds=1)
 
 
-def attempt(key: str, idempotency_id: str) -> Attempt:
-    return Attempt(at=T0, key=key, idempotency_id=idempotency_id, via="list", accepted=True)
+def attempt(key: str, idempotency_id: str) -> ReceivedAttempt:
+    return ReceivedAttempt(at=T0, key=key, idempotency_id=idempotency_id, via="list", accepted=True)
 
 
-def verdict(truth: str, *attempts: Attempt, refused: int = 0) -> Verdict:
+def verdict(truth: str, *attempts: ReceivedAttempt, refused: int = 0) -> DemoComparison:
     """Of one-letter events; every attempt was accepted."""
-    by_key: dict[str, list[Attempt]] = {}
+    by_key: dict[str, list[ReceivedAttempt]] = {}
     for each in attempts:
         by_key.setdefault(each.key, []).append(each)
-    return judge(tuple(truth), by_key, by_key, refused)
+    return compare_events(tuple(truth), by_key, by_key, refused)
 
 
-def status(*, complete_up_to: datetime, last_pass: datetime, pending: int = 0) -> Status:
-    listed = Listed(complete_up_to=complete_up_to, last_complete_pass=last_pass)
+def status(*, complete_up_to: datetime, last_pass: datetime, pending: int = 0) -> DaemonStatus:
+    listed = ListedStatus(complete_up_to=complete_up_to, last_complete_pass=last_pass)
     source = SourceStatus(name="s", events={}, duplicates=0, list=listed)
     destination = DestinationStatus(name="d", backlog={"pending": pending, "dead": 3})
-    return Status(at=T0, sources=(source,), destinations=(destination,))
+    return DaemonStatus(at=T0, sources=(source,), destinations=(destination,))
 
 
 def test_gap_is_closed_when_each_event_came_under_one_id() -> None:
@@ -51,7 +51,7 @@ def test_gap_is_closed_when_each_event_came_under_one_id() -> None:
         (verdict("a", attempt("a", "1"), refused=1), "refused"),
     ],
 )
-def test_gap_is_open_when_anything_differs(found: Verdict, finding: str) -> None:
+def test_gap_is_open_when_anything_differs(found: DemoComparison, finding: str) -> None:
     assert not found.closed
     assert getattr(found, finding)
     assert replace(found, **{finding: () if finding != "refused" else 0}).closed
@@ -80,7 +80,7 @@ def test_end_is_not_reached_while_something_is_unproven_or_owed(complete_up_to: 
 
 
 def test_script_leaves_a_third_of_the_time_for_closing() -> None:
-    script = write_script(30.0, drop=0.2, kill=True)
+    script = plan_phases(30.0, drop=0.2, kill=True)
 
     names = [phase.name for _, phase in script.phases]
     assert names == ["webhooks fine", "20% dropped", "receiver killed", "receiver back", "provider outage"]
@@ -90,7 +90,7 @@ def test_script_leaves_a_third_of_the_time_for_closing() -> None:
 
 
 def test_script_without_an_end_begins_again() -> None:
-    script = write_script(None, drop=0.2, kill=False)
+    script = plan_phases(None, drop=0.2, kill=False)
 
     assert not any(phase.killed for _, phase in script.phases)
     assert script.at(29.9).name == "webhooks fine again"

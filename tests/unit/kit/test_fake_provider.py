@@ -20,12 +20,12 @@ from gapless_reconcilers.kit.errors import (
     ProviderUnavailable,
     RateLimited,
 )
-from gapless_reconcilers.stripe import Stripe, StripeOptions
+from gapless_reconcilers.providers.stripe import Stripe, StripeOptions
 from gapless_reconcilers.testing.fake import FakeProvider
-from gapless_reconcilers.testing.faults import Faults
-from gapless_reconcilers.testing.http import ApiAnswer, ApiRequest, serve_http
-from gapless_reconcilers.testing.scenario import make_request
-from gapless_reconcilers.testing.wires.stripe import StripeWire
+from gapless_reconcilers.testing.fake.formats.stripe import StripeFormat
+from gapless_reconcilers.testing.fake.http_server import ApiAnswer, ApiRequest, serve_http
+from gapless_reconcilers.testing.fake.webhook_sender import Faults
+from gapless_reconcilers.testing.suite.scenario import make_request
 
 SECRET = "whsec_of_the_endpoint"
 
@@ -97,7 +97,7 @@ class Rig:
 @asynccontextmanager
 async def rig(**faults: Any) -> AsyncIterator[Rig]:
     clock, receiver = Clock(), Receiver()
-    fake = FakeProvider(StripeWire(), clock=clock, seed=7, retries_s=(0.01, 0.01), faults=Faults(**faults))
+    fake = FakeProvider(StripeFormat(), clock=clock, seed=7, retries_s=(0.01, 0.01), faults=Faults(**faults))
     async with (
         fake.serve() as url,
         serve_http(receiver.answer, host="127.0.0.1", port=0, clock=clock) as hook,
@@ -312,7 +312,7 @@ def test_same_seed_loses_the_same_webhooks() -> None:
         outcome: list[int] = []
 
         async def play() -> None:
-            fake = FakeProvider(StripeWire(), seed=seed, retries_s=(), faults=Faults(drop=0.5))
+            fake = FakeProvider(StripeFormat(), seed=seed, retries_s=(), faults=Faults(drop=0.5))
             async with fake.serve():
                 fake.add_endpoint("http://127.0.0.1:9/closed", secret=SECRET)
                 for _ in range(30):

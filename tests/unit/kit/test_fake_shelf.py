@@ -8,17 +8,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gapless_reconcilers.kit.contract import Order
-from gapless_reconcilers.testing.shelf import FakeEvent, ListSemantics, Query, Shelf, UnknownCursorError
+from gapless_reconcilers.testing.fake.event_store import EventStore, FakeEvent, ListSemantics, Query, UnknownCursorError
 
 NOW = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
 
 
-def shelf_of(*ages_s: int, order: Order = Order.NEWEST_FIRST, history: timedelta | None = timedelta(days=30)) -> Shelf:
+def shelf_of(
+    *ages_s: int, order: Order = Order.NEWEST_FIRST, history: timedelta | None = timedelta(days=30)
+) -> EventStore:
     """Events 0, 1, 2, … as old as told, named by their number."""
     semantics = ListSemantics(
         order=order, resolution=timedelta(seconds=1), history=history, default_limit=10, most_per_page=100
     )
-    shelf = Shelf(semantics)
+    shelf = EventStore(semantics)
     for number, age_s in enumerate(ages_s):
         shelf.add(event(number, NOW - timedelta(seconds=age_s)))
     return shelf
@@ -36,7 +38,7 @@ def event(number: int, occurred_at: datetime, visible_at: datetime | None = None
     )
 
 
-def keys(shelf: Shelf, **asked: object) -> tuple[str, bool]:
+def keys(shelf: EventStore, **asked: object) -> tuple[str, bool]:
     query = Query(stream="", **{"limit": 100, **asked})  # type: ignore[arg-type]
     listing = shelf.read(query, NOW)
     return "".join(event.key for event in listing.events), listing.has_more

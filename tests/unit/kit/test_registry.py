@@ -9,7 +9,7 @@ from gapless_reconcilers.kit import registry
 from gapless_reconcilers.kit.auth import BearerAuth
 from gapless_reconcilers.kit.contract import Provider, Secret
 from gapless_reconcilers.kit.errors import OptionsInvalid
-from gapless_reconcilers.stripe import Stripe
+from gapless_reconcilers.providers.stripe import Stripe
 
 KEY = Secret("sk_live_do_not_show")
 

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gapless_reconcilers.kit.contract import Secret
+from gapless_reconcilers.kit.contract import Secret, WebhookRequest
 from gapless_reconcilers.kit.errors import SignatureInvalid
-from gapless_reconcilers.kit.signing import (
+from gapless_reconcilers.kit.signatures import (
     SigningKeys,
     hmac_sha256_base64,
     hmac_sha256_hex,
@@ -89,3 +89,11 @@ def test_any_header_is_parsed_or_refused(header: str) -> None:
     else:
         assert isinstance(sent_at, int)
         assert all(isinstance(signature, bytes) for signature in signatures)
+
+
+@pytest.mark.parametrize("headers", [(), ((b"x-signature", b""),)])
+def test_a_webhook_without_its_signature_is_refused(headers: tuple[tuple[bytes, bytes], ...]) -> None:
+    with pytest.raises(SignatureInvalid, match="there is no x-signature; has it a secret") as refused:
+        WebhookRequest(headers=headers, body=b"").required("x-signature", "has it a secret?")
+    assert refused.value.reason == "no_signature"
+    assert WebhookRequest(headers=((b"x-signature", b"a"),), body=b"").required("x-signature") == "a"

@@ -5,9 +5,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from gapless.receive.explain import explain
+from gapless.receive.diagnosis import diagnose
 from gapless_reconcilers.kit.contract import RecordedEvent, Secret, WebhookMessage, WebhookRequest
-from gapless_reconcilers.stripe import Stripe, StripeOptions
+from gapless_reconcilers.providers.stripe import Stripe, StripeOptions
 
 NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
 EVENT = {
@@ -39,7 +39,7 @@ def signed(
 
 
 def why(request: WebhookRequest, now: datetime = NOW) -> str:
-    return explain(PROVIDERS, "ours", request, now)
+    return diagnose(PROVIDERS, "ours", request, now)
 
 
 def test_what_verifies_once_its_secret_is_known_can_be_released() -> None:

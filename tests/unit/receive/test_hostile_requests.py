@@ -14,6 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from litestar import Litestar
 
+from gapless.bootstrap.runtime import make_writer
+from gapless.daemon.process import receive_options
 from gapless.deliver.routing import build_route
 from gapless.domain import Mode, Source, Sources
 from gapless.ledger import sources as ledger_sources
@@ -22,11 +24,12 @@ from gapless.ledger.recorder import Recorder
 from gapless.ledger.tables import METADATA
 from gapless.ledger.writer import Writer
 from gapless.metrics import Metrics
-from gapless.receive.endpoint import ReceiveOptions
-from gapless.receive.server import build_app, make_receiver
-from gapless.settings import QuarantineSettings
+from gapless.receive.endpoint import make_receiver
+from gapless.receive.server import build_app
+from gapless.runtime import Runtime
+from gapless.settings import PublicSettings, Settings
 from gapless_reconcilers.kit.contract import Secret
-from gapless_reconcilers.stripe import Stripe, StripeOptions
+from gapless_reconcilers.providers.stripe import Stripe, StripeOptions
 
 NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
 LIMIT = 4_000
@@ -74,14 +77,10 @@ class Loop:
         options = StripeOptions(api_key=Secret("rk_test_1"), webhook_secret=(Secret("whsec_1"),), livemode=False)
         source = Source(id=source_id, name="acme", provider=Stripe(options), mode=Mode.HYBRID, start=start)
         metrics = Metrics("test")
-        writer = Writer(store, Recorder(0, build_route([])), metrics, queue_max=10_000, queue_max_bytes=64_000_000)
-        receiver = make_receiver(
-            sources=Sources([source]),
-            writer=writer,
-            metrics=metrics,
-            clock=lambda: NOW,
-            options=ReceiveOptions(body_limit=LIMIT, quarantine=QuarantineSettings()),
-        )
+        limited = Settings(public=PublicSettings(body_limit=LIMIT))
+        writer = make_writer(limited.public, store, Recorder(0, build_route([])), metrics)
+        runtime = Runtime(store=store, writer=writer, clock=lambda: NOW, metrics=metrics, sources=Sources([source]))
+        receiver = make_receiver(runtime, options=receive_options(limited))
         self.tasks = [asyncio.create_task(writer.run()), asyncio.create_task(receiver.quarantine.run())]
         return build_app(receiver), writer, store
 

@@ -4,7 +4,7 @@ import logging
 
 import pytest
 
-from gapless.receive.limits import LINES_AT_ONCE, BoundedLog
+from gapless.receive.bounded_log import LINES_AT_ONCE, BoundedLog
 
 SECOND = 1_000_000
 

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 from gapless.domain import Mode, Source, Via, to_us
 from gapless.receive.quarantine import has_signature, refused_row, request_of
-from gapless.receive.webhook import REASONS, Refusal, header_names, kept_headers, read, sightings
+from gapless.receive.webhook import REASONS, Refusal, header_names, kept_headers, read_webhook, sightings
 from gapless_reconcilers.kit.contract import RemoteEvent, Reply, Secret, WebhookRequest
 from gapless_reconcilers.kit.errors import WebhookRefused
-from gapless_reconcilers.stripe import Stripe, StripeOptions
+from gapless_reconcilers.providers.stripe import Stripe, StripeOptions
 
 NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
 STRIPE = Stripe(StripeOptions(api_key=Secret("rk_test_1"), webhook_secret=(Secret("whsec_1"),), livemode=False))
@@ -42,7 +42,7 @@ class Raising(Stripe):
     ],
 )
 def test_a_refusal_has_a_known_reason_and_a_4xx(error: WebhookRefused, reason: str, status: int) -> None:
-    refusal = read(Raising(error), EMPTY, NOW)
+    refusal = read_webhook(Raising(error), EMPTY, NOW)
     assert isinstance(refusal, Refusal)
     assert (refusal.reason, refusal.status, refusal.detail) == (reason, status, "said")
     assert refusal.bug is None
@@ -50,7 +50,7 @@ def test_a_refusal_has_a_known_reason_and_a_4xx(error: WebhookRefused, reason: s
 
 @pytest.mark.parametrize("error", [KeyError("whsec_1"), RecursionError(), ValueError("body")])
 def test_a_bug_of_a_provider_is_a_refusal_that_shows_nothing_of_the_request(error: Exception) -> None:
-    refusal = read(Raising(error), EMPTY, NOW)
+    refusal = read_webhook(Raising(error), EMPTY, NOW)
     assert isinstance(refusal, Refusal)
     assert (refusal.reason, refusal.status, refusal.bug) == ("internal", 400, error)
     assert refusal.detail == f"{type(error).__name__} in provider stripe"
@@ -63,7 +63,7 @@ def test_every_reason_of_stripe_is_in_the_closed_set() -> None:
         WebhookRequest(headers=((b"stripe-signature", b"x"),), body=b""),
         WebhookRequest(headers=((b"stripe-signature", b"t=1,v1=00"),), body=b""),
     ]
-    refusals = [read(STRIPE, request, NOW) for request in bad]
+    refusals = [read_webhook(STRIPE, request, NOW) for request in bad]
     assert [r.reason for r in refusals if isinstance(r, Refusal)] == [
         "no_signature",
         "duplicate_header",
@@ -107,7 +107,7 @@ def test_what_is_quarantined_is_judged_again_as_it_was(
     assert "\0" not in row.detail
     assert "\0" not in row.headers
     assert has_signature(request, STRIPE) == bool(values)
-    first, second = read(STRIPE, request, NOW), read(STRIPE, again, NOW)
+    first, second = read_webhook(STRIPE, request, NOW), read_webhook(STRIPE, again, NOW)
     assert isinstance(first, Refusal)
     assert isinstance(second, Refusal)
     assert (first.reason, first.status) == (second.reason, second.status)

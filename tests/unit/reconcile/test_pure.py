@@ -1,5 +1,6 @@
 """The decisions of the reconcile road, as functions of values."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 
@@ -7,20 +8,36 @@ import httpx
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gapless.domain import cut
+from gapless.domain import LONGEST_INTERVAL, cut
 from gapless.ledger.passes import Slice
 from gapless.ledger.watermarks import finished_prefix
-from gapless.reconcile.budget import LEAST_HEADROOM, affordable_interval, latest_next_pass, slow_down
-from gapless.reconcile.fetch import freeze, thaw
-from gapless.reconcile.pace import Pace, Signals, due_at_start, next_interval
-from gapless.reconcile.window import plan_pass, plan_sweeps
+from gapless.provider_api.pages import freeze, thaw
+from gapless.reconcile.pace import (
+    LEAST_HEADROOM,
+    RESERVED,
+    Pace,
+    Signals,
+    Spending,
+    affordable_interval,
+    due_at_start,
+    latest_next_pass,
+    next_interval,
+    slow_down,
+    sweep_allowance,
+)
+from gapless.reconcile.window import SWEEP_DEPTH, plan_horizon, plan_pass, plan_sweep
 from gapless_reconcilers.kit.contract import ReadBudget, Window
-from gapless_reconcilers.stripe import Stripe
+from gapless_reconcilers.providers.stripe import Stripe
 
 SECOND, NOW = timedelta(seconds=1), datetime(2026, 11, 20, 12, 0, 0, tzinfo=UTC)
 moments = st.datetimes(datetime(2026, 9, 1), datetime(2026, 11, 20)).map(lambda time: time.replace(tzinfo=UTC))  # noqa: DTZ001
 spans = st.timedeltas(timedelta(0), timedelta(days=3))
 PACE = Pace(shortest=timedelta(minutes=5), longest=timedelta(minutes=30), adaptive=True)
+MONTHLY = ReadBudget(requests=10_000, period=timedelta(days=30))
+
+
+def spending(*, used: int, elapsed: timedelta, cost: float) -> Spending:
+    return Spending(budget=MONTHLY, used=used, period_start=NOW - elapsed, cost=cost)
 
 
 @given(start=st.integers(0, 10**9), width=st.integers(1, 40 * 86400))
@@ -59,16 +76,33 @@ def test_a_pass_begins_at_or_behind_the_watermark_and_within_history(
 
 @given(watermark=moments, lookback=spans)
 def test_sweeps_look_behind_the_lookback_only(watermark: datetime, lookback: timedelta) -> None:
-    windows = plan_sweeps(
-        watermark=watermark,
-        complete_from=NOW - timedelta(days=90),
-        now=NOW,
-        lookback=lookback,
-        every=timedelta(days=1),
-        capabilities=Stripe.capabilities,
+    complete_from = NOW - timedelta(days=90)
+    window = plan_sweep(
+        watermark=watermark, complete_from=complete_from, lookback=lookback, capabilities=Stripe.capabilities
     )
-    assert all(window.end <= watermark for window in windows)
-    assert all(window.start < window.end for window in windows)
+    assert (window is None) == (lookback > SWEEP_DEPTH - SECOND)
+    if window is not None:
+        assert watermark - SWEEP_DEPTH - SECOND < window.start < window.end <= watermark - lookback
+
+
+@given(intervals=st.lists(st.integers(1, 3600), max_size=100), days=st.integers(1, 60))
+def test_all_that_leaves_the_history_was_looked_at_once(intervals: list[int], days: int) -> None:
+    history, now = timedelta(days=days), NOW
+    windows: list[Window] = []
+    for seconds in (0, *intervals):
+        now += seconds * SECOND
+        window = plan_horizon(
+            watermark=now - timedelta(minutes=1),
+            complete_from=NOW - timedelta(days=90),
+            now=now,
+            every=timedelta(days=1),
+            looked_to=windows[-1].end if windows else None,
+            capabilities=replace(Stripe.capabilities, history=history),
+        )
+        windows += [] if window is None else [window]
+        assert windows[-1].end > now - history + timedelta(hours=1)
+    assert windows[0].start == NOW - history
+    assert all(one.end == other.start for one, other in pairwise(windows))
 
 
 @given(
@@ -78,18 +112,45 @@ def test_sweeps_look_behind_the_lookback_only(watermark: datetime, lookback: tim
     cost=st.floats(1, 50),
 )
 def test_a_budget_slows_and_never_blinds(used: int, elapsed: timedelta, lag: timedelta, cost: float) -> None:
-    budget, history = ReadBudget(requests=10_000, period=timedelta(days=30)), timedelta(days=30)
-    affordable = affordable_interval(budget=budget, used=used, period_start=NOW - elapsed, now=NOW, cost=cost)
-    latest = latest_next_pass(history, NOW - lag)
+    history, latest = timedelta(days=30), latest_next_pass(timedelta(days=30), NOW - lag)
+    affordable = affordable_interval(spending(used=used, elapsed=elapsed, cost=cost), NOW)
     interval = slow_down(PACE.shortest, affordable, NOW, latest)
-    assert interval >= PACE.shortest
+    assert PACE.shortest <= interval <= LONGEST_INTERVAL
+    assert slow_down(PACE.shortest, affordable, NOW, None) <= LONGEST_INTERVAL
     headroom_then = history - lag - interval
     assert interval == PACE.shortest or headroom_then >= history * LEAST_HEADROOM - SECOND
+    chosen = timedelta(hours=5)
+    assert slow_down(chosen, affordable, NOW, latest) == chosen
 
 
 def test_a_fresh_budget_of_ten_thousand_keeps_a_fifth_for_hard_times() -> None:
-    budget = ReadBudget(requests=10_000, period=timedelta(days=30))
-    assert affordable_interval(budget=budget, used=0, period_start=NOW, now=NOW, cost=1) == timedelta(seconds=324)
+    fresh = spending(used=0, elapsed=timedelta(0), cost=1)
+    assert affordable_interval(fresh, NOW) == timedelta(seconds=324)
+
+
+@given(
+    used=st.integers(0, 20_000),
+    elapsed=st.timedeltas(timedelta(0), timedelta(days=40)),
+    cost=st.floats(1, 50),
+)
+def test_no_sweep_makes_the_passes_rarer(used: int, elapsed: timedelta, cost: float) -> None:
+    before = spending(used=used, elapsed=elapsed, cost=cost)
+    allowed = sweep_allowance(before, NOW, PACE.longest)
+    assert 0 <= allowed <= MONTHLY.requests * (1 - RESERVED)
+    if elapsed < MONTHLY.period and allowed:
+        after = affordable_interval(replace(before, used=used + allowed), NOW + PACE.longest)
+        fresh = affordable_interval(spending(used=0, elapsed=timedelta(0), cost=cost), NOW)
+        assert after <= fresh + SECOND
+
+
+def test_a_sweep_gets_what_is_left_over() -> None:
+    day = timedelta(days=1)
+    half_used = spending(used=2_000, elapsed=15 * day, cost=10)
+    assert sweep_allowance(half_used, NOW, timedelta(0)) == 4_000 - 2_000 - 10
+    assert sweep_allowance(spending(used=4_000, elapsed=15 * day, cost=10), NOW, timedelta(0)) == 0
+    assert sweep_allowance(spending(used=9_000, elapsed=31 * day, cost=10), NOW, day) == 266 - 10
+    hourly = Spending(budget=ReadBudget(requests=5_000, period=timedelta(hours=1)), used=100, period_start=NOW, cost=50)
+    assert sweep_allowance(hourly, NOW, timedelta(minutes=30)) == 2_000 - 150
 
 
 @given(last=st.none() | st.timedeltas(SECOND, timedelta(hours=2)), found=st.booleans(), unwell=st.booleans())
@@ -103,6 +164,12 @@ def test_the_interval_is_short_when_there_is_reason_to_look(
     if found or unwell:
         assert interval == PACE.shortest
     assert next_interval(PACE, last, Signals(parked=True)) == PACE.longest
+
+
+@given(shortest=st.timedeltas(SECOND, timedelta(days=1)), more=st.timedeltas(timedelta(0), timedelta(days=1)))
+def test_a_parked_source_is_asked_once_an_hour(shortest: timedelta, more: timedelta) -> None:
+    pace = Pace(shortest=shortest, longest=shortest + more, adaptive=True)
+    assert next_interval(pace, None, Signals(parked=True)) <= max(LONGEST_INTERVAL, shortest)
 
 
 def test_a_start_up_pass_is_made_only_if_the_last_is_older_than_the_shortest_interval() -> None:

@@ -10,7 +10,7 @@ import pytest
 from declared import READY_MADE, WINDOW, build, changed, declaration
 
 from gapless.settings import resolve_options, signing_secret
-from gapless.settings.loading import SettingsInvalid, load
+from gapless.settings.load import SettingsInvalid, load
 from gapless_reconcilers.kit import registry
 from gapless_reconcilers.kit.contract import Order, Reading, Secret
 from gapless_reconcilers.kit.errors import OptionsInvalid

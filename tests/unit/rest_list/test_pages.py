@@ -145,7 +145,7 @@ def test_a_link_header_is_followed_until_there_is_none() -> None:
     keys, asked = walk(lister({"type": "link_header"}), [({"data": [row(1)]}, link), {"data": [row(2)]}])
     assert keys == ["ev_1", "ev_2"]
     assert asked[1].params["cursor"] == "b"
-    with pytest.raises(UnexpectedShape, match=r"Link is an address at 'evil.example'"):
+    with pytest.raises(UnexpectedShape, match=r"Link is an address at 'https://evil.example'"):
         walk(lister({"type": "link_header"}), [({"data": [row(1)]}, {"link": '<https://evil.example/>; rel="next"'})])
 
 

@@ -22,9 +22,9 @@ from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
 from gapless_reconcilers.kit.contract import CannotRender, RecordedEvent, Secret, WebhookRequest
 from gapless_reconcilers.kit.errors import MalformedWebhook, SignatureInvalid, WebhookRefused
-from gapless_reconcilers.testing.scenario import Scenario, load_scenario, make_request
+from gapless_reconcilers.testing.suite.scenario import Scenario, load_scenario, make_request
 
-FIXTURES = READY_MADE[0].parents[2] / "tests/fixtures/rest_list"
+FIXTURES = READY_MADE[0].parents[3] / "tests/fixtures/rest_list"
 NOW = datetime(2026, 11, 20, 12, 20, tzinfo=UTC)
 URL = "https://merchant.example/webhooks"
 ONE = b'{"id":"evt_test_1","n":1}'

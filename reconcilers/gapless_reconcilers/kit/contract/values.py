@@ -9,7 +9,7 @@ from typing import Final
 import httpx
 import msgspec
 
-from gapless_reconcilers.kit.errors import MalformedWebhook
+from gapless_reconcilers.kit.errors import MalformedWebhook, SignatureInvalid
 
 MAX_KEY_BYTES = 512
 """Longest event key, type, stream or object key that the ledger takes, in bytes of UTF-8."""
@@ -131,6 +131,13 @@ class WebhookRequest(msgspec.Struct, frozen=True, kw_only=True):
         if len(found) > 1:
             raise MalformedWebhook(f"header {name} is sent {len(found)} times; wanted once", reason="duplicate_header")
         return found[0].decode("latin-1") if found else None
+
+    def required(self, name: str, hint: str = "") -> str:
+        """The value of a header that every webhook of the vendor has. Raises `SignatureInvalid` if it is absent."""
+        value = self.header(name)
+        if not value:
+            raise SignatureInvalid(f"there is no {name}" + (f"; {hint}" if hint else ""), reason="no_signature")
+        return value
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

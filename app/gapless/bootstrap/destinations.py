@@ -1,0 +1,40 @@
+"""Configured destinations with their senders."""
+
+from gapless.bootstrap.ledger import RegisteredRows
+from gapless.bootstrap.senders import make_sender, released_holds
+from gapless.deliver.retry import DeliveryRetryPolicy
+from gapless.deliver.routing import Destination
+from gapless.destinations.contract import Sender
+from gapless.domain import Clock, Sources, TypePatterns, span_us
+from gapless.settings import DestinationSettings, Settings
+
+
+def make_destination(settings: DestinationSettings, destination_id: int, since_us: int, sender: Sender) -> Destination:
+    """The destination as `deliver` needs it. `since_us` is what its row says."""
+    return Destination(
+        id=destination_id,
+        name=settings.name,
+        sender=sender,
+        sources=None if "*" in settings.sources else frozenset(settings.sources),
+        types=TypePatterns(settings.types),
+        via=frozenset(settings.via),
+        since_us=since_us,
+        delay_us=span_us(settings.delay),
+        concurrency=settings.concurrency,
+        rate=settings.rate,
+        timeout=settings.timeout,
+        retry=DeliveryRetryPolicy(
+            first=settings.backoff_first, longest=settings.backoff_max, max_attempts=settings.max_attempts
+        ),
+        lets_go=released_holds(settings),
+    )
+
+
+def make_destinations(settings: Settings, rows: RegisteredRows, sources: Sources, clock: Clock) -> list[Destination]:
+    """The destinations with their senders. Raises `DestinationInvalid`."""
+    made = []
+    for each in settings.destinations:
+        row_id, since_us = rows.destinations[each.name]
+        sender = make_sender(each, sources, clock)
+        made.append(make_destination(each, row_id, since_us, sender))
+    return made

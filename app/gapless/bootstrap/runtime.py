@@ -1,0 +1,93 @@
+"""Open the runtime of a process from its settings: the same for the daemon and for a command that writes."""
+
+import os
+import secrets
+import socket
+from collections.abc import AsyncIterator, Mapping
+from contextlib import ExitStack, asynccontextmanager
+from dataclasses import dataclass
+
+import httpx
+
+import gapless
+from gapless.bootstrap.destinations import make_destinations
+from gapless.bootstrap.ledger import OpenLedger, RegisteredRows, open_ledger, register_rows, take_slot
+from gapless.bootstrap.sources import make_policies
+from gapless.deliver.routing import Destination, build_route
+from gapless.domain import Clock, Sources, system_clock
+from gapless.ledger import leases
+from gapless.ledger.engine import Store
+from gapless.ledger.engine.lock import LedgerLock
+from gapless.ledger.recorder import Recorder
+from gapless.ledger.writer import Writer
+from gapless.metrics import Metrics
+from gapless.provider_api.client import new_client
+from gapless.reconcile.context import SourcePolicy
+from gapless.runtime import Runtime
+from gapless.settings import PublicSettings, Settings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProcessParts:
+    """A process's runtime, and what was made with it from the settings."""
+
+    runtime: Runtime
+    lock: LedgerLock | None
+    """Held on SQLite."""
+    rows: RegisteredRows
+    destinations: list[Destination]
+    policies: Mapping[str, SourcePolicy]
+    """How each source is read, by name."""
+    client: httpx.AsyncClient
+    """The one HTTP client towards providers."""
+    holder: str
+    """The name of this process in leases."""
+
+
+@asynccontextmanager
+async def open_runtime(
+    settings: Settings, environ: Mapping[str, str], *, receives: bool = False, clock: Clock = system_clock
+) -> AsyncIterator[ProcessParts]:
+    """Open the ledger, make rows and parts, and run the writer. At the end give everything back.
+
+    `receives` says that this process takes webhooks: from then on the time without one is no downtime.
+    Raises `LedgerHeld` if another process has the SQLite ledger, `StoreError`, `DestinationInvalid`,
+    `SecretUnavailable` and `OptionsInvalid`.
+    """
+    with ExitStack() as held:
+        ledger = await open_ledger(settings, held)
+        try:
+            parts = await _make_parts(settings, environ, ledger, receives=receives, clock=clock)
+            async with parts.client, parts.runtime as runtime:
+                yield parts
+                await runtime.write(leases.leave_slot, slot=runtime.writer.recorder.slot, holder=parts.holder)
+        finally:
+            await ledger.store.close()
+
+
+async def _make_parts(
+    settings: Settings, environ: Mapping[str, str], ledger: OpenLedger, *, receives: bool, clock: Clock
+) -> ProcessParts:
+    rows = await register_rows(settings, environ, ledger.store, clock())
+    sources, metrics, holder = Sources(rows.sources), Metrics(gapless.__version__), _holder_name()
+    destinations = make_destinations(settings, rows, sources, clock)
+    slot = await take_slot(ledger, holder, receives=receives, now=clock())
+    writer = make_writer(settings.public, ledger.store, Recorder(slot, build_route(destinations)), metrics)
+    return ProcessParts(
+        runtime=Runtime(store=ledger.store, writer=writer, clock=clock, metrics=metrics, sources=sources),
+        lock=ledger.lock,
+        rows=rows,
+        destinations=destinations,
+        policies=make_policies(settings.sources, sources, settings.public_url),
+        client=new_client(),
+        holder=holder,
+    )
+
+
+def make_writer(settings: PublicSettings, store: Store, recorder: Recorder, metrics: Metrics) -> Writer:
+    """The writer, with the bounds of its queue."""
+    return Writer(store, recorder, metrics, queue_max=settings.queue_max, queue_max_bytes=settings.queue_max_bytes)
+
+
+def _holder_name() -> str:
+    return f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"

@@ -1,0 +1,162 @@
+"""Sources and how they are read, from their settings and their rows."""
+
+import json
+import os
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Any
+
+import click
+
+import gapless
+from gapless.domain import (
+    ALL_TYPES,
+    Mode,
+    Source,
+    Sources,
+    TypePatterns,
+    TypesOrigin,
+    align_down,
+    from_us,
+    system_clock,
+)
+from gapless.ledger import Connection, sources
+from gapless.metrics import Metrics
+from gapless.provider_api.client import ProviderClient, new_client
+from gapless.reconcile.context import SourcePolicy
+from gapless.reconcile.pace import Pace
+from gapless.settings import (
+    PaceStrategy,
+    Settings,
+    SourceSettings,
+    build_provider,
+)
+from gapless_reconcilers.kit.contract import Capabilities, Coverage, Provider, Reading, Subscription, Window
+
+NEVER = timedelta(days=36500)
+"""Between sweeps that are switched off."""
+
+
+def make_source(settings: SourceSettings, provider: Provider, source_id: int, start: datetime) -> Source:
+    """The source as the roads need it. `start` is what its row says."""
+    types = ALL_TYPES if settings.types is None else TypePatterns(settings.types)
+    return Source(
+        id=source_id,
+        name=settings.name,
+        provider=provider,
+        mode=mode_of(settings, provider),
+        start=start,
+        types=types,
+        types_origin=TypesOrigin.ASSUMED if settings.types is None else TypesOrigin.CONFIG,
+        keep_unsubscribed=settings.keep_unsubscribed,
+        silence=settings.silence_after,
+    )
+
+
+def mode_of(settings: SourceSettings, provider: Provider) -> Mode:
+    """What the source is fed by.
+
+    Of a provider that lists nothing, webhooks are all there is. One whose list is read away sends none meanwhile.
+    """
+    known = provider.capabilities
+    if known.coverage is Coverage.NONE:
+        return Mode.WEBHOOK
+    if known.reading is Reading.CONSUME and settings.mode is Mode.HYBRID:
+        return Mode.POLL
+    return settings.mode
+
+
+def capabilities_of(settings: SourceSettings, provider: Provider) -> Capabilities:
+    """The provider's, with the grace that the configuration names."""
+    known = provider.capabilities
+    return known if settings.grace is None else replace(known, grace=settings.grace)
+
+
+def make_policy(settings: SourceSettings, provider: Provider, public_url: str | None) -> SourcePolicy:
+    """How the source is read."""
+    known = capabilities_of(settings, provider)
+    adaptive = settings.pace is PaceStrategy.ADAPTIVE
+    long_poll = settings.pace is PaceStrategy.LONG_POLL and known.reading is Reading.CONSUME
+    return SourcePolicy(
+        pace=Pace(
+            shortest=settings.every,
+            longest=max(settings.every, settings.every_max),
+            adaptive=adaptive,
+            long_poll=long_poll,
+        ),
+        lookback=settings.lookback,
+        sweep_every=settings.sweep or NEVER,
+        slices=settings.slices,
+        rate=settings.requests_per_second or known.requests_per_second,
+        budget=settings.effective_budget(known),
+        capabilities=known,
+        webhook_url=webhook_url(public_url, settings.name),
+        share_account=settings.share_account,
+        repair=settings.repair,
+    )
+
+
+def webhook_url(public_url: str | None, source: str) -> str:
+    """Where the provider sends the source's webhooks; without a public address, the path alone."""
+    return f"{(public_url or '').rstrip('/')}/webhooks/{source}"
+
+
+def last_window(end: datetime, unit: timedelta) -> Window:
+    """A short window that ends at `end`: to see whether a list can be read."""
+    return Window(start=align_down(end - timedelta(hours=1), unit), end=align_down(end, unit))
+
+
+def known_sources(connection: Connection, settings: Settings) -> Sources:
+    """The configured sources that the ledger knows."""
+    found: list[Source] = []
+    for each in settings.sources:
+        row = sources.source_named(connection, each.name)
+        if row is not None:
+            source = make_source(each, build_provider(each, os.environ), row["id"], from_us(row["start_us"]))
+            found.append(restore_subscription(source, sources.subscriptions(connection, row["id"])))
+    return Sources(found)
+
+
+def make_policies(
+    settings: Sequence[SourceSettings], known: Sources, public_url: str | None
+) -> dict[str, SourcePolicy]:
+    """How each source is read, by name."""
+    return {each.name: make_policy(each, known[each.name].provider, public_url) for each in settings}
+
+
+def restore_subscription(source: Source, history: Sequence[Mapping[str, Any]]) -> Source:
+    """The source with what earlier processes read of its subscription (`ledger.sources.subscriptions`)."""
+    for row in history:
+        subscription = Subscription(
+            healthy=row["healthy"],
+            reason=row["reason"],
+            types=None if row["types"] is None else tuple(json.loads(row["types"])),
+            own_covered=row["own_covered"],
+            streams_covered=row["streams_covered"],
+        )
+        source = source.subscribed(subscription, from_us(row["since_us"]))
+    return source
+
+
+def find_source(settings: Settings, name: str) -> SourceSettings:
+    """The configured source of that name. Raises `click.BadParameter`."""
+    for each in settings.sources:
+        if each.name == name:
+            return each
+    known = ", ".join(each.name for each in settings.sources) or "none"
+    raise click.BadParameter(f"source {name!r} is not configured; configured: {known}", param_hint="SOURCE")
+
+
+@asynccontextmanager
+async def open_provider_client(settings: SourceSettings, public_url: str | None) -> AsyncIterator[ProviderClient]:
+    """A client of the source's provider, closed at the end."""
+    provider = build_provider(settings, os.environ)
+    source = make_source(settings, provider, 0, system_clock())
+    policy = make_policy(settings, provider, public_url)
+    metrics = Metrics(gapless.__version__)
+    async with new_client() as client:
+        yield ProviderClient(
+            client, Sources([source]), source.name, clock=system_clock, metrics=metrics, rate=policy.rate
+        )

@@ -1,0 +1,147 @@
+"""How commands reach the ledger: reads go to the database; writes to the daemon that holds it, or directly."""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
+from typing import Any, Concatenate, ParamSpec, TypeAlias, TypeVar
+
+import httpx
+import msgspec
+
+from gapless.bootstrap.runtime import ProcessParts, open_runtime
+from gapless.ledger import Connection
+from gapless.ledger.engine import SqliteStore, Store, StoreInvalid, StoreUnavailable, open_store
+from gapless.ledger.engine.lock import LedgerHeld, LockHolder, holder_of
+from gapless.operations.context import OperationContext, OperationRefused
+from gapless.operations.registry import perform
+from gapless.receive.evidence import EvidenceFetcher
+from gapless.receive.stream_ids import StreamIds
+from gapless.settings import Settings
+
+P = ParamSpec("P")
+T = TypeVar("T")
+CALL_WITHIN_S = 120.0
+Operate: TypeAlias = Callable[[str, Mapping[str, object]], Awaitable[dict[str, Any]]]
+"""Does the operation of that name. Raises `OperationRefused` and `StoreError`."""
+
+
+@asynccontextmanager
+async def open_reader(settings: Settings) -> AsyncIterator[Store]:
+    """The store, to read from. Raises `StoreInvalid` if there is no ledger yet."""
+    store = open_store(settings.store.url.read().reveal())
+    if isinstance(store, SqliteStore) and not store.path.exists():
+        raise StoreInvalid(f"there is no ledger at {store.path}; `gapless serve` makes one")
+    try:
+        yield store
+    finally:
+        await store.close()
+
+
+def read_ledger(
+    settings: Settings, query: Callable[Concatenate[Connection, P], T], /, *args: P.args, **kwargs: P.kwargs
+) -> T:
+    """Return what `query(connection, …)` finds in the ledger."""
+
+    async def find() -> T:
+        async with open_reader(settings) as store:
+            return await store.read(query, *args, **kwargs)
+
+    return asyncio.run(find())
+
+
+async def operate(settings: Settings, name: str, args: Mapping[str, object]) -> dict[str, Any]:
+    """Do an operation: by the daemon that holds the SQLite ledger, else here. Raises `OperationRefused`."""
+    async with open_operations(settings) as perform_one:
+        return await perform_one(name, args)
+
+
+@asynccontextmanager
+async def open_operations(settings: Settings) -> AsyncIterator[Operate]:
+    """Does one operation after another: by the daemon that holds the SQLite ledger, else here."""
+    async with AsyncExitStack() as stack:
+        holder = daemon_of(settings)
+        if holder is None:
+            try:
+                parts = await stack.enter_async_context(open_runtime(settings, os.environ))
+            except LedgerHeld as error:  # a daemon that has just started
+                holder = error.holder
+                if holder is None or not holder.url:
+                    raise
+        yield perform_here(parts) if holder is None else partial(call_daemon, holder)
+
+
+def perform_here(parts: ProcessParts) -> Operate:
+    """Return what does operations in this process, as a command."""
+    runtime = parts.runtime
+    evidence = EvidenceFetcher(parts.client, runtime.clock, runtime.metrics)
+    context = OperationContext(
+        runtime=runtime, evidence=evidence, stream_ids=StreamIds(runtime.writer), actor="command"
+    )
+
+    async def operate_here(name: str, args: Mapping[str, object]) -> dict[str, Any]:
+        return plain(await perform(context, name, args))
+
+    return operate_here
+
+
+def daemon_of(settings: Settings) -> LockHolder | None:
+    """The daemon that holds the SQLite ledger and answers; None on PostgreSQL or if none runs."""
+    store = open_store(settings.store.url.read().reveal())
+    holder = holder_of(store.path) if isinstance(store, SqliteStore) else None
+    return holder if holder is not None and holder.url and _lives(holder.pid) else None
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+async def call_daemon(holder: LockHolder, name: str, args: Mapping[str, object]) -> dict[str, Any]:
+    """Do an operation through the daemon's private API."""
+    headers = {"authorization": f"Bearer {holder.token}", "content-type": "application/json"}
+    async with httpx.AsyncClient(timeout=CALL_WITHIN_S, trust_env=False) as client:
+        try:
+            url = f"{holder.url}/api/operations/{name}"
+            response = await client.post(url, content=msgspec.json.encode(args), headers=headers)
+        except httpx.HTTPError as error:
+            raise StoreUnavailable(
+                f"the daemon (process {holder.pid}) does not answer at {holder.url}: {error}"
+            ) from error
+    if response.is_client_error:
+        raise OperationRefused(_told(response))
+    if not response.is_success:
+        raise StoreUnavailable(f"the daemon answered {response.status_code}: {_told(response)}")
+    answer: dict[str, Any] = response.json()
+    return answer
+
+
+def _told(response: httpx.Response) -> str:
+    try:
+        return str(response.json().get("error") or response.json().get("detail") or response.text)
+    except (ValueError, AttributeError):
+        return response.text.strip()
+
+
+def plain(value: Mapping[str, object]) -> dict[str, Any]:
+    """The same as JSON would carry it: times as text."""
+    carried: dict[str, Any] = msgspec.to_builtins(value)
+    return carried
+
+
+__all__ = [
+    "Operate",
+    "call_daemon",
+    "daemon_of",
+    "open_operations",
+    "open_reader",
+    "operate",
+    "plain",
+    "read_ledger",
+]

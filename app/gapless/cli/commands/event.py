@@ -1,0 +1,247 @@
+"""`gapless event`: what was recorded, and sending it again."""
+
+import asyncio
+import json
+import os
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Any, BinaryIO
+
+import click
+import httpx
+
+from gapless.bootstrap.sources import find_source, open_provider_client
+from gapless.cli import output
+from gapless.cli.access import operate, read_ledger
+from gapless.cli.common import Exit, Invocation, failing_clearly
+from gapless.cli.param_types import MOMENT
+from gapless.domain import Via, from_us
+from gapless.ledger import Connection, events
+from gapless.ledger.events import Event
+from gapless.settings import Settings, build_provider, signing_secret
+from gapless.text import format_value
+from gapless_reconcilers.kit.contract import (
+    OWN_STREAM,
+    CannotRender,
+    FetchesDetail,
+    MissingEvent,
+    RecordedEvent,
+    Remedy,
+)
+
+TAIL_EVERY_S = 1.0
+TAIL_OVERLAP = 1000
+"""Rows that a tail reads again: on PostgreSQL a lower seq can become visible after a higher one."""
+
+
+@click.group()
+def event() -> None:
+    """Events: what was recorded, by which road, and sending it again."""
+
+
+@event.command("list")
+@click.option("--source")
+@click.option("--via", type=click.Choice([via.value for via in Via]))
+@click.option("--type", "event_type", help="An exact type, such as invoice.paid.")
+@click.option("--missed", is_flag=True, help="Only what the webhook road lost.")
+@click.option("--unlisted", is_flag=True, help="Only webhooks that the provider's list does not show.")
+@click.option("--limit", default=50, show_default=True, type=click.IntRange(1, 10_000))
+@click.option("--json", "json_", is_flag=True, help="One JSON document a line.")
+@click.pass_obj
+def list_(call: Invocation, /, json_: bool, via: str | None, **filters: Any) -> None:  # noqa: FBT001 - click calls it
+    """The newest events.
+
+    gapless event list --missed --source stripe-live
+    """
+    with failing_clearly(debug=call.debug):
+        rows = read_ledger(call.settings(), events.recent, via=Via(via) if via else None, **filters)
+        _show(rows, json_=json_)
+
+
+@event.command("show")
+@click.argument("key")
+@click.option("--source")
+@click.option("--payload", is_flag=True, help="Only the stored bytes, as received.")
+@click.pass_obj
+def show_event(call: Invocation, key: str, source: str | None, payload: bool) -> None:  # noqa: FBT001 - click calls it
+    """One event with its payload. Exit 1 if it is not in the ledger."""
+    with failing_clearly(debug=call.debug):
+        found = read_ledger(call.settings(), _whole, key=key, source=source)
+        if not found:
+            click.echo(f"event {key!r} is not in the ledger", err=True)
+            raise SystemExit(Exit.NEGATIVE)
+        for row, stored in found:
+            if payload:
+                sys.stdout.buffer.write(stored or b"")
+            else:
+                output.as_json(_fields(row) | {"payload": _readable(stored)})
+
+
+@event.command()
+@click.argument("key")
+@click.option("--source", help="Which one, if several have the key, or none has it yet.")
+@click.pass_obj
+def fetch(call: Invocation, key: str, source: str | None) -> None:
+    """Ask the provider for an event, and print it as it is there: a thin event with its data. Records nothing.
+
+    gapless event fetch evt_1… --source stripe-live
+    """
+    with failing_clearly(debug=call.debug):
+        settings = call.settings()
+        found = read_ledger(settings, events.by_key, key=key, source=source)
+        if not found and source is None:
+            raise click.UsageError(f"event {key!r} is not in the ledger; name its source with --source")
+        if len({row.source for row in found}) > 1:
+            raise click.UsageError(f"several sources have the event {key!r}; choose one with --source")
+        row = found[0] if found else None
+        name = row.source if row else str(source)
+        payload = asyncio.run(_fetch(settings, name, _missing(key, row)))
+        output.as_json(_readable(payload))
+
+
+def _missing(key: str, row: Event | None) -> MissingEvent:
+    """The event as one that is to be asked for; of one that was never seen nothing but its key is known."""
+    if row is None:
+        return MissingEvent(key=key, type="", occurred_at=datetime.now(UTC), stream=OWN_STREAM)
+    return MissingEvent(key=key, type=row.type, occurred_at=from_us(row.occurred_us), stream=row.stream)
+
+
+async def _fetch(settings: Settings, name: str, missing: MissingEvent) -> bytes:
+    async with open_provider_client(find_source(settings, name), settings.public_url) as client:
+        provider = client.source.provider
+        if not isinstance(provider, FetchesDetail):
+            raise click.UsageError(f"provider {provider.kind!r} cannot be asked for one event")
+        if provider.capabilities.remedy is not Remedy.LIST:
+            raise click.UsageError(f"provider {provider.kind!r} finds one event only by its place in the list")
+        response = await client.send(provider.detail_request(missing))
+        return bytes(provider.read_detail(missing, response).payload)
+
+
+def _whole(connection: Connection, key: str, source: str | None) -> list[tuple[Event, bytes | None]]:
+    rows = events.by_key(connection, key, source)
+    payloads = [events.payload(connection, row.seq) for row in rows]
+    return [(row, None if stored is None else stored[0]) for row, stored in zip(rows, payloads, strict=True)]
+
+
+def _readable(stored: bytes | None) -> object:
+    try:
+        return None if stored is None else json.loads(stored)
+    except ValueError:
+        return None if stored is None else stored.decode(errors="replace")
+
+
+@event.command()
+@click.option("--source")
+@click.option("--json", "json_", is_flag=True, help="One JSON document a line.")
+@click.pass_obj
+def tail(call: Invocation, source: str | None, json_: bool) -> None:  # noqa: FBT001 - click calls it
+    """Follow what is recorded from now on, until Ctrl-C.
+
+    gapless event tail --source stripe-live
+    """
+    with failing_clearly(debug=call.debug):
+        for row in _follow(call.settings(), source):
+            if json_:
+                output.as_lines([_fields(row)])
+            else:
+                click.echo("  ".join(map(format_value, _cells(row))))
+
+
+def _follow(settings: Settings, source: str | None) -> Iterator[Event]:
+    newest = read_ledger(settings, events.recent, limit=TAIL_OVERLAP)
+    seen, after = {row.seq for row in newest}, max((row.seq for row in newest), default=0)
+    while True:
+        overlap = max(0, after - TAIL_OVERLAP)
+        found = read_ledger(settings, events.recent, after_seq=overlap, source=source, limit=2 * TAIL_OVERLAP)
+        fresh = [row for row in found if row.seq not in seen]
+        yield from fresh
+        seen = {seq for seq in seen if seq > overlap} | {row.seq for row in fresh}
+        after = max(seen, default=after)
+        time.sleep(TAIL_EVERY_S)
+
+
+@event.command()
+@click.argument("keys", nargs=-1)
+@click.option("--destination", required=True)
+@click.option("--source")
+@click.option("--since", type=MOMENT, help="Instead of keys: all that occurred from then on.")
+@click.option("--until", type=MOMENT)
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.pass_obj
+def replay(call: Invocation, /, keys: Sequence[str], destination: str, yes: bool, **chosen: Any) -> None:  # noqa: FBT001
+    """Send recorded events to a destination again: with the same ids, by key or by time.
+
+    gapless event replay --source stripe-live --since 2h --destination billing
+    """
+    with failing_clearly(debug=call.debug):
+        settings = call.settings()
+        args = {"destination": destination, **chosen, **({"keys": list(keys)} if keys else {})}
+        told = asyncio.run(operate(settings, "event.replay", {**args, "dry_run": True}))
+        extent = f", first {told['first']}, last {told['last']}" if told.get("first") else ""
+        click.echo(f"{told['count']} events{extent}")
+        if not told["count"] or not (yes or click.confirm(f"Send them to {destination}?")):
+            raise SystemExit(Exit.NEGATIVE)
+        told = asyncio.run(operate(settings, "event.replay", args))
+        click.echo(f"{told['replayed']} events are owed to {destination} again")
+        if told["without_payload"]:
+            click.echo(f"{told['without_payload']} have no payload any more and cannot be sent")
+
+
+@event.command()
+@click.argument("source")
+@click.argument("file", type=click.File("rb"))
+@click.option("--url", help="Default: the public listener on this machine.")
+@click.pass_obj
+def send(call: Invocation, source: str, file: BinaryIO, url: str | None) -> None:
+    """Post the event in FILE ("-": stdin) to our own listener, signed as the provider signs: tests your set-up.
+
+    gapless event show evt_1… --payload | gapless event send stripe-live -
+    """
+    with failing_clearly(debug=call.debug):
+        settings = call.settings()
+        target = url or f"http://127.0.0.1:{settings.public.port}/webhooks/{source}"
+        response = _send(settings, source, file.read(), target)
+        click.echo(f"{response.status_code} {response.text}".strip())
+        raise SystemExit(Exit.OK if response.is_success else Exit.NEGATIVE)
+
+
+def _send(settings: Settings, name: str, body: bytes, target: str) -> httpx.Response:
+    wanted = next((each for each in settings.sources if each.name == name), None)
+    if wanted is None:
+        raise click.BadParameter(f"source {name!r} is not configured", param_hint="SOURCE")
+    first = signing_secret(wanted, os.environ)
+    if first is None:
+        raise click.UsageError(f"source {name!r} has no secret to sign webhooks with")
+    now = datetime.now(UTC)
+    recorded = RecordedEvent(key="", type="", occurred_at=now, stream="", payload=body, via=Via.WEBHOOK.value)
+    message = build_provider(wanted, os.environ).render(recorded, target, first, now)
+    if isinstance(message, CannotRender):
+        raise click.UsageError(message.reason)
+    try:
+        return httpx.post(target, content=message.body, headers=dict(message.headers), timeout=30, trust_env=False)
+    except httpx.HTTPError as error:
+        raise ConnectionError(
+            f"{target} does not answer ({error}); start `gapless serve`, or name another --url"
+        ) from error
+
+
+def _show(rows: Sequence[Event], *, json_: bool) -> None:
+    if json_:
+        output.as_lines(map(_fields, rows))
+        return
+    columns = ("occurred", "source", "stream", "type", "key", "via", "missed because", "webhooks")
+    output.table(columns, map(_cells, rows), empty="no event matches")
+
+
+def _cells(row: Event) -> tuple[object, ...]:
+    stream, cause = row.stream or "-", row.missed_cause or "-"
+    return (from_us(row.occurred_us), row.source, stream, row.type, row.key, row.via, cause, row.webhook_count)
+
+
+def _fields(row: Event) -> dict[str, object]:
+    times = {name.removesuffix("_us"): getattr(row, name) for name in ("occurred_us", "first_seen_us", "webhook_us")}
+    plain = {name: value for name, value in asdict(row).items() if not name.endswith("_us")}
+    return plain | {name: None if us is None else from_us(us) for name, us in times.items()}

@@ -1,0 +1,108 @@
+"""`gapless providers`: what each provider can do and prove, by its capabilities; a table of `docs/providers.md`."""
+
+from collections.abc import Iterator, Sequence
+from datetime import timedelta
+from pathlib import Path
+
+import click
+
+from gapless.cli import output
+from gapless.cli.common import Invocation, failing_clearly
+from gapless.settings import declared_providers
+from gapless_reconcilers.kit import registry
+from gapless_reconcilers.kit.contract import (
+    Capabilities,
+    Coverage,
+    Provider,
+    Reading,
+    ReadsSubscription,
+    RegistersEndpoint,
+    Remedy,
+    Rendering,
+)
+
+COLUMNS = (
+    "provider", "what its list proves", "history", "recovery", "delivered with the vendor's signature", "our endpoint",
+    "what cannot be proven", "checked against",
+)  # fmt: skip
+AS_DECLARED = "as declared"
+PROVES = {
+    Coverage.EVENT_LOG: "every event",
+    Coverage.DELIVERY_LOG: "every delivery, as long as the precondition held",
+    Coverage.RESOURCE_STATE: "the last state of each object, not each step",
+    Coverage.NONE: "nothing: push only",
+}
+RECOVERS = {
+    Remedy.LIST: "from the list",
+    Remedy.DETAIL: "one request an event",
+    Remedy.REDELIVERY: "asked to send it again",
+    Remedy.NONE: "none",
+}
+RENDERS = {
+    Rendering.EXACT: "exact",
+    Rendering.EQUIVALENT: "equivalent: the shape of a listed event may differ",
+    Rendering.PUSHED: "exact for what came by webhook; the states of a list have no webhook's shape",
+    Rendering.IMPOSSIBLE: "impossible: only the vendor has the key",
+}
+
+
+@click.command()
+@click.argument("files", nargs=-1, type=click.Path(exists=True, dir_okay=False, path_type=Path), metavar="[FILE]...")
+@click.option("--markdown", is_flag=True, help="As the table in docs/providers.md.")
+@click.pass_obj
+def providers(call: Invocation, files: Sequence[Path], *, markdown: bool) -> None:
+    """What each provider can do, and what it cannot prove; with FILE..., each source that is declared there."""
+    with failing_clearly(debug=call.debug):
+        if files:
+            rows = [row(name, each) for file in files for name, each in declared_providers(file)]
+        else:
+            rows = [row(kind, registry.load(kind)) for kind in registry.kinds()]
+        if markdown:
+            click.echo("\n".join(as_markdown(rows)))
+        else:
+            output.table(COLUMNS[:6], [each[:6] for each in rows], empty="there is no provider")
+
+
+def row(name: str, provider: Provider | type[Provider]) -> tuple[str, ...]:
+    """One provider under `name`, in the order of `COLUMNS`."""
+    known: Capabilities = provider.capabilities
+    proves = PROVES[known.coverage]
+    is_open = isinstance(provider, type) and getattr(provider, "is_declared", False)
+    if known.reading is Reading.CONSUME:
+        proves = f"{proves}, unless webhooks are set"
+    return (
+        name,
+        f"{proves} (`{known.coverage}`)",
+        AS_DECLARED if is_open else _history(known),
+        RECOVERS[known.remedy] if known.coverage is not Coverage.NONE else RECOVERS[Remedy.NONE],
+        RENDERS[known.rendering],
+        _health(provider),
+        known.unproven.rstrip("."),
+        AS_DECLARED if is_open else str(known.basis),
+    )
+
+
+def as_markdown(rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    """The lines of the table in `docs/providers.md`."""
+    yield f"| {' | '.join(COLUMNS)} |"
+    yield f"|{'---|' * len(COLUMNS)}"
+    for kind, *cells in rows:
+        yield f"| `{kind}` | {' | '.join(cell.replace('|', '/') for cell in cells)} |"
+
+
+def _history(known: Capabilities) -> str:
+    if known.coverage is Coverage.NONE:
+        return "-"
+    if known.history is None:
+        return "no limit"
+    days = known.history / timedelta(days=1)
+    return f"{days:g} days" if days > 1 else f"{known.history / timedelta(hours=1):g} hours"
+
+
+def _health(provider: Provider | type[Provider]) -> str:
+    """What can be done about our endpoint: the abilities are told by their methods, for no provider is built here."""
+    abilities = {
+        "checked": ReadsSubscription.read_subscription,
+        "created, repaired": RegistersEndpoint.register_request,
+    }
+    return ", ".join(word for word, method in abilities.items() if hasattr(provider, method.__name__)) or "not checked"

@@ -1,0 +1,155 @@
+"""Asking for passes and following them in the terminal: `gapless source pass`, and the audit.
+
+The daemon that holds the ledger makes them, else this process.
+"""
+
+import asyncio
+import os
+from collections.abc import Collection, Sequence
+from datetime import datetime
+from functools import partial
+from typing import Any
+
+import click
+
+from gapless.bootstrap.runtime import ProcessParts, open_runtime
+from gapless.bootstrap.sources import capabilities_of, find_source, known_sources, open_provider_client, webhook_url
+from gapless.cli import output
+from gapless.cli.access import Operate, call_daemon, daemon_of, open_operations, open_reader, perform_here
+from gapless.domain import ALL_TYPES, TypePatterns, from_us, system_clock
+from gapless.ledger import Connection, events, sources, streams
+from gapless.ledger.engine import PostgresStore, Store
+from gapless.operations import deliveries
+from gapless.operations.audit import AuditReport, KeyLookup, audit_list
+from gapless.operations.deliveries import PLAN_BATCH, PlannedDeliveries
+from gapless.reconcile.scheduler import Scheduler
+from gapless.settings import Settings
+from gapless.text import format_time
+
+POLL_S = 0.5
+PATIENCE_S = 20.0
+"""How long parked streams may show no progress before the command stops waiting: only a person can mend that."""
+
+
+async def make_passes(settings: Settings, args: dict[str, object], *, wait: bool) -> list[dict[str, Any]]:
+    """Ask for the passes and return how far each has come: to the end, if `wait`."""
+    holder = daemon_of(settings)
+    if holder is not None:
+        operate = partial(call_daemon, holder)
+        made = await operate("source.pass", args)
+        return await _follow(operate, made, wait=wait)
+    async with open_runtime(settings, os.environ) as parts:
+        return await _make_here(parts, args, wait=wait)
+
+
+async def _make_here(parts: ProcessParts, args: dict[str, object], *, wait: bool) -> list[dict[str, Any]]:
+    """Without a daemon this process makes them. On PostgreSQL one may run elsewhere; who is first does it."""
+    operate = perform_here(parts)
+    made = await operate("source.pass", args)
+    async with asyncio.TaskGroup() as group:
+        scheduler = Scheduler(parts.runtime, parts.policies, parts.client, holder=parts.holder, tick_s=POLL_S)
+        if wait or not isinstance(parts.runtime.store, PostgresStore):
+            group.create_task(scheduler.run())
+        try:
+            return await _follow(operate, made, wait=wait)
+        finally:
+            scheduler.stop()
+
+
+async def _follow(operate: Operate, made: dict[str, Any], *, wait: bool) -> list[dict[str, Any]]:
+    """Until no pass is running, or all that are left are parked and stay as they are."""
+    ids, before, still_s = [row["id"] for row in made["passes"]], None, 0.0
+    progress = output.ProgressLine()
+    while True:
+        progressed = await operate("pass.status", {"ids": ids})
+        running = [row for row in progressed["passes"] if row["state"] == "running"]
+        still_s = still_s + POLL_S if running == before and all(row["parked_reason"] for row in running) else 0.0
+        if not wait or not running or still_s > PATIENCE_S:
+            progress.end()
+            return list(progressed["passes"])
+        before = running
+        progress.tell(_stand(progressed["passes"]))
+        await asyncio.sleep(POLL_S)
+
+
+def _stand(rows: list[dict[str, Any]]) -> str:
+    listed, done, slices = (sum(row[name] for row in rows) for name in ("listed", "slices_done", "slices"))
+    return f"{listed} listed, {done} of {slices} slices read"
+
+
+async def audit_source(
+    settings: Settings,
+    name: str,
+    since: datetime,
+    until: datetime | None,
+    known: KeyLookup | None,
+    types: Sequence[str] = (),
+) -> AuditReport:
+    """Compare the source's list with what is `known` (None: only count), and show how far the reading has come."""
+    wanted, progress = find_source(settings, name), output.ProgressLine()
+
+    def tell(report: AuditReport) -> None:
+        progress.tell(f"{report.listed} listed" + (f", {len(report.missing)} missing" if known else ""))
+
+    async with open_provider_client(wanted, settings.public_url) as client:
+        report = await audit_list(
+            client,
+            capabilities_of(wanted, client.source.provider),
+            webhook_url(settings.public_url, name),
+            since,
+            until,
+            now=system_clock(),
+            known=known,
+            types=types,
+            progress=tell,
+        )
+    progress.end()
+    return report
+
+
+async def try_pass(settings: Settings, name: str, since: datetime | None, until: datetime | None) -> AuditReport:
+    """Return what a pass would find: the same requests, and nothing is written."""
+    async with open_reader(settings) as store:
+        begin = await store.read(_read_up_to, name=name) if since is None else since
+        return await audit_source(settings, name, begin, until, partial(_recorded, store, name))
+
+
+def _read_up_to(connection: Connection, name: str) -> datetime:
+    row = sources.source_named(connection, name)
+    if row is None:
+        raise click.UsageError(f"source {name!r} is not in the ledger yet: name a time with --since")
+    return from_us(min(stream.watermark_us for stream in streams.streams(connection, row["id"])))
+
+
+async def _recorded(store: Store, name: str, keys: Sequence[str]) -> Collection[str]:
+    return await store.read(events.seqs_of, keys=keys, source=name)
+
+
+async def plan_deliveries(settings: Settings, source: str, since: datetime, until: datetime) -> list[PlannedDeliveries]:
+    """Return, for each destination of the source, the events of a pass behind its start that would be owed to it."""
+    wanting = [each for each in settings.destinations if each.sources == ("*",) or source in each.sources]
+    wanted_types = {each.name: TypePatterns(each.types) for each in wanting}
+    async with open_reader(settings) as store:
+        known = await store.read(known_sources, settings)
+        types = known[source].types if source in known else ALL_TYPES
+        return await deliveries.plan_deliveries(store, source, types, since, until, wanted_types)
+
+
+def describe(planned: PlannedDeliveries) -> str:
+    """One line: the destination, and how many events it would be owed."""
+    if not planned.keys:
+        return f"{planned.destination}: nothing that it was not owed before"
+    first, last = (format_time(from_us(us)) for us in (planned.first_us, planned.last_us))
+    return f"{planned.destination}: {len(planned.keys)} events, first {first}, last {last}"
+
+
+async def deliver(settings: Settings, source: str, planned: list[PlannedDeliveries]) -> int:
+    """Owe it to them; returns how many deliveries came of it."""
+    sent = 0
+    async with open_operations(settings) as operate:
+        for each in planned:
+            for at in range(0, len(each.keys), PLAN_BATCH):
+                keys = each.keys[at : at + PLAN_BATCH]
+                args = {"destination": each.destination, "source": source, "keys": keys}
+                sent += (await operate("event.replay", args))["replayed"]
+    return sent

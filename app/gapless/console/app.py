@@ -1,0 +1,90 @@
+"""The private application: probes and metrics in every role; status, the page and operations in role `console`."""
+
+import asyncio
+from http import HTTPStatus
+from typing import Any, Final
+
+from litestar import Litestar, Request, Response, get
+from litestar.exceptions import HTTPException
+from litestar.handlers import HTTPRouteHandler
+
+from gapless.console.api.operations import operations_route
+from gapless.console.api.status import status_route
+from gapless.console.auth import Area
+from gapless.console.metrics import metrics_route
+from gapless.console.pages.overview import overview_route, style_route
+from gapless.console.routing import CONSOLE, ConsoleOptions, guarded, respond_json, respond_text
+from gapless.ledger.engine import StoreError
+from gapless.metrics import Metrics
+from gapless.operations.context import OperationContext, OperationRefused
+
+READY_WITHIN_S: Final = 5.0
+
+
+def livez_route(options: ConsoleOptions, context: OperationContext) -> HTTPRouteHandler:
+    """`GET /livez`."""
+
+    @get("/livez", guards=[guarded(options.access, Area.PROBE)])
+    async def livez() -> Response[bytes]:
+        """200 while the event loop answers and the writer is not stuck: else only a restart helps."""
+        return respond_text(*_state(context.runtime.writer.is_alive, "the writer does not commit"))
+
+    return livez
+
+
+def readyz_route(options: ConsoleOptions, context: OperationContext) -> HTTPRouteHandler:
+    """`GET /readyz`."""
+
+    @get("/readyz", guards=[guarded(options.access, Area.PROBE)])
+    async def readyz() -> Response[bytes]:
+        """200 if the store answers and has the schema of this release."""
+        try:
+            async with asyncio.timeout(READY_WITHIN_S):
+                current = await context.read(options.schema_is_current)
+        except (StoreError, TimeoutError):
+            return respond_text(HTTPStatus.SERVICE_UNAVAILABLE, "the store does not answer")
+        return respond_text(*_state(current, "the schema is not the one of this release; run `gapless db upgrade`"))
+
+    return readyz
+
+
+def _state(good: bool, otherwise: str) -> tuple[HTTPStatus, str]:  # noqa: FBT001 - it is the whole question
+    return (HTTPStatus.OK, "ok") if good else (HTTPStatus.SERVICE_UNAVAILABLE, otherwise)
+
+
+BODY_MAX_BYTES: Final = 16 << 20
+
+
+def build_console_app(options: ConsoleOptions, context: OperationContext, metrics: Metrics) -> Litestar:
+    """The application. What it may show and do depends on the roles and on who asks."""
+    handlers = [livez_route(options, context), readyz_route(options, context), metrics_route(options, context, metrics)]
+    if CONSOLE in options.roles:
+        handlers += [
+            status_route(options, context),
+            operations_route(options, context),
+            overview_route(options, context),
+            style_route(options),
+        ]
+    return Litestar(
+        route_handlers=handlers,
+        exception_handlers={HTTPException: _http_error, OperationRefused: _refused, StoreError: _unavailable},
+        request_max_body_size=BODY_MAX_BYTES,
+        openapi_config=None,
+        logging_config=None,
+        debug=False,
+        pdb_on_exception=False,
+    )
+
+
+def _http_error(_: Request[Any, Any, Any], error: HTTPException) -> Response[bytes]:
+    wants_token = error.status_code == HTTPStatus.UNAUTHORIZED
+    asks = {"www-authenticate": 'Basic realm="gapless", charset="UTF-8"'} if wants_token else {}
+    return respond_json(error.status_code, {"error": error.detail}, asks)
+
+
+def _refused(_: Request[Any, Any, Any], error: OperationRefused) -> Response[bytes]:
+    return respond_json(HTTPStatus.BAD_REQUEST, {"error": str(error)})
+
+
+def _unavailable(_: Request[Any, Any, Any], error: StoreError) -> Response[bytes]:
+    return respond_json(HTTPStatus.SERVICE_UNAVAILABLE, {"error": f"the store does not answer: {error}"})

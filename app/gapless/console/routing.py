@@ -1,0 +1,103 @@
+"""What the private listener knows of its process, and the check of each request."""
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Final
+
+import msgspec
+from litestar import Response
+from litestar.connection import ASGIConnection
+from litestar.exceptions import HTTPException
+from litestar.handlers import BaseRouteHandler
+from litestar.types import Guard
+
+from gapless.console import auth
+from gapless.console.auth import Access, AccessDecision, Area, Caller
+from gapless.ledger.engine import StoreError
+from gapless.ledger.writer import Work
+from gapless.operations.context import OperationContext
+from gapless.status.reader import read_report
+from gapless.status.report import StatusReport
+from gapless_reconcilers.kit.contract import ReadBudget
+
+CONSOLE: Final = "console"
+"""The role that shows the ledger."""
+REPORT_WITHIN_S: Final = 8.0
+"""Less than the ten seconds that Prometheus waits by default."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConsoleOptions:
+    """What the private listener is told of its process. `schema_is_current` asks the database."""
+
+    access: Access
+    roles: frozenset[str]
+    version: str
+    started_at: datetime
+    schema_is_current: Work[bool]
+    budgets: Mapping[str, ReadBudget | None] = field(default_factory=dict)
+    """What each source may read, by name."""
+
+
+async def make_report(options: ConsoleOptions, context: OperationContext) -> StatusReport:
+    """The report of this moment. Raises `StoreError`."""
+    return await read_report(context.runtime.store, context.sources, options.budgets, context.runtime.clock())
+
+
+async def make_report_or_none(options: ConsoleOptions, context: OperationContext) -> StatusReport | None:
+    """The report, or None if the store does not answer in time."""
+    try:
+        async with asyncio.timeout(REPORT_WITHIN_S):
+            return await make_report(options, context)
+    except (StoreError, TimeoutError):
+        return None
+
+
+def guarded(access: Access, area: Area) -> Guard:
+    """The check of each request to `area`: refuse it unless `auth.decide_access` lets the caller in."""
+
+    def guard(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:
+        headers = connection.headers
+        caller = Caller(
+            host=headers.get("host"),
+            origin=headers.get("origin"),
+            fetch_site=headers.get("sec-fetch-site"),
+            authorization=headers.get("authorization"),
+        )
+        verdict = auth.decide_access(access, area, caller)
+        if verdict is not AccessDecision.WELCOME:
+            raise HTTPException(status_code=verdict.status, detail=verdict.advice)
+
+    return guard
+
+
+JSON: Final = "application/json"
+
+
+TEXT: Final = "text/plain; charset=utf-8"
+
+
+HEADERS: Final[Mapping[str, str]] = {
+    "content-security-policy": "default-src 'none'; style-src 'self'; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'none'",
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+    "cache-control": "no-store",
+}
+
+
+def respond(status_code: int, body: bytes, media_type: str, headers: Mapping[str, str] = HEADERS) -> Response[bytes]:
+    """A response of `body`."""
+    return Response(content=body, status_code=status_code, media_type=media_type, headers=dict(headers))
+
+
+def respond_text(status_code: int, text: str) -> Response[bytes]:
+    """A response of one line of text."""
+    return respond(status_code, f"{text}\n".encode(), TEXT)
+
+
+def respond_json(status_code: int, value: object, extra: Mapping[str, str] | None = None) -> Response[bytes]:
+    """A response of `value` as JSON, with `extra` headers."""
+    return respond(status_code, msgspec.json.encode(value), JSON, {**HEADERS, **(extra or {})})

@@ -1,1 +1,0 @@
-"""Kinds of destinations: what brings events to each is a carrier."""

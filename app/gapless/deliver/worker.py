@@ -1,0 +1,278 @@
+"""The worker of one destination: claims what is due, attempts it, settles it.
+
+A turn settles what is done and claims what there is room for, in one commit; while it commits, the
+next results gather. No more is claimed than can be attempted at once, so a backlog of any size costs
+the memory of `concurrency` events, and no claim waits in memory while its lease runs.
+"""
+
+import asyncio
+import logging
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from random import Random
+
+from gapless.deliver import breaker, retry
+from gapless.deliver.breaker import Breaker
+from gapless.deliver.routing import Destination
+from gapless.destinations.contract import (
+    Delivered,
+    Delivery,
+    Failed,
+    FailureReason,
+    HoldReason,
+    Result,
+    Withdrawn,
+    event_id,
+)
+from gapless.domain import Via, from_us, span_us
+from gapless.ledger import dead_letters, deliveries
+from gapless.ledger.deliveries import DeliveryClaim, DeliveryState, Settlement, StoredEvent
+from gapless.ledger.engine import Conflict, StoreError, StoreUnavailable
+from gapless.runtime import Runtime
+from gapless.token_bucket import TokenBucket
+
+CLAIM_MAX = 64
+"""Most deliveries in one claim, so that no commit grows long."""
+LEASE_MARGIN = timedelta(seconds=10)
+"""By how much a lease outlives an attempt's timeout: time to load before it and to settle after it."""
+POLL = timedelta(seconds=1)
+"""Longest sleep: what another replica recorded is seen after it, if its notice was lost."""
+DETAIL_MAX = 300
+OUTCOMES = ("delivered", "retry", "dead", "held", "withdrawn")
+"""The `outcome` label: closed."""
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class InFlight:
+    """Attempts under way, and what is to be settled."""
+
+    attempts: set[asyncio.Task[None]] = field(default_factory=set)
+    settlements: list[Settlement] = field(default_factory=list)
+
+
+class DestinationWorker:
+    """Delivers to one destination until `stop`."""
+
+    def __init__(self, destination: Destination, runtime: Runtime, rng: Random) -> None:
+        self._destination = destination
+        self._runtime = runtime
+        self._metrics = metrics = runtime.metrics
+        self._rng = rng
+        self._in_flight = InFlight()
+        self._breaker = Breaker()
+        rate = destination.rate
+        self._bucket = None if rate is None else TokenBucket(burst=max(rate, 1), per_second=rate)
+        self._awake = asyncio.Event()
+        self._stopping = False
+        self._lease_us = span_us(destination.timeout + LEASE_MARGIN)
+        for outcome in OUTCOMES:
+            metrics.deliveries.labels(destination.name, outcome)
+        metrics.delivery_seconds.labels(destination.name)
+        metrics.circuit_open.labels(destination.name).set(0)
+
+    def wake(self) -> None:
+        """Something may be due. Only from the event loop's thread."""
+        self._awake.set()
+
+    def stop(self) -> None:
+        """Claim nothing more."""
+        self._stopping = True
+        self._awake.set()
+
+    async def run(self, grace: timedelta) -> None:
+        """Deliver until `stop`; then give attempts in hand `grace` to end, and settle them."""
+        async with asyncio.TaskGroup() as group:
+            await self._release()
+            while not self._stopping:
+                self._awake.clear()
+                await self._sleep(await self._guarded_turn(group))
+            if self._in_flight.attempts:
+                _, late = await asyncio.wait(self._in_flight.attempts, timeout=grace.total_seconds())
+                for attempt in late:  # unsettled: its lease ends, and it is delivered again with the same id
+                    attempt.cancel()
+        await self._settle_last()
+
+    async def _release(self) -> None:
+        for reason in sorted(self._destination.lets_go):
+            while not self._stopping and await self._release_some(reason):
+                pass
+
+    async def _release_some(self, reason: HoldReason) -> int:
+        now_us, destination_id = self._runtime.now_us, self._destination.id
+        try:
+            return await self._runtime.write(
+                dead_letters.release, now_us=now_us, destination_id=destination_id, reason=reason
+            )
+        except StoreError as error:
+            log.warning("release_postponed", extra={"destination": self._destination.name, "error": str(error)})
+            return 0
+
+    async def _sleep(self, wait_us: int) -> None:
+        if wait_us <= 0:
+            return
+        try:
+            async with asyncio.timeout(min(wait_us, span_us(POLL)) / 1_000_000):
+                await self._awake.wait()
+        except TimeoutError:
+            return
+
+    async def _guarded_turn(self, group: asyncio.TaskGroup) -> int:
+        """A turn, or a rest after one that a bug of ours broke: what it was to settle is delivered again."""
+        try:
+            return await self._turn(group)
+        except Exception:
+            log.exception("deliver_turn_failed", extra={"destination": self._destination.name})
+            return span_us(POLL)
+
+    async def _turn(self, group: asyncio.TaskGroup) -> int:
+        """Settle and claim; returns after how many microseconds to look again, unless woken."""
+        now_us = self._runtime.now_us
+        room = self._room(now_us)
+        settlements, self._in_flight.settlements = self._in_flight.settlements, []
+        if not settlements and room < 1:
+            return self._rest_us(now_us)
+        try:
+            turn = await self._runtime.write(
+                deliveries.settle_and_claim,
+                destination_id=self._destination.id,
+                settlements=settlements,
+                now_us=now_us,
+                limit=room,
+                lease_us=self._lease_us,
+            )
+        except (StoreUnavailable, Conflict) as error:
+            self._in_flight.settlements[:0] = settlements
+            return self._store_failed(error)
+        await self._begin(group, turn.claims, now_us)
+        if turn.next_due_us is None:
+            return span_us(POLL)
+        return max(turn.next_due_us - now_us, 0) if self._room(now_us) > 0 else self._rest_us(now_us)
+
+    def _store_failed(self, error: StoreError) -> int:
+        log.warning("deliveries_postponed", extra={"destination": self._destination.name, "error": str(error)})
+        self._awake.clear()
+        return span_us(POLL)
+
+    def _room(self, now_us: int) -> int:
+        """How many deliveries may be claimed now."""
+        in_hand = len(self._in_flight.attempts)
+        wanted = min(self._destination.concurrency - in_hand, CLAIM_MAX)
+        if self._bucket is not None:
+            wanted = min(wanted, self._bucket.available(now_us))
+        return breaker.room(self._breaker, wanted, in_hand, now_us)
+
+    def _rest_us(self, now_us: int) -> int:
+        """How long there is no room, unless an attempt ends before."""
+        if self._breaker.is_open and now_us < self._breaker.rests_until_us:
+            return self._breaker.rests_until_us - now_us
+        if self._bucket is not None and len(self._in_flight.attempts) < self._destination.concurrency:
+            return self._bucket.wait_us(now_us) or span_us(POLL)
+        return span_us(POLL)
+
+    async def _begin(self, group: asyncio.TaskGroup, claims: list[DeliveryClaim], now_us: int) -> None:
+        if not claims:
+            return
+        try:
+            loaded = await self._runtime.read(deliveries.load, claims=claims)
+        except StoreError as error:  # they are due again when their leases end
+            self._store_failed(error)
+            return
+        if self._bucket is not None:
+            self._bucket.take(now_us, len(loaded))
+        for claim, event in loaded:
+            attempt = group.create_task(self._attempt(claim, event))
+            self._in_flight.attempts.add(attempt)
+            attempt.add_done_callback(self._attempt_ended)
+
+    def _attempt_ended(self, attempt: asyncio.Task[None]) -> None:
+        self._in_flight.attempts.discard(attempt)
+        self._awake.set()
+
+    async def _attempt(self, claim: DeliveryClaim, event: StoredEvent) -> None:
+        began_us = self._runtime.now_us
+        if began_us >= claim.lease_us:  # this process was paused: the delivery is another's by now
+            return
+        result = storable(await self._send(claim, event))
+        now_us = self._runtime.now_us
+        settled = retry.settlement(
+            claim, result, began_us=began_us, now_us=now_us, rule=self._destination.retry, rng=self._rng
+        )
+        self._in_flight.settlements.append(settled)
+        self._breaker = breaker.after(self._breaker, result, now_us, self._destination.breaker)
+        self._count(settled, event, result)
+
+    async def _send(self, claim: DeliveryClaim, event: StoredEvent) -> Result:
+        if not claim.released and is_withdrawn(self._destination, event):
+            return Withdrawn()
+        if event.payload is None:
+            told = "imported without a payload, or pruned"
+            return Failed(reason=FailureReason.NO_PAYLOAD, detail=told, permanent=True)
+        try:
+            async with asyncio.timeout(self._destination.timeout.total_seconds()):
+                return await self._destination.sender.send(_delivery(claim, event, event.payload))
+        except TimeoutError:
+            told = f"no answer within {self._destination.timeout.total_seconds():g} s"
+            return Failed(reason=FailureReason.TIMEOUT, detail=told)
+        except Exception as error:
+            extra = {"destination": self._destination.name, "event_key": event.key}
+            log.exception("delivery_failed_here", extra=extra)
+            return Failed(reason=FailureReason.INTERNAL, detail=f"{type(error).__name__}: {error}")
+
+    def _count(self, settled: Settlement, event: StoredEvent, result: Result) -> None:
+        name = self._destination.name
+        self._metrics.deliveries.labels(name, outcome_of(settled)).inc()
+        self._metrics.circuit_open.labels(name).set(self._breaker.is_open)
+        if isinstance(result, Delivered):
+            waited_us = max(settled.at_us - event.first_seen_us, 0)
+            self._metrics.delivery_seconds.labels(name).observe(waited_us / 1_000_000)
+        elif settled.state in (DeliveryState.DEAD, DeliveryState.HELD):
+            extra = {"destination": name, "source": event.source, "event_key": event.key, "reason": settled.reason}
+            log.warning("delivery_waits_for_a_person", extra=extra)
+
+    async def _settle_last(self) -> None:
+        settlements, self._in_flight.settlements = self._in_flight.settlements, []
+        if not settlements:
+            return
+        try:
+            await self._runtime.write(deliveries.settle, settlements=settlements)
+        except StoreError as error:  # their leases end, and they are delivered again with the same ids
+            extra = {"destination": self._destination.name, "count": len(settlements), "error": str(error)}
+            log.warning("deliveries_unsettled", extra=extra)
+
+
+def is_withdrawn(destination: Destination, event: StoredEvent) -> bool:
+    """Whether a gap that the destination was to fill has closed by itself: the webhook came after all."""
+    return event.via is not Via.WEBHOOK and event.webhook_us is not None and Via.WEBHOOK not in destination.via
+
+
+def outcome_of(settled: Settlement) -> str:
+    """The `outcome` label."""
+    if settled.state is None:
+        return "withdrawn"
+    return "retry" if settled.state is DeliveryState.PENDING else settled.state.value
+
+
+def _delivery(claim: DeliveryClaim, event: StoredEvent, payload: bytes) -> Delivery:
+    return Delivery(
+        id=event_id(event.source_id, event.key),
+        key=event.key,
+        source=event.source,
+        stream=event.stream,
+        type=event.type,
+        occurred_at=from_us(event.occurred_us),
+        recorded_at=from_us(event.first_seen_us),
+        via=event.via,
+        payload=payload,
+        attempt=claim.attempts + 1,
+        released=claim.released,
+    )
+
+
+def storable(result: Result) -> Result:
+    """The result with a detail that any database takes: what a consumer's exception says may hold anything."""
+    if not isinstance(result, Failed):
+        return result
+    clean = result.detail.replace("\0", "").encode(errors="replace").decode()
+    return replace(result, detail=clean[:DETAIL_MAX])

@@ -1,0 +1,339 @@
+"""Delivers by HTTP POST.
+
+Every attempt carries, whatever the signature:
+
+    idempotency-key        the event's id with us: equal on all attempts and all replays of an event
+    gapless-event-id       the same
+    gapless-event-key      the vendor's own id
+    gapless-event-type, gapless-source, gapless-stream (if any), gapless-via, gapless-occurred-at (RFC 3339)
+    gapless-attempt        1 for the first
+
+Characters that a header cannot hold are percent-encoded. The body is the payload as received; with
+`signature = "provider"` it is what the provider renders.
+
+Requests go to a transport, not to a client: there is nothing here that could follow a redirect, keep a
+cookie or read a proxy from the environment.
+"""
+
+import asyncio
+import ssl
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from enum import StrEnum
+from string import ascii_letters, digits, punctuation
+from typing import Annotated, ClassVar, TypeAlias, assert_never
+from urllib.parse import quote
+
+import httpx
+from msgspec import Meta
+
+from gapless.destinations.contract import (
+    Delivered,
+    Delivery,
+    DestinationInvalid,
+    DestinationOptions,
+    Failed,
+    FailureReason,
+    Held,
+    HoldReason,
+    Result,
+    SecretReader,
+    SenderContext,
+)
+from gapless.destinations.http import addresses
+from gapless.destinations.http.addresses import AddressRefused, AddressRule, CheckedTransport
+from gapless.domain import Via, span_us
+from gapless_reconcilers.kit.contract import (
+    CannotRender,
+    NamesVersions,
+    Provider,
+    RecordedEvent,
+    Secret,
+    WebhookMessage,
+)
+from gapless_reconcilers.kit.standard_signature import SYMMETRIC, signed_headers, symmetric_key
+from gapless_reconcilers.kit.statuses import parse_retry_after
+
+PERMANENT = frozenset({400, 410, 413, 414, 415, 422})
+
+
+THROTTLED = 429
+
+
+def read_status(status: int, retry_after_us: int = 0) -> Result:
+    """Return the result that a consumer's answer stands for."""
+    told = f"HTTP {status}"
+    match status // 100:
+        case 2:
+            return Delivered(detail=told)
+        case 3:
+            return Failed(reason=FailureReason.REDIRECT, detail=f"{told}: not followed; set url to where it leads")
+        case 4:
+            reason = FailureReason.THROTTLED if status == THROTTLED else FailureReason.CONSUMER_4XX
+            return Failed(reason=reason, detail=told, permanent=status in PERMANENT, retry_after_us=retry_after_us)
+        case _:
+            return Failed(reason=FailureReason.CONSUMER_5XX, detail=told, retry_after_us=retry_after_us)
+
+
+CONNECT_TIMEOUT_S = 5.0
+"""For each address of the host; the whole attempt has the destination's timeout."""
+ANSWER_BYTES = 4096
+ANSWER_S = 1.0
+"""How much of an answer's body is read, and for how long, only to use the connection again."""
+HEADER_SAFE = (ascii_letters + digits + punctuation).replace("%", "")
+
+
+CREDENTIAL_HEADERS = frozenset(("authorization", "cookie", "proxy-authorization", "x-api-key"))
+"""Headers whose values are secrets, and may not stand in the configuration."""
+
+Url: TypeAlias = Annotated[
+    str,
+    Meta(
+        pattern=r"\Ahttps?://[^\s/@?#]+(/[^\s#]*)?(\?[^\s#]*)?\Z",
+        description="an http:// or https:// address without a user name or a fragment",
+        extra={"shown": False},
+    ),
+]
+Host: TypeAlias = Annotated[str, Meta(pattern=r"\A[^\s/@]+(/\d+)?\Z")]
+HeaderName: TypeAlias = Annotated[str, Meta(pattern=r"\A[A-Za-z0-9-]{1,64}\Z")]
+HeaderText: TypeAlias = Annotated[str, Meta(pattern=r"\A[ -~]*\Z")]
+
+
+class DeliverySignature(StrEnum):
+    """How deliveries are signed: Standard Webhooks, as the provider signs, or not at all."""
+
+    STANDARD = "standard"
+    PROVIDER = "provider"
+    NONE = "none"
+
+
+class HttpOptions(DestinationOptions, frozen=True, kw_only=True):
+    """The keys of a destination of type `http`."""
+
+    url: Url = ""
+    """Where deliveries go. Required. Redirects are not followed."""
+    signature: DeliverySignature = DeliverySignature.STANDARD
+    """How deliveries are signed. Standard Webhooks has libraries in every language."""
+    secret: SecretReader | None = None
+    """What deliveries are signed with. Required unless `signature` is `none`."""
+    allow_private: bool = False
+    """Deliver to any private, loopback or metadata address. Off: those must be named in `allow`."""
+    allow: Annotated[tuple[Host, ...], Meta(description="a list of hosts, addresses or networks")] = ()
+    """Private hosts, addresses or networks that may be delivered to, such as 127.0.0.1 or 10.0.0.0/8."""
+    headers: Annotated[
+        Mapping[HeaderName, HeaderText],
+        Meta(description="a table of header names and texts", extra={"shown": False}),
+    ] = {}
+    """Headers added to each delivery, sent in lower case. Not for credentials: see `headers_env`."""
+    headers_env: Annotated[
+        Mapping[HeaderName, SecretReader], Meta(description="a table of header names and names of variables")
+    ] = {}
+    """Headers whose values are secrets, each with the name of the variable that holds it."""
+
+    @property
+    def address(self) -> str:
+        """The URL."""
+        return self.url
+
+    def problems(self) -> Iterator[str]:
+        """Yield what keeps the options from working together."""
+        if not self.url:
+            yield 'option url is missing; wanted the address of a handler, or type = "python" with a target'
+        if self.signature is not DeliverySignature.NONE and self.secret is None:
+            yield (
+                f'option secret_env is missing; signature "{self.signature}" needs secret_env or secret_file; '
+                'or set signature = "none"'
+            )
+        for name in sorted({name.lower() for name in self.headers} & CREDENTIAL_HEADERS):
+            yield (
+                f"option headers.{name} is a secret and may not stand here; "
+                f'use headers_env = {{ {name} = "NAME_OF_A_VARIABLE" }}'
+            )
+
+
+class HttpSender:
+    """Sends events to one URL.
+
+    Raises `DestinationInvalid` if the options cannot work. `tls`: another context than that of the public authorities.
+    """
+
+    kind: ClassVar[str] = "http"
+    Options: ClassVar[type[HttpOptions]] = HttpOptions
+
+    def __init__(self, options: HttpOptions, context: SenderContext, tls: ssl.SSLContext | None = None) -> None:
+        self._options = options
+        self._sources = context.sources
+        self._clock = context.clock
+        self._holds_mismatch = HoldReason.VERSION_MISMATCH not in context.lets_go
+        self._url = _checked_url(context.name, options.url)
+        _check_secret(context.name, options)
+        self._rule = AddressRule(options.allow, allow_private=options.allow_private)
+        limits = httpx.Limits(max_connections=context.concurrency, max_keepalive_connections=context.concurrency)
+        inner = httpx.AsyncHTTPTransport(verify=tls or True, trust_env=False, limits=limits)
+        self._transport = CheckedTransport(self._rule, inner)
+
+    @property
+    def renders(self) -> bool:
+        """True if deliveries are what the provider renders."""
+        return self._options.signature is DeliverySignature.PROVIDER
+
+    async def address_problems(self) -> list[str]:
+        """Return whether the host has an address, and only such as may be delivered to."""
+        return await addresses.address_problems(self._url.host, self._rule)
+
+    async def send(self, delivery: Delivery) -> Result:
+        """POST once, and read what the answer means."""
+        message = self._message(delivery)
+        if not isinstance(message, WebhookMessage):
+            return message
+        try:
+            response = await self._transport.handle_async_request(self._request(delivery, message))
+        except AddressRefused as error:
+            return Failed(reason=FailureReason.ADDRESS_REFUSED, detail=str(error))
+        except httpx.TimeoutException as error:
+            return Failed(reason=FailureReason.TIMEOUT, detail=_told(error))
+        except (httpx.NetworkError, httpx.RemoteProtocolError) as error:
+            return Failed(reason=FailureReason.CONNECTION, detail=_told(error))
+        await _let_go(response)
+        wait = parse_retry_after(response, self._clock())
+        return read_status(response.status_code, span_us(wait) if wait else 0)
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._transport.aclose()
+
+    def _message(self, delivery: Delivery) -> WebhookMessage | Held | Failed:
+        match self._options.signature:
+            case DeliverySignature.PROVIDER:
+                return self._rendered(delivery)
+            case DeliverySignature.STANDARD:
+                key, sent_at_s = signing_key(self._secret()), int(self._clock().timestamp())
+                return _as_received(delivery, signed_headers(key, delivery.id, sent_at_s, delivery.payload))
+            case DeliverySignature.NONE:
+                return _as_received(delivery, {})
+            case _:
+                assert_never(self._options.signature)
+
+    def _rendered(self, delivery: Delivery) -> WebhookMessage | Held | Failed:
+        if delivery.source not in self._sources:
+            return Failed(reason=FailureReason.CANNOT_RENDER, detail=f'source "{delivery.source}" is not configured')
+        provider = self._sources[delivery.source].provider
+        if self._holds_mismatch and not delivery.released and delivery.via is Via.LIST:
+            differing = version_mismatch(provider, delivery.payload)
+            if differing:
+                return Held(reason=HoldReason.VERSION_MISMATCH, detail=differing)
+        message = provider.render(_recorded(delivery), self._options.url, self._secret(), self._clock())
+        if isinstance(message, CannotRender):
+            return Failed(reason=FailureReason.CANNOT_RENDER, detail=message.reason, permanent=True)
+        return message
+
+    def _secret(self) -> Secret:
+        if self._options.secret is None:
+            raise DestinationInvalid(f"signature is {self._options.signature.value} and there is no secret")
+        return self._options.secret.read()
+
+    def _request(self, delivery: Delivery, message: WebhookMessage) -> httpx.Request:
+        headers = {name.lower(): value for name, value in self._options.headers.items()}
+        headers |= {name.lower(): secret.read().reveal() for name, secret in self._options.headers_env.items()}
+        headers |= {name.lower(): value for name, value in message.headers.items()}
+        headers |= identity_headers(delivery)
+        headers["user-agent"] = "gapless"
+        extensions = {"timeout": {"connect": CONNECT_TIMEOUT_S}}
+        return httpx.Request("POST", self._url, headers=headers, content=message.body, extensions=extensions)
+
+
+def signing_key(secret: Secret) -> bytes:
+    """The key of a standard signature: base64, with or without `whsec_`. Raises `ValueError`, never showing it."""
+    text = secret.reveal().strip().removeprefix(SYMMETRIC)
+    key = symmetric_key(Secret(text + "=" * (-len(text) % 4)))
+    if key is None:
+        raise ValueError(
+            "the secret of a standard signature is not base64; wanted whsec_ and the base64 of 24 to 64 random bytes"
+        )
+    return key
+
+
+def identity_headers(delivery: Delivery) -> dict[str, str]:
+    """What every attempt is recognised by."""
+    headers = {
+        "idempotency-key": delivery.id,
+        "gapless-event-id": delivery.id,
+        "gapless-event-key": delivery.key,
+        "gapless-event-type": delivery.type,
+        "gapless-source": delivery.source,
+        "gapless-via": delivery.via.value,
+        "gapless-occurred-at": delivery.occurred_at.isoformat(),
+        "gapless-attempt": str(delivery.attempt),
+    }
+    if delivery.stream:
+        headers["gapless-stream"] = delivery.stream
+    return {name: quote(value, safe=HEADER_SAFE) for name, value in headers.items()}
+
+
+def version_mismatch(provider: Provider, payload: bytes) -> str | None:
+    """Both API versions, if both are known and they differ."""
+    if not isinstance(provider, NamesVersions):
+        return None
+    of_payload, of_endpoint = provider.payload_version(payload), provider.endpoint_version()
+    if of_payload is None or of_endpoint is None or of_payload == of_endpoint:
+        return None
+    return f"payload is of API version {of_payload}, the endpoint of {of_endpoint}"
+
+
+def _as_received(delivery: Delivery, headers: Mapping[str, str]) -> WebhookMessage:
+    return WebhookMessage(headers={"content-type": "application/json", **headers}, body=delivery.payload)
+
+
+def _recorded(delivery: Delivery) -> RecordedEvent:
+    return RecordedEvent(
+        key=delivery.key,
+        type=delivery.type,
+        occurred_at=delivery.occurred_at,
+        stream=delivery.stream,
+        payload=delivery.payload,
+        via=delivery.via.value,
+    )
+
+
+async def _let_go(response: httpx.Response) -> None:
+    """Read a short body, so that its connection can be used again; close the connection of a long or slow one."""
+    try:
+        with suppress(TimeoutError, httpx.HTTPError):
+            async with asyncio.timeout(ANSWER_S):
+                async for _ in response.aiter_raw():
+                    if response.num_bytes_downloaded > ANSWER_BYTES:
+                        break
+    finally:
+        await response.aclose()
+
+
+def _told(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+
+
+def _checked_url(name: str, text: str) -> httpx.URL:
+    try:
+        url = httpx.URL(text)
+    except httpx.InvalidURL as error:
+        raise DestinationInvalid(f'destination "{name}": url cannot be read: {error}') from error
+    if url.scheme not in ("http", "https") or not url.host or url.userinfo:
+        raise DestinationInvalid(f'destination "{name}": url is no http:// or https:// address without a user name')
+    return url
+
+
+def _check_secret(name: str, options: HttpOptions) -> None:
+    if options.signature is DeliverySignature.NONE:
+        return
+    if options.secret is None:
+        raise DestinationInvalid(
+            f'destination "{name}": signature is "{options.signature.value}" and there is no secret; '
+            'set secret_env or secret_file, or signature = "none"'
+        )
+    if options.signature is DeliverySignature.STANDARD:
+        try:
+            signing_key(options.secret.read())
+        except ValueError as error:
+            raise DestinationInvalid(f'destination "{name}": {error}') from error
+
+
+SENDER = HttpSender

@@ -1,0 +1,105 @@
+"""Delivers to an async callable inside this process.
+
+It runs on the daemon's event loop: one that blocks, blocks everything. What it raises means "again";
+`Reject` means "never".
+"""
+
+import inspect
+import logging
+from collections.abc import Awaitable, Callable, Iterator
+from importlib import import_module
+from typing import Annotated, Any, ClassVar, TypeAlias
+
+from msgspec import Meta
+
+from gapless.destinations.contract import (
+    Delivered,
+    Delivery,
+    DestinationInvalid,
+    DestinationOptions,
+    Failed,
+    FailureReason,
+    Reject,
+    Result,
+    SenderContext,
+)
+
+Target: TypeAlias = Callable[[Delivery], Awaitable[object]]
+
+log = logging.getLogger(__name__)
+
+
+class PythonOptions(DestinationOptions, frozen=True, kw_only=True):
+    """The keys of a destination of type `python`."""
+
+    target: Annotated[
+        str,
+        Meta(
+            pattern=r"\A[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*\Z",
+            description="module:function",
+        ),
+    ] = ""
+    """The async callable that deliveries call. Required."""
+
+    @property
+    def address(self) -> str:
+        """The callable's name."""
+        return self.target
+
+    def problems(self) -> Iterator[str]:
+        """Yield what keeps the options from working."""
+        if not self.target:
+            yield 'option target is missing; wanted module:function, or type = "http" with a url'
+
+
+class PythonSender:
+    """Gives events to the callable that `options` name. Raises `DestinationInvalid`."""
+
+    kind: ClassVar[str] = "python"
+    Options: ClassVar[type[PythonOptions]] = PythonOptions
+
+    def __init__(self, options: PythonOptions, context: SenderContext) -> None:
+        self._name = context.name
+        self._call = resolve(context.name, options.target)
+
+    async def send(self, delivery: Delivery) -> Result:
+        """Call once."""
+        try:
+            await self._call(delivery)
+        except Reject as rejected:
+            return Failed(reason=FailureReason.REJECTED, detail=str(rejected), permanent=True)
+        except Exception as error:
+            extra = {"destination": self._name, "event_key": delivery.key}
+            log.warning("target_raised", extra=extra, exc_info=True)
+            return Failed(reason=FailureReason.CONSUMER_ERROR, detail=f"{type(error).__name__}: {error}")
+        return Delivered()
+
+    async def close(self) -> None:
+        """Nothing is held."""
+
+
+def resolve(name: str, target: str) -> Target:
+    """The async callable that `target` names. Raises `DestinationInvalid`."""
+    told = f'destination "{name}": target is "{target}"'
+    module_name, colon, path = target.partition(":")
+    if not (module_name and colon and path):
+        raise DestinationInvalid(f"{told}; wanted module:function")
+    try:
+        found: Any = import_module(module_name)
+    except Exception as error:
+        raise DestinationInvalid(f"{told}; importing {module_name} raised {type(error).__name__}: {error}") from error
+    for part in path.split("."):
+        if not hasattr(found, part):
+            raise DestinationInvalid(f"{told}; {module_name} has no {path}")
+        found = getattr(found, part)
+    if not _is_async(found):
+        raise DestinationInvalid(f"{told}, which is no async callable; write it as: async def {path}(delivery)")
+    call: Target = found
+    return call
+
+
+def _is_async(found: object) -> bool:
+    return inspect.iscoroutinefunction(found) or (callable(found) and inspect.iscoroutinefunction(type(found).__call__))
+
+
+SENDER = PythonSender

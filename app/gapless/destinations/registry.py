@@ -1,0 +1,69 @@
+"""Finds the kinds of destinations.
+
+Built-in kinds are the modules of this package: one that exports no fitting `SENDER` is an error, never
+skipped. Outside packages register a class in the entry-point group `gapless.destinations`.
+"""
+
+import importlib
+import importlib.metadata
+import pkgutil
+import sys
+from collections.abc import Mapping
+from functools import cache
+from typing import cast
+
+from gapless import destinations
+from gapless.destinations.contract import DestinationInvalid, DestinationKind, DestinationOptions
+
+ENTRY_POINT_GROUP = "gapless.destinations"
+NO_KINDS = frozenset(("contract", "registry"))
+
+
+def kinds() -> tuple[str, ...]:
+    """Every known kind, sorted. Raises `DestinationInvalid` if an outside package takes a built-in's name."""
+    built_in, outside = _built_in_kinds(), _entry_points()
+    if taken := sorted(built_in & outside.keys()):
+        raise DestinationInvalid(
+            f"destination type {taken[0]!r} is built in and is also registered by {outside[taken[0]].value}; "
+            f"rename the one in the entry-point group {ENTRY_POINT_GROUP}"
+        )
+    return tuple(sorted(built_in | outside.keys()))
+
+
+def load(kind: str) -> DestinationKind:
+    """The class of the senders of `kind`. Raises `DestinationInvalid` if there is none, or it cannot be used."""
+    known = kinds()
+    if kind not in known:
+        raise DestinationInvalid(f"there is no destination type {kind!r}; known are: {', '.join(known)}")
+    outside = _entry_points().get(kind)
+    try:
+        found = outside.load() if outside else _built_in(kind)
+    except (ImportError, AttributeError) as error:
+        raise DestinationInvalid(f"destination type {kind!r} cannot be loaded: {error}; is all installed?") from error
+    if getattr(found, "kind", None) != kind:
+        raise DestinationInvalid(
+            f"destination type {kind!r} says that its kind is {getattr(found, 'kind', None)!r}; wanted {kind!r}"
+        )
+    options = getattr(found, "Options", None)
+    if not (isinstance(options, type) and issubclass(options, DestinationOptions)):
+        raise DestinationInvalid(f"destination type {kind!r} has no Options; wanted a class of DestinationOptions")
+    return cast("DestinationKind", found)
+
+
+def _built_in_kinds() -> set[str]:
+    return {module.name for module in pkgutil.iter_modules(destinations.__path__)} - NO_KINDS
+
+
+def _entry_points() -> Mapping[str, importlib.metadata.EntryPoint]:
+    return _entry_points_on(tuple(sys.path))
+
+
+@cache
+def _entry_points_on(_path: tuple[str, ...]) -> Mapping[str, importlib.metadata.EntryPoint]:
+    """The entry points, read once for each `sys.path`: it opens a file of every installed package."""
+    return {entry.name: entry for entry in importlib.metadata.entry_points(group=ENTRY_POINT_GROUP)}
+
+
+def _built_in(kind: str) -> object:
+    module = importlib.import_module(f"{destinations.__name__}.{kind}")
+    return module.SENDER

@@ -1,0 +1,9 @@
+"""What the command line turns into an exit code, without importing the packages that raise it."""
+
+
+class UserError(Exception):
+    """The call or the configuration is wrong: exit code 2. The message says what, where, got, wanted, what next."""
+
+
+class Unavailable(Exception):
+    """The store, the daemon or the provider cannot be reached, or cannot do it now: exit code 3."""

@@ -1,0 +1,57 @@
+"""Rows of destinations."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import Connection, select, update
+
+from gapless.domain import to_us
+from gapless.ledger.engine import dialect
+from gapless.ledger.tables import DELIVERY, DESTINATION
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredDestination:
+    """A destination's row, as far as an operation needs it."""
+
+    id: int
+    name: str
+    state: str
+
+
+def destination(connection: Connection, name: str) -> StoredDestination | None:
+    """The destination of that name, or None."""
+    columns = (DESTINATION.c.id, DESTINATION.c.name, DESTINATION.c.state)
+    row = connection.execute(select(*columns).where(DESTINATION.c.name == name)).mappings().first()
+    return None if row is None else StoredDestination(**row)
+
+
+def register_destination(connection: Connection, name: str, since: datetime) -> int:
+    """The id of the destination `name`; one that is new owes what occurs from `since` on."""
+    dialect.insert_or_ignore(connection, DESTINATION, {"name": name, "since_us": to_us(since)})
+    where = DESTINATION.c.name == name
+    row = connection.execute(select(DESTINATION.c.id, DESTINATION.c.state).where(where)).one()
+    if row.state == "retired":
+        connection.execute(update(DESTINATION).where(where).values(state="active"))
+        unpark = (DELIVERY.c.destination_id == row.id, DELIVERY.c.state == "parked")
+        connection.execute(update(DELIVERY).where(*unpark).values(state="pending", reason=None))
+    return int(row.id)
+
+
+def retire_absent_destinations(connection: Connection, configured: Sequence[str]) -> list[str]:
+    """Retire the destinations that are no longer configured and park what they are owed."""
+    query = select(DESTINATION.c.id, DESTINATION.c.name)
+    absent = (DESTINATION.c.name.not_in(configured), DESTINATION.c.state != "retired")
+    gone = connection.execute(query.where(*absent)).all()
+    for row in gone:
+        connection.execute(update(DESTINATION).where(DESTINATION.c.id == row.id).values(state="retired"))
+        pending = (DELIVERY.c.destination_id == row.id, DELIVERY.c.state == "pending")
+        connection.execute(update(DELIVERY).where(*pending).values(state="parked", reason="destination_retired"))
+    return [row.name for row in gone]
+
+
+def destination_since(connection: Connection, destination_id: int) -> int:
+    """From which time of occurrence on the destination owes, in microseconds."""
+    where = DESTINATION.c.id == destination_id
+    return int(connection.execute(select(DESTINATION.c.since_us).where(where)).scalar_one())

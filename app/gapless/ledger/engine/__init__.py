@@ -1,0 +1,52 @@
+"""The two databases: how to connect, run a transaction, and read what went wrong.
+
+All statements of the ledger are synchronous functions of a SQLAlchemy `Connection`. A `Store` runs
+them: on SQLite in threads (one that writes, two that read), on PostgreSQL over asyncpg inside the
+event loop (`run_sync`). So each statement is written once and tested on both.
+
+Only `ledger.writer` calls `Store.write`.
+"""
+
+from pathlib import Path
+
+from sqlalchemy import make_url
+
+from gapless.ledger.engine.base import (
+    BadData,
+    Conflict,
+    Store,
+    StoreError,
+    StoreInvalid,
+    StoreUnavailable,
+    bind,
+    classify,
+)
+from gapless.ledger.engine.postgres import PostgresStore
+from gapless.ledger.engine.sqlite import SqliteStore
+
+
+def open_store(url: str) -> Store:
+    """The store at `url`: `sqlite:///path` or `postgresql://…`. Connects on first use."""
+    parsed = make_url(url)
+    if parsed.get_backend_name() == "sqlite":
+        if not parsed.database or parsed.database == ":memory:":
+            raise StoreInvalid(f"store url is {url!r}; wanted a file, such as sqlite:///gapless.db")
+        return SqliteStore(Path(parsed.database))
+    if parsed.get_backend_name() == "postgresql":
+        return PostgresStore(parsed.set(drivername="postgresql+asyncpg").render_as_string(hide_password=False))
+    raise StoreInvalid(f"store url starts with {parsed.drivername!r}; use sqlite:///… or postgresql://…")
+
+
+__all__ = [
+    "BadData",
+    "Conflict",
+    "PostgresStore",
+    "SqliteStore",
+    "Store",
+    "StoreError",
+    "StoreInvalid",
+    "StoreUnavailable",
+    "bind",
+    "classify",
+    "open_store",
+]

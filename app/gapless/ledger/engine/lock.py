@@ -1,0 +1,76 @@
+"""The lock beside a SQLite ledger: one daemon process at a time, and how a command reaches it."""
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from gapless.ledger.engine.base import StoreError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LockHolder:
+    """The process that holds a ledger. `url` is its private listener; empty while it has none."""
+
+    pid: int
+    url: str = ""
+    token: str = ""
+
+    def __repr__(self) -> str:
+        return f"Holder(pid={self.pid}, url={self.url!r}, token=***)"
+
+
+class LedgerHeld(StoreError):
+    """Another process holds the ledger: `holder` says which, if it has told."""
+
+    def __init__(self, path: Path, holder: LockHolder | None) -> None:
+        who = f"process {holder.pid}" if holder else "another process"
+        super().__init__(f"ledger {path} is held by {who}; stop it, or give this one another store url")
+        self.holder = holder
+
+
+class LedgerLock:
+    """The lock that this process holds."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+
+    def tell(self, holder: LockHolder) -> None:
+        """Say who holds the ledger. Only this user can read it: it contains the token of this run."""
+        os.ftruncate(self._descriptor, 0)
+        os.pwrite(self._descriptor, json.dumps(asdict(holder)).encode(), 0)
+
+
+def lock_path(ledger: Path) -> Path:
+    """Where the lock of a ledger lies."""
+    return ledger.with_name(ledger.name + ".lock")
+
+
+@contextmanager
+def hold(ledger: Path) -> Iterator[LedgerLock]:
+    """Hold the ledger file for as long as the context lasts. Raises `LedgerHeld` at once if another does."""
+    path = lock_path(ledger)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise LedgerHeld(ledger, holder_of(ledger)) from None
+        lock = LedgerLock(descriptor)
+        lock.tell(LockHolder(pid=os.getpid()))
+        yield lock
+        os.ftruncate(descriptor, 0)
+    finally:
+        os.close(descriptor)
+
+
+def holder_of(ledger: Path) -> LockHolder | None:
+    """Who says that they hold the ledger; None if nobody does, or nothing can be read."""
+    try:
+        return LockHolder(**json.loads(lock_path(ledger).read_bytes()))
+    except (OSError, ValueError, TypeError):
+        return None

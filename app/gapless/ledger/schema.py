@@ -1,0 +1,31 @@
+"""The schema's version: the one that a database has, and those that this release knows.
+
+Without Alembic, which only `migrate` needs and which takes long to import.
+"""
+
+from pathlib import Path
+
+from sqlalchemy import Connection, column, inspect, select, table
+
+MIGRATIONS = Path(__file__).parent / "migrations"
+VERSIONS = tuple(sorted(file.name.partition("_")[0] for file in (MIGRATIONS / "versions").glob("[0-9]*_*.py")))
+"""Every version that this release can upgrade from, the oldest first. A migration's file begins with its own."""
+VERSION_TABLE = "alembic_version"
+
+
+def head() -> str:
+    """The version that this release writes."""
+    return VERSIONS[-1]
+
+
+def version(connection: Connection) -> str | None:
+    """The version of the database; None: it is empty."""
+    if not inspect(connection).has_table(VERSION_TABLE):
+        return None
+    found: str | None = connection.scalar(select(column("version_num")).select_from(table(VERSION_TABLE)))
+    return found
+
+
+def is_current(connection: Connection) -> bool:
+    """True if the schema is the one that this release writes."""
+    return version(connection) == head()

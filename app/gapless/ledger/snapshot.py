@@ -1,0 +1,232 @@
+"""What the ledger's numbers are made of: every figure of metrics and status, read in one consistent look.
+
+Nothing is judged here. What the figures prove, and what remains unknown, is said by `status.evaluation`.
+"""
+
+import json
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from datetime import datetime, timedelta
+from types import MappingProxyType
+from typing import Final
+
+from sqlalchemy import Connection, RowMapping, and_, case, func, select
+
+from gapless.domain import Source, span_us, to_us
+from gapless.ledger import budgets, dead_letters, silence, tallies
+from gapless.ledger.dead_letters import Backlog
+from gapless.ledger.engine import dialect
+from gapless.ledger.streams import Stream
+from gapless.ledger.tables import DESTINATION, MISSING, SOURCE, STREAM, UNRECOVERABLE
+from gapless.ledger.tallies import Totals
+
+WINDOWS: Final[Mapping[str, timedelta]] = MappingProxyType(
+    {"1h": timedelta(hours=1), "24h": timedelta(hours=24), "7d": timedelta(days=7)}
+)
+"""The windows of gap rates, by the value of the label `window`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loss:
+    """A time of one stream of which the provider can no longer prove anything. Microseconds, `[start, end)`."""
+
+    id: int
+    stream: str
+    start_us: int
+    end_us: int
+    reason: str
+    recorded_us: int
+    acknowledged_us: int | None = None
+    """When a person said that it was looked into; None: nobody has."""
+    acknowledged_by: str | None = None
+    acknowledged_reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MissingCounts:
+    """Events of one stream that are known to exist and are not recorded."""
+
+    open: int = 0
+    """Still tried."""
+    unrecovered: int = 0
+    """Expected ones that are open or lost for good: missed and not recovered."""
+    oldest_open_us: int | None = None
+    """When the oldest of the open ones occurred."""
+    found_us: int | None = None
+    """When the first of the open ones was found."""
+    lost: int = 0
+    """Those that the provider no longer has, and that nobody has acknowledged."""
+    lost_found_us: int | None = None
+    """When the first of the lost ones was found."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceSnapshot:
+    """Everything that is written down of one source. Times are microseconds; None: not yet known."""
+
+    source: Source
+    state: str
+    state_us: int | None
+    reason: str | None
+    types: tuple[str, ...]
+    types_origin: str
+    subscription_healthy: bool | None
+    subscription_reason: str | None
+    subscription_good_us: int | None
+    interval_us: int | None
+    next_pass_us: int
+    streams: tuple[Stream, ...]
+    missing: Mapping[int, MissingCounts]
+    """By stream id; a stream that lacks nothing is not in it."""
+    losses: tuple[Loss, ...]
+    totals: Totals
+    windows: Mapping[str, Totals]
+    """Sums over the hours that touch `[watermark - window, watermark)`."""
+    budget_used: budgets.Used | None
+    heard: silence.Heard | None
+
+    @property
+    def watermark_us(self) -> int:
+        """The watermark of the stream that lags most."""
+        return min(stream.watermark_us for stream in self.streams)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DestinationSnapshot:
+    """What one destination still owes."""
+
+    name: str
+    state: str
+    backlog: tuple[Backlog, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LedgerSnapshot:
+    """All figures, of one moment."""
+
+    sources: tuple[SourceSnapshot, ...]
+    destinations: tuple[DestinationSnapshot, ...]
+
+
+def take_snapshot(connection: Connection, sources: Sequence[Source], now: datetime) -> LedgerSnapshot:
+    """The figures of `sources` at `now`, and of every destination that is active or still owes something."""
+    dialect.one_snapshot(connection)
+    ids = [source.id for source in sources]
+    rows = {row["id"]: row for row in connection.execute(select(SOURCE).where(SOURCE.c.id.in_(ids))).mappings()}
+    streams, missing, losses = _streams(connection, ids), _missing(connection, ids), _losses(connection, ids)
+    return LedgerSnapshot(
+        sources=tuple(
+            _source(connection, source, rows[source.id], streams[source.id], missing, losses[source.id], now)
+            for source in sources
+            if streams[source.id]
+        ),
+        destinations=_destinations(connection, now),
+    )
+
+
+def _source(
+    connection: Connection,
+    source: Source,
+    row: RowMapping,
+    streams: Sequence[Stream],
+    missing: Mapping[int, MissingCounts],
+    losses: Sequence[Loss],
+    now: datetime,
+) -> SourceSnapshot:
+    watermark_us = min(stream.watermark_us for stream in streams)
+    types, origin = _types(source, row)
+    return SourceSnapshot(
+        source=source,
+        state=row["state"],
+        state_us=row["state_us"],
+        reason=row["reason"],
+        types=types,
+        types_origin=origin,
+        subscription_healthy=row["subscription_healthy"],
+        subscription_reason=row["subscription_reason"],
+        subscription_good_us=row["subscription_good_us"],
+        interval_us=row["interval_us"],
+        next_pass_us=row["next_pass_us"],
+        streams=tuple(streams),
+        missing={stream.id: missing[stream.id] for stream in streams if stream.id in missing},
+        losses=tuple(losses),
+        totals=tallies.totals(connection, source.id),
+        windows={
+            name: tallies.totals(connection, source.id, watermark_us - span_us(width), watermark_us)
+            for name, width in WINDOWS.items()
+        },
+        budget_used=budgets.used(connection, source.provider.budget_scope()),
+        heard=silence.read_heard(connection, source.id, source.silence, now),
+    )
+
+
+def _types(source: Source, row: RowMapping) -> tuple[tuple[str, ...], str]:
+    """The subscribed types: what this process was configured with, else what any process read last."""
+    if source.types_origin.value == "config" or row["types"] is None:
+        return source.types.patterns, source.types_origin.value
+    return tuple(json.loads(row["types"])), row["types_origin"]
+
+
+def _streams(connection: Connection, source_ids: Sequence[int]) -> Mapping[int, list[Stream]]:
+    """The streams of each source, its own first."""
+    found: defaultdict[int, list[Stream]] = defaultdict(list)
+    query = select(STREAM).where(STREAM.c.source_id.in_(source_ids)).order_by(STREAM.c.source_id, STREAM.c.name)
+    for row in connection.execute(query).mappings():
+        found[row["source_id"]].append(Stream(**row))
+    return found
+
+
+def _missing(connection: Connection, source_ids: Sequence[int]) -> Mapping[int, MissingCounts]:
+    """By stream id, of streams that lack something."""
+    is_open = MISSING.c.state == "open"
+    is_lost = and_(MISSING.c.state == "lost", MISSING.c.acknowledged_us.is_(None))
+    query = (
+        select(
+            MISSING.c.stream_id,
+            func.sum(case((is_open, 1), else_=0)).label("open"),
+            func.sum(case((MISSING.c.expected, 1), else_=0)).label("unrecovered"),
+            func.min(case((is_open, MISSING.c.occurred_us))).label("oldest_open_us"),
+            func.min(case((is_open, MISSING.c.found_us))).label("found_us"),
+            func.sum(case((is_lost, 1), else_=0)).label("lost"),
+            func.min(case((is_lost, MISSING.c.found_us))).label("lost_found_us"),
+        )
+        .where(MISSING.c.source_id.in_(source_ids), MISSING.c.state.in_(("open", "lost")))
+        .group_by(MISSING.c.stream_id)
+    )
+    return {
+        row.stream_id: MissingCounts(
+            open=int(row.open),
+            unrecovered=int(row.unrecovered),
+            oldest_open_us=row.oldest_open_us,
+            found_us=row.found_us,
+            lost=int(row.lost),
+            lost_found_us=row.lost_found_us,
+        )
+        for row in connection.execute(query)
+    }
+
+
+def _losses(connection: Connection, source_ids: Sequence[int]) -> Mapping[int, list[Loss]]:
+    """The unrecoverable times of each source, oldest first."""
+    found: defaultdict[int, list[Loss]] = defaultdict(list)
+    columns = [UNRECOVERABLE.c[each.name] for each in fields(Loss) if each.name != "stream"]
+    query = select(STREAM.c.source_id, STREAM.c.name.label("stream"), *columns).join_from(
+        UNRECOVERABLE, STREAM, STREAM.c.id == UNRECOVERABLE.c.stream_id
+    )
+    ordered = query.where(STREAM.c.source_id.in_(source_ids)).order_by(UNRECOVERABLE.c.start_us, UNRECOVERABLE.c.id)
+    for row in connection.execute(ordered).mappings():
+        found[row["source_id"]].append(Loss(**{name: value for name, value in row.items() if name != "source_id"}))
+    return found
+
+
+def _destinations(connection: Connection, now: datetime) -> tuple[DestinationSnapshot, ...]:
+    owed: defaultdict[str, list[Backlog]] = defaultdict(list)
+    for part in dead_letters.backlog(connection, to_us(now)):
+        owed[part.destination].append(part)
+    rows = connection.execute(select(DESTINATION.c.name, DESTINATION.c.state).order_by(DESTINATION.c.name))
+    return tuple(
+        DestinationSnapshot(name=name, state=state, backlog=tuple(owed[name]))
+        for name, state in rows
+        if state == "active" or owed[name]
+    )

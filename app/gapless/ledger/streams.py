@@ -1,0 +1,50 @@
+"""Rows of streams."""
+
+from dataclasses import dataclass
+
+from sqlalchemy import Connection, select
+
+from gapless.ledger.engine import dialect
+from gapless.ledger.tables import SOURCE, STREAM
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stream:
+    """A stream's row. Times are microseconds; `checked_us` is None until a list was read."""
+
+    id: int
+    source_id: int
+    name: str
+    complete_from_us: int
+    watermark_us: int
+    checked_us: int | None
+    last_complete_pass_us: int | None
+    last_outcome: str | None
+    parked_reason: str | None
+    last_listed: int
+    cursor: str | None
+
+
+def ensure_stream(connection: Connection, source_id: int, name: str) -> int:
+    """The id of the stream; a new one starts at its source's start."""
+    start_us = connection.execute(select(SOURCE.c.start_us).where(SOURCE.c.id == source_id)).scalar_one()
+    row = {"source_id": source_id, "name": name, "complete_from_us": start_us, "watermark_us": start_us}
+    dialect.insert_or_ignore(connection, STREAM, row)
+    where = (STREAM.c.source_id == source_id, STREAM.c.name == name)
+    return int(connection.execute(select(STREAM.c.id).where(*where)).scalar_one())
+
+
+def streams(connection: Connection, source_id: int) -> list[Stream]:
+    """All streams of the source, its own first."""
+    rows = connection.execute(select(STREAM).where(STREAM.c.source_id == source_id).order_by(STREAM.c.name))
+    return [Stream(**row) for row in rows.mappings()]
+
+
+def stream(connection: Connection, stream_id: int) -> Stream:
+    """One stream."""
+    return Stream(**connection.execute(select(STREAM).where(STREAM.c.id == stream_id)).mappings().one())
+
+
+def stream_name(connection: Connection, stream_id: int) -> str:
+    """The name of a stream; empty for a source's own."""
+    return str(connection.execute(select(STREAM.c.name).where(STREAM.c.id == stream_id)).scalar_one())

@@ -1,0 +1,74 @@
+"""Events that came by webhook and are absent from a listing of their window: they contradict it."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import ColumnElement, Connection, and_, exists, func, select, true, update
+
+from gapless.ledger.events import CHUNK, UNLISTED_AFTER
+from gapless.ledger.tables import EVENT
+from gapless.ledger.tallies import Tallies
+
+NEWER = EVENT.alias("newer")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WitnessSpan:
+    """The settled webhook events of a stream in `[start, end)`: expected, their webhook came before `before_us`.
+
+    Each is a witness: a complete listing of that time must show it. A list of states shows only the last
+    one of an object (`last_states`).
+    """
+
+    stream_id: int
+    start_us: int
+    end_us: int
+    before_us: int
+    last_states: bool = False
+
+    def where(self) -> ColumnElement[bool]:
+        """The condition on `event`."""
+        superseded = exists().where(
+            NEWER.c.source_id == EVENT.c.source_id,
+            NEWER.c.object_key == EVENT.c.object_key,
+            NEWER.c.object_version > EVENT.c.object_version,
+        )
+        return and_(
+            ~superseded if self.last_states else true(),
+            EVENT.c.stream_id == self.stream_id,
+            EVENT.c.occurred_us >= self.start_us,
+            EVENT.c.occurred_us < self.end_us,
+            EVENT.c.expected,
+            EVENT.c.webhook_us.is_not(None),
+            EVENT.c.webhook_us < self.before_us,
+        )
+
+
+def count_witnesses(connection: Connection, span: WitnessSpan) -> int:
+    """How many events a complete listing must show."""
+    return int(connection.execute(select(func.count()).select_from(EVENT).where(span.where())).scalar_one())
+
+
+def absent(connection: Connection, span: WitnessSpan, seen: Collection[int]) -> list[int]:
+    """The seq of the events that a complete listing did not show (`seen`)."""
+    return [seq for seq in connection.execute(select(EVENT.c.seq).where(span.where())).scalars() if seq not in seen]
+
+
+def note_absent(connection: Connection, slot: int, seqs: Sequence[int]) -> int:
+    """Note that a complete listing lacked these; returns how many thereby became unlisted, and counts them."""
+    tallies = Tallies()
+    became = 0
+    ordered = sorted(seqs)
+    for at in range(0, len(ordered), CHUNK):
+        statement = (
+            update(EVENT)
+            .where(EVENT.c.seq.in_(ordered[at : at + CHUNK]), EVENT.c.absent_count < UNLISTED_AFTER)
+            .values(absent_count=EVENT.c.absent_count + 1)
+            .returning(EVENT.c.source_id, EVENT.c.occurred_us, EVENT.c.absent_count)
+        )
+        for source_id, occurred_us, count in connection.execute(statement):
+            if count == UNLISTED_AFTER:
+                became += 1
+                tallies.add(source_id, occurred_us, "unlisted")
+    tallies.write(connection, slot)
+    return became

@@ -1,0 +1,95 @@
+"""What every operation works with, and how it refuses."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Annotated, ClassVar, Concatenate, ParamSpec, TypeAlias, TypeVar
+
+import msgspec
+from msgspec import Meta, Struct
+
+from gapless.domain import Source, Sources
+from gapless.errors import UserError
+from gapless.ledger import Connection, audit_log
+from gapless.ledger.engine import bind
+from gapless.ledger.writer import Work
+from gapless.receive.evidence import EvidenceFetcher
+from gapless.receive.stream_ids import StreamIds
+from gapless.runtime import Runtime
+
+Name: TypeAlias = Annotated[str, Meta(min_length=1, max_length=40, pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$")]
+
+
+AwareTime: TypeAlias = Annotated[datetime, Meta(tz=True)]
+
+
+Keys: TypeAlias = Annotated[tuple[str, ...], Meta(min_length=1, max_length=10_000)]
+
+
+class OperationRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Base of all requests. `operation` is the name that they are sent under."""
+
+    operation: ClassVar[str]
+
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class OperationRefused(UserError):
+    """The operation was not done, and nothing was changed. The message says what, got, wanted, what next."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OperationContext:
+    """The parts of this process that operations use, and who asks for them."""
+
+    runtime: Runtime
+    evidence: EvidenceFetcher
+    stream_ids: StreamIds
+    wake: Callable[[], None] = lambda: None
+    """Tells the dispatcher of this process that something may be due."""
+    actor: str = "api"
+    """Who is written into the audit log."""
+
+    @property
+    def now_us(self) -> int:
+        """Now, in microseconds."""
+        return self.runtime.now_us
+
+    @property
+    def sources(self) -> Sources:
+        """The sources as they are configured."""
+        return self.runtime.sources
+
+    def source(self, name: str) -> Source:
+        """The configured source of that name. Raises `OperationRefused`."""
+        if name not in self.sources:
+            known = ", ".join(sorted(source.name for source in self.sources)) or "none"
+            raise OperationRefused(f"source {name!r} is not configured; configured: {known}")
+        return self.sources[name]
+
+    async def read(self, query: Callable[Concatenate[Connection, P], T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Return what `query(connection, …)` finds. Raises `StoreError`."""
+        return await self.runtime.read(query, *args, **kwargs)
+
+    async def write(
+        self,
+        action: str,
+        subject: str,
+        work: Callable[Concatenate[Connection, P], T],
+        /,
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> T:
+        """Do `work` and log its result, unless that is 0, in one transaction. Raises what it does; `StoreError`."""
+        bound = bind(work, *args, **kwargs)
+        return await self.runtime.write(self._logged, action=action, subject=subject, work=bound)
+
+    def _logged(self, connection: Connection, action: str, subject: str, work: Work[T]) -> T:
+        result = work(connection)
+        if result == 0:
+            return result
+        detail = msgspec.json.encode(result).decode()
+        audit_log.add(connection, self.now_us, actor=self.actor, action=action, subject=subject, detail=detail)
+        return result

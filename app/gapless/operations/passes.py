@@ -1,0 +1,113 @@
+"""Passes on demand: which time they read, and how far they have come."""
+
+from datetime import datetime
+from typing import Annotated
+
+from msgspec import Meta
+
+from gapless.domain import Mode, Source, align_down, align_up, from_us, to_us
+from gapless.ledger import Connection, passes, sources, streams
+from gapless.ledger.passes import PassKind
+from gapless.ledger.streams import Stream
+from gapless.operations.context import AwareTime, Name, OperationContext, OperationRefused, OperationRequest
+from gapless_reconcilers.kit.contract import Capabilities, Coverage, Reading, Window
+
+
+class DemandPass(OperationRequest, frozen=True, kw_only=True):
+    """Read a source's list again: `[since, until)`, or all that was not read yet."""
+
+    operation = "source.pass"
+    source: Name
+    since: AwareTime | None = None
+    until: AwareTime | None = None
+
+
+class ReadPassStatus(OperationRequest, frozen=True, kw_only=True):
+    """Tell how far passes have come."""
+
+    operation = "pass.status"
+    ids: Annotated[tuple[int, ...], Meta(max_length=1000)]
+
+
+async def demand(context: OperationContext, request: DemandPass) -> dict[str, object]:
+    """Make the rows of a pass for every stream of the source, and make the source due at once."""
+    source = context.source(request.source)
+    if source.mode is Mode.WEBHOOK or source.provider.capabilities.coverage is Coverage.NONE:
+        raise OperationRefused(f"source {source.name!r} has no list to read (mode {source.mode.value}); nothing to do")
+    if source.provider.capabilities.reading is Reading.CONSUME:
+        raise OperationRefused(
+            f"the list of source {source.name!r} is read away as it comes, and cannot be read again; nothing to do"
+        )
+    made = await context.write(request.operation, source.name, _begin, context=context, source=source, request=request)
+    return {"source": source.name, "passes": made}
+
+
+def _begin(
+    connection: Connection, context: OperationContext, source: Source, request: DemandPass
+) -> list[dict[str, object]]:
+    state = sources.source_row(connection, source.id)["state"]
+    if state != "active":
+        raise OperationRefused(f"source {source.name!r} is {state}; only an active one is read")
+    now, unit = context.runtime.clock(), source.provider.capabilities.slice_unit
+    made: list[dict[str, object]] = []
+    for stream in streams.streams(connection, source.id):
+        window = window_of(request, stream, source.provider.capabilities, now)
+        if window is not None:
+            row = passes.begin_window(connection, stream, PassKind.DEMAND, window, to_us(now), unit)
+            made.append({"id": row.id, "stream": stream.name, "start": window.start, "end": window.end})
+    if not made and request.since is not None:
+        raise OperationRefused(_nothing_to_read(request, source.provider.capabilities, now))
+    sources.make_due_now(connection, source.id, to_us(now))
+    return made
+
+
+def window_of(request: DemandPass, stream: Stream, capabilities: Capabilities, now: datetime) -> Window | None:
+    """The part of the requested time that the list can show, aligned outwards; None: none of it.
+
+    Without `since` it begins where the stream was last read up to.
+    """
+    unit = capabilities.resolution
+    latest = align_down(now - capabilities.grace, unit)
+    start = align_down(request.since or from_us(stream.watermark_us), unit)
+    end = latest if request.until is None else min(align_up(request.until, unit), latest)
+    if capabilities.history is not None:
+        start = max(start, align_up(now - capabilities.history, unit))
+    return Window(start=start, end=end) if start < end else None
+
+
+def _nothing_to_read(request: DemandPass, capabilities: Capabilities, now: datetime) -> str:
+    earliest = (
+        "any time" if capabilities.history is None else (now - capabilities.history).isoformat(timespec="seconds")
+    )
+    until = now - capabilities.grace if request.until is None else request.until
+    return (
+        f"from {request.since} to {until} there is nothing to read; the list shows {earliest} "
+        f"to {(now - capabilities.grace).isoformat(timespec='seconds')}"
+    )
+
+
+async def read_status(context: OperationContext, request: ReadPassStatus) -> dict[str, object]:
+    """Return how far the passes have come; once `remaining` is 0, all of them have ended."""
+    rows = await context.read(passes.progress, pass_ids=request.ids)
+    running = sum(row.state == "running" for row in rows)
+    return {"remaining": running, "passes": [_shown(row) for row in rows]}
+
+
+def _shown(row: passes.PassProgress) -> dict[str, object]:
+    return {
+        "id": row.id,
+        "source": row.source,
+        "stream": row.stream,
+        "kind": row.kind,
+        "start": from_us(row.start_us),
+        "end": from_us(row.end_us),
+        "state": row.state,
+        "outcome": row.outcome,
+        "slices": row.slices,
+        "slices_done": row.slices_done,
+        "listed": row.listed,
+        "found": row.found,
+        "missed": row.missed,
+        "stream_outcome": row.stream_outcome,
+        "parked_reason": row.parked_reason,
+    }

@@ -1,0 +1,88 @@
+"""What can be done with a source: give it another name, acknowledge what it lost for good."""
+
+from typing import Annotated
+
+from msgspec import Meta
+
+from gapless.domain import to_us
+from gapless.ledger import Connection, missing, watermarks
+from gapless.ledger import sources as ledger
+from gapless.operations.context import AwareTime, Name, OperationContext, OperationRefused, OperationRequest
+
+
+class RenameSource(OperationRequest, frozen=True, kw_only=True):
+    """Give a source another name."""
+
+    operation = "source.rename"
+    old: Name
+    new: Name
+
+
+async def rename(context: OperationContext, request: RenameSource) -> dict[str, object]:
+    """Give a source's row another name; all that was recorded stays with it."""
+    if request.old == request.new:
+        raise OperationRefused(f"source {request.old!r} has that name already")
+    await context.write(request.operation, request.old, _rename, request=request)
+    advice = "write the new name into the configuration and restart; until then no pass is made of this source"
+    return {"old": request.old, "new": request.new, "next": advice}
+
+
+def _rename(connection: Connection, request: RenameSource) -> dict[str, str]:
+    if ledger.source_named(connection, request.old) is None:
+        raise OperationRefused(
+            f"source {request.old!r} is not in the ledger; `gapless source list` shows those that are"
+        )
+    if not ledger.rename(connection, request.old, request.new):
+        raise OperationRefused(f"source {request.new!r} exists already; choose another name")
+    return {"new": request.new}
+
+
+class AcknowledgeLosses(OperationRequest, frozen=True, kw_only=True):
+    """Say that what is lost for good was looked into: everything, what ended by `until`, or the named intervals."""
+
+    operation = "source.acknowledge"
+    source: Name
+    reason: Annotated[str, Meta(max_length=1000, pattern=r"\S")]
+    until: AwareTime | None = None
+    intervals: Annotated[tuple[int, ...], Meta(min_length=1, max_length=1000)] | None = None
+
+
+async def acknowledge(context: OperationContext, request: AcknowledgeLosses) -> dict[str, object]:
+    """Record who looked into it, when and why; lost events are acknowledged too, unless intervals are named.
+
+    It is no trouble any more, and stays in every report. What was acknowledged before keeps its reason.
+    """
+    if request.until is not None and request.intervals is not None:
+        raise OperationRefused("source.acknowledge takes until or intervals; it got both")
+    return await context.write(request.operation, request.source, _acknowledge, context=context, request=request)
+
+
+def _acknowledge(connection: Connection, context: OperationContext, request: AcknowledgeLosses) -> dict[str, object]:
+    row = ledger.source_named(connection, request.source)
+    if row is None:
+        raise OperationRefused(
+            f"source {request.source!r} is not in the ledger; `gapless source list` shows those that are"
+        )
+    _check_intervals(connection, row["id"], request)
+    now_us, until_us = context.now_us, None if request.until is None else to_us(request.until)
+    ids = watermarks.acknowledge(
+        connection,
+        row["id"],
+        by=context.actor,
+        reason=request.reason,
+        now_us=now_us,
+        until_us=until_us,
+        ids=request.intervals,
+    )
+    lost = 0 if request.intervals else missing.acknowledge_lost(connection, row["id"], now_us, until_us)
+    return {"intervals": ids, "lost": lost, "reason": request.reason}
+
+
+def _check_intervals(connection: Connection, source_id: int, request: AcknowledgeLosses) -> None:
+    known = watermarks.unrecoverable_ids(connection, source_id)
+    unknown = [each for each in request.intervals or () if each not in known]
+    if unknown:
+        raise OperationRefused(
+            f"source {request.source!r} has no unrecoverable interval {', '.join(map(str, unknown))}; "
+            f"it has {', '.join(map(str, known)) or 'none'}; nothing was acknowledged"
+        )

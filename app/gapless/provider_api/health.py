@@ -1,0 +1,78 @@
+"""Ask a provider about our key, our endpoint and the account's streams."""
+
+import logging
+from dataclasses import dataclass
+
+from gapless.provider_api.client import ProviderClient
+from gapless_reconcilers.kit.contract import (
+    Account,
+    ListsStreams,
+    ReadsAccount,
+    ReadsSubscription,
+    RegistersEndpoint,
+    Subscription,
+)
+from gapless_reconcilers.kit.errors import CredentialsRejected, OptionsInvalid, UnexpectedShape
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProviderHealth:
+    """What the provider told; None where it did not, or may not."""
+
+    account: Account | None = None
+    subscription: Subscription | None = None
+
+
+async def read_health(client: ProviderClient, webhook_url: str) -> ProviderHealth:
+    """Ask whose account it is and how our endpoint stands.
+
+    A permission that the key lacks leaves its answer unknown. Raises `Retryable` and `UnexpectedShape`.
+    """
+    provider = client.source.provider
+    account = None
+    try:
+        if isinstance(provider, ReadsAccount):
+            account = provider.read_account(await client.send(provider.account_request()))
+    except (CredentialsRejected, OptionsInvalid) as error:
+        log.info("account_unknown", extra={"source": client.source.name, "error": str(error)})
+    return ProviderHealth(account=account, subscription=await read_subscription(client, webhook_url))
+
+
+async def read_subscription(client: ProviderClient, webhook_url: str) -> Subscription | None:
+    """How our endpoint stands; None: unknown. Raises `Retryable`."""
+    provider = client.source.provider
+    try:
+        if isinstance(provider, ReadsSubscription):
+            response = await client.send(provider.subscription_request())
+            return provider.read_subscription(response, webhook_url)
+    except (CredentialsRejected, OptionsInvalid, UnexpectedShape) as error:
+        log.info("subscription_unknown", extra={"source": client.source.name, "error": str(error)})
+    return None
+
+
+async def repair_endpoint(client: ProviderClient, webhook_url: str) -> bool:
+    """Switch our endpoint on again if it is there and off; True if that was asked for. Raises `ProviderError`s."""
+    provider, told = client.source.provider, await read_subscription(client, webhook_url)
+    if told is None or told.healthy or not isinstance(provider, RegistersEndpoint):
+        return False
+    request = provider.repair_request(told, webhook_url)
+    if request is None:
+        return False
+    await client.send(request)
+    log.warning("subscription_repaired", extra={"source": client.source.name, "reason": told.reason})
+    return True
+
+
+async def stream_names(client: ProviderClient) -> list[str]:
+    """The other streams that the account has, in the provider's order. Raises `ProviderError`s."""
+    provider = client.source.provider
+    if not isinstance(provider, ListsStreams):
+        return []
+    request, names = provider.streams_request(), list[str]()
+    while request is not None:
+        page = provider.read_streams(request, await client.send(request))
+        names += page.streams
+        request = page.next
+    return names

@@ -1,0 +1,55 @@
+"""Decides whether the receiver accepts webhooks: not once it shuts down, not on a disk that is nearly full."""
+
+import asyncio
+import logging
+from datetime import timedelta
+from typing import Final
+
+from gapless.ledger.engine import Store
+
+WATCH_EVERY: Final = timedelta(seconds=1)
+_log = logging.getLogger(__name__)
+
+
+class Admission:
+    """Open, or closed for a reason; while closed every webhook is answered 503 before it is read."""
+
+    __slots__ = ("_low_disk", "_paused", "closed_because")
+
+    def __init__(self) -> None:
+        self._paused = ""
+        self._low_disk = ""
+        self.closed_because = ""
+        """Empty while open."""
+
+    def pause(self, why: str) -> None:
+        """Take no more webhooks, for good: the process shuts down."""
+        self._paused = why
+        self._decide()
+
+    def note_free(self, free_bytes: int | None, min_free: int) -> None:
+        """Close under `min_free`, open again from there on; None: not known, so no reason to close."""
+        was = self._low_disk
+        low = free_bytes is not None and free_bytes < min_free
+        self._low_disk = f"{free_bytes} bytes are free, min_free is {min_free}" if low else ""
+        self._decide()
+        if bool(was) != low:
+            _log.log(
+                logging.ERROR if low else logging.INFO, "disk_low" if low else "disk_free", extra={"free": free_bytes}
+            )
+
+    async def watch(self, store: Store, min_free: int, every: timedelta = WATCH_EVERY) -> None:
+        """Look at the store's disk again and again, until cancelled. Returns at once if `min_free` is 0."""
+        while min_free:
+            self.note_free(await asyncio.to_thread(_free_bytes, store), min_free)
+            await asyncio.sleep(every.total_seconds())
+
+    def _decide(self) -> None:
+        self.closed_because = self._paused or self._low_disk
+
+
+def _free_bytes(store: Store) -> int | None:
+    try:
+        return store.free_bytes()
+    except OSError:  # the folder is away: the commit will say so, with more to tell
+        return None

@@ -1,0 +1,92 @@
+"""Why a refused webhook was refused, as far as trying can tell: so that nobody has to guess. Pure."""
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from datetime import datetime, timedelta
+from itertools import pairwise
+from typing import Final
+
+import msgspec
+
+from gapless.receive import webhook
+from gapless_reconcilers.kit.contract import Provider, Reply, WebhookRequest
+
+SHIFTS: Final = tuple(timedelta(seconds=300 * 2**power) for power in range(13))
+"""How far our clock is moved, step by step, to see whether the signature was once in time: up to two weeks."""
+TO_THE: Final = timedelta(seconds=1)
+CLOCKS: Final = {-1: "our clock is ahead, or it was held up on the way", 1: "our clock is behind"}
+REWRITTEN: Final = "let nothing between the provider and us rewrite bodies"
+LONGEST: Final = 1 << 20
+
+
+def diagnose(providers: Mapping[str, Provider], name: str, request: WebhookRequest, received: datetime) -> str:
+    """What was wrong with `request`, sent to source `name` at `received`; "" if nothing more can be told.
+
+    `providers` are those of all sources, by name, as they are now: what verifies now can be released.
+    """
+    provider = providers[name]
+    if _verifies(provider, request, received):
+        return "it verifies now: gapless quarantine release records it"
+    known = provider.capabilities
+    twins = known.twin_headers if known.twin_headers and _has(request, known.twin_headers[0]) else ()
+    missing = [each for each in twins or known.signature_headers if not _has(request, each)]
+    if missing:
+        return f"the header {missing[0]} is missing: did the provider send this, and does a proxy drop headers?"
+    for direction, words in CLOCKS.items():
+        off = _off_by(provider, request, received, direction)
+        if off is not None:
+            return f"the signature's time is off by {off.total_seconds():.0f} s: {words}"
+    for how, body in _rewritings(request.body):
+        if _verifies(provider, msgspec.structs.replace(request, body=body), received):
+            return f"the body was {how} on the way: {REWRITTEN}"
+    for other, theirs in providers.items():
+        if other != name and theirs.kind == provider.kind and _verifies(theirs, request, received):
+            return f"it is signed for source {other}: its endpoint points to the wrong path"
+    return ""
+
+
+def _verifies(provider: Provider, request: WebhookRequest, now: datetime) -> bool:
+    """Whether it would be taken; what needs evidence is not, for nothing is fetched here."""
+    return isinstance(webhook.read_webhook(provider, request, now), Reply)
+
+
+def _has(request: WebhookRequest, header: str) -> bool:
+    return any(name == header.encode() for name, _ in request.headers)
+
+
+def _off_by(provider: Provider, request: WebhookRequest, received: datetime, direction: int) -> timedelta | None:
+    """By how much, to the second, it came too late (-1) or too early (1); None if that was not it."""
+    for before, shift in pairwise((timedelta(0), *SHIFTS)):
+        if _verifies(provider, request, received + direction * shift):
+            return _narrow(lambda by: _verifies(provider, request, received + direction * by), before, shift)
+    return None
+
+
+def _narrow(fits: Callable[[timedelta], bool], low: timedelta, high: timedelta) -> timedelta:
+    """The least that fits, to the second, between `low`, which does not, and `high`, which does."""
+    while high - low > TO_THE:
+        middle = low + (high - low) / 2
+        low, high = (low, middle) if fits(middle) else (middle, high)
+    return high
+
+
+def _rewritings(body: bytes) -> Iterator[tuple[str, bytes]]:
+    """How it may have been before a proxy or a framework put it differently."""
+    stripped = body.strip()
+    if stripped != body:
+        yield "padded with blanks", stripped
+    yield "cut at its last newline", body + b"\n"
+    yield "given other newlines", body.replace(b"\r\n", b"\n")
+    if len(body) > LONGEST:
+        return
+    try:
+        value = json.loads(body)
+    except (ValueError, RecursionError):
+        return
+    for ascii_only in (False, True):
+        for separators in ((",", ":"), (", ", ": ")):
+            yield (
+                "re-encoded",
+                json.dumps(value, ensure_ascii=ascii_only, separators=separators).encode(errors="replace"),
+            )
+        yield "re-encoded", json.dumps(value, ensure_ascii=ascii_only, indent=2).encode(errors="replace")

@@ -1,0 +1,76 @@
+"""How a source is read, and a source whose lease this process holds."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Concatenate, ParamSpec, TypeVar
+
+from gapless.domain import Source
+from gapless.ledger import Connection
+from gapless.ledger.engine import bind
+from gapless.ledger.leases import Lease, fence
+from gapless.ledger.writer import Work
+from gapless.provider_api.client import ProviderClient
+from gapless.reconcile.pace import Pace
+from gapless.runtime import Runtime
+from gapless_reconcilers.kit.contract import Capabilities, ReadBudget
+
+P = ParamSpec("P")
+T = TypeVar("T")
+MOST_AT_ONCE = 64
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourcePolicy:
+    """How a source is read: everything that its configuration says about passes."""
+
+    pace: Pace
+    lookback: timedelta
+    sweep_every: timedelta
+    slices: int
+    """Slices of one stream that are read at once."""
+    rate: float
+    """Requests a second."""
+    budget: ReadBudget | None
+    capabilities: Capabilities
+    """The provider's, with what the configuration overrides."""
+    webhook_url: str
+    share_account: bool
+    repair: bool
+    """Whether our endpoint is switched on again when the provider has switched it off."""
+
+    @property
+    def at_once(self) -> int:
+        """Slices of the whole source that are read at once: enough to use the rate while answers take half a second."""
+        return max(self.slices, min(MOST_AT_ONCE, round(self.rate / 2)))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeasedSource:
+    """A source that this process holds, and what every step of its run needs."""
+
+    runtime: Runtime
+    client: ProviderClient
+    policy: SourcePolicy
+    lease: Lease
+    stopping: asyncio.Event
+
+    @property
+    def source(self) -> Source:
+        """The source as it is now: its secrets and types may have been replaced."""
+        return self.client.source
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What the provider can do."""
+        return self.policy.capabilities
+
+    async def write(self, work: Callable[Concatenate[Connection, P], T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Do `work` in a transaction in which the lease holds. Raises `LeaseLost`, and then nothing took effect."""
+        return await self.runtime.write(_fenced, lease=self.lease, work=bind(work, *args, **kwargs))
+
+
+def _fenced(connection: Connection, lease: Lease, work: Work[T]) -> T:
+    fence(connection, lease)
+    return work(connection)

@@ -1,0 +1,225 @@
+"""One stream's turn: finish what was left open, read what is new, and now and then look behind."""
+
+import asyncio
+import logging
+import math
+from dataclasses import dataclass, field
+from datetime import timedelta
+from functools import partial
+
+from gapless.domain import from_us, span_us, to_us
+from gapless.ledger import passes, streams, watermarks
+from gapless.ledger.passes import Pass, PassKind
+from gapless.ledger.streams import Stream
+from gapless.reconcile.consume_run import ConsumeRun
+from gapless.reconcile.context import LeasedSource
+from gapless.reconcile.diff import Circumstances
+from gapless.reconcile.pass_run import PassResult, PassRun
+from gapless.reconcile.window import Plan, plan_horizon, plan_pass, plan_sweep, sweep_depth
+from gapless_reconcilers.kit.contract import Reading, Window
+from gapless_reconcilers.kit.errors import NeedsOperator, ProviderError
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True, kw_only=True)
+class StreamRun:
+    """What is done for each stream of a claimed source. `found`, `done` and `failures` tell how it went."""
+
+    leased: LeasedSource
+    lookback: timedelta
+    circumstances: Circumstances
+    slots: asyncio.Semaphore
+    found: bool = False
+    done: int = 0
+    """Streams whose passes were all completed."""
+    failures: list[ProviderError] = field(default_factory=list)
+
+    @property
+    def is_down(self) -> bool:
+        """True if the failures are the source's, not those of some of its streams."""
+        return bool(self.failures) and not self.done
+
+    async def run(self, stream: Stream, open_passes: list[Pass]) -> bool:
+        """Make the stream's passes; what goes wrong with it concerns no other stream. True if all were completed."""
+        completed = not self.leased.stopping.is_set() and await self._run_all(stream, open_passes)
+        self.done += completed
+        return completed
+
+    async def _run_all(self, stream: Stream, open_passes: list[Pass]) -> bool:
+        """One pass after the other, until one cannot be completed; False then."""
+        if self.leased.capabilities.reading is Reading.CONSUME:
+            return await self._consume(stream)
+        for row in open_passes:
+            if row.kind is not PassKind.DEMAND and self._is_out_of_reach(row):
+                await self._supersede(row)
+            elif not (await self._run(stream, row)).complete:
+                return False
+        if open_passes:
+            stream = await self._reload(stream)
+        plan = self._plan(stream)
+        if plan.unrecoverable is not None:
+            stream = await self._write_off(stream, plan.unrecoverable)
+        if plan.window is None:
+            return True
+        row = await self._begin(stream, PassKind.SCHEDULED, plan.window)
+        return (await self._run(stream, row)).complete
+
+    async def sweep(self, stream: Stream, open_passes: list[Pass], *, due: bool, limit: float) -> bool:
+        """Look behind what the passes read; True if nothing of it is left to do.
+
+        What is about to leave the history is looked at whatever the budget says: nobody can do it later. The deep
+        look stops when the client's count of requests has come to `limit`, and goes on in a later turn.
+        """
+        stream = await self._reload(stream)
+        looks = {PassKind.HORIZON: list[Pass](), PassKind.SWEEP: list[Pass]()}
+        for row in open_passes:
+            if self._is_out_of_reach(row):
+                await self._supersede(row)
+            else:
+                looks[row.kind].append(row)
+        limits = {PassKind.HORIZON: math.inf, PassKind.SWEEP: limit}
+        for kind, rows in looks.items():
+            window = await self._plan_look(stream, kind) if due and not rows else None
+            if (rows or window) and self.leased.client.requests >= limits[kind]:
+                return False
+            if window is not None:
+                rows.append(await self._begin(stream, kind, window))
+            for row in rows:
+                if self.leased.stopping.is_set() or not (await self._run(stream, row, limits[kind])).ended:
+                    return False
+        return True
+
+    async def _plan_look(self, stream: Stream, kind: PassKind) -> Window | None:
+        """The window of a look behind that the stream has not had yet since its source was last swept."""
+        policy, now = self.leased.policy, self.leased.runtime.clock()
+        last = await self.leased.runtime.read(passes.last_finished, stream_id=stream.id, kind=kind)
+        watermark, complete_from = from_us(stream.watermark_us), from_us(stream.complete_from_us)
+        if kind is PassKind.HORIZON:
+            return plan_horizon(
+                watermark=watermark,
+                complete_from=complete_from,
+                now=now,
+                every=policy.sweep_every,
+                looked_to=None if last is None else from_us(last["end_us"]),
+                capabilities=self.leased.capabilities,
+            )
+        if last is not None and now - from_us(last["finished_us"]) < policy.sweep_every:
+            return None
+        return plan_sweep(
+            watermark=watermark,
+            complete_from=complete_from,
+            lookback=self.lookback,
+            capabilities=self.leased.capabilities,
+        )
+
+    async def _consume(self, stream: Stream) -> bool:
+        history, now = self.leased.capabilities.history, self.leased.runtime.clock()
+        if history is not None and from_us(stream.watermark_us) < now - history:
+            stream = await self._write_off(stream, Window(start=from_us(stream.watermark_us), end=now - history))
+        began = self.leased.runtime.clock()
+        figures = await ConsumeRun(leased=self.leased, stream=stream).run()
+        self.found |= figures.missed > 0
+        if figures.failures:
+            await self.note_failure(stream, figures.failures[0])
+        else:
+            self._report(stream, "consume", figures, (self.leased.runtime.clock() - began).total_seconds())
+        return figures.complete
+
+    def _plan(self, stream: Stream) -> Plan:
+        return plan_pass(
+            watermark=from_us(stream.watermark_us),
+            complete_from=from_us(stream.complete_from_us),
+            now=self.leased.runtime.clock() - self.leased.client.behind,
+            lookback=self.lookback,
+            capabilities=self.leased.capabilities,
+        )
+
+    def _is_out_of_reach(self, row: Pass) -> bool:
+        history = self.leased.capabilities.history
+        return history is not None and from_us(row.start_us) < self.leased.runtime.clock() - history
+
+    async def _supersede(self, row: Pass) -> None:
+        now_us = self.leased.runtime.now_us
+        await self.leased.write(passes.finish, pass_id=row.id, outcome="superseded", now_us=now_us)
+
+    async def _write_off(self, stream: Stream, lost: Window) -> Stream:
+        where = {"source": self.leased.source.name, "stream": stream.name}
+        log.error("history_exceeded", extra={**where, "start": str(lost.start), "end": str(lost.end)})
+        loss = watermarks.UnrecoverableInterval(
+            start_us=to_us(lost.start), end_us=to_us(lost.end), reason="history_exceeded"
+        )
+        now_us = self.leased.runtime.now_us
+        await self.leased.write(watermarks.write_off, stream_id=stream.id, loss=loss, now_us=now_us)
+        return await self._reload(stream)
+
+    async def _reload(self, stream: Stream) -> Stream:
+        return await self.leased.runtime.read(streams.stream, stream_id=stream.id)
+
+    async def _begin(self, stream: Stream, kind: PassKind, window: Window) -> Pass:
+        now_us = self.leased.runtime.now_us
+        return await self.leased.write(
+            passes.begin_window,
+            stream=stream,
+            kind=kind,
+            window=window,
+            now_us=now_us,
+            unit=self.leased.capabilities.slice_unit,
+        )
+
+    async def _run(self, stream: Stream, row: Pass, limit: float = math.inf) -> PassResult:
+        """Make the pass; the stream can go on with the next if it is complete."""
+        runtime = self.leased.runtime
+        run = PassRun(
+            leased=self.leased,
+            stream=stream,
+            row=row,
+            circumstances=self.circumstances,
+            slots=self.slots,
+            mine=asyncio.Semaphore(self.leased.policy.slices),
+            limit=limit,
+        )
+        began = runtime.clock()
+        figures = await run.run()
+        self.found |= figures.missed > 0
+        if figures.failures:
+            await self.note_failure(stream, figures.failures[0])
+        else:
+            self._report(stream, row.kind.value, figures, (runtime.clock() - began).total_seconds())
+        if figures.suspect:
+            outcome = partial(watermarks.note_outcome, outcome=figures.outcome, parked_reason=None)
+            await self.leased.write(outcome, stream_id=stream.id)
+        if row.kind in passes.LOOKS_BEHIND and figures.oldest_found is not None:
+            await self._widen_lookback(runtime.clock() - figures.oldest_found)
+        return figures
+
+    async def note_failure(self, stream: Stream, error: ProviderError) -> None:
+        """Write down why the stream could not be read; it is parked if only a person can mend it."""
+        self.failures.append(error)
+        outcome = PassResult(failures=[error]).outcome
+        reason = str(error) if isinstance(error, NeedsOperator) else None
+        name = self.leased.source.name
+        self.leased.runtime.metrics.passes.labels(name, outcome).inc()
+        log.warning(
+            "pass_failed", extra={"source": name, "stream": stream.name, "outcome": outcome, "error": str(error)}
+        )
+        await self.leased.write(watermarks.note_outcome, stream_id=stream.id, outcome=outcome, parked_reason=reason)
+
+    def _report(self, stream: Stream, kind: str, figures: PassResult, duration_s: float) -> None:
+        name, metrics = self.leased.source.name, self.leased.runtime.metrics
+        metrics.passes.labels(name, figures.outcome).inc()
+        metrics.pass_seconds.labels(name).observe(duration_s)
+        log.info(
+            "pass_finished",
+            extra={
+                "source": name, "stream": stream.name, "kind": kind,
+                "outcome": figures.outcome, "listed": figures.listed, "found": figures.found,
+                "missed": figures.missed, "duration_s": round(duration_s, 3),
+            },
+        )  # fmt: skip
+
+    async def _widen_lookback(self, delay: timedelta) -> None:
+        """Events of this source became visible that late: re-read as far back as that from now on."""
+        lookback_us = span_us(min(delay, sweep_depth(self.leased.capabilities.history)))
+        if lookback_us > span_us(self.lookback):
+            await self.leased.write(watermarks.widen_lookback, source_id=self.leased.source.id, lookback_us=lookback_us)

@@ -1,0 +1,53 @@
+"""What everything in a running process shares."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Concatenate, ParamSpec, Self, TypeVar
+
+from gapless.domain import Clock, Sources, to_us
+from gapless.ledger import Connection
+from gapless.ledger.engine import Store
+from gapless.ledger.writer import Writer
+from gapless.metrics import Metrics
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+@dataclass(slots=True, kw_only=True)
+class Runtime:
+    """The store, the one writer, the clock, the metrics and the sources of a process.
+
+    As an async context manager it runs the writer; at the end everything that was submitted is committed.
+    """
+
+    store: Store
+    writer: Writer
+    clock: Clock
+    metrics: Metrics
+    sources: Sources
+    """As they are configured now: an entry is replaced when its secrets or its subscription change."""
+    _writing: asyncio.Task[None] | None = field(default=None, init=False, repr=False)
+
+    @property
+    def now_us(self) -> int:
+        """Now, in microseconds."""
+        return to_us(self.clock())
+
+    async def read(self, query: Callable[Concatenate[Connection, P], T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Return what `query(connection, …)` finds. Raises `StoreError`."""
+        return await self.store.read(query, *args, **kwargs)
+
+    async def write(self, work: Callable[Concatenate[Connection, P], T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Do `work(connection, …)` in a transaction of the writer. Raises `StoreError`."""
+        return await self.writer.submit(work, *args, **kwargs)
+
+    async def __aenter__(self) -> Self:
+        self._writing = asyncio.create_task(self.writer.run())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.writer.close()
+        if self._writing is not None:
+            await self._writing

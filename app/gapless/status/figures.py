@@ -1,0 +1,252 @@
+"""Every figure of the ledger, declared once: for `/metrics`, for JSON, for the page and for the table of metrics.
+
+To add one, declare it here; if the report does not hold its value yet, `report` and `evaluation` come first.
+What a figure means is said in the words of the table, so that both are the same.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final, Generic, TypeAlias, TypeVar
+
+from gapless.status.report import DestinationReport, Gap, ListReport, Losses, Proof, SourceReport
+
+R = TypeVar("R", bound=SourceReport | DestinationReport)
+Value: TypeAlias = int | float | datetime | timedelta | None
+"""A count is an int, a share of 1 a float, a state a bool; None: unknown."""
+Samples: TypeAlias = Mapping[tuple[str, ...], Value]
+"""Values by further labels; empty: it does not apply."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Figure(Generic[R]):
+    """One figure of each source, or of each destination. A counter's name ends in `_total`."""
+
+    name: str
+    """Without the prefix `gapless_`."""
+    help: str
+    absent: str
+    """When it has no value."""
+    labels: tuple[str, ...] = ()
+    """Beside the source or the destination."""
+    samples: Callable[[R], Samples]
+
+    @property
+    def is_counter(self) -> bool:
+        """Return True if it only grows."""
+        return self.name.endswith("_total")
+
+
+def _of_source(value: Callable[[SourceReport], Value]) -> Callable[[SourceReport], Samples]:
+    return lambda source: {(): value(source)}
+
+
+def _of_losses(value: Callable[[Losses], Value]) -> Callable[[SourceReport], Samples]:
+    return lambda source: {} if source.losses is None else {(): value(source.losses)}
+
+
+def _of_list(value: Callable[[ListReport], Value]) -> Callable[[SourceReport], Samples]:
+    return lambda source: {} if source.listed is None else {(): value(source.listed)}
+
+
+def _of_proof(value: Callable[[Proof], Value]) -> Callable[[SourceReport], Samples]:
+    return _of_list(lambda listed: value(listed.proof))
+
+
+def _of_gaps(value: Callable[[Gap], Value]) -> Callable[[SourceReport], Samples]:
+    return lambda source: {(name,): None if gap is None else value(gap) for name, gap in source.gaps.items()}
+
+
+def _info(source: SourceReport) -> Samples:
+    return {(source.provider, source.coverage.value, source.mode.value): 1}
+
+
+def _events(source: SourceReport) -> Samples:
+    return {(via.value,): count for via, count in source.events.items()}
+
+
+def _missed(source: SourceReport) -> Samples:
+    return {(cause.value,): count for cause, count in source.losses.missed.items()} if source.losses else {}
+
+
+def _backlog(destination: DestinationReport) -> Samples:
+    return {(state.value,): count for state, count in destination.backlog.items()}
+
+
+def _oldest_pending(destination: DestinationReport) -> Samples:
+    return {(): destination.oldest_pending}
+
+
+def _dead_letters(destination: DestinationReport) -> Samples:
+    return {(reason,): count for reason, count in destination.dead.items()}
+
+
+_ONE_WAY: Final = "modes `webhook`, `poll`"
+_NO_LIST: Final = "mode `webhook`"
+SOURCE_INFO: Final[Figure[SourceReport]] = Figure(
+    name="source_info",
+    help="1 for every active source",
+    absent="never",
+    labels=("provider", "coverage", "mode"),
+    samples=_info,
+)
+"""What an alert on an absent figure is held against. The page and JSON say the same in words."""
+SOURCE_FIGURES: Final[tuple[Figure[SourceReport], ...]] = (
+    Figure(
+        name="events_total",
+        help="events recorded, by how they were first seen",
+        absent="never",
+        labels=("via",),
+        samples=_events,
+    ),
+    Figure(
+        name="expected_total",
+        help="events that the subscription should have pushed",
+        absent=_ONE_WAY,
+        samples=_of_losses(lambda losses: losses.expected),
+    ),
+    Figure(
+        name="missed_total",
+        help="expected events that the webhooks lost; cause: `receiver_down`, `refused`, `subscription`, `unexplained`",
+        absent=_ONE_WAY,
+        labels=("cause",),
+        samples=_missed,
+    ),
+    Figure(
+        name="recovered_total",
+        help="missed events that are recorded now",
+        absent=_ONE_WAY,
+        samples=_of_losses(lambda losses: losses.recovered),
+    ),
+    Figure(
+        name="late_total",
+        help="missed events whose webhook came after all: a part of missed",
+        absent=_ONE_WAY,
+        samples=_of_losses(lambda losses: losses.late),
+    ),
+    Figure(
+        name="duplicates_total",
+        help="webhooks of events that were there already",
+        absent="never",
+        samples=_of_source(lambda source: source.duplicates),
+    ),
+    Figure(
+        name="unlisted_total",
+        help="events by webhook that two complete listings of their time lacked",
+        absent=_ONE_WAY,
+        samples=_of_losses(lambda losses: losses.unlisted),
+    ),
+    Figure(
+        name="found_behind_watermark_total",
+        help="events that became visible in the list after their time had been vouched for",
+        absent=_NO_LIST,
+        samples=_of_list(lambda listed: listed.behind_watermark),
+    ),
+    Figure(
+        name="gap_rate",
+        help="missed per expected over `[watermark - window, watermark)` by time of occurrence; window: `1h`, `24h`, "
+        "`7d`, in whole hours, those that the window touches",
+        absent="mode not `hybrid`; before the first complete pass; while a stream is parked or its list is not "
+        "believed; part of the window is unrecoverable; the watermark is older than the window is long; nothing was "
+        "expected",
+        labels=("window",),
+        samples=_of_gaps(lambda gap: gap.rate),
+    ),
+    Figure(
+        name="window_missed",
+        help="events missed in that window",
+        absent="as `gapless_gap_rate`, but 0 where nothing was expected",
+        labels=("window",),
+        samples=_of_gaps(lambda gap: gap.missed),
+    ),
+    Figure(
+        name="window_expected",
+        help="events expected in that window",
+        absent="as `gapless_window_missed`",
+        labels=("window",),
+        samples=_of_gaps(lambda gap: gap.expected),
+    ),
+    Figure(
+        name="watermark_timestamp_seconds",
+        help="time up to which the ledger agrees with the provider's list; of several streams, the one that lags most",
+        absent="until every stream was read; mode `webhook`",
+        samples=_of_proof(lambda proof: proof.watermark),
+    ),
+    Figure(
+        name="complete_up_to_timestamp_seconds",
+        help="the watermark, or the oldest open missing row if that is earlier",
+        absent="as the watermark",
+        samples=_of_proof(lambda proof: proof.complete_up_to),
+    ),
+    Figure(
+        name="last_complete_pass_timestamp_seconds",
+        help="when every stream had last been read whole",
+        absent="as the watermark",
+        samples=_of_proof(lambda proof: proof.last_complete_pass),
+    ),
+    Figure(
+        name="history_headroom_seconds",
+        help="time until the provider forgets what lies behind the watermark",
+        absent="the history has no limit; mode `webhook`",
+        samples=_of_list(lambda listed: listed.history_headroom),
+    ),
+    Figure(
+        name="unrecoverable_seconds_total",
+        help="length of the intervals about which the provider can prove nothing any more, acknowledged or not, summed "
+        "over streams",
+        absent=_NO_LIST,
+        samples=_of_list(lambda listed: listed.unrecoverable_time),
+    ),
+    Figure(
+        name="missing_open",
+        help="events that are known to exist and are not recorded yet",
+        absent=_NO_LIST,
+        samples=_of_list(lambda listed: listed.missing_open),
+    ),
+    Figure(
+        name="provider_budget_remaining",
+        help="read requests left in the vendor's period",
+        absent="no budget, or none of it used yet",
+        samples=_of_list(lambda listed: listed.budget_remaining),
+    ),
+    Figure(
+        name="poll_interval_seconds",
+        help="time between passes, as paced now",
+        absent="before the first run; mode `webhook`",
+        samples=_of_list(lambda listed: listed.interval),
+    ),
+    Figure(
+        name="subscription_healthy",
+        help="1 if the provider has our endpoint, enabled",
+        absent="the provider does not say, or the key may not ask; mode `poll`",
+        samples=_of_source(lambda source: source.subscription_healthy),
+    ),
+    Figure(
+        name="source_silent",
+        help="1 if no webhook came for longer than `silence_after`",
+        absent='no `silence_after`; "learn" before three weeks are known; mode `poll`',
+        samples=_of_source(lambda source: source.silent),
+    ),
+)
+DESTINATION_FIGURES: Final[tuple[Figure[DestinationReport], ...]] = (
+    Figure(
+        name="delivery_backlog",
+        help="deliveries not done; state: `pending`, `held`, `parked`, `dead`",
+        absent="never",
+        labels=("state",),
+        samples=_backlog,
+    ),
+    Figure(
+        name="oldest_pending_timestamp_seconds",
+        help="when the oldest pending delivery was made",
+        absent="nothing is pending",
+        samples=_oldest_pending,
+    ),
+    Figure(
+        name="dead_letters",
+        help="dead letters, by reason of the last attempt",
+        absent="never",
+        labels=("reason",),
+        samples=_dead_letters,
+    ),
+)

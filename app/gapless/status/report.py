@@ -1,0 +1,167 @@
+"""The report: what can be said of every source and destination at one moment. None always means unknown, never 0."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from gapless.domain import Cause, Mode, Via, from_us
+from gapless.ledger.deliveries import DeliveryState
+from gapless.ledger.snapshot import Loss
+from gapless_reconcilers.kit.contract import Coverage
+
+OWED: tuple[DeliveryState, ...] = (DeliveryState.PENDING, DeliveryState.HELD, DeliveryState.PARKED, DeliveryState.DEAD)
+"""The states of deliveries that are not done."""
+
+
+LEAST_HEADROOM = 0.25
+"""Share of the provider's history under which it is running out. So do alerts and the read budget have it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gap:
+    """How much was missed in one window; `rate` is None where nothing was expected."""
+
+    missed: int
+    expected: int
+
+    @property
+    def rate(self) -> float | None:
+        """Missed per expected."""
+        return self.missed / self.expected if self.expected else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Losses:
+    """Lost webhooks since the source's start. Only of a source that has both webhooks and a list."""
+
+    expected: int
+    missed: Mapping[Cause, int]
+    recovered: int
+    late: int
+    unlisted: int
+
+    @property
+    def missed_in_all(self) -> int:
+        """Missed events, whatever the cause."""
+        return sum(self.missed.values())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Proof:
+    """How far a source, or one stream of it, agrees with the provider's list."""
+
+    watermark: datetime | None
+    complete_up_to: datetime | None
+    checked_at: datetime | None
+    last_complete_pass: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamReport:
+    """One stream, and why it is not read, if so."""
+
+    name: str
+    complete_from: datetime
+    proof: Proof
+    last_outcome: str | None
+    parked_reason: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListReport:
+    """What only the list can tell. A source that is never compared with a list has none of it."""
+
+    proof: Proof
+    history: timedelta | None
+    """How far back the provider's list reaches; None: without limit."""
+    history_headroom: timedelta | None
+    behind_watermark: int
+    missing_open: int
+    missing_since: datetime | None
+    """When the first of the missing events was found; None: nothing is missing."""
+    lost: int
+    """Events that the provider no longer has, and that nobody has acknowledged."""
+    lost_since: datetime | None
+    unrecoverable: tuple[Loss, ...]
+    budget_remaining: int | None
+    interval: timedelta | None
+    next_pass: datetime
+
+    @property
+    def is_running_out(self) -> bool:
+        """Return True if the provider soon forgets what was not compared yet."""
+        if self.history is None or self.history_headroom is None:
+            return False
+        return self.history_headroom < LEAST_HEADROOM * self.history
+
+    @property
+    def not_acknowledged(self) -> tuple[Loss, ...]:
+        """Unrecoverable times that no person has looked into."""
+        return tuple(loss for loss in self.unrecoverable if loss.acknowledged_us is None)
+
+    @property
+    def unrecoverable_time(self) -> timedelta:
+        """How long the provider can prove nothing of, acknowledged or not, summed over streams."""
+        return sum((from_us(loss.end_us) - from_us(loss.start_us) for loss in self.unrecoverable), timedelta(0))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceReport:
+    """One source."""
+
+    name: str
+    provider: str
+    coverage: Coverage
+    mode: Mode
+    state: str
+    state_since: datetime | None
+    reason: str | None
+    types: tuple[str, ...]
+    types_origin: str
+    subscription_healthy: bool | None
+    subscription_reason: str | None
+    subscription_good_at: datetime | None
+    """When our endpoint was last seen to be in order."""
+    silent: bool | None
+    """None: nobody wants to know, or its rhythm is not known yet."""
+    heard_at: datetime | None
+    """When its last webhook came, or since when one could have; None: nobody wants to know."""
+    streams: tuple[StreamReport, ...]
+    events: Mapping[Via, int]
+    duplicates: int
+    losses: Losses | None
+    gaps: Mapping[str, Gap | None]
+    """By window; None: unknown."""
+    listed: ListReport | None
+    """None: it is never compared with a list, so that nothing can be proven of it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DestinationReport:
+    """What one destination still owes, and since when."""
+
+    name: str
+    state: str
+    backlog: Mapping[DeliveryState, int]
+    oldest: Mapping[DeliveryState, datetime]
+    """When the oldest delivery in a state was made; only the states that occur."""
+    late_since: datetime | None
+    """Since when the oldest pending delivery could have been made; None: none is due."""
+    dead: Mapping[str, int]
+    """By reason; every reason there is."""
+
+    @property
+    def oldest_pending(self) -> datetime | None:
+        """When the oldest pending delivery was made."""
+        return self.oldest.get(DeliveryState.PENDING)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StatusReport:
+    """All sources and destinations at one moment."""
+
+    at: datetime
+    sources: tuple[SourceReport, ...]
+    destinations: tuple[DestinationReport, ...]
+    unknown_sources: tuple[str, ...] = ()
+    """Names of configured sources that the ledger does not know yet."""

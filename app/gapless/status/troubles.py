@@ -1,0 +1,415 @@
+"""The one judgement of "is it well?": what is wrong, how bad it is, since when, and what to do next. Pure.
+
+The command and its exit code, the API and the page all show `troubles(report)`, so they cannot differ.
+Texts stand here and nowhere else. Limits are those of `config/prometheus/alerts.yml`.
+
+Three things are deliberately no trouble:
+
+- A source that is never compared with a list, by its mode or because its provider has none. Nothing failed:
+  it cannot be proven, and whoever configured it knows. It changes no verdict, or a deliberate push-only source
+  would keep `gapless status` at exit code 1 for ever; `is_blind` says it, and it is never shown as complete.
+- A gap that was found and closed, if it is small and old: that is the product at work. While webhooks are being
+  lost (in the last hour, or 1 % and more of a window) it is in hand, never good.
+- Counts that only grow (late, unlisted, found behind the watermark): they tell of the past; alerts watch them rise.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+from functools import partial
+from typing import Final
+
+from gapless.domain import TypesOrigin, from_us
+from gapless.ledger.deliveries import DeliveryState
+from gapless.status.evaluation import DISBELIEVED
+from gapless.status.report import DestinationReport, ListReport, SourceReport, StatusReport, StreamReport
+from gapless.text import format_time
+
+STALLED_AFTER: Final = timedelta(hours=1)
+"""Without a complete pass, beside `STALLED_INTERVALS`."""
+STALLED_INTERVALS: Final = 3
+MISSING_WITHIN: Final = timedelta(minutes=30)
+"""In which a known event should be recorded: some five attempts."""
+LATE_AFTER: Final = timedelta(minutes=1)
+"""A pending delivery waits that long before anybody is told."""
+LATE_WITHIN: Final = timedelta(hours=1)
+"""In which every delivery should be made."""
+FRESH_WINDOW: Final = "1h"
+MUCH_MISSED: Final = 0.01
+"""Share of a window from which on what was missed is told, closed or not."""
+READ: Final = frozenset({None, "clean", "found"})
+"""Outcomes of a pass that leave nothing to say."""
+
+
+class Severity(StrEnum):
+    """How bad it is, the worst first."""
+
+    TROUBLE = "trouble"
+    """A person is needed."""
+    UNKNOWN = "unknown"
+    """It could be known and is not."""
+    IN_HAND = "in_hand"
+    """Not good yet; it closes without a person."""
+    GOOD = "good"
+
+    @property
+    def rank(self) -> int:
+        """Return 0 for the worst."""
+        return list(Severity).index(self)
+
+    @property
+    def is_well(self) -> bool:
+        """Return True if nobody need look: exit code 0."""
+        return self in (Severity.GOOD, Severity.IN_HAND)
+
+
+class TroubleKind(StrEnum):
+    """Everything that can be wrong."""
+
+    NO_SOURCE = "no_source"
+    SOURCE_UNKNOWN = "source_unknown"
+    SOURCE_PARKED = "source_parked"
+    SOURCE_RETIRED = "source_retired"
+    STREAM_PARKED = "stream_parked"
+    LIST_SUSPECT = "list_suspect"
+    LIST_UNREADABLE = "list_unreadable"
+    READ_FAILED = "read_failed"
+    NEVER_COMPARED = "never_compared"
+    PROOF_STALLED = "proof_stalled"
+    HISTORY_RUNS_OUT = "history_runs_out"
+    BUDGET_SPENT = "budget_spent"
+    UNRECOVERABLE = "unrecoverable"
+    EVENTS_LOST = "events_lost"
+    EVENTS_MISSING = "events_missing"
+    WEBHOOKS_LOST = "webhooks_lost"
+    ENDPOINT_OFF = "endpoint_off"
+    SILENT = "silent"
+    DEAD_LETTERS = "dead_letters"
+    DELIVERIES_HELD = "deliveries_held"
+    DELIVERIES_LATE = "deliveries_late"
+    DELIVERIES_PARKED = "deliveries_parked"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trouble:
+    """One thing that is wrong, and where."""
+
+    kind: TroubleKind
+    severity: Severity
+    text: str
+    """What is so: a sentence."""
+    next: str
+    """What to do: a sentence, with the command to run."""
+    source: str | None = None
+    stream: str | None = None
+    """The stream, or the first of several; None: the source's own, or the whole source."""
+    destination: str | None = None
+    since: datetime | None = None
+    """From when on it may have been so; None if the ledger does not tell."""
+
+    @property
+    def where(self) -> str:
+        """Return the source and stream, or the destination; "gapless" for the whole."""
+        if self.source is not None:
+            return f"{self.source} {self.stream}" if self.stream else self.source
+        return self.destination or "gapless"
+
+
+def troubles(report: StatusReport) -> list[Trouble]:
+    """Return all that is wrong, the worst first, then the oldest. Empty: all is well, as far as it can be known."""
+    found = [*_of_whole(report)]
+    for source in report.sources:
+        found += _of_source(source, report.at)
+    for destination in report.destinations:
+        found += _of_destination(destination, report.at)
+    return sorted(found, key=lambda each: (each.severity.rank, each.since is None, each.since or report.at))
+
+
+def verdict(found: Iterable[Trouble]) -> Severity:
+    """Return the worst severity among `found`: of everything, or of what concerns one source or destination."""
+    return min((each.severity for each in found), key=lambda each: each.rank, default=Severity.GOOD)
+
+
+def summary(found: Iterable[Trouble]) -> str:
+    """Return the verdict in one sentence."""
+    counts = Counter(each.severity for each in found)
+    words = {Severity.TROUBLE: "wrong", Severity.UNKNOWN: "not known", Severity.IN_HAND: "in hand"}
+    told = [
+        f"{counts[severity]} {'is' if counts[severity] == 1 else 'are'} {words[severity]}"
+        for severity in words
+        if counts[severity]
+    ]
+    return ", ".join(told) if told else "Nothing is wrong"
+
+
+def is_blind(source: SourceReport) -> bool:
+    """Return True if nothing can be proven of the source, whatever happens: it is never compared with a list."""
+    return source.listed is None
+
+
+def notes(source: SourceReport) -> list[str]:
+    """Return what somebody should know of the source though nothing is wrong."""
+    told = []
+    if is_blind(source):
+        told.append("There is no list to compare with: what is lost cannot be seen.")
+    if source.losses is not None and source.types_origin == TypesOrigin.ASSUMED.value:
+        told.append(
+            "It is assumed that every type is subscribed, so too much may count as missed; set types, or let the key "
+            "read the endpoint."
+        )
+    return told
+
+
+def _of_whole(report: StatusReport) -> Iterator[Trouble]:
+    if not report.sources and not report.unknown_sources:
+        yield Trouble(
+            kind=TroubleKind.NO_SOURCE,
+            severity=Severity.UNKNOWN,
+            text="No source is configured: nothing is received, and nothing is compared.",
+            next="Add a [[source]] to the configuration; `gapless check` looks at it.",
+        )
+    for name in report.unknown_sources:
+        yield Trouble(
+            kind=TroubleKind.SOURCE_UNKNOWN,
+            severity=Severity.UNKNOWN,
+            source=name,
+            text="It is configured, and the ledger does not know it yet.",
+            next="Start `gapless serve` with this configuration, or start it again.",
+        )
+
+
+def _of_source(source: SourceReport, now: datetime) -> Iterator[Trouble]:
+    yield from _of_state(source)
+    yield from _of_webhooks(source)
+    if source.listed is not None:
+        yield from _of_streams(source)
+        yield from _of_proof(source, source.listed, now)
+        yield from _of_missing(source, source.listed, now)
+
+
+def _of_state(source: SourceReport) -> Iterator[Trouble]:
+    bad = partial(Trouble, severity=Severity.TROUBLE, source=source.name, since=source.state_since)
+    if source.state == "retired":
+        yield bad(
+            kind=TroubleKind.SOURCE_RETIRED,
+            text="It is retired: nothing is received or compared.",
+            next="Start `gapless serve` again with this configuration.",
+        )
+    elif source.state != "active":
+        yield bad(
+            kind=TroubleKind.SOURCE_PARKED,
+            text=f"It is {source.state}: {source.reason or 'no reason is written down'}.",
+            next=f"Run `gapless check`, mend what it finds, then `gapless source pass {source.name}`.",
+        )
+
+
+def _of_webhooks(source: SourceReport) -> Iterator[Trouble]:
+    bad = partial(Trouble, severity=Severity.TROUBLE, source=source.name)
+    if source.subscription_healthy is False:
+        yield bad(
+            kind=TroubleKind.ENDPOINT_OFF,
+            since=source.subscription_good_at,
+            text=f"The provider does not send to us: {source.subscription_reason or 'it gives no reason'}.",
+            next=f"Run `gapless source repair {source.name}`, or mend the endpoint at the provider.",
+        )
+    if source.silent:
+        yield bad(
+            kind=TroubleKind.SILENT,
+            since=source.heard_at,
+            text="No webhook came for longer than it ever stays quiet.",
+            next="Run `gapless check`: the provider may have disabled our endpoint, or something stands in between.",
+        )
+    for window, gap in source.gaps.items():
+        if gap is not None and gap.missed and (window == FRESH_WINDOW or gap.missed >= MUCH_MISSED * gap.expected):
+            yield Trouble(
+                kind=TroubleKind.WEBHOOKS_LOST,
+                severity=Severity.IN_HAND,
+                source=source.name,
+                text=f"{gap.missed} of {gap.expected} events of the last {window} were missed by webhook.",
+                next=f"Nothing, if it does not go on: `gapless event list --missed --source {source.name}` shows them.",
+            )
+            break
+
+
+NEXT_OF_STREAM: Final = {
+    TroubleKind.STREAM_PARKED: "Run `gapless check`, mend the key or the options, then `gapless source pass {source}`.",
+    TroubleKind.LIST_SUSPECT: "See whether the key reads this account and all its events: `gapless check`, then "
+    "`gapless source pass {source}`.",
+    TroubleKind.LIST_UNREADABLE: "The provider may have changed its API: look at the log line pass_failed, and for a "
+    "newer release.",
+    TroubleKind.READ_FAILED: "Nothing: it is tried again by itself.",
+}
+
+
+def _of_streams(source: SourceReport) -> Iterator[Trouble]:
+    """Yield one trouble for all streams that cannot be read for the same reason."""
+    alike: defaultdict[tuple[TroubleKind, str], list[StreamReport]] = defaultdict(list)
+    for stream in source.streams:
+        found = _why_unread(stream)
+        if found is not None:
+            alike[found].append(stream)
+    for (kind, text), streams in alike.items():
+        more = f" The same holds for {_counted(len(streams) - 1, 'other stream')}." if len(streams) > 1 else ""
+        yield Trouble(
+            kind=kind,
+            severity=Severity.IN_HAND if kind is TroubleKind.READ_FAILED else Severity.TROUBLE,
+            source=source.name,
+            stream=streams[0].name or None,
+            since=min((each for each in (s.proof.last_complete_pass for s in streams) if each), default=None),
+            text=text + more,
+            next=NEXT_OF_STREAM[kind].format(source=source.name),
+        )
+
+
+def _why_unread(stream: StreamReport) -> tuple[TroubleKind, str] | None:
+    if stream.parked_reason is not None:
+        return TroubleKind.STREAM_PARKED, f"Not read: {stream.parked_reason}."
+    if stream.last_outcome in DISBELIEVED:
+        if stream.last_outcome == "unexpected_shape":
+            return TroubleKind.LIST_UNREADABLE, "The provider's list has a shape that is not known."
+        return TroubleKind.LIST_SUSPECT, "The provider's list shows none of the events that came by webhook."
+    if stream.last_outcome not in READ:
+        return TroubleKind.READ_FAILED, f"The last pass ended early: {stream.last_outcome}."
+    return None
+
+
+def _of_proof(source: SourceReport, listed: ListReport, now: datetime) -> Iterator[Trouble]:
+    read_now = f"`gapless source pass {source.name}`"
+    bad = partial(Trouble, severity=Severity.TROUBLE, source=source.name)
+    last = listed.proof.last_complete_pass
+    if last is None:
+        yield Trouble(
+            kind=TroubleKind.NEVER_COMPARED,
+            severity=Severity.UNKNOWN,
+            source=source.name,
+            text="Not compared with the provider's list yet.",
+            next=f"Wait for the first pass, or ask for it: {read_now}.",
+        )
+    elif now - last > STALLED_AFTER + STALLED_INTERVALS * (listed.interval or timedelta()):
+        yield bad(
+            kind=TroubleKind.PROOF_STALLED,
+            since=last,
+            text="The list was not read whole for too long: what was lost since then is not seen.",
+            next=f"See whether `gapless serve` runs and what `gapless check` says, then {read_now}.",
+        )
+    if listed.is_running_out:
+        yield bad(
+            kind=TroubleKind.HISTORY_RUNS_OUT,
+            since=listed.proof.watermark,
+            text="The provider soon forgets what was not compared yet.",
+            next=f"Find out why the list is not read (`gapless check`), then {read_now}.",
+        )
+    if listed.budget_remaining == 0:
+        yield Trouble(
+            kind=TroubleKind.BUDGET_SPENT,
+            severity=Severity.IN_HAND,
+            source=source.name,
+            text="The provider's read allowance is used up: passes come seldom until its period is over.",
+            next="Nothing, unless the provider grants more: then set read_budget to that.",
+        )
+
+
+def _of_missing(source: SourceReport, listed: ListReport, now: datetime) -> Iterator[Trouble]:
+    bad = partial(Trouble, severity=Severity.TROUBLE, source=source.name)
+    acknowledge = f'`gapless source acknowledge {source.name} --reason "…"`'
+    if listed.not_acknowledged:
+        first, *others = listed.not_acknowledged
+        start, end = format_time(from_us(first.start_us)), format_time(from_us(first.end_us))
+        more = f" The same holds for {_counted(len(others), 'other time')}." if others else ""
+        yield bad(
+            kind=TroubleKind.UNRECOVERABLE,
+            stream=first.stream or None,
+            since=from_us(min(loss.recorded_us for loss in listed.not_acknowledged)),
+            text=f"What was lost from {start} to {end} can never be found out: {first.reason}.{more}",
+            next=f"Compare that time by other means, then {acknowledge}.",
+        )
+    if listed.lost:
+        yield bad(
+            kind=TroubleKind.EVENTS_LOST,
+            since=listed.lost_since,
+            text=f"The provider no longer has {_counted(listed.lost, 'known event')} that the ledger lacks.",
+            next=f"The log line event_lost names each; look them up by other means, then {acknowledge}.",
+        )
+    if listed.missing_open:
+        is_old = listed.missing_since is None or now - listed.missing_since > MISSING_WITHIN
+        wait, look = "Nothing: they are asked for one by one.", "The log line event_still_missing names each."
+        yield Trouble(
+            kind=TroubleKind.EVENTS_MISSING,
+            severity=Severity.TROUBLE if is_old else Severity.IN_HAND,
+            source=source.name,
+            since=listed.missing_since,
+            text=f"Not recorded yet: {_counted(listed.missing_open, 'known event')}.",
+            next=look if is_old else wait,
+        )
+
+
+def _counted(count: int, noun: str) -> str:
+    many = f"{noun[:-1]}ies" if noun.endswith("y") else f"{noun}s"
+    return f"{count} {noun if count == 1 else many}"
+
+
+def _of_destination(destination: DestinationReport, now: datetime) -> Iterator[Trouble]:
+    if destination.state != "active":
+        yield from _of_retired(destination)
+        return
+    name, backlog, oldest = destination.name, destination.backlog, destination.oldest
+    bad = partial(Trouble, severity=Severity.TROUBLE, destination=name)
+    if backlog[DeliveryState.DEAD]:
+        yield bad(
+            kind=TroubleKind.DEAD_LETTERS,
+            since=oldest.get(DeliveryState.DEAD),
+            text=f"Not tried any more: {_counted(backlog[DeliveryState.DEAD], 'dead letter')}.",
+            next=f"See `gapless dead list`; when the cause is mended, `gapless dead requeue --destination {name}`.",
+        )
+    if backlog[DeliveryState.HELD]:
+        yield bad(
+            kind=TroubleKind.DELIVERIES_HELD,
+            since=oldest.get(DeliveryState.HELD),
+            text=f"Waiting for a decision: {_counted(backlog[DeliveryState.HELD], 'delivery')}.",
+            next=f"See `gapless dead list --held`; set on_version_mismatch, or let them go: "
+            f"`gapless dead requeue --held --destination {name}`.",
+        )
+    yield from _of_late(destination, now)
+    if backlog[DeliveryState.PARKED]:
+        yield Trouble(
+            kind=TroubleKind.DELIVERIES_PARKED,
+            severity=Severity.IN_HAND,
+            destination=name,
+            since=oldest.get(DeliveryState.PARKED),
+            text=f"Parked, because the source is not configured any more: "
+            f"{_counted(backlog[DeliveryState.PARKED], 'delivery')}.",
+            next="Nothing, if nobody shall get them; they are sent if the source is configured again.",
+        )
+
+
+def _of_late(destination: DestinationReport, now: datetime) -> Iterator[Trouble]:
+    late = destination.late_since
+    if late is None or now - late <= LATE_AFTER:
+        return
+    is_old = now - late > LATE_WITHIN
+    wait = "Nothing, if it is just being deployed: they are tried again by themselves."
+    look = "See whether it answers, and whether `gapless serve` runs; gapless_deliveries_total counts its answers."
+    yield Trouble(
+        kind=TroubleKind.DELIVERIES_LATE,
+        severity=Severity.TROUBLE if is_old else Severity.IN_HAND,
+        destination=destination.name,
+        since=late,
+        text=f"Waiting for too long: the oldest of {_counted(destination.backlog[DeliveryState.PENDING], 'delivery')}.",
+        next=look if is_old else wait,
+    )
+
+
+def _of_retired(destination: DestinationReport) -> Iterator[Trouble]:
+    """Yield what a destination is still owed that somebody took out of the configuration: nothing else is its fault."""
+    owed = sum(destination.backlog.values())
+    if owed:
+        yield Trouble(
+            kind=TroubleKind.DELIVERIES_PARKED,
+            severity=Severity.IN_HAND,
+            destination=destination.name,
+            since=min(destination.oldest.values(), default=None),
+            text=f"It is not configured any more, and is still owed {_counted(owed, 'delivery')}.",
+            next="Nothing, if it shall not get them; they are sent if it is configured again.",
+        )

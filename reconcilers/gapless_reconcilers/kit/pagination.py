@@ -1,0 +1,93 @@
+"""Reading pages without guessing: required fields by dotted path, and guards against walks that do not end.
+
+Silence is never success: a field that is absent or of another type raises `UnexpectedShape` with its
+path. Nothing here turns it into an empty page.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import httpx
+
+from gapless_reconcilers.kit.errors import UnexpectedShape
+
+_LINK = re.compile(
+    r"""\s*<([^<>]*)>((?:\s*;\s*[!#$%&'*+.^_`|~\w-]+(?:\s*=\s*(?:"(?:[^"\\]|\\.)*"|[^\s",;]*))?)*)\s*(?:,|$)"""
+)
+_LINK_PARAM = re.compile(r""";\s*([!#$%&'*+.^_`|~\w-]+)(?:\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s",;]*)))?""")
+_STEP = re.compile(r"([^.\[\]]+)|\[(-?\d+)\]")
+
+
+def require(body: object, path: str) -> Any:
+    """The value at `path`, such as `data`, `meta.next` or `data[-1].id`. Raises `UnexpectedShape` if absent."""
+    value: Any = body
+    for step in _STEP.finditer(path):
+        name, index = step.groups()
+        try:
+            value = value[name] if name is not None and isinstance(value, Mapping) else _element(value, index)
+        except (KeyError, IndexError):
+            raise UnexpectedShape(path[: step.end()], "missing", "a value") from None
+    return value
+
+
+def cursor_after(request: httpx.Request, last: str, *, has_more: bool, param: str = "starting_after") -> str | None:
+    """The cursor of the page after the one that `request` asked for; None: that was the last.
+
+    `last` is the cursor of the page's last row, empty if it has none. Raises `UnexpectedShape` if more
+    is promised but the walk would not move: a page without rows, or one that ends where it began.
+    """
+    if not has_more:
+        return None
+    if not last:
+        raise UnexpectedShape("data", "empty although has_more is true", "rows, or has_more = false")
+    if request.url.params.get(param) == last:
+        raise UnexpectedShape("data[-1]", "the row that this page was asked to start after", "one that moves on")
+    return last
+
+
+def next_link(response: httpx.Response) -> str | None:
+    """The address that the `Link` header names as the next page; None: it names none.
+
+    Raises `UnexpectedShape` for a header that cannot be read: the end of a list is never guessed.
+    Source: RFC 8288 section 3, read November 2026.
+    """
+    text, at, found = ", ".join(response.headers.get_list("link")).rstrip(" \t,"), 0, None
+    while at < len(text):
+        link = _LINK.match(text, at)
+        if link is None:
+            raise UnexpectedShape("Link", "not readable", "links as RFC 8288 has them")
+        params: dict[str, str] = {}
+        for name, quoted, plain in _LINK_PARAM.findall(link[2]):
+            params.setdefault(name.lower(), quoted or plain)
+        if found is None and "next" in params.get("rel", "").lower().split():
+            found = link[1]
+        at = link.end()
+    return found
+
+
+def next_address(request: httpx.Request, named: str, path: str) -> httpx.URL:
+    """The address of the next page, which `request`'s answer named at `path`.
+
+    Raises `UnexpectedShape` if it is of another host, for credentials go along, or this page's own.
+    """
+    here = request.url
+    try:
+        url = here.join(named)
+    except (httpx.InvalidURL, ValueError) as error:
+        raise UnexpectedShape(path, "no address", "that of the next page") from error
+    if not named or url == here:
+        raise UnexpectedShape(path, "empty, or this page's own address", "one that moves on")
+    if (url.scheme, url.host, url.port) != (here.scheme, here.host, here.port):
+        raise UnexpectedShape(path, f"an address at {_origin(url)[:80]!r}", f"one at {_origin(here)}")
+    return url
+
+
+def _origin(url: httpx.URL) -> str:
+    return f"{url.scheme}://{url.netloc.decode()}"
+
+
+def _element(value: object, index: str | None) -> Any:
+    if index is None or not isinstance(value, list):
+        raise KeyError(index)
+    return value[int(index)]

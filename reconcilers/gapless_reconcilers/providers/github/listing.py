@@ -1,0 +1,82 @@
+"""The log of deliveries: its pages, one delivery with its payload, and when GitHub wants us to wait."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Final
+
+import httpx
+import msgspec
+
+from gapless_reconcilers.kit import statuses
+from gapless_reconcilers.kit.contract import MissingEvent, RemoteEvent
+from gapless_reconcilers.kit.decoders import decode_items, decode_or_none, decode_response, recordable, recordable_items
+from gapless_reconcilers.kit.errors import UnexpectedShape
+from gapless_reconcilers.kit.pagination import next_link
+from gapless_reconcilers.providers.github.webhook import remote
+
+SECONDARY: Final = timedelta(seconds=60)
+"""Least wait after the secondary limit, where no time is named (REST rate limits page)."""
+
+
+class _Delivery(msgspec.Struct, gc=False, kw_only=True):
+    """One attempt, as the log shows it."""
+
+    id: int
+    guid: str
+    delivered_at: Annotated[datetime, msgspec.Meta(tz=True)]
+    event: str
+    action: str | None = None
+
+    def remote(self, hook: str, payload: msgspec.Raw) -> RemoteEvent:
+        at = self.delivered_at.astimezone(UTC)
+        return remote(hook, self.guid, self.event, self.action, at, payload, ref=str(self.id))
+
+
+class _Sent(msgspec.Struct, gc=False):
+    payload: msgspec.Raw
+
+
+class _Detail(_Delivery, gc=False, kw_only=True):
+    request: _Sent
+
+
+class _Refusal(msgspec.Struct, gc=False):
+    message: str = ""
+
+
+def read(response: httpx.Response, hook: str) -> list[RemoteEvent]:
+    """The attempts of a page, several of one event perhaps."""
+    rows = decode_response(response, list[msgspec.Raw])
+    return recordable_items("", lambda each, row: each.remote(hook, row), decode_items(rows, _Delivery, ""), rows)
+
+
+def next_cursor(request: httpx.Request, response: httpx.Response) -> str | None:
+    """The page that `Link` names: only its cursor is taken, so that no credentials go anywhere else."""
+    named = next_link(response)
+    if named is None:
+        return None
+    cursor: str | None = httpx.QueryParams(named.partition("#")[0].partition("?")[2]).get("cursor")
+    if not cursor or cursor == request.url.params.get("cursor"):
+        raise UnexpectedShape("Link", "a next page without a cursor, or with this page's own", "one that moves on")
+    return cursor
+
+
+def read_detail(missing: MissingEvent, response: httpx.Response, hook: str) -> RemoteEvent:
+    """The event with its payload as GitHub holds it, parsed: not the bytes that were sent."""
+    detail = decode_response(response, _Detail)
+    event = recordable("", detail.remote, hook, detail.request.payload)
+    if event.key != missing.key:
+        raise UnexpectedShape("guid", f"of another event, {event.key[:80]!r}", missing.key)
+    return event
+
+
+def wait(response: httpx.Response, now: datetime) -> timedelta | None:
+    """How long GitHub wants us to wait; None: it is no limit."""
+    named = statuses.parse_retry_after(response, now)
+    if named is not None:
+        return named
+    reset = response.headers.get("x-ratelimit-reset", "")
+    if response.headers.get("x-ratelimit-remaining") == "0" and reset.isascii() and reset.isdigit():
+        left = timedelta(seconds=min(int(reset[:12]) - now.timestamp(), statuses.LONGEST_WAIT.total_seconds()))
+        return max(left, timedelta(seconds=1))
+    refusal = decode_or_none(response.content, _Refusal)
+    return SECONDARY if refusal and "secondary rate limit" in refusal.message.lower() else None

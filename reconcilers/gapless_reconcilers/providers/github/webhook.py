@@ -1,0 +1,72 @@
+"""A delivery: its signature, the event in it, and how one is made anew."""
+
+from datetime import datetime
+from typing import Any, Final
+from urllib.parse import parse_qs
+
+import msgspec
+
+from gapless_reconcilers.kit.contract import RecordedEvent, RemoteEvent, Secret, WebhookMessage, WebhookRequest
+from gapless_reconcilers.kit.decoders import decode_webhook, recordable
+from gapless_reconcilers.kit.errors import MalformedWebhook, SignatureInvalid
+from gapless_reconcilers.kit.signatures import SigningKeys, hmac_sha256_hex, is_signed_by_any
+
+SIGNATURE_HEADER: Final = "x-hub-signature-256"
+EVENT_HEADER, DELIVERY_HEADER, HOOK_HEADER = "x-github-event", "x-github-delivery", "x-github-hook-id"
+OF_APP: Final = "app"
+"""Stands in keys for the one hook of an App, whose list does not name it."""
+
+
+class _Body(msgspec.Struct, gc=False):
+    action: Any = None
+
+
+def read(request: WebhookRequest, now: datetime, keys: SigningKeys, our_hook: str) -> RemoteEvent:
+    """The one event of a delivery, JSON or form. No time is sent, so it occurred when it came."""
+    _verify(request, keys)
+    name, guid, sender = (request.required(header) for header in (EVENT_HEADER, DELIVERY_HEADER, HOOK_HEADER))
+    hook = OF_APP if our_hook == OF_APP else sender
+    event = recordable(None, remote, hook, guid, name, _action(request.body), now, request.body)
+    return event if hook == our_hook else msgspec.structs.replace(event, listable=False)
+
+
+def remote(
+    hook: str, guid: str, name: str, action: str | None, at: datetime, payload: bytes | msgspec.Raw, ref: str = ""
+) -> RemoteEvent:
+    """The one place where an event of either road gets its identity. Raises `ValueError`."""
+    kind = f"{name}.{action}" if action else name
+    return RemoteEvent(key=f"{hook}:{guid}", type=kind, occurred_at=at, payload=payload, ref=ref or None)
+
+
+def render(event: RecordedEvent, target_url: str, secret: Secret, now: datetime) -> WebhookMessage:  # noqa: ARG001
+    """The delivery, signed anew: byte for byte if it came by webhook, else its payload as the log has it."""
+    hook, _, guid = event.key.partition(":")
+    is_form = event.payload.startswith(b"payload=")
+    headers = {
+        "content-type": "application/x-www-form-urlencoded" if is_form else "application/json",
+        EVENT_HEADER: event.type.partition(".")[0],
+        DELIVERY_HEADER: guid,
+        HOOK_HEADER: hook,
+        SIGNATURE_HEADER: f"sha256={hmac_sha256_hex(secret.reveal().encode(), event.payload).decode()}",
+    }
+    return WebhookMessage(headers=headers, body=event.payload)
+
+
+def _verify(request: WebhookRequest, keys: SigningKeys) -> None:
+    """Raise `SignatureInvalid` unless one of our secrets signed the body: never "verify if it is there"."""
+    scheme, _, signature = request.required(SIGNATURE_HEADER, "has the hook a secret?").partition("=")
+    if scheme != "sha256" or not signature:
+        raise SignatureInvalid("the signature is not sha256=…", reason="bad_header")
+    if not is_signed_by_any(keys, [signature.encode("latin-1")], request.body):
+        raise SignatureInvalid("the signature is that of no secret we know; check webhook_secret")
+
+
+def _action(body: bytes) -> str | None:
+    """The body's `action`, of JSON or of a form with JSON in its `payload`. Raises `MalformedWebhook`."""
+    if body.startswith(b"payload="):
+        try:
+            body = parse_qs(body.decode("ascii"), strict_parsing=True)["payload"][0].encode()
+        except (ValueError, KeyError) as error:
+            raise MalformedWebhook("the form cannot be read") from error
+    action = decode_webhook(body, _Body).action
+    return action if isinstance(action, str) and action else None

@@ -1,0 +1,55 @@
+"""The list of webhook events: its pages, and one event."""
+
+import html
+from datetime import UTC, datetime
+
+import httpx
+import msgspec
+
+from gapless_reconcilers.kit.contract import MissingEvent, Page, RemoteEvent, Window
+from gapless_reconcilers.kit.decoders import decode_items, decode_response, recordable, recordable_items
+from gapless_reconcilers.kit.errors import UnexpectedShape
+from gapless_reconcilers.kit.pagination import next_address
+from gapless_reconcilers.providers.paypal.webhook import Event, remote
+
+
+class _Link(msgspec.Struct, gc=False):
+    rel: str
+    href: str
+
+
+class _Rows(msgspec.Struct, gc=False):
+    events: list[msgspec.Raw]
+    links: list[_Link] = []
+
+
+def bounds(window: Window) -> dict[str, str]:
+    """The filter by time; both bounds are inclusive."""
+    return {"start_time": _text(window.start), "end_time": _text(window.end)}
+
+
+def read_page(request: httpx.Request, response: httpx.Response, stream: str, window: Window) -> Page:  # noqa: ARG001
+    """The page's events inside `window`. Only a missing next link ends the walk: pages may be short."""
+    rows = decode_response(response, _Rows)
+    events = recordable_items("events", remote, decode_items(rows.events, Event, "events"), rows.events)
+    named = next((link.href for link in rows.links if link.rel == "next"), None)
+    following = None if named is None else _next(request, named)
+    return Page(events=[event for event in events if event.occurred_at in window], next=following)
+
+
+def read_detail(missing: MissingEvent, response: httpx.Response) -> RemoteEvent:  # noqa: ARG001
+    """The event, its payload the body as received."""
+    return recordable("", remote, decode_response(response, Event), msgspec.Raw(response.content))
+
+
+def _next(request: httpx.Request, href: str) -> httpx.Request:
+    """The next link as it is given, its ampersands unescaped; to PayPal's list and nowhere else."""
+    path = "links[next].href"
+    url = next_address(request, html.unescape(href), path)
+    if url.path != request.url.path:
+        raise UnexpectedShape(path, "another address than that of the list", "a page of the list")
+    return httpx.Request("GET", url)
+
+
+def _text(time: datetime) -> str:
+    return time.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -1,0 +1,165 @@
+"""A webhook: who proves that it is PayPal's, its certificate or PayPal itself, and the event in it."""
+
+import binascii
+import zlib
+from base64 import b64decode
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any, Final
+
+import httpx
+import msgspec
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+
+from gapless_reconcilers.kit.certificates import NotTrusted, is_signed_with, public_roots, read_roots, trusted_key
+from gapless_reconcilers.kit.contract import (
+    CannotRender,
+    Evidence,
+    NeedsEvidence,
+    RecordedEvent,
+    RemoteEvent,
+    Secret,
+    WebhookRequest,
+)
+from gapless_reconcilers.kit.decoders import decode_or_none, decode_webhook, recordable
+from gapless_reconcilers.kit.errors import SignatureInvalid
+
+ID, TIME, SIGNATURE = "paypal-transmission-id", "paypal-transmission-time", "paypal-transmission-sig"
+CERTIFICATE, ALGORITHM = "paypal-cert-url", "paypal-auth-algo"
+HEADERS: Final = (SIGNATURE, ID, TIME, CERTIFICATE, ALGORITHM)
+RSA: Final = "SHA256withRSA"
+DOMAIN: Final = "paypal.com"
+SIMULATOR: Final = "WEBHOOK_ID"
+"""What the simulator signs in place of a webhook's id, literally."""
+KEPT_FOR: Final = timedelta(days=1)
+MOST_CERTIFICATES: Final = 8
+
+
+class _Resource(msgspec.Struct, gc=False):
+    id: Any = None
+
+
+class Event(msgspec.Struct, gc=False):
+    """An event, on either road."""
+
+    id: str
+    event_type: str
+    create_time: Annotated[datetime, msgspec.Meta(tz=True)]
+    resource: _Resource | None = None
+
+
+class _Verdict(msgspec.Struct, gc=False):
+    verification_status: str
+
+
+def read(body: bytes) -> RemoteEvent:
+    """The one event of a webhook."""
+    return recordable(None, remote, decode_webhook(body, Event), body)
+
+
+def remote(event: Event, payload: bytes | msgspec.Raw) -> RemoteEvent:
+    """The one place where an event of either road gets its identity. Raises `ValueError`."""
+    resource_id = event.resource.id if event.resource else None
+    return RemoteEvent(
+        key=event.id,
+        type=event.event_type,
+        occurred_at=event.create_time.astimezone(UTC),
+        payload=payload,
+        object_key=resource_id if isinstance(resource_id, str) and resource_id else None,
+    )
+
+
+def render(event: RecordedEvent, target_url: str, secret: Secret, now: datetime) -> CannotRender:  # noqa: ARG001
+    """Never: only PayPal has the key."""
+    return CannotRender(reason="only PayPal can sign as PayPal; use the signature standard")
+
+
+def signed_text(transmission_id: str, time: str, webhook_id: str, body: bytes) -> bytes:
+    """What PayPal signs: `id|time|webhook id|crc32 of the body`, the last as a decimal number."""
+    return f"{transmission_id}|{time}|{webhook_id}|{zlib.crc32(body)}".encode("latin-1", "replace")
+
+
+class ByCertificate:
+    """Proof by the certificate that a webhook names: fetched once a day, and kept."""
+
+    def __init__(self, webhook_ids: tuple[str, ...], trust_roots: str | None) -> None:
+        self._ids = webhook_ids
+        self._roots = public_roots() if trust_roots is None else read_roots(trust_roots)
+        self._trusted: dict[bytes, tuple[RSAPublicKey, datetime]] = {}
+
+    def needed(self, request: WebhookRequest, now: datetime, evidence: Evidence) -> NeedsEvidence | None:
+        """None if the certificate's owner signed for one of our webhooks. Raises `SignatureInvalid`."""
+        sent = {name: request.required(name) for name in HEADERS}
+        if sent[ALGORITHM] != RSA:
+            raise SignatureInvalid(f"{ALGORITHM} is not {RSA}", reason="bad_header")
+        url, signature = _certificate_url(sent[CERTIFICATE]), _decoded(sent[SIGNATURE])
+        if url not in evidence:
+            return NeedsEvidence(request=httpx.Request("GET", url), cache_key=url, max_age=KEPT_FOR)
+        key = self._key(evidence[url], now)
+        for webhook_id in (*filter(None, self._ids), SIMULATOR):
+            if is_signed_with(key, signature, signed_text(sent[ID], sent[TIME], webhook_id, request.body)):
+                if webhook_id == SIMULATOR:
+                    raise SignatureInvalid("this is an event of PayPal's simulator", reason="simulator")
+                return None
+        raise SignatureInvalid("PayPal did not sign this for our webhook_id, or the body was changed on the way")
+
+    def _key(self, answer: httpx.Response, now: datetime) -> RSAPublicKey:
+        """The key of a fetched certificate; its chain is followed once a day. Raises `SignatureInvalid`."""
+        if not answer.is_success:
+            raise SignatureInvalid(f"PayPal has no such certificate: {answer.status_code}")
+        known = self._trusted.get(answer.content)
+        if known is not None and abs(now - known[1]) < KEPT_FOR:
+            return known[0]
+        try:
+            key = trusted_key(answer.content, self._roots, DOMAIN, now)
+        except NotTrusted as error:
+            raise SignatureInvalid(str(error)) from error
+        if len(self._trusted) >= MOST_CERTIFICATES:
+            self._trusted.clear()
+        self._trusted[answer.content] = (key, now)
+        return key
+
+
+class ByPostback:
+    """Proof by PayPal's own word: each webhook is shown to it, forged ones too."""
+
+    def __init__(self, webhook_ids: tuple[str, ...], url: str) -> None:
+        self._ids = webhook_ids
+        self._url = url
+
+    def needed(self, request: WebhookRequest, now: datetime, evidence: Evidence) -> NeedsEvidence | None:  # noqa: ARG002
+        """None if PayPal says that the webhook is its own. Raises `SignatureInvalid`."""
+        sent = {name: request.required(name) for name in HEADERS}
+        decode_webhook(request.body, msgspec.Raw)
+        for webhook_id in filter(None, self._ids):
+            if webhook_id not in evidence:
+                asked = self._postback(sent, request.body, webhook_id)
+                return NeedsEvidence(request=asked, cache_key=webhook_id, max_age=timedelta(0), with_credentials=True)
+            verdict = decode_or_none(evidence[webhook_id].content, _Verdict)
+            if verdict and verdict.verification_status == "SUCCESS":
+                return None
+        raise SignatureInvalid("PayPal says that it did not send this for our webhook_id")
+
+    def _postback(self, sent: dict[str, str], body: bytes, webhook_id: str) -> httpx.Request:
+        """The body goes back byte for byte: PayPal is sensitive to the order of keys and the form of numbers."""
+        told = {name.removeprefix("paypal-").replace("-", "_"): value for name, value in sent.items()}
+        content = msgspec.json.encode(told | {"webhook_id": webhook_id})[:-1] + b',"webhook_event":' + body + b"}"
+        return httpx.Request("POST", self._url, content=content, headers={"content-type": "application/json"})
+
+
+def _certificate_url(text: str) -> str:
+    """The address of the certificate, which a stranger may have chosen: https, PayPal's host, nothing odd."""
+    try:
+        url = httpx.URL(text)
+    except (httpx.InvalidURL, ValueError):
+        url = httpx.URL("")
+    plain = url.scheme == "https" and not url.userinfo and url.port is None and not url.fragment
+    if not plain or not url.host.endswith(f".{DOMAIN}"):
+        raise SignatureInvalid(f"{CERTIFICATE} is no https address of PayPal's", reason="bad_header")
+    return str(url)
+
+
+def _decoded(signature: str) -> bytes:
+    try:
+        return b64decode(signature, validate=True)
+    except (binascii.Error, ValueError):
+        raise SignatureInvalid(f"{SIGNATURE} is no base64", reason="bad_header") from None

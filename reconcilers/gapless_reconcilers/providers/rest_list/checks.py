@@ -1,0 +1,103 @@
+"""Declarations that could not work, or would leave events out unseen: refused before anything is asked."""
+
+import math
+import re
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Final
+
+import httpx
+
+from gapless_reconcilers.kit.contract import Order
+from gapless_reconcilers.kit.errors import OptionsInvalid
+from gapless_reconcilers.providers.rest_list import pages
+from gapless_reconcilers.providers.rest_list.options import ClientCredentials, Header, RestListOptions
+
+NOTHING_THERE: Final = frozenset(range(400, 500)) - {401, 403, 408, 425, 429}
+"""Statuses that can mean that there is nothing."""
+REFUSALS: Final = range(400, 600)
+_TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_TEMPLATE: Final = re.compile(r"[^{}]*(?:\{[^{}]+\}[^{}]*)*")
+
+
+def check(options: RestListOptions, placeholders: list[str]) -> None:
+    """Raise `OptionsInvalid` for the first thing that is wrong. `placeholders` stand in the list's parameters."""
+    for problem in _problems(options, placeholders):
+        raise OptionsInvalid(f"option {problem}")
+    if options.webhook is not None:
+        options.webhook.signature.check()
+
+
+def _problems(options: RestListOptions, placeholders: list[str]) -> Iterator[str]:
+    yield from _address(options)
+    yield from _numbers(options)
+    yield from _names(options)
+    yield from _list(options, placeholders)
+
+
+def _address(options: RestListOptions) -> Iterator[str]:
+    """Credentials go wherever these lead."""
+    try:
+        base = httpx.URL(options.base_url)
+    except httpx.InvalidURL:
+        base = httpx.URL("")
+    if base.scheme not in ("https", "http") or not base.host or base.userinfo or base.query or base.fragment:
+        yield "base_url is no plain address; wanted one like https://api.vendor.example/v1, without ?, # and password"
+    paths = {"list.path": options.list.path}
+    if isinstance(options.auth, ClientCredentials):
+        paths["auth.token_path"] = options.auth.token_path
+    for name, path in paths.items():
+        if not path.startswith("/") or "?" in path or "#" in path or "{" in path:
+            yield f"{name} is {path!r}; wanted a path that begins with /, its parameters in list.params"
+
+
+def _numbers(options: RestListOptions) -> Iterator[str]:
+    listed, zero = options.list, timedelta(0)
+    if not 0 < options.rate < math.inf:
+        yield f"rate is {options.rate}; wanted requests a second, more than 0"
+    if listed.grace < zero or (listed.history is not None and listed.history <= zero):
+        yield "list.grace or list.history is negative or nothing; wanted a duration such as 90d"
+    if listed.resolution <= zero:
+        yield "list.resolution is nothing; wanted the unit of the vendor's filter, such as 1s"
+    errors = options.errors
+    for status in errors.ignore:
+        if status not in NOTHING_THERE:
+            yield f"errors.ignore has {status}, which does not mean that nothing is there; use retry or throttled"
+    for status in (*errors.retry, *errors.throttled, *errors.expired):
+        if status not in REFUSALS:
+            yield f"errors has {status}, which refuses nothing; wanted statuses from 400 to 599"
+
+
+def _names(options: RestListOptions) -> Iterator[str]:
+    event, webhook = options.event, options.webhook
+    for name in ("key", "type", "object"):
+        path = getattr(event, name)
+        if path is not None and (not path or not _TEMPLATE.fullmatch(path)):
+            yield f"event.{name} is {path!r}; wanted a path, or a text with whole paths in braces"
+    if webhook is not None and not all(webhook.unlisted):
+        yield "webhook.unlisted has an empty text, with which every key begins"
+    headers = [*options.list.headers, *([options.auth.name] if isinstance(options.auth, Header) else [])]
+    headers += () if webhook is None else webhook.signature.headers
+    for header in headers:
+        if not _TOKEN.fullmatch(header):
+            yield f"{header!r} is no name of a header"
+    if any(name.lower() in ("authorization", "cookie") for name in options.list.headers):
+        yield "list.headers holds a credential; write auth, whose secret stands elsewhere"
+
+
+def _list(options: RestListOptions, placeholders: list[str]) -> Iterator[str]:
+    listed = options.list
+    for each in placeholders:
+        if not pages.is_known(each):
+            yield f"list has {{{each}}} in its parameters; use {pages.ALLOWED}"
+        elif listed.resolution % pages.unit_of(each):
+            yield f"list.resolution is finer than {{{each}}} can say; wanted whole {pages.unit_of(each)}"
+    if not placeholders and listed.order is not Order.NEWEST_FIRST:
+        yield (
+            f'list names no time and list.order is "{listed.order}": each pass would read all that there is; '
+            'name {window.start|…} in list.params, or ask for the newest first and say list.order = "newest_first"'
+        )
+    if any(True for _ in pages.placeholders(listed.headers)):
+        yield "list.headers has braces; moments are filled in list.params and list.json alone"
+    if listed.json is not None and isinstance(listed.page, pages.NextUrlPage | pages.LinkHeaderPage):
+        yield "list.page names addresses, which cannot be asked by POST; use a cursor"

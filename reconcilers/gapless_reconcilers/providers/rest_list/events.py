@@ -1,0 +1,81 @@
+"""From the JSON of one event to the event: one mapping, for the rows of the list and for webhooks."""
+
+import re
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final, Literal
+
+import msgspec
+
+from gapless_reconcilers.kit.contract import RemoteEvent
+from gapless_reconcilers.kit.decoders import decode_json, recordable
+from gapless_reconcilers.kit.errors import UnexpectedShape
+from gapless_reconcilers.kit.pagination import require
+
+EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_PATHS: Final = re.compile(r"\{([^{}]*)\}")
+
+
+class EventFields(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where the parts of an event stand: dotted paths, such as `data.id`, or a text with paths in braces."""
+
+    key: str = "id"
+    """The vendor's identity of the event, the same on both roads."""
+    type: str = "type"
+    """Its type: `event_type`, or `{resource_type}.{action}`."""
+    time: str = "created_at"
+    """When it occurred."""
+    time_format: Literal["rfc3339", "iso_utc", "unix_s", "unix_ms"] = "rfc3339"
+    """How the time is written; `iso_utc`: its zone may be left out, and is UTC then."""
+    object: str | None = None
+    """The object that it is about; None: no path, or one that only some events have, is named."""
+
+    def read(self, text: msgspec.Raw | bytes, place: str) -> RemoteEvent:
+        """The event in `text`, which stands at `place`. Raises `UnexpectedShape`."""
+        return recordable(place, self._event, decode_json(text, object, place), text)
+
+    def _event(self, body: Any, text: msgspec.Raw | bytes) -> RemoteEvent:
+        return RemoteEvent(
+            key=_text(body, self.key),
+            type=_text(body, self.type),
+            occurred_at=self._time(body),
+            payload=text,
+            object_key=None if self.object is None else _found(body, self.object),
+        )
+
+    def _time(self, body: Any) -> datetime:
+        value = require(body, self.time)
+        if self.time_format in ("unix_s", "unix_ms"):
+            if not isinstance(value, int) or isinstance(value, bool):
+                raise UnexpectedShape(self.time, type(value).__name__, "a whole number")
+            return EPOCH + (timedelta(seconds=value) if self.time_format == "unix_s" else timedelta(milliseconds=value))
+        if not isinstance(value, str):
+            raise UnexpectedShape(self.time, type(value).__name__, "a text with a time")
+        try:
+            time = datetime.fromisoformat(value)
+        except ValueError:
+            raise UnexpectedShape(self.time, "not readable as a time", "one like 2026-11-20T12:00:00Z") from None
+        if time.utcoffset() is None and self.time_format == "iso_utc":
+            time = time.replace(tzinfo=UTC)
+        return time.astimezone(UTC) if time.utcoffset() is not None else time
+
+
+def _text(body: Any, path: str) -> str:
+    """The text at `path`, or the text that `path` makes with the paths in its braces."""
+    if "{" not in path:
+        return _scalar(body, path)
+    return _PATHS.sub(lambda match: _scalar(body, match[1]), path)
+
+
+def _scalar(body: Any, path: str) -> str:
+    value = require(body, path)
+    if isinstance(value, bool) or not isinstance(value, str | int) or value == "":
+        raise UnexpectedShape(path, type(value).__name__, "a text or a whole number")
+    return str(value)
+
+
+def _found(body: Any, path: str) -> str | None:
+    """What stands at `path`; None: nothing does."""
+    try:
+        return _text(body, path)
+    except UnexpectedShape:
+        return None

@@ -1,0 +1,219 @@
+"""Any vendor that lists its events over HTTP, declared in TOML: no Python is written for it.
+
+`config/sources.d/` has the vendors that are ready made; `docs/adding-a-provider.md` says what each option is for.
+Nothing is guessed: a field that is not where the declaration says it is stops the pass.
+"""
+
+from dataclasses import replace
+from datetime import datetime
+from typing import ClassVar
+
+import httpx
+import msgspec
+
+from gapless_reconcilers.kit import statuses
+from gapless_reconcilers.kit.contract import (
+    NO_EVIDENCE,
+    Basis,
+    CannotRender,
+    Capabilities,
+    Coverage,
+    Evidence,
+    Order,
+    Page,
+    Reading,
+    RecordedEvent,
+    RemoteEvent,
+    Rendering,
+    Reply,
+    Secret,
+    WebhookMessage,
+    WebhookRequest,
+    Window,
+)
+from gapless_reconcilers.kit.decoders import decode_json, decode_webhook, raw_at, rows_at
+from gapless_reconcilers.kit.errors import (
+    HistoryExpired,
+    MalformedWebhook,
+    ProviderUnavailable,
+    RateLimited,
+    SignatureInvalid,
+    UnexpectedShape,
+)
+from gapless_reconcilers.providers.rest_list import checks, pages
+from gapless_reconcilers.providers.rest_list.options import RestListOptions, WebhookOptions, fingerprint
+
+
+class RestList:
+    """One vendor as its declaration describes it."""
+
+    kind: ClassVar[str] = "rest_list"
+    Options: ClassVar[type[RestListOptions]] = RestListOptions
+    is_declared: ClassVar[bool] = True
+    """What it can do is known only once it is built: the capabilities of the class say nothing of a vendor."""
+    capabilities: Capabilities = Capabilities(
+        coverage=Coverage.EVENT_LOG,
+        basis=Basis.VENDOR_DOCS,
+        rendering=Rendering.EQUIVALENT,
+        signature_headers=(),
+        unproven="What its declaration says: see the ready-made ones",
+    )
+
+    def __init__(self, options: RestListOptions) -> None:
+        self.options = options
+        self._base = options.base_url.rstrip("/")
+        self._auth = options.auth.auth(self._base)
+        webhook, listed = options.webhook, options.list
+        found = list(pages.placeholders([listed.params, listed.json or {}]))
+        checks.check(options, found)
+        self.capabilities = replace(
+            type(self).capabilities,
+            basis=options.basis,
+            reading=Reading.WINDOW if found else Reading.WALK,
+            order=listed.order,
+            resolution=listed.resolution,
+            history=listed.history,
+            grace=listed.grace,
+            signs_body=webhook is None or webhook.signature.signs_body,
+            signature_headers=() if webhook is None else webhook.signature.headers,
+            twin_headers=() if webhook is None else webhook.signature.twins,
+            requests_per_second=options.rate,
+            unproven=options.unproven,
+        )
+
+    def auth(self) -> httpx.Auth:
+        """The credentials that the declaration names."""
+        return self._auth
+
+    def budget_scope(self) -> str:
+        """The host, and which credentials it is asked with."""
+        return f"rest_list:{httpx.URL(self._base).host}:{fingerprint(self.options.auth)}"
+
+    def option_problems(self) -> list[str]:
+        """A connection that anybody on the way can read, and secrets that can verify nothing."""
+        url, problems = httpx.URL(self._base), list[str]()
+        if url.scheme == "http" and url.host not in ("127.0.0.1", "localhost", "::1"):
+            problems.append("base_url is http: the credentials travel unencrypted; use https")
+        if self.options.webhook is not None and self.options.webhook.signature.unusable:
+            problems.append("a secret of webhook.signature can verify nothing; copy it whole from the vendor's page")
+        return problems
+
+    def read_webhook(self, request: WebhookRequest, now: datetime, evidence: Evidence = NO_EVIDENCE) -> Reply:  # noqa: ARG002
+        """The event of a webhook, or its events, by the same mapping as the list's."""
+        webhook = self.options.webhook
+        if webhook is None:
+            raise SignatureInvalid("no webhook is declared; write [source.options.webhook]", reason="no_signature")
+        webhook.signature.verify(request, now)
+        decode_webhook(request.body, msgspec.Raw)
+        try:
+            events = tuple(self._pushed(text, place) for text, place in self._texts(request.body, webhook))
+        except UnexpectedShape as error:
+            raise MalformedWebhook(f"the webhook is not as declared: {error}") from error
+        if not events:
+            raise MalformedWebhook(f"{webhook.root or 'the body'} is an empty array; wanted events")
+        return Reply(events=events)
+
+    def _texts(self, body: bytes, webhook: WebhookOptions) -> list[tuple[msgspec.Raw | bytes, str]]:
+        """The events' JSON and where it stands."""
+        if webhook.many:
+            return [(row, f"{webhook.root}[{at}]") for at, row in enumerate(rows_at(body, webhook.root))]
+        return [(raw_at(body, webhook.root) if webhook.root else body, webhook.root)]
+
+    def _pushed(self, text: msgspec.Raw | bytes, place: str) -> RemoteEvent:
+        event = self.options.event.read(text, place)
+        unlisted = self.options.webhook.unlisted if self.options.webhook else ()
+        return msgspec.structs.replace(event, listable=False) if event.key.startswith(unlisted) else event
+
+    def render(
+        self, event: RecordedEvent, target_url: str, secret: Secret, now: datetime
+    ) -> WebhookMessage | CannotRender:
+        """The event as the list or the webhook showed it, in the webhook's envelope, signed now with `secret`."""
+        webhook = self.options.webhook
+        if webhook is None:
+            return CannotRender(reason="no webhook is declared, so nothing says what one looks like")
+        body = b"[%b]" % event.payload if webhook.many else event.payload
+        for name in reversed(webhook.root.split(".") if webhook.root else []):
+            body = b"{%b:%b}" % (msgspec.json.encode(name), body)
+        signed = webhook.signature.sign(secret, event.key, body, target_url, now)
+        if signed is None:
+            return CannotRender(reason="the secret is not of the kind that signs")
+        return WebhookMessage(headers={"content-type": "application/json", **signed}, body=body)
+
+    def first_request(self, stream: str, window: Window) -> httpx.Request:  # noqa: ARG002 - there is one stream
+        """The first page."""
+        return self._ask(window, pages.Step())
+
+    def read_page(self, request: httpx.Request, response: httpx.Response, stream: str, window: Window) -> Page:  # noqa: ARG002
+        """The events of a page that are inside `window`, and the request for the next page."""
+        if response.status_code in self.options.errors.ignore:
+            return Page(events=[], next=None)
+        listed = self.options.list
+        if listed.nothing is not None and decode_json(response.content, object, "") == listed.nothing:
+            return Page(events=[], next=None)
+        rows = rows_at(response.content, listed.records)
+        events = [self._listed(row, f"{listed.records}[{at}]") for at, row in enumerate(rows)]
+        first = events[0].key if events else ""
+        page = pages.Answered(request=request, response=response, rows=len(rows), first=first)
+        step = None if self._is_beyond(events, window) else listed.page.next(page)
+        following = None if step is None else self._ask(window, step, after=first)
+        return Page(events=[event for event in events if event.occurred_at in window], next=following)
+
+    def judge(self, response: httpx.Response, now: datetime) -> None:
+        """The declared statuses, then the default table."""
+        status, errors = response.status_code, self.options.errors
+        told = f"{statuses.describe_request(response)} was answered with {status}"
+        if status in errors.ignore:
+            return
+        if status in errors.retry:
+            raise ProviderUnavailable(told, retry_after=statuses.parse_retry_after(response, now))
+        if status in errors.throttled:
+            raise RateLimited(told, retry_after=statuses.parse_retry_after(response, now))
+        if status in errors.expired:
+            raise HistoryExpired(told)
+        statuses.judge(response, now)
+
+    def _listed(self, row: msgspec.Raw, place: str) -> RemoteEvent:
+        item = self.options.list.item
+        if not item:
+            return self.options.event.read(row, place)
+        try:
+            text = raw_at(row, item)
+        except UnexpectedShape as error:
+            raise error.inside(place) from error
+        return self.options.event.read(text, f"{place}.{item}")
+
+    def _is_beyond(self, events: list[RemoteEvent], window: Window) -> bool:
+        """Whether all that is still to come is outside `window`: a whole page of it is, and the list has an order.
+
+        Of a single page its last row is enough. Raises `UnexpectedShape` if the page runs against the order.
+        """
+        listed = self.options.list
+        if not events or listed.order is Order.UNORDERED:
+            return False
+        first, last = events[0].occurred_at, events[-1].occurred_at
+        ends = events[-1:] if isinstance(listed.page, pages.SinglePage) else events
+        if listed.order is Order.NEWEST_FIRST:
+            is_beyond, is_against = all(event.occurred_at < window.start for event in ends), first + listed.grace < last
+        else:
+            is_beyond, is_against = all(event.occurred_at >= window.end for event in ends), last + listed.grace < first
+        if is_beyond and is_against:
+            raise UnexpectedShape(listed.records, "not in the order of list.order", f"rows {listed.order}")
+        return is_beyond
+
+    def _ask(self, window: Window, step: pages.Step, after: str = "") -> httpx.Request:
+        """The list's request with the parameters of `step`, or the one for the address that it names."""
+        listed = self.options.list
+        headers = httpx.Headers({"accept": "application/json"})
+        headers.update(listed.headers)
+        extensions = {pages.FIRST: after} if after else {}
+        if step.url is not None:
+            return httpx.Request("GET", step.url, headers=headers, extensions=extensions)
+        url, params = self._base + listed.path, pages.fill(listed.params, window, listed.resolution)
+        if listed.json is None:
+            params = pages.merged(params, step)
+            return httpx.Request("GET", url, params=params, headers=headers, extensions=extensions)
+        body = pages.merged(pages.fill(listed.json, window, listed.resolution), step)
+        return httpx.Request("POST", url, params=params, json=body, headers=headers, extensions=extensions)
+
+
+PROVIDER = RestList

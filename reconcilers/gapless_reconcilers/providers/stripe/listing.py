@@ -1,0 +1,162 @@
+"""Stripe's lists: `GET /v1/events` and `GET /v1/accounts`, their pages, and what Stripe's refusals mean."""
+
+import math
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final, NamedTuple
+from urllib.parse import quote
+
+import httpx
+import msgspec
+from httpx import codes
+
+from gapless_reconcilers.kit import statuses
+from gapless_reconcilers.kit.contract import OWN_STREAM, MissingEvent, Page, RemoteEvent, StreamPage, Window
+from gapless_reconcilers.kit.decoders import decode_items, decode_or_none, decode_response, recordable, recordable_items
+from gapless_reconcilers.kit.errors import HistoryExpired, OptionsInvalid, ProviderUnavailable, RateLimited
+from gapless_reconcilers.kit.pagination import cursor_after
+
+EVENTS: Final = "/v1/events"
+MOST_PER_PAGE: Final = 100
+MODES: Final = {True: "live", False: "test"}
+THROTTLED: Final = timedelta(seconds=2)
+"""Wait after a 429: Stripe documents no `Retry-After` (Rate limits page), and its limits are per second."""
+
+
+class StripeApi(NamedTuple):
+    """The API of one account in one mode, and with `connect` of the accounts that are connected to it."""
+
+    base: str
+    page_limit: int
+    livemode: bool
+    connect: bool
+
+    def get(self, path: str, stream: str = OWN_STREAM, **params: str | int) -> httpx.Request:
+        """A GET for our account, or for the connected account `stream`."""
+        headers = {"Stripe-Account": stream} if stream else None
+        return httpx.Request("GET", self.base + path, params=params or None, headers=headers)
+
+    def lists(self, *, livemode: bool, stream: str) -> bool:
+        """Decide whether a list of ours can show an event of that mode and stream."""
+        return livemode is self.livemode and (not stream or self.connect)
+
+
+class _Object(msgspec.Struct, gc=False):
+    id: Any = None
+
+
+class _Data(msgspec.Struct, gc=False):
+    object: _Object
+
+
+class StripeEvent(msgspec.Struct, gc=False):
+    """The few fields of an event that are read; the rest is skipped, not built."""
+
+    id: str
+    type: str
+    created: int
+    livemode: bool
+    data: _Data
+    account: str | None = None
+
+
+class StripeList(msgspec.Struct, gc=False):
+    """One page of any list."""
+
+    data: list[msgspec.Raw]
+    has_more: bool
+
+
+class StripeAccount(msgspec.Struct, gc=False):
+    """Our account, or one that is connected to it."""
+
+    id: str
+
+
+class _Failure(msgspec.Struct, gc=False):
+    code: str | None = None
+    param: str | None = None
+
+
+class _Refusal(msgspec.Struct, gc=False):
+    error: _Failure
+
+
+def page_request(api: StripeApi, stream: str, window: Window, **cursor: str) -> httpx.Request:
+    """`GET /v1/events` from the window's first second, inclusive, to its last, exclusive."""
+    bounds = {"created[gte]": int(window.start.timestamp()), "created[lt]": math.ceil(window.end.timestamp())}
+    return api.get(EVENTS, stream, limit=api.page_limit, **bounds, **cursor)
+
+
+def read_page(api: StripeApi, request: httpx.Request, response: httpx.Response, stream: str, window: Window) -> Page:
+    """The page's events inside `window`. Works in either order: the walk is by id, its end is `has_more`.
+
+    Raises `OptionsInvalid` if the list is of the other mode: what it proves is not about this source.
+    """
+    rows = decode_response(response, StripeList)
+    listed = decode_items(rows.data, StripeEvent, "data")
+    if any(event.livemode is not api.livemode for event in listed):
+        wanted = MODES[api.livemode]
+        raise OptionsInvalid(f"the list is not of {wanted} events; use a {wanted} api_key or change livemode")
+    events = recordable_items("data", lambda event, row: remote_event(event, row, stream, api), listed, rows.data)
+    cursor = cursor_after(request, listed[-1].id if listed else "", has_more=rows.has_more)
+    following = page_request(api, stream, window, starting_after=cursor) if cursor else None
+    return Page(events=[event for event in events if event.occurred_at in window], next=following)
+
+
+def remote_event(event: StripeEvent, payload: bytes | msgspec.Raw, stream: str, api: StripeApi) -> RemoteEvent:
+    """The one place where an event of either road gets its identity. Raises `ValueError`."""
+    object_id = event.data.object.id
+    return RemoteEvent(
+        key=event.id,
+        type=event.type,
+        occurred_at=datetime.fromtimestamp(event.created, UTC),
+        payload=payload,
+        stream=stream,
+        object_key=object_id if isinstance(object_id, str) else None,
+        listable=api.lists(livemode=event.livemode, stream=stream),
+    )
+
+
+def detail_request(api: StripeApi, missing: MissingEvent) -> httpx.Request:
+    """`GET /v1/events/{key}`."""
+    return api.get(f"{EVENTS}/{quote(missing.key, safe='')}", missing.stream)
+
+
+def read_detail(api: StripeApi, missing: MissingEvent, response: httpx.Response) -> RemoteEvent:
+    """The event, its payload the body as received."""
+    event, payload = decode_response(response, StripeEvent), msgspec.Raw(response.content)
+    return recordable("body", remote_event, event, payload, missing.stream, api)
+
+
+def accounts_request(api: StripeApi, **cursor: str) -> httpx.Request:
+    """`GET /v1/accounts`."""
+    return api.get("/v1/accounts", limit=MOST_PER_PAGE, **cursor)
+
+
+def read_accounts(api: StripeApi, request: httpx.Request, response: httpx.Response) -> StreamPage:
+    """The ids of the connected accounts."""
+    rows = decode_response(response, StripeList)
+    accounts = [account.id for account in decode_items(rows.data, StripeAccount, "data")]
+    cursor = cursor_after(request, accounts[-1] if accounts else "", has_more=rows.has_more)
+    return StreamPage(streams=accounts, next=accounts_request(api, starting_after=cursor) if cursor else None)
+
+
+def judge(response: httpx.Response, now: datetime) -> None:
+    """The default table, plus what Stripe says in its own way.
+
+    A 429 names no time to wait; 409, and whatever carries `Stripe-Should-Retry: true`, may be tried
+    again (both as stripe-python's `_should_retry` has it); `resource_missing` about an event is one
+    that left the 30 days, whether asked for or paged from (for paging NV).
+    """
+    if response.is_success:
+        return
+    if response.status_code == codes.TOO_MANY_REQUESTS:
+        why = response.headers.get("stripe-rate-limited-reason", "lock-timeout")
+        wait = statuses.parse_retry_after(response, now) or THROTTLED
+        raise RateLimited(f"Stripe answered 429 ({why})", retry_after=wait)
+    failure = refusal.error if (refusal := decode_or_none(response.content, _Refusal)) else _Failure()
+    if failure.code == "resource_missing" and failure.param in ("starting_after", "ending_before", "id"):
+        raise HistoryExpired("Stripe no longer has the event that the request names; it keeps events for 30 days")
+    if response.status_code == codes.CONFLICT or response.headers.get("stripe-should-retry") == "true":
+        raise ProviderUnavailable(f"Stripe answered {response.status_code}, which may be tried again")
+    statuses.judge(response, now)

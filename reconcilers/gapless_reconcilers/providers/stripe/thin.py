@@ -1,0 +1,89 @@
+"""Thin (v2) events: a notification that says what changed, and does not carry the object.
+
+Signed like a snapshot event. One that has a snapshot twin is the same event: it takes the twin's key, so
+that either webhook, and the list of v1 events, are recognised as one. One without is in no list that is
+read here, so it is never expected, and what is lost of it cannot be proven.
+
+Source: stripe-python 16.1.0 `v2/core/_event.py`, Stripe's page on event destinations, read November 2026.
+"""
+
+from datetime import UTC, datetime
+from typing import Annotated, Final, Literal
+from urllib.parse import quote
+
+import httpx
+import msgspec
+
+from gapless_reconcilers.kit.contract import OWN_STREAM, MissingEvent, RemoteEvent
+from gapless_reconcilers.kit.decoders import decode_or_none, decode_webhook, recordable
+from gapless_reconcilers.kit.errors import MalformedWebhook, UnexpectedShape
+from gapless_reconcilers.providers.stripe.listing import StripeApi
+
+_OF_V1: Final = "v1."
+"""Types of events about v1 resources begin with it here, and not in the list of v1 events."""
+_TYPES: Final = (_OF_V1, "v2.")
+"""How the types of events without a twin begin."""
+
+
+class _Related(msgspec.Struct, gc=False):
+    id: str | None = None
+
+
+class _Notification(msgspec.Struct, gc=False):
+    id: str
+    object: Literal["v2.core.event"]
+    type: str
+    created: Annotated[datetime, msgspec.Meta(tz=True)]
+    livemode: bool
+    context: str | None = None
+    related_object: _Related | None = None
+    snapshot_event: str | None = None
+
+
+def read(api: StripeApi, body: bytes, place: str | None = None) -> RemoteEvent | None:
+    """The event of a thin webhook, or of the answer at `place`; None if `body` is no thin event.
+
+    Raises `MalformedWebhook`, with `place` `UnexpectedShape`, if it cannot be recorded.
+    """
+    try:
+        told = decode_webhook(body, _Notification)
+    except MalformedWebhook:
+        return None
+    return recordable(place, _remote, api, told, body)
+
+
+def detail_request(api: StripeApi, missing: MissingEvent) -> httpx.Request:
+    """`GET /v2/core/events/{key}`, which has the event with its data."""
+    headers = {"Stripe-Context": missing.stream} if missing.stream else None
+    return httpx.Request("GET", f"{api.base}/v2/core/events/{quote(missing.key, safe='')}", headers=headers)
+
+
+def read_detail(api: StripeApi, missing: MissingEvent, response: httpx.Response) -> RemoteEvent:
+    """The event with its data. Raises `UnexpectedShape`."""
+    event = read(api, response.content, place="body")
+    if event is None or event.key != missing.key:
+        raise UnexpectedShape("id", "that of another event, or of none", missing.key)
+    return event
+
+
+def is_alone(event_type: str) -> bool:
+    """Decide whether an event of `event_type` is a thin one without a snapshot twin, which only v2 has whole."""
+    return event_type.startswith(_TYPES)
+
+
+def is_thin(body: bytes) -> bool:
+    """Decide whether `body` is a thin event."""
+    return decode_or_none(body, _Notification) is not None
+
+
+def _remote(api: StripeApi, told: _Notification, body: bytes) -> RemoteEvent:
+    twin, stream = told.snapshot_event, told.context or OWN_STREAM
+    return RemoteEvent(
+        key=twin or told.id,
+        type=told.type.removeprefix(_OF_V1) if twin else told.type,
+        occurred_at=told.created.astimezone(UTC),
+        payload=body,
+        stream=stream,
+        object_key=told.related_object.id if told.related_object else None,
+        listable=twin is not None and api.lists(livemode=told.livemode, stream=stream),
+    )

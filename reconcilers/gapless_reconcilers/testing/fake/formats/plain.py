@@ -1,0 +1,112 @@
+"""What the wires of plain vendors share: one list, one credential, one signature; how JSON and times are written."""
+
+import json
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, ClassVar
+
+from gapless_reconcilers.testing.fake.event_store import FakeEvent, Listing, ListSemantics, Query, UnknownCursorError
+from gapless_reconcilers.testing.fake.http_server import ApiAnswer, ApiRequest
+from gapless_reconcilers.testing.fake.provider import FakeState
+from gapless_reconcilers.testing.fake.webhook_sender import FakeEndpoint, Message
+
+UNKNOWN_SECRET = "nobody_knows_this_one"  # noqa: S105 - a fault, not a secret
+
+
+class BadRequestError(Exception):
+    """The request is one that the vendor refuses."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlainFormat:
+    """A vendor with one list of events. Its own class says how requests are read, pages and webhooks written."""
+
+    token: str = "token_fake"  # noqa: S105 - of a fake
+    semantics: ListSemantics
+    listing: ClassVar[tuple[str, str]]
+    """Method and path of the list."""
+
+    def event_key(self, number: int, chance: random.Random) -> str:  # noqa: ARG002
+        """A fresh event key of the vendor's form."""
+        return f"evt_{chance.getrandbits(96):024x}"
+
+    def object_id(self, number: int, event_type: str) -> str:  # noqa: ARG002
+        """The id of an object for an event that names none."""
+        return f"obj_{number:08}"
+
+    def is_authorised(self, request: ApiRequest) -> bool:
+        """Whether the request carries the right credentials."""
+        return request.headers.get("authorization") == f"Bearer {self.token}"
+
+    def answer(self, request: ApiRequest, shelf: FakeState) -> ApiAnswer:
+        """A page of the list, or a refusal."""
+        if (request.method, request.path) != self.listing:
+            return self.refuse(404)
+        try:
+            listing = shelf.read(self.query(request))
+        except (BadRequestError, UnknownCursorError):
+            return self.refuse(400)
+        return as_json(self.page(listing, request))
+
+    def refuse(self, status: int) -> ApiAnswer:
+        """An error."""
+        return as_json({"error": {"code": status, "detail": f"refused with {status}"}}, status)
+
+    def message(self, event: FakeEvent, endpoint: FakeEndpoint, now: datetime, *, genuine: bool) -> Message:
+        """The webhook for `endpoint`; if not `genuine`, its signature is nobody's."""
+        body = json.dumps(self.body(event)).encode()
+        secret = endpoint.secret if genuine else UNKNOWN_SECRET
+        return Message(
+            headers={"content-type": "application/json", **self.sign(body, secret, endpoint, now)}, body=body
+        )
+
+    def query(self, request: ApiRequest) -> Query:
+        """What the request asks for. Raises `BadRequestError`."""
+        raise NotImplementedError
+
+    def page(self, listing: Listing, request: ApiRequest) -> Any:
+        """The answer that shows `listing`."""
+        raise NotImplementedError
+
+    def encode(self, event: FakeEvent) -> dict[str, Any]:
+        """The event as the list shows it."""
+        raise NotImplementedError
+
+    def body(self, event: FakeEvent) -> Any:
+        """The body of its webhook."""
+        return self.encode(event)
+
+    def sign(self, body: bytes, secret: str, endpoint: FakeEndpoint, now: datetime) -> Mapping[str, str]:
+        """The headers that prove it."""
+        raise NotImplementedError
+
+    def limit(self, text: str | None) -> int:
+        """How many rows are asked for. Raises `BadRequestError`."""
+        if text is not None and not (text.isdigit() and 1 <= int(text) <= self.semantics.most_per_page):
+            raise BadRequestError("limit")
+        return int(text) if text else self.semantics.default_limit
+
+
+def as_json(value: object, status: int = 200, headers: Mapping[str, str] | None = None) -> ApiAnswer:
+    """An answer with `value` as its body."""
+    return ApiAnswer(status=status, body=json.dumps(value).encode(), headers=headers or {})
+
+
+def written(time: datetime, timespec: str = "milliseconds") -> str:
+    """`time` as RFC 3339 in UTC."""
+    return time.astimezone(UTC).isoformat(timespec=timespec).replace("+00:00", "Z")
+
+
+def moment(text: str | None) -> datetime | None:
+    """The time that a parameter names. Raises `BadRequestError`."""
+    try:
+        return None if text is None else datetime.fromisoformat(text)
+    except ValueError:
+        raise BadRequestError(text) from None
+
+
+def last_key(listing: Listing) -> str | None:
+    """The key behind which the next page begins; None: this is the last."""
+    return listing.events[-1].key if listing.has_more else None

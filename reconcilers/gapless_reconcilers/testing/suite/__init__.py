@@ -1,0 +1,102 @@
+"""The contract that every provider keeps, as rules that a test can run.
+
+    from gapless_reconcilers.testing import suite
+
+    @suite.parametrize(Path("tests/fixtures"))
+    def test_provider_keeps_the_contract(rule, scenario):
+        rule(scenario)
+
+Each rule takes a `Scenario` and raises `AssertionError` with a sentence. `testing.broken` has a provider
+for each that breaks it and no other: a rule that cannot fail proves nothing.
+"""
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gapless_reconcilers.kit import registry
+from gapless_reconcilers.kit.contract import ConsumesEvents
+from gapless_reconcilers.testing.suite.list_rules import (
+    check_batches_are_acknowledged,
+    check_detail_gives_event,
+    check_pages_give_expected,
+    check_shape_is_never_guessed,
+    check_statuses,
+    check_walk_ends,
+    check_window_is_kept,
+)
+from gapless_reconcilers.testing.suite.provider_rules import (
+    check_is_pure,
+    check_same_identity,
+    check_same_stream,
+    check_secrets_are_hidden,
+)
+from gapless_reconcilers.testing.suite.scenario import Scenario, load_scenarios
+from gapless_reconcilers.testing.suite.webhook_rules import (
+    check_any_live_secret,
+    check_evidence_is_allowed,
+    check_forgery_is_refused,
+    check_garbage_is_refused,
+    check_rendering_is_accepted,
+)
+
+if TYPE_CHECKING:
+    import pytest
+
+Rule = Callable[[Scenario], None]
+
+
+def parametrize(fixtures: Path, kinds: Iterable[str] | None = None) -> "pytest.MarkDecorator":
+    """A pytest mark that gives a test every `(rule, scenario)` of `kinds`, or of all known ones.
+
+    Raises `FileNotFoundError` at collection for a kind that has no scenario in `fixtures/<kind>`.
+    """
+    import pytest  # noqa: PLC0415 - needed by tests alone
+
+    scenarios = [one for kind in kinds or registry.kinds() for one in load_scenarios(fixtures / kind)]
+    cases = [
+        pytest.param(rule, scenario, id=f"{scenario.kind}-{scenario.name}-{name}")
+        for scenario in scenarios
+        for name, rule in rules_for(scenario).items()
+    ]
+    return pytest.mark.parametrize(("rule", "scenario"), cases)
+
+
+def rules_for(scenario: Scenario) -> dict[str, Rule]:
+    """The rules that concern the scenario's provider: those about lists only if it lists."""
+    consumes = isinstance(scenario.provider(), ConsumesEvents)
+    applies = dict.fromkeys(LIST_RULES, scenario.lists) | {"batches_are_acknowledged": consumes}
+    return {name: rule for name, rule in RULES.items() if applies.get(name, True)}
+
+
+RULES: dict[str, Rule] = {
+    "same_identity": check_same_identity,
+    "same_stream": check_same_stream,
+    "any_live_secret": check_any_live_secret,
+    "forgery_is_refused": check_forgery_is_refused,
+    "garbage_is_refused": check_garbage_is_refused,
+    "evidence_is_allowed": check_evidence_is_allowed,
+    "pages_give_expected": check_pages_give_expected,
+    "detail_gives_event": check_detail_gives_event,
+    "batches_are_acknowledged": check_batches_are_acknowledged,
+    "walk_ends": check_walk_ends,
+    "window_is_kept": check_window_is_kept,
+    "statuses": check_statuses,
+    "shape_is_never_guessed": check_shape_is_never_guessed,
+    "secrets_are_hidden": check_secrets_are_hidden,
+    "is_pure": check_is_pure,
+    "rendering_is_accepted": check_rendering_is_accepted,
+}
+"""Every rule by its name. Through the engine and the store go the rules of `tests/`, not these."""
+LIST_RULES = frozenset(
+    (
+        "same_identity",
+        "pages_give_expected",
+        "detail_gives_event",
+        "walk_ends",
+        "window_is_kept",
+        "statuses",
+        "shape_is_never_guessed",
+    )
+)
+"""Those that need a list."""

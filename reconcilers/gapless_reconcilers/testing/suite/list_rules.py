@@ -1,0 +1,181 @@
+"""Contract rules about lists, details and batches."""
+
+# ruff: noqa: S101 - assertions are what a contract suite is made of
+import json
+from datetime import timedelta
+from email.utils import format_datetime
+
+import httpx
+
+from gapless_reconcilers.kit import statuses
+from gapless_reconcilers.kit.contract import (
+    ConsumesEvents,
+    Coverage,
+    FetchesDetail,
+    JudgesResponses,
+    ListsEvents,
+    Provider,
+    Remedy,
+    RemoteEvent,
+    Window,
+)
+from gapless_reconcilers.kit.errors import (
+    CredentialsRejected,
+    NeedsOperator,
+    ProviderError,
+    ProviderUnavailable,
+    RateLimited,
+    Retryable,
+    UnexpectedShape,
+)
+from gapless_reconcilers.testing.suite.hostile import details_of, missing_of, raises, rename, shape
+from gapless_reconcilers.testing.suite.scenario import Expected, Scenario, answer, make_response, walk
+
+
+def check_pages_give_expected(scenario: Scenario) -> None:
+    """The walk gives exactly the expected events, in order, each payload byte for byte as listed."""
+    events = walk(scenario)
+    assert tuple(map(Expected.of, events)) == scenario.expected, f"got {events}; wanted {scenario.expected}"
+    of_attempts = scenario.provider().capabilities.coverage is Coverage.DELIVERY_LOG
+    assert of_attempts or len({event.key for event in events}) == len(events), "a key is listed twice"
+    listed = b"\n".join(page.body for page in scenario.pages)
+    for event in events:
+        assert event.occurred_at.utcoffset() == timedelta(0), f"{event.key}: {event.occurred_at} is not UTC"
+        assert bytes(event.payload) in listed, f"{event.key}: its payload is not as listed"
+
+
+def check_detail_gives_event(scenario: Scenario) -> None:
+    """What is asked for by itself is the event that was listed: same key, type, object and stream."""
+    provider, remedy = scenario.provider(), scenario.provider().capabilities.remedy
+    if not isinstance(provider, FetchesDetail) or not scenario.details:
+        assert remedy is not Remedy.DETAIL, "the capabilities say that detail brings events back; nothing shows it"
+        return
+    for listed, body in details_of(scenario):
+        missing = missing_of(listed)
+        request = provider.detail_request(missing)
+        event = provider.read_detail(missing, make_response(request, body))
+        for name in ("key", "type", "object_key", "stream"):
+            got, wanted = getattr(event, name), getattr(listed, name)
+            assert got == wanted, f"the detail of {listed.key} has the {name} {got!r}; wanted {wanted!r}"
+
+
+def check_batches_are_acknowledged(scenario: Scenario) -> None:
+    """What is handed out gives the expected events; its cursor asks for what comes behind; an empty batch has none."""
+    provider = scenario.provider()
+    assert isinstance(provider, ConsumesEvents)
+    cursor: str | None = None
+    events: list[RemoteEvent] = []
+    asked = []
+    for recorded in scenario.pages:
+        request = provider.batch_request(cursor, timedelta(0))
+        asked.append(shape(request))
+        batch = provider.read_batch(answer(request, recorded), scenario.now)
+        events += batch.events
+        assert (batch.cursor is None) is (not batch.events), "an empty batch has no cursor, any other has one"
+        cursor = batch.cursor
+    assert cursor is None, "the last recorded batch is empty"
+    assert len(set(asked)) == len(asked), f"a request repeats, so nothing was acknowledged: {asked}"
+    assert tuple(map(Expected.of, events)) == scenario.expected, f"got {events}; wanted {scenario.expected}"
+    for body in NO_PAGES:
+        with raises(UnexpectedShape, f"the body {body!r}"):
+            request = provider.batch_request(None, timedelta(0))
+            provider.read_batch(make_response(request, body), scenario.now)
+
+
+def check_walk_ends(scenario: Scenario) -> None:
+    """Same input, same request; no request repeats; the last page ends the walk; a list that repeats is refused."""
+    provider, within = scenario.lister(), scenario.window
+    request: httpx.Request | None = provider.first_request(scenario.stream, within)
+    assert request is not None
+    assert shape(request) == shape(provider.first_request(scenario.stream, within)), "two first requests differ"
+    asked = []
+    for page in scenario.pages:
+        assert request is not None, "the walk ended before the last page"
+        asked.append(shape(request))
+        request = provider.read_page(request, answer(request, page), scenario.stream, within).next
+    assert request is None, f"the last page asks for another: {request.url}"
+    assert len(set(asked)) == len(asked), f"a request repeats: {asked}"
+    if len(scenario.pages) > 1:
+        _check_repeating_list_is_refused(provider, scenario)
+
+
+def _check_repeating_list_is_refused(provider: ListsEvents, scenario: Scenario) -> None:
+    request: httpx.Request | None = provider.first_request(scenario.stream, scenario.window)
+    with raises(UnexpectedShape, "a list that shows its first page for ever"):
+        for _ in range(4):
+            assert request is not None, "a page that promises more ended the walk"
+            response = answer(request, scenario.pages[0])
+            request = provider.read_page(request, response, scenario.stream, scenario.window).next
+
+
+def check_window_is_kept(scenario: Scenario) -> None:
+    """The first request has the wanted address; events at the window's start are kept, those at its end are not."""
+    request = scenario.lister().first_request(scenario.stream, scenario.window)
+    url, wanted = request.url, httpx.URL(scenario.first_url)
+    assert url.copy_with(query=None) == wanted.copy_with(query=None), f"asked {url}; wanted {wanted}"
+    assert sorted(url.params.multi_items()) == sorted(wanted.params.multi_items()), f"asked {url}; wanted {wanted}"
+    if scenario.first_json is not None:
+        sent = json.loads(request.content)
+        assert sent == scenario.first_json, f"sent {sent}; wanted {scenario.first_json}"
+    everything = walk(scenario)
+    times = sorted({event.occurred_at for event in everything})
+    assert len(times) > 1, "the scenario needs events of at least two times"
+    narrow = Window(start=times[0], end=times[-1])
+    kept = [event.key for event in walk(scenario, narrow)]
+    wanted_keys = [event.key for event in everything if event.occurred_at in narrow]
+    assert kept == wanted_keys, f"of [{narrow.start}, {narrow.end}) {kept} were kept; wanted {wanted_keys}"
+
+
+NO_PAGES = (b"<html>maintenance</html>", b"", b"[]", b"null")
+"""Answers that are no page where a page is an object."""
+
+
+def check_statuses(scenario: Scenario) -> None:
+    """Each refusal raises the error that says what to do, with the wait that the vendor named."""
+    provider, now = scenario.provider(), scenario.now
+    date = format_datetime(now + timedelta(seconds=7), usegmt=True)
+    _check_status(provider, scenario, 200, None)
+    for status in (401, 403):
+        _check_status(provider, scenario, status, CredentialsRejected)
+    _check_status(provider, scenario, 404, NeedsOperator)
+    for status in (408, 500, 502, 503, 504):
+        _check_status(provider, scenario, status, ProviderUnavailable)
+    _check_status(provider, scenario, 429, RateLimited)
+    for text in ("7", date):
+        _check_status(provider, scenario, 429, RateLimited, retry_after=text)
+    for status in (302, 418):
+        _check_status(provider, scenario, status, UnexpectedShape)
+
+
+def _check_status(
+    provider: Provider, scenario: Scenario, status: int, wanted: type[ProviderError] | None, **headers: str
+) -> None:
+    request = scenario.lister().first_request(scenario.stream, scenario.window)
+    response = make_response(request, b"<html>refused</html>", status, **headers)
+    judge = provider.judge if isinstance(provider, JudgesResponses) else statuses.judge
+    raised: Exception | None = None
+    try:
+        judge(response, scenario.now)
+    except Exception as error:  # noqa: BLE001 - whatever it is, it is compared below
+        raised = error
+    fits = raised is None if wanted is None else isinstance(raised, wanted)
+    assert fits, f"status {status} raised {raised!r}; wanted {wanted.__name__ if wanted else 'nothing'}"
+    if headers and isinstance(raised, Retryable):
+        wait = raised.retry_after
+        assert wait == timedelta(seconds=7), f"Retry-After {headers['retry_after']!r} was read as {wait}; wanted 7 s"
+
+
+def check_shape_is_never_guessed(scenario: Scenario) -> None:
+    """An answer of another shape raises `UnexpectedShape` naming the field, and is never an empty page."""
+    provider = scenario.lister()
+    request = provider.first_request(scenario.stream, scenario.window)
+    for body in (b"<html>maintenance</html>", b"", b"{}", b"null") if not scenario.records else NO_PAGES:
+        with raises(UnexpectedShape, f"the body {body!r}"):
+            provider.read_page(request, make_response(request, body), scenario.stream, scenario.window)
+    renamed = make_response(request, rename(scenario.pages[0].body, scenario.records))
+    try:
+        page = provider.read_page(request, renamed, scenario.stream, scenario.window)
+    except UnexpectedShape as error:
+        assert scenario.records in error.path, f"path is {error.path!r}; wanted {scenario.records!r}"  # noqa: PT017
+    else:
+        raise AssertionError(f"a page without {scenario.records!r} was read as {len(page.events)} events")

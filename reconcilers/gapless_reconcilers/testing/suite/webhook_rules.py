@@ -1,0 +1,96 @@
+"""Contract rules about webhooks."""
+
+# ruff: noqa: S101 - assertions are what a contract suite is made of
+from dataclasses import replace
+from datetime import timedelta
+
+from gapless_reconcilers.kit.contract import NeedsEvidence, Provider, Rendering, WebhookRequest
+from gapless_reconcilers.kit.errors import SignatureInvalid, WebhookRefused
+from gapless_reconcilers.testing.suite.hostile import (
+    flip,
+    raises,
+    read_again,
+    signed_garbage,
+    unsigned_garbage,
+    whole_events,
+    with_body,
+    without_header,
+)
+from gapless_reconcilers.testing.suite.scenario import Expected, Scenario, read
+
+OTHER_SECRET = "whsec_b3RoZXJvdGhlcm90aGVyb3RoZXI="  # noqa: S105 - nobody's
+
+
+def check_any_live_secret(scenario: Scenario) -> None:
+    """A webhook signed with any of the configured secrets is accepted."""
+    signed_with = scenario.signing_secret
+    for secrets in ((signed_with,), (signed_with, OTHER_SECRET), (OTHER_SECRET, signed_with)):
+        try:
+            reply = read(scenario.provider(webhook_secrets=secrets), scenario)
+        except WebhookRefused as error:
+            place = secrets.index(signed_with) + 1
+            raise AssertionError(f"refused although secret {place} of {len(secrets)} signed it: {error}") from error
+        assert reply.events, "the webhook was accepted without an event"
+
+
+def check_forgery_is_refused(scenario: Scenario) -> None:
+    """A changed body, a wrong secret, a missing signature header and a stale time raise `SignatureInvalid`."""
+    provider, webhook = scenario.provider(), scenario.webhook
+    forged: list[tuple[str, Provider, WebhookRequest, timedelta]] = [
+        ("signed with an unknown secret", scenario.provider(webhook_secrets=[OTHER_SECRET]), webhook, timedelta(0)),
+        ("without any secret of ours", scenario.provider(webhook_secrets=[""]), webhook, timedelta(0)),
+    ]
+    places = range(0, len(webhook.body), max(1, len(webhook.body) // 40)) if provider.capabilities.signs_body else ()
+    forged += [
+        (f"with byte {at} changed", provider, with_body(webhook, flip(webhook.body, at)), timedelta(0)) for at in places
+    ]
+    forged += [
+        (f"without {name}", provider, without_header(webhook, name), timedelta(0))
+        for name in provider.capabilities.kept_headers
+    ]
+    if scenario.stale_after is not None:
+        forged.append(("that is stale", provider, webhook, scenario.stale_after + timedelta(seconds=1)))
+    for what, judge, request, later in forged:
+        with raises(SignatureInvalid, f"a webhook {what}"):
+            read(judge, scenario, request, scenario.now + later)
+
+
+def check_garbage_is_refused(scenario: Scenario) -> None:
+    """Whatever is sent, signed or not, is read or refused; nothing but `WebhookRefused` escapes."""
+    provider = scenario.provider()
+    for request in unsigned_garbage(provider, scenario):
+        with raises(WebhookRefused, f"the body {request.body[:40]!r} with the headers {request.headers[-3:]!r:.200}"):
+            read(provider, scenario, request)
+    for request in signed_garbage(provider, scenario):
+        try:
+            read(provider, scenario, request)
+        except WebhookRefused:
+            continue
+        except Exception as error:
+            raise AssertionError(f"the signed body {request.body[:40]!r} raised {error!r}") from error
+
+
+def check_evidence_is_allowed(scenario: Scenario) -> None:
+    """Evidence is asked for by https, and only from hosts that the capabilities name."""
+    provider = scenario.provider()
+    asked = provider.read_webhook(scenario.webhook, scenario.now)
+    if isinstance(asked, NeedsEvidence):
+        url, known = asked.request.url, provider.capabilities
+        assert known.may_fetch(url), f"evidence is asked from {url.host}; allowed: {known.evidence_hosts}"
+
+
+def check_rendering_is_accepted(scenario: Scenario) -> None:
+    """An event that is rendered is accepted as a webhook of the same key, type, object and stream."""
+    provider = scenario.provider()
+    known = provider.capabilities
+    for event in whole_events(scenario):
+        again = read_again(provider, scenario, event)
+        if not again:
+            said = (Rendering.IMPOSSIBLE, Rendering.PUSHED)
+            assert known.rendering in said, f"{event.key} cannot be rendered; said: {known.rendering}"
+            continue
+        wanted, got = Expected.of(event), [Expected.of(one) for one in again]
+        if not known.exact_times:
+            got = [replace(one, occurred_at=wanted.occurred_at) for one in got]
+        assert got == [wanted], f"{event} was rendered as {again}"
+        assert [one.stream for one in again] == [event.stream], f"{event} was rendered for another stream: {again}"

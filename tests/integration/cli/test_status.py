@@ -1,0 +1,161 @@
+"""`gapless status` and `gapless source acknowledge` on a ledger of our own: what they say, and their exit codes."""
+
+import asyncio
+import json
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+from sqlalchemy import Connection, insert, select, update
+
+from gapless.cli.main import main
+from gapless.domain import to_us
+from gapless.ledger import sources
+from gapless.ledger.engine import open_store
+from gapless.ledger.tables import MISSING, SOURCE, STREAM, UNRECOVERABLE
+
+CONFIG = """
+[store]
+url = "{url}"
+[[source]]
+name = "acme"
+provider = "stripe"
+[source.options]
+webhook_secret_env = "SECRET"
+api_key_env = "KEY"
+"""
+DAY = timedelta(days=1)
+MINUTE = timedelta(minutes=1)
+
+
+class Ledger:
+    """A ledger file with one source with which all is well, and its configuration."""
+
+    def __init__(self, folder: Path, url: str) -> None:
+        self.config, self.url, self.now = folder / "gapless.toml", url, datetime.now(UTC)
+        self.config.write_text(CONFIG.format(url=url))
+
+    def write(self, work: Callable[[Connection], object]) -> None:
+        async def run() -> None:
+            store = open_store(self.url)
+            try:
+                await store.write(work)
+            finally:
+                await store.close()
+
+        asyncio.run(run())
+
+    def open(self) -> None:
+        """Make the source, read a minute ago."""
+        at_us = to_us(self.now)
+        read = {"watermark_us": at_us, "checked_us": at_us, "last_complete_pass_us": at_us, "last_outcome": "clean"}
+
+        def work(connection: Connection) -> None:
+            sources.register_source(connection, "acme", "stripe", "hybrid", self.now - 9 * DAY, self.now)
+            connection.execute(update(STREAM).values(**read))
+
+        self.write(work)
+
+    def lose(self) -> None:
+        at_us = to_us(self.now - 5 * DAY)
+        lost = {"start_us": at_us - 60_000_000, "end_us": at_us, "reason": "history_exceeded", "recorded_us": at_us}
+        self.write(
+            lambda connection: connection.execute(
+                insert(UNRECOVERABLE).values(stream_id=select(STREAM.c.id).scalar_subquery(), **lost)
+            )
+        )
+
+    def miss(self, ago: timedelta) -> None:
+        """An event that was found missing `ago`."""
+        at_us = to_us(self.now - ago)
+        values: dict[str, Any] = {"key": "evt_1", "type": "x", "occurred_us": at_us, "found_us": at_us}
+        ids = {"source_id": select(SOURCE.c.id).scalar_subquery(), "stream_id": select(STREAM.c.id).scalar_subquery()}
+        row = insert(MISSING).values(reason="detail", next_attempt_us=at_us, **values, **ids)
+        self.write(lambda connection: connection.execute(row))
+
+    def change(self, table: Any, **values: object) -> None:
+        self.write(lambda connection: connection.execute(update(table).values(**values)))
+
+    def call(self, *args: str) -> Result:
+        return CliRunner(env={"SECRET": "whsec_1", "KEY": "rk_live_1"}).invoke(
+            main, ["--config", str(self.config), *args]
+        )
+
+
+@pytest.fixture
+def ledger(tmp_path: Path, sqlite_url: str) -> Ledger:
+    made = Ledger(tmp_path, sqlite_url)
+    made.open()
+    return made
+
+
+def test_all_is_well_exits_with_0(ledger: Ledger) -> None:
+    done = ledger.call("status")
+    assert (done.exit_code, done.stdout.splitlines()[0]) == (0, "Nothing is wrong."), done.output
+    assert "note: acme: It is assumed that every type is subscribed" in done.output
+
+
+@pytest.mark.parametrize(
+    ("table", "values", "kind"),
+    [
+        (STREAM, {"last_outcome": "suspect_listing"}, "list_suspect"),
+        (STREAM, {"last_outcome": "unexpected_shape"}, "list_unreadable"),
+        (STREAM, {"parked_reason": "401: revoked"}, "stream_parked"),
+        (STREAM, {"checked_us": None, "last_complete_pass_us": None}, "never_compared"),
+        (SOURCE, {"state": "parked", "reason": "by hand"}, "source_parked"),
+        (SOURCE, {"subscription_healthy": False, "subscription_reason": "disabled"}, "endpoint_off"),
+        (SOURCE, {"name": "renamed"}, "source_unknown"),
+    ],
+)
+def test_what_needs_a_person_exits_with_1(ledger: Ledger, table: Any, values: dict[str, object], kind: str) -> None:
+    """Most of these exited with 0."""
+    ledger.change(table, **values)
+    done = ledger.call("status", "--json")
+    told = json.loads(done.stdout)
+    assert [each["kind"] for each in told["troubles"]] == [kind]
+    assert (done.exit_code, told["verdict"] in ("trouble", "unknown")) == (1, True)
+
+
+def test_a_silent_source_exits_with_1(ledger: Ledger) -> None:
+    text = ledger.config.read_text().replace('provider = "stripe"', 'provider = "stripe"\nsilence_after = "2h"')
+    ledger.config.write_text(text)
+    ledger.change(SOURCE, last_webhook_us=to_us(ledger.now - DAY))
+    done = ledger.call("status")
+    assert done.exit_code == 1
+    assert "trouble: acme: No webhook came for longer than it ever stays quiet. Since " in done.stdout
+    assert "Run `gapless check`" in done.stdout
+
+
+def test_what_is_in_hand_exits_with_0_until_it_takes_too_long(ledger: Ledger) -> None:
+    ledger.miss(MINUTE)
+    done = ledger.call("status")
+    assert (done.exit_code, done.stdout.splitlines()[0]) == (0, "1 is in hand.")
+    assert "in hand: acme: Not recorded yet: 1 known event." in done.stdout
+    ledger.change(MISSING, found_us=to_us(ledger.now - 40 * MINUTE))
+    assert ledger.call("status").exit_code == 1
+
+
+def test_an_unrecoverable_time_exits_with_1_until_acknowledged(ledger: Ledger) -> None:
+    ledger.lose()
+    before = ledger.call("status")
+    assert before.exit_code == 1
+    assert 'gapless source acknowledge acme --reason "…"' in before.stdout
+    assert "interval 1, " in before.stdout
+    assert ledger.call("source", "acknowledge", "acme").exit_code == 2
+    assert ledger.call("source", "acknowledge", "acme", "--reason", " ").exit_code == 2
+    done = ledger.call("source", "acknowledge", "acme", "--reason", "no difference in the payouts")
+    assert (done.exit_code, done.stdout) == (0, "acknowledged: 1 unrecoverable intervals, 0 lost events\n"), done.output
+    after = ledger.call("status")
+    assert after.exit_code == 0
+    assert "acknowledged by command: no difference in the payouts" in after.stdout
+
+
+def test_a_source_that_only_receives_can_be_well(ledger: Ledger) -> None:
+    text = ledger.config.read_text().replace('provider = "stripe"', 'provider = "stripe"\nmode = "webhook"')
+    ledger.config.write_text(text)
+    done = ledger.call("status")
+    assert (done.exit_code, done.stdout.splitlines()[0]) == (0, "Nothing is wrong.")
+    assert "note: acme: There is no list to compare with: what is lost cannot be seen." in done.stdout

@@ -1,0 +1,52 @@
+"""The migrations make the tables that the code works with, and can be taken back one by one."""
+
+import pytest
+from alembic import command
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, inspect
+
+from gapless.ledger import migrate, schema
+from gapless.ledger.engine import Store
+from gapless.ledger.tables import METADATA
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_the_migrations_make_the_tables_of_the_code(store: Store) -> None:
+    def differences(connection: Connection) -> list[object]:
+        options = {"compare_server_default": connection.dialect.name != "sqlite"}  # SQLite tells no identity
+        return list(compare_metadata(MigrationContext.configure(connection, opts=options), METADATA))
+
+    assert await store.read(differences) == []
+
+
+def test_versions_are_those_of_the_migrations() -> None:
+    scripts = ScriptDirectory.from_config(migrate._config())
+    assert scripts.get_current_head() == schema.head()
+    assert [script.revision for script in scripts.walk_revisions()] == list(reversed(schema.VERSIONS))
+
+
+async def test_the_version_is_what_alembic_recorded(store: Store) -> None:
+    def recorded(connection: Connection) -> str | None:
+        return MigrationContext.configure(connection).get_current_revision()
+
+    assert await store.read(schema.version) == await store.read(recorded) == schema.head()
+
+
+async def test_the_newest_migration_can_be_taken_back_and_made_again(store: Store) -> None:
+    def columns(connection: Connection) -> set[str]:
+        return {column["name"] for column in inspect(connection).get_columns("unrecoverable")}
+
+    def downgrade(connection: Connection) -> None:
+        config = migrate._config()
+        config.attributes["connection"] = connection
+        command.downgrade(config, "-1")
+
+    now = await store.read(columns)
+    await store.write(downgrade)
+    assert await store.read(columns) == now - {"acknowledged_us", "acknowledged_by", "acknowledged_reason"}
+    assert not await store.read(schema.is_current)
+    await store.write(migrate.upgrade)
+    assert await store.read(columns) == now

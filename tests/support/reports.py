@@ -1,0 +1,99 @@
+"""Reports of a source and a destination with which all is well, to be changed by tests."""
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from gapless.destinations.contract import FailureReason
+from gapless.domain import Cause, Mode, Via
+from gapless.ledger.snapshot import WINDOWS, Loss
+from gapless.status.report import (
+    OWED,
+    DestinationReport,
+    Gap,
+    ListReport,
+    Losses,
+    Proof,
+    SourceReport,
+    StatusReport,
+    StreamReport,
+)
+from gapless_reconcilers.kit.contract import Coverage
+
+NOW = datetime(2026, 11, 20, 12, 30, tzinfo=UTC)
+MINUTE, HOUR, DAY = timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)
+PROOF = Proof(
+    watermark=NOW - 5 * MINUTE,
+    complete_up_to=NOW - 5 * MINUTE,
+    checked_at=NOW - MINUTE,
+    last_complete_pass=NOW - MINUTE,
+)
+NO_PROOF = Proof(watermark=None, complete_up_to=None, checked_at=None, last_complete_pass=None)
+OWN = StreamReport(name="", complete_from=NOW - 9 * DAY, proof=PROOF, last_outcome="clean", parked_reason=None)
+LISTED = ListReport(
+    proof=PROOF,
+    history=30 * DAY,
+    history_headroom=29 * DAY,
+    behind_watermark=0,
+    missing_open=0,
+    missing_since=None,
+    lost=0,
+    lost_since=None,
+    unrecoverable=(),
+    budget_remaining=100,
+    interval=5 * MINUTE,
+    next_pass=NOW + MINUTE,
+)
+SOURCE = SourceReport(
+    name="acme",
+    provider="stripe",
+    coverage=Coverage.EVENT_LOG,
+    mode=Mode.HYBRID,
+    state="active",
+    state_since=NOW - 9 * DAY,
+    reason=None,
+    types=("*",),
+    types_origin="config",
+    subscription_healthy=True,
+    subscription_reason=None,
+    subscription_good_at=NOW - MINUTE,
+    silent=False,
+    heard_at=NOW - MINUTE,
+    streams=(OWN,),
+    events=dict.fromkeys(Via, 10),
+    duplicates=0,
+    losses=Losses(expected=1000, missed=dict.fromkeys(Cause, 0), recovered=0, late=0, unlisted=0),
+    gaps={window: Gap(missed=0, expected=1000) for window in WINDOWS},
+    listed=LISTED,
+)
+DESTINATION = DestinationReport(
+    name="shop",
+    state="active",
+    backlog=dict.fromkeys(OWED, 0),
+    oldest={},
+    late_since=None,
+    dead={reason.value: 0 for reason in FailureReason},
+)
+LOSS = Loss(id=17, stream="", start_us=0, end_us=60_000_000, reason="history_exceeded", recorded_us=3_600_000_000)
+
+
+def report(*parts: SourceReport | DestinationReport, **changes: Any) -> StatusReport:
+    """A report of these sources and destinations."""
+    whole = StatusReport(
+        at=NOW,
+        sources=tuple(each for each in parts if isinstance(each, SourceReport)),
+        destinations=tuple(each for each in parts if isinstance(each, DestinationReport)),
+    )
+    return replace(whole, **changes)
+
+
+def listed(source: SourceReport, **changes: Any) -> SourceReport:
+    """The source with other news of its list."""
+    assert source.listed is not None
+    return replace(source, listed=replace(source.listed, **changes))
+
+
+def read_as(source: SourceReport, **changes: Any) -> SourceReport:
+    """The source with one stream more, read with another end."""
+    stream = replace(OWN, name=f"acct_{len(source.streams)}", **changes)
+    return replace(source, streams=(*source.streams, stream))

@@ -1,0 +1,65 @@
+"""The figures that are computed rather than read, each by its one function."""
+
+from datetime import timedelta
+
+from hypothesis import given
+from hypothesis import strategies as st
+from reports import DAY, HOUR, NOW
+
+from gapless.domain import from_us, to_us
+from gapless.ledger.budgets import Used
+from gapless.ledger.snapshot import LedgerSnapshot, MissingCounts
+from gapless.ledger.streams import Stream
+from gapless.status.evaluation import complete_up_to, evaluate, headroom, remaining
+from gapless_reconcilers.kit.contract import ReadBudget
+
+BUDGET = ReadBudget(requests=1000, period=DAY)
+
+
+def stream(watermark_us: int, checked_us: int | None) -> Stream:
+    return Stream(
+        id=1,
+        source_id=1,
+        name="",
+        complete_from_us=0,
+        watermark_us=watermark_us,
+        checked_us=checked_us,
+        last_complete_pass_us=checked_us,
+        last_outcome=None,
+        parked_reason=None,
+        last_listed=0,
+        cursor=None,
+    )
+
+
+@given(watermark_us=st.integers(0, 10**15), missing_us=st.none() | st.integers(0, 10**15))
+def test_complete_is_what_lies_before_watermark_and_missing(watermark_us: int, missing_us: int | None) -> None:
+    found = complete_up_to(stream(watermark_us, checked_us=1), MissingCounts(oldest_open_us=missing_us))
+    assert found == from_us(min(watermark_us, watermark_us if missing_us is None else missing_us))
+
+
+def test_nothing_is_complete_before_a_list_was_read() -> None:
+    assert complete_up_to(stream(10**15, checked_us=None), MissingCounts()) is None
+
+
+@given(used=st.integers(0, 5000), elapsed=st.timedeltas(timedelta(0), 3 * DAY))
+def test_a_budget_is_never_overdrawn_and_whole_again_later(used: int, elapsed: timedelta) -> None:
+    spent = Used(period_start_us=to_us(NOW - elapsed), used=used)
+    left = remaining(BUDGET, spent, NOW)
+    assert left == (1000 if elapsed >= DAY else max(0, 1000 - used))
+
+
+def test_a_budget_is_unknown_until_used_or_without_one() -> None:
+    assert remaining(BUDGET, None, NOW) is None
+    assert remaining(None, Used(period_start_us=0, used=1), NOW) is None
+
+
+def test_headroom_is_the_history_behind_the_watermark() -> None:
+    assert headroom(30 * DAY, NOW - HOUR, NOW) == 30 * DAY - HOUR
+    assert headroom(HOUR, NOW - DAY, NOW) == HOUR - DAY
+    assert headroom(None, NOW - DAY, NOW) is None
+
+
+def test_a_configured_source_without_figures_is_told() -> None:
+    report = evaluate(LedgerSnapshot(sources=(), destinations=()), {}, NOW, ["acme", "new"])
+    assert report.unknown_sources == ("acme", "new")

@@ -1,0 +1,77 @@
+"""Each figure is declared once, and JSON and the page have it from there."""
+
+from dataclasses import replace
+
+import pytest
+from reports import DAY, DESTINATION, NOW, SOURCE, listed, report
+
+from gapless.console.pages import overview
+from gapless.domain import Mode
+from gapless.status.figures import DESTINATION_FIGURES, SOURCE_FIGURES, SOURCE_INFO
+from gapless.status.troubles import troubles
+from gapless.status.values import of_report
+
+ALL = (SOURCE_INFO, *SOURCE_FIGURES, *DESTINATION_FIGURES)
+
+
+def test_no_name_is_declared_twice_and_each_says_what_it_is() -> None:
+    assert len({figure.name for figure in ALL}) == len(ALL)
+    assert all(figure.help and figure.absent for figure in ALL)
+
+
+def test_json_has_every_figure_and_null_for_unknown() -> None:
+    unknown = listed(SOURCE, budget_remaining=None, history_headroom=None)
+    gap = dict.fromkeys(SOURCE.gaps)
+    values = of_report(report(replace(unknown, gaps=gap), DESTINATION))
+    (source,), (destination,) = values["sources"], values["destinations"]  # type: ignore[misc]
+    assert list(source["figures"]) == [figure.name for figure in SOURCE_FIGURES]
+    assert list(destination["figures"]) == [figure.name for figure in DESTINATION_FIGURES]
+    assert source["figures"]["gap_rate"] == {"1h": None, "24h": None, "7d": None}
+    assert source["figures"]["events_total"]["webhook"] == 10
+    assert source["figures"]["missing_open"] == 0
+    assert source["figures"]["provider_budget_remaining"] is None
+    assert source["figures"]["poll_interval_seconds"] == 300
+    assert source["figures"]["watermark_timestamp_seconds"] == source["list"]["watermark"]
+
+
+def test_what_does_not_apply_is_null() -> None:
+    push = replace(SOURCE, mode=Mode.WEBHOOK, losses=None, listed=None)
+    (source,) = of_report(report(push))["sources"]  # type: ignore[misc]
+    assert (source["figures"]["missed_total"], source["figures"]["missing_open"]) == (None, None)
+
+
+def test_json_and_page_tell_the_same_troubles() -> None:
+    whole = report(listed(SOURCE, lost=3, lost_since=NOW - DAY), DESTINATION)
+    (found,) = troubles(whole)
+    values = of_report(whole)
+    page = overview.render_overview(whole, version="1")
+    assert (values["verdict"], values["summary"]) == ("trouble", "1 is wrong")
+    (told,) = values["troubles"]  # type: ignore[misc]
+    assert (told["kind"], told["source"], told["text"], told["next"]) == ("events_lost", "acme", found.text, found.next)
+    assert "<title>Gapless: 1 is wrong</title>" in page
+    assert found.text in page
+
+
+def test_the_page_has_every_figure_of_a_source() -> None:
+    page = overview.render_overview(report(SOURCE, DESTINATION), version="1")
+    for figure in SOURCE_FIGURES:
+        assert page.count(f'title="{figure.help}"'.replace("'", "&#39;")) == 1, figure.name
+
+
+@pytest.mark.parametrize(
+    ("source", "state", "word"),
+    [
+        (SOURCE, "good", "Complete"),
+        (listed(SOURCE, lost=1), "trouble", "Look here"),
+        (replace(SOURCE, silent=True), "trouble", "Look here"),
+        (listed(SOURCE, missing_open=1, missing_since=NOW), "in_hand", "In hand"),
+        (replace(SOURCE, losses=None, listed=None), "blind", "Cannot be proven"),
+        (replace(SOURCE, losses=None, listed=None, silent=True), "trouble", "Look here"),
+    ],
+)
+def test_a_card_is_green_only_if_nothing_is_wrong(source: object, state: str, word: str) -> None:
+    whole = report(source)  # type: ignore[arg-type]
+    assert overview.source_state(troubles(whole), whole.sources[0])[:2] == (state, word)
+    page = overview.render_overview(whole, version="1")
+    assert f'<section class="card {state}" aria-labelledby="source-1">' in page
+    assert ("Complete." in page) == (state == "good")
