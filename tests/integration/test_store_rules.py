@@ -155,7 +155,7 @@ async def test_every_event_keeps_its_own_payload_when_a_page_spans_two_blocks_of
     await desk.push("known")
     await desk.list("known", *(f"second-{number}" for number in range(120)))
     rows = select(EVENT.c.key, PAYLOAD.c.body).outerjoin(PAYLOAD, PAYLOAD.c.id == EVENT.c.payload_id)
-    found = await desk.runtime.store.read(lambda connection: connection.execute(rows).all())
+    found = await desk.store.read(lambda connection: connection.execute(rows).all())
     assert len(found) == 1091
     assert all(body == b'{"id":"%b"}' % key.encode() for key, body in found)
 
@@ -163,7 +163,7 @@ async def test_every_event_keeps_its_own_payload_when_a_page_spans_two_blocks_of
 async def test_payload_ids_are_not_used_again_after_pruning_or_by_another_process(store: Store) -> None:
     async with open_desk(store) as desk:
         await desk.push("a", "b")
-        gone = await desk.runtime.write(retention.prune_payloads, before_us=to_us(T0 + HOUR))
+        gone = await desk.writer.submit(retention.prune_payloads, before_us=to_us(T0 + HOUR))
     assert gone.count == 2
     async with open_desk(store, slot=1) as desk:
         await desk.push("c")
@@ -197,7 +197,7 @@ async def test_a_missing_row_counts_as_missed_once_whichever_road_closes_it(desk
         )
 
     for _ in range(2):
-        await desk.runtime.write(missing.add, slot=0, found=[row("a"), row("b")])
+        await desk.writer.submit(missing.add, slot=0, found=[row("a"), row("b")])
     assert await desk.counts() == {"expected": 2, "missed_unexplained": 2}
     assert await desk.oldest_missing_us() == to_us(T0)
     await desk.list("a")
@@ -306,12 +306,12 @@ async def test_one_webhook_that_cannot_be_stored_fails_alone(desk: Desk) -> None
     bad = desk.seen("bad")
     msgspec.structs.force_setattr(bad.event, "type", "\ud800")  # past the check that keeps it out
     results = await asyncio.gather(
-        *(desk.runtime.writer.record((desk.seen(f"good-{number}"),), 1) for number in range(9)),
-        desk.runtime.writer.record((bad,), 1),
+        *(desk.writer.record((desk.seen(f"good-{number}"),), 1) for number in range(9)),
+        desk.writer.record((bad,), 1),
         return_exceptions=True,
     )
     assert results[:9] == [1] * 9
     assert isinstance(results[9], Unstorable)
     with pytest.raises(BadData):
-        await desk.runtime.write(desk.runtime.writer.recorder.store, sightings=[bad])
+        await desk.writer.submit(desk.writer.recorder.store, sightings=[bad])
     assert await desk.count(EVENT) == 9
