@@ -1,4 +1,4 @@
-"""The setup side as the daemon wires it: a real store, a real writer, a real uvicorn on a free port."""
+"""The receiver as the daemon wires it: a real store, a real writer, a real uvicorn on a free port."""
 
 import asyncio
 import hashlib
