@@ -64,7 +64,7 @@ def cut(window: Window, resolution: timedelta) -> list[Window]:
 
 
 class Via(StrEnum):
-    """How an event was first recorded."""
+    """The way by which an event was first recorded."""
 
     WEBHOOK = "webhook"
     LIST = "list"

@@ -1,4 +1,4 @@
-"""What only PostgreSQL can do to a ledger: locks that others hold, and connections that are cut."""
+"""Events that only PostgreSQL has: locks of other sessions, and connections that are cut."""
 
 import asyncpg
 import pytest
@@ -26,7 +26,7 @@ async def with_a_source(url: str) -> Store:
 async def test_a_lock_that_somebody_else_holds_stops_the_writer_for_seconds_only(
     postgres_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Such as a session at the database that was left open in a transaction."""
+    """For example, a session that was left open in a transaction."""
     monkeypatch.setattr(postgres, "LOCKS_WITHIN_S", 1)
     store = await with_a_source(postgres_url)
     session = await asyncpg.connect(postgres_url)
@@ -42,7 +42,7 @@ async def test_a_lock_that_somebody_else_holds_stops_the_writer_for_seconds_only
 
 
 async def test_after_a_cut_connection_a_read_is_made_again_and_a_write_says_that_it_failed(postgres_url: str) -> None:
-    """A read can be repeated; whether a transaction that was cut took effect, nobody knows."""
+    """A read can be repeated. It is unknown whether a transaction that was cut took effect."""
     store = await with_a_source(postgres_url)
     session = await asyncpg.connect(postgres_url)
     try:

@@ -1,4 +1,4 @@
-"""What the recorder, the writer and the leases promise, on both databases."""
+"""The promises of the recorder, the writer and the leases, on both databases."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -49,7 +49,7 @@ def owed_to_one(*_: object) -> list[Owed]:
 
 
 class LedgerSetup:
-    """A source in a ledger, a recorder and a writer that runs."""
+    """A ledger with one source, a recorder and a running writer."""
 
     def __init__(self, store: Store, source: Source, stream_id: int, writer: Writer) -> None:
         self.store, self.source, self.stream_id, self.writer = store, source, stream_id, writer

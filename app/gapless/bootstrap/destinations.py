@@ -26,7 +26,7 @@ def make_destination(settings: DestinationSettings, destination_id: int, since_u
         retry=DeliveryRetryPolicy(
             first=settings.backoff_first, longest=settings.backoff_max, max_attempts=settings.max_attempts
         ),
-        lets_go=released_holds(settings),
+        releases=released_holds(settings),
     )
 
 

@@ -13,7 +13,7 @@ def make_sender(settings: DestinationSettings, sources: Sources, clock: Clock) -
         sources=sources,
         clock=clock,
         concurrency=settings.concurrency,
-        lets_go=released_holds(settings),
+        releases=released_holds(settings),
     )
     return registry.load(settings.type)(settings.options, context)
 

@@ -37,7 +37,7 @@ class Destination:
     timeout: timedelta
     retry: DeliveryRetryPolicy
     breaker: BreakerRule = field(default_factory=BreakerRule)
-    lets_go: frozenset[HoldReason]
+    releases: frozenset[HoldReason]
     """Reasons whose held deliveries are released when the dispatcher starts, because the team chose to deliver them."""
 
     def __post_init__(self) -> None:

@@ -95,7 +95,7 @@ class DestinationWorker:
         await self._settle_last()
 
     async def _release(self) -> None:
-        for reason in sorted(self._destination.lets_go):
+        for reason in sorted(self._destination.releases):
             while not self._stopping and await self._release_some(reason):
                 pass
 

@@ -172,7 +172,7 @@ class SenderContext:
     clock: Clock
     concurrency: int
     """Most deliveries under way at once."""
-    lets_go: frozenset[HoldReason]
+    releases: frozenset[HoldReason]
     """Reasons for which no delivery is held."""
 
 

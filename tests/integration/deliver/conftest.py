@@ -44,7 +44,7 @@ NEVER_OPENS = BreakerRule(threshold=10_000)
 
 @dataclass(frozen=True, kw_only=True)
 class Got:
-    """A request as a consumer got it."""
+    """A request that a consumer got."""
 
     headers: dict[str, str]
     body: bytes
@@ -141,7 +141,7 @@ async def run_sql(url: str, statement: str) -> None:
 
 @dataclass(kw_only=True)
 class DeliverySetup:
-    """A ledger with a source and one destination, and the means to record into it and to look at it."""
+    """A ledger with a source and one destination, with ways to record events and to read deliveries."""
 
     store: Store
     writer: Writer
@@ -172,7 +172,7 @@ class DeliverySetup:
         )
 
     async def record(self, *sightings: Sighting) -> dict[str, int]:
-        """{key: seq} of the events that are new."""
+        """Return {key: seq} of the new events."""
         new = await self.writer.submit(lambda c: self.recorder.store(c, sightings))
         return {key: seq for (_, key), seq in new.items()}
 
@@ -180,24 +180,24 @@ class DeliverySetup:
         quick: dict[str, Any] = {"retry": QUICK, "breaker": NEVER_OPENS, "timeout": timedelta(seconds=2)}
         return replace(make_destination(APP, self.destination_id, 0, sender), **(quick | changes))
 
-    def context(self, *lets_go: HoldReason) -> SenderContext:
+    def context(self, *releases: HoldReason) -> SenderContext:
         return SenderContext(
             name="app",
             sources=self.sources,
             clock=system_clock,
             concurrency=APP.concurrency,
-            lets_go=frozenset(lets_go),
+            releases=frozenset(releases),
         )
 
     def http(
-        self, url: str, tls: ssl.SSLContext | None = None, lets_go: Sequence[HoldReason] = (), **changes: Any
+        self, url: str, tls: ssl.SSLContext | None = None, releases: Sequence[HoldReason] = (), **changes: Any
     ) -> HttpSender:
         options: dict[str, Any] = {
             "signature": DeliverySignature.STANDARD,
             "secret": SecretRef(value=Secret(SECRET)),
             "allow": ("127.0.0.1",),
         }
-        return HttpSender(HttpOptions(url=url, **(options | changes)), self.context(*lets_go), tls)
+        return HttpSender(HttpOptions(url=url, **(options | changes)), self.context(*releases), tls)
 
     @asynccontextmanager
     async def delivering(self, destination: Destination, **options: Any) -> AsyncIterator[Dispatcher]:
@@ -220,12 +220,12 @@ class DeliverySetup:
         return {row.state for row in await self.deliveries()}
 
     async def until(self, state: str, seconds: float = 10) -> list[Any]:
-        """Every delivery, once all of them are in `state`."""
+        """Return every delivery, once all of them are in `state`."""
         await self.wait_for(lambda rows: {row.state for row in rows} == {state}, seconds)
         return await self.deliveries()
 
     async def wait_for(self, wanted: Callable[[list[Any]], bool], seconds: float = 10) -> None:
-        """Until `wanted` says so of the deliveries."""
+        """Wait until `wanted` is true of the deliveries."""
         async with asyncio.timeout(seconds):
             while not wanted(await self.deliveries()):
                 await asyncio.sleep(0.01)

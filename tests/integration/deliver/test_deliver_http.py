@@ -1,4 +1,4 @@
-"""Delivering over real HTTP: what consumers get, and what their answers lead to."""
+"""Delivery over real HTTP: the requests to consumers, and the results of their answers."""
 
 import asyncio
 import socket
@@ -183,9 +183,9 @@ async def test_a_listed_event_of_another_version_is_held_until_a_person_chooses(
     async with setup.delivering(destination):
         await setup.wait_for(lambda _: bool(consumer.got))
     assert (released, await setup.states()) == (1, {"delivered", "held"})
-    lets_go = frozenset({HoldReason.VERSION_MISMATCH})
-    sender = setup.http(consumer.url, signature="provider", lets_go=lets_go)
-    async with setup.delivering(setup.destination(sender, lets_go=lets_go)):
+    releases = frozenset({HoldReason.VERSION_MISMATCH})
+    sender = setup.http(consumer.url, signature="provider", releases=releases)
+    async with setup.delivering(setup.destination(sender, releases=releases)):
         await setup.until("delivered")
     assert len(consumer.got) == 2
 

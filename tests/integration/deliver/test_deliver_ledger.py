@@ -22,7 +22,7 @@ LEASE_US = 1_000_000
 
 
 class Sink:
-    """A sender that gives each event to `answer`."""
+    """A sender that passes each event to `answer`."""
 
     def __init__(self, answer: Any = None) -> None:
         self.got: list[Delivery] = []
@@ -224,7 +224,7 @@ async def test_a_claim_costs_the_same_however_long_the_backlog(setup: Any) -> No
 
 
 def explained(connection: Any, run: Any) -> list[str]:
-    """How SQLite goes about each statement that `run` executes."""
+    """Return SQLite's query plan of each statement that `run` executes."""
     executed: list[tuple[str, Any]] = []
 
     def note(_: Any, __: Any, statement: str, parameters: Any, ___: Any, many: bool) -> None:

@@ -43,7 +43,7 @@ def stripe(*secrets_known: str) -> Stripe:
 
 @dataclass(kw_only=True)
 class ReceiverSetup:
-    """A running receiver and the means to look at what it did."""
+    """A running receiver, with requests to it and a view of its results."""
 
     url: str
     store: Store
@@ -77,7 +77,7 @@ class ReceiverSetup:
         return {row.key: row.webhook_count for row in rows}
 
     async def quarantined(self) -> list[str]:
-        """The reason of each kept webhook, once all that was offered is kept."""
+        """Return the reason of each kept webhook, once every offered one is written."""
         await self.settled()
         return list(await self.store.read(lambda c: c.execute(select(QUARANTINE.c.reason)).scalars().all()))
 
@@ -117,7 +117,7 @@ async def served(
     vendor: httpx.AsyncClient | None = None,
     **options: Any,
 ) -> AsyncIterator[ReceiverSetup]:
-    """A receiver on `store`. `writes=False`: its writer never commits, as if the disk hung. `vendor`: gives evidence.
+    """A receiver on `store`. `writes=False`: its writer never commits, as if the disk hung. `vendor`: serves evidence.
 
     `options`: what differs from the settings in `ReceiveOptions`.
     """

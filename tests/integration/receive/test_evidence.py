@@ -1,4 +1,4 @@
-"""Webhooks that can be judged only with something fetched: what strangers can cause by it, and what they cannot."""
+"""Webhooks that need evidence: fetching, caching, and the limits of what strangers can cause."""
 
 import asyncio
 import base64
@@ -32,7 +32,7 @@ ENDLESS = httpx.Response(200, content=b"x" * (MAX_BYTES + 1))
 
 @dataclass
 class Vendor:
-    """Gives out certificates."""
+    """A vendor that serves certificates, and records the requests."""
 
     answers: Callable[[httpx.Request], httpx.Response] = lambda _: httpx.Response(200, content=PEM)
     requested: list[str] = field(default_factory=list)

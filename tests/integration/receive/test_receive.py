@@ -1,4 +1,4 @@
-"""What a provider, and a stranger, meets at the public port."""
+"""The answers of the public listener to providers and to strangers."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""Bodies that are too large, cut or slow; stores that are away; webhooks that no store takes."""
+"""Bodies that are too large, cut or slow; unavailable stores; webhooks that no store accepts."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -121,7 +121,7 @@ async def test_a_full_queue_is_a_503_with_retry_after(serve: Any) -> None:
 
 
 async def test_too_little_free_disk_is_a_503_until_there_is_room_again(serve: Any, store: Store) -> None:
-    """SQLite only: the disk of a PostgreSQL server is not ours to see."""
+    """SQLite only: the disk of a PostgreSQL server is on another machine."""
     async with serve() as setup:
         unseen = store.free_bytes() is None
         async with asyncio.TaskGroup() as tasks:
@@ -166,7 +166,7 @@ async def while_connections_end(setup: Any, store_url: str) -> list[int]:
 
 
 class Leaky(Stripe):
-    """A provider that lets through what no store can hold, past every check of the contract."""
+    """A provider that accepts an event which no store can hold, past every check of the contract."""
 
     def read_webhook(self, request: Any, now: Any, evidence: Any = None) -> Reply:  # noqa: ARG002
         reply = super().read_webhook(request, now)

@@ -1,4 +1,4 @@
-"""What is refused, what is kept of it, and how it comes out of quarantine again."""
+"""Refused webhooks: the answer, the quarantine, and the release from it."""
 
 import asyncio
 import json

@@ -29,7 +29,7 @@ from gapless_reconcilers.kit.contract import Secret
 from gapless_reconcilers.kit.standard_signature import signed_headers
 
 TIME = datetime(2026, 11, 20, tzinfo=UTC)
-CONTEXT = SenderContext(name="app", sources=Sources(), clock=system_clock, concurrency=1, lets_go=frozenset())
+CONTEXT = SenderContext(name="app", sources=Sources(), clock=system_clock, concurrency=1, releases=frozenset())
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 
 

@@ -1,4 +1,4 @@
-"""When an attempt is made again, and when it is the last."""
+"""Retries: the wait before each, and the attempt that is the last."""
 
 from dataclasses import replace
 from datetime import timedelta

@@ -1,4 +1,4 @@
-"""Who is owed what: rules of the safe first start, and filters."""
+"""Routing: the rules of the safe first start, and the filters of destinations."""
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta

@@ -1,4 +1,4 @@
-"""The keys of one kind of destination are read as its options say, and refused in the words of the others."""
+"""The keys of one kind of destination are read by its options, with the same error messages as other keys."""
 
 from collections.abc import Mapping
 from datetime import timedelta

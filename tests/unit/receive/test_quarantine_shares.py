@@ -1,4 +1,4 @@
-"""Who gives way when a source's quarantine is full."""
+"""The share that is deleted from when a source's quarantine is full."""
 
 from hypothesis import given
 from hypothesis import strategies as st

@@ -145,7 +145,7 @@ class HttpSender:
         self._options = options
         self._sources = context.sources
         self._clock = context.clock
-        self._holds_mismatch = HoldReason.VERSION_MISMATCH not in context.lets_go
+        self._holds_mismatch = HoldReason.VERSION_MISMATCH not in context.releases
         self._url = _checked_url(context.name, options.url)
         _check_secret(context.name, options)
         self._rule = AddressRule(options.allow, allow_private=options.allow_private)

@@ -1,4 +1,4 @@
-"""What other shapes of provider need: states of objects, names for detail, the history of our endpoint.
+"""Columns for other kinds of provider: states of objects, names for detail, the history of our endpoint.
 
 Revision ID: 0002
 Revises: 0001

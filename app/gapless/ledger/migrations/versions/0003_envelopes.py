@@ -1,4 +1,4 @@
-"""Passes under way are found by an index; the parts of a webhook that carries several events stand by themselves.
+"""An index of running passes, and a payload for each event of a webhook that carries several.
 
 Revision ID: 0003
 Revises: 0002

@@ -1,4 +1,4 @@
-"""A person can say of what is lost for good that it was looked into.
+"""Acknowledgement of unrecoverable intervals and lost events.
 
 Revision ID: 0004
 Revises: 0003
