@@ -275,7 +275,7 @@ class Daemon:
                 clock=self.world.clock,
                 metrics=self.runtime.metrics,
                 rate=self.policy.rate,
-                patience=HASTY,
+                retry=HASTY,
             )
         return self._client
 

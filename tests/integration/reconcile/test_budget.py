@@ -52,7 +52,7 @@ async def scheduled(daemon: Daemon) -> AsyncIterator[NextTurn]:
     """The scheduler, running. What is given out waits for a turn, at the time it is due, and for its interval."""
     world = daemon.world
     policies = {"acme": daemon.policy}
-    scheduler = Scheduler(daemon.runtime, policies, world.client, holder="one", tick_s=0.05, patience=HASTY)
+    scheduler = Scheduler(daemon.runtime, policies, world.client, holder="one", tick_s=0.05, retry=HASTY)
 
     async def next_turn() -> timedelta:
         world.clock.now = max(world.clock.now, from_us((await row_of(world))["next_pass_us"]))

@@ -152,7 +152,7 @@ async def test_the_token_is_in_no_error(world: World) -> None:
             clock=world.clock,
             metrics=daemon.runtime.metrics,
             rate=10,
-            patience=HASTY,
+            retry=HASTY,
         )
         request = httpx.Request("GET", f"{world.url}/botTOKEN/getNothing")
         with pytest.raises(Exception, match="knows no bot") as raised:

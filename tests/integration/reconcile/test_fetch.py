@@ -24,7 +24,7 @@ pytestmark = pytest.mark.anyio
 def fetcher(client: httpx.AsyncClient, url: str, key: str, **options: Any) -> ProviderClient:
     provider = Stripe(StripeOptions(api_key=Secret(key), api_base=url))
     source = Source(id=1, name="acme", provider=provider, mode=Mode.POLL, start=datetime(2026, 1, 1, tzinfo=UTC))
-    settled = {"clock": system_clock, "metrics": Metrics("t"), "rate": 10_000, "patience": HASTY}
+    settled = {"clock": system_clock, "metrics": Metrics("t"), "rate": 10_000, "retry": HASTY}
     return ProviderClient(client, Sources([source]), "acme", **settled, **options)
 
 

@@ -154,15 +154,15 @@ def test_a_sweep_gets_what_is_left_over() -> None:
     assert sweep_allowance(hourly, NOW, timedelta(minutes=30)) == 2_000 - 150
 
 
-@given(last=st.none() | st.timedeltas(SECOND, timedelta(hours=2)), found=st.booleans(), unwell=st.booleans())
+@given(last=st.none() | st.timedeltas(SECOND, timedelta(hours=2)), found=st.booleans(), unhealthy=st.booleans())
 def test_the_interval_is_short_when_there_is_reason_to_look(
     last: timedelta | None,
     found: bool,
-    unwell: bool,
+    unhealthy: bool,
 ) -> None:
-    interval = next_interval(PACE, last, Signals(found=found, unwell=unwell))
+    interval = next_interval(PACE, last, Signals(found=found, unhealthy=unhealthy))
     assert PACE.shortest <= interval <= PACE.longest
-    if found or unwell:
+    if found or unhealthy:
         assert interval == PACE.shortest
     assert next_interval(PACE, last, Signals(parked=True)) == PACE.longest
 
