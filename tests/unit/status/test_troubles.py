@@ -205,7 +205,7 @@ def test_a_source_without_a_list_is_blind_and_no_trouble() -> None:
     """By declaration, not by failure: `gapless status` must be able to exit 0 for a push-only source."""
     blind = replace(SOURCE, coverage=Coverage.NONE, mode=Mode.WEBHOOK, listed=None, losses=None, streams=())
     assert (troubles(report(blind)), is_blind(blind)) == ([], True)
-    assert notes(blind) == ["There is no list to compare with: what is lost cannot be seen."]
+    assert notes(blind) == ["There is no list to compare with: lost webhooks cannot be seen."]
 
 
 def test_a_blind_source_can_still_be_in_trouble() -> None:
