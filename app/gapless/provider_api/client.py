@@ -101,7 +101,7 @@ class ProviderClient:
 
     @property
     def source(self) -> Source:
-        """The source as it is now: its secrets may have been replaced."""
+        """Return the current source: its secrets may have been replaced."""
         return self._sources[self._name]
 
     async def send(self, request: httpx.Request) -> httpx.Response:

@@ -59,12 +59,12 @@ class LeasedSource:
 
     @property
     def source(self) -> Source:
-        """The source as it is now: its secrets and types may have been replaced."""
+        """Return the current source: its secrets and types may have been replaced."""
         return self.client.source
 
     @property
     def capabilities(self) -> Capabilities:
-        """What the provider can do."""
+        """Return the capabilities of the provider, with the overrides of the configuration."""
         return self.policy.capabilities
 
     async def write(self, work: Callable[Concatenate[Connection, P], T], /, *args: P.args, **kwargs: P.kwargs) -> T:

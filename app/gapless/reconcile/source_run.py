@@ -5,7 +5,7 @@ import logging
 import math
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from gapless.domain import Mode, Source, TypesOrigin, from_us, span_us, to_us
@@ -49,8 +49,6 @@ class SourceRun:
 
     leased: LeasedSource
     check_health: bool
-    found: bool = False
-    failures: list[ProviderError] = field(default_factory=list)
 
     async def run(self) -> None:
         """Do everything that is due, then release the lease with the time of the next run.
@@ -243,11 +241,11 @@ class SourceRun:
 async def record_health(leased: LeasedSource, known: ProviderHealth) -> None:
     """Record what the provider said, in the ledger and in `runtime.sources`. Raises `AccountShared`."""
     source = leased.source
-    twins = await leased.write(_note_health, now=leased.runtime.clock(), source=source, known=known)
-    if twins and not leased.policy.share_account:
+    others = await leased.write(_note_health, now=leased.runtime.clock(), source=source, known=known)
+    if others and not leased.policy.share_account:
         raise AccountShared(
-            f"source {source.name!r} reads the same account as {', '.join(twins)}: each event would be recorded twice; "
-            "remove one, or set share_account = true"
+            f"source {source.name!r} reads the same account as {', '.join(others)}: each event would be recorded "
+            "twice; remove one, or set share_account = true"
         )
     if known.subscription is not None:
         leased.runtime.sources.replace(source.subscribed(known.subscription, leased.runtime.clock()))
@@ -263,12 +261,12 @@ def in_order(streams: Iterable[Stream], *, retry_parked: bool) -> list[Stream]:
 
 
 def _note_health(connection: Connection, now: datetime, source: Source, known: ProviderHealth) -> list[str]:
-    twins = [] if known.account is None else sources.note_account(connection, source.id, known.account.fingerprint)
+    others = [] if known.account is None else sources.note_account(connection, source.id, known.account.fingerprint)
     subscription = known.subscription
     sources.note_subscription(connection, source.id, subscription, now)
     if subscription is not None and subscription.types is not None and source.types_origin is not TypesOrigin.CONFIG:
         sources.note_types(connection, source.id, subscription.types, TypesOrigin.SUBSCRIPTION.value)
-    return twins
+    return others
 
 
 def _is_transient(failures: Iterable[ProviderError]) -> bool:

@@ -126,7 +126,7 @@ SOURCE_FIGURES: Final[tuple[Figure[SourceReport], ...]] = (
     ),
     Figure(
         name="duplicates_total",
-        help="webhooks of events that were there already",
+        help="webhooks of events that were recorded already",
         absent="never",
         samples=_of_source(lambda source: source.duplicates),
     ),
@@ -138,7 +138,7 @@ SOURCE_FIGURES: Final[tuple[Figure[SourceReport], ...]] = (
     ),
     Figure(
         name="found_behind_watermark_total",
-        help="events that became visible in the list after their time had been vouched for",
+        help="events that became visible in the list after the watermark had passed their time",
         absent=_NO_LIST,
         samples=_of_list(lambda listed: listed.behind_watermark),
     ),

@@ -241,7 +241,7 @@ NEXT_OF_STREAM: Final = {
     "`gapless source pass {source}`.",
     TroubleKind.LIST_UNREADABLE: "The provider may have changed its API: look at the log line pass_failed, and for a "
     "newer release.",
-    TroubleKind.READ_FAILED: "Nothing: it is tried again by itself.",
+    TroubleKind.READ_FAILED: "Nothing: it is tried again automatically.",
 }
 
 
@@ -336,7 +336,7 @@ def _of_missing(source: SourceReport, listed: ListReport, now: datetime) -> Iter
         )
     if listed.missing_open:
         is_old = listed.missing_since is None or now - listed.missing_since > MISSING_WITHIN
-        wait, look = "Nothing: they are asked for one by one.", "The log line event_still_missing names each."
+        wait, look = "Nothing: they are requested one by one.", "The log line event_still_missing names each."
         yield Trouble(
             kind=TroubleKind.EVENTS_MISSING,
             severity=Severity.TROUBLE if is_old else Severity.IN_HAND,
@@ -391,7 +391,7 @@ def _of_late(destination: DestinationReport, now: datetime) -> Iterator[Trouble]
     if late is None or now - late <= LATE_AFTER:
         return
     is_old = now - late > LATE_WITHIN
-    wait = "Nothing, if it is just being deployed: they are tried again by themselves."
+    wait = "Nothing, if it is just being deployed: they are tried again automatically."
     look = "See whether it answers, and whether `gapless serve` runs; gapless_deliveries_total counts its answers."
     yield Trouble(
         kind=TroubleKind.DELIVERIES_LATE,

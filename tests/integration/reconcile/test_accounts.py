@@ -105,7 +105,7 @@ def test_no_second_sees_more_requests_than_the_rate() -> None:
     assert (slow.max_rate, timedelta(seconds=slow.time_period)) >= (1, timedelta(seconds=2))
 
 
-async def test_an_endpoint_that_is_off_is_enabled_again_only_with_repair(platform: World, clock: FakeClock) -> None:
+async def test_a_disabled_endpoint_is_enabled_again_only_with_repair(platform: World, clock: FakeClock) -> None:
     endpoint = platform.fake.endpoints[0]
     for repair in (False, True):
         endpoint.enabled = platform.fake.endpoints[1].enabled = False

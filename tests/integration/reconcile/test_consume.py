@@ -68,9 +68,7 @@ async def world(store: Store, clock: FakeClock, bot: Bot) -> AsyncIterator[World
         yield world
 
 
-async def test_everything_that_is_handed_out_is_recorded_and_the_watermark_is_the_time_of_the_request(
-    world: World, bot: Bot, clock: FakeClock
-) -> None:
+async def test_all_is_recorded_and_complete_up_to_the_request(world: World, bot: Bot, clock: FakeClock) -> None:
     bot.add(1, 2, 3, 5, 8)
     async with world.daemon() as daemon:
         clock.advance(minutes=3)
@@ -165,5 +163,5 @@ async def test_the_token_is_in_no_error(world: World) -> None:
 def test_long_poll_asks_again_at_once_unless_something_is_wrong() -> None:
     pace = Pace(shortest=timedelta(minutes=1), longest=timedelta(hours=1), adaptive=False, long_poll=True)
     assert next_interval(pace, timedelta(minutes=1), Signals()) == timedelta(0)
-    assert next_interval(pace, timedelta(minutes=1), Signals(unwell=True)) == timedelta(minutes=1)
+    assert next_interval(pace, timedelta(minutes=1), Signals(unhealthy=True)) == timedelta(minutes=1)
     assert next_interval(pace, timedelta(minutes=1), Signals(parked=True)) == timedelta(hours=1)

@@ -203,9 +203,7 @@ async def test_what_left_the_log_is_lost_and_stays_visible(world: World, hook: H
 
 
 @pytest.mark.parametrize("remedy", ["redelivery"])
-async def test_what_is_redelivered_comes_by_webhook_and_is_neither_late_nor_a_duplicate(
-    world: World, hook: Hook, clock: FakeClock
-) -> None:
+async def test_a_redelivery_is_neither_late_nor_a_duplicate(world: World, hook: Hook, clock: FakeClock) -> None:
     async with world.daemon() as daemon:
         made = hook.deliver()
         assert made is not None
