@@ -184,9 +184,10 @@ def test_the_environment_may_include_too(tmp_path: Path, text: str) -> None:
 
 @pytest.mark.parametrize("name", ["padle", "", "*", "../kit/paddle", "paddle.toml"])
 def test_an_unknown_declaration_names_those_that_there_are(tmp_path: Path, name: str) -> None:
-    assert problems(tmp_path, f'include = ["declared:{name}"]') == (
+    (problem,) = problems(tmp_path, f'include = ["declared:{name}"]')
+    assert problem == (
         f'config gapless.toml: option include: there is no ready-made declaration "{name}"; wanted one of '
-        + "chargebee, gocardless, increase, paddle, square, workos",
+        "chargebee, gocardless, increase, paddle, square, workos"
     )
 
 
