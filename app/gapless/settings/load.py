@@ -5,6 +5,7 @@ import ipaddress
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from gapless.errors import UserError
 from gapless.settings.build import SettingsBuilder, Table
 from gapless.settings.destination_options import read_destination
 from gapless.settings.environment import CONFIG_VARIABLE, Twin, names_in, twins_in, unknown_variables
-from gapless.settings.parsers import show
+from gapless.settings.parsers import ParseFailed, from_list, show
 from gapless.settings.provider_options import build_provider
 from gapless.settings.secrets import SecretUnavailable
 from gapless.settings.tree import (
@@ -78,6 +79,10 @@ DEFAULT_FILE = Path("gapless.toml")
 """Read from the working directory if it is there and nothing else is named."""
 
 
+DECLARED = "declared:"
+"""The beginning of an `include` that names a ready-made declaration of the package, such as `declared:paddle`."""
+
+
 class SettingsInvalid(UserError):
     """The configuration cannot be used. `problems` holds every sentence, not only the first; none shows a secret."""
 
@@ -135,23 +140,53 @@ def _tables(root: Table, reading: SettingsBuilder) -> Tables:
     return tables
 
 
+def declared_file(entry: str) -> Path:
+    """Return the ready-made declaration of the package that `entry` names, such as `declared:paddle`.
+
+    Raises `UserError` with the names that there are.
+    """
+    name = entry.removeprefix(DECLARED)
+    with resources.as_file(resources.files("gapless_reconcilers") / "declared") as folder:
+        files = {file.stem: file for file in sorted(folder.glob("*.toml"))}
+    if name not in files:
+        raise UserError(f"there is no ready-made declaration {show(name)}; wanted one of {', '.join(files)}")
+    return files[name]
+
+
 def _included(root: Table, reading: SettingsBuilder) -> Iterator[Table]:
-    twin = reading.environ.get("GAPLESS_INCLUDE")
-    patterns = twin.split(",") if twin is not None else root.content.get("include", [])
-    if not isinstance(patterns, list):
-        return  # the reader of `include` says what is wrong
-    for pattern in filter(None, (str(one).strip() for one in patterns)):
-        files = _matching(root.base, pattern)
-        if not files and "*" not in pattern:
-            reading.problems.append(f"{root.place}: option include names {show(pattern)}, and there is no such file")
-        for file in files:
-            place = f"config {file.name}"
+    for entry in _include_entries(root, reading):
+        for file in _files_of(entry, root, reading):
+            place = f"config {entry if entry.startswith(DECLARED) else file.name}"
             content = _parsed(file, place, reading)
             if strange := sorted(content.keys() - NAMED.keys()):
                 reading.problems.append(
                     f"{place}: there is {strange[0]}; an included file holds [[source]] and [[destination]] only"
                 )
             yield Table(place=place, base=file.parent, content=content)
+
+
+def _include_entries(root: Table, reading: SettingsBuilder) -> list[str]:
+    """Return the entries of `include`; none if it is no list, which its parser reports."""
+    twin = reading.environ.get("GAPLESS_INCLUDE")
+    try:
+        entries = from_list(twin) if twin is not None else root.content.get("include", [])
+    except ParseFailed:
+        return []
+    return [text for one in entries if (text := str(one).strip())] if isinstance(entries, list) else []
+
+
+def _files_of(entry: str, root: Table, reading: SettingsBuilder) -> list[Path]:
+    """Return the files that one entry of `include` names: a ready-made declaration, or those that match a path."""
+    if entry.startswith(DECLARED):
+        try:
+            return [declared_file(entry)]
+        except UserError as error:
+            reading.problems.append(f"{root.place}: option include: {error}")
+            return []
+    files = _matching(root.base, entry)
+    if not files and "*" not in entry:
+        reading.problems.append(f"{root.place}: option include names {show(entry)}, and there is no such file")
+    return files
 
 
 def _matching(base: Path, pattern: str) -> list[Path]:
