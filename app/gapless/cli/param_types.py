@@ -43,11 +43,11 @@ class Duration(click.ParamType[float]):
         """Seconds."""
         if isinstance(value, float):
             return value
-        reader = duration(self._least)
+        parser = duration(self._least)
         try:
-            return reader.read(value).total_seconds()
+            return parser.read(value).total_seconds()
         except ParseFailed as error:
-            self.fail(f"{value!r} is not {error if error.args else reader.wanted}", param, ctx)
+            self.fail(f"{value!r} is not {error if error.args else parser.wanted}", param, ctx)
 
 
 MOMENT = Moment()
