@@ -25,7 +25,7 @@ from gapless.settings import (
 from gapless_reconcilers.kit.errors import OptionsInvalid
 
 log = logging.getLogger(__name__)
-HEARTBEAT_EVERY = timedelta(seconds=2)
+BEAT_EVERY = timedelta(seconds=2)
 PRUNE_EVERY = timedelta(minutes=10)
 CHECK_FILES_EVERY = timedelta(seconds=2)
 RECONNECT_EVERY = timedelta(seconds=5)
@@ -35,7 +35,7 @@ async def beat(writer: Writer, holder: str, *, receives: bool) -> None:
     """Keep the writer slot, which also proves that webhooks were received. Runs until cancelled."""
     saved: dict[int, int] = {}
     while True:
-        await asyncio.sleep(HEARTBEAT_EVERY.total_seconds())
+        await asyncio.sleep(BEAT_EVERY.total_seconds())
         try:
             await writer.submit(leases.beat, slot=writer.recorder.slot, holder=holder)
             heard = dict(writer.recorder.heard)
