@@ -161,7 +161,7 @@ async def test_an_endpoint_is_made_with_its_secret_in_a_file_of_our_own_and_mend
         assert endpoint.secret not in out + err
         code, out, _ = await gapless.call(*command)
         assert (code, len(fake.endpoints)) == (0, 1)
-        assert "there is one already: we_0" in out
+        assert "the endpoint exists already: we_0" in out
         endpoint.enabled = False
         code, out, _ = await gapless.call("source", "repair", "stripe-live", "--url", url)
         assert (code, endpoint.enabled) == (0, True)

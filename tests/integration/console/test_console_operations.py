@@ -111,7 +111,7 @@ async def test_a_list_that_is_read_from_the_top_is_not_cut_into_slices(office: A
 
 async def test_a_source_whose_list_is_read_away_has_no_pass_on_demand(office: Any) -> None:
     office.desk.sources.change("acme", provider=Telegram(TelegramOptions(token=Secret("1:x"))))
-    with pytest.raises(OperationRefused, match="is read away as it comes"):
+    with pytest.raises(OperationRefused, match="is consumed by reading"):
         await do(office.desk, "source.pass", {"source": "acme"})
     assert await office.sql(select(PASS.c.id)) is None
 
