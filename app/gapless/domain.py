@@ -19,6 +19,8 @@ MICROSECOND = timedelta(microseconds=1)
 HOUR_US = 3_600_000_000
 SLICE_WIDTH = timedelta(hours=1)
 """A window no wider than this is read in one piece: a slice costs at least one request."""
+LONGEST_INTERVAL = timedelta(hours=1)
+"""The longest that a source waits for its next pass, unless the operator set `every` or `every_max` to more."""
 MAX_SLICES = 64
 """So that a pass over a whole history stays a readable number of rows, and each slice a readable length."""
 

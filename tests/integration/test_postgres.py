@@ -3,8 +3,8 @@
 import asyncpg
 import pytest
 
-from gapless.ledger import Connection, engine, streams
-from gapless.ledger.engine import Conflict, Store, StoreUnavailable, open_store
+from gapless.ledger import Connection, streams
+from gapless.ledger.engine import Conflict, Store, StoreUnavailable, open_store, postgres
 
 pytestmark = pytest.mark.anyio
 
@@ -27,7 +27,7 @@ async def test_a_lock_that_somebody_else_holds_stops_the_writer_for_seconds_only
     postgres_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Such as a session at the database that was left open in a transaction."""
-    monkeypatch.setattr(engine, "LOCKS_WITHIN_S", 1)
+    monkeypatch.setattr(postgres, "LOCKS_WITHIN_S", 1)
     store = await with_a_source(postgres_url)
     session = await asyncpg.connect(postgres_url)
     try:

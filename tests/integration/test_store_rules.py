@@ -48,7 +48,7 @@ def owed_to_one(*_: object) -> list[Owed]:
     return [Owed(destination_id=1, not_before_us=0)]
 
 
-class Desk:
+class LedgerSetup:
     """A source in a ledger, a recorder and a writer that runs."""
 
     def __init__(self, store: Store, source: Source, stream_id: int, writer: Writer) -> None:
@@ -85,8 +85,8 @@ class Desk:
         return {name: count for name, count in totals.counts.items() if count}
 
     async def oldest_missing_us(self) -> int | None:
-        figures = await self.store.read(snapshot.take_snapshot, sources=[self.source], now=T0)
-        missed = figures.sources[0].missing.get(self.stream_id)
+        ledger = await self.store.read(snapshot.take_snapshot, sources=[self.source], now=T0)
+        missed = ledger.sources[0].missing.get(self.stream_id)
         return None if missed is None else missed.oldest_open_us
 
     async def count(self, table: object) -> int:
@@ -94,7 +94,7 @@ class Desk:
 
 
 @asynccontextmanager
-async def open_desk(store: Store, slot: int = 0, route: Route = NO_ROUTE) -> AsyncIterator[Desk]:
+async def open_setup(store: Store, slot: int = 0, route: Route = NO_ROUTE) -> AsyncIterator[LedgerSetup]:
     writer = make_writer(PublicSettings(), store, Recorder(slot, route), Metrics("test"))
     running = asyncio.create_task(writer.run())
     source_id = await writer.submit(
@@ -105,68 +105,68 @@ async def open_desk(store: Store, slot: int = 0, route: Route = NO_ROUTE) -> Asy
 
     source = Source(id=source_id, name="acme", provider=provider, mode=Mode.HYBRID, start=T0 - HOUR)
     try:
-        yield Desk(store, source, stream.id, writer)
+        yield LedgerSetup(store, source, stream.id, writer)
     finally:
         writer.close()
         await running
 
 
 @pytest.fixture
-async def desk(store: Store) -> AsyncIterator[Desk]:
-    async with open_desk(store, route=owed_to_one) as desk:
-        yield desk
+async def setup(store: Store) -> AsyncIterator[LedgerSetup]:
+    async with open_setup(store, route=owed_to_one) as setup:
+        yield setup
 
 
-async def test_a_webhook_and_then_the_list_is_one_event_that_was_not_missed(desk: Desk) -> None:
-    assert await desk.push("a") == [1]
-    assert await desk.list("a") == 0
-    assert await desk.counts() == {"by_webhook": 1, "expected": 1}
+async def test_a_webhook_and_then_the_list_is_one_event_that_was_not_missed(setup: LedgerSetup) -> None:
+    assert await setup.push("a") == [1]
+    assert await setup.list("a") == 0
+    assert await setup.counts() == {"by_webhook": 1, "expected": 1}
 
 
-async def test_the_list_and_then_the_webhook_is_one_event_missed_once_and_late_once(desk: Desk) -> None:
-    assert await desk.list("a") == 1
-    assert await desk.push("a", "a") == [0, 0]
-    assert await desk.push("a") == [0]
+async def test_the_list_and_then_the_webhook_is_one_event_missed_once_and_late_once(setup: LedgerSetup) -> None:
+    assert await setup.list("a") == 1
+    assert await setup.push("a", "a") == [0, 0]
+    assert await setup.push("a") == [0]
     counts = {"by_list": 1, "expected": 1, "missed_unexplained": 1, "late": 1, "duplicates": 2}
-    assert await desk.counts() == counts
+    assert await setup.counts() == counts
 
 
-async def test_listing_twice_counts_once(desk: Desk) -> None:
-    assert (await desk.list("a", "b"), await desk.list("a", "b", "c")) == (2, 1)
-    assert await desk.counts() == {"by_list": 3, "expected": 3, "missed_unexplained": 3}
+async def test_listing_twice_counts_once(setup: LedgerSetup) -> None:
+    assert (await setup.list("a", "b"), await setup.list("a", "b", "c")) == (2, 1)
+    assert await setup.counts() == {"by_list": 3, "expected": 3, "missed_unexplained": 3}
 
 
-async def test_what_was_imported_is_neither_missed_nor_late_nor_repeated(desk: Desk) -> None:
-    await desk.note(Via.IMPORT, "a", "b")
-    assert await desk.push("a") == [0]
-    assert await desk.list("a", "b") == 0
-    counts = await desk.counts()
+async def test_what_was_imported_is_neither_missed_nor_late_nor_repeated(setup: LedgerSetup) -> None:
+    await setup.note(Via.IMPORT, "a", "b")
+    assert await setup.push("a") == [0]
+    assert await setup.list("a", "b") == 0
+    counts = await setup.counts()
     assert (counts["by_import"], counts.get("late", 0), counts.get("missed_unexplained", 0)) == (2, 0, 0)
 
 
-async def test_repeats_within_one_batch_are_one_event_and_duplicates(desk: Desk) -> None:
-    assert sorted(await desk.push(*["a"] * 40, *["b"] * 2)) == [0] * 40 + [1, 1]
-    assert await desk.counts() == {"by_webhook": 2, "expected": 2, "duplicates": 40}
-    assert await desk.count(EVENT) == await desk.count(PAYLOAD) == await desk.count(DELIVERY) == 2
+async def test_repeats_within_one_batch_are_one_event_and_duplicates(setup: LedgerSetup) -> None:
+    assert sorted(await setup.push(*["a"] * 40, *["b"] * 2)) == [0] * 40 + [1, 1]
+    assert await setup.counts() == {"by_webhook": 2, "expected": 2, "duplicates": 40}
+    assert await setup.count(EVENT) == await setup.count(PAYLOAD) == await setup.count(DELIVERY) == 2
 
 
-async def test_every_event_keeps_its_own_payload_when_a_page_spans_two_blocks_of_ids(desk: Desk) -> None:
-    await desk.list(*(f"first-{number}" for number in range(970)))
-    await desk.push("known")
-    await desk.list("known", *(f"second-{number}" for number in range(120)))
+async def test_every_event_keeps_its_own_payload_when_a_page_spans_two_blocks_of_ids(setup: LedgerSetup) -> None:
+    await setup.list(*(f"first-{number}" for number in range(970)))
+    await setup.push("known")
+    await setup.list("known", *(f"second-{number}" for number in range(120)))
     rows = select(EVENT.c.key, PAYLOAD.c.body).outerjoin(PAYLOAD, PAYLOAD.c.id == EVENT.c.payload_id)
-    found = await desk.runtime.store.read(lambda connection: connection.execute(rows).all())
+    found = await setup.store.read(lambda connection: connection.execute(rows).all())
     assert len(found) == 1091
     assert all(body == b'{"id":"%b"}' % key.encode() for key, body in found)
 
 
 async def test_payload_ids_are_not_used_again_after_pruning_or_by_another_process(store: Store) -> None:
-    async with open_desk(store) as desk:
-        await desk.push("a", "b")
-        gone = await desk.runtime.write(retention.prune_payloads, before_us=to_us(T0 + HOUR))
+    async with open_setup(store) as setup:
+        await setup.push("a", "b")
+        gone = await setup.writer.submit(retention.prune_payloads, before_us=to_us(T0 + HOUR))
     assert gone.count == 2
-    async with open_desk(store, slot=1) as desk:
-        await desk.push("c")
+    async with open_setup(store, slot=1) as setup:
+        await setup.push("c")
         ids = select(EVENT.c.payload_id).order_by(EVENT.c.seq)
         a, b, c = await store.read(lambda connection: connection.execute(ids).scalars().all())
         assert c not in (a, b)
@@ -175,18 +175,18 @@ async def test_payload_ids_are_not_used_again_after_pruning_or_by_another_proces
 
 async def test_tallies_of_several_writer_slots_are_summed(store: Store) -> None:
     for slot, keys in ((0, "ab"), (1, "bcd"), (2, "e")):
-        async with open_desk(store, slot=slot) as desk:
-            await desk.push(*keys)
-            counts = await desk.counts()
-            assert await desk.count(TALLY) == slot + 1
+        async with open_setup(store, slot=slot) as setup:
+            await setup.push(*keys)
+            counts = await setup.counts()
+            assert await setup.count(TALLY) == slot + 1
     assert counts == {"by_webhook": 5, "expected": 5, "duplicates": 1}
 
 
-async def test_a_missing_row_counts_as_missed_once_whichever_road_closes_it(desk: Desk) -> None:
+async def test_a_missing_row_counts_as_missed_once_whatever_closes_it(setup: LedgerSetup) -> None:
     def row(key: str) -> Missing:
         return Missing(
-            source_id=desk.source.id,
-            stream_id=desk.stream_id,
+            source_id=setup.source.id,
+            stream_id=setup.stream_id,
             key=key,
             type="invoice.paid",
             occurred_us=to_us(T0),
@@ -197,21 +197,21 @@ async def test_a_missing_row_counts_as_missed_once_whichever_road_closes_it(desk
         )
 
     for _ in range(2):
-        await desk.runtime.write(missing.add, slot=0, found=[row("a"), row("b")])
-    assert await desk.counts() == {"expected": 2, "missed_unexplained": 2}
-    assert await desk.oldest_missing_us() == to_us(T0)
-    await desk.list("a")
-    await desk.push("b")
+        await setup.writer.submit(missing.add, slot=0, found=[row("a"), row("b")])
+    assert await setup.counts() == {"expected": 2, "missed_unexplained": 2}
+    assert await setup.oldest_missing_us() == to_us(T0)
+    await setup.list("a")
+    await setup.push("b")
     counts = {"expected": 2, "missed_unexplained": 2, "by_list": 1, "by_webhook": 1, "late": 1}
-    assert await desk.counts() == counts
-    assert await desk.oldest_missing_us() is None
+    assert await setup.counts() == counts
+    assert await setup.oldest_missing_us() is None
 
 
 async def test_overlapping_batches_of_two_processes_in_both_orders_lose_nothing(postgres_url: str) -> None:
     stores = open_store(postgres_url), open_store(postgres_url)
     keys = [f"evt-{number}" for number in range(200)]
     try:
-        async with open_desk(stores[0], 0) as one, open_desk(stores[1], 1) as two:
+        async with open_setup(stores[0], 0) as one, open_setup(stores[1], 1) as two:
             for round_ in range(5):
                 mine = [f"{key}-{round_}" for key in keys]
                 await asyncio.gather(
@@ -230,7 +230,7 @@ async def test_overlapping_batches_of_two_processes_in_both_orders_lose_nothing(
 async def test_only_one_of_two_processes_gets_a_source_and_a_stale_epoch_writes_nothing(postgres_url: str) -> None:
     stores = open_store(postgres_url), open_store(postgres_url)
     try:
-        async with open_desk(stores[0], 0) as one, open_desk(stores[1], 1) as two:
+        async with open_setup(stores[0], 0) as one, open_setup(stores[1], 1) as two:
             short = timedelta(milliseconds=300)
             claim = partial(leases.claim, source_id=one.source.id, now_us=to_us(T0), ttl=short)
             both = await asyncio.gather(one.writer.submit(claim, holder="one"), two.writer.submit(claim, holder="two"))
@@ -240,7 +240,7 @@ async def test_only_one_of_two_processes_gets_a_source_and_a_stale_epoch_writes_
             assert second is not None
             assert second.epoch == first.epoch + 1
 
-            row = await two.writer.submit(_begin, desk=two, lease=second)
+            row = await two.writer.submit(_begin, setup=two, lease=second)
             with pytest.raises(LeaseLost):
                 await one.writer.submit(_move_watermark, lease=first, row=row, stream_id=one.stream_id)
             (stream,) = await one.store.read(streams.streams, source_id=one.source.id)
@@ -264,12 +264,12 @@ async def test_the_locks_of_a_process_that_is_paused_in_a_transaction_end_before
         await store.close()
 
 
-def _begin(connection: Connection, desk: Desk, lease: Lease) -> Pass:
+def _begin(connection: Connection, setup: LedgerSetup, lease: Lease) -> Pass:
     leases.fence(connection, lease)
     planned = Pass(
         id=0,
-        source_id=desk.source.id,
-        stream_id=desk.stream_id,
+        source_id=setup.source.id,
+        stream_id=setup.stream_id,
         kind=PassKind.SCHEDULED,
         start_us=to_us(T0 - HOUR),
         end_us=to_us(T0),
@@ -287,13 +287,13 @@ def _move_watermark(connection: Connection, lease: Lease, row: Pass, stream_id: 
 
 
 async def test_a_full_queue_says_so_at_once_and_closing_commits_what_waits(store: Store) -> None:
-    async with open_desk(store) as desk:
+    async with open_setup(store) as setup:
         small = make_writer(
             PublicSettings(queue_max=3, queue_max_bytes=1000), store, Recorder(0, NO_ROUTE), Metrics("test")
         )
-        waiting = [small.record((desk.seen(key),), 10) for key in "abc"]
+        waiting = [small.record((setup.seen(key),), 10) for key in "abc"]
         with pytest.raises(QueueFull):
-            small.record((desk.seen("d"),), 10)
+            small.record((setup.seen("d"),), 10)
         running = asyncio.create_task(small.run())
         small.close()
         assert await asyncio.gather(*waiting) == [1, 1, 1]
@@ -302,16 +302,16 @@ async def test_a_full_queue_says_so_at_once_and_closing_commits_what_waits(store
             await small.submit(tallies.totals)
 
 
-async def test_one_webhook_that_cannot_be_stored_fails_alone(desk: Desk) -> None:
-    bad = desk.seen("bad")
+async def test_one_webhook_that_cannot_be_stored_fails_alone(setup: LedgerSetup) -> None:
+    bad = setup.seen("bad")
     msgspec.structs.force_setattr(bad.event, "type", "\ud800")  # past the check that keeps it out
     results = await asyncio.gather(
-        *(desk.runtime.writer.record((desk.seen(f"good-{number}"),), 1) for number in range(9)),
-        desk.runtime.writer.record((bad,), 1),
+        *(setup.writer.record((setup.seen(f"good-{number}"),), 1) for number in range(9)),
+        setup.writer.record((bad,), 1),
         return_exceptions=True,
     )
     assert results[:9] == [1] * 9
     assert isinstance(results[9], Unstorable)
     with pytest.raises(BadData):
-        await desk.runtime.write(desk.runtime.writer.recorder.store, sightings=[bad])
-    assert await desk.count(EVENT) == 9
+        await setup.writer.submit(setup.writer.recorder.store, sightings=[bad])
+    assert await setup.count(EVENT) == 9

@@ -23,7 +23,7 @@ from gapless.ledger import schema
 from gapless.ledger.engine import StoreInvalid
 from gapless.ledger.engine.lock import LockHolder
 from gapless.operations.context import OperationContext
-from gapless.provider_api.client import PATIENT, RequestRetryPolicy
+from gapless.provider_api.client import DEFAULT_RETRY, RequestRetryPolicy
 from gapless.receive.endpoint import ReceiveOptions, Receiver, make_receiver
 from gapless.receive.evidence import EvidenceFetcher
 from gapless.receive.quarantine import QuarantineOptions
@@ -62,7 +62,7 @@ class Timing:
 
     clock: Clock = system_clock
     tick_s: float = TICK_S
-    patience: RequestRetryPolicy = PATIENT
+    patience: RequestRetryPolicy = DEFAULT_RETRY
 
 
 @dataclass(slots=True, kw_only=True)
@@ -222,5 +222,5 @@ def _scheduler(parts: ProcessParts, timing: Timing) -> Scheduler:
         parts.client,
         holder=parts.holder,
         tick_s=timing.tick_s,
-        patience=timing.patience,
+        retry=timing.patience,
     )

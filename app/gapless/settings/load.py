@@ -8,6 +8,7 @@ import ipaddress
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from gapless.settings.environment import (
     names_in,
     unknown_variables,
 )
-from gapless.settings.parsers import show
+from gapless.settings.parsers import ParseFailed, from_list, show
 from gapless.settings.provider_options import build_provider
 from gapless.settings.secrets import SecretUnavailable
 from gapless.settings.tree import (
@@ -38,6 +39,8 @@ from gapless_reconcilers.kit.errors import OptionsInvalid
 
 DEFAULT_FILE = Path("gapless.toml")
 """The file that is read, if it exists, when no other is named."""
+DECLARED = "declared:"
+"""The beginning of an `include` that names a ready-made declaration of the package, such as `declared:paddle`."""
 
 Tables = dict[str, list[RawTable]]
 """The root table, under "", and the named tables, under "source" and "destination"."""
@@ -106,23 +109,53 @@ def _tables(root: RawTable, builder: SettingsBuilder) -> Tables:
     return tables
 
 
+def declared_file(entry: str) -> Path:
+    """Return the ready-made declaration of the package that `entry` names, such as `declared:paddle`.
+
+    Raises `UserError` with the names that there are.
+    """
+    name = entry.removeprefix(DECLARED)
+    with resources.as_file(resources.files("gapless_reconcilers") / "declared") as folder:
+        files = {file.stem: file for file in sorted(folder.glob("*.toml"))}
+    if name not in files:
+        raise UserError(f"there is no ready-made declaration {show(name)}; wanted one of {', '.join(files)}")
+    return files[name]
+
+
 def _included(root: RawTable, builder: SettingsBuilder) -> Iterator[RawTable]:
-    text = builder.environ.get("GAPLESS_INCLUDE")
-    patterns = text.split(",") if text is not None else root.content.get("include", [])
-    if not isinstance(patterns, list):
-        return  # the parser of `include` reports it
-    for pattern in filter(None, (str(one).strip() for one in patterns)):
-        files = _matching(root.base, pattern)
-        if not files and "*" not in pattern:
-            builder.problems.append(f"{root.place}: option include names {show(pattern)}, and there is no such file")
-        for file in files:
-            place = f"config {file.name}"
+    for entry in _include_entries(root, builder):
+        for file in _files_of(entry, root, builder):
+            place = f"config {entry if entry.startswith(DECLARED) else file.name}"
             content = _parsed(file, place, builder)
             if unexpected := sorted(content.keys() - NAMED.keys()):
                 builder.problems.append(
                     f"{place}: there is {unexpected[0]}; an included file holds [[source]] and [[destination]] only"
                 )
             yield RawTable(place=place, base=file.parent, content=content)
+
+
+def _include_entries(root: RawTable, builder: SettingsBuilder) -> list[str]:
+    """Return the entries of `include`; none if it is no list, which its parser reports."""
+    variable = builder.environ.get("GAPLESS_INCLUDE")
+    try:
+        entries = from_list(variable) if variable is not None else root.content.get("include", [])
+    except ParseFailed:
+        return []
+    return [text for one in entries if (text := str(one).strip())] if isinstance(entries, list) else []
+
+
+def _files_of(entry: str, root: RawTable, builder: SettingsBuilder) -> list[Path]:
+    """Return the files that one entry of `include` names: a ready-made declaration, or those that match a path."""
+    if entry.startswith(DECLARED):
+        try:
+            return [declared_file(entry)]
+        except UserError as error:
+            builder.problems.append(f"{root.place}: option include: {error}")
+            return []
+    files = _matching(root.base, entry)
+    if not files and "*" not in entry:
+        builder.problems.append(f"{root.place}: option include names {show(entry)}, and there is no such file")
+    return files
 
 
 def _matching(base: Path, pattern: str) -> list[Path]:

@@ -1,4 +1,4 @@
-"""The deliver road on a real store of each kind, with real consumers on free ports."""
+"""Delivering on a real store of each kind, with real consumers on free ports."""
 
 import asyncio
 import shutil
@@ -140,7 +140,7 @@ async def run_sql(url: str, statement: str) -> None:
 
 
 @dataclass(kw_only=True)
-class Road:
+class DeliverySetup:
     """A ledger with a source and one destination, and the means to record into it and to look at it."""
 
     store: Store
@@ -240,7 +240,7 @@ class Road:
 
 
 @pytest.fixture
-async def road(store_url: str) -> AsyncIterator[Road]:
+async def setup(store_url: str) -> AsyncIterator[DeliverySetup]:
     store = open_store(store_url)
     await store.write(METADATA.create_all)
     start = datetime.now(UTC) - timedelta(days=1)
@@ -257,7 +257,7 @@ async def road(store_url: str) -> AsyncIterator[Road]:
     writer = make_writer(PublicSettings(), store, recorder, metrics)
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(writer.run())
-        yield Road(
+        yield DeliverySetup(
             store=store, writer=writer, recorder=recorder, metrics=metrics, source=source, sources=sources,
             stream_id=stream_id, destination_id=destination_id,
         )  # fmt: skip

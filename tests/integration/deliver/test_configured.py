@@ -49,7 +49,7 @@ def configured(folder: Path, toml: str, environ: dict[str, str]) -> DestinationS
 
 
 async def test_an_outside_kind_is_configured_and_delivered_to(
-    road: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    setup: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.syspath_prepend(tmp_path)
     module = f"acme_{tmp_path.name.replace('-', '_')}"
@@ -57,24 +57,24 @@ async def test_an_outside_kind_is_configured_and_delivered_to(
     out = tmp_path / "out"
     out.mkdir()
     settings = configured(tmp_path, f'type = "folder"\nfolder = "{out}"\npassword_env = "WORD"', {"WORD": "s3same"})
-    sender = make_sender(settings, road.sources, system_clock)
-    async with road.delivering(road.destination(sender)):
-        await road.record(road.sighting("evt_1", body=b'{"id":"evt_1"}'))
-        await road.until("delivered")
+    sender = make_sender(settings, setup.sources, system_clock)
+    async with setup.delivering(setup.destination(sender)):
+        await setup.record(setup.sighting("evt_1", body=b'{"id":"evt_1"}'))
+        await setup.until("delivered")
     assert (out / "evt_1").read_text() == 's3same {"id":"evt_1"}'
     assert (out / "closed").exists()
-    assert await road.outcomes() == ["connection", "delivered"]
+    assert await setup.outcomes() == ["connection", "delivered"]
 
 
-async def test_a_replaced_secret_file_signs_the_next_attempt(road: Any, consumer: Any, tmp_path: Path) -> None:
+async def test_a_replaced_secret_file_signs_the_next_attempt(setup: Any, consumer: Any, tmp_path: Path) -> None:
     secrets = ["whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD"]
     file = tmp_path / "secret"
     file.write_text(secrets[0])
     settings = configured(tmp_path, f'url = "{consumer.url}"\nsecret_file = "secret"\nallow = ["127.0.0.1"]', {})
-    async with road.delivering(road.destination(make_sender(settings, road.sources, system_clock))):
+    async with setup.delivering(setup.destination(make_sender(settings, setup.sources, system_clock))):
         for number, secret in enumerate(secrets):
             file.write_text(secret)
-            await road.record(road.sighting(f"evt_{number}"))
-            await road.until("delivered")
+            await setup.record(setup.sighting(f"evt_{number}"))
+            await setup.until("delivered")
     for got, secret in zip(consumer.got, secrets, strict=True):
         Webhook(secret).verify(got.body, got.headers)

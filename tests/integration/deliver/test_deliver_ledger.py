@@ -48,103 +48,103 @@ def delivered(claim: DeliveryClaim, at_us: int) -> Settlement:
     return Settlement(claim=claim, state=DeliveryState.DELIVERED, at_us=at_us, attempt=tried)
 
 
-async def claim(road: Any, now_us: int, limit: int = 10) -> list[DeliveryClaim]:
-    claims: list[DeliveryClaim] = await road.writer.submit(
-        deliveries.claim, destination_id=road.destination_id, now_us=now_us, limit=limit, lease_us=LEASE_US
+async def claim(setup: Any, now_us: int, limit: int = 10) -> list[DeliveryClaim]:
+    claims: list[DeliveryClaim] = await setup.writer.submit(
+        deliveries.claim, destination_id=setup.destination_id, now_us=now_us, limit=limit, lease_us=LEASE_US
     )
     return claims
 
 
-async def test_a_claimed_delivery_is_nobody_elses_until_its_lease_ends(road: Any) -> None:
-    await road.record(road.sighting("evt_1"))
+async def test_a_claimed_delivery_is_nobody_elses_until_its_lease_ends(setup: Any) -> None:
+    await setup.record(setup.sighting("evt_1"))
     now_us = to_us(system_clock())
-    (first,) = await claim(road, now_us)
-    assert await claim(road, now_us + LEASE_US - 1) == []
-    (second,) = await claim(road, now_us + LEASE_US)
+    (first,) = await claim(setup, now_us)
+    assert await claim(setup, now_us + LEASE_US - 1) == []
+    (second,) = await claim(setup, now_us + LEASE_US)
     assert (first.seq, first.attempts) == (second.seq, second.attempts)
     assert second.lease_us > first.lease_us
 
 
-async def test_what_a_paused_process_settles_changes_nothing_of_a_newer_claim(road: Any) -> None:
-    await road.record(road.sighting("evt_1"))
+async def test_what_a_paused_process_settles_changes_nothing_of_a_newer_claim(setup: Any) -> None:
+    await setup.record(setup.sighting("evt_1"))
     now_us = to_us(system_clock())
-    (paused,) = await claim(road, now_us)
-    (newer,) = await claim(road, now_us + LEASE_US)
-    await road.writer.submit(lambda c: deliveries.settle(c, [delivered(paused, now_us)]))
-    (row,) = await road.deliveries()
+    (paused,) = await claim(setup, now_us)
+    (newer,) = await claim(setup, now_us + LEASE_US)
+    await setup.writer.submit(lambda c: deliveries.settle(c, [delivered(paused, now_us)]))
+    (row,) = await setup.deliveries()
     assert (row.state, row.lease_us, row.attempts) == ("pending", newer.lease_us, 0)
-    await road.writer.submit(lambda c: deliveries.settle(c, [delivered(newer, now_us + LEASE_US)]))
-    await road.writer.submit(
+    await setup.writer.submit(lambda c: deliveries.settle(c, [delivered(newer, now_us + LEASE_US)]))
+    await setup.writer.submit(
         lambda c: deliveries.settle(c, [replace(delivered(paused, now_us), state=DeliveryState.DEAD)])
     )
-    (row,) = await road.deliveries()
+    (row,) = await setup.deliveries()
     assert (row.state, row.attempts) == ("delivered", 1)
 
 
-async def test_a_late_success_counts_while_nobody_else_has_claimed(road: Any) -> None:
-    await road.record(road.sighting("evt_1"))
+async def test_a_late_success_counts_while_nobody_else_has_claimed(setup: Any) -> None:
+    await setup.record(setup.sighting("evt_1"))
     now_us = to_us(system_clock())
-    (late,) = await claim(road, now_us)
-    await road.writer.submit(lambda c: deliveries.settle(c, [delivered(late, now_us + 10 * LEASE_US)]))
-    assert await road.states() == {"delivered"}
+    (late,) = await claim(setup, now_us)
+    await setup.writer.submit(lambda c: deliveries.settle(c, [delivered(late, now_us + 10 * LEASE_US)]))
+    assert await setup.states() == {"delivered"}
 
 
-async def test_two_that_claim_at_the_same_time_share_what_is_due(road: Any) -> None:
-    await road.record(*(road.sighting(f"evt_{n:03}") for n in range(100)))
+async def test_two_that_claim_at_the_same_time_share_what_is_due(setup: Any) -> None:
+    await setup.record(*(setup.sighting(f"evt_{n:03}") for n in range(100)))
     now_us = to_us(system_clock())
-    claims = await asyncio.gather(*(claim(road, now_us, 30) for _ in range(4)))
+    claims = await asyncio.gather(*(claim(setup, now_us, 30) for _ in range(4)))
     seqs = [each.seq for batch in claims for each in batch]
     assert [len(batch) for batch in claims] == [30, 30, 30, 10]
     assert len(set(seqs)) == 100
 
 
-async def test_killed_in_the_middle_an_event_is_delivered_again_with_the_same_id(road: Any) -> None:
+async def test_killed_in_the_middle_an_event_is_delivered_again_with_the_same_id(setup: Any) -> None:
     hangs = Sink(lambda _: asyncio.sleep(60))
-    await road.record(road.sighting("evt_1"))
-    destination = road.destination(hangs)
-    async with road.delivering(destination, grace=timedelta(0)):
-        await road.wait_for(lambda _: bool(hangs.got))
-    (row,) = await road.deliveries()
+    await setup.record(setup.sighting("evt_1"))
+    destination = setup.destination(hangs)
+    async with setup.delivering(destination, grace=timedelta(0)):
+        await setup.wait_for(lambda _: bool(hangs.got))
+    (row,) = await setup.deliveries()
     assert row.lease_us > to_us(system_clock())
-    given_back = await road.writer.submit(lambda c: deliveries.give_back_all(c, to_us(system_clock())))
+    given_back = await setup.writer.submit(lambda c: deliveries.give_back_all(c, to_us(system_clock())))
     works = Sink()
-    async with road.delivering(road.destination(works)):
-        await road.until("delivered")
+    async with setup.delivering(setup.destination(works)):
+        await setup.until("delivered")
     assert given_back == 1
     assert [d.id for d in works.got] == [d.id for d in hangs.got]
     assert works.got[0].attempt == 1
 
 
-async def test_a_lease_that_ended_is_claimed_without_any_help(road: Any) -> None:
-    await road.record(road.sighting("evt_1"))
-    await road.writer.submit(lambda c: deliveries.claim(c, road.destination_id, to_us(system_clock()), 10, 300_000))
+async def test_a_lease_that_ended_is_claimed_without_any_help(setup: Any) -> None:
+    await setup.record(setup.sighting("evt_1"))
+    await setup.writer.submit(lambda c: deliveries.claim(c, setup.destination_id, to_us(system_clock()), 10, 300_000))
     works = Sink()
-    async with road.delivering(road.destination(works)):
+    async with setup.delivering(setup.destination(works)):
         await asyncio.sleep(0.1)
         assert works.got == []
-        await road.until("delivered")
+        await setup.until("delivered")
 
 
-async def test_trap_hookaido_a_requeued_dead_letter_has_its_whole_budget_again(road: Any) -> None:
+async def test_trap_hookaido_a_requeued_dead_letter_has_its_whole_budget_again(setup: Any) -> None:
     async def refuse(_: Delivery) -> Result:
         return Failed(reason=FailureReason.CONSUMER_5XX, detail="HTTP 500")
 
     broken = Sink(refuse)
-    async with road.delivering(road.destination(broken)) as dispatcher:
-        await road.record(road.sighting("evt_1"))
-        await road.until("dead")
-        requeued = await road.writer.submit(
+    async with setup.delivering(setup.destination(broken)) as dispatcher:
+        await setup.record(setup.sighting("evt_1"))
+        await setup.until("dead")
+        requeued = await setup.writer.submit(
             lambda c: dead_letters.requeue(c, to_us(system_clock()), reason="consumer_5xx")
         )
-        (row,) = await road.deliveries()
+        (row,) = await setup.deliveries()
         assert (requeued, row.state) == (1, "pending")
         dispatcher.wake()
-        (row,) = await road.until("dead")
+        (row,) = await setup.until("dead")
     assert row.attempts == 4
     assert [d.attempt for d in broken.got] == [1, 2, 3, 4, 1, 2, 3, 4]
 
 
-async def test_dead_letters_are_listed_and_counted_by_reason(road: Any) -> None:
+async def test_dead_letters_are_listed_and_counted_by_reason(setup: Any) -> None:
     reasons = {
         "evt_1": FailureReason.CONSUMER_4XX,
         "evt_2": FailureReason.CANNOT_RENDER,
@@ -154,58 +154,58 @@ async def test_dead_letters_are_listed_and_counted_by_reason(road: Any) -> None:
     async def refuse(delivery: Delivery) -> Result:
         return Failed(reason=reasons[delivery.key], detail="a\0b \ud800 c", permanent=True)
 
-    async with road.delivering(road.destination(Sink(refuse))):
-        await road.record(*(road.sighting(key) for key in reasons))
-        await road.until("dead")
-    backlog = await road.store.read(partial(dead_letters.backlog, now_us=0))
+    async with setup.delivering(setup.destination(Sink(refuse))):
+        await setup.record(*(setup.sighting(key) for key in reasons))
+        await setup.until("dead")
+    backlog = await setup.store.read(partial(dead_letters.backlog, now_us=0))
     assert [(b.destination, b.state, b.reason, b.count) for b in backlog] == [
         ("app", "dead", "cannot_render", 1),
         ("app", "dead", "consumer_4xx", 2),
     ]
-    listed = await road.store.read(lambda c: dead_letters.waiting(c, DeliveryState.DEAD, reason="consumer_4xx"))
+    listed = await setup.store.read(lambda c: dead_letters.waiting(c, DeliveryState.DEAD, reason="consumer_4xx"))
     assert [(letter.source, letter.key, letter.attempts) for letter in listed] == [
         ("acme", "evt_1", 1),
         ("acme", "evt_3", 1),
     ]
-    after = (listed[0].seq, road.destination_id)
-    rest = await road.store.read(
+    after = (listed[0].seq, setup.destination_id)
+    rest = await setup.store.read(
         lambda c: dead_letters.waiting(c, DeliveryState.DEAD, after=after, reason="consumer_4xx")
     )
     assert [letter.key for letter in rest] == ["evt_3"]
 
 
-async def test_sequin_a_backlog_of_20000_is_claimed_in_bounded_batches(road: Any) -> None:
-    seqs = await road.record(road.sighting("evt_1"))
-    (payload_id,) = await road.store.read(lambda c: c.execute(select(EVENT.c.payload_id)).scalars().all())
+async def test_sequin_a_backlog_of_20000_is_claimed_in_bounded_batches(setup: Any) -> None:
+    seqs = await setup.record(setup.sighting("evt_1"))
+    (payload_id,) = await setup.store.read(lambda c: c.execute(select(EVENT.c.payload_id)).scalars().all())
     first, count = next(iter(seqs.values())), 20_000
-    await road.writer.submit(lambda c: fill(c, road, payload_id, first + 1, count))
+    await setup.writer.submit(lambda c: fill(c, setup, payload_id, first + 1, count))
     now_us = to_us(system_clock())
     began = time.perf_counter()
-    assert len(await claim(road, now_us, 64)) == 64
+    assert len(await claim(setup, now_us, 64)) == 64
     assert time.perf_counter() - began < 1
     sink = Sink()
-    async with road.delivering(road.destination(sink, concurrency=4)):
-        await road.wait_for(lambda _: len(sink.got) >= 200)
-        under_lease = sum(row.lease_us > now_us + LEASE_US for row in await road.deliveries())
+    async with setup.delivering(setup.destination(sink, concurrency=4)):
+        await setup.wait_for(lambda _: len(sink.got) >= 200)
+        under_lease = sum(row.lease_us > now_us + LEASE_US for row in await setup.deliveries())
     assert sink.most_under_way <= 4
     assert under_lease <= 4
 
 
-def fill(connection: Any, road: Any, payload_id: int, first: int, count: int) -> None:
+def fill(connection: Any, setup: Any, payload_id: int, first: int, count: int) -> None:
     events = [
         {
-            "seq": first + n, "source_id": road.source.id, "stream_id": road.stream_id, "key": f"bulk_{n}", "type": "t",
+            "seq": first + n, "source_id": setup.source.id, "stream_id": setup.stream_id, "key": f"bulk_{n}", "type": "t",
             "occurred_us": 1, "first_seen_us": 1, "via": "webhook", "payload_id": payload_id,
         }
         for n in range(count)
     ]  # fmt: skip
     connection.execute(insert(EVENT), events)
-    owed = {"destination_id": road.destination_id, "next_us": 1, "created_us": 1}
+    owed = {"destination_id": setup.destination_id, "next_us": 1, "created_us": 1}
     connection.execute(insert(DELIVERY), [{**owed, "event_seq": first + n} for n in range(count)])
 
 
 @pytest.mark.parametrize("store_url", ["sqlite"], indirect=True)
-async def test_a_claim_costs_the_same_however_long_the_backlog(road: Any) -> None:
+async def test_a_claim_costs_the_same_however_long_the_backlog(setup: Any) -> None:
     settled = [delivered(DeliveryClaim(destination_id=1, seq=1, attempts=0, lease_us=1), 1)]
     withdrawn = [replace(settled[0], state=None, attempt=None)]
 
@@ -214,9 +214,9 @@ async def test_a_claim_costs_the_same_however_long_the_backlog(road: Any) -> Non
         dead_letters.backlog(connection, 1)
         dead_letters.requeue(connection, 1)
 
-    await road.record(road.sighting("evt_1"))
-    await road.writer.submit(lambda c: c.execute(update(DELIVERY).values(next_us=0)).rowcount)
-    plans = [line for line in await road.writer.submit(explained, run) if " delivery" in line]
+    await setup.record(setup.sighting("evt_1"))
+    await setup.writer.submit(lambda c: c.execute(update(DELIVERY).values(next_us=0)).rowcount)
+    plans = [line for line in await setup.writer.submit(explained, run) if " delivery" in line]
     by_key = "SEARCH delivery USING PRIMARY KEY (destination_id=? AND event_seq=?)"
     due = "SEARCH delivery USING INDEX ix_delivery_due (destination_id=?"
     owing = "SCAN delivery USING INDEX ix_delivery_owing"
@@ -237,15 +237,15 @@ def explained(connection: Any, run: Any) -> list[str]:
     return [step[-1] for each in steps for step in each]
 
 
-async def test_pruning_never_takes_a_payload_that_is_still_owed(road: Any) -> None:
-    seqs = await road.record(*(road.sighting(f"evt_{n}") for n in range(6)))
+async def test_pruning_never_takes_a_payload_that_is_still_owed(setup: Any) -> None:
+    seqs = await setup.record(*(setup.sighting(f"evt_{n}") for n in range(6)))
     states = dict(zip(seqs, ["pending", "held", "parked", "dead", "delivered", "delivered"], strict=True))
     for key, state in states.items():
         change = update(DELIVERY).where(DELIVERY.c.event_seq == seqs[key]).values(state=state, done_us=1)
-        await road.writer.submit(lambda c, change=change: c.execute(change).rowcount)
+        await setup.writer.submit(lambda c, change=change: c.execute(change).rowcount)
     later_us = to_us(system_clock()) + 1
-    pruned = await everything(road, partial(retention.prune_payloads, before_us=later_us, limit=2))
-    left = await road.store.read(
+    pruned = await everything(setup, partial(retention.prune_payloads, before_us=later_us, limit=2))
+    left = await setup.store.read(
         lambda c: c.execute(select(EVENT.c.key).join(PAYLOAD, PAYLOAD.c.id == EVENT.c.payload_id)).scalars().all()
     )
     assert pruned == 2
@@ -253,75 +253,77 @@ async def test_pruning_never_takes_a_payload_that_is_still_owed(road: Any) -> No
 
 
 async def test_trap_hookaido_pruning_bounds_attempts_and_deliveries_a_batch_at_a_time_and_leaves_the_rest(
-    road: Any,
+    setup: Any,
 ) -> None:
-    await road.record(*(road.sighting(f"evt_{n}") for n in range(7)))
+    await setup.record(*(setup.sighting(f"evt_{n}") for n in range(7)))
     now_us = to_us(system_clock())
-    claims = await claim(road, now_us)
+    claims = await claim(setup, now_us)
     settled = [delivered(each, now_us) for each in claims[:6]]
-    await road.writer.submit(lambda c: deliveries.settle(c, settled))
-    old = partial(retention.prune_deliveries, destination_id=road.destination_id, before_us=now_us, limit=2)
-    assert await everything(road, old) == 0
-    old = partial(retention.prune_deliveries, destination_id=road.destination_id, before_us=now_us + 1, limit=2)
-    assert await everything(road, old) == 6
-    assert [row.event_seq for row in await road.deliveries()] == [claims[6].seq]
-    assert await everything(road, partial(retention.prune_attempts, before_us=now_us, limit=4)) == 0
-    assert await everything(road, partial(retention.prune_attempts, before_us=now_us + 1, limit=4)) == 6
-    assert await road.store.read(lambda c: c.execute(select(func.count()).select_from(ATTEMPT)).scalar()) == 0
+    await setup.writer.submit(lambda c: deliveries.settle(c, settled))
+    old = partial(retention.prune_deliveries, destination_id=setup.destination_id, before_us=now_us, limit=2)
+    assert await everything(setup, old) == 0
+    old = partial(retention.prune_deliveries, destination_id=setup.destination_id, before_us=now_us + 1, limit=2)
+    assert await everything(setup, old) == 6
+    assert [row.event_seq for row in await setup.deliveries()] == [claims[6].seq]
+    assert await everything(setup, partial(retention.prune_attempts, before_us=now_us, limit=4)) == 0
+    assert await everything(setup, partial(retention.prune_attempts, before_us=now_us + 1, limit=4)) == 6
+    assert await setup.store.read(lambda c: c.execute(select(func.count()).select_from(ATTEMPT)).scalar()) == 0
 
 
-async def everything(road: Any, prune: Any) -> int:
+async def everything(setup: Any, prune: Any) -> int:
     total = 0
-    pruned: retention.Pruned = await road.writer.submit(prune)
+    pruned: retention.Pruned = await setup.writer.submit(prune)
     while True:
         total += pruned.count
         if pruned.after is None:
             return total
-        pruned = await road.writer.submit(prune, after=pruned.after)
+        pruned = await setup.writer.submit(prune, after=pruned.after)
 
 
-async def test_a_replayed_event_without_a_payload_is_left_out(road: Any) -> None:
-    seqs = await road.record(road.sighting("evt_1", Via.IMPORT), road.sighting("evt_2"))
+async def test_a_replayed_event_without_a_payload_is_left_out(setup: Any) -> None:
+    seqs = await setup.record(setup.sighting("evt_1", Via.IMPORT), setup.sighting("evt_2"))
     now_us = to_us(system_clock())
-    await road.writer.submit(lambda c: c.execute(DELIVERY.delete()).rowcount)
-    again = await road.writer.submit(lambda c: dead_letters.replay(c, road.destination_id, list(seqs.values()), now_us))
+    await setup.writer.submit(lambda c: c.execute(DELIVERY.delete()).rowcount)
+    again = await setup.writer.submit(
+        lambda c: dead_letters.replay(c, setup.destination_id, list(seqs.values()), now_us)
+    )
     assert again == 1
-    assert [(row.event_seq, row.state) for row in await road.deliveries()] == [(seqs["evt_2"], "pending")]
+    assert [(row.event_seq, row.state) for row in await setup.deliveries()] == [(seqs["evt_2"], "pending")]
 
 
-async def test_what_a_retired_source_is_owed_is_parked_and_comes_back_with_it(road: Any) -> None:
-    await road.record(*(road.sighting(f"evt_{n}") for n in range(5)))
-    batches = [await road.writer.submit(lambda c: dead_letters.park_source(c, road.source.id, 3)) for _ in range(3)]
-    assert (batches, await road.states()) == ([3, 2, 0], {"parked"})
-    assert await claim(road, to_us(system_clock())) == []
-    await road.writer.submit(lambda c: dead_letters.unpark_source(c, road.source.id))
-    assert await road.states() == {"pending"}
+async def test_what_a_retired_source_is_owed_is_parked_and_comes_back_with_it(setup: Any) -> None:
+    await setup.record(*(setup.sighting(f"evt_{n}") for n in range(5)))
+    batches = [await setup.writer.submit(lambda c: dead_letters.park_source(c, setup.source.id, 3)) for _ in range(3)]
+    assert (batches, await setup.states()) == ([3, 2, 0], {"parked"})
+    assert await claim(setup, to_us(system_clock())) == []
+    await setup.writer.submit(lambda c: dead_letters.unpark_source(c, setup.source.id))
+    assert await setup.states() == {"pending"}
 
 
-async def test_an_event_of_which_nothing_is_kept_is_a_dead_letter_that_says_so(road: Any) -> None:
-    async with road.delivering(road.destination(Sink(), via=frozenset(Via))):
-        await road.record(road.sighting("evt_1", Via.IMPORT))
-        (row,) = await road.until("dead")
+async def test_an_event_of_which_nothing_is_kept_is_a_dead_letter_that_says_so(setup: Any) -> None:
+    async with setup.delivering(setup.destination(Sink(), via=frozenset(Via))):
+        await setup.record(setup.sighting("evt_1", Via.IMPORT))
+        (row,) = await setup.until("dead")
     assert row.reason == "no_payload"
 
 
-async def test_a_bug_of_ours_is_a_failure_with_a_limit_and_stops_nothing_else(road: Any) -> None:
+async def test_a_bug_of_ours_is_a_failure_with_a_limit_and_stops_nothing_else(setup: Any) -> None:
     async def bug(delivery: Delivery) -> Result:
         if delivery.key == "evt_1":
             raise KeyError("ours")
         return Delivered()
 
-    async with road.delivering(road.destination(Sink(bug))):
-        await road.record(road.sighting("evt_1"), road.sighting("evt_2"))
-        await road.wait_for(lambda rows: {row.state for row in rows} == {"dead", "delivered"})
-    assert (await road.outcomes()).count("internal") == 4
+    async with setup.delivering(setup.destination(Sink(bug))):
+        await setup.record(setup.sighting("evt_1"), setup.sighting("evt_2"))
+        await setup.wait_for(lambda rows: {row.state for row in rows} == {"dead", "delivered"})
+    assert (await setup.outcomes()).count("internal") == 4
 
 
-async def test_series_of_a_destination_are_there_before_its_first_event(road: Any) -> None:
-    async with road.delivering(road.destination(Sink())):
+async def test_series_of_a_destination_are_there_before_its_first_event(setup: Any) -> None:
+    async with setup.delivering(setup.destination(Sink())):
         found = {
             sample.labels["outcome"]: sample.value
-            for family in road.metrics.registry.collect()
+            for family in setup.metrics.registry.collect()
             for sample in family.samples
             if sample.name == "gapless_deliveries_total"
         }

@@ -1,4 +1,4 @@
-"""The receive road as the daemon wires it: a real store, a real writer, a real uvicorn on a free port."""
+"""The receiving side as the daemon wires it: a real store, a real writer, a real uvicorn on a free port."""
 
 import asyncio
 import hashlib
@@ -42,8 +42,8 @@ def stripe(*secrets_known: str) -> Stripe:
 
 
 @dataclass(kw_only=True)
-class Road:
-    """A running receive road and the means to look at what it did."""
+class ReceiverSetup:
+    """A running receiver and the means to look at what it did."""
 
     url: str
     store: Store
@@ -116,8 +116,8 @@ async def served(
     writes: bool = True,
     vendor: httpx.AsyncClient | None = None,
     **options: Any,
-) -> AsyncIterator[Road]:
-    """A road on `store`. `writes=False`: its writer never commits, as if the disk hung. `vendor`: gives evidence.
+) -> AsyncIterator[ReceiverSetup]:
+    """A receiver on `store`. `writes=False`: its writer never commits, as if the disk hung. `vendor`: gives evidence.
 
     `options`: what differs from the settings in `ReceiveOptions`.
     """
@@ -138,7 +138,7 @@ async def served(
         await until(lambda: server.started)
         url = f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
         async with httpx.AsyncClient(base_url=url, timeout=20) as client:
-            yield Road(url=url, store=store, receiver=receiver, source=source, client=client, now=now)
+            yield ReceiverSetup(url=url, store=store, receiver=receiver, source=source, client=client, now=now)
         server.should_exit = True
         server.force_exit = not writes
         await serving
@@ -150,7 +150,7 @@ async def served(
 
 @pytest.fixture
 def serve(store: Store) -> Serve:
-    """`async with serve(settings=…) as road`: as `served`, on each kind of store."""
+    """`async with serve(settings=…) as receiving`: as `served`, on each kind of store."""
 
     def start(**options: Any) -> Any:
         return served(store, **options)

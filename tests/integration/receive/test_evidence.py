@@ -35,11 +35,11 @@ class Vendor:
     """Gives out certificates."""
 
     answers: Callable[[httpx.Request], httpx.Response] = lambda _: httpx.Response(200, content=PEM)
-    asked: list[str] = field(default_factory=list)
+    requested: list[str] = field(default_factory=list)
     delay_s: float = 0.0
 
     async def answer(self, request: httpx.Request) -> httpx.Response:
-        self.asked.append(str(request.url))
+        self.requested.append(str(request.url))
         await asyncio.sleep(self.delay_s)
         return self.answers(request)
 
@@ -50,10 +50,10 @@ def vendor() -> Vendor:
 
 
 @pytest.fixture
-async def road(serve: Any, vendor: Vendor) -> AsyncIterator[Any]:
+async def receiving(serve: Any, vendor: Vendor) -> AsyncIterator[Any]:
     async with httpx.AsyncClient(transport=httpx.MockTransport(vendor.answer)) as client:
-        async with serve(provider=paypal(), vendor=client) as road:
-            yield road
+        async with serve(provider=paypal(), vendor=client) as receiving:
+            yield receiving
 
 
 def paypal(*webhook_ids: str, **options: Any) -> PayPal:
@@ -61,7 +61,7 @@ def paypal(*webhook_ids: str, **options: Any) -> PayPal:
     return PayPal(PayPalOptions(webhook_id=webhook_ids or ("WH",), **known))
 
 
-async def post(road: Any, number: int = 1, url: str = URL, webhook_id: str = "WH") -> httpx.Response:
+async def post(receiving: Any, number: int = 1, url: str = URL, webhook_id: str = "WH") -> httpx.Response:
     body = json.dumps({"id": f"WH-{number}", "event_type": "X", "create_time": NOW.isoformat()}).encode()
     message = f"T|2026|{webhook_id}|{zlib.crc32(body)}".encode()
     headers = {
@@ -71,30 +71,30 @@ async def post(road: Any, number: int = 1, url: str = URL, webhook_id: str = "WH
         "paypal-cert-url": url,
         "paypal-auth-algo": "SHA256withRSA",
     }
-    answer: httpx.Response = await road.client.post("/webhooks/acme", content=body, headers=headers)
+    answer: httpx.Response = await receiving.client.post("/webhooks/acme", content=body, headers=headers)
     return answer
 
 
-async def test_a_hundred_webhooks_at_once_need_one_request(road: Any, vendor: Vendor) -> None:
+async def test_a_hundred_webhooks_at_once_need_one_request(receiving: Any, vendor: Vendor) -> None:
     vendor.delay_s = 0.1
-    answers = await asyncio.gather(*(post(road, number) for number in range(100)))
+    answers = await asyncio.gather(*(post(receiving, number) for number in range(100)))
     assert {answer.status_code for answer in answers} == {200}
-    assert vendor.asked == [URL]
-    assert len(await road.events()) == 100
+    assert vendor.requested == [URL]
+    assert len(await receiving.events()) == 100
 
 
-async def test_an_answer_is_kept_for_its_time_and_then_asked_for_again(road: Any, vendor: Vendor) -> None:
+async def test_an_answer_is_kept_for_its_time_and_then_requested_again(receiving: Any, vendor: Vendor) -> None:
     for hours, wanted in ((0, 1), (23, 1), (2, 2)):
-        road.now[0] += timedelta(hours=hours)
-        assert (await post(road, hours)).status_code == 200
-        assert len(vendor.asked) == wanted
+        receiving.now[0] += timedelta(hours=hours)
+        assert (await post(receiving, hours)).status_code == 200
+        assert len(vendor.requested) == wanted
 
 
-async def test_an_address_that_is_not_the_vendors_is_a_4xx_and_never_fetched(road: Any, vendor: Vendor) -> None:
-    assert (await post(road, url="https://169.254.169.254/latest")).status_code == 401
-    assert (await post(road, url="https://paypal.com.evil.example/x")).status_code == 401
-    assert vendor.asked == []
-    assert road.counted("refused_total", source="acme", reason="bad_header") == 2
+async def test_an_address_that_is_not_the_vendors_is_a_4xx_and_never_fetched(receiving: Any, vendor: Vendor) -> None:
+    assert (await post(receiving, url="https://169.254.169.254/latest")).status_code == 401
+    assert (await post(receiving, url="https://paypal.com.evil.example/x")).status_code == 401
+    assert vendor.requested == []
+    assert receiving.counted("refused_total", source="acme", reason="bad_header") == 2
 
 
 def cut(request: httpx.Request) -> httpx.Response:
@@ -105,35 +105,35 @@ def cut(request: httpx.Request) -> httpx.Response:
     "answers", [cut, lambda _: httpx.Response(503), lambda _: httpx.Response(429), lambda _: ENDLESS], ids=range(4)
 )
 async def test_evidence_that_cannot_be_had_now_is_a_503_and_the_retry_is_taken(
-    road: Any, vendor: Vendor, answers: Callable[[httpx.Request], httpx.Response]
+    receiving: Any, vendor: Vendor, answers: Callable[[httpx.Request], httpx.Response]
 ) -> None:
     genuine, vendor.answers = vendor.answers, answers
-    refused = await post(road)
+    refused = await post(receiving)
     assert (refused.status_code, "retry-after" in refused.headers) == (503, True)
-    assert await road.events() == {}
+    assert await receiving.events() == {}
     vendor.answers = genuine
-    assert (await post(road)).status_code == 200
-    assert await road.events() == {"WH-1": 1}
+    assert (await post(receiving)).status_code == 200
+    assert await receiving.events() == {"WH-1": 1}
 
 
-async def test_a_certificate_that_the_vendor_does_not_have_is_a_forgery(road: Any, vendor: Vendor) -> None:
+async def test_a_certificate_that_the_vendor_does_not_have_is_a_forgery(receiving: Any, vendor: Vendor) -> None:
     genuine, vendor.answers = vendor.answers, lambda _: httpx.Response(404)
-    assert [(await post(road)).status_code for _ in range(3)] == [401, 401, 401]
-    assert len(vendor.asked) == 1
+    assert [(await post(receiving)).status_code for _ in range(3)] == [401, 401, 401]
+    assert len(vendor.requested) == 1
     vendor.answers = genuine
-    road.now[0] += timedelta(minutes=2)
-    assert (await post(road)).status_code == 200
+    receiving.now[0] += timedelta(minutes=2)
+    assert (await post(receiving)).status_code == 200
 
 
 async def test_strangers_who_name_ever_new_certificates_are_bounded_and_genuine_webhooks_pass(
-    road: Any, vendor: Vendor
+    receiving: Any, vendor: Vendor
 ) -> None:
-    assert (await post(road)).status_code == 200
+    assert (await post(receiving)).status_code == 200
     vendor.answers = lambda _: httpx.Response(404)
-    answers = await asyncio.gather(*(post(road, url=f"{URL}{number}") for number in range(200)))
+    answers = await asyncio.gather(*(post(receiving, url=f"{URL}{number}") for number in range(200)))
     assert {answer.status_code for answer in answers} == {401, 503}
-    assert len(vendor.asked) <= FETCHES_AT_ONCE + 1
-    assert (await post(road, 2)).status_code == 200
+    assert len(vendor.requested) <= FETCHES_AT_ONCE + 1
+    assert (await post(receiving, 2)).status_code == 200
     assert FETCHES_AT_ONCE < KEPT
 
 
@@ -142,35 +142,32 @@ async def test_a_postback_whose_credentials_are_refused_tells_nothing_of_the_web
 ) -> None:
     vendor.answers = lambda _: httpx.Response(401, json={"error": "invalid_client"})
     async with httpx.AsyncClient(transport=httpx.MockTransport(vendor.answer)) as client:
-        async with serve(provider=paypal(verify="postback"), vendor=client) as road:
-            assert (await post(road)).status_code == 503
+        async with serve(provider=paypal(verify="postback"), vendor=client) as receiving:
+            assert (await post(receiving)).status_code == 503
             vendor.answers = lambda request: httpx.Response(
                 200,
                 json={"access_token": "t", "expires_in": 900}
                 if request.url.path.endswith("token")
                 else {"verification_status": "SUCCESS"},
             )
-            assert (await post(road)).status_code == 200
+            assert (await post(receiving)).status_code == 200
             vendor.answers = lambda _: httpx.Response(200, json={"verification_status": "FAILURE"})
-            assert (await post(road, 2)).status_code == 401
+            assert (await post(receiving, 2)).status_code == 401
 
 
-async def test_a_webhook_is_released_from_the_quarantine_with_evidence(road: Any, vendor: Vendor) -> None:
-    assert (await post(road, webhook_id="LATER")).status_code == 401
-    await road.settled()
-    (entry,) = await road.store.read(ledger.entries)
-    receiver = road.receiver
+async def test_a_webhook_is_released_from_the_quarantine_with_evidence(receiving: Any, vendor: Vendor) -> None:
+    assert (await post(receiving, webhook_id="LATER")).status_code == 401
+    await receiving.settled()
+    (entry,) = await receiving.store.read(ledger.entries)
+    receiver = receiving.receiver
     receiver.runtime.sources.change("acme", provider=paypal("LATER"))
     again = partial(
         release_webhook,
         entry.id,
-        store=road.store,
-        writer=receiver.runtime.writer,
-        sources=receiver.runtime.sources,
-        streams=receiver.stream_ids,
+        runtime=receiver.runtime,
+        stream_ids=receiver.stream_ids,
         evidence=receiver.evidence,
-        clock=receiver.runtime.clock,
     )
     assert await again() == Released(new=1)
-    assert list(await road.events()) == ["WH-1"]
-    assert vendor.asked == [URL]
+    assert list(await receiving.events()) == ["WH-1"]
+    assert vendor.requested == [URL]

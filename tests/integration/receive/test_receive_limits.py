@@ -25,9 +25,9 @@ async def in_pieces(body: bytes, size: int = 300) -> AsyncIterator[bytes]:
         await asyncio.sleep(0.002)
 
 
-async def raw_exchange(road: Any, *parts: bytes, half_close: bool = False, wait_s: float = 0.05) -> bytes:
+async def raw_exchange(receiving: Any, *parts: bytes, half_close: bool = False, wait_s: float = 0.05) -> bytes:
     """Send bytes as they are; return all that comes back until the server closes or says no more."""
-    host, port = road.url.removeprefix("http://").split(":")
+    host, port = receiving.url.removeprefix("http://").split(":")
     reader, writer = await asyncio.open_connection(host, int(port))
     try:
         for part in parts:
@@ -42,32 +42,34 @@ async def raw_exchange(road: Any, *parts: bytes, half_close: bool = False, wait_
         writer.close()
 
 
-def head(road: Any, body: bytes, *, length: int | None) -> bytes:
+def head(receiving: Any, body: bytes, *, length: int | None) -> bytes:
     framing = "Transfer-Encoding: chunked" if length is None else f"Content-Length: {length}"
-    signature = road.signature(body)["Stripe-Signature"]
+    signature = receiving.signature(body)["Stripe-Signature"]
     return f"POST /webhooks/acme HTTP/1.1\r\nHost: x\r\nStripe-Signature: {signature}\r\n{framing}\r\n\r\n".encode()
 
 
 async def test_a_body_over_the_limit_is_a_413(serve: Any) -> None:
-    async with serve(**SMALL) as road:
-        assert (await road.post(road.event("evt_1", filler="x" * 2_000))).status_code == 413
-        assert (await road.post(road.event("evt_2", filler="x" * 1_000))).status_code == 200
-        assert await road.events() == {"evt_2": 1}
-        assert road.counted("webhooks_total", source="acme", outcome="too_large") == 1
+    async with serve(**SMALL) as receiving:
+        assert (await receiving.post(receiving.event("evt_1", filler="x" * 2_000))).status_code == 413
+        assert (await receiving.post(receiving.event("evt_2", filler="x" * 1_000))).status_code == 200
+        assert await receiving.events() == {"evt_2": 1}
+        assert receiving.counted("webhooks_total", source="acme", outcome="too_large") == 1
 
 
 async def test_a_body_in_chunks_is_taken_whole_or_refused_when_it_is_over_the_limit(serve: Any) -> None:
-    async with serve(**SMALL) as road:
+    async with serve(**SMALL) as receiving:
         for key, filler, status in (("evt_1", 1_000, 200), ("evt_2", 10_000, 413)):
-            body = road.event(key, filler="x" * filler)
-            answer = await road.client.post("/webhooks/acme", content=in_pieces(body), headers=road.signature(body))
+            body = receiving.event(key, filler="x" * filler)
+            answer = await receiving.client.post(
+                "/webhooks/acme", content=in_pieces(body), headers=receiving.signature(body)
+            )
             assert answer.status_code == status
-        assert await road.events() == {"evt_1": 1}
+        assert await receiving.events() == {"evt_1": 1}
 
 
 async def test_a_declared_length_over_the_limit_is_refused_before_the_body_comes(serve: Any) -> None:
-    async with serve(**SMALL) as road:
-        answer = await raw_exchange(road, head(road, b"", length=10**12) + b"x")
+    async with serve(**SMALL) as receiving:
+        answer = await raw_exchange(receiving, head(receiving, b"", length=10**12) + b"x")
         assert answer.startswith(b"HTTP/1.1 413")
         assert b"connection: close" in answer
 
@@ -75,46 +77,46 @@ async def test_a_declared_length_over_the_limit_is_refused_before_the_body_comes
 @pytest.mark.parametrize("length", [None, 5_000], ids=["chunked", "declared"])
 async def test_trap_convoy_a_cut_body_is_never_taken_for_a_whole_one(serve: Any, length: int | None) -> None:
     """The trap of a length-limited read that takes a cut chunked body for a whole one."""
-    async with serve() as road:
-        body = road.event("evt_1")
+    async with serve() as receiving:
+        body = receiving.event("evt_1")
         part = b"%x\r\n%b\r\n" % (len(body), body) if length is None else body
-        await raw_exchange(road, head(road, body, length=length), part, half_close=True)
-        await road.counts("webhooks_total", 1, source="acme", outcome="cut")
-        assert await road.events() == {}
+        await raw_exchange(receiving, head(receiving, body, length=length), part, half_close=True)
+        await receiving.counts("webhooks_total", 1, source="acme", outcome="cut")
+        assert await receiving.events() == {}
 
 
 async def test_a_sender_that_dawdles_is_sent_away(serve: Any) -> None:
-    async with serve(**SMALL) as road:
-        answer = await raw_exchange(road, head(road, b"", length=100), b"{")
+    async with serve(**SMALL) as receiving:
+        answer = await raw_exchange(receiving, head(receiving, b"", length=100), b"{")
         assert answer.startswith(b"HTTP/1.1 408")
 
 
 async def test_a_declared_length_short_of_the_body_records_nothing(serve: Any) -> None:
-    async with serve() as road:
-        body = road.event("evt_1")
-        answer = await raw_exchange(road, head(road, body, length=len(body) - 5) + body)
+    async with serve() as receiving:
+        body = receiving.event("evt_1")
+        answer = await raw_exchange(receiving, head(receiving, body, length=len(body) - 5) + body)
         assert answer.startswith(b"HTTP/1.1 4")
-        assert await road.events() == {}
+        assert await receiving.events() == {}
 
 
 async def test_a_sender_that_leaves_while_it_waits_breaks_nothing(serve: Any) -> None:
-    async with serve() as road:
-        body = road.event("evt_1")
-        await raw_exchange(road, head(road, body, length=len(body)) + body, half_close=True, wait_s=0)
-        assert (await road.post(road.event("evt_2"))).status_code == 200
-        assert set(await road.events()) >= {"evt_2"}
+    async with serve() as receiving:
+        body = receiving.event("evt_1")
+        await raw_exchange(receiving, head(receiving, body, length=len(body)) + body, half_close=True, wait_s=0)
+        assert (await receiving.post(receiving.event("evt_2"))).status_code == 200
+        assert set(await receiving.events()) >= {"evt_2"}
 
 
 async def test_a_full_queue_is_a_503_with_retry_after(serve: Any) -> None:
-    async with serve(settings=Settings(public=PublicSettings(queue_max=2)), writes=False) as road:
-        road.receiver.stream_ids._ids[road.source.id, ""] = 1
-        waiting = [asyncio.create_task(road.post(road.event(f"evt_{n}"))) for n in range(2)]
-        await road.counts("recorder_queue", 2)
-        answer = await road.post(road.event("evt_3"))
+    async with serve(settings=Settings(public=PublicSettings(queue_max=2)), writes=False) as receiving:
+        receiving.receiver.stream_ids._ids[receiving.source.id, ""] = 1
+        waiting = [asyncio.create_task(receiving.post(receiving.event(f"evt_{n}"))) for n in range(2)]
+        await receiving.counts("recorder_queue", 2)
+        answer = await receiving.post(receiving.event("evt_3"))
         assert answer.status_code == 503
         assert 1 <= int(answer.headers["retry-after"]) <= 10
-        assert road.counted("recorder_queue") == 2
-        assert road.counted("webhooks_total", source="acme", outcome="unavailable") == 1
+        assert receiving.counted("recorder_queue") == 2
+        assert receiving.counted("webhooks_total", source="acme", outcome="unavailable") == 1
         assert not any(task.done() for task in waiting)
         for task in waiting:
             task.cancel()
@@ -122,38 +124,39 @@ async def test_a_full_queue_is_a_503_with_retry_after(serve: Any) -> None:
 
 async def test_too_little_free_disk_is_a_503_until_there_is_room_again(serve: Any, store: Store) -> None:
     """SQLite only: the disk of a PostgreSQL server is not ours to see."""
-    async with serve() as road:
+    async with serve() as receiving:
         unseen = store.free_bytes() is None
         async with asyncio.TaskGroup() as tasks:
-            watch = tasks.create_task(road.receiver.admission.watch(store, 1 << 60, timedelta(seconds=0.01)))
+            watch = tasks.create_task(receiving.receiver.admission.watch(store, 1 << 60, timedelta(seconds=0.01)))
             await asyncio.sleep(0.1)
-            assert (await road.post(road.event("evt_1"))).status_code == (200 if unseen else 503)
+            assert (await receiving.post(receiving.event("evt_1"))).status_code == (200 if unseen else 503)
             watch.cancel()
-        road.receiver.admission.note_free(store.free_bytes(), 1)
-        assert (await road.post(road.event("evt_1"))).status_code == 200
+        receiving.receiver.admission.note_free(store.free_bytes(), 1)
+        assert (await receiving.post(receiving.event("evt_1"))).status_code == 200
 
 
 async def test_a_store_that_refuses_to_write_is_a_503_and_then_it_goes_on(
     serve: Any, store: Store, store_url: str
 ) -> None:
     """SQLite: its file may not grow (SQLITE_FULL, as on a full disk). PostgreSQL: the server ends our connections."""
-    async with serve() as road:
-        assert (await road.post(road.event("evt_0"))).status_code == 200
+    async with serve() as receiving:
+        assert (await receiving.post(receiving.event("evt_0"))).status_code == 200
         if store.dialect == "sqlite":
             await store.write(lambda c: c.execute(text("PRAGMA max_page_count = 1")))
             statuses = [
-                (await road.post(road.event(f"evt_big_{n}", filler="x" * 100_000))).status_code for n in range(3)
+                (await receiving.post(receiving.event(f"evt_big_{n}", filler="x" * 100_000))).status_code
+                for n in range(3)
             ]
             await store.write(lambda c: c.execute(text("PRAGMA max_page_count = 1000000")))
         else:
-            statuses = await while_connections_end(road, store_url)
+            statuses = await while_connections_end(receiving, store_url)
         assert 503 in statuses
-        assert road.counted("webhooks_total", source="acme", outcome="unavailable") == statuses.count(503)
-        assert (await road.post(road.event("evt_after"))).status_code == 200
-        assert "evt_after" in await road.events()
+        assert receiving.counted("webhooks_total", source="acme", outcome="unavailable") == statuses.count(503)
+        assert (await receiving.post(receiving.event("evt_after"))).status_code == 200
+        assert "evt_after" in await receiving.events()
 
 
-async def while_connections_end(road: Any, store_url: str) -> list[int]:
+async def while_connections_end(receiving: Any, store_url: str) -> list[int]:
     admin = await asyncpg.connect(store_url)
     try:
         await admin.execute(
@@ -162,7 +165,7 @@ async def while_connections_end(road: Any, store_url: str) -> list[int]:
         )
     finally:
         await admin.close()
-    return [(await road.post(road.event(f"evt_cut_{n}"))).status_code for n in range(3)]
+    return [(await receiving.post(receiving.event(f"evt_cut_{n}"))).status_code for n in range(3)]
 
 
 class Leaky(Stripe):
@@ -178,14 +181,16 @@ class Leaky(Stripe):
 
 async def test_one_unstorable_webhook_of_a_batch_is_quarantined_and_the_others_commit(serve: Any) -> None:
     options = StripeOptions(api_key=Secret("rk_test_1"), webhook_secret=(Secret("whsec_after"),), livemode=False)
-    async with serve(provider=Leaky(options)) as road:
-        await road.post(road.event("evt_first"))
-        poisoned = [road.post(road.event(f"evt_{n}", type="poison" if n in (3, 17) else "good")) for n in range(30)]
+    async with serve(provider=Leaky(options)) as receiving:
+        await receiving.post(receiving.event("evt_first"))
+        poisoned = [
+            receiving.post(receiving.event(f"evt_{n}", type="poison" if n in (3, 17) else "good")) for n in range(30)
+        ]
         statuses = [answer.status_code for answer in await asyncio.gather(*poisoned)]
         assert statuses == [503 if n in (3, 17) else 200 for n in range(30)]
-        assert len(await road.events()) == 29
-        assert await road.quarantined() == ["unstorable"] * 2
-        assert road.counted("webhooks_total", source="acme", outcome="unstorable") == 2
+        assert len(await receiving.events()) == 29
+        assert await receiving.quarantined() == ["unstorable"] * 2
+        assert receiving.counted("webhooks_total", source="acme", outcome="unstorable") == 2
 
 
 async def test_the_store_really_refuses_what_the_test_calls_unstorable(store: Store) -> None:

@@ -21,15 +21,15 @@ from gapless_reconcilers.providers.stripe import Stripe, StripeOptions
 pytestmark = pytest.mark.anyio
 
 
-def knows(road: Any, *secrets: str) -> None:
+def knows(receiving: Any, *secrets: str) -> None:
     options = StripeOptions(
         api_key=Secret("rk_test_1"), webhook_secret=tuple(Secret(value) for value in secrets), livemode=False
     )
-    road.receiver.runtime.sources.change("acme", provider=Stripe(options))
+    receiving.receiver.runtime.sources.change("acme", provider=Stripe(options))
 
 
-async def release_one(road: Any, quarantine_id: int) -> Released | StillRefused:
-    receiver = road.receiver
+async def release_one(receiving: Any, quarantine_id: int) -> Released | StillRefused:
+    receiver = receiving.receiver
     return await release_webhook(
         quarantine_id,
         runtime=receiver.runtime,
@@ -38,117 +38,117 @@ async def release_one(road: Any, quarantine_id: int) -> Released | StillRefused:
     )
 
 
-async def only_entry(road: Any) -> ledger.QuarantineEntry:
-    await road.settled()
-    entries: list[ledger.QuarantineEntry] = await road.store.read(ledger.entries)
+async def only_entry(receiving: Any) -> ledger.QuarantineEntry:
+    await receiving.settled()
+    entries: list[ledger.QuarantineEntry] = await receiving.store.read(ledger.entries)
     assert len(entries) == 1
     return entries[0]
 
 
 async def test_a_forged_webhook_is_answered_401_and_quarantined(serve: Any) -> None:
-    async with serve() as road:
-        body = road.event("evt_1")
-        answer = await road.post(body, secret="whsec_guess")
+    async with serve() as receiving:
+        body = receiving.event("evt_1")
+        answer = await receiving.post(body, secret="whsec_guess")
         assert answer.status_code == 401
         assert answer.json()["reason"] == "signature"
-        assert await road.events() == {}
-        entry = await only_entry(road)
+        assert await receiving.events() == {}
+        entry = await only_entry(receiving)
         assert (entry.reason, entry.released_us) == ("signature", None)
         assert "no v1 signature" in entry.detail
-        assert road.counted("refused_total", source="acme", reason="signature") == 1
-        assert road.counted("webhooks_total", source="acme", outcome="refused") == 1
+        assert receiving.counted("refused_total", source="acme", reason="signature") == 1
+        assert receiving.counted("webhooks_total", source="acme", outcome="refused") == 1
 
 
 async def test_a_webhook_without_a_signature_is_answered_401_and_leaves_no_row(serve: Any) -> None:
-    async with serve() as road:
-        answer = await road.client.post("/webhooks/acme", content=road.event("evt_1"))
+    async with serve() as receiving:
+        answer = await receiving.client.post("/webhooks/acme", content=receiving.event("evt_1"))
         assert answer.status_code == 401
-        assert await road.quarantined() == []
-        assert road.counted("refused_total", source="acme", reason="no_signature") == 1
+        assert await receiving.quarantined() == []
+        assert receiving.counted("refused_total", source="acme", reason="no_signature") == 1
 
 
 async def test_a_flood_of_forgeries_leaves_a_bounded_number_of_rows(serve: Any) -> None:
-    async with serve(settings=Settings(quarantine=QuarantineSettings(per_minute=12))) as road:
-        forged = (road.post(road.event(f"evt_{n}"), secret="whsec_guess") for n in range(120))
-        genuine = [road.post(road.event(f"evt_good_{n}")) for n in range(20)]
+    async with serve(settings=Settings(quarantine=QuarantineSettings(per_minute=12))) as receiving:
+        forged = (receiving.post(receiving.event(f"evt_{n}"), secret="whsec_guess") for n in range(120))
+        genuine = [receiving.post(receiving.event(f"evt_good_{n}")) for n in range(20)]
         answers = await asyncio.gather(*forged, *genuine)
         assert [answer.status_code for answer in answers] == [401] * 120 + [200] * 20
-        assert len(await road.quarantined()) <= 12
-        kept = road.counted("quarantined_total", source="acme", outcome="kept")
-        dropped = road.counted("quarantined_total", source="acme", outcome="dropped")
+        assert len(await receiving.quarantined()) <= 12
+        kept = receiving.counted("quarantined_total", source="acme", outcome="kept")
+        dropped = receiving.counted("quarantined_total", source="acme", outcome="dropped")
         assert kept + dropped == 120
 
 
 async def test_a_flood_of_one_reason_does_not_displace_another(serve: Any) -> None:
-    async with serve(settings=Settings(quarantine=QuarantineSettings(max_rows=10, per_minute=1000))) as road:
-        await road.client.post("/webhooks/acme", content=b"{}", headers={"Stripe-Signature": "rubbish"})
+    async with serve(settings=Settings(quarantine=QuarantineSettings(max_rows=10, per_minute=1000))) as receiving:
+        await receiving.client.post("/webhooks/acme", content=b"{}", headers={"Stripe-Signature": "rubbish"})
         for n in range(25):
-            await road.post(road.event(f"evt_{n}"), secret="whsec_guess")
-            await road.settled()
-        assert sorted(await road.quarantined()) == ["bad_header"] + ["signature"] * 9
+            await receiving.post(receiving.event(f"evt_{n}"), secret="whsec_guess")
+            await receiving.settled()
+        assert sorted(await receiving.quarantined()) == ["bad_header"] + ["signature"] * 9
 
 
 async def test_a_webhook_of_svix_is_kept_and_released_by_its_own_headers(serve: Any) -> None:
     def known(secret: str) -> StandardWebhooks:
         return StandardWebhooks(StandardWebhooksOptions(secret=(Secret(secret),)))
 
-    async with serve() as road:
+    async with serve() as receiving:
         theirs = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
-        road.receiver.runtime.sources.change("acme", provider=known("whsec_dGhlIG9uZSBiZWZvcmUgdGhpcyBvbmU="))
-        signed = sign(Secret(theirs), "msg_1", b'{"type":"a.b"}', road.now[0])
+        receiving.receiver.runtime.sources.change("acme", provider=known("whsec_dGhlIG9uZSBiZWZvcmUgdGhpcyBvbmU="))
+        signed = sign(Secret(theirs), "msg_1", b'{"type":"a.b"}', receiving.now[0])
         assert signed is not None
         headers = {name.replace("webhook-", "svix-"): value for name, value in signed.items()}
-        answer = await road.client.post("/webhooks/acme", content=b'{"type":"a.b"}', headers=headers)
+        answer = await receiving.client.post("/webhooks/acme", content=b'{"type":"a.b"}', headers=headers)
         assert answer.status_code == 401
-        entry = await only_entry(road)
-        road.receiver.runtime.sources.change("acme", provider=known(theirs))
-        assert isinstance(await release_one(road, entry.id), Released)
-        assert await road.events() == {"msg_1": 1}
+        entry = await only_entry(receiving)
+        receiving.receiver.runtime.sources.change("acme", provider=known(theirs))
+        assert isinstance(await release_one(receiving, entry.id), Released)
+        assert await receiving.events() == {"msg_1": 1}
 
 
 async def test_a_released_webhook_becomes_an_event_once_the_secret_is_mended(serve: Any) -> None:
-    async with serve() as road:
-        body = road.event("evt_1")
-        await road.post(body, secret="whsec_forgotten")
-        entry = await only_entry(road)
-        refused = await release_one(road, entry.id)
+    async with serve() as receiving:
+        body = receiving.event("evt_1")
+        await receiving.post(body, secret="whsec_forgotten")
+        entry = await only_entry(receiving)
+        refused = await release_one(receiving, entry.id)
         assert isinstance(refused, StillRefused)
         assert refused.reason == "signature"
-        knows(road, "whsec_forgotten")
-        assert await release_one(road, entry.id) == Released(new=1)
-        assert await road.events() == {"evt_1": 1}
-        assert (await only_entry(road)).released_us is not None
-        again = await release_one(road, entry.id)
+        knows(receiving, "whsec_forgotten")
+        assert await release_one(receiving, entry.id) == Released(new=1)
+        assert await receiving.events() == {"evt_1": 1}
+        assert (await only_entry(receiving)).released_us is not None
+        again = await release_one(receiving, entry.id)
         assert isinstance(again, StillRefused)
         assert again.reason == "released"
-        row = await road.store.read(lambda c: c.execute(select(EVENT.c.via, EVENT.c.payload_id)).one())
+        row = await receiving.store.read(lambda c: c.execute(select(EVENT.c.via, EVENT.c.payload_id)).one())
         assert row.via == "webhook"
         assert row.payload_id is not None
 
 
 async def test_a_release_judges_the_signature_as_of_when_it_was_received(serve: Any) -> None:
-    async with serve() as road:
-        await road.post(road.event("evt_1"), secret="whsec_forgotten")
-        entry = await only_entry(road)
-        road.now[0] += timedelta(days=2)
-        knows(road, "whsec_forgotten")
-        assert await release_one(road, entry.id) == Released(new=1)
+    async with serve() as receiving:
+        await receiving.post(receiving.event("evt_1"), secret="whsec_forgotten")
+        entry = await only_entry(receiving)
+        receiving.now[0] += timedelta(days=2)
+        knows(receiving, "whsec_forgotten")
+        assert await release_one(receiving, entry.id) == Released(new=1)
 
 
-async def test_a_release_of_what_came_by_another_road_adds_nothing(serve: Any) -> None:
-    async with serve() as road:
-        body = road.event("evt_1")
-        await road.post(body, secret="whsec_forgotten")
-        entry = await only_entry(road)
-        knows(road, "whsec_forgotten")
-        await road.post(body, secret="whsec_forgotten")
-        assert await release_one(road, entry.id) == Released(new=0)
-        assert await road.events() == {"evt_1": 2}
+async def test_a_release_of_what_came_by_another_way_adds_nothing(serve: Any) -> None:
+    async with serve() as receiving:
+        body = receiving.event("evt_1")
+        await receiving.post(body, secret="whsec_forgotten")
+        entry = await only_entry(receiving)
+        knows(receiving, "whsec_forgotten")
+        await receiving.post(body, secret="whsec_forgotten")
+        assert await release_one(receiving, entry.id) == Released(new=0)
+        assert await receiving.events() == {"evt_1": 2}
 
 
 async def test_releasing_what_is_not_there_says_so(serve: Any) -> None:
-    async with serve() as road:
-        answer = await release_one(road, 4711)
+    async with serve() as receiving:
+        answer = await release_one(receiving, 4711)
         assert isinstance(answer, StillRefused)
         assert "4711" in answer.detail
 
@@ -162,12 +162,12 @@ HOSTILE = [
 
 
 async def test_hostile_headers_are_refused_with_the_reason(serve: Any) -> None:
-    async with serve() as road:
+    async with serve() as receiving:
         for values, status, reason in HOSTILE:
             headers = [(b"Stripe-Signature", value) for value in values]
-            answer = await road.client.post("/webhooks/acme", content=b"{}", headers=headers)
+            answer = await receiving.client.post("/webhooks/acme", content=b"{}", headers=headers)
             assert (answer.status_code, answer.json()["reason"]) == (status, reason)
-        assert sorted(await road.quarantined()) == sorted(reason for _, _, reason in HOSTILE)
+        assert sorted(await receiving.quarantined()) == sorted(reason for _, _, reason in HOSTILE)
 
 
 RUBBISH = {
@@ -184,20 +184,20 @@ RUBBISH = {
 
 
 async def test_signed_rubbish_is_a_400(serve: Any) -> None:
-    async with serve() as road:
+    async with serve() as receiving:
         for name, body in RUBBISH.items():
-            answer = await road.post(body)
+            answer = await receiving.post(body)
             assert (name, answer.status_code, answer.json()["reason"]) == (name, 400, "malformed")
 
 
 async def test_a_signed_event_that_the_ledger_could_not_hold_is_a_400(serve: Any) -> None:
-    async with serve() as road:
+    async with serve() as receiving:
         for changes in ({"id": "a\0b"}, {"id": "x" * 513}, {"id": ""}, {"created": 1}, {"type": ""}):
-            answer = await road.post(road.event("evt_1", **changes))
+            answer = await receiving.post(receiving.event("evt_1", **changes))
             assert answer.status_code == 400
-        broken = road.event("evt_1").replace(b"evt_1", b"\\ud800")
-        assert (await road.post(broken)).status_code == 400
-        assert await road.events() == {}
+        broken = receiving.event("evt_1").replace(b"evt_1", b"\\ud800")
+        assert (await receiving.post(broken)).status_code == 400
+        assert await receiving.events() == {}
 
 
 class Crashing(Stripe):
@@ -211,40 +211,42 @@ async def test_a_provider_that_crashes_is_a_400_and_its_webhook_is_kept(
     serve: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     provider = Crashing(StripeOptions(api_key=Secret("rk_test_1"), livemode=False))
-    async with serve(provider=provider) as road:
-        answers = [await road.post(road.event(f"evt_secret_{n}")) for n in range(30)]
+    async with serve(provider=provider) as receiving:
+        answers = [await receiving.post(receiving.event(f"evt_secret_{n}")) for n in range(30)]
         assert {(answer.status_code, answer.json()["reason"]) for answer in answers} == {(400, "internal")}
-        assert set(await road.quarantined()) == {"internal"}
+        assert set(await receiving.quarantined()) == {"internal"}
         bugs = [record for record in caplog.records if record.message == "provider_bug"]
         assert 0 < len(bugs) <= 10
         assert bugs[0].exc_info is not None
-        row = await road.store.read(lambda c: c.execute(select(QUARANTINE.c.detail)).scalars().first())
+        row = await receiving.store.read(lambda c: c.execute(select(QUARANTINE.c.detail)).scalars().first())
         assert "evt_secret" not in row
 
 
 async def test_a_quarantine_of_size_zero_keeps_nothing(serve: Any) -> None:
-    async with serve(settings=Settings(quarantine=QuarantineSettings(max_rows=0))) as road:
-        answer: httpx.Response = await road.post(road.event("evt_1"), secret="whsec_guess")
+    async with serve(settings=Settings(quarantine=QuarantineSettings(max_rows=0))) as receiving:
+        answer: httpx.Response = await receiving.post(receiving.event("evt_1"), secret="whsec_guess")
         assert answer.status_code == 401
-        assert await road.quarantined() == []
+        assert await receiving.quarantined() == []
 
 
 async def test_the_bytes_of_the_quarantine_are_bounded_too(serve: Any) -> None:
-    async with serve(settings=Settings(quarantine=QuarantineSettings(max_bytes=40_000, per_minute=1000))) as road:
+    async with serve(settings=Settings(quarantine=QuarantineSettings(max_bytes=40_000, per_minute=1000))) as receiving:
         for n in range(20):
-            await road.post(road.event(f"evt_{n}", filler="x" * 5_000), secret="whsec_guess")
-            await road.settled()
-        await road.post(road.event("evt_big", filler="x" * 20_000), secret="whsec_guess")
-        await road.settled()
-        size = await road.store.read(lambda c: c.execute(select(func.sum(func.length(QUARANTINE.c.body)))).scalar_one())
+            await receiving.post(receiving.event(f"evt_{n}", filler="x" * 5_000), secret="whsec_guess")
+            await receiving.settled()
+        await receiving.post(receiving.event("evt_big", filler="x" * 20_000), secret="whsec_guess")
+        await receiving.settled()
+        size = await receiving.store.read(
+            lambda c: c.execute(select(func.sum(func.length(QUARANTINE.c.body)))).scalar_one()
+        )
         assert 30_000 < size <= 40_000
 
 
 async def test_the_log_of_refusals_is_bounded_and_holds_no_body(serve: Any, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO", "gapless")
-    async with serve() as road:
+    async with serve() as receiving:
         for n in range(40):
-            await road.post(road.event(f"evt_{n}", filler="private"), secret="whsec_guess")
+            await receiving.post(receiving.event(f"evt_{n}", filler="private"), secret="whsec_guess")
         lines = [record for record in caplog.records if record.message == "webhook_refused"]
         assert 0 < len(lines) <= 10
         assert "private" not in json.dumps([vars(line) for line in lines], default=str)

@@ -78,7 +78,7 @@ def test_a_webhook_is_owed_even_if_it_was_not_expected(mode: Mode) -> None:
     assert owed_to([destination()], source_in(mode, TypePatterns(("charge.*",))), event(), Via.WEBHOOK) == [1]
 
 
-def test_imported_events_are_owed_to_nobody_unless_asked_for() -> None:
+def test_imported_events_are_owed_to_nobody_unless_wanted() -> None:
     assert owed_to([destination()], source_in(), event(), Via.IMPORT) == []
     assert owed_to([destination(via=frozenset({Via.IMPORT}))], source_in(), event(), Via.IMPORT) == [1]
 

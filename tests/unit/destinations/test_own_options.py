@@ -73,13 +73,13 @@ PASTED = (
     "option token is a secret and may not stand here; name the variable that holds it, "
     'token_env = "…", or the file, token_file = "…"'
 )
-GIVEN = 'queue = "orders"\ntoken_env = "QUEUE_TOKEN"\n'
+REQUIRED = 'queue = "orders"\ntoken_env = "QUEUE_TOKEN"\n'
 
 
 def test_each_type_of_option_is_read(tmp_path: Path) -> None:
     options = queue(
         tmp_path,
-        GIVEN + 'order = "strict"\nkeep = "1h30m"\ndepth = 3\nshare = 2\ndurable = true\ntags = ["a", "b"]\n'
+        REQUIRED + 'order = "strict"\nkeep = "1h30m"\ndepth = 3\nshare = 2\ndurable = true\ntags = ["a", "b"]\n'
         'labels = { a = "1" }\nlabels_env = { b = "OTHER" }\nconcurrency = 3\n',
     )
     assert (options.queue, options.token.read(), options.order) == ("orders", Secret("t0ken"), Order.STRICT)
@@ -106,15 +106,15 @@ def test_each_type_of_option_has_a_twin(tmp_path: Path) -> None:
     [
         ('token_env = "QUEUE_TOKEN"', "option queue is missing; wanted the name of a queue"),
         ('queue = "orders"', "option token is missing; wanted token_env, or token_file"),
-        (GIVEN.replace("orders", "Orders"), 'option queue is "Orders"; wanted the name of a queue'),
-        (GIVEN + "depth = 10", "option depth is 10; wanted a whole number of messages from 1 to 9"),
-        (GIVEN + "share = true", "option share is true; wanted a number"),
-        (GIVEN + 'order = "some"', 'option order is "some"; wanted one of any, strict'),
-        (GIVEN + "keep = 5", "option keep is 5; wanted a duration such as 30s, 5m, 2h, 30d"),
-        (GIVEN + "tags = [1]", "option tags is a list; wanted a list"),
-        (GIVEN + "labels = { a = 1 }", "option labels is a table; wanted a table"),
-        (GIVEN + 'url = "http://h.example/"', 'option url is for type "http"; leave it out, or change type'),
-        (GIVEN + "quue = 1", "there is no option quue; did you mean queue?"),
+        (REQUIRED.replace("orders", "Orders"), 'option queue is "Orders"; wanted the name of a queue'),
+        (REQUIRED + "depth = 10", "option depth is 10; wanted a whole number of messages from 1 to 9"),
+        (REQUIRED + "share = true", "option share is true; wanted a number"),
+        (REQUIRED + 'order = "some"', 'option order is "some"; wanted one of any, strict'),
+        (REQUIRED + "keep = 5", "option keep is 5; wanted a duration such as 30s, 5m, 2h, 30d"),
+        (REQUIRED + "tags = [1]", "option tags is a list; wanted a list"),
+        (REQUIRED + "labels = { a = 1 }", "option labels is a table; wanted a table"),
+        (REQUIRED + 'url = "http://h.example/"', 'option url is for type "http"; leave it out, or change type'),
+        (REQUIRED + "quue = 1", "there is no option quue; did you mean queue?"),
         ('queue = "orders"\ntoken = "pasted"', PASTED),
     ],
 )  # fmt: skip
@@ -129,23 +129,23 @@ def test_an_option_that_every_destination_has_is_a_fault_of_the_kind(
         types: str = ""
 
     monkeypatch.setattr(QueueSender, "Options", Clashing)
-    assert problem(tmp_path, GIVEN) == (
+    assert problem(tmp_path, REQUIRED) == (
         'config gapless.toml: destination "d": type "queue" has an option types of its own, as every destination has; '
         "rename it"
     )
 
 
-def test_what_the_options_themselves_refuse_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_the_options_themselves_refuse_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Picky(QueueOptions, frozen=True, kw_only=True):
         def __post_init__(self) -> None:
             raise ValueError("options order and durable do not fit; choose one")
 
     monkeypatch.setattr(QueueSender, "Options", Picky)
-    assert problem(tmp_path, GIVEN).endswith('"d": options order and durable do not fit; choose one')
+    assert problem(tmp_path, REQUIRED).endswith('"d": options order and durable do not fit; choose one')
 
 
 def test_options_show_no_value(tmp_path: Path) -> None:
-    made = destination(tmp_path, GIVEN)
+    made = destination(tmp_path, REQUIRED)
     assert "orders" not in f"{made!r}{made.options!r}"
 
 

@@ -1,4 +1,4 @@
-"""What an operator is told of a refused webhook."""
+"""The diagnosis that an operator reads of a refused webhook."""
 
 import json
 from datetime import UTC, datetime, timedelta
@@ -51,10 +51,10 @@ def test_a_missing_header_is_named() -> None:
 
 
 @pytest.mark.parametrize("late_s", [301, 420, 3_600, 86_400, 600_000])
-def test_a_wrong_clock_is_told_to_the_second(late_s: int) -> None:
-    told = why(signed(at=NOW - timedelta(seconds=late_s)))
-    seconds = int(told.split(" by ")[1].split()[0])
-    assert told.endswith("our clock is ahead, or it was held up on the way")
+def test_a_wrong_clock_is_reported_to_the_second(late_s: int) -> None:
+    diagnosis = why(signed(at=NOW - timedelta(seconds=late_s)))
+    seconds = int(diagnosis.split(" by ")[1].split()[0])
+    assert diagnosis.endswith("our clock is ahead, or it was held up on the way")
     assert abs(seconds - (late_s - 300)) <= 1
 
 
@@ -76,6 +76,6 @@ def test_an_endpoint_that_points_to_another_source_is_recognised() -> None:
     assert why(signed("whsec_theirs")) == "it is signed for source theirs: its endpoint points to the wrong path"
 
 
-def test_of_a_forgery_nothing_more_is_told() -> None:
+def test_a_forgery_gets_no_diagnosis() -> None:
     assert why(signed("whsec_strangers")) == ""
     assert why(signed(body=b"[" * 100_000)) == ""

@@ -1,4 +1,4 @@
-"""What one webhook says: refused for a closed set of reasons, or events to record together."""
+"""Reading one webhook: refused for a closed set of reasons, or events to record together."""
 
 import json
 from datetime import UTC, datetime, timedelta

@@ -12,9 +12,8 @@ from gapless.cli import output
 from gapless.cli.common import Exit, Invocation, failing_clearly
 from gapless.cli.output import Finding, FindingLevel, ok, problem, warning
 from gapless.destinations.contract import ChecksAddress, DestinationInvalid, RendersEvents
-from gapless.domain import Mode, Sources, system_clock
+from gapless.domain import LONGEST_INTERVAL, Mode, Sources, system_clock
 from gapless.errors import Unavailable
-from gapless.reconcile.pace import LONGEST
 from gapless.settings import DestinationSettings, Settings, SourceSettings, build_provider
 from gapless.text import format_span
 from gapless_reconcilers.kit.contract import Provider, Rendering, WarnsAboutOptions
@@ -102,7 +101,7 @@ def _options(source: SourceSettings, provider: Provider) -> Iterator[Finding]:
         if affordable > source.every:
             allowance = f"{budget.requests} reads in {budget.period.days} d"
             message = f"every = {format_span(source.every)} is more often than {allowance} allow"
-            paced = max(source.every, min(affordable, LONGEST))
+            paced = max(source.every, min(affordable, LONGEST_INTERVAL))
             beyond = ", beyond the budget" if paced < affordable else ""
             message += f": passes will come every {format_span(paced)}{beyond}"
             yield warning(subject, f"{message}; raise read_budget if the vendor allows you more")

@@ -3,12 +3,14 @@
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import click
 
 from gapless.cli import output
 from gapless.cli.common import Invocation, failing_clearly
-from gapless.settings import declared_providers
+from gapless.errors import UserError
+from gapless.settings import DECLARED, declared_file, declared_providers
 from gapless_reconcilers.kit import registry
 from gapless_reconcilers.kit.contract import (
     Capabilities,
@@ -46,12 +48,30 @@ RENDERS = {
 }
 
 
+class DeclarationFile(click.Path):
+    """A file that declares sources, or a ready-made one of the package, such as `declared:paddle`."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the path of the file."""
+        if not str(value).startswith(DECLARED):
+            return super().convert(value, param, ctx)
+        try:
+            return declared_file(str(value))
+        except UserError as error:
+            self.fail(str(error), param, ctx)
+
+
 @click.command()
-@click.argument("files", nargs=-1, type=click.Path(exists=True, dir_okay=False, path_type=Path), metavar="[FILE]...")
+@click.argument(
+    "files", nargs=-1, type=DeclarationFile(exists=True, dir_okay=False, path_type=Path), metavar="[FILE]..."
+)
 @click.option("--markdown", is_flag=True, help="Print the table of docs/providers.md.")
 @click.pass_obj
 def providers(invocation: Invocation, files: Sequence[Path], *, markdown: bool) -> None:
-    """Show what each provider can do, and what it cannot prove. With FILE..., show each source in it."""
+    """Show what each provider can do, and what it cannot prove. With FILE..., show each source in it.
+
+    declared:NAME is a ready-made file of the package, such as declared:paddle.
+    """
     with failing_clearly(debug=invocation.debug):
         if files:
             rows = [row(name, each) for file in files for name, each in declared_providers(file)]

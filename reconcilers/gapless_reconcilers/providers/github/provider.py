@@ -34,9 +34,7 @@ from gapless_reconcilers.kit.contract import (
 )
 from gapless_reconcilers.kit.errors import RateLimited
 from gapless_reconcilers.kit.signatures import SigningKeys
-from gapless_reconcilers.providers.github import listing
-from gapless_reconcilers.providers.github import subscription
-from gapless_reconcilers.providers.github import webhook
+from gapless_reconcilers.providers.github import listing, subscription, webhook
 from gapless_reconcilers.providers.github.webhook import OF_APP
 
 MOST_PER_PAGE: Final = 100

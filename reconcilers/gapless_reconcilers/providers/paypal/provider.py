@@ -26,9 +26,7 @@ from gapless_reconcilers.kit.contract import (
     WebhookRequest,
     Window,
 )
-from gapless_reconcilers.providers.paypal import listing
-from gapless_reconcilers.providers.paypal import subscription
-from gapless_reconcilers.providers.paypal import webhook
+from gapless_reconcilers.providers.paypal import listing, subscription, webhook
 from gapless_reconcilers.providers.paypal.webhook import DOMAIN
 
 EVENTS: Final = "/v1/notifications/webhooks-events"

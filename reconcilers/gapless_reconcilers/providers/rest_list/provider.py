@@ -40,8 +40,7 @@ from gapless_reconcilers.kit.errors import (
     SignatureInvalid,
     UnexpectedShape,
 )
-from gapless_reconcilers.providers.rest_list import checks
-from gapless_reconcilers.providers.rest_list import pages
+from gapless_reconcilers.providers.rest_list import checks, pages
 from gapless_reconcilers.providers.rest_list.options import RestListOptions, WebhookOptions, fingerprint
 
 

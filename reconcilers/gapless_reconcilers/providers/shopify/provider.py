@@ -40,10 +40,7 @@ from gapless_reconcilers.kit.contract import (
 )
 from gapless_reconcilers.kit.errors import UnexpectedShape
 from gapless_reconcilers.kit.signatures import SigningKeys
-from gapless_reconcilers.providers.shopify import graphql
-from gapless_reconcilers.providers.shopify import listing
-from gapless_reconcilers.providers.shopify import subscription
-from gapless_reconcilers.providers.shopify import webhook
+from gapless_reconcilers.providers.shopify import graphql, listing, subscription, webhook
 from gapless_reconcilers.providers.shopify.graphql import MOST_PER_PAGE
 
 _SHOP_FORM: Final = re.compile(r"[a-z0-9][a-z0-9-]*\.myshopify\.com")

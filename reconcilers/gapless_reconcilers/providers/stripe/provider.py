@@ -39,10 +39,7 @@ from gapless_reconcilers.kit.contract import (
 )
 from gapless_reconcilers.kit.decoders import decode_response
 from gapless_reconcilers.kit.signatures import SigningKeys
-from gapless_reconcilers.providers.stripe import listing
-from gapless_reconcilers.providers.stripe import subscription
-from gapless_reconcilers.providers.stripe import thin
-from gapless_reconcilers.providers.stripe import webhook
+from gapless_reconcilers.providers.stripe import listing, subscription, thin, webhook
 from gapless_reconcilers.providers.stripe.listing import MODES, MOST_PER_PAGE
 from gapless_reconcilers.providers.stripe.subscription import repair_request
 
