@@ -1,4 +1,4 @@
-"""Commands start at once: what help and version import, and that what the group says of a command is true."""
+"""Commands start at once: imports of help and version; the listed help equals the help of each command."""
 
 import os
 import re
