@@ -17,21 +17,21 @@ from gapless.cli.common import Exit
 from gapless.cli.param_types import DURATION, Duration
 from gapless.demo import provider_only, run
 from gapless.demo.configuration import (
+    PROVIDER_ONLY_RATE,
     RATE,
-    RATE_ALONE,
     SCENARIO,
     Addresses,
-    AloneOptions,
     DemoOptions,
     DemoSecrets,
     Outage,
     Ports,
+    ProviderOnlyOptions,
     make_faults,
     plan_phases,
 )
-from gapless.demo.output import print_opening, print_provider, print_report, print_told
+from gapless.demo.output import print_counts, print_opening, print_provider, print_report
 from gapless.demo.report import DemoReport
-from gapless.demo.terminal import open_screen
+from gapless.demo.terminal import open_display
 from gapless.errors import Unavailable, UserError
 
 SERVE = (sys.executable, "-P", "-m", "gapless", "serve")
@@ -128,35 +128,35 @@ async def _whole(given: dict[str, Any]) -> int:
     console = Console()
     report = await _play(options, console)
     print_report(console, report)
-    return Exit.OK if report.verdict.closed else Exit.NEGATIVE
+    return Exit.OK if report.comparison.closed else Exit.NEGATIVE
 
 
 async def _play(options: DemoOptions, console: Console) -> DemoReport:
     """The show on `console`, up to the verdict."""
-    script = plan_phases(options.length_s, drop=options.faults.drop, kill=options.kill)
-    with open_screen(console, script) as screen:
+    plan = plan_phases(options.length_s, drop=options.faults.drop, kill=options.kill)
+    with open_display(console, plan) as display:
 
         def announce(addresses: Addresses, directory: Path) -> None:
             print_opening(console, addresses, directory if options.keep else None)
-            screen.open(addresses.private)
+            display.open(addresses.private)
 
         return await run.run(
-            options, command=SERVE, environ=os.environ, stop=stop_on_signals(), show=screen.show, announce=announce
+            options, command=SERVE, environ=os.environ, stop=stop_on_signals(), show=display.show, announce=announce
         )
 
 
 async def _provider_only(given: dict[str, Any]) -> int:
-    options = AloneOptions(
+    options = ProviderOnlyOptions(
         faults=make_faults(given, {}),
         webhook_url=given["webhook_url"],
         length_s=given["length_s"],
-        rate=given["rate"] or RATE_ALONE,
+        rate=given["rate"] or PROVIDER_ONLY_RATE,
         seed=given["seed"],
         outage=given["outage"],
         port=given["provider_port"],
     )
     console, own = Console(), DemoSecrets()
-    announce, tell = partial(print_provider, console, options, own), partial(print_told, console)
+    announce, tell = partial(print_provider, console, options, own), partial(print_counts, console)
     await provider_only.run(options, own, stop=stop_on_signals(), announce=announce, tell=tell)
     return Exit.OK
 
