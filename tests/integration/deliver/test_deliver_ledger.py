@@ -194,7 +194,8 @@ async def test_sequin_a_backlog_of_20000_is_claimed_in_bounded_batches(setup: An
 def fill(connection: Any, setup: Any, payload_id: int, first: int, count: int) -> None:
     events = [
         {
-            "seq": first + n, "source_id": setup.source.id, "stream_id": setup.stream_id, "key": f"bulk_{n}", "type": "t",
+            "seq": first + n, "source_id": setup.source.id, "stream_id": setup.stream_id, "key": f"bulk_{n}",
+            "type": "t",
             "occurred_us": 1, "first_seen_us": 1, "via": "webhook", "payload_id": payload_id,
         }
         for n in range(count)

@@ -17,21 +17,21 @@ from gapless.cli.common import Exit
 from gapless.cli.param_types import DURATION, Duration
 from gapless.demo import provider_only, run
 from gapless.demo.configuration import (
+    PROVIDER_ONLY_RATE,
     RATE,
-    RATE_ALONE,
     SCENARIO,
     Addresses,
-    AloneOptions,
     DemoOptions,
     DemoSecrets,
     Outage,
     Ports,
+    ProviderOnlyOptions,
     make_faults,
     plan_phases,
 )
-from gapless.demo.output import print_opening, print_provider, print_report, print_told
+from gapless.demo.output import print_counts, print_opening, print_provider, print_report
 from gapless.demo.report import DemoReport
-from gapless.demo.terminal import open_screen
+from gapless.demo.terminal import open_display
 from gapless.errors import Unavailable, UserError
 
 SERVE = (sys.executable, "-P", "-m", "gapless", "serve")
@@ -128,13 +128,13 @@ async def _demo(values: dict[str, Any]) -> int:
     console = Console()
     report = await _run_demo(options, console)
     print_report(console, report)
-    return Exit.OK if report.verdict.closed else Exit.NEGATIVE
+    return Exit.OK if report.comparison.closed else Exit.NEGATIVE
 
 
 async def _run_demo(options: DemoOptions, console: Console) -> DemoReport:
     """Run the demo on `console` and return its report."""
     plan = plan_phases(options.length_s, drop=options.faults.drop, kill=options.kill)
-    with open_screen(console, plan) as display:
+    with open_display(console, plan) as display:
 
         def announce(addresses: Addresses, directory: Path) -> None:
             print_opening(console, addresses, directory if options.keep else None)
@@ -146,17 +146,17 @@ async def _run_demo(options: DemoOptions, console: Console) -> DemoReport:
 
 
 async def _provider_only(values: dict[str, Any]) -> int:
-    options = AloneOptions(
+    options = ProviderOnlyOptions(
         faults=make_faults(values, {}),
         webhook_url=values["webhook_url"],
         length_s=values["length_s"],
-        rate=values["rate"] or RATE_ALONE,
+        rate=values["rate"] or PROVIDER_ONLY_RATE,
         seed=values["seed"],
         outage=values["outage"],
         port=values["provider_port"],
     )
     console, own = Console(), DemoSecrets()
-    announce, tell = partial(print_provider, console, options, own), partial(print_told, console)
+    announce, tell = partial(print_provider, console, options, own), partial(print_counts, console)
     await provider_only.run(options, own, stop=stop_on_signals(), announce=announce, tell=tell)
     return Exit.OK
 
