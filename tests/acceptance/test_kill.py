@@ -140,7 +140,7 @@ async def _assert_watermark_is_listed(fake: FakeProvider, daemon: Gapless) -> No
 
 
 def _complete_listings(fake: FakeProvider) -> Iterator[tuple[datetime, datetime]]:
-    """Yield the windows that were listed to their last page, cut at the grace before the request of their first page."""
+    """Yield the windows that were listed to their last page, cut at the grace before their first request."""
     first_page_at: dict[tuple[datetime, datetime], datetime] = {}
     for request in fake.requests:
         query = request.listing.query if request.listing else None

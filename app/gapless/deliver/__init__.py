@@ -1,4 +1,4 @@
-"""The deliver road: what is owed goes to its destination until it arrives.
+"""Delivers events to their destinations, and retries until they arrive.
 
 A Python target imports `Delivery` and `Reject` from here.
 """

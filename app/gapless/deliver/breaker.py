@@ -1,8 +1,8 @@
-"""The breaker of one destination: gives it a rest when it is down, so that attempts are not burnt on it. Pure.
+"""The circuit breaker of one destination: pauses deliveries while it is down, so that no attempts are wasted. Pure.
 
-closed      everything may go
+closed      deliveries are claimed as usual
 open        nothing is claimed until the rest is over
-half-open   the rest is over: one delivery at a time is the probe; its success closes, its failure doubles the rest
+half-open   the rest is over: one delivery at a time is the probe; success closes the breaker, failure doubles the rest
 """
 
 from dataclasses import dataclass, replace
@@ -15,7 +15,7 @@ TROUBLE = frozenset({
     FailureReason.ADDRESS_REFUSED, FailureReason.CONNECTION, FailureReason.CONSUMER_5XX, FailureReason.CONSUMER_ERROR,
     FailureReason.REDIRECT, FailureReason.THROTTLED, FailureReason.TIMEOUT,
 })  # fmt: skip
-"""Failures that are the destination's and not one event's."""
+"""Failures of the destination, as opposed to failures of one event."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,29 +29,29 @@ class BreakerRule:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Breaker:
-    """Where the breaker stands."""
+    """The state of the breaker."""
 
     failures: int = 0
     """In a row, while closed."""
     openings: int = 0
-    """In a row. 0: closed."""
+    """In a row. 0 while closed."""
     rests_until_us: int = 0
 
     @property
     def is_open(self) -> bool:
-        """Open or half-open."""
+        """True if open or half-open."""
         return self.openings > 0
 
 
-def room(breaker: Breaker, wanted: int, in_hand: int, now_us: int) -> int:
-    """How many of `wanted` deliveries may be claimed while `in_hand` are under way."""
+def claimable(breaker: Breaker, wanted: int, in_flight: int, now_us: int) -> int:
+    """Return how many of `wanted` deliveries may be claimed while `in_flight` are under way."""
     if not breaker.is_open:
         return wanted
-    return min(wanted, 1) if now_us >= breaker.rests_until_us and in_hand == 0 else 0
+    return min(wanted, 1) if now_us >= breaker.rests_until_us and in_flight == 0 else 0
 
 
 def after(breaker: Breaker, result: Result, now_us: int, rule: BreakerRule) -> Breaker:
-    """The breaker after one more result. What was not sent says nothing."""
+    """Return the breaker after one more result. A delivery that was not sent changes nothing."""
     if not isinstance(result, Delivered | Failed):
         return breaker
     if isinstance(result, Delivered) or result.reason not in TROUBLE:

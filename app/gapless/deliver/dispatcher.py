@@ -10,13 +10,13 @@ from gapless.deliver.worker import DestinationWorker
 from gapless.runtime import Runtime
 
 GRACE = timedelta(seconds=10)
-"""How long attempts in hand may take to end after `stop`."""
+"""Time that attempts under way have to end after `stop`."""
 
 
 class Dispatcher:
-    """Delivers to `destinations`. `run` is its loop; `stop` lets it finish what is in hand.
+    """Delivers to `destinations`. `run` is its loop; `stop` lets it finish the attempts under way.
 
-    Stop it before the writer is closed: what was delivered last is settled through the writer.
+    Stop it before the writer is closed: the last deliveries are settled through the writer.
     """
 
     def __init__(
@@ -29,12 +29,12 @@ class Dispatcher:
     ) -> None:
         self._destinations = destinations
         self._grace = grace
-        jitter = rng or Random()  # noqa: S311 - spreads retries, hides nothing
+        jitter = rng or Random()  # noqa: S311 - spreads retries, needs no secrecy
         self._workers = [DestinationWorker(each, runtime, jitter) for each in destinations]
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def wake(self) -> None:
-        """Deliveries were made, or will be when the running transaction commits. From any thread."""
+        """Wake the workers: deliveries exist, or will when the running transaction commits. From any thread."""
         if self._loop is not None and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._wake_workers)
 
@@ -43,7 +43,7 @@ class Dispatcher:
             worker.wake()
 
     def stop(self) -> None:
-        """Claim nothing more. `run` returns when what is in hand is settled."""
+        """Claim nothing more. `run` returns when the attempts under way are settled."""
         for worker in self._workers:
             worker.stop()
 

@@ -1,6 +1,6 @@
-"""When to try again, and when to stop. Pure.
+"""Decides when a failed delivery is tried again, and when it becomes a dead letter. Pure.
 
-The reason of a dead letter is why its last attempt failed; that its attempts are used up shows in their number.
+The reason of a dead letter is that of its last failed attempt; the number of attempts shows that they are used up.
 """
 
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ class DeliveryRetryPolicy:
 
 
 def wait_us(attempt: int, rule: DeliveryRetryPolicy, rng: Random) -> int:
-    """How long to wait after the failed attempt number `attempt` (from 1)."""
+    """Return the wait after the failed attempt number `attempt` (from 1), in microseconds."""
     doublings = min(attempt - 1, 62)
     return int(rng.random() * min(span_us(rule.longest), span_us(rule.first) << doublings))
 
@@ -35,7 +35,7 @@ def wait_us(attempt: int, rule: DeliveryRetryPolicy, rng: Random) -> int:
 def settlement(
     claim: DeliveryClaim, result: Result, *, began_us: int, now_us: int, rule: DeliveryRetryPolicy, rng: Random
 ) -> Settlement:
-    """What becomes of a claimed delivery after `result`."""
+    """Return the settlement of a claimed delivery after `result`."""
     took_us = max(now_us - began_us, 0)
     match result:
         case Delivered(detail=detail):

@@ -1,9 +1,8 @@
-"""Who is owed a new event. Pure: runs inside the transaction that records it.
+"""Decides to which destinations a new event is owed. Pure: runs inside the transaction that records it.
 
-Safe first start: nothing that occurred before the source's start or before the destination's `since`
-is owed, and what a list shows is owed only if the subscription should have pushed it. A source in
-mode `poll` has no subscription: there the list is the road, and all that it shows of the source's
-types is owed.
+Safe first start: an event that occurred before the source's start or before the destination's `since` is not
+owed, and a listed event is owed only if the subscription should have pushed it. A source in mode `poll` has no
+subscription: every listed event of the source's types is owed.
 """
 
 from collections.abc import Iterable
@@ -22,16 +21,16 @@ class Destination:
     """One configured destination. Times named `_us` are microseconds."""
 
     id: int
-    """Of its row."""
+    """The id of its row."""
     name: str
     sender: Sender
     sources: frozenset[str] | None
-    """Names of the sources it wants; None: all."""
+    """Names of the sources whose events it takes; None: all."""
     types: TypePatterns
     via: frozenset[Via]
     since_us: int
     delay_us: int
-    """How long what a list showed waits, so that its webhook may still come first."""
+    """Delay of an event that a list showed first, so that its webhook may still arrive."""
     concurrency: int
     rate: float | None
     """Attempts per second; None: no limit but `concurrency`."""
@@ -39,7 +38,7 @@ class Destination:
     retry: DeliveryRetryPolicy
     breaker: BreakerRule = field(default_factory=BreakerRule)
     lets_go: frozenset[HoldReason]
-    """Held deliveries that are released when the dispatcher starts, because the team has chosen to deliver them."""
+    """Reasons whose held deliveries are released when the dispatcher starts, because the team chose to deliver them."""
 
     def __post_init__(self) -> None:
         if self.concurrency < 1:
@@ -51,8 +50,8 @@ class Destination:
 
 
 def build_route(destinations: Iterable[Destination]) -> Route:
-    """The route to `destinations`, of which each event is owed to those that want it."""
-    wanting = tuple(sorted(destinations, key=lambda destination: destination.id))
+    """Return the function that finds those of `destinations` to which an event is owed."""
+    ordered = tuple(sorted(destinations, key=lambda destination: destination.id))
 
     def route(source: Source, event: RemoteEvent, via: Via, recorded_us: int) -> list[Owed]:
         if not is_owed_at_all(source, event, via):
@@ -60,7 +59,7 @@ def build_route(destinations: Iterable[Destination]) -> Route:
         occurred_us = to_us(event.occurred_at)
         return [
             Owed(destination_id=each.id, not_before_us=recorded_us + (each.delay_us if via is Via.LIST else 0))
-            for each in wanting
+            for each in ordered
             if wants(each, source.name, event.type, via, occurred_us)
         ]
 
@@ -68,7 +67,7 @@ def build_route(destinations: Iterable[Destination]) -> Route:
 
 
 def is_owed_at_all(source: Source, event: RemoteEvent, via: Via) -> bool:
-    """Whether the event may be owed to anybody, whatever destinations want."""
+    """Return True if the event may be owed to any destination at all."""
     if event.occurred_at < source.start:
         return False
     if via in (Via.WEBHOOK, Via.IMPORT):
@@ -79,7 +78,7 @@ def is_owed_at_all(source: Source, event: RemoteEvent, via: Via) -> bool:
 
 
 def wants(destination: Destination, source: str, event_type: str, via: Via, occurred_us: int) -> bool:
-    """Whether the destination asked for such an event."""
+    """Return True if the destination takes such an event."""
     return (
         via in destination.via
         and occurred_us >= destination.since_us

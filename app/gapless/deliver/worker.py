@@ -1,8 +1,8 @@
-"""The worker of one destination: claims what is due, attempts it, settles it.
+"""The worker of one destination: claims the deliveries that are due, attempts them and settles them.
 
-A turn settles what is done and claims what there is room for, in one commit; while it commits, the
-next results gather. No more is claimed than can be attempted at once, so a backlog of any size costs
-the memory of `concurrency` events, and no claim waits in memory while its lease runs.
+Each run settles finished attempts and claims as many deliveries as can be attempted at once, in one commit;
+results that arrive during the commit wait for the next run. So a backlog of any size costs the memory of
+`concurrency` events, and no claim waits in memory while its lease runs.
 """
 
 import asyncio
@@ -32,21 +32,21 @@ from gapless.runtime import Runtime
 from gapless.token_bucket import TokenBucket
 
 CLAIM_MAX = 64
-"""Most deliveries in one claim, so that no commit grows long."""
+"""Most deliveries claimed at once, so that no commit takes long."""
 LEASE_MARGIN = timedelta(seconds=10)
-"""By how much a lease outlives an attempt's timeout: time to load before it and to settle after it."""
+"""Time that a lease lasts beyond an attempt's timeout: to load before it and to settle after it."""
 POLL = timedelta(seconds=1)
-"""Longest sleep: what another replica recorded is seen after it, if its notice was lost."""
+"""Longest sleep. If a notice of another replica is lost, its deliveries are found after it."""
 DETAIL_MAX = 300
 OUTCOMES = ("delivered", "retry", "dead", "held", "withdrawn")
-"""The `outcome` label: closed."""
+"""Every value of the label `outcome`."""
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
 class InFlight:
-    """Attempts under way, and what is to be settled."""
+    """Attempts under way, and the settlements that are not yet written."""
 
     attempts: set[asyncio.Task[None]] = field(default_factory=set)
     settlements: list[Settlement] = field(default_factory=list)
@@ -73,7 +73,7 @@ class DestinationWorker:
         metrics.circuit_open.labels(destination.name).set(0)
 
     def wake(self) -> None:
-        """Something may be due. Only from the event loop's thread."""
+        """Look for due deliveries now. Call it from the event loop's thread only."""
         self._awake.set()
 
     def stop(self) -> None:
@@ -82,12 +82,12 @@ class DestinationWorker:
         self._awake.set()
 
     async def run(self, grace: timedelta) -> None:
-        """Deliver until `stop`; then give attempts in hand `grace` to end, and settle them."""
+        """Deliver until `stop`; then give the attempts under way `grace` to end, and settle them."""
         async with asyncio.TaskGroup() as group:
             await self._release()
             while not self._stopping:
                 self._awake.clear()
-                await self._sleep(await self._guarded_turn(group))
+                await self._sleep(await self._guarded_run(group))
             if self._in_flight.attempts:
                 _, late = await asyncio.wait(self._in_flight.attempts, timeout=grace.total_seconds())
                 for attempt in late:  # unsettled: its lease ends, and it is delivered again with the same id
@@ -118,53 +118,53 @@ class DestinationWorker:
         except TimeoutError:
             return
 
-    async def _guarded_turn(self, group: asyncio.TaskGroup) -> int:
-        """A turn, or a rest after one that a bug of ours broke: what it was to settle is delivered again."""
+    async def _guarded_run(self, group: asyncio.TaskGroup) -> int:
+        """Run once, and pause after a bug of ours: its unsettled deliveries are attempted again."""
         try:
-            return await self._turn(group)
+            return await self._run_once(group)
         except Exception:
-            log.exception("deliver_turn_failed", extra={"destination": self._destination.name})
+            log.exception("deliver_run_failed", extra={"destination": self._destination.name})
             return span_us(POLL)
 
-    async def _turn(self, group: asyncio.TaskGroup) -> int:
-        """Settle and claim; returns after how many microseconds to look again, unless woken."""
+    async def _run_once(self, group: asyncio.TaskGroup) -> int:
+        """Settle and claim; return the microseconds until the next run, unless woken."""
         now_us = self._runtime.now_us
-        room = self._room(now_us)
+        limit = self._claimable(now_us)
         settlements, self._in_flight.settlements = self._in_flight.settlements, []
-        if not settlements and room < 1:
+        if not settlements and limit < 1:
             return self._rest_us(now_us)
         try:
-            turn = await self._runtime.write(
+            batch = await self._runtime.write(
                 deliveries.settle_and_claim,
                 destination_id=self._destination.id,
                 settlements=settlements,
                 now_us=now_us,
-                limit=room,
+                limit=limit,
                 lease_us=self._lease_us,
             )
         except (StoreUnavailable, Conflict) as error:
             self._in_flight.settlements[:0] = settlements
             return self._store_failed(error)
-        await self._begin(group, turn.claims, now_us)
-        if turn.next_due_us is None:
+        await self._begin(group, batch.claims, now_us)
+        if batch.next_due_us is None:
             return span_us(POLL)
-        return max(turn.next_due_us - now_us, 0) if self._room(now_us) > 0 else self._rest_us(now_us)
+        return max(batch.next_due_us - now_us, 0) if self._claimable(now_us) > 0 else self._rest_us(now_us)
 
     def _store_failed(self, error: StoreError) -> int:
         log.warning("deliveries_postponed", extra={"destination": self._destination.name, "error": str(error)})
         self._awake.clear()
         return span_us(POLL)
 
-    def _room(self, now_us: int) -> int:
-        """How many deliveries may be claimed now."""
-        in_hand = len(self._in_flight.attempts)
-        wanted = min(self._destination.concurrency - in_hand, CLAIM_MAX)
+    def _claimable(self, now_us: int) -> int:
+        """Return how many deliveries may be claimed now."""
+        in_flight = len(self._in_flight.attempts)
+        wanted = min(self._destination.concurrency - in_flight, CLAIM_MAX)
         if self._bucket is not None:
             wanted = min(wanted, self._bucket.available(now_us))
-        return breaker.room(self._breaker, wanted, in_hand, now_us)
+        return breaker.claimable(self._breaker, wanted, in_flight, now_us)
 
     def _rest_us(self, now_us: int) -> int:
-        """How long there is no room, unless an attempt ends before."""
+        """Return the microseconds until something can be claimed, unless an attempt ends before."""
         if self._breaker.is_open and now_us < self._breaker.rests_until_us:
             return self._breaker.rests_until_us - now_us
         if self._bucket is not None and len(self._in_flight.attempts) < self._destination.concurrency:
@@ -192,7 +192,7 @@ class DestinationWorker:
 
     async def _attempt(self, claim: DeliveryClaim, event: StoredEvent) -> None:
         began_us = self._runtime.now_us
-        if began_us >= claim.lease_us:  # this process was paused: the delivery is another's by now
+        if began_us >= claim.lease_us:  # this process was paused: another may have claimed the delivery
             return
         result = storable(await self._send(claim, event))
         now_us = self._runtime.now_us
@@ -207,14 +207,14 @@ class DestinationWorker:
         if not claim.released and is_withdrawn(self._destination, event):
             return Withdrawn()
         if event.payload is None:
-            told = "imported without a payload, or pruned"
-            return Failed(reason=FailureReason.NO_PAYLOAD, detail=told, permanent=True)
+            detail = "imported without a payload, or pruned"
+            return Failed(reason=FailureReason.NO_PAYLOAD, detail=detail, permanent=True)
         try:
             async with asyncio.timeout(self._destination.timeout.total_seconds()):
                 return await self._destination.sender.send(_delivery(claim, event, event.payload))
         except TimeoutError:
-            told = f"no answer within {self._destination.timeout.total_seconds():g} s"
-            return Failed(reason=FailureReason.TIMEOUT, detail=told)
+            detail = f"no answer within {self._destination.timeout.total_seconds():g} s"
+            return Failed(reason=FailureReason.TIMEOUT, detail=detail)
         except Exception as error:
             extra = {"destination": self._destination.name, "event_key": event.key}
             log.exception("delivery_failed_here", extra=extra)
@@ -243,12 +243,12 @@ class DestinationWorker:
 
 
 def is_withdrawn(destination: Destination, event: StoredEvent) -> bool:
-    """Whether a gap that the destination was to fill has closed by itself: the webhook came after all."""
+    """Return True if the webhook of a missed event came after all, so that the destination need not fill the gap."""
     return event.via is not Via.WEBHOOK and event.webhook_us is not None and Via.WEBHOOK not in destination.via
 
 
 def outcome_of(settled: Settlement) -> str:
-    """The `outcome` label."""
+    """Return the value of the label `outcome`."""
     if settled.state is None:
         return "withdrawn"
     return "retry" if settled.state is DeliveryState.PENDING else settled.state.value
@@ -271,7 +271,7 @@ def _delivery(claim: DeliveryClaim, event: StoredEvent, payload: bytes) -> Deliv
 
 
 def storable(result: Result) -> Result:
-    """The result with a detail that any database takes: what a consumer's exception says may hold anything."""
+    """Return the result with a detail that every database accepts: the text of a consumer's exception is arbitrary."""
     if not isinstance(result, Failed):
         return result
     clean = result.detail.replace("\0", "").encode(errors="replace").decode()

@@ -1,5 +1,5 @@
-"""The kinds of destinations: each module beside `contract` and `registry` is one, found by its name.
+"""The kinds of destinations: each module here except `contract` and `registry` is a kind, found by its name.
 
-A kind exports `SENDER`, a class as `contract.DestinationKind` wants it. Nothing else names a kind: settings
-read its keys as its `Options` say, and `registry` finds it.
+A kind exports `SENDER`, a class that satisfies `contract.DestinationKind`. Nothing else names a kind: settings
+read its keys by its `Options`, and `registry` finds it.
 """

@@ -1,4 +1,4 @@
-"""The contract of a kind of destination: its options, what its sender is given, and what came of sending."""
+"""The contract of a kind of destination: its options, the delivery that its sender gets, and the result."""
 
 import hashlib
 from abc import ABC, abstractmethod
@@ -16,7 +16,7 @@ from gapless_reconcilers.kit.contract import Secret
 
 
 class FailureReason(StrEnum):
-    """Why an attempt failed; of a dead letter: why its last attempt did. Closed: it labels metrics."""
+    """The reason why an attempt failed; of a dead letter: the last attempt. A closed set, because it labels metrics."""
 
     CONSUMER_4XX = "consumer_4xx"
     CONSUMER_5XX = "consumer_5xx"
@@ -33,17 +33,17 @@ class FailureReason(StrEnum):
 
 
 class HoldReason(StrEnum):
-    """Why a delivery waits for a person. Closed: it labels metrics."""
+    """The reason why a delivery waits for a person. A closed set, because it labels metrics."""
 
     VERSION_MISMATCH = "version_mismatch"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Delivery:
-    """One attempt to deliver one event: all that a destination learns of it."""
+    """One attempt to deliver one event: all that a destination gets."""
 
     id: str
-    """The event's id with us, the same on every attempt and every replay: what a consumer recognises it by."""
+    """Our id of the event, the same on every attempt and every replay, by which a consumer recognises repeats."""
     key: str
     """The vendor's own id of the event."""
     source: str
@@ -55,9 +55,9 @@ class Delivery:
     payload: bytes
     """As received, byte for byte: the webhook's body, or the listed item."""
     attempt: int
-    """1 for the first. A try that was cut off by a crash is not counted, so a number can come twice."""
+    """1 for the first. An attempt that a crash interrupted is not counted, so a number can occur twice."""
     released: bool = False
-    """A person asked for it: nothing may hold it back."""
+    """A person released it, so it must not be held again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,13 +69,13 @@ class Delivered:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failed:
-    """The attempt failed. `permanent`: no further attempt can do better."""
+    """The attempt failed. `permanent`: no further attempt can succeed."""
 
     reason: FailureReason
     detail: str
     permanent: bool = False
     retry_after_us: int = 0
-    """How long the consumer asked us to wait."""
+    """The wait that the consumer requested, in microseconds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,7 +98,7 @@ class Sender(Protocol):
     """Sends events to one destination. One attempt per call; retries, timing and counting are the worker's."""
 
     async def send(self, delivery: Delivery) -> Result:
-        """Try once. Anything raised is our bug: it is logged and counts as `internal`."""
+        """Attempt the delivery once. An exception is our bug: it is logged and counts as `internal`."""
         ...
 
     async def close(self) -> None:
@@ -108,10 +108,10 @@ class Sender(Protocol):
 
 @runtime_checkable
 class ChecksAddress(Protocol):
-    """A sender that can tell without a delivery whether its address can be delivered to. For `gapless check`."""
+    """A sender that can check its address without a delivery. For `gapless check`."""
 
     async def address_problems(self) -> list[str]:
-        """Return what keeps deliveries from arriving, one sentence each."""
+        """Return the problems that keep deliveries from arriving, one sentence each."""
         ...
 
 
@@ -121,12 +121,12 @@ class RendersEvents(Protocol):
 
     @property
     def renders(self) -> bool:
-        """True if it is configured to."""
+        """True if it is configured to render."""
         ...
 
 
 class DestinationInvalid(UserError, ValueError):
-    """The configuration of a destination cannot work. The message says what, got, wanted, next step."""
+    """The configuration of a destination cannot work. The message says what to change."""
 
 
 class SecretReader(ABC):
@@ -136,21 +136,21 @@ class SecretReader(ABC):
 
     @abstractmethod
     def read(self) -> Secret:
-        """Return the secret as it is now. Raises if it cannot be read; the message shows no content."""
+        """Return the current secret. Raises if it cannot be read; the message shows no content."""
 
 
 class DestinationOptions(msgspec.Struct, frozen=True, kw_only=True):
     """Base of a kind's own options: the keys of `[[destination]]` beside those that every destination has.
 
-    The type of a field says how its key is read: a text, a number, true or false, a duration (`timedelta`), a word
-    of a `StrEnum`, a list (`tuple[…, ...]`), a table (`Mapping[str, …]`), each with bounds in `msgspec.Meta`. Its
-    `description` is what a refusal says is wanted; `extra={"shown": False}` keeps a value out of messages. A
-    `SecretReader` is given as `<key>_env` or `<key>_file`; a table of them, `<name>_env`, names variables.
+    The type of a field determines how its key is read: a text, a number, true or false, a duration (`timedelta`), a
+    value of a `StrEnum`, a list (`tuple[…, ...]`), a table (`Mapping[str, …]`), each with bounds in `msgspec.Meta`.
+    Error messages give its `description` as the wanted value; `extra={"shown": False}` keeps a value out of messages.
+    A `SecretReader` is configured as `<key>_env` or `<key>_file`; a table of them, `<name>_env`, names variables.
     """
 
     @property
     def address(self) -> str:
-        """Where it delivers to, for people; empty: there is nothing to show."""
+        """The address that it delivers to, for people; empty: there is nothing to show."""
         return ""
 
     def problems(self) -> Iterator[str]:
@@ -163,30 +163,30 @@ class DestinationOptions(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SenderContext:
-    """What a sender is made with, beside its own options."""
+    """The common settings and services that a sender gets beside its own options."""
 
     name: str
-    """Of the destination."""
+    """The name of the destination."""
     sources: Sources
-    """As they are configured now: their providers render."""
+    """The configured sources; their providers render events."""
     clock: Clock
     concurrency: int
-    """Most deliveries under way at the same time."""
+    """Most deliveries under way at once."""
     lets_go: frozenset[HoldReason]
-    """Reasons for which nothing is to be held."""
+    """Reasons for which no delivery is held."""
 
 
 class DestinationKind(Protocol):
-    """What a kind's module exports as `SENDER`, and what an entry point names: the class of its senders."""
+    """The class of a kind's senders: its module exports it as `SENDER`, or an entry point names it."""
 
     @property
     def kind(self) -> str:
-        """The word that `type` takes in the configuration."""
+        """The value of `type` in the configuration."""
         ...
 
     @property
     def Options(self) -> type[DestinationOptions]:  # noqa: N802 - as a provider's
-        """Its own options."""
+        """The class of its own options."""
         ...
 
     def __call__(self, options: Any, context: SenderContext, /) -> Sender:
@@ -195,9 +195,9 @@ class DestinationKind(Protocol):
 
 
 class Reject(Exception):
-    """Raised by a Python target for an event that it will never take: a dead letter at once, with this reason."""
+    """Raised by a Python target for an event that it will never accept: it becomes a dead letter at once."""
 
 
 def event_id(source_id: int, key: str) -> str:
-    """The id of an event towards consumers: safe in a header, and unchanged when the source is renamed."""
+    """Return our id of an event for consumers: safe in a header, and unchanged when the source is renamed."""
     return "gapless_" + hashlib.sha256(f"{source_id}:{key}".encode()).hexdigest()[:32]

@@ -1,7 +1,7 @@
 """Delivers to an async callable inside this process.
 
-It runs on the daemon's event loop: one that blocks, blocks everything. What it raises means "again";
-`Reject` means "never".
+The callable runs on the daemon's event loop: if it blocks, it blocks everything. If it raises, the delivery is
+retried; if it raises `Reject`, it is not.
 """
 
 import inspect
@@ -39,7 +39,7 @@ class PythonOptions(DestinationOptions, frozen=True, kw_only=True):
             description="module:function",
         ),
     ] = ""
-    """The async callable that deliveries call. Required."""
+    """The async callable that receives each delivery. Required."""
 
     @property
     def address(self) -> str:
@@ -47,13 +47,13 @@ class PythonOptions(DestinationOptions, frozen=True, kw_only=True):
         return self.target
 
     def problems(self) -> Iterator[str]:
-        """Yield what keeps the options from working."""
+        """Yield a sentence for each problem of the options."""
         if not self.target:
             yield 'option target is missing; wanted module:function, or type = "http" with a url'
 
 
 class PythonSender:
-    """Gives events to the callable that `options` name. Raises `DestinationInvalid`."""
+    """Calls the configured target with each event. Raises `DestinationInvalid` if there is no such callable."""
 
     kind: ClassVar[str] = "python"
     Options: ClassVar[type[PythonOptions]] = PythonOptions
@@ -63,7 +63,7 @@ class PythonSender:
         self._call = resolve(context.name, options.target)
 
     async def send(self, delivery: Delivery) -> Result:
-        """Call once."""
+        """Call the target once."""
         try:
             await self._call(delivery)
         except Reject as rejected:
@@ -75,25 +75,25 @@ class PythonSender:
         return Delivered()
 
     async def close(self) -> None:
-        """Nothing is held."""
+        """Do nothing: there are no connections."""
 
 
 def resolve(name: str, target: str) -> Target:
-    """The async callable that `target` names. Raises `DestinationInvalid`."""
-    told = f'destination "{name}": target is "{target}"'
+    """Return the async callable that `target` names. Raises `DestinationInvalid`."""
+    option = f'destination "{name}": target is "{target}"'
     module_name, colon, path = target.partition(":")
     if not (module_name and colon and path):
-        raise DestinationInvalid(f"{told}; wanted module:function")
+        raise DestinationInvalid(f"{option}; wanted module:function")
     try:
         found: Any = import_module(module_name)
     except Exception as error:
-        raise DestinationInvalid(f"{told}; importing {module_name} raised {type(error).__name__}: {error}") from error
+        raise DestinationInvalid(f"{option}; importing {module_name} raised {type(error).__name__}: {error}") from error
     for part in path.split("."):
         if not hasattr(found, part):
-            raise DestinationInvalid(f"{told}; {module_name} has no {path}")
+            raise DestinationInvalid(f"{option}; {module_name} has no {path}")
         found = getattr(found, part)
     if not _is_async(found):
-        raise DestinationInvalid(f"{told}, which is no async callable; write it as: async def {path}(delivery)")
+        raise DestinationInvalid(f"{option}, which is no async callable; write it as: async def {path}(delivery)")
     call: Target = found
     return call
 

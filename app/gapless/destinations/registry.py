@@ -1,6 +1,6 @@
 """Finds the kinds of destinations.
 
-Built-in kinds are the modules of this package: one that exports no fitting `SENDER` is an error, never
+Built-in kinds are the modules of this package: a module without a valid `SENDER` is an error, never
 skipped. Outside packages register a class in the entry-point group `gapless.destinations`.
 """
 
@@ -20,7 +20,7 @@ NO_KINDS = frozenset(("contract", "registry"))
 
 
 def kinds() -> tuple[str, ...]:
-    """Every known kind, sorted. Raises `DestinationInvalid` if an outside package takes a built-in's name."""
+    """Return every known kind, sorted. Raises `DestinationInvalid` if an outside package uses a built-in's name."""
     built_in, outside = _built_in_kinds(), _entry_points()
     if taken := sorted(built_in & outside.keys()):
         raise DestinationInvalid(
@@ -31,7 +31,7 @@ def kinds() -> tuple[str, ...]:
 
 
 def load(kind: str) -> DestinationKind:
-    """The class of the senders of `kind`. Raises `DestinationInvalid` if there is none, or it cannot be used."""
+    """Return the class of the senders of `kind`. Raises `DestinationInvalid` if it is unknown or cannot be used."""
     known = kinds()
     if kind not in known:
         raise DestinationInvalid(f"there is no destination type {kind!r}; known are: {', '.join(known)}")
@@ -60,7 +60,7 @@ def _entry_points() -> Mapping[str, importlib.metadata.EntryPoint]:
 
 @cache
 def _entry_points_on(_path: tuple[str, ...]) -> Mapping[str, importlib.metadata.EntryPoint]:
-    """The entry points, read once for each `sys.path`: it opens a file of every installed package."""
+    """Return the entry points, read once for each `sys.path`: reading opens a file of every installed package."""
     return {entry.name: entry for entry in importlib.metadata.entry_points(group=ENTRY_POINT_GROUP)}
 
 

@@ -1,4 +1,4 @@
-"""The receive road: from a POST to a durable record, and only then to its answer.
+"""Receives webhooks: verifies a POST, records its events durably, and only then answers 2xx.
 
-`server.build_app` makes the public application; the daemon runs `Intake.watch` and `Quarantine.run` beside it.
+`server.build_app` makes the public application; the daemon runs `Admission.watch` and `Quarantine.run` beside it.
 """

@@ -1,4 +1,4 @@
-"""Decides whether the receiver accepts webhooks: not once it shuts down, not on a disk that is nearly full."""
+"""Decides when the receiver accepts webhooks: not while it shuts down, and not on a disk that is nearly full."""
 
 import asyncio
 import logging
@@ -23,12 +23,12 @@ class Admission:
         """Empty while open."""
 
     def pause(self, why: str) -> None:
-        """Take no more webhooks, for good: the process shuts down."""
+        """Accept no more webhooks, for good: the process shuts down."""
         self._paused = why
         self._decide()
 
     def note_free(self, free_bytes: int | None, min_free: int) -> None:
-        """Close under `min_free`, open again from there on; None: not known, so no reason to close."""
+        """Close below `min_free` bytes, and open again at or above it. None: unknown, which is no reason to close."""
         was = self._low_disk
         low = free_bytes is not None and free_bytes < min_free
         self._low_disk = f"{free_bytes} bytes are free, min_free is {min_free}" if low else ""
@@ -39,7 +39,7 @@ class Admission:
             )
 
     async def watch(self, store: Store, min_free: int, every: timedelta = WATCH_EVERY) -> None:
-        """Look at the store's disk again and again, until cancelled. Returns at once if `min_free` is 0."""
+        """Check the store's free disk space every `every`, until cancelled. Returns at once if `min_free` is 0."""
         while min_free:
             self.note_free(await asyncio.to_thread(_free_bytes, store), min_free)
             await asyncio.sleep(every.total_seconds())
@@ -51,5 +51,5 @@ class Admission:
 def _free_bytes(store: Store) -> int | None:
     try:
         return store.free_bytes()
-    except OSError:  # the folder is away: the commit will say so, with more to tell
+    except OSError:  # the folder is gone: the commit reports it, with more detail
         return None

@@ -11,7 +11,7 @@ LINES_PER_SECOND: Final = 0.1
 
 
 class BoundedLog:
-    """Logs each event of one source at a bounded rate; `count` tells how many a line stands for."""
+    """Logs each event of one source at a bounded rate; `count` is the number of events that a line stands for."""
 
     __slots__ = ("_buckets", "_log", "_source", "_unlogged")
 
@@ -21,10 +21,10 @@ class BoundedLog:
         self._buckets: dict[str, TokenBucket] = {}
         self._unlogged: Counter[str] = Counter()
 
-    def say(
+    def log(
         self, level: int, event: str, now_us: int, *, exc_info: BaseException | None = None, **extra: object
     ) -> None:
-        """Log `event`, a constant, unless too much was said of it lately."""
+        """Log `event`, a constant, unless its rate is used up."""
         self._unlogged[event] += 1
         bucket = self._buckets.get(event)
         if bucket is None:

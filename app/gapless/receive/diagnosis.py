@@ -1,4 +1,4 @@
-"""Why a refused webhook was refused, as far as trying can tell: so that nobody has to guess. Pure."""
+"""Finds the reason of a refused webhook by trying the usual ones, so that nobody has to guess. Pure."""
 
 import json
 from collections.abc import Callable, Iterator, Mapping
@@ -12,17 +12,19 @@ from gapless.receive import webhook
 from gapless_reconcilers.kit.contract import Provider, Reply, WebhookRequest
 
 SHIFTS: Final = tuple(timedelta(seconds=300 * 2**power) for power in range(13))
-"""How far our clock is moved, step by step, to see whether the signature was once in time: up to two weeks."""
-TO_THE: Final = timedelta(seconds=1)
-CLOCKS: Final = {-1: "our clock is ahead, or it was held up on the way", 1: "our clock is behind"}
+"""The clock offsets that are tried, up to two weeks, to find one at which the signature is in time."""
+PRECISION: Final = timedelta(seconds=1)
+CLOCK_HINTS: Final = {-1: "our clock is ahead, or it was held up on the way", 1: "our clock is behind"}
 REWRITTEN: Final = "let nothing between the provider and us rewrite bodies"
-LONGEST: Final = 1 << 20
+REENCODED_MAX_BYTES: Final = 1 << 20
+"""Longer bodies are not parsed and encoded again."""
 
 
 def diagnose(providers: Mapping[str, Provider], name: str, request: WebhookRequest, received: datetime) -> str:
-    """What was wrong with `request`, sent to source `name` at `received`; "" if nothing more can be told.
+    """Return what was wrong with `request`, sent to source `name` at `received`; "" if no cause was found.
 
-    `providers` are those of all sources, by name, as they are now: what verifies now can be released.
+    `providers` are those of all sources by name, with the secrets they have now: a webhook that verifies now can be
+    released.
     """
     provider = providers[name]
     if _verifies(provider, request, received):
@@ -32,7 +34,7 @@ def diagnose(providers: Mapping[str, Provider], name: str, request: WebhookReque
     missing = [each for each in twins or known.signature_headers if not _has(request, each)]
     if missing:
         return f"the header {missing[0]} is missing: did the provider send this, and does a proxy drop headers?"
-    for direction, words in CLOCKS.items():
+    for direction, words in CLOCK_HINTS.items():
         off = _off_by(provider, request, received, direction)
         if off is not None:
             return f"the signature's time is off by {off.total_seconds():.0f} s: {words}"
@@ -46,7 +48,7 @@ def diagnose(providers: Mapping[str, Provider], name: str, request: WebhookReque
 
 
 def _verifies(provider: Provider, request: WebhookRequest, now: datetime) -> bool:
-    """Whether it would be taken; what needs evidence is not, for nothing is fetched here."""
+    """Return True if the webhook would be accepted. One that needs evidence is not: nothing is fetched here."""
     return isinstance(webhook.read_webhook(provider, request, now), Reply)
 
 
@@ -55,7 +57,7 @@ def _has(request: WebhookRequest, header: str) -> bool:
 
 
 def _off_by(provider: Provider, request: WebhookRequest, received: datetime, direction: int) -> timedelta | None:
-    """By how much, to the second, it came too late (-1) or too early (1); None if that was not it."""
+    """Return by how much, to the second, it came too late (-1) or too early (1); None if no offset helps."""
     for before, shift in pairwise((timedelta(0), *SHIFTS)):
         if _verifies(provider, request, received + direction * shift):
             return _narrow(lambda by: _verifies(provider, request, received + direction * by), before, shift)
@@ -63,21 +65,21 @@ def _off_by(provider: Provider, request: WebhookRequest, received: datetime, dir
 
 
 def _narrow(fits: Callable[[timedelta], bool], low: timedelta, high: timedelta) -> timedelta:
-    """The least that fits, to the second, between `low`, which does not, and `high`, which does."""
-    while high - low > TO_THE:
+    """Return the smallest offset that fits, to the second; `low` does not fit and `high` does."""
+    while high - low > PRECISION:
         middle = low + (high - low) / 2
         low, high = (low, middle) if fits(middle) else (middle, high)
     return high
 
 
 def _rewritings(body: bytes) -> Iterator[tuple[str, bytes]]:
-    """How it may have been before a proxy or a framework put it differently."""
+    """Yield (what was done to the body, the body before it) for the usual rewritings of proxies and frameworks."""
     stripped = body.strip()
     if stripped != body:
         yield "padded with blanks", stripped
     yield "cut at its last newline", body + b"\n"
     yield "given other newlines", body.replace(b"\r\n", b"\n")
-    if len(body) > LONGEST:
+    if len(body) > REENCODED_MAX_BYTES:
         return
     try:
         value = json.loads(body)

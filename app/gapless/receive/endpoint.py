@@ -1,7 +1,7 @@
-"""The hot path: one source's webhooks, from the first byte of the request to the answer.
+"""The hot path: one source's webhooks, from the first byte of the request to the answer, and what endpoints share.
 
-Plain ASGI, so that nothing is built that is not needed: no request object, no middleware, and no
-exception unless something is wrong. What strangers can cause is decided here to be 4xx.
+Plain ASGI, so that no request builds what it does not need: no request object, no middleware, and no
+exception unless something is wrong. Whatever a stranger can cause is answered 4xx here.
 """
 
 import asyncio
@@ -31,18 +31,18 @@ from gapless_reconcilers.kit.contract import Answer, NeedsEvidence, Reply, Webho
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReceiveOptions:
-    """How webhooks are received."""
+    """Limits of receiving."""
 
     body_limit: int
-    """Most bytes of a body; more is answered 413."""
+    """Most bytes of a body; a longer one is answered 413."""
     body_within: timedelta = timedelta(seconds=30)
-    """How long a sender may take over a body that comes in several parts."""
+    """Time that a sender has for a body that comes in several parts."""
     quarantine: QuarantineOptions
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Receiver:
-    """What all endpoints of a process share."""
+    """The parts that all endpoints of a process share."""
 
     runtime: Runtime
     admission: Admission
@@ -53,9 +53,9 @@ class Receiver:
 
 
 def make_receiver(runtime: Runtime, *, options: ReceiveOptions, client: httpx.AsyncClient | None = None) -> Receiver:
-    """The parts that receive, wired. The caller runs `admission.watch` and `quarantine.run`.
+    """Return the connected parts. The caller runs `admission.watch` and `quarantine.run`.
 
-    `client` is what evidence is fetched with; None: one of its own.
+    `client` fetches evidence; None: a client of its own.
     """
     runtime.metrics.recorder_queue.set_function(lambda: runtime.writer.queued)
     return Receiver(
@@ -74,7 +74,7 @@ Send = Callable[[Any], Awaitable[None]]
 
 METHOD_NOT_ALLOWED: Final = 405
 DRAINED: Final = 8
-"""How many times the limit is read of a body that is over it, before the connection is ended."""
+"""A body over the limit is read up to this many times the limit, before the connection is closed."""
 _log = logging.getLogger(__name__)
 
 
@@ -141,7 +141,7 @@ class WebhookEndpoint:
         return await self._take(WebhookRequest(headers=tuple(scope["headers"]), body=body))
 
     async def _take(self, request: WebhookRequest) -> tuple[Outcome, Response]:
-        """Verify, record, and say what became of it."""
+        """Verify and record the webhook; return its outcome and the answer."""
         now = self._clock()
         source = self._sources[self._name]
         reply = webhook.read_webhook(source.provider, request, now)
@@ -149,7 +149,7 @@ class WebhookEndpoint:
             try:
                 reply = await self._evidence.read(source, request, now)
             except EvidenceUnavailable as error:
-                self._log.say(logging.WARNING, "evidence_unavailable", to_us(now), error=str(error))
+                self._log.log(logging.WARNING, "evidence_unavailable", to_us(now), error=str(error))
                 return Outcome.UNAVAILABLE, responses.unavailable()
         if isinstance(reply, Refusal):
             self._quarantine.offer(source, request, reply, to_us(now))
@@ -163,7 +163,7 @@ class WebhookEndpoint:
         return Outcome.ACCEPTED if new or not reply.events else Outcome.DUPLICATE, self._prescribed(reply.answer)
 
     async def _record(self, source: Source, request: WebhookRequest, reply: Reply, now: datetime) -> int:
-        """How many of the events were new, once all are durable."""
+        """Record the events; return how many were new, once all are durable."""
         if not reply.events:
             return 0
         stream_ids = self._stream_ids.known(source.id, reply.events)
@@ -183,25 +183,25 @@ class WebhookEndpoint:
         self._refused[refusal.reason].inc()
         now_us = to_us(self._clock())
         if refusal.bug is None:
-            self._log.say(logging.INFO, "webhook_refused", now_us, reason=refusal.reason, error=refusal.detail)
+            self._log.log(logging.INFO, "webhook_refused", now_us, reason=refusal.reason, error=refusal.detail)
         else:
-            self._log.say(logging.ERROR, "provider_bug", now_us, error=refusal.detail, exc_info=refusal.bug)
+            self._log.log(logging.ERROR, "provider_bug", now_us, error=refusal.detail, exc_info=refusal.bug)
         return Outcome.REFUSED, responses.refused(refusal.status, refusal.reason)
 
     def _not_recorded(
         self, source: Source, request: WebhookRequest, error: Exception, now: datetime
     ) -> tuple[Outcome, Response]:
-        """503, so that the provider sends it again. What cannot be stored whatever is done is quarantined too."""
+        """Answer 503, so that the provider sends it again. A webhook that can never be stored is quarantined too."""
         if isinstance(error, Unstorable):
             refusal = Refusal(reason=UNSTORABLE, detail=str(error))
             self._quarantine.offer(source, request, refusal, to_us(now))
             self._refused[UNSTORABLE].inc()
-            self._log.say(logging.ERROR, "webhook_unstorable", to_us(now), error=str(error))
+            self._log.log(logging.ERROR, "webhook_unstorable", to_us(now), error=str(error))
             return Outcome.UNSTORABLE, responses.unavailable()
         if isinstance(error, StoreError):
-            self._log.say(logging.WARNING, "webhook_unavailable", to_us(now), error=str(error))
+            self._log.log(logging.WARNING, "webhook_unavailable", to_us(now), error=str(error))
         else:
-            self._log.say(logging.ERROR, "recorder_bug", to_us(now), error=repr(error), exc_info=error)
+            self._log.log(logging.ERROR, "recorder_bug", to_us(now), error=repr(error), exc_info=error)
         return Outcome.UNAVAILABLE, responses.unavailable()
 
 
@@ -212,11 +212,11 @@ def content_length(scope: Scope) -> int:
 
 
 async def read_body(first: Any, receive: Receive, *, declared: int, limit: int, within_s: float) -> bytes | Outcome:
-    """A body that comes in several parts, `first` being the first of them.
+    """Read a body that comes in several parts; `first` is the first message.
 
-    `Outcome.TOO_LARGE` if it is over `limit`: the rest is read and thrown away, within reason, because a
-    sender whose connection ends while it sends does not see the answer. `Outcome.CUT` if the sender goes
-    away or takes longer than `within_s` seconds. A cut body is never mistaken for a whole one.
+    Returns `Outcome.TOO_LARGE` if it is over `limit`. The rest is then read and thrown away, up to `DRAINED` times the
+    limit, because a sender whose connection is closed while it sends does not see the answer. Returns `Outcome.CUT` if
+    the sender goes away or takes longer than `within_s` seconds. A cut body is never mistaken for a whole one.
     """
     parts, size, message = [], 0, first
     try:

@@ -1,8 +1,9 @@
-"""Evidence: what must be fetched before a webhook can be judged, such as the vendor's certificate.
+"""Fetches evidence: data that a provider needs before it can verify a webhook, such as the vendor's certificate.
 
 Strangers decide when this happens, so it is bounded in every way: only hosts that the provider's
-capabilities name, one request for all who wait for the same answer, few at once, small answers, a
-short time, and a cache. If it fails, nothing is known against the webhook: the sender is to come again.
+capabilities name, one request for all webhooks that wait for the same answer, few requests at once, small
+answers, a short time, and a cache. If a fetch fails, the webhook is neither accepted nor refused: the sender
+is asked to try again.
 """
 
 import asyncio
@@ -26,50 +27,50 @@ from gapless_reconcilers.kit.errors import ProviderError
 
 WITHIN_S: Final = 5.0
 """Vendors wait ten seconds for our answer, and it must still be stored."""
-MOST_BYTES: Final = 256 << 10
-AT_ONCE: Final = 16
-WAITING: Final = 256
-"""Most webhooks that wait for evidence; one more is sent away to come again."""
-KEPT: Final = 512
+MAX_BYTES: Final = 256 << 10
+MAX_CONCURRENT: Final = 16
+MAX_WAITING: Final = 256
+"""Most webhooks that wait for evidence; one more is answered 503."""
+CACHE_MAX: Final = 512
 """Most answers in the cache."""
 REFUSAL_KEPT: Final = timedelta(minutes=1)
-"""How long an answer that is not 2xx is believed."""
-STEPS: Final = 4
+"""Time for which an answer that is not 2xx is kept."""
+MAX_STEPS: Final = 4
 """Most pieces of evidence for one webhook."""
 FETCHES_AT_ONCE: Final = 60
 FETCHES_PER_SECOND: Final = 5.0
-"""Bound on fetches that other webhooks could share, per source: a stranger who names ever new ones gets no more."""
-COME_AGAIN: Final = frozenset((codes.REQUEST_TIMEOUT, codes.TOO_EARLY, codes.TOO_MANY_REQUESTS))
-NOT_FOR_US: Final = frozenset((codes.UNAUTHORIZED, codes.FORBIDDEN))
-"""Answers that tell something of our credentials, and nothing of the webhook."""
+"""Limit of cacheable fetches per source, so that a stranger who names ever new URLs causes no more than this."""
+TRY_AGAIN: Final = frozenset((codes.REQUEST_TIMEOUT, codes.TOO_EARLY, codes.TOO_MANY_REQUESTS))
+CREDENTIALS_REFUSED: Final = frozenset((codes.UNAUTHORIZED, codes.FORBIDDEN))
+"""Answers that concern our credentials, not the webhook."""
 
 
 class EvidenceUnavailable(Exception):
-    """What the webhook needs could not be fetched now. It is neither genuine nor forged: answer 503."""
+    """The evidence could not be fetched now, so the webhook is neither verified nor refused: answer 503."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Kept:
+class _CachedAnswer:
     answer: httpx.Response
     until_us: int
 
 
 class EvidenceFetcher:
-    """Fetches and keeps evidence for the sources of one process."""
+    """Fetches and caches evidence for the sources of one process."""
 
     def __init__(self, client: httpx.AsyncClient, clock: Callable[[], datetime], metrics: Metrics) -> None:
         self._client = client
         self._clock = clock
         self._metrics = metrics
-        self._kept: OrderedDict[tuple[int, str], _Kept] = OrderedDict()
+        self._kept: OrderedDict[tuple[int, str], _CachedAnswer] = OrderedDict()
         self._under_way: dict[tuple[int, str], asyncio.Task[httpx.Response]] = {}
         self._buckets: dict[int, TokenBucket] = {}
-        self._slots = asyncio.Semaphore(AT_ONCE)
+        self._slots = asyncio.Semaphore(MAX_CONCURRENT)
         self._waiting = 0
 
     async def read(self, source: Source, request: WebhookRequest, now: datetime) -> Reply | Refusal:
-        """What `webhook.read` says once it has all that it asks for. Raises `EvidenceUnavailable`."""
-        if self._waiting >= WAITING:
+        """Return what `read_webhook` makes of the request with all its evidence. Raises `EvidenceUnavailable`."""
+        if self._waiting >= MAX_WAITING:
             raise EvidenceUnavailable(f"{self._waiting} webhooks wait for evidence")
         self._waiting += 1
         try:
@@ -79,7 +80,7 @@ class EvidenceFetcher:
 
     async def _read(self, source: Source, request: WebhookRequest, now: datetime) -> Reply | Refusal:
         found: dict[str, httpx.Response] = {}
-        for _ in range(STEPS):
+        for _ in range(MAX_STEPS):
             reply = webhook.read_webhook(source.provider, request, now, found)
             if not isinstance(reply, NeedsEvidence):
                 return reply
@@ -90,7 +91,7 @@ class EvidenceFetcher:
         raise EvidenceUnavailable(f"provider {source.provider.kind!r} asks for evidence without end")
 
     async def _get(self, source: Source, needed: NeedsEvidence) -> httpx.Response:
-        """The answer: kept, on its way, or asked for."""
+        """Return the answer: from the cache, from a request under way, or from a new request."""
         if not needed.max_age:
             return await self._fetch(source, needed)
         key, now_us = (source.id, needed.cache_key), to_us(self._clock())
@@ -101,7 +102,7 @@ class EvidenceFetcher:
         task = self._under_way.get(key)
         if task is None:
             if not self._bucket(source.id).take(now_us):
-                raise EvidenceUnavailable("too much evidence was asked for lately")
+                raise EvidenceUnavailable("too many pieces of evidence were requested lately")
             task = self._under_way[key] = asyncio.create_task(self._fetch_and_keep(source, needed))
             task.add_done_callback(partial(self._end, key))
         return await asyncio.shield(task)
@@ -115,24 +116,24 @@ class EvidenceFetcher:
         answer = await self._fetch(source, needed)
         life = needed.max_age if answer.is_success else min(needed.max_age, REFUSAL_KEPT)
         until_us = to_us(self._clock() + life)
-        self._kept[source.id, needed.cache_key] = _Kept(answer, until_us)
-        while len(self._kept) > KEPT:
+        self._kept[source.id, needed.cache_key] = _CachedAnswer(answer, until_us)
+        while len(self._kept) > CACHE_MAX:
             self._kept.popitem(last=False)
         return answer
 
     async def _fetch(self, source: Source, needed: NeedsEvidence) -> httpx.Response:
-        """Ask, and judge only whether to ask again. Raises `EvidenceUnavailable`."""
+        """Send the request. Raises `EvidenceUnavailable` if it failed in a way that may pass."""
         auth = source.provider.auth() if needed.with_credentials else None
         try:
             async with asyncio.timeout(WITHIN_S), self._slots:
                 answer = await self._send(needed.request, auth)
         except (TimeoutError, httpx.HTTPError, OSError, ProviderError) as error:
             self._count(source, "error")
-            told = f"{needed.request.url.host}: {type(error).__name__}: {error}"
-            raise EvidenceUnavailable(told) from error
+            message = f"{needed.request.url.host}: {type(error).__name__}: {error}"
+            raise EvidenceUnavailable(message) from error
         self._count(source, status_class(answer.status_code))
-        is_ours = needed.with_credentials and answer.status_code in NOT_FOR_US
-        if answer.is_server_error or answer.status_code in COME_AGAIN or is_ours:
+        is_ours = needed.with_credentials and answer.status_code in CREDENTIALS_REFUSED
+        if answer.is_server_error or answer.status_code in TRY_AGAIN or is_ours:
             raise EvidenceUnavailable(f"{needed.request.url.host} answered {answer.status_code}")
         return answer
 
@@ -142,8 +143,8 @@ class EvidenceFetcher:
             body = b""
             async for part in response.aiter_bytes():
                 body += part
-                if len(body) > MOST_BYTES:
-                    raise httpx.DecodingError(f"the answer is longer than {MOST_BYTES} bytes", request=request)
+                if len(body) > MAX_BYTES:
+                    raise httpx.DecodingError(f"the answer is longer than {MAX_BYTES} bytes", request=request)
         finally:
             await response.aclose()
         return httpx.Response(response.status_code, content=body, request=request)

@@ -1,8 +1,8 @@
-"""The quarantine: what was refused is kept for a while, so that it can be released once its cause is mended.
+"""The quarantine: keeps refused webhooks for a while, so that they can be released once the cause is fixed.
 
-Strangers fill it, so it never costs a genuine webhook anything: only requests with the provider's
-signature header are taken, at a bounded rate per source and reason, in the writer's lowest lane, and
-whatever does not fit is dropped and counted.
+Strangers fill it, so it must never slow down a genuine webhook: it keeps only requests with the provider's
+signature header, at a bounded rate per source and reason, and writes them when the writer is idle. What does
+not fit is dropped and counted.
 """
 
 import asyncio
@@ -28,9 +28,9 @@ from gapless_reconcilers.kit.contract import Provider, Reply, WebhookRequest
 
 KEPT: Final = "kept"
 DROPPED: Final = "dropped"
-"""What became of an offered webhook: the label `outcome` of `quarantined_total`."""
+"""The two outcomes of an offered webhook: the label `outcome` of `quarantined_total`."""
 QUEUE: Final = 32
-"""Most refused webhooks that wait to be kept."""
+"""Most refused webhooks that wait to be written."""
 BATCH: Final = 8
 DETAIL_CHARS: Final = 500
 HEADERS_MAX_BYTES: Final = 16 << 10
@@ -39,12 +39,12 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QuarantineOptions:
-    """Bounds of the quarantine, each per source; 0 in any of them switches it off."""
+    """Bounds of the quarantine, each per source; 0 in any of them disables it."""
 
     max_rows: int
     max_bytes: int
     per_minute: int
-    """Most webhooks taken per reason and minute, and at once."""
+    """Most webhooks kept per reason and minute, and at once."""
 
     @property
     def is_off(self) -> bool:
@@ -53,7 +53,7 @@ class QuarantineOptions:
 
 
 class Quarantine:
-    """Takes refused webhooks in `offer`, without waiting; `run` keeps them when nothing else is to be written."""
+    """Accepts refused webhooks in `offer`, without waiting; `run` writes them when the writer is idle."""
 
     def __init__(self, writer: Writer, metrics: Metrics, options: QuarantineOptions) -> None:
         self._writer = writer
@@ -64,7 +64,7 @@ class Quarantine:
         self._waiting: asyncio.Queue[tuple[str, QuarantinedWebhook]] = asyncio.Queue(QUEUE)
 
     def offer(self, source: Source, request: WebhookRequest, refusal: Refusal, received_us: int) -> None:
-        """Keep `request` if it carries the provider's signature header and there is room. Never blocks or raises."""
+        """Queue `request` if it has the provider's signature header and the limits allow it. Never blocks or raises."""
         if self._options.is_off or not has_signature(request, source.provider):
             return
         row = refused_row(source, request, refusal, received_us)
@@ -75,7 +75,7 @@ class Quarantine:
             self._count(source.name, DROPPED)
 
     async def run(self) -> None:
-        """Keep what was offered, a few to a transaction, until cancelled. What the store does not take is dropped."""
+        """Write the queued webhooks, a few to a transaction, until cancelled. If the store fails, they are dropped."""
         while True:
             batch = [await self._waiting.get()]
             while len(batch) < BATCH and not self._waiting.empty():
@@ -108,7 +108,7 @@ def has_signature(request: WebhookRequest, provider: Provider) -> bool:
 
 
 def refused_row(source: Source, request: WebhookRequest, refusal: Refusal, received_us: int) -> QuarantinedWebhook:
-    """What is kept: the body and all signature headers, repeated ones too, so that it can be read again."""
+    """Return the row to keep: the body and all signature headers, repeated ones too, so that it can be read again."""
     names = webhook.header_names(source.provider)
     pairs = [(name.decode(), value.decode("latin-1")) for name, value in request.headers if name in names]
     return QuarantinedWebhook(
@@ -122,7 +122,7 @@ def refused_row(source: Source, request: WebhookRequest, refusal: Refusal, recei
 
 
 def request_of(row: QuarantinedWebhook) -> WebhookRequest:
-    """The request that `row` was made of, as far as a provider reads it."""
+    """Return the request from which `row` was made, with the headers that a provider reads."""
     pairs = msgspec.json.decode(row.headers, type=list[tuple[str, str]])
     return WebhookRequest(
         headers=tuple((name.encode(), value.encode("latin-1")) for name, value in pairs), body=row.body
@@ -138,7 +138,7 @@ class Released:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StillRefused:
-    """A webhook stays where it is, and why."""
+    """A webhook stays in quarantine: the reason, and the detail for the operator."""
 
     reason: str
     detail: str
@@ -158,7 +158,8 @@ async def release_webhook(
     found = await runtime.read(ledger.content, quarantine_id=quarantine_id)
     if found is None:
         return StillRefused(
-            reason="absent", detail=f"quarantine {quarantine_id} is not there; it may have made room for others"
+            reason="absent",
+            detail=f"quarantine {quarantine_id} is not there; a full quarantine deletes its oldest webhooks",
         )
     row, released_us = found
     source = next((each for each in runtime.sources if each.id == row.source_id), None)

@@ -17,11 +17,11 @@ Response = tuple[Message, Message]
 
 JSON: Final = "application/json"
 RETRY_AFTER_S: Final = range(2, 9)
-"""Seconds named in `Retry-After`: spread, so that those who were turned away do not return together."""
+"""Seconds in `Retry-After`: spread, so that refused senders do not return together."""
 
 
 def response(status: int, body: bytes, content_type: str, extra: tuple[tuple[bytes, bytes], ...] = ()) -> Response:
-    """The two messages of an answer."""
+    """Return the two messages of an answer."""
     headers: list[tuple[bytes, bytes]] = list(extra)
     if status != HTTPStatus.NO_CONTENT:  # RFC 9110, 8.6: it must not carry a length
         headers += [(b"content-type", content_type.encode("latin-1")), (b"content-length", b"%d" % len(body))]
@@ -30,7 +30,7 @@ def response(status: int, body: bytes, content_type: str, extra: tuple[tuple[byt
 
 
 def of_provider(answer: Answer) -> Response:
-    """Exactly what the provider prescribes after the commit."""
+    """Return the answer that the provider prescribes after the commit."""
     return response(answer.status, answer.body, answer.content_type)
 
 
@@ -40,16 +40,16 @@ def _json(status: int, body: Mapping[str, str], extra: tuple[tuple[bytes, bytes]
 
 @cache
 def refused(status: int, reason: str) -> Response:
-    """A 4xx that says why in general words. `reason` is one of `REASONS`, so the cache is bounded."""
+    """Return a 4xx with a general reason. `reason` is one of `REASONS`, so the cache is bounded."""
     extra = ((b"allow", b"POST"),) if reason == METHOD else ()
     return _json(status, {"error": "refused", "reason": reason, "detail": REASONS[reason]}, extra)
 
 
 _CLOSE: Final = ((b"connection", b"close"),)
 TOO_LARGE: Final = _json(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, {"error": "too_large"}, _CLOSE)
-"""413. What is left of the body is not read: the connection ends."""
+"""413. The rest of the body is not read: the connection is closed."""
 CUT: Final = _json(HTTPStatus.REQUEST_TIMEOUT, {"error": "body_incomplete"}, _CLOSE)
-"""408, for whoever is still there to read it."""
+"""408, in case the sender still reads it."""
 HEALTHY: Final = response(HTTPStatus.OK, b"ok\n", "text/plain; charset=utf-8")
 UNROUTED: Final = _json(HTTPStatus.NOT_FOUND, {"error": "not_found"})
 WRONG_METHOD: Final = _json(HTTPStatus.METHOD_NOT_ALLOWED, {"error": "method"}, ((b"allow", b"GET, HEAD"),))
@@ -61,5 +61,5 @@ _UNAVAILABLE: Final = tuple(
 
 
 def unavailable() -> Response:
-    """503 with one of a few values of `Retry-After`."""
-    return random.choice(_UNAVAILABLE)  # noqa: S311 - to spread, not to hide
+    """Return a 503 with one of a few values of `Retry-After`."""
+    return random.choice(_UNAVAILABLE)  # noqa: S311 - spreads load, needs no secrecy

@@ -27,13 +27,16 @@ SERVING: Final[Mapping[str, Any]] = {
     "server_header": False,
     "ws": "none",
 }
-"""Options of uvicorn: nothing per request that nobody reads, no websockets."""
+"""Options of uvicorn: no work per request that nobody needs, no websockets."""
 
-Answering = Callable[[Scope, Receive, Send], Awaitable[None]]
+AsgiApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
 def build_app(receiver: Receiver, retired: Mapping[str, int] | None = None) -> Litestar:
-    """The application for the sources that `receiver` has now. `retired`: since when, in microseconds, by name."""
+    """Return the application for the sources that `receiver` has now.
+
+    `retired`: names of retired sources and when each was retired, in microseconds.
+    """
     sources = receiver.runtime.sources
     routes = [_route(WEBHOOKS + source.name, WebhookEndpoint(source, receiver).answer) for source in sources]
     gone = {name: since_us for name, since_us in (retired or {}).items() if name not in sources}
@@ -55,12 +58,12 @@ def build_app(receiver: Receiver, retired: Mapping[str, int] | None = None) -> L
     )
 
 
-def _route(path: str, answering: Answering) -> ASGIRouteHandler:
-    return asgi(path, copy_scope=False)(answering)
+def _route(path: str, app: AsgiApp) -> ASGIRouteHandler:
+    return asgi(path, copy_scope=False)(app)
 
 
-def _healthz(admission: Admission) -> Answering:
-    """200 while webhooks are taken, for a load balancer."""
+def _healthz(admission: Admission) -> AsgiApp:
+    """Return a health check for a load balancer: 200 while webhooks are accepted."""
 
     async def healthz(scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG001 - ASGI names them
         await _send_all(scope, send, _health(scope, admission))
@@ -74,14 +77,14 @@ def _health(scope: Scope, admission: Admission) -> responses.Response:
     return responses.unavailable() if admission.closed_because else responses.HEALTHY
 
 
-def _retired(receiver: Receiver, name: str, since_us: int) -> Answering:
-    """503 for a time, so that the provider keeps trying while somebody decides; then as if it never was."""
+def _retired(receiver: Receiver, name: str, since_us: int) -> AsgiApp:
+    """Return an app that answers 503 for `RETIRED_GRACE`, so that the provider keeps retrying, and 404 after it."""
     until_us = since_us + span_us(RETIRED_GRACE)
-    turned_away = receiver.runtime.metrics.webhooks.labels(name, Outcome.UNAVAILABLE.value)
+    unavailable = receiver.runtime.metrics.webhooks.labels(name, Outcome.UNAVAILABLE.value)
 
     async def retired(scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG001 - ASGI names them
         if to_us(receiver.runtime.clock()) < until_us:
-            turned_away.inc()
+            unavailable.inc()
             await _send_all(scope, send, responses.unavailable())
         else:
             receiver.runtime.metrics.unrouted.inc()

@@ -1,4 +1,4 @@
-"""What one webhook says, decided without any I/O: refused for a reason, or sightings to record together."""
+"""Reads one webhook without any I/O: the result is a refusal with a reason, or sightings to record together."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
@@ -16,20 +16,20 @@ BAD_REQUEST: Final = 400
 
 
 class Outcome(StrEnum):
-    """What became of a webhook: the label of `webhooks_total`."""
+    """The outcome of a webhook: the label of `webhooks_total`."""
 
     ACCEPTED = "accepted"
     """Durable, and at least one of its events was new (or it carried none)."""
     DUPLICATE = "duplicate"
-    """Durable already."""
+    """All its events were durable already."""
     REFUSED = "refused"
     TOO_LARGE = "too_large"
     CUT = "cut"
     """The sender went away, or was too slow, before the body was whole."""
     UNSTORABLE = "unstorable"
-    """Verified, and the store refuses it for what it holds."""
+    """Verified, but the store refuses its content."""
     UNAVAILABLE = "unavailable"
-    """Nothing can be recorded now; the sender is asked to come again."""
+    """Nothing can be recorded now; the sender is asked to try again."""
 
 
 OTHER: Final = "other"
@@ -37,40 +37,39 @@ INTERNAL: Final = "internal"
 UNSTORABLE: Final = "unstorable"
 METHOD: Final = "method"
 REASONS: Final[Mapping[str, str]] = {
-    "signature": "no secret that we know explains the signature",
+    "signature": "no secret that we know matches the signature",
     "no_signature": "the signature header is missing",
     "bad_header": "the signature header cannot be read",
     "stale": "the signature is too old",
-    "duplicate_header": "a header that may be sent once is sent several times",
+    "duplicate_header": "a header that must occur once occurs several times",
     "malformed": "the body cannot be read",
     "simulator": "this is a simulated event",
-    "other_account": "this is of another account than the source's",
-    METHOD: "only POST is taken here",
+    "other_account": "this is for another account than the source's",
+    METHOD: "only POST is accepted here",
     INTERNAL: "the webhook could not be read",
     UNSTORABLE: "the webhook could not be stored",
     OTHER: "the webhook is refused",
 }
-"""Every value of the label `reason`, and what the sender is told. A provider's other words count as `other`."""
+"""Every value of the label `reason`, and the text that the sender gets. A provider's other reasons count as `other`."""
 
 
 class Refusal(msgspec.Struct, frozen=True, kw_only=True):
-    """Why a webhook is not taken. `detail` is for the operator; the sender reads `REASONS[reason]`."""
+    """A webhook is refused. `detail` is for the operator; the sender gets `REASONS[reason]`."""
 
     reason: str
     detail: str
     status: int = BAD_REQUEST
     bug: Exception | None = None
-    """What a provider raised and never should have."""
+    """An exception that a provider must not raise."""
 
 
 def read_webhook(
     provider: Provider, request: WebhookRequest, now: datetime, evidence: Evidence = NO_EVIDENCE
 ) -> Reply | NeedsEvidence | Refusal:
-    """What `request` carries, what must be fetched to know, or why it is refused.
+    """Return the events of `request`, the evidence that must be fetched first, or the refusal.
 
-    Never raises: a provider's bug is a refusal too.
-
-    A status outside 400 to 499 becomes 400: a stranger can cause no 5xx.
+    Never raises: a provider's bug is a refusal too. A status outside 400 to 499 becomes 400: a stranger can cause no
+    5xx.
     """
     try:
         return provider.read_webhook(request, now, evidence)
@@ -85,7 +84,7 @@ def read_webhook(
 def sightings(
     source: Source, reply: Reply, stream_ids: Sequence[int], *, body: bytes, headers: str | None, seen_us: int
 ) -> Webhook:
-    """The events of a verified webhook, all to be recorded in one transaction. One stream id per event."""
+    """Return the events of a verified webhook, to be recorded in one transaction. One stream id per event."""
     return tuple(
         [
             Sighting(
@@ -104,12 +103,12 @@ def sightings(
 
 
 def header_names(provider: Provider) -> frozenset[bytes]:
-    """The names of the headers to keep, as they stand in a request."""
+    """Return the names of the headers to keep, as a request has them."""
     known = provider.capabilities
     return frozenset(name.encode() for name in (*known.kept_headers, *known.twin_headers))
 
 
 def kept_headers(pairs: Iterable[tuple[bytes, bytes]], names: frozenset[bytes]) -> str | None:
-    """The signature headers among `pairs` as a JSON object; None if there are none."""
+    """Return the signature headers among `pairs` as a JSON object; None if there are none."""
     kept = {name.decode(): value.decode("latin-1") for name, value in pairs if name in names}
     return msgspec.json.encode(kept).decode() if kept else None

@@ -195,8 +195,7 @@ def fill(connection: Any, setup: Any, payload_id: int, first: int, count: int) -
     events = [
         {
             "seq": first + n, "source_id": setup.source.id, "stream_id": setup.stream_id, "key": f"bulk_{n}",
-            "type": "t",
-            "occurred_us": 1, "first_seen_us": 1, "via": "webhook", "payload_id": payload_id,
+            "type": "t", "occurred_us": 1, "first_seen_us": 1, "via": "webhook", "payload_id": payload_id,
         }
         for n in range(count)
     ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""The receiving side as the daemon wires it: a real store, a real writer, a real uvicorn on a free port."""
+"""The receiver as the daemon wires it: a real store, a real writer, a real uvicorn on a free port."""
 
 import asyncio
 import hashlib
@@ -150,7 +150,7 @@ async def served(
 
 @pytest.fixture
 def serve(store: Store) -> Serve:
-    """`async with serve(settings=…) as receiving`: as `served`, on each kind of store."""
+    """`async with serve(settings=…) as setup`: as `served`, on each kind of store."""
 
     def start(**options: Any) -> Any:
         return served(store, **options)

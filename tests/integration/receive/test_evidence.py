@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
 from cryptography.hazmat.primitives.hashes import SHA256
 
 from gapless.ledger import quarantine as ledger
-from gapless.receive.evidence import FETCHES_AT_ONCE, KEPT, MOST_BYTES
+from gapless.receive.evidence import CACHE_MAX, FETCHES_AT_ONCE, MAX_BYTES
 from gapless.receive.quarantine import Released, release_webhook
 from gapless_reconcilers.kit.contract import Secret
 from gapless_reconcilers.providers.paypal import PayPal, PayPalOptions
@@ -27,7 +27,7 @@ NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
 AUTHORITY = Authority(start=NOW - timedelta(days=30), days=300)
 PEM, KEY = AUTHORITY.leaf("messageverificationcerts.paypal.com")
 URL = "https://api.paypal.com/v1/notifications/certs/CERT-1"
-ENDLESS = httpx.Response(200, content=b"x" * (MOST_BYTES + 1))
+ENDLESS = httpx.Response(200, content=b"x" * (MAX_BYTES + 1))
 
 
 @dataclass
@@ -50,10 +50,10 @@ def vendor() -> Vendor:
 
 
 @pytest.fixture
-async def receiving(serve: Any, vendor: Vendor) -> AsyncIterator[Any]:
+async def setup(serve: Any, vendor: Vendor) -> AsyncIterator[Any]:
     async with httpx.AsyncClient(transport=httpx.MockTransport(vendor.answer)) as client:
-        async with serve(provider=paypal(), vendor=client) as receiving:
-            yield receiving
+        async with serve(provider=paypal(), vendor=client) as setup:
+            yield setup
 
 
 def paypal(*webhook_ids: str, **options: Any) -> PayPal:
@@ -61,7 +61,7 @@ def paypal(*webhook_ids: str, **options: Any) -> PayPal:
     return PayPal(PayPalOptions(webhook_id=webhook_ids or ("WH",), **known))
 
 
-async def post(receiving: Any, number: int = 1, url: str = URL, webhook_id: str = "WH") -> httpx.Response:
+async def post(setup: Any, number: int = 1, url: str = URL, webhook_id: str = "WH") -> httpx.Response:
     body = json.dumps({"id": f"WH-{number}", "event_type": "X", "create_time": NOW.isoformat()}).encode()
     message = f"T|2026|{webhook_id}|{zlib.crc32(body)}".encode()
     headers = {
@@ -71,30 +71,30 @@ async def post(receiving: Any, number: int = 1, url: str = URL, webhook_id: str 
         "paypal-cert-url": url,
         "paypal-auth-algo": "SHA256withRSA",
     }
-    answer: httpx.Response = await receiving.client.post("/webhooks/acme", content=body, headers=headers)
+    answer: httpx.Response = await setup.client.post("/webhooks/acme", content=body, headers=headers)
     return answer
 
 
-async def test_a_hundred_webhooks_at_once_need_one_request(receiving: Any, vendor: Vendor) -> None:
+async def test_a_hundred_webhooks_at_once_need_one_request(setup: Any, vendor: Vendor) -> None:
     vendor.delay_s = 0.1
-    answers = await asyncio.gather(*(post(receiving, number) for number in range(100)))
+    answers = await asyncio.gather(*(post(setup, number) for number in range(100)))
     assert {answer.status_code for answer in answers} == {200}
     assert vendor.requested == [URL]
-    assert len(await receiving.events()) == 100
+    assert len(await setup.events()) == 100
 
 
-async def test_an_answer_is_kept_for_its_time_and_then_requested_again(receiving: Any, vendor: Vendor) -> None:
+async def test_an_answer_is_kept_for_its_time_and_then_requested_again(setup: Any, vendor: Vendor) -> None:
     for hours, wanted in ((0, 1), (23, 1), (2, 2)):
-        receiving.now[0] += timedelta(hours=hours)
-        assert (await post(receiving, hours)).status_code == 200
+        setup.now[0] += timedelta(hours=hours)
+        assert (await post(setup, hours)).status_code == 200
         assert len(vendor.requested) == wanted
 
 
-async def test_an_address_that_is_not_the_vendors_is_a_4xx_and_never_fetched(receiving: Any, vendor: Vendor) -> None:
-    assert (await post(receiving, url="https://169.254.169.254/latest")).status_code == 401
-    assert (await post(receiving, url="https://paypal.com.evil.example/x")).status_code == 401
+async def test_an_address_that_is_not_the_vendors_is_a_4xx_and_never_fetched(setup: Any, vendor: Vendor) -> None:
+    assert (await post(setup, url="https://169.254.169.254/latest")).status_code == 401
+    assert (await post(setup, url="https://paypal.com.evil.example/x")).status_code == 401
     assert vendor.requested == []
-    assert receiving.counted("refused_total", source="acme", reason="bad_header") == 2
+    assert setup.counted("refused_total", source="acme", reason="bad_header") == 2
 
 
 def cut(request: httpx.Request) -> httpx.Response:
@@ -105,36 +105,36 @@ def cut(request: httpx.Request) -> httpx.Response:
     "answers", [cut, lambda _: httpx.Response(503), lambda _: httpx.Response(429), lambda _: ENDLESS], ids=range(4)
 )
 async def test_evidence_that_cannot_be_had_now_is_a_503_and_the_retry_is_taken(
-    receiving: Any, vendor: Vendor, answers: Callable[[httpx.Request], httpx.Response]
+    setup: Any, vendor: Vendor, answers: Callable[[httpx.Request], httpx.Response]
 ) -> None:
     genuine, vendor.answers = vendor.answers, answers
-    refused = await post(receiving)
+    refused = await post(setup)
     assert (refused.status_code, "retry-after" in refused.headers) == (503, True)
-    assert await receiving.events() == {}
+    assert await setup.events() == {}
     vendor.answers = genuine
-    assert (await post(receiving)).status_code == 200
-    assert await receiving.events() == {"WH-1": 1}
+    assert (await post(setup)).status_code == 200
+    assert await setup.events() == {"WH-1": 1}
 
 
-async def test_a_certificate_that_the_vendor_does_not_have_is_a_forgery(receiving: Any, vendor: Vendor) -> None:
+async def test_a_certificate_that_the_vendor_does_not_have_is_a_forgery(setup: Any, vendor: Vendor) -> None:
     genuine, vendor.answers = vendor.answers, lambda _: httpx.Response(404)
-    assert [(await post(receiving)).status_code for _ in range(3)] == [401, 401, 401]
+    assert [(await post(setup)).status_code for _ in range(3)] == [401, 401, 401]
     assert len(vendor.requested) == 1
     vendor.answers = genuine
-    receiving.now[0] += timedelta(minutes=2)
-    assert (await post(receiving)).status_code == 200
+    setup.now[0] += timedelta(minutes=2)
+    assert (await post(setup)).status_code == 200
 
 
 async def test_strangers_who_name_ever_new_certificates_are_bounded_and_genuine_webhooks_pass(
-    receiving: Any, vendor: Vendor
+    setup: Any, vendor: Vendor
 ) -> None:
-    assert (await post(receiving)).status_code == 200
+    assert (await post(setup)).status_code == 200
     vendor.answers = lambda _: httpx.Response(404)
-    answers = await asyncio.gather(*(post(receiving, url=f"{URL}{number}") for number in range(200)))
+    answers = await asyncio.gather(*(post(setup, url=f"{URL}{number}") for number in range(200)))
     assert {answer.status_code for answer in answers} == {401, 503}
     assert len(vendor.requested) <= FETCHES_AT_ONCE + 1
-    assert (await post(receiving, 2)).status_code == 200
-    assert FETCHES_AT_ONCE < KEPT
+    assert (await post(setup, 2)).status_code == 200
+    assert FETCHES_AT_ONCE < CACHE_MAX
 
 
 async def test_a_postback_whose_credentials_are_refused_tells_nothing_of_the_webhook(
@@ -142,24 +142,24 @@ async def test_a_postback_whose_credentials_are_refused_tells_nothing_of_the_web
 ) -> None:
     vendor.answers = lambda _: httpx.Response(401, json={"error": "invalid_client"})
     async with httpx.AsyncClient(transport=httpx.MockTransport(vendor.answer)) as client:
-        async with serve(provider=paypal(verify="postback"), vendor=client) as receiving:
-            assert (await post(receiving)).status_code == 503
+        async with serve(provider=paypal(verify="postback"), vendor=client) as setup:
+            assert (await post(setup)).status_code == 503
             vendor.answers = lambda request: httpx.Response(
                 200,
                 json={"access_token": "t", "expires_in": 900}
                 if request.url.path.endswith("token")
                 else {"verification_status": "SUCCESS"},
             )
-            assert (await post(receiving)).status_code == 200
+            assert (await post(setup)).status_code == 200
             vendor.answers = lambda _: httpx.Response(200, json={"verification_status": "FAILURE"})
-            assert (await post(receiving, 2)).status_code == 401
+            assert (await post(setup, 2)).status_code == 401
 
 
-async def test_a_webhook_is_released_from_the_quarantine_with_evidence(receiving: Any, vendor: Vendor) -> None:
-    assert (await post(receiving, webhook_id="LATER")).status_code == 401
-    await receiving.settled()
-    (entry,) = await receiving.store.read(ledger.entries)
-    receiver = receiving.receiver
+async def test_a_webhook_is_released_from_the_quarantine_with_evidence(setup: Any, vendor: Vendor) -> None:
+    assert (await post(setup, webhook_id="LATER")).status_code == 401
+    await setup.settled()
+    (entry,) = await setup.store.read(ledger.entries)
+    receiver = setup.receiver
     receiver.runtime.sources.change("acme", provider=paypal("LATER"))
     again = partial(
         release_webhook,
@@ -169,5 +169,5 @@ async def test_a_webhook_is_released_from_the_quarantine_with_evidence(receiving
         evidence=receiver.evidence,
     )
     assert await again() == Released(new=1)
-    assert list(await receiving.events()) == ["WH-1"]
+    assert list(await setup.events()) == ["WH-1"]
     assert vendor.requested == [URL]

@@ -25,71 +25,71 @@ NOW = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
 
 
 async def test_a_webhook_is_recorded_and_its_repeat_is_absorbed(serve: Any) -> None:
-    async with serve() as receiving:
-        body = receiving.event("evt_1")
-        first, again = await receiving.post(body), await receiving.post(body)
+    async with serve() as setup:
+        body = setup.event("evt_1")
+        first, again = await setup.post(body), await setup.post(body)
         assert (first.status_code, again.status_code) == (200, 200)
-        assert await receiving.events() == {"evt_1": 2}
-        assert receiving.counted("webhooks_total", source="acme", outcome="accepted") == 1
-        assert receiving.counted("webhooks_total", source="acme", outcome="duplicate") == 1
-        assert receiving.counted("webhook_seconds_count", source="acme") == 2
-        assert receiving.counted("record_delay_seconds_sum", source="acme", via="webhook") == 2
+        assert await setup.events() == {"evt_1": 2}
+        assert setup.counted("webhooks_total", source="acme", outcome="accepted") == 1
+        assert setup.counted("webhooks_total", source="acme", outcome="duplicate") == 1
+        assert setup.counted("webhook_seconds_count", source="acme") == 2
+        assert setup.counted("record_delay_seconds_sum", source="acme", via="webhook") == 2
 
 
 async def test_body_and_signature_headers_are_kept_as_they_came(serve: Any) -> None:
-    async with serve() as receiving:
-        body = receiving.event("evt_1", note="naïve €") + b"\n "
-        await receiving.post(body)
-        row = await receiving.store.read(
+    async with serve() as setup:
+        body = setup.event("evt_1", note="naïve €") + b"\n "
+        await setup.post(body)
+        row = await setup.store.read(
             lambda c: c.execute(
                 select(PAYLOAD.c.body, PAYLOAD.c.headers, EVENT).join(EVENT, EVENT.c.payload_id == PAYLOAD.c.id)
             ).one()
         )
         assert row.body == body
-        assert json.loads(row.headers) == {"stripe-signature": receiving.signature(body)["Stripe-Signature"]}
+        assert json.loads(row.headers) == {"stripe-signature": setup.signature(body)["Stripe-Signature"]}
         assert (row.via, row.expected, row.type, row.object_key) == ("webhook", True, "invoice.paid", "in_1")
 
 
 async def test_every_live_secret_is_tried(serve: Any) -> None:
-    async with serve() as receiving:
-        answers = [await receiving.post(receiving.event(f"evt_{s}"), secret=s) for s in ("whsec_before", "whsec_after")]
+    async with serve() as setup:
+        answers = [await setup.post(setup.event(f"evt_{s}"), secret=s) for s in ("whsec_before", "whsec_after")]
         assert [answer.status_code for answer in answers] == [200, 200]
 
 
 async def test_trap_hookaido_a_changed_secret_counts_from_the_next_request_on(serve: Any) -> None:
-    async with serve() as receiving:
-        body = receiving.event("evt_1")
-        assert (await receiving.post(body, secret="whsec_newest")).status_code == 401
+    async with serve() as setup:
+        body = setup.event("evt_1")
+        assert (await setup.post(body, secret="whsec_newest")).status_code == 401
         options = StripeOptions(api_key=Secret("rk_test_1"), webhook_secret=(Secret("whsec_newest"),), livemode=False)
-        receiving.receiver.runtime.sources.change("acme", provider=Stripe(options))
-        assert (await receiving.post(body, secret="whsec_newest")).status_code == 200
+        setup.receiver.runtime.sources.change("acme", provider=Stripe(options))
+        assert (await setup.post(body, secret="whsec_newest")).status_code == 200
 
 
 async def test_a_connected_account_is_a_stream_of_its_own(serve: Any) -> None:
-    async with serve() as receiving:
-        await receiving.post(receiving.event("evt_own"))
-        await receiving.post(receiving.event("evt_1", account="acct_1"))
-        await receiving.post(receiving.event("evt_2", account="acct_1"))
+    async with serve() as setup:
+        await setup.post(setup.event("evt_own"))
+        await setup.post(setup.event("evt_1", account="acct_1"))
+        await setup.post(setup.event("evt_2", account="acct_1"))
         query = select(EVENT.c.key, STREAM.c.name).join(STREAM, STREAM.c.id == EVENT.c.stream_id).order_by(EVENT.c.key)
-        rows = await receiving.store.read(lambda c: c.execute(query).all())
+        rows = await setup.store.read(lambda c: c.execute(query).all())
         assert [tuple(row) for row in rows] == [("evt_1", "acct_1"), ("evt_2", "acct_1"), ("evt_own", "")]
 
 
 async def test_many_at_once_are_all_recorded_once(serve: Any) -> None:
-    async with serve() as receiving:
-        bodies = [receiving.event(f"evt_{n % 150}") for n in range(300)]
-        answers = await asyncio.gather(*(receiving.post(body) for body in bodies))
+    async with serve() as setup:
+        bodies = [setup.event(f"evt_{n % 150}") for n in range(300)]
+        answers = await asyncio.gather(*(setup.post(body) for body in bodies))
         assert {answer.status_code for answer in answers} == {200}
-        assert await receiving.events() == {f"evt_{n}": 2 for n in range(150)}
-        accepted = receiving.counted("webhooks_total", source="acme", outcome="accepted")
-        duplicate = receiving.counted("webhooks_total", source="acme", outcome="duplicate")
+        assert await setup.events() == {f"evt_{n}": 2 for n in range(150)}
+        accepted = setup.counted("webhooks_total", source="acme", outcome="accepted")
+        duplicate = setup.counted("webhooks_total", source="acme", outcome="duplicate")
         assert (accepted, duplicate) == (150, 150)
 
 
 async def test_an_unknown_event_type_is_stored_and_acknowledged(serve: Any) -> None:
-    async with serve() as receiving:
-        assert (await receiving.post(receiving.event("evt_1", type="made.up.tomorrow"))).status_code == 200
-        assert await receiving.events() == {"evt_1": 1}
+    async with serve() as setup:
+        assert (await setup.post(setup.event("evt_1", type="made.up.tomorrow"))).status_code == 200
+        assert await setup.events() == {"evt_1": 1}
 
 
 ELSEWHERE = [
@@ -108,43 +108,43 @@ ELSEWHERE = [
 
 
 async def test_nothing_else_is_there(serve: Any) -> None:
-    async with serve() as receiving:
-        answers = [await receiving.client.request(method, path) for method, path, _ in ELSEWHERE]
+    async with serve() as setup:
+        answers = [await setup.client.request(method, path) for method, path, _ in ELSEWHERE]
         assert [answer.status_code for answer in answers] == [status for _, _, status in ELSEWHERE]
         assert all(("allow" in answer.headers) == (answer.status_code == 405) for answer in answers)
-        assert receiving.counted("unrouted_total") == 6
+        assert setup.counted("unrouted_total") == 6
 
 
 async def test_a_websocket_request_is_answered_as_plain_http(serve: Any) -> None:
-    async with serve() as receiving:
+    async with serve() as setup:
         headers = {
             "upgrade": "websocket",
             "connection": "upgrade",
             "sec-websocket-key": "x" * 24,
             "sec-websocket-version": "13",
         }
-        assert (await receiving.client.get("/webhooks/acme", headers=headers)).status_code == 405
+        assert (await setup.client.get("/webhooks/acme", headers=headers)).status_code == 405
 
 
 async def test_an_invalid_host_header_is_a_4xx(serve: Any) -> None:
-    async with serve() as receiving:
-        assert (await receiving.client.post("/webhooks/acme", headers={"host": "a b"})).status_code == 400
+    async with serve() as setup:
+        assert (await setup.client.post("/webhooks/acme", headers={"host": "a b"})).status_code == 400
 
 
 async def test_a_retired_source_is_503_for_three_days_and_then_404(serve: Any) -> None:
     since_us = to_us(datetime(2026, 11, 20, 12, 0, tzinfo=UTC))
 
-    async with serve(retired={"gone": since_us}) as receiving:
-        kept = await receiving.client.post("/webhooks/gone")
+    async with serve(retired={"gone": since_us}) as setup:
+        kept = await setup.client.post("/webhooks/gone")
         assert (kept.status_code, int(kept.headers["retry-after"]) > 0) == (503, True)
-        receiving.now[0] += timedelta(days=3)
-        assert (await receiving.client.post("/webhooks/gone")).status_code == 404
-        assert receiving.counted("unrouted_total") == 1
+        setup.now[0] += timedelta(days=3)
+        assert (await setup.client.post("/webhooks/gone")).status_code == 404
+        assert setup.counted("unrouted_total") == 1
 
 
 async def test_every_series_of_a_source_starts_at_zero(serve: Any) -> None:
-    async with serve() as receiving:
-        sample = receiving.receiver.runtime.metrics.registry.get_sample_value
+    async with serve() as setup:
+        sample = setup.receiver.runtime.metrics.registry.get_sample_value
         for outcome in ("accepted", "duplicate", "refused", "too_large", "cut", "unstorable", "unavailable"):
             assert sample("gapless_webhooks_total", {"source": "acme", "outcome": outcome}) == 0
         assert sample("gapless_refused_total", {"source": "acme", "reason": "signature"}) == 0
@@ -152,11 +152,11 @@ async def test_every_series_of_a_source_starts_at_zero(serve: Any) -> None:
 
 
 async def test_a_paused_intake_answers_503_and_healthz_says_so(serve: Any) -> None:
-    async with serve() as receiving:
-        receiving.receiver.admission.pause("shutting down")
+    async with serve() as setup:
+        setup.receiver.admission.pause("shutting down")
         answers: list[httpx.Response] = [
-            await receiving.post(receiving.event("evt_1")),
-            await receiving.client.get("/healthz"),
+            await setup.post(setup.event("evt_1")),
+            await setup.client.get("/healthz"),
         ]
         assert [(a.status_code, "retry-after" in a.headers) for a in answers] == [(503, True), (503, True)]
 
@@ -164,19 +164,19 @@ async def test_a_paused_intake_answers_503_and_healthz_says_so(serve: Any) -> No
 async def test_trap_hookaido_retention_deletes_a_little_at_a_time_and_webhooks_go_first(serve: Any) -> None:
     long_ago_us = to_us(datetime(2026, 1, 1, tzinfo=UTC))
     rows = [{"id": number, "body": b"{}", "headers": None, "stored_us": long_ago_us} for number in range(1, 20_001)]
-    async with serve() as receiving:
-        await receiving.store.write(lambda c: c.execute(PAYLOAD.insert(), rows))
+    async with serve() as setup:
+        await setup.store.write(lambda c: c.execute(PAYLOAD.insert(), rows))
         retention = RetentionSettings(payloads=timedelta(days=90), attempts=None, deliveries=None)
         pruning = asyncio.create_task(
-            maintenance.prune_once(receiving.receiver.runtime.writer, retention, [], receiving.receiver.runtime.clock)
+            maintenance.prune_once(setup.receiver.runtime.writer, retention, [], setup.receiver.runtime.clock)
         )
         meanwhile = 0
         for number in range(10):
-            assert (await receiving.post(receiving.event(f"evt_{number}"))).status_code == 200
+            assert (await setup.post(setup.event(f"evt_{number}"))).status_code == 200
             meanwhile += not pruning.done()
         await pruning
         assert meanwhile >= 3  # each waits for a batch at most, never for the whole delete
-        assert await receiving.store.read(lambda c: c.execute(select(func.count()).select_from(PAYLOAD)).scalar()) == 10
+        assert await setup.store.read(lambda c: c.execute(select(func.count()).select_from(PAYLOAD)).scalar()) == 10
 
 
 async def test_when_a_source_was_last_heard_is_noted_with_the_heartbeat(
@@ -184,12 +184,12 @@ async def test_when_a_source_was_last_heard_is_noted_with_the_heartbeat(
 ) -> None:
     monkeypatch.setattr(maintenance, "BEAT_EVERY", timedelta(milliseconds=20))
     last = select(SOURCE.c.last_webhook_us)
-    async with serve() as receiving:
-        beating = asyncio.create_task(maintenance.beat(receiving.receiver.runtime.writer, "me", receives=True))
-        assert await receiving.store.read(lambda c: c.execute(last).scalar()) is None
-        assert (await receiving.post(receiving.event("evt_1"))).status_code == 200
+    async with serve() as setup:
+        beating = asyncio.create_task(maintenance.beat(setup.receiver.runtime.writer, "me", receives=True))
+        assert await setup.store.read(lambda c: c.execute(last).scalar()) is None
+        assert (await setup.post(setup.event("evt_1"))).status_code == 200
         async with asyncio.timeout(5):
-            while await receiving.store.read(lambda c: c.execute(last).scalar()) != to_us(receiving.now[0]):
+            while await setup.store.read(lambda c: c.execute(last).scalar()) != to_us(setup.now[0]):
                 await asyncio.sleep(0.02)
         beating.cancel()
 
@@ -197,20 +197,20 @@ async def test_when_a_source_was_last_heard_is_noted_with_the_heartbeat(
 async def test_of_a_webhook_with_several_events_each_is_stored_and_delivered_by_itself(serve: Any) -> None:
     scenario = load_scenario(FIXTURES / "rest_list/gocardless")
     provider, target = scenario.provider(), "https://merchant.example/webhooks"
-    async with serve(provider=provider) as receiving:
-        answer = await receiving.client.post(
+    async with serve(provider=provider) as setup:
+        answer = await setup.client.post(
             "/webhooks/acme", content=scenario.webhook.body, headers=list(scenario.webhook.headers)
         )
         assert answer.status_code == 200
         query = select(EVENT.c.key, PAYLOAD.c.body).join(PAYLOAD, PAYLOAD.c.id == EVENT.c.payload_id)
-        stored = await receiving.store.read(lambda c: {row.key: row.body for row in c.execute(query)})
+        stored = await setup.store.read(lambda c: {row.key: row.body for row in c.execute(query)})
         sent = {event.key: bytes(event.payload) for event in scenario_read(provider, scenario).events}
         assert stored == sent
         assert len(stored) == 2
         assert all(body in scenario.webhook.body for body in stored.values())
         envelope = PAYLOAD.alias("envelope")
         whole = select(envelope.c.body, envelope.c.headers).join(PAYLOAD, PAYLOAD.c.envelope_id == envelope.c.id)
-        kept = set(await receiving.store.read(lambda c: [tuple(row) for row in c.execute(whole)]))
+        kept = set(await setup.store.read(lambda c: [tuple(row) for row in c.execute(whole)]))
         ((signed, headers),) = kept
         assert signed == scenario.webhook.body
         assert dict(scenario.webhook.headers)[b"webhook-signature"].decode() in headers

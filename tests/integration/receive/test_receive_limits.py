@@ -25,9 +25,9 @@ async def in_pieces(body: bytes, size: int = 300) -> AsyncIterator[bytes]:
         await asyncio.sleep(0.002)
 
 
-async def raw_exchange(receiving: Any, *parts: bytes, half_close: bool = False, wait_s: float = 0.05) -> bytes:
+async def raw_exchange(setup: Any, *parts: bytes, half_close: bool = False, wait_s: float = 0.05) -> bytes:
     """Send bytes as they are; return all that comes back until the server closes or says no more."""
-    host, port = receiving.url.removeprefix("http://").split(":")
+    host, port = setup.url.removeprefix("http://").split(":")
     reader, writer = await asyncio.open_connection(host, int(port))
     try:
         for part in parts:
@@ -42,34 +42,32 @@ async def raw_exchange(receiving: Any, *parts: bytes, half_close: bool = False, 
         writer.close()
 
 
-def head(receiving: Any, body: bytes, *, length: int | None) -> bytes:
+def head(setup: Any, body: bytes, *, length: int | None) -> bytes:
     framing = "Transfer-Encoding: chunked" if length is None else f"Content-Length: {length}"
-    signature = receiving.signature(body)["Stripe-Signature"]
+    signature = setup.signature(body)["Stripe-Signature"]
     return f"POST /webhooks/acme HTTP/1.1\r\nHost: x\r\nStripe-Signature: {signature}\r\n{framing}\r\n\r\n".encode()
 
 
 async def test_a_body_over_the_limit_is_a_413(serve: Any) -> None:
-    async with serve(**SMALL) as receiving:
-        assert (await receiving.post(receiving.event("evt_1", filler="x" * 2_000))).status_code == 413
-        assert (await receiving.post(receiving.event("evt_2", filler="x" * 1_000))).status_code == 200
-        assert await receiving.events() == {"evt_2": 1}
-        assert receiving.counted("webhooks_total", source="acme", outcome="too_large") == 1
+    async with serve(**SMALL) as setup:
+        assert (await setup.post(setup.event("evt_1", filler="x" * 2_000))).status_code == 413
+        assert (await setup.post(setup.event("evt_2", filler="x" * 1_000))).status_code == 200
+        assert await setup.events() == {"evt_2": 1}
+        assert setup.counted("webhooks_total", source="acme", outcome="too_large") == 1
 
 
 async def test_a_body_in_chunks_is_taken_whole_or_refused_when_it_is_over_the_limit(serve: Any) -> None:
-    async with serve(**SMALL) as receiving:
+    async with serve(**SMALL) as setup:
         for key, filler, status in (("evt_1", 1_000, 200), ("evt_2", 10_000, 413)):
-            body = receiving.event(key, filler="x" * filler)
-            answer = await receiving.client.post(
-                "/webhooks/acme", content=in_pieces(body), headers=receiving.signature(body)
-            )
+            body = setup.event(key, filler="x" * filler)
+            answer = await setup.client.post("/webhooks/acme", content=in_pieces(body), headers=setup.signature(body))
             assert answer.status_code == status
-        assert await receiving.events() == {"evt_1": 1}
+        assert await setup.events() == {"evt_1": 1}
 
 
 async def test_a_declared_length_over_the_limit_is_refused_before_the_body_comes(serve: Any) -> None:
-    async with serve(**SMALL) as receiving:
-        answer = await raw_exchange(receiving, head(receiving, b"", length=10**12) + b"x")
+    async with serve(**SMALL) as setup:
+        answer = await raw_exchange(setup, head(setup, b"", length=10**12) + b"x")
         assert answer.startswith(b"HTTP/1.1 413")
         assert b"connection: close" in answer
 
@@ -77,46 +75,46 @@ async def test_a_declared_length_over_the_limit_is_refused_before_the_body_comes
 @pytest.mark.parametrize("length", [None, 5_000], ids=["chunked", "declared"])
 async def test_trap_convoy_a_cut_body_is_never_taken_for_a_whole_one(serve: Any, length: int | None) -> None:
     """The trap of a length-limited read that takes a cut chunked body for a whole one."""
-    async with serve() as receiving:
-        body = receiving.event("evt_1")
+    async with serve() as setup:
+        body = setup.event("evt_1")
         part = b"%x\r\n%b\r\n" % (len(body), body) if length is None else body
-        await raw_exchange(receiving, head(receiving, body, length=length), part, half_close=True)
-        await receiving.counts("webhooks_total", 1, source="acme", outcome="cut")
-        assert await receiving.events() == {}
+        await raw_exchange(setup, head(setup, body, length=length), part, half_close=True)
+        await setup.counts("webhooks_total", 1, source="acme", outcome="cut")
+        assert await setup.events() == {}
 
 
 async def test_a_sender_that_dawdles_is_sent_away(serve: Any) -> None:
-    async with serve(**SMALL) as receiving:
-        answer = await raw_exchange(receiving, head(receiving, b"", length=100), b"{")
+    async with serve(**SMALL) as setup:
+        answer = await raw_exchange(setup, head(setup, b"", length=100), b"{")
         assert answer.startswith(b"HTTP/1.1 408")
 
 
 async def test_a_declared_length_short_of_the_body_records_nothing(serve: Any) -> None:
-    async with serve() as receiving:
-        body = receiving.event("evt_1")
-        answer = await raw_exchange(receiving, head(receiving, body, length=len(body) - 5) + body)
+    async with serve() as setup:
+        body = setup.event("evt_1")
+        answer = await raw_exchange(setup, head(setup, body, length=len(body) - 5) + body)
         assert answer.startswith(b"HTTP/1.1 4")
-        assert await receiving.events() == {}
+        assert await setup.events() == {}
 
 
 async def test_a_sender_that_leaves_while_it_waits_breaks_nothing(serve: Any) -> None:
-    async with serve() as receiving:
-        body = receiving.event("evt_1")
-        await raw_exchange(receiving, head(receiving, body, length=len(body)) + body, half_close=True, wait_s=0)
-        assert (await receiving.post(receiving.event("evt_2"))).status_code == 200
-        assert set(await receiving.events()) >= {"evt_2"}
+    async with serve() as setup:
+        body = setup.event("evt_1")
+        await raw_exchange(setup, head(setup, body, length=len(body)) + body, half_close=True, wait_s=0)
+        assert (await setup.post(setup.event("evt_2"))).status_code == 200
+        assert set(await setup.events()) >= {"evt_2"}
 
 
 async def test_a_full_queue_is_a_503_with_retry_after(serve: Any) -> None:
-    async with serve(settings=Settings(public=PublicSettings(queue_max=2)), writes=False) as receiving:
-        receiving.receiver.stream_ids._ids[receiving.source.id, ""] = 1
-        waiting = [asyncio.create_task(receiving.post(receiving.event(f"evt_{n}"))) for n in range(2)]
-        await receiving.counts("recorder_queue", 2)
-        answer = await receiving.post(receiving.event("evt_3"))
+    async with serve(settings=Settings(public=PublicSettings(queue_max=2)), writes=False) as setup:
+        setup.receiver.stream_ids._ids[setup.source.id, ""] = 1
+        waiting = [asyncio.create_task(setup.post(setup.event(f"evt_{n}"))) for n in range(2)]
+        await setup.counts("recorder_queue", 2)
+        answer = await setup.post(setup.event("evt_3"))
         assert answer.status_code == 503
         assert 1 <= int(answer.headers["retry-after"]) <= 10
-        assert receiving.counted("recorder_queue") == 2
-        assert receiving.counted("webhooks_total", source="acme", outcome="unavailable") == 1
+        assert setup.counted("recorder_queue") == 2
+        assert setup.counted("webhooks_total", source="acme", outcome="unavailable") == 1
         assert not any(task.done() for task in waiting)
         for task in waiting:
             task.cancel()
@@ -124,39 +122,38 @@ async def test_a_full_queue_is_a_503_with_retry_after(serve: Any) -> None:
 
 async def test_too_little_free_disk_is_a_503_until_there_is_room_again(serve: Any, store: Store) -> None:
     """SQLite only: the disk of a PostgreSQL server is not ours to see."""
-    async with serve() as receiving:
+    async with serve() as setup:
         unseen = store.free_bytes() is None
         async with asyncio.TaskGroup() as tasks:
-            watch = tasks.create_task(receiving.receiver.admission.watch(store, 1 << 60, timedelta(seconds=0.01)))
+            watch = tasks.create_task(setup.receiver.admission.watch(store, 1 << 60, timedelta(seconds=0.01)))
             await asyncio.sleep(0.1)
-            assert (await receiving.post(receiving.event("evt_1"))).status_code == (200 if unseen else 503)
+            assert (await setup.post(setup.event("evt_1"))).status_code == (200 if unseen else 503)
             watch.cancel()
-        receiving.receiver.admission.note_free(store.free_bytes(), 1)
-        assert (await receiving.post(receiving.event("evt_1"))).status_code == 200
+        setup.receiver.admission.note_free(store.free_bytes(), 1)
+        assert (await setup.post(setup.event("evt_1"))).status_code == 200
 
 
 async def test_a_store_that_refuses_to_write_is_a_503_and_then_it_goes_on(
     serve: Any, store: Store, store_url: str
 ) -> None:
     """SQLite: its file may not grow (SQLITE_FULL, as on a full disk). PostgreSQL: the server ends our connections."""
-    async with serve() as receiving:
-        assert (await receiving.post(receiving.event("evt_0"))).status_code == 200
+    async with serve() as setup:
+        assert (await setup.post(setup.event("evt_0"))).status_code == 200
         if store.dialect == "sqlite":
             await store.write(lambda c: c.execute(text("PRAGMA max_page_count = 1")))
             statuses = [
-                (await receiving.post(receiving.event(f"evt_big_{n}", filler="x" * 100_000))).status_code
-                for n in range(3)
+                (await setup.post(setup.event(f"evt_big_{n}", filler="x" * 100_000))).status_code for n in range(3)
             ]
             await store.write(lambda c: c.execute(text("PRAGMA max_page_count = 1000000")))
         else:
-            statuses = await while_connections_end(receiving, store_url)
+            statuses = await while_connections_end(setup, store_url)
         assert 503 in statuses
-        assert receiving.counted("webhooks_total", source="acme", outcome="unavailable") == statuses.count(503)
-        assert (await receiving.post(receiving.event("evt_after"))).status_code == 200
-        assert "evt_after" in await receiving.events()
+        assert setup.counted("webhooks_total", source="acme", outcome="unavailable") == statuses.count(503)
+        assert (await setup.post(setup.event("evt_after"))).status_code == 200
+        assert "evt_after" in await setup.events()
 
 
-async def while_connections_end(receiving: Any, store_url: str) -> list[int]:
+async def while_connections_end(setup: Any, store_url: str) -> list[int]:
     admin = await asyncpg.connect(store_url)
     try:
         await admin.execute(
@@ -165,7 +162,7 @@ async def while_connections_end(receiving: Any, store_url: str) -> list[int]:
         )
     finally:
         await admin.close()
-    return [(await receiving.post(receiving.event(f"evt_cut_{n}"))).status_code for n in range(3)]
+    return [(await setup.post(setup.event(f"evt_cut_{n}"))).status_code for n in range(3)]
 
 
 class Leaky(Stripe):
@@ -181,16 +178,14 @@ class Leaky(Stripe):
 
 async def test_one_unstorable_webhook_of_a_batch_is_quarantined_and_the_others_commit(serve: Any) -> None:
     options = StripeOptions(api_key=Secret("rk_test_1"), webhook_secret=(Secret("whsec_after"),), livemode=False)
-    async with serve(provider=Leaky(options)) as receiving:
-        await receiving.post(receiving.event("evt_first"))
-        poisoned = [
-            receiving.post(receiving.event(f"evt_{n}", type="poison" if n in (3, 17) else "good")) for n in range(30)
-        ]
+    async with serve(provider=Leaky(options)) as setup:
+        await setup.post(setup.event("evt_first"))
+        poisoned = [setup.post(setup.event(f"evt_{n}", type="poison" if n in (3, 17) else "good")) for n in range(30)]
         statuses = [answer.status_code for answer in await asyncio.gather(*poisoned)]
         assert statuses == [503 if n in (3, 17) else 200 for n in range(30)]
-        assert len(await receiving.events()) == 29
-        assert await receiving.quarantined() == ["unstorable"] * 2
-        assert receiving.counted("webhooks_total", source="acme", outcome="unstorable") == 2
+        assert len(await setup.events()) == 29
+        assert await setup.quarantined() == ["unstorable"] * 2
+        assert setup.counted("webhooks_total", source="acme", outcome="unstorable") == 2
 
 
 async def test_the_store_really_refuses_what_the_test_calls_unstorable(store: Store) -> None:

@@ -21,15 +21,15 @@ from gapless_reconcilers.providers.stripe import Stripe, StripeOptions
 pytestmark = pytest.mark.anyio
 
 
-def knows(receiving: Any, *secrets: str) -> None:
+def knows(setup: Any, *secrets: str) -> None:
     options = StripeOptions(
         api_key=Secret("rk_test_1"), webhook_secret=tuple(Secret(value) for value in secrets), livemode=False
     )
-    receiving.receiver.runtime.sources.change("acme", provider=Stripe(options))
+    setup.receiver.runtime.sources.change("acme", provider=Stripe(options))
 
 
-async def release_one(receiving: Any, quarantine_id: int) -> Released | StillRefused:
-    receiver = receiving.receiver
+async def release_one(setup: Any, quarantine_id: int) -> Released | StillRefused:
+    receiver = setup.receiver
     return await release_webhook(
         quarantine_id,
         runtime=receiver.runtime,
@@ -38,117 +38,117 @@ async def release_one(receiving: Any, quarantine_id: int) -> Released | StillRef
     )
 
 
-async def only_entry(receiving: Any) -> ledger.QuarantineEntry:
-    await receiving.settled()
-    entries: list[ledger.QuarantineEntry] = await receiving.store.read(ledger.entries)
+async def only_entry(setup: Any) -> ledger.QuarantineEntry:
+    await setup.settled()
+    entries: list[ledger.QuarantineEntry] = await setup.store.read(ledger.entries)
     assert len(entries) == 1
     return entries[0]
 
 
 async def test_a_forged_webhook_is_answered_401_and_quarantined(serve: Any) -> None:
-    async with serve() as receiving:
-        body = receiving.event("evt_1")
-        answer = await receiving.post(body, secret="whsec_guess")
+    async with serve() as setup:
+        body = setup.event("evt_1")
+        answer = await setup.post(body, secret="whsec_guess")
         assert answer.status_code == 401
         assert answer.json()["reason"] == "signature"
-        assert await receiving.events() == {}
-        entry = await only_entry(receiving)
+        assert await setup.events() == {}
+        entry = await only_entry(setup)
         assert (entry.reason, entry.released_us) == ("signature", None)
         assert "no v1 signature" in entry.detail
-        assert receiving.counted("refused_total", source="acme", reason="signature") == 1
-        assert receiving.counted("webhooks_total", source="acme", outcome="refused") == 1
+        assert setup.counted("refused_total", source="acme", reason="signature") == 1
+        assert setup.counted("webhooks_total", source="acme", outcome="refused") == 1
 
 
 async def test_a_webhook_without_a_signature_is_answered_401_and_leaves_no_row(serve: Any) -> None:
-    async with serve() as receiving:
-        answer = await receiving.client.post("/webhooks/acme", content=receiving.event("evt_1"))
+    async with serve() as setup:
+        answer = await setup.client.post("/webhooks/acme", content=setup.event("evt_1"))
         assert answer.status_code == 401
-        assert await receiving.quarantined() == []
-        assert receiving.counted("refused_total", source="acme", reason="no_signature") == 1
+        assert await setup.quarantined() == []
+        assert setup.counted("refused_total", source="acme", reason="no_signature") == 1
 
 
 async def test_a_flood_of_forgeries_leaves_a_bounded_number_of_rows(serve: Any) -> None:
-    async with serve(settings=Settings(quarantine=QuarantineSettings(per_minute=12))) as receiving:
-        forged = (receiving.post(receiving.event(f"evt_{n}"), secret="whsec_guess") for n in range(120))
-        genuine = [receiving.post(receiving.event(f"evt_good_{n}")) for n in range(20)]
+    async with serve(settings=Settings(quarantine=QuarantineSettings(per_minute=12))) as setup:
+        forged = (setup.post(setup.event(f"evt_{n}"), secret="whsec_guess") for n in range(120))
+        genuine = [setup.post(setup.event(f"evt_good_{n}")) for n in range(20)]
         answers = await asyncio.gather(*forged, *genuine)
         assert [answer.status_code for answer in answers] == [401] * 120 + [200] * 20
-        assert len(await receiving.quarantined()) <= 12
-        kept = receiving.counted("quarantined_total", source="acme", outcome="kept")
-        dropped = receiving.counted("quarantined_total", source="acme", outcome="dropped")
+        assert len(await setup.quarantined()) <= 12
+        kept = setup.counted("quarantined_total", source="acme", outcome="kept")
+        dropped = setup.counted("quarantined_total", source="acme", outcome="dropped")
         assert kept + dropped == 120
 
 
 async def test_a_flood_of_one_reason_does_not_displace_another(serve: Any) -> None:
-    async with serve(settings=Settings(quarantine=QuarantineSettings(max_rows=10, per_minute=1000))) as receiving:
-        await receiving.client.post("/webhooks/acme", content=b"{}", headers={"Stripe-Signature": "rubbish"})
+    async with serve(settings=Settings(quarantine=QuarantineSettings(max_rows=10, per_minute=1000))) as setup:
+        await setup.client.post("/webhooks/acme", content=b"{}", headers={"Stripe-Signature": "rubbish"})
         for n in range(25):
-            await receiving.post(receiving.event(f"evt_{n}"), secret="whsec_guess")
-            await receiving.settled()
-        assert sorted(await receiving.quarantined()) == ["bad_header"] + ["signature"] * 9
+            await setup.post(setup.event(f"evt_{n}"), secret="whsec_guess")
+            await setup.settled()
+        assert sorted(await setup.quarantined()) == ["bad_header"] + ["signature"] * 9
 
 
 async def test_a_webhook_of_svix_is_kept_and_released_by_its_own_headers(serve: Any) -> None:
     def known(secret: str) -> StandardWebhooks:
         return StandardWebhooks(StandardWebhooksOptions(secret=(Secret(secret),)))
 
-    async with serve() as receiving:
+    async with serve() as setup:
         theirs = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
-        receiving.receiver.runtime.sources.change("acme", provider=known("whsec_dGhlIG9uZSBiZWZvcmUgdGhpcyBvbmU="))
-        signed = sign(Secret(theirs), "msg_1", b'{"type":"a.b"}', receiving.now[0])
+        setup.receiver.runtime.sources.change("acme", provider=known("whsec_dGhlIG9uZSBiZWZvcmUgdGhpcyBvbmU="))
+        signed = sign(Secret(theirs), "msg_1", b'{"type":"a.b"}', setup.now[0])
         assert signed is not None
         headers = {name.replace("webhook-", "svix-"): value for name, value in signed.items()}
-        answer = await receiving.client.post("/webhooks/acme", content=b'{"type":"a.b"}', headers=headers)
+        answer = await setup.client.post("/webhooks/acme", content=b'{"type":"a.b"}', headers=headers)
         assert answer.status_code == 401
-        entry = await only_entry(receiving)
-        receiving.receiver.runtime.sources.change("acme", provider=known(theirs))
-        assert isinstance(await release_one(receiving, entry.id), Released)
-        assert await receiving.events() == {"msg_1": 1}
+        entry = await only_entry(setup)
+        setup.receiver.runtime.sources.change("acme", provider=known(theirs))
+        assert isinstance(await release_one(setup, entry.id), Released)
+        assert await setup.events() == {"msg_1": 1}
 
 
 async def test_a_released_webhook_becomes_an_event_once_the_secret_is_mended(serve: Any) -> None:
-    async with serve() as receiving:
-        body = receiving.event("evt_1")
-        await receiving.post(body, secret="whsec_forgotten")
-        entry = await only_entry(receiving)
-        refused = await release_one(receiving, entry.id)
+    async with serve() as setup:
+        body = setup.event("evt_1")
+        await setup.post(body, secret="whsec_forgotten")
+        entry = await only_entry(setup)
+        refused = await release_one(setup, entry.id)
         assert isinstance(refused, StillRefused)
         assert refused.reason == "signature"
-        knows(receiving, "whsec_forgotten")
-        assert await release_one(receiving, entry.id) == Released(new=1)
-        assert await receiving.events() == {"evt_1": 1}
-        assert (await only_entry(receiving)).released_us is not None
-        again = await release_one(receiving, entry.id)
+        knows(setup, "whsec_forgotten")
+        assert await release_one(setup, entry.id) == Released(new=1)
+        assert await setup.events() == {"evt_1": 1}
+        assert (await only_entry(setup)).released_us is not None
+        again = await release_one(setup, entry.id)
         assert isinstance(again, StillRefused)
         assert again.reason == "released"
-        row = await receiving.store.read(lambda c: c.execute(select(EVENT.c.via, EVENT.c.payload_id)).one())
+        row = await setup.store.read(lambda c: c.execute(select(EVENT.c.via, EVENT.c.payload_id)).one())
         assert row.via == "webhook"
         assert row.payload_id is not None
 
 
 async def test_a_release_judges_the_signature_as_of_when_it_was_received(serve: Any) -> None:
-    async with serve() as receiving:
-        await receiving.post(receiving.event("evt_1"), secret="whsec_forgotten")
-        entry = await only_entry(receiving)
-        receiving.now[0] += timedelta(days=2)
-        knows(receiving, "whsec_forgotten")
-        assert await release_one(receiving, entry.id) == Released(new=1)
+    async with serve() as setup:
+        await setup.post(setup.event("evt_1"), secret="whsec_forgotten")
+        entry = await only_entry(setup)
+        setup.now[0] += timedelta(days=2)
+        knows(setup, "whsec_forgotten")
+        assert await release_one(setup, entry.id) == Released(new=1)
 
 
 async def test_a_release_of_what_came_by_another_way_adds_nothing(serve: Any) -> None:
-    async with serve() as receiving:
-        body = receiving.event("evt_1")
-        await receiving.post(body, secret="whsec_forgotten")
-        entry = await only_entry(receiving)
-        knows(receiving, "whsec_forgotten")
-        await receiving.post(body, secret="whsec_forgotten")
-        assert await release_one(receiving, entry.id) == Released(new=0)
-        assert await receiving.events() == {"evt_1": 2}
+    async with serve() as setup:
+        body = setup.event("evt_1")
+        await setup.post(body, secret="whsec_forgotten")
+        entry = await only_entry(setup)
+        knows(setup, "whsec_forgotten")
+        await setup.post(body, secret="whsec_forgotten")
+        assert await release_one(setup, entry.id) == Released(new=0)
+        assert await setup.events() == {"evt_1": 2}
 
 
 async def test_releasing_what_is_not_there_says_so(serve: Any) -> None:
-    async with serve() as receiving:
-        answer = await release_one(receiving, 4711)
+    async with serve() as setup:
+        answer = await release_one(setup, 4711)
         assert isinstance(answer, StillRefused)
         assert "4711" in answer.detail
 
@@ -162,12 +162,12 @@ HOSTILE = [
 
 
 async def test_hostile_headers_are_refused_with_the_reason(serve: Any) -> None:
-    async with serve() as receiving:
+    async with serve() as setup:
         for values, status, reason in HOSTILE:
             headers = [(b"Stripe-Signature", value) for value in values]
-            answer = await receiving.client.post("/webhooks/acme", content=b"{}", headers=headers)
+            answer = await setup.client.post("/webhooks/acme", content=b"{}", headers=headers)
             assert (answer.status_code, answer.json()["reason"]) == (status, reason)
-        assert sorted(await receiving.quarantined()) == sorted(reason for _, _, reason in HOSTILE)
+        assert sorted(await setup.quarantined()) == sorted(reason for _, _, reason in HOSTILE)
 
 
 RUBBISH = {
@@ -184,20 +184,20 @@ RUBBISH = {
 
 
 async def test_signed_rubbish_is_a_400(serve: Any) -> None:
-    async with serve() as receiving:
+    async with serve() as setup:
         for name, body in RUBBISH.items():
-            answer = await receiving.post(body)
+            answer = await setup.post(body)
             assert (name, answer.status_code, answer.json()["reason"]) == (name, 400, "malformed")
 
 
 async def test_a_signed_event_that_the_ledger_could_not_hold_is_a_400(serve: Any) -> None:
-    async with serve() as receiving:
+    async with serve() as setup:
         for changes in ({"id": "a\0b"}, {"id": "x" * 513}, {"id": ""}, {"created": 1}, {"type": ""}):
-            answer = await receiving.post(receiving.event("evt_1", **changes))
+            answer = await setup.post(setup.event("evt_1", **changes))
             assert answer.status_code == 400
-        broken = receiving.event("evt_1").replace(b"evt_1", b"\\ud800")
-        assert (await receiving.post(broken)).status_code == 400
-        assert await receiving.events() == {}
+        broken = setup.event("evt_1").replace(b"evt_1", b"\\ud800")
+        assert (await setup.post(broken)).status_code == 400
+        assert await setup.events() == {}
 
 
 class Crashing(Stripe):
@@ -211,32 +211,32 @@ async def test_a_provider_that_crashes_is_a_400_and_its_webhook_is_kept(
     serve: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     provider = Crashing(StripeOptions(api_key=Secret("rk_test_1"), livemode=False))
-    async with serve(provider=provider) as receiving:
-        answers = [await receiving.post(receiving.event(f"evt_secret_{n}")) for n in range(30)]
+    async with serve(provider=provider) as setup:
+        answers = [await setup.post(setup.event(f"evt_secret_{n}")) for n in range(30)]
         assert {(answer.status_code, answer.json()["reason"]) for answer in answers} == {(400, "internal")}
-        assert set(await receiving.quarantined()) == {"internal"}
+        assert set(await setup.quarantined()) == {"internal"}
         bugs = [record for record in caplog.records if record.message == "provider_bug"]
         assert 0 < len(bugs) <= 10
         assert bugs[0].exc_info is not None
-        row = await receiving.store.read(lambda c: c.execute(select(QUARANTINE.c.detail)).scalars().first())
+        row = await setup.store.read(lambda c: c.execute(select(QUARANTINE.c.detail)).scalars().first())
         assert "evt_secret" not in row
 
 
 async def test_a_quarantine_of_size_zero_keeps_nothing(serve: Any) -> None:
-    async with serve(settings=Settings(quarantine=QuarantineSettings(max_rows=0))) as receiving:
-        answer: httpx.Response = await receiving.post(receiving.event("evt_1"), secret="whsec_guess")
+    async with serve(settings=Settings(quarantine=QuarantineSettings(max_rows=0))) as setup:
+        answer: httpx.Response = await setup.post(setup.event("evt_1"), secret="whsec_guess")
         assert answer.status_code == 401
-        assert await receiving.quarantined() == []
+        assert await setup.quarantined() == []
 
 
 async def test_the_bytes_of_the_quarantine_are_bounded_too(serve: Any) -> None:
-    async with serve(settings=Settings(quarantine=QuarantineSettings(max_bytes=40_000, per_minute=1000))) as receiving:
+    async with serve(settings=Settings(quarantine=QuarantineSettings(max_bytes=40_000, per_minute=1000))) as setup:
         for n in range(20):
-            await receiving.post(receiving.event(f"evt_{n}", filler="x" * 5_000), secret="whsec_guess")
-            await receiving.settled()
-        await receiving.post(receiving.event("evt_big", filler="x" * 20_000), secret="whsec_guess")
-        await receiving.settled()
-        size = await receiving.store.read(
+            await setup.post(setup.event(f"evt_{n}", filler="x" * 5_000), secret="whsec_guess")
+            await setup.settled()
+        await setup.post(setup.event("evt_big", filler="x" * 20_000), secret="whsec_guess")
+        await setup.settled()
+        size = await setup.store.read(
             lambda c: c.execute(select(func.sum(func.length(QUARANTINE.c.body)))).scalar_one()
         )
         assert 30_000 < size <= 40_000
@@ -244,9 +244,9 @@ async def test_the_bytes_of_the_quarantine_are_bounded_too(serve: Any) -> None:
 
 async def test_the_log_of_refusals_is_bounded_and_holds_no_body(serve: Any, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO", "gapless")
-    async with serve() as receiving:
+    async with serve() as setup:
         for n in range(40):
-            await receiving.post(receiving.event(f"evt_{n}", filler="private"), secret="whsec_guess")
+            await setup.post(setup.event(f"evt_{n}", filler="private"), secret="whsec_guess")
         lines = [record for record in caplog.records if record.message == "webhook_refused"]
         assert 0 < len(lines) <= 10
         assert "private" not in json.dumps([vars(line) for line in lines], default=str)

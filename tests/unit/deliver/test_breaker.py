@@ -5,7 +5,7 @@ from datetime import timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gapless.deliver.breaker import TROUBLE, Breaker, BreakerRule, after, room
+from gapless.deliver.breaker import TROUBLE, Breaker, BreakerRule, after, claimable
 from gapless.destinations.contract import Delivered, Failed, FailureReason, Held, HoldReason, Result, Withdrawn
 
 RULE = BreakerRule(threshold=3, rest=timedelta(microseconds=100), longest=timedelta(microseconds=400))
@@ -32,11 +32,11 @@ def test_an_open_breaker_always_comes_back_with_one_probe(history: list[tuple[in
     if breaker.is_open:
         assert now_us <= breaker.rests_until_us + 10**9
         assert breaker.rests_until_us - now_us <= 400
-        assert room(breaker, 8, 0, breaker.rests_until_us - 1) == 0
-        assert room(breaker, 8, 0, breaker.rests_until_us) == 1
-        assert room(breaker, 8, 1, breaker.rests_until_us) == 0
+        assert claimable(breaker, 8, 0, breaker.rests_until_us - 1) == 0
+        assert claimable(breaker, 8, 0, breaker.rests_until_us) == 1
+        assert claimable(breaker, 8, 1, breaker.rests_until_us) == 0
     else:
-        assert room(breaker, 8, 3, now_us) == 8
+        assert claimable(breaker, 8, 3, now_us) == 8
 
 
 @given(history=st.lists(st.tuples(st.integers(0, 500), RESULTS)))

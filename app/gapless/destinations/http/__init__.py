@@ -11,8 +11,8 @@ Every attempt carries, whatever the signature:
 Characters that a header cannot hold are percent-encoded. The body is the payload as received; with
 `signature = "provider"` it is what the provider renders.
 
-Requests go to a transport, not to a client: there is nothing here that could follow a redirect, keep a
-cookie or read a proxy from the environment.
+Requests go to a transport, not to a client, so that no redirect is followed, no cookie is kept and no proxy is
+read from the environment.
 """
 
 import asyncio
@@ -55,36 +55,17 @@ from gapless_reconcilers.kit.standard_signature import SYMMETRIC, signed_headers
 from gapless_reconcilers.kit.statuses import parse_retry_after
 
 PERMANENT = frozenset({400, 410, 413, 414, 415, 422})
-
-
+"""Statuses that no further attempt can change."""
 THROTTLED = 429
-
-
-def read_status(status: int, retry_after_us: int = 0) -> Result:
-    """Return the result that a consumer's answer stands for."""
-    told = f"HTTP {status}"
-    match status // 100:
-        case 2:
-            return Delivered(detail=told)
-        case 3:
-            return Failed(reason=FailureReason.REDIRECT, detail=f"{told}: not followed; set url to where it leads")
-        case 4:
-            reason = FailureReason.THROTTLED if status == THROTTLED else FailureReason.CONSUMER_4XX
-            return Failed(reason=reason, detail=told, permanent=status in PERMANENT, retry_after_us=retry_after_us)
-        case _:
-            return Failed(reason=FailureReason.CONSUMER_5XX, detail=told, retry_after_us=retry_after_us)
-
-
 CONNECT_TIMEOUT_S = 5.0
-"""For each address of the host; the whole attempt has the destination's timeout."""
+"""Timeout for each address of the host; the whole attempt has the destination's timeout."""
 ANSWER_BYTES = 4096
 ANSWER_S = 1.0
-"""How much of an answer's body is read, and for how long, only to use the connection again."""
+"""Limits for reading an answer's body, which is read only to reuse the connection."""
 HEADER_SAFE = (ascii_letters + digits + punctuation).replace("%", "")
-
-
+"""Characters that are not percent-encoded in a header."""
 CREDENTIAL_HEADERS = frozenset(("authorization", "cookie", "proxy-authorization", "x-api-key"))
-"""Headers whose values are secrets, and may not stand in the configuration."""
+"""Headers whose values are secrets, so that the configuration may not contain them."""
 
 Url: TypeAlias = Annotated[
     str,
@@ -100,7 +81,7 @@ HeaderText: TypeAlias = Annotated[str, Meta(pattern=r"\A[ -~]*\Z")]
 
 
 class DeliverySignature(StrEnum):
-    """How deliveries are signed: Standard Webhooks, as the provider signs, or not at all."""
+    """The signature of deliveries: Standard Webhooks, the provider's own, or none."""
 
     STANDARD = "standard"
     PROVIDER = "provider"
@@ -111,13 +92,13 @@ class HttpOptions(DestinationOptions, frozen=True, kw_only=True):
     """The keys of a destination of type `http`."""
 
     url: Url = ""
-    """Where deliveries go. Required. Redirects are not followed."""
+    """The address of the handler. Required. Redirects are not followed."""
     signature: DeliverySignature = DeliverySignature.STANDARD
-    """How deliveries are signed. Standard Webhooks has libraries in every language."""
+    """The signature of deliveries. Standard Webhooks has libraries in every language."""
     secret: SecretReader | None = None
-    """What deliveries are signed with. Required unless `signature` is `none`."""
+    """The secret that signs deliveries. Required unless `signature` is `none`."""
     allow_private: bool = False
-    """Deliver to any private, loopback or metadata address. Off: those must be named in `allow`."""
+    """Deliver to any private, loopback or metadata address. If off, `allow` must name them."""
     allow: Annotated[tuple[Host, ...], Meta(description="a list of hosts, addresses or networks")] = ()
     """Private hosts, addresses or networks that may be delivered to, such as 127.0.0.1 or 10.0.0.0/8."""
     headers: Annotated[
@@ -136,7 +117,7 @@ class HttpOptions(DestinationOptions, frozen=True, kw_only=True):
         return self.url
 
     def problems(self) -> Iterator[str]:
-        """Yield what keeps the options from working together."""
+        """Yield a sentence for each problem of the options."""
         if not self.url:
             yield 'option url is missing; wanted the address of a handler, or type = "python" with a target'
         if self.signature is not DeliverySignature.NONE and self.secret is None:
@@ -154,7 +135,7 @@ class HttpOptions(DestinationOptions, frozen=True, kw_only=True):
 class HttpSender:
     """Sends events to one URL.
 
-    Raises `DestinationInvalid` if the options cannot work. `tls`: another context than that of the public authorities.
+    Raises `DestinationInvalid` if the options cannot work. `tls`: replaces the context of the public authorities.
     """
 
     kind: ClassVar[str] = "http"
@@ -174,15 +155,15 @@ class HttpSender:
 
     @property
     def renders(self) -> bool:
-        """True if deliveries are what the provider renders."""
+        """True if the provider renders the deliveries."""
         return self._options.signature is DeliverySignature.PROVIDER
 
     async def address_problems(self) -> list[str]:
-        """Return whether the host has an address, and only such as may be delivered to."""
+        """Return the problem if the host has no address, or one to which delivery is not allowed."""
         return await addresses.address_problems(self._url.host, self._rule)
 
     async def send(self, delivery: Delivery) -> Result:
-        """POST once, and read what the answer means."""
+        """POST once, and return the result that the answer means."""
         message = self._message(delivery)
         if not isinstance(message, WebhookMessage):
             return message
@@ -191,10 +172,10 @@ class HttpSender:
         except AddressRefused as error:
             return Failed(reason=FailureReason.ADDRESS_REFUSED, detail=str(error))
         except httpx.TimeoutException as error:
-            return Failed(reason=FailureReason.TIMEOUT, detail=_told(error))
+            return Failed(reason=FailureReason.TIMEOUT, detail=_describe(error))
         except (httpx.NetworkError, httpx.RemoteProtocolError) as error:
-            return Failed(reason=FailureReason.CONNECTION, detail=_told(error))
-        await _let_go(response)
+            return Failed(reason=FailureReason.CONNECTION, detail=_describe(error))
+        await _finish_reading(response)
         wait = parse_retry_after(response, self._clock())
         return read_status(response.status_code, span_us(wait) if wait else 0)
 
@@ -242,8 +223,23 @@ class HttpSender:
         return httpx.Request("POST", self._url, headers=headers, content=message.body, extensions=extensions)
 
 
+def read_status(status: int, retry_after_us: int = 0) -> Result:
+    """Return the result that a consumer's answer means."""
+    detail = f"HTTP {status}"
+    match status // 100:
+        case 2:
+            return Delivered(detail=detail)
+        case 3:
+            return Failed(reason=FailureReason.REDIRECT, detail=f"{detail}: not followed; set url to where it leads")
+        case 4:
+            reason = FailureReason.THROTTLED if status == THROTTLED else FailureReason.CONSUMER_4XX
+            return Failed(reason=reason, detail=detail, permanent=status in PERMANENT, retry_after_us=retry_after_us)
+        case _:
+            return Failed(reason=FailureReason.CONSUMER_5XX, detail=detail, retry_after_us=retry_after_us)
+
+
 def signing_key(secret: Secret) -> bytes:
-    """The key of a standard signature: base64, with or without `whsec_`. Raises `ValueError`, never showing it."""
+    """Return the key of a standard signature: base64, with or without `whsec_`. Raises `ValueError`, never showing it."""
     text = secret.reveal().strip().removeprefix(SYMMETRIC)
     key = symmetric_key(Secret(text + "=" * (-len(text) % 4)))
     if key is None:
@@ -254,7 +250,7 @@ def signing_key(secret: Secret) -> bytes:
 
 
 def identity_headers(delivery: Delivery) -> dict[str, str]:
-    """What every attempt is recognised by."""
+    """Return the headers that identify the event and the attempt."""
     headers = {
         "idempotency-key": delivery.id,
         "gapless-event-id": delivery.id,
@@ -271,7 +267,7 @@ def identity_headers(delivery: Delivery) -> dict[str, str]:
 
 
 def version_mismatch(provider: Provider, payload: bytes) -> str | None:
-    """Both API versions, if both are known and they differ."""
+    """Return a sentence with both API versions, if both are known and they differ."""
     if not isinstance(provider, NamesVersions):
         return None
     of_payload, of_endpoint = provider.payload_version(payload), provider.endpoint_version()
@@ -295,8 +291,8 @@ def _recorded(delivery: Delivery) -> RecordedEvent:
     )
 
 
-async def _let_go(response: httpx.Response) -> None:
-    """Read a short body, so that its connection can be used again; close the connection of a long or slow one."""
+async def _finish_reading(response: httpx.Response) -> None:
+    """Read a short body, so that the connection can be reused; close the connection of a long or slow one."""
     try:
         with suppress(TimeoutError, httpx.HTTPError):
             async with asyncio.timeout(ANSWER_S):
@@ -307,7 +303,7 @@ async def _let_go(response: httpx.Response) -> None:
         await response.aclose()
 
 
-def _told(error: Exception) -> str:
+def _describe(error: Exception) -> str:
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
 
 

@@ -1,7 +1,7 @@
-"""Where a delivery may go: every address of a host is checked, and the connection goes to a checked address.
+"""Checks every address of a host before a delivery, and connects only to a checked address.
 
-The host is resolved here, once per attempt, and the connection is made by number, with the host's
-name in `Host` and in TLS. So there is no second look-up that could give another answer.
+The host is resolved here, once per attempt, and the connection is made to the IP address, with the host's
+name in `Host` and in TLS. So there is no second look-up that could return another address.
 """
 
 import asyncio
@@ -19,11 +19,11 @@ NAT64 = IPv6Network("64:ff9b::/96")
 
 
 class AddressRefused(Exception):
-    """The host has an address that may not be delivered to."""
+    """The host has an address to which delivery is not allowed."""
 
 
 class AddressRule:
-    """Public addresses, and what is named: hosts, addresses, networks. `allow_private`: everything."""
+    """Permits public addresses and the named hosts, addresses and networks; with `allow_private`, every address."""
 
     def __init__(self, allow: Iterable[str] = (), *, allow_private: bool = False) -> None:
         self._allow_private = allow_private
@@ -36,7 +36,7 @@ class AddressRule:
                 self._hosts.add(named.lower().rstrip("."))
 
     def permits(self, host: str, address: Address) -> bool:
-        """Whether `host`, which has this address, may be delivered to."""
+        """Return True if delivery to `host` at this address is allowed."""
         if self._allow_private or host.lower().rstrip(".") in self._hosts:
             return True
         carried = carried_address(address)
@@ -44,7 +44,7 @@ class AddressRule:
 
 
 def carried_address(address: Address) -> Address:
-    """The IPv4 address that an IPv6 address stands for (mapped, 6to4, NAT64), else the address itself."""
+    """Return the IPv4 address inside an IPv6 address (mapped, 6to4, NAT64), else the address itself."""
     if isinstance(address, IPv4Address):
         return address
     if address in NAT64:
@@ -53,38 +53,38 @@ def carried_address(address: Address) -> Address:
 
 
 def is_public(address: Address) -> bool:
-    """Whether the address is one of the public internet: not private, loopback, link-local, metadata or multicast."""
+    """Return True for an address of the public internet: not private, loopback, link-local, metadata or multicast."""
     if isinstance(address, IPv6Address) and (address.is_site_local or address.teredo is not None):
         return False
     return address.is_global and not address.is_multicast and not address.is_reserved
 
 
 async def addresses_of(host: str, port: int) -> list[Address]:
-    """Every address of the host, in the order in which the system prefers them. Raises `OSError` and `UnicodeError`."""
+    """Return every address of the host, in the system's order of preference. Raises `OSError` and `UnicodeError`."""
     found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
     return [ip_address(text) for text in dict.fromkeys(str(entry[4][0]).partition("%")[0] for entry in found)]
 
 
 async def address_problems(host: str, rule: AddressRule) -> list[str]:
-    """Return what keeps deliveries from reaching `host`: it has no address, or one that may not be delivered to."""
+    """Return the problem if `host` has no address, or one to which delivery is not allowed."""
     try:
         found = await addresses_of(host, 0)
     except (OSError, UnicodeError) as error:
         return [f"{host} has no address ({error}); its deliveries will wait until it has one"]
     refused = [str(each) for each in found if not rule.permits(host, each)]
-    told = f"{host} has the address {', '.join(refused)}, which is not public: deliveries to it are refused"
-    return [f"{told}; name it in allow if you mean it"] if refused else []
+    problem = f"{host} has the address {', '.join(refused)}, which is not public: deliveries to it are refused"
+    return [f"{problem}; name it in allow if you mean it"] if refused else []
 
 
 class CheckedTransport(httpx.AsyncBaseTransport):
-    """Sends through `inner`, by the number of a checked address. Raises `AddressRefused` before any connection."""
+    """Sends through `inner` to a checked IP address. Raises `AddressRefused` before any connection."""
 
     def __init__(self, rule: AddressRule, inner: httpx.AsyncBaseTransport) -> None:
         self._rule = rule
         self._inner = inner
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """The response of the first address that takes a connection."""
+        """Return the response of the first address that accepts a connection."""
         host = request.url.raw_host.decode("ascii")
         addresses = await _resolve(request, host)
         for address in addresses:
@@ -109,7 +109,7 @@ class CheckedTransport(httpx.AsyncBaseTransport):
 
 
 async def _resolve(request: httpx.Request, host: str) -> list[Address]:
-    """Every address of the request's host. Raises `httpx.ConnectError`."""
+    """Return every address of the request's host. Raises `httpx.ConnectError`."""
     try:
         return await addresses_of(host, request.url.port or 0)
     except (OSError, UnicodeError) as error:
@@ -117,7 +117,7 @@ async def _resolve(request: httpx.Request, host: str) -> list[Address]:
 
 
 def _addressed(request: httpx.Request, host: str, address: Address) -> httpx.Request:
-    """The same request, to be connected by number. Its `Host` header is set already."""
+    """Return the same request with the IP address in its URL. Its `Host` header is set already."""
     by_name = str(address) != host.strip("[]")
     extensions = {**request.extensions, "sni_hostname": host} if by_name else request.extensions
     url = request.url.copy_with(host=str(address))
