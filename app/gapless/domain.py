@@ -1,4 +1,4 @@
-"""The values and small rules that all roads share. Imports nothing of ours but the provider contract."""
+"""The values and small rules that receiving, reconciling and delivering share. Imports only the provider contract."""
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -12,51 +12,51 @@ import msgspec
 from gapless_reconcilers.kit.contract import OWN_STREAM, Provider, RemoteEvent, Subscription, Window
 
 Clock = Callable[[], datetime]
-"""Says what time it is, as aware UTC. Tests pass their own."""
+"""Returns the current time as aware UTC. Tests pass their own."""
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
 HOUR_US = 3_600_000_000
 SLICE_WIDTH = timedelta(hours=1)
-"""A window no wider than this is read in one piece: a slice costs at least one request."""
+"""A window no wider than this is one slice, because a slice costs at least one request."""
 LONGEST_INTERVAL = timedelta(hours=1)
 """The longest that a source waits for its next pass, unless the operator set `every` or `every_max` to more."""
 MAX_SLICES = 64
-"""So that a pass over a whole history stays a readable number of rows, and each slice a readable length."""
+"""Most slices of a pass, so that a pass over a whole history has few rows."""
 
 
 def system_clock() -> datetime:
-    """Now, by the machine's clock."""
+    """Return the time of the machine's clock."""
     return datetime.now(UTC)
 
 
 def to_us(time: datetime) -> int:
-    """Whole microseconds since 1970 UTC: how the ledger holds every time."""
+    """Return whole microseconds since 1970 UTC, as the ledger stores every time."""
     return (time - EPOCH) // MICROSECOND
 
 
 def from_us(us: int) -> datetime:
-    """The aware UTC time that `to_us` gave."""
+    """Return the aware UTC time of microseconds since 1970: the inverse of `to_us`."""
     return EPOCH + timedelta(microseconds=us)
 
 
 def span_us(span: timedelta) -> int:
-    """A length of time in whole microseconds."""
+    """Return a length of time in whole microseconds."""
     return span // MICROSECOND
 
 
 def align_down(time: datetime, unit: timedelta) -> datetime:
-    """The last multiple of `unit` since 1970 that is not after `time`."""
+    """Return the last multiple of `unit` since 1970 that is not after `time`."""
     return time - (time - EPOCH) % unit
 
 
 def align_up(time: datetime, unit: timedelta) -> datetime:
-    """The first multiple of `unit` since 1970 that is not before `time`."""
+    """Return the first multiple of `unit` since 1970 that is not before `time`."""
     return time + (EPOCH - time) % unit
 
 
 def cut(window: Window, resolution: timedelta) -> list[Window]:
-    """Slices of about equal width, aligned, without a hole or an overlap; one if the window is short."""
+    """Cut a window into aligned slices of about equal width, without holes or overlaps; a short window is one."""
     width = window.end - window.start
     count = max(1, min(MAX_SLICES, -(-width // SLICE_WIDTH)))
     bounds = [window.start + (width * n / count) // resolution * resolution for n in range(count)] + [window.end]
@@ -73,7 +73,7 @@ class Via(StrEnum):
 
 
 class Mode(StrEnum):
-    """What a source is fed by."""
+    """The ways by which a source's events come: both, webhooks only, or lists only."""
 
     HYBRID = "hybrid"
     WEBHOOK = "webhook"
@@ -81,7 +81,7 @@ class Mode(StrEnum):
 
 
 class Cause(StrEnum):
-    """Why an event was missed, as far as we can tell."""
+    """The cause of a missed event, as far as it is known."""
 
     RECEIVER_DOWN = "receiver_down"
     REFUSED = "refused"
@@ -90,7 +90,7 @@ class Cause(StrEnum):
 
 
 class TypesOrigin(StrEnum):
-    """Where a source's subscribed types are known from; `assumed` means all, for want of anything better."""
+    """The origin of a source's subscribed types; `assumed` means all types, because nothing else is known."""
 
     CONFIG = "config"
     SUBSCRIPTION = "subscription"
@@ -125,14 +125,14 @@ ALL_TYPES = TypePatterns(("*",))
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Silence:
-    """When a source that sends no webhook counts as silent: after that time; None: by its own rhythm."""
+    """A source without webhooks counts as silent after this time; None: by its own rhythm."""
 
     after: timedelta | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
-    """One configured account of a provider, as the roads need it: its row's id, its provider and what it expects."""
+    """One configured account of a provider: the id of its row, its provider and the events that it expects."""
 
     id: int
     name: str
@@ -142,16 +142,16 @@ class Source:
     types: TypePatterns = ALL_TYPES
     types_origin: TypesOrigin = TypesOrigin.ASSUMED
     earlier_types: tuple[tuple[datetime, TypePatterns], ...] = ()
-    """What was subscribed before: (until when, which types), oldest first."""
+    """Earlier subscribed types, as (end, types), oldest first."""
     own_covered: bool = True
     streams_covered: bool | None = None
-    """Whether our endpoint receives the events of the other streams; None: what the provider says of all endpoints."""
+    """True if our endpoint receives the events of the other streams; None: as the provider's capabilities say."""
     keep_unsubscribed: bool = False
     silence: Silence | None = None
-    """None: nobody wants to know."""
+    """None: silence is not watched."""
 
     def expects(self, event: RemoteEvent) -> bool:
-        """True if our subscription should have pushed `event`. Decided once, when it is first recorded."""
+        """Return True if our subscription should have pushed `event`. Decided once, when it is first recorded."""
         return (
             self.mode is Mode.HYBRID
             and event.listable
@@ -167,7 +167,7 @@ class Source:
         return self.provider.capabilities.streams_share_endpoint if known is None else known
 
     def subscribed(self, subscription: Subscription, now: datetime) -> "Source":
-        """The source that expects what `subscription` names from `now` on, unless the configuration names the types."""
+        """Return the source with the types of `subscription` from `now` on, unless the configuration names types."""
         changes: dict[str, Any] = {}
         if subscription.healthy:
             changes |= {"own_covered": subscription.own_covered, "streams_covered": subscription.streams_covered}
@@ -179,7 +179,7 @@ class Source:
         return replace(self, **changes)
 
     def types_at(self, time: datetime) -> TypePatterns:
-        """The types that were subscribed at `time`, as far as is known."""
+        """Return the types that were subscribed at `time`, as far as is known."""
         return next((types for until, types in self.earlier_types if time < until), self.types)
 
 
@@ -212,11 +212,11 @@ class Sources:
 
 
 class Owed(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """A delivery that a new event gives rise to, not to be sent before `not_before_us`."""
+    """A delivery to create for a new event, not to be sent before `not_before_us`."""
 
     destination_id: int
     not_before_us: int
 
 
 Route = Callable[[Source, RemoteEvent, Via, int], list[Owed]]
-"""Which destinations a new event is owed to: (source, event, via, recorded at, in microseconds)."""
+"""Returns the deliveries of a new event: (source, event, via, time of record in microseconds)."""

@@ -1,6 +1,6 @@
-"""The process series: what this process saw since it started. Aggregate them with `sum`.
+"""The metrics of this process since it started. Aggregate them over replicas with `sum`.
 
-Labels come from the configuration or closed enums, never from a request. The ledger series, which
+Labels come from the configuration or closed enums, never from a request. The ledger metrics, which
 survive restarts, are read from the database by `console.metrics`.
 """
 
@@ -18,7 +18,7 @@ BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 
 
 class Metrics:
-    """Every process series, in a registry of its own."""
+    """Every metric of the process, in a registry of its own."""
 
     def __init__(self, version: str) -> None:
         self.registry = registry = CollectorRegistry()
@@ -69,5 +69,5 @@ class Metrics:
 
 
 def status_class(status: int) -> str:
-    """The `status` label of an HTTP status: 2xx, 3xx, 4xx, 429 or 5xx."""
+    """Return the label `status` of an HTTP status: 2xx, 3xx, 4xx, 429 or 5xx."""
     return "429" if status == HTTPStatus.TOO_MANY_REQUESTS else f"{status // 100}xx"

@@ -1,4 +1,4 @@
-"""Times and lengths of time as people read them: on a terminal, on a page, in a message."""
+"""Formats times and lengths of time for people: on a terminal, on a page, in a message."""
 
 from datetime import datetime, timedelta
 
@@ -19,17 +19,17 @@ def largest_units(value: timedelta) -> list[tuple[int, str]]:
 
 
 def format_span(value: timedelta) -> str:
-    """A length of time in its two largest units: `15d`, `5m24s`."""
+    """Return a length of time in its two largest units: `15d`, `5m24s`."""
     return "".join(f"{count}{unit}" for count, unit in largest_units(value))
 
 
 def format_time(value: datetime) -> str:
-    """A time in UTC, to the second: `2026-11-20 12:00:00Z`."""
+    """Return a time in UTC, to the second: `2026-11-20 12:00:00Z`."""
     return value.strftime("%Y-%m-%d %H:%M:%SZ")
 
 
 def format_value(value: object) -> str:
-    """Any value, by what it is: unknown is said to be unknown, never 0."""
+    """Return any value as text; None is "unknown", never 0."""
     if value is None:
         return "unknown"
     if isinstance(value, timedelta):

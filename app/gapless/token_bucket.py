@@ -1,14 +1,14 @@
-"""A token bucket: the one rate limit of our own, for deliveries, evidence, quarantined webhooks and log lines.
+"""A token bucket: the rate limit of deliveries, evidence, quarantined webhooks and log lines.
 
-Requests to providers are paced by aiolimiter, which waits for its caller; here nobody waits.
+Requests to providers are paced by aiolimiter, which makes its caller wait; this one never waits.
 """
 
 
 class TokenBucket:
     """Grants `burst` tokens at once, and `per_second` from then on.
 
-    Time is an argument, in microseconds of any clock. A clock that steps back earns nothing by it; from then
-    on its new time counts, so that a clock that was corrected stops nobody.
+    Time is an argument, in microseconds of any clock. A clock that steps back adds no tokens; its new
+    time counts from then on, so that a corrected clock blocks nobody.
     """
 
     __slots__ = ("_at_us", "_burst", "_per_us", "_tokens")
@@ -22,21 +22,21 @@ class TokenBucket:
         self._at_us: int | None = None
 
     def available(self, now_us: int) -> int:
-        """The whole tokens that can be taken at `now_us`."""
+        """Return the whole tokens that can be taken at `now_us`."""
         if self._at_us is not None and now_us > self._at_us:
             self._tokens = min(self._burst, self._tokens + (now_us - self._at_us) * self._per_us)
         self._at_us = now_us
         return int(self._tokens)
 
     def take(self, now_us: int, count: int = 1) -> bool:
-        """Take `count` tokens, or none if there are fewer: True if they were taken."""
+        """Take `count` tokens, or none if there are fewer; return True if they were taken."""
         if self.available(now_us) < count:
             return False
         self._tokens -= count
         return True
 
     def wait_us(self, now_us: int) -> int:
-        """Return after how many microseconds a whole token is available; 0: one is."""
+        """Return the microseconds until a whole token is available; 0: one is available now."""
         if self.available(now_us):
             return 0
         return int((1 - self._tokens) / self._per_us) + 1

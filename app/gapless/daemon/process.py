@@ -202,7 +202,7 @@ def _private(settings: Settings, parts: ProcessParts, roles: frozenset[Role]) ->
     )
     listener = Listener(build_console_app(options, context, runtime.metrics), private.host, private.port)
     if parts.lock is not None:
-        parts.lock.tell(LockHolder(pid=os.getpid(), url=listener.address, token=token))
+        parts.lock.write_holder(LockHolder(pid=os.getpid(), url=listener.address, token=token))
     return listener
 
 

@@ -1,8 +1,8 @@
-"""The durable record of events, and the only place where the three roads meet.
+"""The durable record of events, and the only place where receiving, reconciling and delivering meet.
 
 Statements are functions of a `Connection`, one per statement, in the module of their noun. `engine`
 holds every difference between the databases; `writer` is the one writer of a process; `recorder`
-turns what was seen into rows.
+turns sightings into rows.
 """
 
 from sqlalchemy import Connection

@@ -1,4 +1,4 @@
-"""Who did what, when. A row is written in the transaction of what it tells of."""
+"""The audit log: who did what, and when. Each row is written in the transaction of its action."""
 
 from sqlalchemy import Connection, insert
 

@@ -1,4 +1,4 @@
-"""Read requests used of what a provider grants. Blocks are reserved before use, so a crash never under-counts."""
+"""Counts read requests against the provider's budget, in blocks reserved before use, so a crash never under-counts."""
 
 from dataclasses import dataclass
 
@@ -15,14 +15,14 @@ BLOCK = 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Used:
-    """What was used since the period began, in microseconds since 1970."""
+    """Requests used since the period began; its start is in microseconds since 1970."""
 
     period_start_us: int
     used: int
 
 
 def reserve(connection: Connection, scope: str, budget: ReadBudget, requests: int, now_us: int) -> Used:
-    """Count `requests` against the scope; a period that is over starts afresh."""
+    """Count `requests` against the scope, and start a new period if the last one is over."""
     dialect.insert_or_ignore(connection, BUDGET, {"scope": scope, "period_start_us": now_us})
     over = now_us - span_us(budget.period)
     fresh = update(BUDGET).where(BUDGET.c.scope == scope, BUDGET.c.period_start_us <= over)
@@ -33,6 +33,6 @@ def reserve(connection: Connection, scope: str, budget: ReadBudget, requests: in
 
 
 def used(connection: Connection, scope: str) -> Used | None:
-    """What is used; None if nothing was ever reserved."""
+    """Return the requests used in this period, or None before the first."""
     row = connection.execute(select(BUDGET).where(BUDGET.c.scope == scope)).first()
     return None if row is None else Used(period_start_us=row.period_start_us, used=row.used)

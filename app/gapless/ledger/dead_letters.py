@@ -1,4 +1,4 @@
-"""Deliveries that wait for a person: dead letters, held ones, what is sent again, and how much there is of each."""
+"""Deliveries that wait for a person: dead letters and held ones, their release and replay, and the backlog."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ from gapless.ledger.events import EventFilter
 from gapless.ledger.tables import DELIVERY, DESTINATION, EVENT, PAYLOAD, SOURCE
 
 BATCH = 1000
-"""Deliveries changed in one transaction: what the webhooks that wait behind it can bear."""
+"""Most deliveries changed in one transaction, because webhooks wait for it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,12 +40,12 @@ class Unsettled:
     reason: str | None
     attempts: int
     done_us: int | None
-    """When it came into this state."""
+    """The time at which it reached this state."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Backlog:
-    """How many deliveries of one destination are in one state for one reason, and when the oldest was made."""
+    """The number of deliveries of one destination in one state for one reason, and the time of the oldest."""
 
     destination: str
     state: DeliveryState
@@ -53,7 +53,17 @@ class Backlog:
     count: int
     oldest_us: int
     late_us: int | None
-    """Since when the oldest pending one could have been delivered; None: none of them is due, or they do not wait."""
+    """Time from which the oldest pending one could have been delivered; None: none is due, or none is pending."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Undelivered:
+    """An event that a destination was never owed."""
+
+    seq: int
+    key: str
+    type: str
+    occurred_us: int
 
 
 def waiting(
@@ -65,7 +75,7 @@ def waiting(
     after: tuple[int, int] = (0, 0),
     limit: int = 100,
 ) -> list[Unsettled]:
-    """Deliveries in `state`, ordered by event and destination, from behind `after` (seq, destination id)."""
+    """Return deliveries in `state`, ordered by event and destination, after `after` (seq, destination id)."""
     chosen = _chosen(state, destination_id, reason)
     query = (
         select(
@@ -86,10 +96,10 @@ def waiting(
 
 
 def backlog(connection: Connection, now_us: int) -> list[Backlog]:
-    """What every destination still owes, by state and reason. Reads only the index of what is owed.
+    """Return the deliveries that every destination still owes, by state and reason. Reads only the index of those.
 
-    A delivery that was tried in vain counts as late from when it was made; one that is delayed, or just claimed
-    for its first attempt, not before it is due.
+    A delivery with a failed attempt counts as late from its creation; one that is delayed, or just claimed for its
+    first attempt, from its due time.
     """
     tried, due = DELIVERY.c.attempts > 0, DELIVERY.c.next_us <= now_us
     late_us = case((tried, DELIVERY.c.created_us), (due, DELIVERY.c.next_us))
@@ -116,6 +126,22 @@ def backlog(connection: Connection, now_us: int) -> list[Backlog]:
     ]
 
 
+def undelivered(
+    connection: Connection, chosen: EventFilter, destination_id: int, after_seq: int, limit: int
+) -> list[Undelivered]:
+    """Return the next `limit` chosen events, in order of record, that a list showed first.
+
+    Only those that this destination was never owed.
+    """
+    owed = select(DELIVERY.c.event_seq).where(
+        DELIVERY.c.destination_id == destination_id, DELIVERY.c.event_seq == EVENT.c.seq
+    )
+    query = select(EVENT.c.seq, EVENT.c.key, EVENT.c.type, EVENT.c.occurred_us)
+    query = query.where(*chosen.where(), EVENT.c.via == Via.LIST.value, EVENT.c.seq > after_seq, ~owed.exists())
+    rows = connection.execute(query.order_by(EVENT.c.seq).limit(limit)).mappings()
+    return [Undelivered(**row) for row in rows]
+
+
 def requeue(
     connection: Connection,
     now_us: int,
@@ -125,8 +151,8 @@ def requeue(
     seqs: Sequence[int] | None = None,
     limit: int = BATCH,
 ) -> int:
-    """Owe dead letters again, with a fresh budget of attempts. Returns how many, at most `limit`: call until 0."""
-    return _let_go(connection, DeliveryState.DEAD, now_us, destination_id, reason, seqs, limit)
+    """Owe dead letters again, with a fresh budget of attempts. Returns how many, at most `limit`; call until 0."""
+    return _restart(connection, DeliveryState.DEAD, now_us, destination_id, reason, seqs, limit)
 
 
 def release(
@@ -138,14 +164,14 @@ def release(
     seqs: Sequence[int] | None = None,
     limit: int = BATCH,
 ) -> int:
-    """Let held deliveries go; they are not held again. Returns how many, at most `limit`: call until 0."""
-    return _let_go(connection, DeliveryState.HELD, now_us, destination_id, reason, seqs, limit)
+    """Release held deliveries; they are not held again. Returns how many, at most `limit`; call until 0."""
+    return _restart(connection, DeliveryState.HELD, now_us, destination_id, reason, seqs, limit)
 
 
 def replay(connection: Connection, destination_id: int, seqs: Sequence[int], now_us: int) -> int:
-    """Owe recorded events to the destination again, whatever it had of them before. Returns how many.
+    """Owe recorded events to the destination again, whether or not it had them before. Returns how many.
 
-    Events without a payload (imported, or pruned) are left out. What is under way is sent once more.
+    Events without a payload (imported, or pruned) are left out. A delivery under way is sent once more.
     Pass at most `BATCH` seqs.
     """
     sendable = select(EVENT.c.seq).join(PAYLOAD, PAYLOAD.c.id == EVENT.c.payload_id).where(EVENT.c.seq.in_(seqs))
@@ -163,18 +189,18 @@ def replay(connection: Connection, destination_id: int, seqs: Sequence[int], now
 
 
 def park_source(connection: Connection, source_id: int, limit: int = BATCH) -> int:
-    """Park what is pending of a retired source. Returns how many, at most `limit`: call until 0."""
+    """Park the pending deliveries of a retired source. Returns how many, at most `limit`; call until 0."""
     return _move(connection, source_id, was=PENDING, state=DeliveryState.PARKED, reason="source_retired", limit=limit)
 
 
 def unpark_source(connection: Connection, source_id: int, limit: int = BATCH) -> int:
-    """Undo `park_source` for a source that is back. Returns how many, at most `limit`: call until 0."""
+    """Undo `park_source` for a source that is active again. Returns how many, at most `limit`; call until 0."""
     was = and_(DELIVERY.c.state == DeliveryState.PARKED, DELIVERY.c.reason == "source_retired")
     return _move(connection, source_id, was=was, state=DeliveryState.PENDING, reason=None, limit=limit)
 
 
 def _fresh(now_us: int) -> dict[str, object]:
-    """The columns of a delivery that starts over."""
+    """Return the columns of a delivery that starts over."""
     return {
         "state": DeliveryState.PENDING.value,
         "attempts": 0,
@@ -198,7 +224,7 @@ def _chosen(
     return and_(*clauses)
 
 
-def _let_go(
+def _restart(
     connection: Connection,
     state: DeliveryState,
     now_us: int,
@@ -239,29 +265,3 @@ def _move(
         return 0
     where = (tuple_(DELIVERY.c.destination_id, DELIVERY.c.event_seq).in_(rows), was)
     return connection.execute(update(DELIVERY).where(*where).values(state=state, reason=reason)).rowcount
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Undelivered:
-    """An event that a destination was never owed."""
-
-    seq: int
-    key: str
-    type: str
-    occurred_us: int
-
-
-def undelivered(
-    connection: Connection, chosen: EventFilter, destination_id: int, after_seq: int, limit: int
-) -> list[Undelivered]:
-    """The next `limit` meant events, in order of record, that a list showed first.
-
-    Only those that this destination was never owed.
-    """
-    owed = select(DELIVERY.c.event_seq).where(
-        DELIVERY.c.destination_id == destination_id, DELIVERY.c.event_seq == EVENT.c.seq
-    )
-    query = select(EVENT.c.seq, EVENT.c.key, EVENT.c.type, EVENT.c.occurred_us)
-    query = query.where(*chosen.where(), EVENT.c.via == Via.LIST.value, EVENT.c.seq > after_seq, ~owed.exists())
-    rows = connection.execute(query.order_by(EVENT.c.seq).limit(limit)).mappings()
-    return [Undelivered(**row) for row in rows]

@@ -1,15 +1,15 @@
-"""Deliveries on their way: claimed with a lease, loaded, settled.
+"""Claims pending deliveries with a lease, loads their events, and settles them.
 
 A claim moves a delivery's due time to the end of its lease. So a delivery whose process died is due
-again by itself, and the index of what is due holds nothing that is under way.
+again by itself, and the index of due deliveries contains none that is under way.
 
 The lease is also the fence: a settlement counts only while the delivery still carries the lease and
 the attempt count of its claim. A process that was paused beyond its lease changes no state, not even
 with a success: the newer claim decides. The price is one more delivery with the same id; its attempt
-row is written all the same, because the attempt did happen.
+row is written all the same, because the attempt happened.
 
 Attempts are counted when they are settled, not when they are claimed: a process that is killed over
-and over must not turn what it holds into dead letters.
+and over must not turn its claims into dead letters.
 """
 
 from collections.abc import Sequence
@@ -35,19 +35,23 @@ from gapless.ledger.engine import dialect
 from gapless.ledger.tables import ATTEMPT, DELIVERY, EVENT, PAYLOAD, SOURCE, STREAM
 
 PENDING: ColumnElement[bool] = literal_column("delivery.state = 'pending'")
-"""A literal without a type: a partial index is used only for its own words, not for a bound value or `… = 1`."""
+"""A literal without a type: a partial index serves only the text of its own condition, not a bound value or `… = 1`."""
+OWING: ColumnElement[bool] = literal_column("delivery.state <> 'delivered'")
+"""A literal without a type, as `PENDING`."""
+DELIVERY_CHANNEL = "gapless_deliver"
+"""Notified when a transaction has created deliveries."""
 
 _PENDING_BY_KEY = DELIVERY.c.state == "pending"
-"""A bound value, so that rows that are named by their keys are not looked for in the index of what is due."""
+"""A bound value, so that rows are found by their keys and not by the index of due deliveries."""
 
 RELEASED = "released"
-"""Reason of a pending delivery that a person let go or asked for: nothing holds it back again."""
+"""Reason of a pending delivery that a person released or replayed: it is not held again."""
 
 ATTEMPT_COLUMNS = ("destination_id", "event_seq", "at_us", "duration_us", "outcome", "detail")
 
 
 class DeliveryState(StrEnum):
-    """Where a delivery stands."""
+    """The state of a delivery."""
 
     PENDING = "pending"
     DELIVERED = "delivered"
@@ -70,7 +74,7 @@ class DeliveryClaim:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredEvent:
-    """An event with all that delivering it needs. Times are microseconds."""
+    """An event with everything that its delivery needs. Times are microseconds."""
 
     source_id: int
     source: str
@@ -81,14 +85,14 @@ class StoredEvent:
     first_seen_us: int
     via: Via
     webhook_us: int | None
-    """When its first webhook came; None: none did."""
+    """The time of its first webhook; None: none came."""
     payload: bytes | None
     """None: it was imported, or its payload was pruned."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attempt:
-    """One try: when it began, how long it took, and what came of it (`delivered` or a `FailureReason`)."""
+    """One attempt: its start, its duration, and its outcome (`delivered` or a `FailureReason`)."""
 
     at_us: int
     duration_us: int
@@ -98,10 +102,10 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settlement:
-    """What becomes of a claimed delivery.
+    """The end of a claim: the delivery's new state, and the attempt.
 
-    `state` None: it is no longer owed, and its row goes. `attempt` None: it was not attempted, and its
-    count stays. `next_us` matters while it stays pending.
+    `state` None: it is no longer owed, and its row is deleted. `attempt` None: it was not attempted, and its
+    count stays. `next_us` matters only if it stays pending.
     """
 
     claim: DeliveryClaim
@@ -114,7 +118,7 @@ class Settlement:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClaimedBatch:
-    """What a turn claimed, and when the next delivery falls due (None: there is none)."""
+    """The claimed deliveries, and the time at which the next one is due (None: there is none)."""
 
     claims: list[DeliveryClaim]
     next_due_us: int | None
@@ -129,14 +133,14 @@ def settle_and_claim(
     limit: int,
     lease_us: int,
 ) -> ClaimedBatch:
-    """Settle what is done and claim what is due: one commit for both."""
+    """Settle finished claims and claim due deliveries, both in one commit."""
     settle(connection, settlements)
     claims = claim(connection, destination_id, now_us, limit, lease_us) if limit > 0 else []
     return ClaimedBatch(claims=claims, next_due_us=next_due_us(connection, destination_id))
 
 
 def claim(connection: Connection, destination_id: int, now_us: int, limit: int, lease_us: int) -> list[DeliveryClaim]:
-    """At most `limit` deliveries that are due, the longest due first, each claimed for `lease_us`."""
+    """Claim at most `limit` due deliveries for `lease_us`, the longest due first, and return the claims."""
     due_now = (DELIVERY.c.destination_id == destination_id, DELIVERY.c.next_us <= now_us)
     due = (
         select(DELIVERY.c.event_seq)
@@ -166,13 +170,13 @@ def claim(connection: Connection, destination_id: int, now_us: int, limit: int, 
 
 
 def next_due_us(connection: Connection, destination_id: int) -> int | None:
-    """When the next pending delivery falls due, leases that end included; None: nothing is pending."""
+    """Return the next due time of a pending delivery, ends of leases included; None: nothing is pending."""
     query = select(func.min(DELIVERY.c.next_us)).where(DELIVERY.c.destination_id == destination_id, PENDING)
     return connection.execute(query).scalar()
 
 
 def load(connection: Connection, claims: Sequence[DeliveryClaim]) -> list[tuple[DeliveryClaim, StoredEvent]]:
-    """The events of `claims`, in order of seq."""
+    """Return each of `claims` with its event, in order of seq."""
     by_seq = {claim.seq: claim for claim in claims}
     query = (
         select(
@@ -191,7 +195,7 @@ def load(connection: Connection, claims: Sequence[DeliveryClaim]) -> list[tuple[
 
 
 def settle(connection: Connection, settlements: Sequence[Settlement]) -> None:
-    """Write down what became of claims, unless a newer claim has taken over; and every attempt."""
+    """Write the settlements, except those that a newer claim has overtaken, and every attempt."""
     ordered = sorted(settlements, key=lambda each: (each.claim.destination_id, each.claim.seq))
     _run(connection, _SETTLE, [_values(each) for each in ordered if each.state is not None])
     _run(connection, _WITHDRAW, [_guard(each.claim) for each in ordered if each.state is None])
@@ -256,14 +260,6 @@ def _attempt_rows(settlement: Settlement) -> list[tuple[object, ...]]:
 
 
 def give_back_all(connection: Connection, now_us: int) -> int:
-    """End every lease at once; returns how many. Only for a process that knows it is the only one (SQLite)."""
+    """End every lease at once and return how many. Only for a process that holds the ledger alone (SQLite)."""
     where = (PENDING, DELIVERY.c.lease_us > 0)
     return connection.execute(update(DELIVERY).where(*where).values(lease_us=0, next_us=now_us)).rowcount
-
-
-OWING: ColumnElement[bool] = literal_column("delivery.state <> 'delivered'")
-"""A literal without a type: a partial index is used only for its own words, not for a bound value or `… = 1`."""
-
-
-DELIVERY_CHANNEL = "gapless_deliver"
-"""Notified when a transaction has made deliveries."""

@@ -1,4 +1,4 @@
-"""Rows of destinations."""
+"""Rows of destinations; the deliveries of a retired one are parked."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from gapless.ledger.tables import DELIVERY, DESTINATION
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredDestination:
-    """A destination's row, as far as an operation needs it."""
+    """The part of a destination's row that operations need."""
 
     id: int
     name: str
@@ -21,14 +21,14 @@ class StoredDestination:
 
 
 def destination(connection: Connection, name: str) -> StoredDestination | None:
-    """The destination of that name, or None."""
+    """Return the destination of that name, or None."""
     columns = (DESTINATION.c.id, DESTINATION.c.name, DESTINATION.c.state)
     row = connection.execute(select(*columns).where(DESTINATION.c.name == name)).mappings().first()
     return None if row is None else StoredDestination(**row)
 
 
 def register_destination(connection: Connection, name: str, since: datetime) -> int:
-    """The id of the destination `name`; one that is new owes what occurs from `since` on."""
+    """Return the id of the destination `name`; a new one owes events that occur from `since` on."""
     dialect.insert_or_ignore(connection, DESTINATION, {"name": name, "since_us": to_us(since)})
     where = DESTINATION.c.name == name
     row = connection.execute(select(DESTINATION.c.id, DESTINATION.c.state).where(where)).one()
@@ -40,7 +40,7 @@ def register_destination(connection: Connection, name: str, since: datetime) -> 
 
 
 def retire_absent_destinations(connection: Connection, configured: Sequence[str]) -> list[str]:
-    """Retire the destinations that are no longer configured and park what they are owed."""
+    """Retire the destinations that are no longer configured, park their deliveries, and return their names."""
     query = select(DESTINATION.c.id, DESTINATION.c.name)
     absent = (DESTINATION.c.name.not_in(configured), DESTINATION.c.state != "retired")
     gone = connection.execute(query.where(*absent)).all()
@@ -52,6 +52,6 @@ def retire_absent_destinations(connection: Connection, configured: Sequence[str]
 
 
 def destination_since(connection: Connection, destination_id: int) -> int:
-    """From which time of occurrence on the destination owes, in microseconds."""
+    """Return the time from which events are owed to the destination, in microseconds."""
     where = DESTINATION.c.id == destination_id
     return int(connection.execute(select(DESTINATION.c.since_us).where(where)).scalar_one())

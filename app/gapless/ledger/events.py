@@ -1,4 +1,4 @@
-"""What the ledger knows of events: look-ups for passes, and lists for people."""
+"""Reads events: lists and look-ups for people, and the choice of events to deliver again."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,8 +10,9 @@ from gapless.domain import Via
 from gapless.ledger.tables import EVENT, PAYLOAD, SOURCE, STREAM
 
 UNLISTED_AFTER = 2
-"""Complete listings of its window that must not show an event before it counts as unlisted."""
+"""Complete listings of its window that must lack an event before it counts as unlisted."""
 CHUNK = 500
+"""Keys in one statement."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +34,32 @@ class Event:
     webhook_count: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EventFilter:
+    """Events that occurred in `[start_us, end_us)`, of one source or of all."""
+
+    source: str | None
+    start_us: int
+    end_us: int
+
+    def where(self) -> list[ColumnElement[bool]]:
+        """Return the conditions on `event`."""
+        clauses: list[ColumnElement[bool]] = [EVENT.c.occurred_us >= self.start_us, EVENT.c.occurred_us < self.end_us]
+        streams = select(STREAM.c.id)
+        if self.source is not None:
+            streams = streams.join(SOURCE, SOURCE.c.id == STREAM.c.source_id).where(SOURCE.c.name == self.source)
+        return [*clauses, EVENT.c.stream_id.in_(streams)]  # the index of events by time is per stream
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Extent:
+    """The number of chosen events, and the times at which the first and the last occurred, in microseconds."""
+
+    count: int
+    first_us: int | None
+    last_us: int | None
+
+
 def recent(
     connection: Connection,
     *,
@@ -45,7 +72,7 @@ def recent(
     after_seq: int | None = None,
     limit: int = 100,
 ) -> list[Event]:
-    """Events by order of record, newest first (oldest first when `after_seq` is given), filtered."""
+    """Return the events that match, in order of record: newest first, or oldest first with `after_seq`."""
     query = _select()
     if source is not None:
         query = query.where(SOURCE.c.name == source)
@@ -66,7 +93,7 @@ def recent(
 
 
 def by_key(connection: Connection, key: str, source: str | None = None) -> list[Event]:
-    """The events of that key; several sources may have it."""
+    """Return the events of that key; several sources may have it."""
     query = _select().where(EVENT.c.key == key)
     if source is not None:
         query = query.where(SOURCE.c.name == source)
@@ -74,54 +101,14 @@ def by_key(connection: Connection, key: str, source: str | None = None) -> list[
 
 
 def payload(connection: Connection, seq: int) -> tuple[bytes, str | None] | None:
-    """The stored bytes and signature headers (JSON) of an event; None if pruned, or never stored."""
+    """Return the stored bytes and signature headers (JSON) of an event; None if pruned, or never stored."""
     query = select(PAYLOAD.c.body, PAYLOAD.c.headers).join_from(EVENT, PAYLOAD, PAYLOAD.c.id == EVENT.c.payload_id)
     row = connection.execute(query.where(EVENT.c.seq == seq)).first()
     return None if row is None else (row.body, row.headers)
 
 
-def _select() -> Select[Any]:
-    names = SOURCE.c.name.label("source"), STREAM.c.name.label("stream")
-    joined = select(EVENT, *names).join_from(EVENT, SOURCE, SOURCE.c.id == EVENT.c.source_id)
-    return joined.join(STREAM, STREAM.c.id == EVENT.c.stream_id)
-
-
-def _event(row: RowMapping) -> Event:
-    return Event(**{name: row[name] for name in Event.__dataclass_fields__})
-
-
-CHUNK = 500
-"""Keys in one statement."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EventFilter:
-    """Events that occurred in `[start_us, end_us)`, of one source or of all."""
-
-    source: str | None
-    start_us: int
-    end_us: int
-
-    def where(self) -> list[ColumnElement[bool]]:
-        """The conditions on `event`."""
-        clauses: list[ColumnElement[bool]] = [EVENT.c.occurred_us >= self.start_us, EVENT.c.occurred_us < self.end_us]
-        streams = select(STREAM.c.id)
-        if self.source is not None:
-            streams = streams.join(SOURCE, SOURCE.c.id == STREAM.c.source_id).where(SOURCE.c.name == self.source)
-        return [*clauses, EVENT.c.stream_id.in_(streams)]  # the index of events by time is per stream
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Extent:
-    """How many events are meant, and when the first and the last of them occurred, in microseconds."""
-
-    count: int
-    first_us: int | None
-    last_us: int | None
-
-
 def seqs_of(connection: Connection, keys: Sequence[str], source: str | None = None) -> dict[str, list[int]]:
-    """{key: seqs} of the events of those keys; several sources may have one key. Unknown keys are left out."""
+    """Return {key: seqs} of the events of those keys; several sources may have one key. Unknown keys are left out."""
     found: dict[str, list[int]] = {}
     for at in range(0, len(keys), CHUNK):
         query = select(EVENT.c.key, EVENT.c.seq).join(SOURCE, SOURCE.c.id == EVENT.c.source_id)
@@ -134,13 +121,23 @@ def seqs_of(connection: Connection, keys: Sequence[str], source: str | None = No
 
 
 def seqs_in(connection: Connection, chosen: EventFilter, after_seq: int, limit: int) -> list[int]:
-    """The next `limit` events that are meant, in order of record."""
+    """Return the seqs of the next `limit` chosen events, in order of record."""
     query = select(EVENT.c.seq).where(*chosen.where(), EVENT.c.seq > after_seq).order_by(EVENT.c.seq).limit(limit)
     return list(connection.execute(query).scalars())
 
 
 def extent(connection: Connection, chosen: EventFilter) -> Extent:
-    """How much `chosen` means."""
+    """Return the number and the times of the chosen events."""
     query = select(func.count(), func.min(EVENT.c.occurred_us), func.max(EVENT.c.occurred_us)).where(*chosen.where())
     count, first_us, last_us = connection.execute(query).one()
     return Extent(count=count, first_us=first_us, last_us=last_us)
+
+
+def _select() -> Select[Any]:
+    names = SOURCE.c.name.label("source"), STREAM.c.name.label("stream")
+    joined = select(EVENT, *names).join_from(EVENT, SOURCE, SOURCE.c.id == EVENT.c.source_id)
+    return joined.join(STREAM, STREAM.c.id == EVENT.c.stream_id)
+
+
+def _event(row: RowMapping) -> Event:
+    return Event(**{name: row[name] for name in Event.__dataclass_fields__})

@@ -1,8 +1,8 @@
-"""Leases on sources and on writer slots, judged by the database's clock.
+"""Leases on sources and on writer slots by the database's clock, and the downtimes that the slots' heartbeats show.
 
 A lease has an epoch. Every state write of a pass goes through `fence`, in the same transaction: it
-takes the row's lock, checks the epoch and renews. If it raises `LeaseLost`, another process holds
-the source, and nothing of the transaction may take effect.
+locks the row, checks the epoch and renews the lease. If it raises `LeaseLost`, another process holds
+the source, and the transaction must not take effect.
 """
 
 from dataclasses import dataclass
@@ -16,26 +16,29 @@ from gapless.ledger.engine import dialect
 from gapless.ledger.tables import DOWNTIME, SLOT, SOURCE
 
 SOURCE_LEASE = timedelta(seconds=30)
+SLOT_LEASE = timedelta(seconds=30)
+OUTAGE = timedelta(seconds=5)
+"""A longer time without a receiver counts as downtime."""
 
 
 class LeaseLost(Exception):
-    """Another process holds what this one thought it held: stop, and write nothing."""
+    """Another process holds this lease now: stop, and write nothing."""
 
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """The right to write a source's state, as long as the epoch stands."""
+    """The right to write a source's state while the epoch is the current one."""
 
     source_id: int
     epoch: int
     taken_us: int = 0
-    """When it was claimed, by the caller's clock."""
+    """The time of the claim by the caller's clock."""
 
 
 def claim(
     connection: Connection, source_id: int, holder: str, now_us: int, ttl: timedelta = SOURCE_LEASE
 ) -> Lease | None:
-    """Take the source if its next pass is due and nobody holds it."""
+    """Take the source if its next pass is due and nobody holds it; return the lease, or None."""
     clock = dialect.database_now_us(connection)
     statement = (
         update(SOURCE)
@@ -61,27 +64,20 @@ def fence(connection: Connection, lease: Lease, ttl: timedelta = SOURCE_LEASE) -
 
 
 def release(connection: Connection, lease: Lease, *, next_pass_us: int, interval_us: int | None) -> None:
-    """Give the source back and say when it is due. Raises `LeaseLost`."""
+    """Give the source back and set its next due time. Raises `LeaseLost`."""
     fence(connection, lease)
     values = {"lease_holder": None, "lease_until_us": 0, "next_pass_us": next_pass_us, "interval_us": interval_us}
     connection.execute(update(SOURCE).where(SOURCE.c.id == lease.source_id).values(**values))
 
 
 def clear(connection: Connection) -> None:
-    """Forget every lease. Only for a process that holds the ledger alone: whoever had them is dead."""
+    """Clear every lease. Only for a process that holds the ledger alone, so that no holder is alive."""
     connection.execute(update(SOURCE).values(lease_holder=None, lease_until_us=0))
     connection.execute(update(SLOT).values(holder=None, lease_until_us=0))
 
 
-SLOT_LEASE = timedelta(seconds=30)
-
-
-OUTAGE = timedelta(seconds=5)
-"""Without a receiver for longer than this is downtime."""
-
-
 def take_slot(connection: Connection, holder: str, *, receives: bool) -> int:
-    """The lowest writer slot that nobody holds."""
+    """Take the lowest writer slot that nobody holds, and return it."""
     clock = dialect.database_now_us(connection)
     until_us = clock + span_us(SLOT_LEASE)
     taken = {"holder": holder, "receives": receives, "heartbeat_us": clock, "lease_until_us": until_us}
@@ -94,7 +90,7 @@ def take_slot(connection: Connection, holder: str, *, receives: bool) -> int:
 
 
 def note_downtime(connection: Connection) -> None:
-    """Write down the time since the last receiver's heartbeat, if it is long: none was up, or all were paused.
+    """Record the time since the last receiver's heartbeat as downtime if it exceeds `OUTAGE`.
 
     Call it before a receiver takes its slot.
     """
@@ -106,7 +102,7 @@ def note_downtime(connection: Connection) -> None:
 
 
 def beat(connection: Connection, slot: int, holder: str) -> None:
-    """Renew the writer slot, and note if nobody beat for long. Raises `LeaseLost` if another process took it."""
+    """Renew the writer slot, and record downtime if there was any. Raises `LeaseLost` if another process took it."""
     note_downtime(connection)
     clock = dialect.database_now_us(connection)
     values = {"heartbeat_us": clock, "lease_until_us": clock + span_us(SLOT_LEASE)}
@@ -116,13 +112,13 @@ def beat(connection: Connection, slot: int, holder: str) -> None:
 
 
 def leave_slot(connection: Connection, slot: int, holder: str) -> None:
-    """Give the writer slot back; its last heartbeat stays, so that downtime is known."""
+    """Give the writer slot back; its last heartbeat stays, so that downtime can be computed."""
     clock = dialect.database_now_us(connection)
     values = {"holder": None, "lease_until_us": 0, "heartbeat_us": clock}
     connection.execute(update(SLOT).where(SLOT.c.slot == slot, SLOT.c.holder == holder).values(**values))
 
 
 def downtimes(connection: Connection, start_us: int, end_us: int) -> list[tuple[int, int]]:
-    """When no process received, as far as it touches `[start, end)`."""
+    """Return the times in which no process received, as (start, end), that touch `[start_us, end_us)`."""
     where = (DOWNTIME.c.end_us > start_us, DOWNTIME.c.start_us < end_us)
     return [(row.start_us, row.end_us) for row in connection.execute(select(DOWNTIME).where(*where))]

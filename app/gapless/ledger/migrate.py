@@ -1,7 +1,7 @@
 """Brings the schema up to date.
 
-SQLite is upgraded by `serve` itself, after a copy was made; PostgreSQL by `gapless db upgrade`, so
-that replicas of one release before go on running.
+`serve` upgrades SQLite itself, after it has made a copy. PostgreSQL is upgraded by `gapless db upgrade`, so
+that replicas of the previous release go on running.
 """
 
 import sqlite3

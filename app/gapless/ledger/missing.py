@@ -1,4 +1,4 @@
-"""Events that a pass found and could not record at once: durable, retried on their own schedule."""
+"""Events that a pass found but could not record at once. They are durable and retried on their own schedule."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ CHUNK = 400
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Missing:
-    """An event that is known to exist and is not in the ledger."""
+    """An event that exists at the provider and is not in the ledger."""
 
     source_id: int
     stream_id: int
@@ -34,14 +34,14 @@ class Missing:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Closed:
-    """A missing row that a recorded event has just closed. `asked`: the provider had been asked to send it again."""
+    """A missing row that a recorded event has just closed. `redelivered`: we had requested its redelivery."""
 
     expected: bool
-    asked: bool = False
+    redelivered: bool = False
 
 
 def add(connection: Connection, slot: int, found: Sequence[Missing]) -> list[Missing]:
-    """Make rows of what is not there yet, and count each as expected and missed, once. Returns those that are new."""
+    """Insert the rows that do not exist yet, and count each as expected and missed, once. Returns the new ones."""
     tallies = Tallies()
     made = []
     for row in sorted(found, key=lambda each: (each.source_id, each.key)):
@@ -60,8 +60,8 @@ def add(connection: Connection, slot: int, found: Sequence[Missing]) -> list[Mis
 
 
 def close(connection: Connection, identities: Iterable[tuple[int, str]]) -> dict[tuple[int, str], Closed]:
-    """Close the open rows of events that were just recorded."""
-    if not dialect.finds(connection, ANY_OPEN):
+    """Close the open rows of events that were just recorded; return those by (source id, key)."""
+    if not dialect.has_rows(connection, ANY_OPEN):
         return {}
     keys = sorted(identities)
     closed: dict[tuple[int, str], Closed] = {}
@@ -73,12 +73,12 @@ def close(connection: Connection, identities: Iterable[tuple[int, str]]) -> dict
             .returning(MISSING.c.source_id, MISSING.c.key, MISSING.c.expected, MISSING.c.asked_us)
         )
         for source_id, key, expected, asked_us in connection.execute(statement):
-            closed[source_id, key] = Closed(expected=expected, asked=asked_us is not None)
+            closed[source_id, key] = Closed(expected=expected, redelivered=asked_us is not None)
     return closed
 
 
 def due(connection: Connection, source_id: int, now_us: int, limit: int) -> list[Missing]:
-    """Open rows whose next attempt has come, oldest first."""
+    """Return the open rows whose next attempt is due, oldest first."""
     query = (
         select(MISSING)
         .where(MISSING.c.source_id == source_id, MISSING.c.state == "open", MISSING.c.next_attempt_us <= now_us)
@@ -108,18 +108,18 @@ def postpone(connection: Connection, row: Missing, next_attempt_us: int, error: 
     _change(connection, row, attempts=MISSING.c.attempts + 1, next_attempt_us=next_attempt_us, last_error=error)
 
 
-def note_asked(connection: Connection, row: Missing, now_us: int, next_attempt_us: int) -> None:
-    """Note that the provider was asked to send it again, and when to look whether it came."""
+def note_redelivery_request(connection: Connection, row: Missing, now_us: int, next_attempt_us: int) -> None:
+    """Note that redelivery was requested, and the time at which to check whether it arrived."""
     _change(connection, row, attempts=MISSING.c.attempts + 1, asked_us=now_us, next_attempt_us=next_attempt_us)
 
 
 def give_up(connection: Connection, row: Missing, error: str) -> None:
-    """The provider no longer has it: it stays visible as lost."""
+    """Mark the event as lost, because the provider no longer has it; it stays visible."""
     _change(connection, row, state="lost", last_error=error)
 
 
 def acknowledge_lost(connection: Connection, source_id: int, now_us: int, until_us: int | None = None) -> int:
-    """Note that a person looked into the lost events that occurred by `until_us`. Returns how many are new to that."""
+    """Note that a person looked into the lost events that occurred by `until_us`. Returns how many were new."""
     where = [MISSING.c.source_id == source_id, MISSING.c.state == "lost", MISSING.c.acknowledged_us.is_(None)]
     if until_us is not None:
         where.append(MISSING.c.occurred_us <= until_us)

@@ -1,4 +1,4 @@
-"""Rows of passes and their slices: where a reconciliation stands, so that it survives the process."""
+"""Rows of passes and their slices: the progress of reconciliation, so that it survives the process."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,18 +15,18 @@ from gapless_reconcilers.kit.contract import Window
 
 
 class PassKind(StrEnum):
-    """Why a pass is made."""
+    """The reason for a pass."""
 
     SCHEDULED = "scheduled"
     SWEEP = "sweep"
-    """A deep look behind the lookback."""
+    """Reads behind the lookback for events that became visible late."""
     HORIZON = "horizon"
-    """A last look at what is about to leave the provider's history."""
+    """Reads once more what is about to leave the provider's history."""
     DEMAND = "demand"
 
 
 LOOKS_BEHIND = frozenset({PassKind.SWEEP, PassKind.HORIZON})
-"""Kinds that read again what was proven already, after the passes that prove something."""
+"""Kinds that read again what is proven already; they run after the passes that move the watermark."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +44,7 @@ class Pass:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Slice:
-    """A part of a pass. `cursor` is the next request as text; None: nothing was read yet."""
+    """A part of a pass. `cursor` is the next request as text; None: nothing has been read yet."""
 
     id: int
     start_us: int
@@ -55,104 +55,9 @@ class Slice:
     matched: int
 
 
-def begin(connection: Connection, planned: Pass, slices: Sequence[tuple[int, int]]) -> Pass:
-    """Make the rows of a pass (its `id` is ignored) and its slices `(start, end)`."""
-    values = {
-        "source_id": planned.source_id, "stream_id": planned.stream_id, "kind": planned.kind.value,
-        "start_us": planned.start_us, "end_us": planned.end_us, "started_us": planned.started_us,
-    }  # fmt: skip
-    pass_id = connection.execute(insert(PASS).values(**values).returning(PASS.c.id)).scalar_one()
-    rows = [{"pass_id": pass_id, "start_us": start, "end_us": end} for start, end in slices]
-    connection.execute(insert(SLICE), rows)
-    return _pass({**values, "id": pass_id})
-
-
-def begin_window(
-    connection: Connection, stream: Stream, kind: PassKind, window: Window, now_us: int, unit: timedelta | None
-) -> Pass:
-    """Make the rows of a pass over `window`, cut into slices at multiples of `unit`; None: it is one slice."""
-    planned = Pass(
-        id=0,
-        source_id=stream.source_id,
-        stream_id=stream.id,
-        kind=kind,
-        start_us=to_us(window.start),
-        end_us=to_us(window.end),
-        started_us=now_us,
-    )
-    parts = [window] if unit is None else cut(window, unit)
-    return begin(connection, planned, [(to_us(part.start), to_us(part.end)) for part in parts])
-
-
-def unfinished(connection: Connection, source_id: int) -> list[Pass]:
-    """Passes that a process left under way, oldest first."""
-    query = select(PASS).where(PASS.c.source_id == source_id, PASS.c.state == "running").order_by(PASS.c.id)
-    return [_pass(row) for row in connection.execute(query).mappings()]
-
-
-def last_finished(connection: Connection, stream_id: int, kind: PassKind) -> RowMapping | None:
-    """The newest pass of that kind that read its whole window; None: there is none, or it was pruned."""
-    finished = (PASS.c.state == "finished", PASS.c.outcome != "superseded")
-    query = select(PASS).where(PASS.c.stream_id == stream_id, PASS.c.kind == kind.value, *finished)
-    return connection.execute(query.order_by(PASS.c.id.desc()).limit(1)).mappings().first()
-
-
-def slices(connection: Connection, pass_id: int) -> list[Slice]:
-    """The slices of a pass in order of time."""
-    rows = connection.execute(select(SLICE).where(SLICE.c.pass_id == pass_id).order_by(SLICE.c.start_us))
-    return [
-        Slice(
-            id=row.id,
-            start_us=row.start_us,
-            end_us=row.end_us,
-            done=row.state == "done",
-            cursor=row.cursor,
-            witnesses=row.witnesses,
-            matched=row.matched,
-        )
-        for row in rows
-    ]
-
-
-def save_cursor(connection: Connection, slice_id: int, cursor: str | None, matched: int) -> None:
-    """Note how far a slice was read; everything before `cursor` is durable."""
-    connection.execute(update(SLICE).where(SLICE.c.id == slice_id).values(cursor=cursor, matched=matched))
-
-
-def finish_slice(connection: Connection, slice_id: int, witnesses: int, matched: int) -> None:
-    """Note that a slice was read to its end, and what its listing showed of the settled webhook events."""
-    values = {"state": "done", "cursor": None, "witnesses": witnesses, "matched": matched}
-    connection.execute(update(SLICE).where(SLICE.c.id == slice_id).values(**values))
-
-
-def count(connection: Connection, pass_id: int, **sums: int) -> None:
-    """Add to a pass's figures: listed, found, missed, requests."""
-    values = {name: PASS.c[name] + amount for name, amount in sums.items() if amount}
-    if values:
-        connection.execute(update(PASS).where(PASS.c.id == pass_id).values(**values))
-
-
-def finish(connection: Connection, pass_id: int, outcome: str, now_us: int) -> None:
-    """Close a pass with its outcome."""
-    values = {"state": "finished", "outcome": outcome, "finished_us": now_us}
-    connection.execute(update(PASS).where(PASS.c.id == pass_id, PASS.c.state == "running").values(**values))
-
-
-def request_count(connection: Connection, source_id: int, limit: int = 10) -> float:
-    """Requests that a recent scheduled pass took, on average; 1.0 before the first."""
-    recent = select(PASS.c.requests).where(PASS.c.source_id == source_id, PASS.c.kind == PassKind.SCHEDULED.value)
-    newest = recent.order_by(PASS.c.id.desc()).limit(limit).subquery()
-    return float(connection.execute(select(func.avg(newest.c.requests))).scalar() or 1.0)
-
-
-def _pass(row: RowMapping | dict[str, Any]) -> Pass:
-    fields = {name: row[name] for name in Pass.__dataclass_fields__}
-    return Pass(**{**fields, "kind": PassKind(fields["kind"])})
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PassProgress:
-    """How far a pass has come, and what keeps its stream from being read, if anything does."""
+    """The progress of a pass, and the reason if its stream is parked."""
 
     id: int
     source: str
@@ -171,8 +76,98 @@ class PassProgress:
     parked_reason: str | None
 
 
+def begin(connection: Connection, planned: Pass, slices: Sequence[tuple[int, int]]) -> Pass:
+    """Insert a pass (its `id` is ignored) and its slices `(start, end)`; return it with its id."""
+    values = {
+        "source_id": planned.source_id, "stream_id": planned.stream_id, "kind": planned.kind.value,
+        "start_us": planned.start_us, "end_us": planned.end_us, "started_us": planned.started_us,
+    }  # fmt: skip
+    pass_id = connection.execute(insert(PASS).values(**values).returning(PASS.c.id)).scalar_one()
+    rows = [{"pass_id": pass_id, "start_us": start, "end_us": end} for start, end in slices]
+    connection.execute(insert(SLICE), rows)
+    return _pass({**values, "id": pass_id})
+
+
+def begin_window(
+    connection: Connection, stream: Stream, kind: PassKind, window: Window, now_us: int, unit: timedelta | None
+) -> Pass:
+    """Insert a pass over `window` in slices that start at multiples of `unit`; None: one slice."""
+    planned = Pass(
+        id=0,
+        source_id=stream.source_id,
+        stream_id=stream.id,
+        kind=kind,
+        start_us=to_us(window.start),
+        end_us=to_us(window.end),
+        started_us=now_us,
+    )
+    parts = [window] if unit is None else cut(window, unit)
+    return begin(connection, planned, [(to_us(part.start), to_us(part.end)) for part in parts])
+
+
+def unfinished(connection: Connection, source_id: int) -> list[Pass]:
+    """Return the running passes of the source, oldest first."""
+    query = select(PASS).where(PASS.c.source_id == source_id, PASS.c.state == "running").order_by(PASS.c.id)
+    return [_pass(row) for row in connection.execute(query).mappings()]
+
+
+def last_finished(connection: Connection, stream_id: int, kind: PassKind) -> RowMapping | None:
+    """Return the newest pass of that kind that read its whole window; None: there is none, or it was pruned."""
+    finished = (PASS.c.state == "finished", PASS.c.outcome != "superseded")
+    query = select(PASS).where(PASS.c.stream_id == stream_id, PASS.c.kind == kind.value, *finished)
+    return connection.execute(query.order_by(PASS.c.id.desc()).limit(1)).mappings().first()
+
+
+def slices(connection: Connection, pass_id: int) -> list[Slice]:
+    """Return the slices of a pass in order of time."""
+    rows = connection.execute(select(SLICE).where(SLICE.c.pass_id == pass_id).order_by(SLICE.c.start_us))
+    return [
+        Slice(
+            id=row.id,
+            start_us=row.start_us,
+            end_us=row.end_us,
+            done=row.state == "done",
+            cursor=row.cursor,
+            witnesses=row.witnesses,
+            matched=row.matched,
+        )
+        for row in rows
+    ]
+
+
+def save_cursor(connection: Connection, slice_id: int, cursor: str | None, matched: int) -> None:
+    """Store the cursor of a slice; everything before it is durable."""
+    connection.execute(update(SLICE).where(SLICE.c.id == slice_id).values(cursor=cursor, matched=matched))
+
+
+def finish_slice(connection: Connection, slice_id: int, witnesses: int, matched: int) -> None:
+    """Note that a slice was read to its end, its number of witnesses, and how many of them the listing showed."""
+    values = {"state": "done", "cursor": None, "witnesses": witnesses, "matched": matched}
+    connection.execute(update(SLICE).where(SLICE.c.id == slice_id).values(**values))
+
+
+def count(connection: Connection, pass_id: int, **sums: int) -> None:
+    """Add to a pass's counts: listed, found, missed, requests."""
+    values = {name: PASS.c[name] + amount for name, amount in sums.items() if amount}
+    if values:
+        connection.execute(update(PASS).where(PASS.c.id == pass_id).values(**values))
+
+
+def finish(connection: Connection, pass_id: int, outcome: str, now_us: int) -> None:
+    """Close a pass with its outcome."""
+    values = {"state": "finished", "outcome": outcome, "finished_us": now_us}
+    connection.execute(update(PASS).where(PASS.c.id == pass_id, PASS.c.state == "running").values(**values))
+
+
+def request_count(connection: Connection, source_id: int, limit: int = 10) -> float:
+    """Return the average number of requests of recent scheduled passes; 1.0 before the first."""
+    recent = select(PASS.c.requests).where(PASS.c.source_id == source_id, PASS.c.kind == PassKind.SCHEDULED.value)
+    newest = recent.order_by(PASS.c.id.desc()).limit(limit).subquery()
+    return float(connection.execute(select(func.avg(newest.c.requests))).scalar() or 1.0)
+
+
 def progress(connection: Connection, pass_ids: Sequence[int]) -> list[PassProgress]:
-    """How far these passes have come, in order of id. Unknown ids are left out."""
+    """Return the progress of these passes, in order of id. Unknown ids are left out."""
     done = func.count().filter(SLICE.c.state == "done")
     slices = select(SLICE.c.pass_id, func.count().label("all"), done.label("done"))
     parts = slices.where(SLICE.c.pass_id.in_(pass_ids)).group_by(SLICE.c.pass_id).subquery()
@@ -190,3 +185,8 @@ def progress(connection: Connection, pass_ids: Sequence[int]) -> list[PassProgre
         .order_by(PASS.c.id)
     )  # fmt: skip
     return [PassProgress(**row) for row in connection.execute(query).mappings()]
+
+
+def _pass(row: RowMapping | dict[str, Any]) -> Pass:
+    fields = {name: row[name] for name in Pass.__dataclass_fields__}
+    return Pass(**{**fields, "kind": PassKind(fields["kind"])})

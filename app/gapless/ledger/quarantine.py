@@ -1,7 +1,7 @@
 """Refused webhooks, kept for a while with the reason. Bounded per source by rows and bytes.
 
-Rows share the room by reason (released ones are a share of their own), and the largest share gives
-way, oldest first: a flood of one reason displaces nothing but itself.
+The rows of each reason are a share (released rows are one too). When a source exceeds its caps, the oldest
+rows of the largest share are deleted, so a flood of one reason displaces only itself.
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from gapless.ledger.recorder import Recorder, Webhook
 from gapless.ledger.tables import QUARANTINE
 
 RELEASED = "released"
-"""The share of rows that were released, whatever their reason."""
+"""The name of the share of released rows, whatever their reason."""
 EVICTED_AT_ONCE = 64
 _share = case((QUARANTINE.c.released_us.is_not(None), RELEASED), else_=QUARANTINE.c.reason)
 _SIZE = func.length(QUARANTINE.c.body) + func.length(QUARANTINE.c.headers)
@@ -25,7 +25,7 @@ _ENTRY = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Caps:
-    """Most that one source may occupy."""
+    """The most rows and bytes of one source."""
 
     rows: int
     size_bytes: int
@@ -45,7 +45,7 @@ class QuarantinedWebhook:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QuarantineEntry:
-    """A kept webhook without its content; `size` is in bytes, times are microseconds."""
+    """A kept webhook without its content. `size` is in bytes, times are microseconds."""
 
     id: int
     source_id: int
@@ -58,7 +58,7 @@ class QuarantineEntry:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Share:
-    """What the rows of one reason, or the released ones, occupy."""
+    """The rows and bytes of one reason, or of the released rows."""
 
     name: str
     rows: int
@@ -66,7 +66,7 @@ class Share:
 
 
 def add(connection: Connection, refused: Sequence[QuarantinedWebhook], caps: Caps) -> None:
-    """Keep these, and make room where a source is over its caps."""
+    """Insert the webhooks, and delete old ones of each source that is over its caps."""
     columns = QuarantinedWebhook.__slots__
     connection.execute(insert(QUARANTINE), [{name: getattr(row, name) for name in columns} for row in refused])
     for source_id in sorted({row.source_id for row in refused}):
@@ -75,14 +75,14 @@ def add(connection: Connection, refused: Sequence[QuarantinedWebhook], caps: Cap
 
 
 def shares(connection: Connection, source_id: int) -> list[Share]:
-    """What each reason occupies of the source's room, by name."""
+    """Return the shares of the source, by name."""
     query = select(_share.label("name"), func.count(), func.sum(_SIZE))
     query = query.where(QUARANTINE.c.source_id == source_id).group_by(_share).order_by(_share)
     return [Share(name=name, rows=rows, size_bytes=int(size)) for name, rows, size in connection.execute(query)]
 
 
 def largest_if_over(occupied: Sequence[Share], caps: Caps) -> Share | None:
-    """The share that must give way, or None while all fit. Which is largest is told by the cap that is broken."""
+    """Return the share to delete from: the largest by the cap that is exceeded. None if no cap is."""
     if sum(share.rows for share in occupied) > caps.rows:
         return max(occupied, key=lambda share: share.rows)
     if sum(share.size_bytes for share in occupied) > caps.size_bytes:
@@ -91,7 +91,7 @@ def largest_if_over(occupied: Sequence[Share], caps: Caps) -> Share | None:
 
 
 def _evict_oldest(connection: Connection, source_id: int, share: Share, caps: Caps) -> None:
-    """Delete the oldest rows of a share: a small part of it, so that little is lost to make a little room."""
+    """Delete the oldest rows of a share, a small part at once, so that no more is lost than necessary."""
     part = max(1, min(EVICTED_AT_ONCE, share.rows // 16, caps.rows // 16))
     oldest = (
         select(QUARANTINE.c.id)
@@ -105,7 +105,7 @@ def _evict_oldest(connection: Connection, source_id: int, share: Share, caps: Ca
 def entries(
     connection: Connection, source_id: int | None = None, *, after_id: int = 0, limit: int = 100
 ) -> list[QuarantineEntry]:
-    """Kept webhooks in order of arrival, those after `after_id`; of one source, or of all."""
+    """Return kept webhooks after `after_id` in order of arrival; of one source, or of all."""
     query = select(*_ENTRY).where(QUARANTINE.c.id > after_id).order_by(QUARANTINE.c.id).limit(limit)
     if source_id is not None:
         query = query.where(QUARANTINE.c.source_id == source_id)
@@ -113,7 +113,7 @@ def entries(
 
 
 def content(connection: Connection, quarantine_id: int) -> tuple[QuarantinedWebhook, int | None] | None:
-    """A kept webhook whole, and when it was released; None if it is not (or no longer) there."""
+    """Return a kept webhook with its content and the time of its release; None if there is no such webhook."""
     columns = [QUARANTINE.c[name] for name in QuarantinedWebhook.__slots__]
     query = select(*columns, QUARANTINE.c.released_us).where(QUARANTINE.c.id == quarantine_id)
     row = connection.execute(query).mappings().first()
@@ -127,9 +127,9 @@ def content(connection: Connection, quarantine_id: int) -> tuple[QuarantinedWebh
 def release(
     connection: Connection, quarantine_id: int, *, recorder: Recorder, webhook: Webhook, now_us: int
 ) -> int | None:
-    """Record the events of a kept webhook and mark it, in one transaction; returns how many were new.
+    """Record the events of a kept webhook and mark it as released; return how many events were new.
 
-    None, and nothing recorded, if it is gone or somebody has just released it.
+    Returns None and records nothing if it does not exist or was released already.
     """
     where = (QUARANTINE.c.id == quarantine_id, QUARANTINE.c.released_us.is_(None))
     if connection.execute(update(QUARANTINE).where(*where).values(released_us=now_us)).rowcount != 1:
@@ -138,6 +138,6 @@ def release(
 
 
 def received_since(connection: Connection, source_id: int, since_us: int) -> list[int]:
-    """When webhooks of the source were refused, in microseconds: each may explain a missed event."""
+    """Return the times of refused webhooks of the source, in microseconds: each may explain a missed event."""
     where = (QUARANTINE.c.source_id == source_id, QUARANTINE.c.received_us >= since_us)
     return list(connection.execute(select(QUARANTINE.c.received_us).where(*where)).scalars())

@@ -1,7 +1,7 @@
-"""Recording: what turns webhooks and listed events into rows, in one transaction.
+"""Turns webhooks and listed events into rows, in one transaction.
 
-All roads pass through `Recorder.store`, so that identity, counting and routing are decided in one
-place: by what the insert returns, never by a look-up before it. Locks are taken in one order
+Webhooks, lists and imports all use `Recorder.store`, so that identity, counting and routing are decided in one
+place: by the result of the insert, never by a look-up before it. Locks are taken in one order
 everywhere: events by (source, key), missing, deliveries, tallies, each sorted.
 """
 
@@ -21,29 +21,6 @@ from gapless_reconcilers.kit.contract import RemoteEvent
 
 StateKey = tuple[int, str | None, int | None]
 """(source id, object key, object version)."""
-
-
-def listed_states(connection: Connection, states: Collection[StateKey]) -> dict[StateKey, bool]:
-    """Those of `states` that a list showed first, and whether each counts as missed."""
-    found: dict[StateKey, bool] = {}
-    for source_id in {state[0] for state in states}:
-        query = select(EVENT.c.object_key, EVENT.c.object_version, EVENT.c.missed_cause).where(
-            EVENT.c.source_id == source_id,
-            EVENT.c.object_key.in_({name for other, name, _ in states if other == source_id}),
-            EVENT.c.object_version.is_not(None),
-            EVENT.c.via == Via.LIST.value,
-        )
-        for name, version, cause in connection.execute(query):
-            if (state := (source_id, name, version)) in states:
-                found[state] = cause is not None
-    return found
-
-
-def mark_redelivered(connection: Connection, seqs: Sequence[int]) -> None:
-    """Note that these came because the provider was asked to send them again."""
-    connection.execute(update(EVENT).where(EVENT.c.seq.in_(seqs)).values(via=Via.REDELIVERY.value))
-
-
 EventKey = tuple[int, str]
 """(source id, event key): the identity of an event."""
 
@@ -58,7 +35,7 @@ DELIVERY_COLUMNS = ("destination_id", "event_seq", "state", "attempts", "next_us
 
 
 class Sighting(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """One event, seen on one road, with what is to be stored of it if it is new."""
+    """One event as a webhook, a list or an import showed it, with the data to store if it is new."""
 
     source: Source
     stream_id: int
@@ -66,11 +43,11 @@ class Sighting(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     via: Via
     seen_us: int
     body: bytes | None = None
-    """The whole body of the webhook it came in; None: it came by another road."""
+    """The whole body of its webhook; None: it did not come by webhook."""
     item: int = 0
     headers: str | None = None
     cause: Cause | None = None
-    """Why it counts as missed, if it is expected; None on the webhook road."""
+    """The cause if it counts as missed; None if it came by webhook."""
     behind_watermark: bool = False
 
     @property
@@ -80,7 +57,7 @@ class Sighting(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
     @property
     def is_part(self) -> bool:
-        """Whether the webhook carried more than this event, so that its body is no event to deliver."""
+        """True if the webhook carried more than this event, so that its body cannot be delivered as the event."""
         return self.body is not None and self.event.payload != self.body
 
 
@@ -89,9 +66,9 @@ Webhook = tuple[Sighting, ...]
 
 
 class Recorder:
-    """Records for one process: knows its writer slot, its routes and its reserved payload ids.
+    """Records events for one process: has its writer slot, its route and its reserved payload ids.
 
-    `wake` is called inside a transaction that made deliveries; other replicas are notified when it commits.
+    `wake` is called inside a transaction that created deliveries; other replicas are notified when it commits.
     """
 
     def __init__(self, slot: int, route: Route, wake: Callable[[], None] = lambda: None) -> None:
@@ -99,19 +76,19 @@ class Recorder:
         self.route = route
         self.wake = wake
         self.heard: dict[int, int] = {}
-        """When each source, by id, last sent a webhook to this process, in microseconds."""
+        """The time of the last webhook of each source to this process, by source id, in microseconds."""
         self._payload_ids: list[int] = []
         self._last_payload_id = 0
 
     def record_webhooks(self, connection: Connection, webhooks: Sequence[Webhook]) -> list[int]:
-        """Record a batch; returns how many of each webhook's events were new."""
+        """Record a batch; return how many of each webhook's events were new."""
         new = self.store(connection, [sighting for webhook in webhooks for sighting in webhook])
         for webhook in webhooks:
             self.heard[webhook[0].source.id] = webhook[0].seen_us
         return [sum(new.pop(sighting.identity, None) is not None for sighting in webhook) for webhook in webhooks]
 
     def store(self, connection: Connection, sightings: Sequence[Sighting]) -> dict[EventKey, int]:
-        """Store what is new of `sightings` and count the rest; returns {identity: seq} of the new events."""
+        """Store the new events of `sightings` and count the known ones; return {identity: seq} of the new events."""
         first: dict[EventKey, Sighting] = {}
         for sighting in sightings:
             first.setdefault(sighting.identity, sighting)
@@ -138,7 +115,7 @@ class Recorder:
         return new
 
     def _assign_payloads(self, connection: Connection, first: dict[EventKey, Sighting]) -> dict[EventKey, int | None]:
-        """A payload id per event; an imported event has none."""
+        """Return a payload id per event; an imported event has none."""
         return {
             identity: None if sighting.via is Via.IMPORT else self._payload_id(connection)
             for identity, sighting in first.items()
@@ -151,7 +128,7 @@ class Recorder:
         return self._payload_ids.pop()
 
     def _store_payloads(self, connection: Connection, stored: Sequence[tuple[int | None, Sighting]]) -> None:
-        """Store each event as it came, and once beside them the body of a webhook that carried several."""
+        """Store each event as received, and the body of a webhook that carried several once."""
         rows: list[tuple[object, ...]] = []
         envelopes: dict[int, int] = {}
         for payload_id, sighting in stored:
@@ -180,9 +157,9 @@ class Recorder:
 
 
 def _states_shown(connection: Connection, first: Mapping[EventKey, Sighting]) -> dict[EventKey, bool]:
-    """The webhooks of states that a list showed before they came: {identity: whether that state counts as missed}.
+    """Return {identity: whether the state counts as missed} for webhooks of states that a list showed first.
 
-    The state is an event of its own already: its webhook is late, and is not expected a second time.
+    The state is an event of its own already, so its webhook is late and is not expected a second time.
     """
     pushed = {
         identity: (identity[0], sighting.event.object_key, sighting.event.object_version)
@@ -236,8 +213,8 @@ def _count_new(
 
 
 def _was_redelivered(sighting: Sighting, row: missing.Closed) -> bool:
-    """Whether the webhook came because we had asked for it."""
-    return row.asked and sighting.via is Via.WEBHOOK
+    """Return True if the event came by a redelivery that we requested."""
+    return row.redelivered and sighting.via is Via.WEBHOOK
 
 
 def _count_known(
@@ -247,7 +224,7 @@ def _count_known(
     new: dict[EventKey, int],
     tallies: Tallies,
 ) -> None:
-    """Note the webhooks of events that were there already; the first one of a missed event is late, others repeat."""
+    """Count the webhooks of known events: the first one of a missed event is late, others are duplicates."""
     again: Counter[EventKey] = Counter(s.identity for s in sightings if s.via is Via.WEBHOOK)
     again.subtract(identity for identity in new if first[identity].via is Via.WEBHOOK)
     rows = [(*identity, times, first[identity].seen_us) for identity, times in sorted(again.items()) if times > 0]
@@ -257,3 +234,24 @@ def _count_known(
             tallies.add(source_id, occurred_us, "late")
         for _ in range(times - is_first):
             tallies.add(source_id, occurred_us, "duplicates")
+
+
+def listed_states(connection: Connection, states: Collection[StateKey]) -> dict[StateKey, bool]:
+    """Return those of `states` that a list showed first, and whether each counts as missed."""
+    found: dict[StateKey, bool] = {}
+    for source_id in {state[0] for state in states}:
+        query = select(EVENT.c.object_key, EVENT.c.object_version, EVENT.c.missed_cause).where(
+            EVENT.c.source_id == source_id,
+            EVENT.c.object_key.in_({name for other, name, _ in states if other == source_id}),
+            EVENT.c.object_version.is_not(None),
+            EVENT.c.via == Via.LIST.value,
+        )
+        for name, version, cause in connection.execute(query):
+            if (state := (source_id, name, version)) in states:
+                found[state] = cause is not None
+    return found
+
+
+def mark_redelivered(connection: Connection, seqs: Sequence[int]) -> None:
+    """Note that these events came by a redelivery that we requested."""
+    connection.execute(update(EVENT).where(EVENT.c.seq.in_(seqs)).values(via=Via.REDELIVERY.value))

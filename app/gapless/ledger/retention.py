@@ -1,7 +1,7 @@
-"""Pruning what is not the ledger's core: finished deliveries, attempts, payloads, passes. Events stay for good.
+"""Prunes finished deliveries, attempts, payloads and passes. Events stay for good.
 
-Each call looks at no more than `limit` rows, in the order of a primary key, and commits: webhooks
-never wait behind a long delete. Rows come into these tables in order of time, so a walk ends at the
+Each call looks at no more than `limit` rows, in the order of a primary key, and commits, so that webhooks
+never wait for a long delete. Rows enter these tables in order of time, so a walk ends at the
 first row that is too young.
 """
 
@@ -18,7 +18,7 @@ LIMIT = 500
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pruned:
-    """How many rows went, and from where to go on; None: the walk is over."""
+    """The number of deleted rows, and the key to continue after; None: the walk is over."""
 
     count: int
     after: int | None
@@ -27,7 +27,7 @@ class Pruned:
 def prune_deliveries(
     connection: Connection, destination_id: int, before_us: int, *, after: int = 0, limit: int = LIMIT
 ) -> Pruned:
-    """Delete deliveries of the destination that were delivered before `before_us`, from behind event `after`."""
+    """Delete deliveries of the destination that were delivered before `before_us`, starting after event `after`."""
     query = (
         select(DELIVERY.c.event_seq, DELIVERY.c.state, DELIVERY.c.created_us, DELIVERY.c.done_us)
         .where(DELIVERY.c.destination_id == destination_id, DELIVERY.c.event_seq > after)
@@ -38,22 +38,22 @@ def prune_deliveries(
     old = [row.event_seq for row in rows if row.state == "delivered" and (row.done_us or 0) < before_us]
     mine = (DELIVERY.c.destination_id == destination_id, DELIVERY.c.state == "delivered")
     connection.execute(delete(DELIVERY).where(*mine, DELIVERY.c.event_seq.in_(old)))
-    goes_on = len(rows) == limit and rows[-1].created_us < before_us
-    return Pruned(count=len(old), after=rows[-1].event_seq if goes_on else None)
+    has_more = len(rows) == limit and rows[-1].created_us < before_us
+    return Pruned(count=len(old), after=rows[-1].event_seq if has_more else None)
 
 
 def prune_attempts(connection: Connection, before_us: int, *, after: int = 0, limit: int = LIMIT) -> Pruned:
-    """Delete attempts made before `before_us`, whatever became of their delivery: their number has no other bound."""
+    """Delete attempts made before `before_us`, whatever their delivery's state: nothing else bounds their number."""
     query = select(ATTEMPT.c.id, ATTEMPT.c.at_us).where(ATTEMPT.c.id > after).order_by(ATTEMPT.c.id).limit(limit)
     rows = connection.execute(query).all()
     old = [row.id for row in rows if row.at_us < before_us]
     connection.execute(delete(ATTEMPT).where(ATTEMPT.c.id.in_(old)))
-    goes_on = len(rows) == limit and rows[-1].at_us < before_us
-    return Pruned(count=len(old), after=rows[-1].id if goes_on else None)
+    has_more = len(rows) == limit and rows[-1].at_us < before_us
+    return Pruned(count=len(old), after=rows[-1].id if has_more else None)
 
 
 def prune_payloads(connection: Connection, before_us: int, *, after: int = 0, limit: int = LIMIT) -> Pruned:
-    """Delete payloads stored before `before_us`, never one that a delivery still owes: not even a dead letter's."""
+    """Delete payloads stored before `before_us`, except those that a delivery still needs, dead letters included."""
     query = select(PAYLOAD.c.id, PAYLOAD.c.stored_us).where(PAYLOAD.c.id > after).order_by(PAYLOAD.c.id).limit(limit)
     rows = connection.execute(query).all()
     old = [row.id for row in rows if row.stored_us < before_us]
@@ -65,16 +65,16 @@ def prune_payloads(connection: Connection, before_us: int, *, after: int = 0, li
         .where(OWING, EVENT.c.payload_id.between(old[0], old[-1]))
     )
     gone = connection.execute(delete(PAYLOAD).where(PAYLOAD.c.id.in_(old), PAYLOAD.c.id.not_in(owed))).rowcount
-    goes_on = len(rows) == limit and rows[-1].stored_us < before_us
-    return Pruned(count=gone, after=rows[-1].id if goes_on else None)
+    has_more = len(rows) == limit and rows[-1].stored_us < before_us
+    return Pruned(count=gone, after=rows[-1].id if has_more else None)
 
 
 def prune_passes(connection: Connection, before_us: int, *, after: int = 0, limit: int = LIMIT) -> Pruned:
-    """Delete passes begun before `before_us` with their slices, never one that is under way."""
+    """Delete passes that began before `before_us` and their slices, except those that are under way."""
     query = select(PASS.c.id, PASS.c.state, PASS.c.started_us).where(PASS.c.id > after).order_by(PASS.c.id).limit(limit)
     rows = connection.execute(query).all()
     old = [row.id for row in rows if row.state != "running" and row.started_us < before_us]
     connection.execute(delete(SLICE).where(SLICE.c.pass_id.in_(old)))
     connection.execute(delete(PASS).where(PASS.c.id.in_(old)))
-    goes_on = len(rows) == limit and rows[-1].started_us < before_us
-    return Pruned(count=len(old), after=rows[-1].id if goes_on else None)
+    has_more = len(rows) == limit and rows[-1].started_us < before_us
+    return Pruned(count=len(old), after=rows[-1].id if has_more else None)

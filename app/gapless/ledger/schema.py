@@ -1,6 +1,6 @@
 """The schema's version: the one that a database has, and those that this release knows.
 
-Without Alembic, which only `migrate` needs and which takes long to import.
+It does not import Alembic, which is slow to import and which only `migrate` needs.
 """
 
 from pathlib import Path
@@ -14,12 +14,12 @@ VERSION_TABLE = "alembic_version"
 
 
 def head() -> str:
-    """The version that this release writes."""
+    """Return the version that this release writes."""
     return VERSIONS[-1]
 
 
 def version(connection: Connection) -> str | None:
-    """The version of the database; None: it is empty."""
+    """Return the version of the database; None: it is empty."""
     if not inspect(connection).has_table(VERSION_TABLE):
         return None
     found: str | None = connection.scalar(select(column("version_num")).select_from(table(VERSION_TABLE)))
@@ -27,5 +27,5 @@ def version(connection: Connection) -> str | None:
 
 
 def is_current(connection: Connection) -> bool:
-    """True if the schema is the one that this release writes."""
+    """Return True if the schema is the one that this release writes."""
     return version(connection) == head()

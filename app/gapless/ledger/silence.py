@@ -1,6 +1,6 @@
-"""Silence: no webhook for longer than a source's own rhythm, or its operator, would have it.
+"""Detects silence: no webhook for longer than the configured time, or than the source's own rhythm suggests.
 
-A provider that disables our endpoint tells nobody: that nothing comes is the only sign.
+A provider may disable our endpoint without notice; then the silence is the only sign.
 """
 
 from collections import defaultdict
@@ -15,15 +15,16 @@ from gapless.domain import HOUR_US, Silence, from_us, to_us
 from gapless.ledger.tables import SOURCE, TALLY
 
 HOURS_OF_WEEK: Final = 7 * 24
-LEARNED_FROM: Final = timedelta(weeks=3)
-"""How long tallies must reach back before a rhythm is read from them."""
-LOOKS_BACK: Final = timedelta(weeks=8)
-SURE: Final = 7.0
-"""Webhooks that should have come before none is silence: by chance that happens less than once in a thousand times."""
+MIN_HISTORY: Final = timedelta(weeks=3)
+"""Time that the tallies must cover before a rhythm is computed from them."""
+MAX_HISTORY: Final = timedelta(weeks=8)
+"""Older tallies are not used."""
+SILENT_FROM: Final = 7.0
+"""Expected webhooks from which on their absence is silence: by chance it happens less than once in a thousand times."""
 
 
 def note_heard(connection: Connection, heard: Mapping[int, int]) -> None:
-    """Keep when each source, by id, last sent a webhook, in microseconds; never earlier than is known."""
+    """Store the time of each source's last webhook, by source id, in microseconds; never an earlier one than known."""
     for source_id, at_us in sorted(heard.items()):
         older = or_(SOURCE.c.last_webhook_us.is_(None), SOURCE.c.last_webhook_us < at_us)
         connection.execute(update(SOURCE).where(SOURCE.c.id == source_id, older).values(last_webhook_us=at_us))
@@ -31,15 +32,16 @@ def note_heard(connection: Connection, heard: Mapping[int, int]) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Heard:
-    """What is known of a source's webhooks: the last one, or since when one could have come; and how many came when."""
+    """The history of a source's webhooks."""
 
     since_us: int
+    """The time of the last one, else the time from which one could have come."""
     by_hour: Mapping[int, int]
     """Webhooks by hour since 1970 of their events, if the rhythm is to be learned."""
 
 
 def read_heard(connection: Connection, source_id: int, silence: Silence | None, now: datetime) -> Heard | None:
-    """What `judge` needs; None: nobody wants to know."""
+    """Return the input of `is_silent`; None: silence is not watched."""
     if silence is None:
         return None
     row = connection.execute(select(SOURCE.c.last_webhook_us, SOURCE.c.state_us).where(SOURCE.c.id == source_id)).one()
@@ -48,19 +50,19 @@ def read_heard(connection: Connection, source_id: int, silence: Silence | None, 
 
 
 def is_silent(silence: Silence, heard: Heard, now: datetime) -> bool | None:
-    """Whether the source is silent at `now`; None: its rhythm is not known yet."""
+    """Return True if the source is silent at `now`; None: its rhythm is not known yet."""
     since = from_us(heard.since_us)
     if silence.after is not None:
         return now - since > silence.after
     rates = rhythm(heard.by_hour, now)
-    return None if rates is None else expected(rates, since, now) >= SURE
+    return None if rates is None else expected(rates, since, now) >= SILENT_FROM
 
 
 def rhythm(by_hour: Mapping[int, int], now: datetime) -> list[float] | None:
-    """Webhooks in each hour of the week, on average over whole weeks before `now`; None: too little is known."""
+    """Return the average webhooks in each hour of the week, over whole weeks before `now`; None: too little history."""
     this_hour = to_us(now) // HOUR_US
     weeks = (this_hour - min(by_hour, default=this_hour)) // HOURS_OF_WEEK
-    if timedelta(weeks=weeks) < LEARNED_FROM:
+    if timedelta(weeks=weeks) < MIN_HISTORY:
         return None
     sums: defaultdict[int, int] = defaultdict(int)
     for hour, count in by_hour.items():
@@ -70,7 +72,7 @@ def rhythm(by_hour: Mapping[int, int], now: datetime) -> list[float] | None:
 
 
 def expected(rates: list[float], start: datetime, end: datetime) -> float:
-    """How many webhooks `rates` would have in `[start, end)`; from a week on it makes no difference how many more."""
+    """Return the webhooks that `rates` predict for `[start, end)`, of which at most the last week counts."""
     start_us, end_us = to_us(max(start, end - timedelta(weeks=1))), to_us(end)
     total = 0.0
     for hour in range(start_us // HOUR_US, end_us // HOUR_US + 1):
@@ -80,7 +82,7 @@ def expected(rates: list[float], start: datetime, end: datetime) -> float:
 
 
 def _by_hour(connection: Connection, source_id: int, now: datetime) -> dict[int, int]:
-    oldest = to_us(now - LOOKS_BACK) // HOUR_US
+    oldest = to_us(now - MAX_HISTORY) // HOUR_US
     query = select(TALLY.c.hour, func.sum(TALLY.c.by_webhook)).where(
         TALLY.c.source_id == source_id, TALLY.c.hour >= oldest, TALLY.c.by_webhook > 0
     )

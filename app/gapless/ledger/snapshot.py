@@ -1,6 +1,6 @@
-"""What the ledger's numbers are made of: every figure of metrics and status, read in one consistent look.
+"""Reads every number behind metrics and status in one consistent snapshot.
 
-Nothing is judged here. What the figures prove, and what remains unknown, is said by `status.evaluation`.
+It draws no conclusions: `status.evaluation` decides what the numbers prove and what remains unknown.
 """
 
 import json
@@ -29,7 +29,7 @@ WINDOWS: Final[Mapping[str, timedelta]] = MappingProxyType(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Loss:
-    """A time of one stream of which the provider can no longer prove anything. Microseconds, `[start, end)`."""
+    """A recorded interval `[start_us, end_us)` of one stream for which the provider can no longer prove anything."""
 
     id: int
     stream: str
@@ -38,32 +38,32 @@ class Loss:
     reason: str
     recorded_us: int
     acknowledged_us: int | None = None
-    """When a person said that it was looked into; None: nobody has."""
+    """The time at which a person acknowledged it; None: nobody has."""
     acknowledged_by: str | None = None
     acknowledged_reason: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MissingCounts:
-    """Events of one stream that are known to exist and are not recorded."""
+    """Counts of the events of one stream that exist at the provider and are not recorded."""
 
     open: int = 0
-    """Still tried."""
+    """Still retried."""
     unrecovered: int = 0
-    """Expected ones that are open or lost for good: missed and not recovered."""
+    """Expected events that are open or lost: missed and not recovered."""
     oldest_open_us: int | None = None
-    """When the oldest of the open ones occurred."""
+    """The time at which the oldest open event occurred."""
     found_us: int | None = None
-    """When the first of the open ones was found."""
+    """The time at which the first open event was found."""
     lost: int = 0
-    """Those that the provider no longer has, and that nobody has acknowledged."""
+    """Events that the provider no longer has, and that nobody has acknowledged."""
     lost_found_us: int | None = None
-    """When the first of the lost ones was found."""
+    """The time at which the first lost event was found."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceSnapshot:
-    """Everything that is written down of one source. Times are microseconds; None: not yet known."""
+    """Everything that the ledger holds about one source. Times are microseconds; None: not yet known."""
 
     source: Source
     state: str
@@ -78,7 +78,7 @@ class SourceSnapshot:
     next_pass_us: int
     streams: tuple[Stream, ...]
     missing: Mapping[int, MissingCounts]
-    """By stream id; a stream that lacks nothing is not in it."""
+    """By stream id; a stream without missing events has no entry."""
     losses: tuple[Loss, ...]
     totals: Totals
     windows: Mapping[str, Totals]
@@ -94,7 +94,7 @@ class SourceSnapshot:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DestinationSnapshot:
-    """What one destination still owes."""
+    """The deliveries that one destination still owes."""
 
     name: str
     state: str
@@ -103,14 +103,14 @@ class DestinationSnapshot:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LedgerSnapshot:
-    """All figures, of one moment."""
+    """All numbers, read at one moment."""
 
     sources: tuple[SourceSnapshot, ...]
     destinations: tuple[DestinationSnapshot, ...]
 
 
 def take_snapshot(connection: Connection, sources: Sequence[Source], now: datetime) -> LedgerSnapshot:
-    """The figures of `sources` at `now`, and of every destination that is active or still owes something."""
+    """Return the numbers of `sources` at `now`, and of every destination that is active or still owes deliveries."""
     dialect.one_snapshot(connection)
     ids = [source.id for source in sources]
     rows = {row["id"]: row for row in connection.execute(select(SOURCE).where(SOURCE.c.id.in_(ids))).mappings()}
@@ -162,14 +162,14 @@ def _source(
 
 
 def _types(source: Source, row: RowMapping) -> tuple[tuple[str, ...], str]:
-    """The subscribed types: what this process was configured with, else what any process read last."""
+    """Return the subscribed types and their origin: the configured ones, else those that any process read last."""
     if source.types_origin.value == "config" or row["types"] is None:
         return source.types.patterns, source.types_origin.value
     return tuple(json.loads(row["types"])), row["types_origin"]
 
 
 def _streams(connection: Connection, source_ids: Sequence[int]) -> Mapping[int, list[Stream]]:
-    """The streams of each source, its own first."""
+    """Return the streams of each source, its own first."""
     found: defaultdict[int, list[Stream]] = defaultdict(list)
     query = select(STREAM).where(STREAM.c.source_id.in_(source_ids)).order_by(STREAM.c.source_id, STREAM.c.name)
     for row in connection.execute(query).mappings():
@@ -178,7 +178,7 @@ def _streams(connection: Connection, source_ids: Sequence[int]) -> Mapping[int, 
 
 
 def _missing(connection: Connection, source_ids: Sequence[int]) -> Mapping[int, MissingCounts]:
-    """By stream id, of streams that lack something."""
+    """Return the counts by stream id, of streams that have missing events."""
     is_open = MISSING.c.state == "open"
     is_lost = and_(MISSING.c.state == "lost", MISSING.c.acknowledged_us.is_(None))
     query = (
@@ -208,7 +208,7 @@ def _missing(connection: Connection, source_ids: Sequence[int]) -> Mapping[int, 
 
 
 def _losses(connection: Connection, source_ids: Sequence[int]) -> Mapping[int, list[Loss]]:
-    """The unrecoverable times of each source, oldest first."""
+    """Return the unrecoverable intervals of each source, oldest first."""
     found: defaultdict[int, list[Loss]] = defaultdict(list)
     columns = [UNRECOVERABLE.c[each.name] for each in fields(Loss) if each.name != "stream"]
     query = select(STREAM.c.source_id, STREAM.c.name.label("stream"), *columns).join_from(

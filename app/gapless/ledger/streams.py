@@ -10,7 +10,7 @@ from gapless.ledger.tables import SOURCE, STREAM
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stream:
-    """A stream's row. Times are microseconds; `checked_us` is None until a list was read."""
+    """A stream's row. Times are microseconds; `checked_us` is None until a list has been read."""
 
     id: int
     source_id: int
@@ -26,7 +26,7 @@ class Stream:
 
 
 def ensure_stream(connection: Connection, source_id: int, name: str) -> int:
-    """The id of the stream; a new one starts at its source's start."""
+    """Return the id of the stream; a new one starts at its source's start."""
     start_us = connection.execute(select(SOURCE.c.start_us).where(SOURCE.c.id == source_id)).scalar_one()
     row = {"source_id": source_id, "name": name, "complete_from_us": start_us, "watermark_us": start_us}
     dialect.insert_or_ignore(connection, STREAM, row)
@@ -35,16 +35,16 @@ def ensure_stream(connection: Connection, source_id: int, name: str) -> int:
 
 
 def streams(connection: Connection, source_id: int) -> list[Stream]:
-    """All streams of the source, its own first."""
+    """Return all streams of the source, its own first."""
     rows = connection.execute(select(STREAM).where(STREAM.c.source_id == source_id).order_by(STREAM.c.name))
     return [Stream(**row) for row in rows.mappings()]
 
 
 def stream(connection: Connection, stream_id: int) -> Stream:
-    """One stream."""
+    """Return the stream with that id."""
     return Stream(**connection.execute(select(STREAM).where(STREAM.c.id == stream_id)).mappings().one())
 
 
 def stream_name(connection: Connection, stream_id: int) -> str:
-    """The name of a stream; empty for a source's own."""
+    """Return the name of a stream; empty for a source's own."""
     return str(connection.execute(select(STREAM.c.name).where(STREAM.c.id == stream_id)).scalar_one())

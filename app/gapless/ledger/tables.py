@@ -1,4 +1,4 @@
-"""The tables. Rows only: input is checked before it comes here, and hot paths use the columns, never row objects.
+"""The tables. Input is checked before it comes here, and hot paths use the columns, never row objects.
 
 Every time is a whole number of microseconds since 1970 UTC (`domain.to_us`), so that both databases
 compare and index it alike. Migrations are tested to equal this file.
@@ -32,13 +32,13 @@ METADATA = MetaData(
     }
 )
 ID_BLOCK = 1000
-"""Ids that a process reserves at once."""
+"""Ids that a process reserves in one block."""
 
 Whole = BigInteger().with_variant(Integer, "sqlite")
 
 
 class TableRow(SQLModel):
-    """Base of all tables: our own metadata, so that an application's SQLModel tables stay apart."""
+    """Base of all tables, with its own metadata, so that it does not mix with an application's SQLModel tables."""
 
     metadata = METADATA
 
@@ -131,11 +131,11 @@ class StreamRow(TableRow, table=True):
     last_outcome: str | None = _text(null=True)
     parked_reason: str | None = _text(null=True)
     last_listed: int = _long(default=0)  # how many events its last complete pass listed
-    cursor: str | None = _text(null=True)  # where reading takes away: acknowledges what was read, with the next request
+    cursor: str | None = _text(null=True)  # where reading consumes: the next request, which acknowledges what was read
 
 
 class DestinationRow(TableRow, table=True):
-    """Where events go. It owes only what occurred at or after `since_us`."""
+    """A destination of events. It owes only events that occurred at or after `since_us`."""
 
     __tablename__ = "destination"
     __table_args__ = ({"sqlite_autoincrement": True},)
@@ -171,13 +171,13 @@ class EventRow(TableRow, table=True):
     webhook_count: int = _long(default=0)
     absent_count: int = _long(default=0)  # complete listings of its window that did not show it; 2: unlisted
     payload_id: int | None = _long(null=True)
-    item: int = _long(default=0)  # its place in a webhook that carries several
+    item: int = _long(default=0)  # its position in a webhook that carries several
 
 
 class PayloadRow(TableRow, table=True):
     """The raw body and signature headers of a webhook, or a listed item. Pruned after a time.
 
-    Of a webhook that carries several events each has its own row, and one more has the body that was signed.
+    If a webhook carries several events, each has its own row, and one more row holds the signed body.
 
     A process reserves ids in blocks (`dialect.reserve_block`), so that it knows them before it inserts.
     """
@@ -194,7 +194,7 @@ class PayloadRow(TableRow, table=True):
 
 
 class MissingRow(TableRow, table=True):
-    """What a pass found and could not record at once."""
+    """An event that a pass found and could not record at once."""
 
     __tablename__ = "missing"
     __table_args__ = (
@@ -218,7 +218,7 @@ class MissingRow(TableRow, table=True):
     next_attempt_us: int = _long()
     asked_us: int | None = _long(null=True)  # when the provider was asked to send it again
     last_error: str | None = _text(null=True)
-    acknowledged_us: int | None = _long(null=True)  # of a lost one: when a person said that it was looked into
+    acknowledged_us: int | None = _long(null=True)  # of a lost one: when a person acknowledged it
 
 
 class PassRow(TableRow, table=True):
@@ -247,7 +247,7 @@ class PassRow(TableRow, table=True):
 
 
 class SliceRow(TableRow, table=True):
-    """A part of a pass that is listed by itself, and where its listing stands."""
+    """A part of a pass that is listed by itself, and the progress of its listing."""
 
     __tablename__ = "slice"
     __table_args__ = (UniqueConstraint("pass_id", "start_us"), {"sqlite_autoincrement": True})
@@ -262,7 +262,7 @@ class SliceRow(TableRow, table=True):
 
 
 class UnrecoverableRow(TableRow, table=True):
-    """A time of which the provider can no longer prove anything."""
+    """An interval for which the provider can no longer prove anything."""
 
     __tablename__ = "unrecoverable"
     __table_args__ = (UniqueConstraint("stream_id", "start_us", "end_us"), {"sqlite_autoincrement": True})
@@ -272,13 +272,13 @@ class UnrecoverableRow(TableRow, table=True):
     end_us: int = _long()
     reason: str = _text()
     recorded_us: int = _long()
-    acknowledged_us: int | None = _long(null=True)  # when a person said that it was looked into
+    acknowledged_us: int | None = _long(null=True)  # when a person acknowledged it
     acknowledged_by: str | None = _text(null=True)
     acknowledged_reason: str | None = _text(null=True)  # what was looked into, in that person's words
 
 
 class BudgetRow(TableRow, table=True):
-    """Read requests used of what a provider grants, per scope."""
+    """Read requests used in the current period, per scope of the budget."""
 
     __tablename__ = "budget"
     scope: str = Field(sa_column=Column(Text, primary_key=True))
@@ -308,7 +308,7 @@ class DeliveryRow(TableRow, table=True):
 
 
 class AttemptRow(TableRow, table=True):
-    """One try of one delivery."""
+    """One attempt of one delivery."""
 
     __tablename__ = "attempt"
     __table_args__ = (Index("ix_attempt_delivery", "event_seq", "destination_id"), {"sqlite_autoincrement": True})
@@ -381,7 +381,7 @@ class QuarantineRow(TableRow, table=True):
 
 
 class AuditLogRow(TableRow, table=True):
-    """Who did what, when."""
+    """One action: who did what, and when."""
 
     __tablename__ = "audit_log"
     __table_args__ = ({"sqlite_autoincrement": True},)

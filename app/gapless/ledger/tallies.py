@@ -1,4 +1,4 @@
-"""Counts per source, hour of occurrence and writer slot. Replicas never share a row; reads sum."""
+"""Counts of events per source, hour of occurrence and writer slot. Replicas never share a row; readers sum."""
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping
@@ -54,7 +54,7 @@ class Totals:
 
 
 def totals(connection: Connection, source_id: int, from_us: int | None = None, to_us: int | None = None) -> Totals:
-    """Sums over the hours that touch `[from_us, to_us)`, by time of occurrence; without bounds: over all time."""
+    """Return sums over the hours that touch `[from_us, to_us)`, by time of occurrence; by default, over all time."""
     query = select(*(func.coalesce(func.sum(TALLY.c[name]), 0).label(name) for name in COUNTS))
     query = query.where(TALLY.c.source_id == source_id)
     if from_us is not None:

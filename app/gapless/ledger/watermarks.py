@@ -1,4 +1,4 @@
-"""How far the ledger is proven to agree with the provider's list, and where it never can be."""
+"""Moves watermarks, up to which a stream agrees with the provider's list, and records unrecoverable intervals."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -12,16 +12,16 @@ from gapless.ledger.tables import SOURCE, STREAM, UNRECOVERABLE
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prefix:
-    """The contiguous finished beginning of a pass: up to where, and whether its listing can be believed."""
+    """The contiguous finished beginning of a pass: its end, and whether its listing is suspect."""
 
     end_us: int
     suspect: bool
 
 
 def finished_prefix(start_us: int, parts: list[Slice]) -> Prefix:
-    """How far the slices are done without a hole.
+    """Return the slices that are done without a hole.
 
-    It is suspect if settled webhook events lie in it and the listing showed not one of them.
+    The prefix is suspect if it contains witnesses and the listing showed none of them.
     """
     end_us, witnesses, matched = start_us, 0, 0
     for part in parts:
@@ -37,7 +37,7 @@ def advance(connection: Connection, pass_: Pass, limit_us: int) -> Prefix:
     """Move the stream's watermark over the finished prefix of `pass_`, never past `limit_us`, never back.
 
     Nothing moves if the prefix is suspect, or if the pass begins after the watermark: that would
-    leave a hole. The caller has fenced this transaction and made every listed event durable before.
+    leave a hole. The caller has fenced this transaction and has made every listed event durable.
     """
     prefix = finished_prefix(pass_.start_us, slices(connection, pass_.id))
     to_us = min(prefix.end_us, limit_us)
@@ -53,31 +53,31 @@ def advance(connection: Connection, pass_: Pass, limit_us: int) -> Prefix:
 
 
 def complete_pass(connection: Connection, stream_id: int, outcome: str, now_us: int, listed: int) -> None:
-    """Note that a whole window of the stream was read and believed, and how many events it listed."""
+    """Note that a whole window of the stream was read, that it is not suspect, and how many events it listed."""
     values = {"last_complete_pass_us": now_us, "last_outcome": outcome, "parked_reason": None, "last_listed": listed}
     connection.execute(update(STREAM).where(STREAM.c.id == stream_id).values(**values))
 
 
 def save_cursor(connection: Connection, stream_id: int, cursor: str | None) -> None:
-    """Note up to where the stream was read away: what came before is durable, and the next request acknowledges it."""
+    """Store the cursor of a stream that reading consumes; all before is durable, and the next request confirms it."""
     connection.execute(update(STREAM).where(STREAM.c.id == stream_id).values(cursor=cursor))
 
 
 def note_consumed(connection: Connection, stream_id: int, up_to_us: int, now_us: int) -> None:
-    """The provider had nothing more to hand out at `up_to_us`: the watermark stands there."""
+    """Move the watermark to `up_to_us`, a time at which the provider had no more events to hand out."""
     where = (STREAM.c.id == stream_id, STREAM.c.watermark_us <= up_to_us)
     connection.execute(update(STREAM).where(*where).values(watermark_us=up_to_us, checked_us=now_us))
 
 
 def note_outcome(connection: Connection, stream_id: int, outcome: str, parked_reason: str | None) -> None:
-    """Note how a pass ended that could not be completed."""
+    """Store the outcome of a pass that could not be completed."""
     values = {"last_outcome": outcome, "parked_reason": parked_reason}
     connection.execute(update(STREAM).where(STREAM.c.id == stream_id).values(**values))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UnrecoverableInterval:
-    """A time of which the provider can no longer prove anything."""
+    """An interval for which the provider can no longer prove anything."""
 
     start_us: int
     end_us: int
@@ -85,7 +85,7 @@ class UnrecoverableInterval:
 
 
 def write_off(connection: Connection, stream_id: int, loss: UnrecoverableInterval, now_us: int) -> bool:
-    """Declare the loss unrecoverable and let the watermark stand at its end. True if that is news."""
+    """Record the loss as unrecoverable and move the watermark to its end. Returns True if it is new."""
     where = (STREAM.c.id == stream_id, STREAM.c.watermark_us < loss.end_us)
     if connection.execute(update(STREAM).where(*where).values(watermark_us=loss.end_us)).rowcount != 1:
         return False
@@ -93,7 +93,7 @@ def write_off(connection: Connection, stream_id: int, loss: UnrecoverableInterva
 
 
 def note_unrecoverable(connection: Connection, stream_id: int, loss: UnrecoverableInterval, now_us: int) -> bool:
-    """Declare the loss unrecoverable; the watermark passes over it when it gets there. True if that is news."""
+    """Record the loss as unrecoverable; the watermark passes over it later. Returns True if it is new."""
     return dialect.insert_or_ignore(
         connection, UNRECOVERABLE, {**asdict(loss), "stream_id": stream_id, "recorded_us": now_us}
     )
@@ -109,7 +109,7 @@ def acknowledge(
     until_us: int | None = None,
     ids: Sequence[int] | None = None,
 ) -> list[int]:
-    """Note that a person looked into unrecoverable times: all that ended by `until_us`, or those of `ids`.
+    """Note that a person looked into unrecoverable intervals: all that ended by `until_us`, or those of `ids`.
 
     Returns the ids of those that were not acknowledged before. They stay unrecoverable.
     """
@@ -125,13 +125,13 @@ def acknowledge(
 
 
 def unrecoverable_ids(connection: Connection, source_id: int) -> list[int]:
-    """The ids of the source's unrecoverable times, acknowledged or not."""
+    """Return the ids of the source's unrecoverable intervals, acknowledged or not."""
     query = select(UNRECOVERABLE.c.id).join(STREAM, STREAM.c.id == UNRECOVERABLE.c.stream_id)
     return sorted(connection.execute(query.where(STREAM.c.source_id == source_id)).scalars())
 
 
 def widen_lookback(connection: Connection, source_id: int, lookback_us: int) -> None:
-    """Remember that events of this source become visible as late as that."""
+    """Store a longer lookback, because events of this source become visible that late."""
     connection.execute(update(SOURCE).where(SOURCE.c.id == source_id).values(lookback_us=lookback_us))
 
 

@@ -1,4 +1,4 @@
-"""Events that came by webhook and are absent from a listing of their window: they contradict it."""
+"""Finds webhook events that are absent from a complete listing of their window, and so contradict it."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -14,10 +14,10 @@ NEWER = EVENT.alias("newer")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WitnessSpan:
-    """The settled webhook events of a stream in `[start, end)`: expected, their webhook came before `before_us`.
+    """The expected events of a stream in `[start_us, end_us)` whose webhook came before `before_us`.
 
     Each is a witness: a complete listing of that time must show it. A list of states shows only the last
-    one of an object (`last_states`).
+    state of an object (`last_states`).
     """
 
     stream_id: int
@@ -27,7 +27,7 @@ class WitnessSpan:
     last_states: bool = False
 
     def where(self) -> ColumnElement[bool]:
-        """The condition on `event`."""
+        """Return the condition on `event`."""
         superseded = exists().where(
             NEWER.c.source_id == EVENT.c.source_id,
             NEWER.c.object_key == EVENT.c.object_key,
@@ -45,17 +45,17 @@ class WitnessSpan:
 
 
 def count_witnesses(connection: Connection, span: WitnessSpan) -> int:
-    """How many events a complete listing must show."""
+    """Return how many events a complete listing must show."""
     return int(connection.execute(select(func.count()).select_from(EVENT).where(span.where())).scalar_one())
 
 
 def absent(connection: Connection, span: WitnessSpan, seen: Collection[int]) -> list[int]:
-    """The seq of the events that a complete listing did not show (`seen`)."""
+    """Return the seqs of witnesses that are not among the listed ones (`seen`)."""
     return [seq for seq in connection.execute(select(EVENT.c.seq).where(span.where())).scalars() if seq not in seen]
 
 
 def note_absent(connection: Connection, slot: int, seqs: Sequence[int]) -> int:
-    """Note that a complete listing lacked these; returns how many thereby became unlisted, and counts them."""
+    """Note that a complete listing lacked these events; count and return those that became unlisted by it."""
     tallies = Tallies()
     became = 0
     ordered = sorted(seqs)

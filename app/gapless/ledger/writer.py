@@ -1,7 +1,7 @@
-"""The one writer of a process: webhooks first and many to a commit, everything else one by one between them.
+"""The one writer of a process: commits webhooks first, in batches, and all other work one by one between them.
 
-A webhook's caller gets its answer only after the commit that holds it. There is no batching window:
-while one commit is under way, the next batch gathers.
+A webhook's caller gets its result only after the commit that contains it. There is no batching window:
+the webhooks that arrive during one commit are the next batch.
 """
 
 import asyncio
@@ -24,21 +24,21 @@ Work = Callable[[Connection], T]
 BATCH = 512
 """Most webhooks in one commit."""
 RETRIES = stamina.AsyncRetryingCaller(attempts=8, timeout=5, wait_initial=0.005, wait_max=0.5)
-"""How a transaction that met a conflict is tried again."""
+"""Retries a transaction that met a conflict."""
 STUCK_S = 60.0
-"""A transaction that takes longer than this will not end by itself: only a restart helps."""
+"""A transaction that takes longer than this does not end by itself; only a restart helps."""
 
 
 class QueueFull(StoreUnavailable):
-    """More is waiting to be committed than the configured bound."""
+    """More webhooks wait for a commit than the configured limit allows."""
 
 
 class Unstorable(StoreError):
-    """This one webhook cannot be stored, whatever is done; the rest of its batch was."""
+    """This webhook can never be stored; the rest of its batch was."""
 
 
 class Writer:
-    """Commits for one process. `run` is its loop; `close` lets it finish what was submitted, and stops it."""
+    """Commits for one process. `run` is its loop; `close` lets it finish the submitted work, then stops it."""
 
     def __init__(
         self, store: Store, recorder: Recorder, metrics: Metrics, *, queue_max: int, queue_max_bytes: int
@@ -59,11 +59,11 @@ class Writer:
 
     @property
     def recorder(self) -> Recorder:
-        """What turns sightings into rows, for work that records."""
+        """The recorder, for work that records events."""
         return self._recorder
 
     def record(self, webhook: Webhook, size: int) -> asyncio.Future[int]:
-        """Queue a webhook of `size` bytes; the future tells how many of its events were new, once they are durable.
+        """Queue a webhook of `size` bytes; the future returns how many of its events were new, once they are durable.
 
         Raises `QueueFull` at once. The future raises `Unstorable` or `StoreUnavailable`.
         """
@@ -78,14 +78,14 @@ class Writer:
     async def submit(self, work: Callable[Concatenate[Connection, P], T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Run `work(connection, …)` in a transaction of its own, after the webhooks that wait now. Raises `StoreError`.
 
-        Keep it short: at most a page. `work` may run again after a conflict, so it must not touch anything else.
+        Keep it short: at most a page. `work` may run again after a conflict, so it must have no other side effects.
         """
         return await self._queue(self._work, bind(work, *args, **kwargs))
 
     async def submit_idle(
         self, work: Callable[Concatenate[Connection, P], T], /, *args: P.args, **kwargs: P.kwargs
     ) -> T:
-        """As `submit`, but only when nothing else waits: for what a stranger can cause."""
+        """As `submit`, but only when nothing else waits: for work that a stranger can cause."""
         return await self._queue(self._idle_work, bind(work, *args, **kwargs))
 
     async def _queue(self, queue: deque[tuple[Work[Any], asyncio.Future[Any]]], work: Work[T]) -> T:
@@ -119,7 +119,7 @@ class Writer:
                 return
 
     def close(self) -> None:
-        """Take nothing more; `run` returns when everything submitted is committed."""
+        """Accept nothing more; `run` returns when everything submitted is committed."""
         self._closing = True
         self._wake.set()
 
@@ -143,7 +143,7 @@ class Writer:
             _settle(future, result)
 
     async def _record(self, webhooks: Sequence[Webhook]) -> list[int | BaseException]:
-        """One result or error per webhook. Bad data is halved down to the one webhook that holds it."""
+        """Return one result or error per webhook. A batch with bad data is halved until the bad webhook is alone."""
         try:
             return list(await self._write(partial(self._recorder.record_webhooks, webhooks=webhooks)))
         except BadData as error:
@@ -151,7 +151,7 @@ class Writer:
                 return [Unstorable(str(error))]
             middle = len(webhooks) // 2
             return [*await self._record(webhooks[:middle]), *await self._record(webhooks[middle:])]
-        except Exception as error:  # noqa: BLE001 - every caller must hear of it; the loop must live
+        except Exception as error:  # noqa: BLE001 - every caller gets the error; the loop must live
             return [error] * len(webhooks)
 
     async def _commit_work(self, entry: tuple[Work[Any], asyncio.Future[Any]]) -> None:

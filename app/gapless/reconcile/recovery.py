@@ -100,7 +100,7 @@ class Recovery:
             return
         now_us = self.leased.runtime.now_us
         next_us = now_us + span_us(wait_after(row.attempts))
-        await self.leased.write(missing.note_asked, row=row, now_us=now_us, next_attempt_us=next_us)
+        await self.leased.write(missing.note_redelivery_request, row=row, now_us=now_us, next_attempt_us=next_us)
 
     def _sighting(self, row: Missing, event: RemoteEvent) -> Sighting:
         return Sighting(

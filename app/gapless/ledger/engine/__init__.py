@@ -1,4 +1,4 @@
-"""The two databases: how to connect, run a transaction, and read what went wrong.
+"""The two databases: connections, transactions, and the meaning of their errors.
 
 All statements of the ledger are synchronous functions of a SQLAlchemy `Connection`. A `Store` runs
 them: on SQLite in threads (one that writes, two that read), on PostgreSQL over asyncpg inside the
@@ -26,7 +26,7 @@ from gapless.ledger.engine.sqlite import SqliteStore
 
 
 def open_store(url: str) -> Store:
-    """The store at `url`: `sqlite:///path` or `postgresql://…`. Connects on first use."""
+    """Return the store at `url`: `sqlite:///path` or `postgresql://…`. It connects on first use."""
     parsed = make_url(url)
     if parsed.get_backend_name() == "sqlite":
         if not parsed.database or parsed.database == ":memory:":

@@ -1,4 +1,4 @@
-"""A store: a database that runs the ledger's statements in transactions."""
+"""The interface of a store, which runs the ledger's statements in transactions, and its errors."""
 
 import sqlite3
 from abc import ABC, abstractmethod
@@ -11,9 +11,12 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from gapless.errors import Unavailable, UserError
 
+P = ParamSpec("P")
+T = TypeVar("T")
+
 
 class StoreError(Unavailable):
-    """Base of what can go wrong in the store."""
+    """Base of the store's errors."""
 
 
 class StoreUnavailable(StoreError):
@@ -47,13 +50,13 @@ def store_errors() -> Iterator[None]:
     except (OSError, SQLAlchemyError) as error:
         raise StoreUnavailable(f"{type(error).__name__}: {error}") from error
     except Exception as error:
-        if type(error).__module__.partition(".")[0] != "asyncpg":  # which is not there unless PostgreSQL is used
+        if type(error).__module__.partition(".")[0] != "asyncpg":  # not installed unless PostgreSQL is used
             raise
         raise classify(error)(f"{type(error).__name__}: {error}") from error
 
 
 def classify(error: BaseException | None) -> type[StoreError]:
-    """Which `StoreError` a driver's error is."""
+    """Return the `StoreError` that a driver's error means."""
     sqlstate = getattr(error, "sqlstate", None) or getattr(error, "pgcode", None)
     if isinstance(sqlstate, str):
         if sqlstate in ("40001", "40P01", "55P03"):
@@ -68,10 +71,6 @@ def classify(error: BaseException | None) -> type[StoreError]:
     return StoreUnavailable
 
 
-P = ParamSpec("P")
-T = TypeVar("T")
-
-
 class Store(ABC):
     """A database that runs statements in transactions."""
 
@@ -79,7 +78,7 @@ class Store(ABC):
 
     @abstractmethod
     async def read(self, query: Callable[Concatenate[Connection, P], T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-        """What `query` returns, in a transaction that only reads. Raises `StoreError`."""
+        """Run `query` in a transaction that only reads, and return its result. Raises `StoreError`."""
 
     @abstractmethod
     async def write(self, work: Callable[Concatenate[Connection, P], T], /, *args: P.args, **kwargs: P.kwargs) -> T:
@@ -87,11 +86,11 @@ class Store(ABC):
 
     @abstractmethod
     async def close(self) -> None:
-        """Let go of every connection."""
+        """Close every connection."""
 
     @abstractmethod
     def free_bytes(self) -> int | None:
-        """Free space where the data lies; None: not ours to see."""
+        """Return the free disk space of the database; None: it is on another machine."""
 
 
 def bind(

@@ -1,4 +1,4 @@
-"""Statements whose text differs between the databases. What can be said in one way for both stands elsewhere."""
+"""The statements whose text differs between the databases. All others are in the module of their noun."""
 
 import re
 import sqlite3
@@ -15,7 +15,7 @@ Row: TypeAlias = tuple[Any, ...]
 def insert_new(
     connection: Connection, table: Table, columns: Sequence[str], rows: Sequence[Row], unique: Sequence[str]
 ) -> dict[Row, int]:
-    """Insert the rows whose `unique` columns are not there yet; returns {unique values: identity} of those inserted.
+    """Insert the rows whose `unique` values do not exist yet; return {unique values: identity} of those inserted.
 
     `unique` are leading columns of `columns`. One statement a batch on PostgreSQL, one prepared
     statement stepped through on SQLite: this is the hot path, so it stays below SQLAlchemy's constructs.
@@ -38,7 +38,7 @@ def insert_new(
 
 
 def insert_many(connection: Connection, table: Table, columns: Sequence[str], rows: Sequence[Row]) -> None:
-    """Insert rows, none of which may be there yet."""
+    """Insert rows, none of which may exist yet."""
     _insert(connection, table, tuple(columns), rows, "")
 
 
@@ -114,7 +114,7 @@ NOTE_WEBHOOKS_POSTGRES = (
 def note_webhooks(
     connection: Connection, rows: Sequence[tuple[int, str, int, int]]
 ) -> list[tuple[int, int, str | None, int, int]]:
-    """Note (source id, key, times, at) of webhooks of known events.
+    """Count webhooks of known events: (source id, key, times, at) of each.
 
     Returns (source id, occurred, missed cause, webhooks in all, `times`) of each.
     """
@@ -135,8 +135,8 @@ NEARBY_POSTGRES = (
 )
 NEARBY_SQLITE = re.sub(r"\$\d", "?", NEARBY_POSTGRES)
 BY_KEY_POSTGRES = f"SELECT key, seq, {WITNESS.format('$1')} FROM event WHERE source_id = $2 AND key = ANY($3::text[])"
-CROWD = 4
-"""How many times its own length is read around a page, at most, before its events are asked for by key."""
+NEARBY_FACTOR = 4
+"""Most neighbours that are read around a page, as a multiple of its length, before its events are read by key."""
 
 
 def look_up(
@@ -147,14 +147,14 @@ def look_up(
     span_us: tuple[int, int],
     before_us: int,
 ) -> Known:
-    """Those of a page's `keys` that the ledger has, and perhaps their neighbours.
+    """Return those of a page's `keys` that the ledger has, and perhaps their neighbours.
 
-    A witness came by webhook before `before_us`. What a list shows together occurred together, between
-    the two times of `span_us`, and so lies together in an index: one short range
-    nearly always holds the whole page, where keys are scattered and each would be a page of the file.
-    What it does not hold is asked for by key, so that a wrong time hides nothing.
+    A witness came by webhook before `before_us`. The events of a page occurred together, between the two times of
+    `span_us`, and so are neighbours in an index: one short range nearly always contains the whole page, while its keys
+    are scattered and each would be a page of the file. Keys that are not in the range are read one by one, so that a
+    wrong time hides nothing.
     """
-    known = _nearby(connection, (before_us, stream_id, *span_us, CROWD * len(keys)))
+    known = _nearby(connection, (before_us, stream_id, *span_us, NEARBY_FACTOR * len(keys)))
     rest = [key for key in keys if key not in known]
     return known | _by_key(connection, (before_us, source_id), rest) if rest else known
 
@@ -168,9 +168,9 @@ STATES_POSTGRES = (
 def look_up_states(
     connection: Connection, source_id: int, listed: Mapping[str, tuple[str, int]], before_us: int
 ) -> Known:
-    """Those of `listed` {key: (object key, object version)} whose object the ledger holds at that version or later.
+    """Return those of `listed` {key: (object key, object version)} that the ledger has at that version or later.
 
-    Several events may be of one version; if one of them is a witness, so is the state.
+    Several events may have one version; if one of them is a witness, so is the state.
     """
     objects = sorted({name for name, _ in listed.values()})
     values = (before_us, source_id), objects, min(version for _, version in listed.values())
@@ -220,21 +220,21 @@ def _by_key_sqlite(count: int) -> str:
     return f"SELECT key, seq, {WITNESS.format('?')} FROM event WHERE source_id = ? AND key IN ({marks})"
 
 
-def finds(connection: Connection, query: str) -> bool:
-    """Whether `query` has a row."""
+def has_rows(connection: Connection, query: str) -> bool:
+    """Return True if `query` returns a row."""
     if connection.dialect.name == "postgresql":
         return bool(_postgres(connection, query))
     return _sqlite_cursor(connection).execute(query).fetchone() is not None
 
 
 def insert_or_ignore(connection: Connection, table: Table, row: Mapping[str, Any]) -> bool:
-    """Insert one row unless a unique rule forbids it; True if it was inserted."""
+    """Insert one row unless a unique constraint forbids it; return True if it was inserted."""
     insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
     return connection.execute(insert(table).values(**row).on_conflict_do_nothing()).rowcount == 1
 
 
 def database_now_us(connection: Connection) -> int:
-    """The database's own clock, in microseconds: leases are judged by it, never by a process's clock."""
+    """Return the time of the database's clock, in microseconds. Leases depend on it, never on a process's clock."""
     if connection.dialect.name == "postgresql":
         now = "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
     else:
@@ -243,30 +243,30 @@ def database_now_us(connection: Connection) -> int:
 
 
 def one_snapshot(connection: Connection) -> None:
-    """Let every statement of a reading transaction see one state of the database. Call it before any other.
+    """Make every statement of a reading transaction see one state of the database. Call it before any statement.
 
-    SQLite does so by itself.
+    SQLite does this by itself.
     """
     if connection.dialect.name == "postgresql":
         connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
 
 
 def skip_locked(connection: Connection) -> bool:
-    """True where a claim may skip rows that another replica is claiming."""
+    """Return True if the database can skip rows that another replica is claiming."""
     return connection.dialect.name == "postgresql"
 
 
 def reserve_block(connection: Connection, table: Table, size: int, above: int) -> range:
-    """`size` ids of `table`, all greater than `above`, that nobody else uses, now or later.
+    """Reserve `size` ids of `table`, all greater than `above`, that nobody else will use, and return them.
 
-    `above` is the last id that the caller holds already: it may not have used it yet. What is left unused
-    is a harmless gap.
+    `above` is the last id that the caller reserved: it may not be in the table yet. Unused ids leave a
+    harmless gap.
     """
     if connection.dialect.name == "postgresql":  # the sequence counts in steps of `size`
         sequence = f"SELECT nextval(pg_get_serial_sequence('{table.name}', 'id'))"
         first = int(connection.exec_driver_sql(sequence).scalar_one())
     else:
-        highest = "SELECT seq FROM sqlite_sequence WHERE name = ?"  # of all rows there ever were
+        highest = "SELECT seq FROM sqlite_sequence WHERE name = ?"  # of all rows that ever existed
         first = max(int(connection.exec_driver_sql(highest, (table.name,)).scalar() or 0), above) + 1
     return range(first, first + size)
 

@@ -1,4 +1,4 @@
-"""The lock beside a SQLite ledger: one daemon process at a time, and how a command reaches it."""
+"""The lock file beside a SQLite ledger: it admits one daemon at a time, and tells commands how to reach it."""
 
 import fcntl
 import json
@@ -20,11 +20,11 @@ class LockHolder:
     token: str = ""
 
     def __repr__(self) -> str:
-        return f"Holder(pid={self.pid}, url={self.url!r}, token=***)"
+        return f"LockHolder(pid={self.pid}, url={self.url!r}, token=***)"
 
 
 class LedgerHeld(StoreError):
-    """Another process holds the ledger: `holder` says which, if it has told."""
+    """Another process holds the ledger; `holder` is None if the lock file does not name it."""
 
     def __init__(self, path: Path, holder: LockHolder | None) -> None:
         who = f"process {holder.pid}" if holder else "another process"
@@ -38,20 +38,20 @@ class LedgerLock:
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
 
-    def tell(self, holder: LockHolder) -> None:
-        """Say who holds the ledger. Only this user can read it: it contains the token of this run."""
+    def write_holder(self, holder: LockHolder) -> None:
+        """Write the holder into the lock file. It contains the token of this run, so only this user can read it."""
         os.ftruncate(self._descriptor, 0)
         os.pwrite(self._descriptor, json.dumps(asdict(holder)).encode(), 0)
 
 
 def lock_path(ledger: Path) -> Path:
-    """Where the lock of a ledger lies."""
+    """Return the path of a ledger's lock file."""
     return ledger.with_name(ledger.name + ".lock")
 
 
 @contextmanager
 def hold(ledger: Path) -> Iterator[LedgerLock]:
-    """Hold the ledger file for as long as the context lasts. Raises `LedgerHeld` at once if another does."""
+    """Hold the ledger file while the context lasts. Raises `LedgerHeld` at once if another process holds it."""
     path = lock_path(ledger)
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -61,7 +61,7 @@ def hold(ledger: Path) -> Iterator[LedgerLock]:
         except BlockingIOError:
             raise LedgerHeld(ledger, holder_of(ledger)) from None
         lock = LedgerLock(descriptor)
-        lock.tell(LockHolder(pid=os.getpid()))
+        lock.write_holder(LockHolder(pid=os.getpid()))
         yield lock
         os.ftruncate(descriptor, 0)
     finally:
@@ -69,7 +69,7 @@ def hold(ledger: Path) -> Iterator[LedgerLock]:
 
 
 def holder_of(ledger: Path) -> LockHolder | None:
-    """Who says that they hold the ledger; None if nobody does, or nothing can be read."""
+    """Return the process that the lock file names; None if it names nobody or cannot be read."""
     try:
         return LockHolder(**json.loads(lock_path(ledger).read_bytes()))
     except (OSError, ValueError, TypeError):

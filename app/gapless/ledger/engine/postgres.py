@@ -14,11 +14,11 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 IDLE_WITH_LOCKS_S = 10
-"""How long a process that was paused within a transaction may hold up the other replicas: PostgreSQL then ends it.
+"""PostgreSQL ends the session of a process that pauses within a transaction for this time.
 
-Shorter than a lease, so that whoever takes over finds no lock of it."""
+Shorter than a lease, so that the process that takes over finds none of its locks."""
 LOCKS_WITHIN_S = 5
-"""How long the writer waits on PostgreSQL for a lock that somebody else holds, before it says so and tries again."""
+"""Time that the writer waits for a lock of somebody else, before it reports a conflict and tries again."""
 
 
 class PostgresStore(Store):
@@ -39,10 +39,10 @@ class PostgresStore(Store):
             except DBAPIError as error:
                 if not error.connection_invalidated:
                     raise
-                return await self._read(bound)  # what waited in the pool was cut meanwhile; the pool is new now
+                return await self._read(bound)  # the pooled connections were cut meanwhile; the pool is new now
 
     async def _read(self, query: Callable[[Connection], T]) -> T:
-        """Each statement by itself, without BEGIN and COMMIT around it: see `dialect.one_snapshot`."""
+        """Run each statement by itself, without BEGIN and COMMIT: see `dialect.one_snapshot`."""
         async with self._engine.connect() as connection:
             return await connection.run_sync(query)
 
@@ -53,7 +53,7 @@ class PostgresStore(Store):
                 connection = await self._writer()
                 driver: Any = (await connection.get_raw_connection()).driver_connection
                 try:
-                    async with driver.transaction():  # we say BEGIN ourselves: `dialect` talks to the driver too
+                    async with driver.transaction():  # an explicit BEGIN, as `dialect` uses the driver directly too
                         return await connection.run_sync(bound)
                 finally:
                     if driver.is_closed():

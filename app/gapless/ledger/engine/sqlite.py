@@ -1,4 +1,4 @@
-"""The ledger in one file. One thread writes, two read."""
+"""The ledger on SQLite, in one file. One thread writes, two read."""
 
 import asyncio
 import shutil
@@ -16,9 +16,9 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 READERS = 2
-"""Threads that read on SQLite: one for passes, one for everything else that may wait."""
+"""Threads that read: one for passes, one for everything else that may wait."""
 READ_CACHE_KIB, WRITE_CACHE_KIB = 4 << 10, 64 << 10
-"""Page caches on SQLite. A commit empties those of the connections that read, so theirs only cost memory."""
+"""Page caches. A commit empties those of the reading connections, so a larger one would only cost memory."""
 
 
 class SqliteStore(Store):
@@ -75,7 +75,7 @@ def _sqlite_engine(path: Path) -> Engine:
 
     @event.listens_for(engine, "connect")
     def prepare(connection: sqlite3.Connection, _record: object) -> None:
-        connection.isolation_level = None  # we say BEGIN ourselves
+        connection.isolation_level = None  # `begin` below sends BEGIN
         for pragma in (
             "page_size=16384",
             "journal_mode=WAL",
