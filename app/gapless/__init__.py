@@ -1,4 +1,4 @@
-"""Gapless: receives, records, lists, compares, recovers and delivers webhook events, and proves that none is lost."""
+"""Gapless receives and delivers webhook events, finds missed ones in the provider's list, and proves completeness."""
 
 __version__ = "0.1.0"
 

@@ -1,7 +1,7 @@
 """The program `gapless`, also as `python -m gapless`.
 
-Help and version are answered here: importing Click takes four times as long as starting Python does. All else is
-Click's, and so is help in a narrow terminal. A test holds both answers to what Click says.
+This module prints help and version itself, because importing Click takes four times as long as starting Python. Click
+does the rest, also help in a narrow terminal. A test compares both texts with the output of Click.
 """
 
 import os
@@ -16,7 +16,7 @@ Usage: gapless [OPTIONS] COMMAND [ARGS]...
 
   gapless demo --for 30s                     see it work
   gapless check && gapless serve             run it
-  gapless audit SOURCE --against ids.csv     what your handler lost, without running it
+  gapless audit SOURCE --against ids.csv     what your handler lost, without a daemon
 
   Exit codes: 0 yes, 1 no (something is missing, a check failed), 2 wrong call
   or configuration, 3 the store, the daemon or the provider could not be
@@ -29,18 +29,18 @@ Options:
   -h, --help     Show this message and exit.
 
 Commands:
-  audit       What your handler lost: the provider's own list against the...
-  check       Look at configuration, store, keys, accounts,...
-  db          The ledger's schema.
-  dead        Dead letters: deliveries that ran out of attempts or were...
-  demo        Watch a gap open and close: a provider that loses webhooks,...
-  event       Events: what was recorded, by which road, and sending it...
-  import      Record events as seen, owed to nobody, so that a later pass...
-  providers   What each provider can do, and what it cannot prove; with...
-  quarantine  Refused webhooks, kept for a while with the reason.
-  serve       Run the daemon: receive webhooks, read the provider's list,...
-  source      Sources: the accounts that events come from.
-  status      What is wrong and what to do next; complete up to when,...
+  audit       Compare the provider's list with the ids you have processed.
+  check       Check settings, store, providers, destinations and clocks.
+  db          Check or upgrade the schema of the ledger.
+  dead        List or requeue dead letters and held deliveries.
+  demo        Watch the daemon recover webhooks that a fake provider loses.
+  event       List, show, follow and replay recorded events.
+  import      Record processed events, so that they are not delivered again.
+  providers   Show what each provider can do, and what it cannot prove.
+  quarantine  List or release refused webhooks.
+  serve       Run the daemon: receive, reconcile, deliver, show the status.
+  source      List, read, rename or repair sources.
+  status      Show what is wrong, what to do next, and what is proven.
 """
 WIDTH = 80
 
@@ -59,7 +59,7 @@ def main() -> None:
 
 
 def _is_narrow() -> bool:
-    """True if `HELP` may be wider than the terminal."""
+    """Return True if `HELP` may be wider than the terminal."""
     return "COLUMNS" in os.environ or (sys.stdout.isatty() and os.get_terminal_size().columns < WIDTH)
 
 

@@ -1,4 +1,4 @@
-"""What the command line turns into an exit code, without importing the packages that raise it."""
+"""Base classes of errors that become exit codes. The command line imports these, not the packages that raise them."""
 
 
 class UserError(Exception):

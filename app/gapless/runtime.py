@@ -1,4 +1,4 @@
-"""What everything in a running process shares."""
+"""The parts that everything in a running process shares."""
 
 import asyncio
 from collections.abc import Callable
@@ -27,27 +27,27 @@ class Runtime:
     clock: Clock
     metrics: Metrics
     sources: Sources
-    """As they are configured now: an entry is replaced when its secrets or its subscription change."""
-    _writing: asyncio.Task[None] | None = field(default=None, init=False, repr=False)
+    """The current sources: an entry is replaced when its secrets or its subscription change."""
+    _writer_task: asyncio.Task[None] | None = field(default=None, init=False, repr=False)
 
     @property
     def now_us(self) -> int:
-        """Now, in microseconds."""
+        """Return the current time in microseconds."""
         return to_us(self.clock())
 
     async def read(self, query: Callable[Concatenate[Connection, P], T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-        """Return what `query(connection, …)` finds. Raises `StoreError`."""
+        """Return the result of `query(connection, …)`. Raises `StoreError`."""
         return await self.store.read(query, *args, **kwargs)
 
     async def write(self, work: Callable[Concatenate[Connection, P], T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-        """Do `work(connection, …)` in a transaction of the writer. Raises `StoreError`."""
+        """Run `work(connection, …)` in a transaction of the writer, and return its result. Raises `StoreError`."""
         return await self.writer.submit(work, *args, **kwargs)
 
     async def __aenter__(self) -> Self:
-        self._writing = asyncio.create_task(self.writer.run())
+        self._writer_task = asyncio.create_task(self.writer.run())
         return self
 
     async def __aexit__(self, *_: object) -> None:
         self.writer.close()
-        if self._writing is not None:
-            await self._writing
+        if self._writer_task is not None:
+            await self._writer_task

@@ -65,7 +65,7 @@ def test_gap_opens_and_closes(run_demo: Callable[..., subprocess.CompletedProces
     assert done.returncode == 0, done.stdout + done.stderr
     assert "The gap is closed" in done.stdout
     events = number(done.stdout, "events at the provider")
-    by_webhook, by_list = (number(done.stdout, f"in the ledger by {road}") for road in ("webhook", "list"))
+    by_webhook, by_list = (number(done.stdout, f"in the ledger by {via}") for via in ("webhook", "list"))
     assert events == number(done.stdout, "at the consumer") == by_webhook + by_list
     assert by_list > 0
     assert number(done.stdout, "webhooks lost") <= by_list  # a webhook that came after the list is late, not lost
@@ -85,10 +85,10 @@ def test_gap_that_cannot_close_is_exit_code_1_and_names_the_events(
     assert done.returncode == 1, done.stdout + done.stderr
     assert "The gap is open" in done.stdout
     lacking = number(done.stdout, "events at the provider") - number(done.stdout, "at the consumer")
-    told = re.search(r"(\d+) events of the provider never reached the consumer: (.+)", done.stdout)
-    assert told
-    assert int(told[1]) == lacking > 0
-    assert re.fullmatch(r"(evt_[0-9a-f]{24}(, )?)+( and \d+ more)?", told[2])
+    missing = re.search(r"(\d+) events of the provider never reached the consumer: (.+)", done.stdout)
+    assert missing
+    assert int(missing[1]) == lacking > 0
+    assert re.fullmatch(r"(evt_[0-9a-f]{24}(, )?)+( and \d+ more)?", missing[2])
 
 
 def test_interrupted_demo_closes_its_gap_and_leaves_nothing_behind(environ: dict[str, str], tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""A full disk: webhooks are turned away with 503, none that was taken is lost, and no restart is needed."""
+"""A full disk: webhooks are answered 503, no accepted one is lost, and no restart is needed."""
 
 import asyncio
 import os
@@ -37,9 +37,7 @@ def disk(absent: Callable[[str, str], NoReturn], tmp_path: Path) -> Iterator[Pat
         subprocess.run(["umount", "--lazy", str(path)], check=True)
 
 
-async def test_a_disk_with_less_than_min_free_turns_webhooks_away_until_there_is_room(
-    disk: Path, tmp_path: Path
-) -> None:
+async def test_webhooks_get_503_while_less_than_min_free_is_left(disk: Path, tmp_path: Path) -> None:
     fake = FakeProvider(StripeFormat())
     async with Consumer().serve() as consumer, fake.serve() as api:
         daemon = Gapless(tmp_path, f"sqlite:///{disk}/ledger.db", api, consumer, min_free=f"{MIN_FREE}B")
@@ -50,7 +48,7 @@ async def test_a_disk_with_less_than_min_free_turns_webhooks_away_until_there_is
             await until(lambda: _is_answered(daemon, fake, 200))
 
 
-async def test_what_was_taken_before_the_disk_was_full_is_kept_and_the_rest_follows(disk: Path, tmp_path: Path) -> None:
+async def test_webhooks_accepted_before_a_full_disk_are_kept(disk: Path, tmp_path: Path) -> None:
     fake = FakeProvider(StripeFormat(padding=2000), retries_s=(0.5,) * 60)
     async with Consumer().serve() as consumer, fake.serve() as api:
         daemon = Gapless(tmp_path, f"sqlite:///{disk}/ledger.db", api, consumer, min_free="0B")
@@ -75,7 +73,7 @@ async def test_what_was_taken_before_the_disk_was_full_is_kept_and_the_rest_foll
             assert consumer.changed_ids == {}
 
 
-async def test_a_daemon_goes_on_by_itself_when_a_full_disk_has_room_again(disk: Path, tmp_path: Path) -> None:
+async def test_a_daemon_resumes_when_a_full_disk_has_space_again(disk: Path, tmp_path: Path) -> None:
     fake = FakeProvider(StripeFormat(padding=2000), retries_s=(0.5,) * 60)
     async with Consumer().serve() as consumer, fake.serve() as api:
         daemon = Gapless(tmp_path, f"sqlite:///{disk}/ledger.db", api, consumer, min_free="0B")
@@ -96,14 +94,14 @@ async def test_a_daemon_goes_on_by_itself_when_a_full_disk_has_room_again(disk: 
 
 
 async def _fill(disk: Path, *, leave: int) -> None:
-    """Take all room but `leave` bytes."""
+    """Fill the disk except for `leave` bytes."""
     free = os.statvfs(disk).f_bavail * os.statvfs(disk).f_frsize
     with (disk / "ballast").open("wb") as ballast:
         os.posix_fallocate(ballast.fileno(), 0, free - leave)
 
 
 async def _is_answered(daemon: Gapless, fake: FakeProvider, status: int) -> bool:
-    """Whether a new webhook is answered so; every 503 says when to come again."""
+    """Return True if a new webhook is answered `status`; every 503 must have a `Retry-After`."""
     endpoint = fake.endpoints[0] if fake.endpoints else fake.add_endpoint(daemon.public, secret=WEBHOOK_SECRET)
     message = fake.wire.message(fake.emit("invoice.paid", push=False), endpoint, datetime.now(UTC), genuine=True)
     async with httpx.AsyncClient(trust_env=False) as client:

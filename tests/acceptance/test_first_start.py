@@ -1,4 +1,4 @@
-"""A first start is safe: history is not delivered, imports are not repeated, other traffic is not missed."""
+"""A first start is safe: history is not delivered, imports are not repeated, other types are not missed."""
 
 import asyncio
 import json

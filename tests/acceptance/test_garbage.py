@@ -1,4 +1,4 @@
-"""Garbage at the webhook path of every provider of a real daemon: always a 4xx, never an event, and it goes on."""
+"""Garbage at the webhook path of every provider of a real daemon: it answers 4xx, records no event, keeps running."""
 
 import asyncio
 import json
@@ -85,12 +85,12 @@ BODIES = st.one_of(
         [b"[" * 100_000, b'{"a":' * 50_000, b'"\\ud800"', b'{"id":"\\u0000"}', b"9" * 5000, b"\xff\xfe", b""]
     ),
 )
-PEOPLE = settings(max_examples=400, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+MANY = settings(max_examples=400, deadline=None, database=None, suppress_health_check=list(HealthCheck))
 
 
 @dataclass
-class Every(Gapless):
-    """A daemon with a source of every provider, and of every ready-made declaration. None asks anybody."""
+class GaplessWithEveryProvider(Gapless):
+    """A daemon with a source of every provider, and of every ready-made declaration. None sends requests."""
 
     @property
     def config(self) -> Path:
@@ -109,11 +109,11 @@ class Every(Gapless):
         return {**super().env, **names}
 
 
-def throw(base: str) -> None:
-    """Random bytes, JSON of every shape, bad headers, headers twice, and none at all."""
+def post_garbage(base: str) -> None:
+    """Post random bytes, JSON of every shape, bad headers, repeated headers, and none at all."""
     with httpx.Client(base_url=base, trust_env=False, timeout=30) as client:
 
-        @PEOPLE
+        @MANY
         @given(
             source=st.sampled_from(SOURCES),
             headers=st.lists(st.tuples(st.sampled_from(HEADERS), VALUES), max_size=8),
@@ -128,7 +128,7 @@ def throw(base: str) -> None:
 
 
 def schema() -> dict[str, Any]:
-    """The public road as OpenAPI, for those who try it out by its schema."""
+    """Return the OpenAPI schema of the public listener, for schemathesis."""
     source = {"name": "source", "in": "path", "required": True, "schema": {"type": "string", "enum": SOURCES}}
     headers = [
         {"name": name, "in": "header", "schema": {"type": "string"}} for name in HEADERS if "content" not in name
@@ -139,15 +139,15 @@ def schema() -> dict[str, Any]:
         "requestBody": {"required": False, "content": content},
         "responses": {"200": {"description": "recorded"}, "4XX": {"description": "refused"}},
     }
-    info = {"title": "the public road", "version": "1"}
+    info = {"title": "the public listener", "version": "1"}
     return {"openapi": "3.0.3", "info": info, "paths": {"/webhooks/{source}": {"post": operation}}}
 
 
-def try_out(base: str) -> None:
-    """What schemathesis makes of the schema: all that fits it, and much that does not."""
+def post_by_schema(base: str) -> None:
+    """Post what schemathesis generates from the schema: valid requests, and many invalid ones."""
     strategy = schemathesis.openapi.from_dict(schema())["/webhooks/{source}"]["POST"].as_strategy()
 
-    @PEOPLE
+    @MANY
     @given(case=strategy)
     def each(case: Any) -> None:
         answer = case.call(base_url=base, timeout=30)
@@ -160,11 +160,13 @@ async def test_garbage_is_refused_at_every_path_and_records_nothing(tmp_path: Pa
     assert {"github", "paypal", "rest_list", "shopify", "standard_webhooks", "stripe", "telegram"} == set(
         registry.kinds()
     )
-    gapless = Every(folder=tmp_path, store_url=f"sqlite:///{tmp_path / 'ledger.db'}", api="http://127.0.0.1:9")
+    gapless = GaplessWithEveryProvider(
+        folder=tmp_path, store_url=f"sqlite:///{tmp_path / 'ledger.db'}", api="http://127.0.0.1:9"
+    )
     async with running(gapless):
         base = f"http://127.0.0.1:{gapless.public_port}"
-        await asyncio.to_thread(throw, base)
-        await asyncio.to_thread(try_out, base)
+        await asyncio.to_thread(post_garbage, base)
+        await asyncio.to_thread(post_by_schema, base)
         assert await gapless.ledger_ids() == set()
         assert await gapless.is_ready()
         refused = (await gapless.metrics())["gapless_webhooks_total"]

@@ -1,4 +1,4 @@
-"""Shutting down under load, a storm of duplicates, a database that goes away, clocks that disagree."""
+"""Shutdown under load, a storm of duplicates, an unreachable database, wrong clocks, forged webhooks."""
 
 import asyncio
 import secrets

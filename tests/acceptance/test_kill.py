@@ -1,4 +1,4 @@
-"""kill -9 at random moments, with everything busy and everything going wrong: nothing acknowledged is lost."""
+"""kill -9 at random moments, under load and with faults of every kind: nothing acknowledged is lost."""
 
 import asyncio
 import random
@@ -26,7 +26,7 @@ GRACE = SECOND
 
 
 def faults() -> Faults:
-    """What goes wrong at the provider while the daemon is killed."""
+    """Return the faults of the provider while the daemon is killed."""
     return Faults(
         drop=0.2,
         duplicate=0.1,
@@ -61,7 +61,7 @@ async def test_nothing_acknowledged_is_lost_and_nothing_missed_stays_missed_over
                 for _ in range(kills):
                     await asyncio.sleep(chance.uniform(0.05, 1.2))
                     await daemon.kill()
-                    caught += await _work_in_hand(daemon)
+                    caught += await _unfinished_work(daemon)
                     assert _acknowledged(fake) <= await daemon.ledger_ids()
                     await daemon.start()
                 trading.cancel()
@@ -81,8 +81,8 @@ async def _trade(fake: FakeProvider, chance: random.Random) -> None:
         await asyncio.sleep(chance.uniform(0.02, 0.2))
 
 
-async def _work_in_hand(daemon: Gapless) -> Counter[str]:
-    """What the process that was killed had begun and not finished."""
+async def _unfinished_work(daemon: Gapless) -> Counter[str]:
+    """Count what the killed process had started and not finished."""
 
     def work(connection: Connection) -> Counter[str]:
         running = [passes.slices(connection, row.id) for row in passes.unfinished(connection, 1)]
@@ -140,7 +140,7 @@ async def _assert_watermark_is_listed(fake: FakeProvider, daemon: Gapless) -> No
 
 
 def _complete_listings(fake: FakeProvider) -> Iterator[tuple[datetime, datetime]]:
-    """The windows that were listed to their last page, cut at the grace before their first page was asked for."""
+    """Yield the windows that were listed to their last page, cut at the grace before their first request."""
     first_page_at: dict[tuple[datetime, datetime], datetime] = {}
     for request in fake.requests:
         query = request.listing.query if request.listing else None

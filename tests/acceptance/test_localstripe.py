@@ -1,4 +1,4 @@
-"""Real input: Stripe as localstripe plays it, the daemon as a process, killed for part of the time."""
+"""Events of localstripe, an emulation of Stripe; the daemon runs as a process and is killed for part of the time."""
 
 import asyncio
 import importlib.util
@@ -33,7 +33,7 @@ def localstripe(absent: Callable[[str, str], NoReturn], tmp_path: Path) -> Itera
 
 
 class Shop:
-    """Does business through localstripe's API."""
+    """A client that creates business events through localstripe's API."""
 
     def __init__(self, base: str) -> None:
         self.client = httpx.AsyncClient(base_url=base, auth=(KEY, ""), trust_env=False)
@@ -51,7 +51,7 @@ class Shop:
             return False
 
     async def trade(self, number: int) -> None:
-        """A customer who subscribes to a plan, an invoice, and a payout."""
+        """Create a customer with a subscription, an invoice and a payout."""
         customer = await self.post("/v1/customers", email=f"{number}@example.test")
         card = {"card[object]": "card", "card[number]": "4242424242424242", "card[exp_month]": "12"}
         token = await self.post("/v1/tokens", **card, **{"card[exp_year]": "2030", "card[cvc]": "123"})
@@ -66,7 +66,7 @@ class Shop:
         await self.post("/v1/payouts", amount="500", currency="eur")
 
     async def events(self) -> list[dict[str, Any]]:
-        """Everything that its list shows."""
+        """Return every event in its list."""
         found: list[dict[str, Any]] = []
         while True:
             after = {"starting_after": found[-1]["id"]} if found else {}

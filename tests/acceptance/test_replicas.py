@@ -1,4 +1,4 @@
-"""Two replicas on PostgreSQL, one of which sleeps through its lease: nothing that it does afterwards takes effect."""
+"""Two replicas on PostgreSQL. One is paused until its lease has expired; nothing it does afterwards takes effect."""
 
 import asyncio
 import signal
@@ -29,14 +29,14 @@ async def test_a_replica_that_was_paused_for_longer_than_its_lease_writes_no_sta
         first, second = (Gapless(tmp_path, postgres_url, api, consumer, source=f"start = {start}") for _ in range(2))
         async with running(first), running(second):
             fake.faults.drop, fake.faults.answer_delay_s = 0.5, 0.3
-            asleep, epoch = await _pause_within_a_turn(first, second)
+            asleep, epoch = await _pause_within_a_run(first, second)
             awake = second if asleep is first else first
             fake.add_endpoint(awake.public, secret=WEBHOOK_SECRET)
             for _ in range(60):
                 fake.emit("invoice.paid")
             truth = {event.key for event in fake.events}
             await until(lambda: truth <= consumer.ids, within_s=SOURCE_LEASE.total_seconds() + 30)
-            _, taken_over = await _pause_within_a_turn(awake)
+            _, taken_over = await _pause_within_a_run(awake)
             before = await _state(asleep)
             asleep.signal(signal.SIGCONT)
             await until(lambda: _has_lost_its_lease(asleep), within_s=SOURCE_LEASE.total_seconds() / 2)
@@ -51,8 +51,8 @@ async def test_a_replica_that_was_paused_for_longer_than_its_lease_writes_no_sta
             assert consumer.changed_ids == {}
 
 
-async def _pause_within_a_turn(*daemons: Gapless) -> tuple[Gapless, int]:
-    """Stop the one that holds the source's lease, while it does; returns it, and the lease's epoch."""
+async def _pause_within_a_run(*daemons: Gapless) -> tuple[Gapless, int]:
+    """Pause the daemon that holds the source's lease; return it, and the lease's epoch."""
     for _ in range(50):
         await until(lambda: _holder(daemons), within_s=60, every_s=0.02)
         held = await _holder(daemons)
@@ -63,7 +63,7 @@ async def _pause_within_a_turn(*daemons: Gapless) -> tuple[Gapless, int]:
         if await _holder(daemons) == held:
             return held
         held[0].signal(signal.SIGCONT)
-    raise AssertionError("no process was ever caught within a turn")
+    raise AssertionError("no process was ever caught within a run")
 
 
 async def _holder(daemons: Sequence[Gapless]) -> tuple[Gapless, int] | None:
@@ -73,7 +73,7 @@ async def _holder(daemons: Sequence[Gapless]) -> tuple[Gapless, int] | None:
 
 
 async def _state(daemon: Gapless) -> State:
-    """Every row that only the holder of the lease may write."""
+    """Return every row that only the holder of the lease may write."""
 
     def rows(connection: Connection) -> State:
         tables = (SOURCE, STREAM, PASS, SLICE)

@@ -1,4 +1,4 @@
-"""What others fell into, as far as it needs the whole process to be seen; each is named after who did."""
+"""Known bugs of other projects that show only in a whole process. Each test names the project."""
 
 import asyncio
 from datetime import UTC, datetime, timedelta
@@ -32,7 +32,7 @@ async def test_trap_hookaido_a_webhook_that_was_answered_503_is_taken_when_it_co
         httpx.AsyncClient(trust_env=False, timeout=30) as client,
     ):
         endpoint = fake.add_endpoint(daemon.public, secret=WEBHOOK_SECRET)
-        fake.faults.hidden_types = frozenset({"invoice.paid"})  # no list helps it
+        fake.faults.hidden_types = frozenset({"invoice.paid"})  # so that no list recovers it
         event = fake.emit("invoice.paid", push=False)
         message = fake.wire.message(event, endpoint, datetime.now(UTC), genuine=True)
         away = f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'"
@@ -159,17 +159,17 @@ async def test_trap_runners_lambda_a_cold_start_goes_on_from_where_it_was_and_ma
             await until(lambda: len(consumer.ids) == 200)
             await until(lambda: _has_completed_a_pass(daemon))
             assert await daemon.end() == 0
-            was = await _stream(daemon)
-            asked = len(fake.requests)
+            before = await _stream(daemon)
+            request_count = len(fake.requests)
             lost = fake.emit("invoice.paid")
             await daemon.start()
             await asyncio.sleep(2)
-            listed_at_start = [request for request in fake.requests[asked:] if request.listing]
+            listed_at_start = [request for request in fake.requests[request_count:] if request.listing]
             await until(lambda: lost.key in consumer.ids)
 
             assert listed_at_start == []
-            starts = [each.listing.query.start for each in fake.requests[asked:] if each.listing]
-            assert min(start for start in starts if start) >= from_us(was.watermark_us) - LOOKBACK
+            starts = [each.listing.query.start for each in fake.requests[request_count:] if each.listing]
+            assert min(start for start in starts if start) >= from_us(before.watermark_us) - LOOKBACK
 
 
 async def _stream(daemon: Gapless) -> Stream:

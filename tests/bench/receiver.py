@@ -53,10 +53,10 @@ class NoStore:
         future.set_result(len(webhook))
         return future
 
-    async def submit_idle(self, work: Callable[..., Any]) -> None:
+    async def submit_idle(self, work: Callable[..., Any], /, *args: Any, **kwargs: Any) -> None:
         """What was refused is not kept."""
 
-    async def submit(self, work: Callable[..., Any]) -> int:  # noqa: ARG002 - the writer's signature
+    async def submit(self, work: Callable[..., Any], /, *args: Any, **kwargs: Any) -> int:  # noqa: ARG002 - as the writer's
         """The id of a stream."""
         return 1
 

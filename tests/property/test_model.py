@@ -104,14 +104,14 @@ class Model(RuleBasedStateMachine):
         self.do(self.daemon.push(*data.draw(st.lists(st.sampled_from(self.sent), min_size=1, max_size=3))))
 
     @rule()
-    def a_turn_is_made(self) -> None:
-        self.do(self.daemon.turn())
+    def the_source_is_run(self) -> None:
+        self.do(self.daemon.run_source())
 
     @rule(after=st.integers(0, 4), status=st.sampled_from([429, 500, 401]))
-    def a_turn_meets_an_error(self, after: int, status: int) -> None:
+    def a_run_meets_an_error(self, after: int, status: int) -> None:
         """From the request number `after` on, the provider only refuses."""
         self.transport.before = partial(self._refuse, [after], status)
-        self.do(self.daemon.turn())
+        self.do(self.daemon.run_source())
         self.transport.before = lambda _: None
         self.fake.faults = Faults()
 
@@ -122,7 +122,7 @@ class Model(RuleBasedStateMachine):
         left[0] = max(0, left[0] - 1)
 
     @rule(after=st.integers(0, 4))
-    def the_process_dies_in_a_turn_and_another_starts(self, after: int) -> None:
+    def the_process_dies_in_a_run_and_another_starts(self, after: int) -> None:
         left = [after]
 
         def before(_request: httpx.Request) -> None:
@@ -136,7 +136,7 @@ class Model(RuleBasedStateMachine):
 
     async def _die(self) -> None:
         try:
-            await self.daemon.turn()
+            await self.daemon.run_source()
         except* Crash:
             pass
         await self.process.aclose()
@@ -177,7 +177,7 @@ class Model(RuleBasedStateMachine):
         """With nothing more going wrong, everything that the list shows is there."""
         self.clock.advance(minutes=10)
         for _ in range(3):
-            await self.daemon.turn()
+            await self.daemon.run_source()
             self.clock.advance(seconds=61)
         await self._check()
         ours = {event.key for event in self.fake.events if event.occurred_at >= T0}

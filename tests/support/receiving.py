@@ -1,4 +1,4 @@
-"""The public road of a daemon of a world, on a socket."""
+"""Run the public listener of a daemon under test on a socket."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -15,7 +15,7 @@ from gapless.settings import Settings
 
 @asynccontextmanager
 async def receiving(daemon: Daemon) -> AsyncIterator[str]:
-    """Yields the address that webhooks are sent to."""
+    """Yield the address that webhooks are sent to."""
     receiver = make_receiver(daemon.runtime, options=receive_options(Settings()), client=daemon.world.client)
     server = uvicorn.Server(uvicorn.Config(build_app(receiver), host="127.0.0.1", port=0, **SERVING))
     serving = asyncio.create_task(server.serve())

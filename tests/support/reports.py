@@ -1,4 +1,4 @@
-"""Reports of a source and a destination with which all is well, to be changed by tests."""
+"""Reports of a source and a destination without trouble, for tests to change."""
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -78,7 +78,7 @@ LOSS = Loss(id=17, stream="", start_us=0, end_us=60_000_000, reason="history_exc
 
 
 def report(*parts: SourceReport | DestinationReport, **changes: Any) -> StatusReport:
-    """A report of these sources and destinations."""
+    """Return a report of these sources and destinations."""
     whole = StatusReport(
         at=NOW,
         sources=tuple(each for each in parts if isinstance(each, SourceReport)),
@@ -88,12 +88,12 @@ def report(*parts: SourceReport | DestinationReport, **changes: Any) -> StatusRe
 
 
 def listed(source: SourceReport, **changes: Any) -> SourceReport:
-    """The source with other news of its list."""
+    """Return the source with another list report."""
     assert source.listed is not None
     return replace(source, listed=replace(source.listed, **changes))
 
 
 def read_as(source: SourceReport, **changes: Any) -> SourceReport:
-    """The source with one stream more, read with another end."""
+    """Return the source with one more stream, whose last pass ended differently."""
     stream = replace(OWN, name=f"acct_{len(source.streams)}", **changes)
     return replace(source, streams=(*source.streams, stream))

@@ -1,8 +1,7 @@
-"""A small world to reconcile in: an account whose vendor is the fake, a real ledger, a clock that stands still.
+"""The surroundings of a daemon under test: a fake provider, a real ledger, and a clock that only tests move.
 
-The account is one of Stripe unless `World.make` says otherwise.
-
-`World` is what survives a crash; a `Daemon` is one process in it, with the real engine and no listeners.
+The provider is Stripe unless `World.make` builds another. `World` holds what survives a crash. A `Daemon` is one
+process in it, with the real engine and without listeners.
 """
 
 import asyncio
@@ -72,7 +71,7 @@ POLICY = SourcePolicy(
 
 
 class FakeClock:
-    """Says what it was told."""
+    """A clock that shows the time that a test sets."""
 
     def __init__(self, now: datetime = T0) -> None:
         self.now = now
@@ -86,27 +85,27 @@ class FakeClock:
 
 @dataclass(kw_only=True)
 class InProcess(httpx.AsyncBaseTransport):
-    """Asks the fake without a socket. `before` runs ahead of each request, and may raise."""
+    """Sends requests to the fake without a socket. `before` runs before each request, and may raise."""
 
     fake: FakeProvider
     before: Callable[[httpx.Request], None] = lambda _: None
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         self.before(request)
-        asked = ApiRequest(
+        api_request = ApiRequest(
             method=request.method,
             path=request.url.path,
             params=tuple(parse_qsl(request.url.query.decode(), keep_blank_values=True)),
             headers=dict(request.headers),
             body=await request.aread(),
         )
-        answer = await self.fake._respond(asked)
+        answer = await self.fake._respond(api_request)
         date = {"date": format_datetime(self.fake.clock(), usegmt=True), "content-type": "application/json"}
         return httpx.Response(answer.status, headers={**date, **answer.headers}, content=answer.body)
 
 
 def make_stripe(url: str, page_limit: int = 100) -> Provider:
-    """A provider for the Stripe of `new_fake`, whose API is at `url`."""
+    """Return a provider for the Stripe of `new_fake`, whose API is at `url`."""
     return Stripe(
         StripeOptions(
             api_key=Secret("sk_live_fake"), webhook_secret=(Secret(SECRET),), page_limit=page_limit, api_base=url
@@ -145,7 +144,7 @@ class World:
     def source(
         self, *, page_limit: int = 100, types: Sequence[str] | None = None, keep_unsubscribed: bool = False
     ) -> Source:
-        """The source as a process is configured with it."""
+        """Return the source as a process is configured with it."""
         return Source(
             id=self.source_id,
             name="acme",
@@ -170,7 +169,7 @@ class World:
         store: Store | None = None,
         **policy: Any,
     ) -> AsyncIterator["Daemon"]:
-        """A process in this world. `store`: its own connection to the same database."""
+        """Run a process in this world. `store`: its own connection to the same database."""
         source = self.source(page_limit=page_limit, types=types, keep_unsubscribed=keep_unsubscribed)
         recorder, metrics = Recorder(slot, route), Metrics("test")
         writer = make_writer(PublicSettings(), store or self.store, recorder, metrics)
@@ -195,20 +194,20 @@ class World:
             writing.cancel()
             await asyncio.gather(writing, return_exceptions=True)
 
-    # --- what there is to see
+    # --- what the ledger and the provider hold
 
     async def keys(self) -> set[str]:
-        """The event keys that the ledger has."""
+        """Return the keys of the recorded events."""
         return set(await self.store.read(lambda c: c.execute(select(EVENT.c.key)).scalars().all()))
 
     async def via(self) -> dict[str, str]:
-        """How each event was first recorded."""
+        """Return how each event was first recorded, by key."""
         return dict(
             await self.store.read(lambda c: [tuple(row) for row in c.execute(select(EVENT.c.key, EVENT.c.via))])
         )
 
     async def owed(self) -> int:
-        """How many deliveries there are."""
+        """Return the number of deliveries."""
         return len(await self.store.read(lambda c: c.execute(select(DELIVERY.c.event_seq)).all()))
 
     async def stream(self, name: str = "") -> Stream:
@@ -216,11 +215,11 @@ class World:
         return next(each for each in found if each.name == name)
 
     async def report(self) -> SourceReport:
-        """The source as metrics, API and page show it."""
+        """Return the report of the source, as metrics, API and page show it."""
         return (await read_report(self.store, Sources([self.source()]), {}, self.clock())).sources[0]
 
     async def comparison(self) -> ListReport:
-        """The part that only the list can tell, as it is shown."""
+        """Return the part of the report that comes from comparing with the list."""
         listed = (await self.report()).listed
         assert listed is not None
         return listed
@@ -235,7 +234,7 @@ class World:
         return (await self.totals()).missed
 
     async def passes(self) -> list[dict[str, Any]]:
-        """The newest passes, newest first."""
+        """Return the passes, newest first."""
         query = select(PASS).where(PASS.c.source_id == self.source_id).order_by(PASS.c.id.desc())
         return await self.store.read(lambda c: [dict(row) for row in c.execute(query).mappings()])
 
@@ -246,13 +245,13 @@ class World:
         return (await self.comparison()).missing_open
 
     def listed(self) -> set[str]:
-        """The keys of all that the vendor ever had."""
+        """Return the keys of all events that the provider ever had."""
         return {event.key for event in self.fake.events}
 
 
 @dataclass(kw_only=True)
 class Daemon:
-    """One process: its writer runs; its sources are read a run at a time."""
+    """One process: its writer runs all the time, its source one run at a time."""
 
     world: World
     runtime: Runtime
@@ -275,12 +274,12 @@ class Daemon:
                 clock=self.world.clock,
                 metrics=self.runtime.metrics,
                 rate=self.policy.rate,
-                patience=HASTY,
+                retry=HASTY,
             )
         return self._client
 
-    async def claim(self) -> Lease | None:
-        """Make the source due, and take it."""
+    async def lease(self) -> Lease | None:
+        """Make the source due and take its lease; None if another process holds it."""
 
         def work(connection: Connection) -> Lease | None:
             now_us = to_us(self.world.clock())
@@ -289,20 +288,20 @@ class Daemon:
 
         return await self.runtime.write(work)
 
-    def cycle(self, lease: Lease, *, health: bool = False) -> SourceRun:
+    def source_run(self, lease: Lease, *, health: bool = False) -> SourceRun:
         leased = LeasedSource(
             runtime=self.runtime, client=self.client, policy=self.policy, lease=lease, stopping=self.stopping
         )
         return SourceRun(leased=leased, check_health=health)
 
-    async def turn(self, *, health: bool = False) -> None:
-        """One turn of the source, as the scheduler makes it."""
-        lease = await self.claim()
+    async def run_source(self, *, health: bool = False) -> None:
+        """Run the source once, as the scheduler does."""
+        lease = await self.lease()
         assert lease is not None
-        await self.cycle(lease, health=health).run()
+        await self.source_run(lease, health=health).run()
 
     async def demand(self, start: datetime, end: datetime) -> Pass:
-        """Make the rows of a pass on demand."""
+        """Make the rows of a demanded pass."""
         stream = await self.world.stream()
         window, now_us = Window(start=start, end=end), to_us(self.world.clock())
         return await self.runtime.write(
@@ -315,7 +314,7 @@ class Daemon:
         )
 
     async def webhook(self, event: FakeEvent) -> Webhook:
-        """The event as its webhook carries it, verified and parsed as the receiver does."""
+        """Return the event as its webhook carries it, verified and parsed as the receiver does."""
         endpoint = FakeEndpoint(number=0, url="", secret=SECRET, types=("*",), connect=False)
         message = self.world.fake.wire.message(event, endpoint, self.world.clock(), genuine=True)
         headers = tuple((name.encode(), value.encode()) for name, value in message.headers.items())
@@ -328,7 +327,7 @@ class Daemon:
         return tuple(seen(each, stream_id=named[each.stream]) for each in reply.events)
 
     async def _stream_id(self, name: str) -> int:
-        """The id of the stream, which is made if it is new."""
+        """Return the id of the stream, which is made if it is new."""
         return (
             self.world.stream_id
             if not name
@@ -349,11 +348,11 @@ class Daemon:
         )
 
     async def push(self, *events: FakeEvent) -> list[int]:
-        """Receive their webhooks in one go; how many events of each were new."""
+        """Receive the webhooks of `events` together. Return how many events of each were new."""
         webhooks = [await self.webhook(event) for event in events]
         return await asyncio.gather(*(self.runtime.writer.record(each, 500) for each in webhooks))
 
 
-def new_fake(clock: Callable[[], datetime], **wire: Any) -> FakeProvider:
-    """A Stripe account on `clock`."""
-    return FakeProvider(StripeFormat(**wire), clock=clock)
+def new_fake(clock: Callable[[], datetime], **options: Any) -> FakeProvider:
+    """Return a fake Stripe account that runs on `clock`."""
+    return FakeProvider(StripeFormat(**options), clock=clock)

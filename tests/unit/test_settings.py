@@ -167,6 +167,35 @@ def test_an_included_file_may_hold_nothing_but_sources_and_destinations(tmp_path
     )
 
 
+PADDLE = {"PADDLE_API_KEY": "pdl", "PADDLE_WEBHOOK_SECRET": "x"}
+
+
+def test_a_ready_made_declaration_is_included_by_its_name(tmp_path: Path) -> None:
+    (paddle,) = loaded(tmp_path, 'include = ["declared:paddle"]', PADDLE).sources
+    assert (paddle.name, paddle.provider) == ("paddle", "rest_list")
+
+
+@pytest.mark.parametrize("text", ["declared:paddle, more.toml", '["declared:paddle", "more.toml"]'])
+def test_the_environment_may_include_too(tmp_path: Path, text: str) -> None:
+    (tmp_path / "more.toml").write_text(SOURCE)
+    settings = loaded(tmp_path, "", PADDLE | {"GAPLESS_INCLUDE": text})
+    assert [one.name for one in settings.sources] == ["paddle", "stripe-live"]
+
+
+@pytest.mark.parametrize("name", ["padle", "", "*", "../kit/paddle", "paddle.toml"])
+def test_an_unknown_declaration_names_those_that_there_are(tmp_path: Path, name: str) -> None:
+    (problem,) = problems(tmp_path, f'include = ["declared:{name}"]')
+    assert problem == (
+        f'config gapless.toml: option include: there is no ready-made declaration "{name}"; wanted one of '
+        "chargebee, gocardless, increase, paddle, square, workos"
+    )
+
+
+def test_a_problem_of_a_declaration_names_it(tmp_path: Path) -> None:
+    (problem,) = problems(tmp_path, 'include = ["declared:paddle"]', {"PADDLE_WEBHOOK_SECRET": "x"})
+    assert problem.startswith('config declared:paddle: source "paddle": option options.auth.token_env: ')
+
+
 def test_a_changed_secret_file_gives_a_changed_provider(tmp_path: Path) -> None:
     key = tmp_path / "key"
     key.write_text("rk_live_old")

@@ -1,1 +1,1 @@
-"""From settings to running parts: the ledger, the rows of what is configured, sources, destinations, the runtime."""
+"""Build the running parts from the settings: ledger, rows of the configuration, sources, destinations and runtime."""

@@ -1,4 +1,4 @@
-"""Configured destinations with their senders."""
+"""Build the configured destinations with their senders."""
 
 from gapless.bootstrap.ledger import RegisteredRows
 from gapless.bootstrap.senders import make_sender, released_holds
@@ -10,7 +10,7 @@ from gapless.settings import DestinationSettings, Settings
 
 
 def make_destination(settings: DestinationSettings, destination_id: int, since_us: int, sender: Sender) -> Destination:
-    """The destination as `deliver` needs it. `since_us` is what its row says."""
+    """Return the destination as `deliver` needs it. `since_us` comes from its row."""
     return Destination(
         id=destination_id,
         name=settings.name,
@@ -31,7 +31,7 @@ def make_destination(settings: DestinationSettings, destination_id: int, since_u
 
 
 def make_destinations(settings: Settings, rows: RegisteredRows, sources: Sources, clock: Clock) -> list[Destination]:
-    """The destinations with their senders. Raises `DestinationInvalid`."""
+    """Return the destinations with their senders. Raises `DestinationInvalid`."""
     made = []
     for each in settings.destinations:
         row_id, since_us = rows.destinations[each.name]

@@ -1,4 +1,4 @@
-"""Opening the ledger for a process: lock, schema, rows of what is configured, and this process's writer slot."""
+"""Open the ledger for a process: its lock, its schema, the rows of the configuration, and a writer slot."""
 
 import logging
 from collections.abc import Mapping
@@ -13,58 +13,9 @@ from gapless.ledger.engine import SqliteStore, Store, StoreInvalid, open_store
 from gapless.ledger.engine.lock import LedgerLock, hold
 from gapless.settings import Settings, build_provider
 
-WHOLE_SECOND = timedelta(seconds=1)
-"""Vendors stamp events no finer, so what occurs in the second of a first start is owed."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RegisteredRows:
-    """The rows of what is configured. `destinations` is {name: (id, since in microseconds)}."""
-
-    sources: tuple[Source, ...]
-    destinations: Mapping[str, tuple[int, int]]
-    retired: Mapping[str, int]
-
-
-async def register_rows(settings: Settings, environ: Mapping[str, str], store: Store, now: datetime) -> RegisteredRows:
-    """Make or find the rows of every configured source and destination, and retire what is gone.
-
-    The process does not run yet, so this is its only use of the store that is not through the writer.
-    """
-    providers = {each.name: build_provider(each, environ) for each in settings.sources}
-
-    def work(connection: Connection) -> RegisteredRows:
-        known = []
-        for each in settings.sources:
-            start = align_down(each.start or now, providers[each.name].capabilities.resolution)
-            mode = mode_of(each, providers[each.name])
-            source_id = sources.register_source(connection, each.name, each.provider, mode.value, start, now)
-            row = sources.source_row(connection, source_id)
-            source = make_source(each, providers[each.name], source_id, from_us(row["start_us"]))
-            known.append(restore_subscription(source, sources.subscriptions(connection, source_id)))
-        sources.retire_absent(connection, [each.name for each in settings.sources], now)
-        _park_what_is_retired(connection)
-        destination_rows = {}
-        for wanted in settings.destinations:
-            since = align_down(wanted.since or now, WHOLE_SECOND)
-            row_id = destinations.register_destination(connection, wanted.name, since)
-            destination_rows[wanted.name] = (row_id, destinations.destination_since(connection, row_id))
-        destinations.retire_absent_destinations(connection, [each.name for each in settings.destinations])
-        retired = sources.retired_since(connection)
-        return RegisteredRows(sources=tuple(known), destinations=destination_rows, retired=retired)
-
-    return await store.write(work)
-
-
-def _park_what_is_retired(connection: Connection) -> None:
-    """Park what retired sources still owe, and let go what those owe that are back."""
-    for state, move in (("retired", dead_letters.park_source), ("active", dead_letters.unpark_source)):
-        for source_id in sources.ids_in_state(connection, state):
-            while move(connection, source_id):
-                pass
-
-
 log = logging.getLogger(__name__)
+WHOLE_SECOND = timedelta(seconds=1)
+"""The precision of vendors' timestamps: events in the second of a destination's first start are owed to it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,36 +34,54 @@ async def open_ledger(settings: Settings, held: ExitStack) -> OpenLedger:
     store = open_store(settings.store.url.read().reveal())
     lock = held.enter_context(hold(store.path)) if isinstance(store, SqliteStore) else None
     try:
-        await _fit(store)
+        await _ensure_schema(store)
     except BaseException:
         await store.close()
         raise
     return OpenLedger(store=store, lock=lock)
 
 
-async def _fit(store: Store) -> None:
-    """Make sure of a schema that this release writes; only SQLite's is upgraded here."""
-    version = await store.read(schema.version)
-    if version == schema.head():
-        return
-    if not isinstance(store, SqliteStore) or not (version is None or version in schema.VERSIONS):
-        raise StoreInvalid(_other_schema(version))
-    if version is not None:
-        copy = migrate.back_up_sqlite(store.path, version)
-        log.info("ledger_backed_up", extra={"copy": str(copy)})
-    await store.write(migrate.upgrade)
-    log.info("ledger_upgraded", extra={"was": version, "version": schema.head()})
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RegisteredRows:
+    """The rows of the configuration. `destinations` is {name: (id, since in microseconds)}."""
+
+    sources: tuple[Source, ...]
+    destinations: Mapping[str, tuple[int, int]]
+    retired: Mapping[str, int]
 
 
-def _other_schema(version: str | None) -> str:
-    wanted = schema.head()
-    if version is None or version in schema.VERSIONS:
-        return f"the ledger's schema is {version or 'empty'}, this release wants {wanted}: run gapless db upgrade first"
-    return f"the ledger's schema is {version}, which this release does not know (it wants {wanted}): run a newer one"
+async def register_rows(settings: Settings, environ: Mapping[str, str], store: Store, now: datetime) -> RegisteredRows:
+    """Make or find the rows of every configured source and destination, and retire those that were removed.
+
+    The process does not run yet, so this is its only use of the store that is not through the writer.
+    """
+    providers = {each.name: build_provider(each, environ) for each in settings.sources}
+
+    def work(connection: Connection) -> RegisteredRows:
+        known = []
+        for each in settings.sources:
+            start = align_down(each.start or now, providers[each.name].capabilities.resolution)
+            mode = mode_of(each, providers[each.name])
+            source_id = sources.register_source(connection, each.name, each.provider, mode.value, start, now)
+            row = sources.source_row(connection, source_id)
+            source = make_source(each, providers[each.name], source_id, from_us(row["start_us"]))
+            known.append(restore_subscription(source, sources.subscriptions(connection, source_id)))
+        sources.retire_absent(connection, [each.name for each in settings.sources], now)
+        _park_deliveries(connection)
+        destination_rows = {}
+        for wanted in settings.destinations:
+            since = align_down(wanted.since or now, WHOLE_SECOND)
+            row_id = destinations.register_destination(connection, wanted.name, since)
+            destination_rows[wanted.name] = (row_id, destinations.destination_since(connection, row_id))
+        destinations.retire_absent_destinations(connection, [each.name for each in settings.destinations])
+        retired = sources.retired_since(connection)
+        return RegisteredRows(sources=tuple(known), destinations=destination_rows, retired=retired)
+
+    return await store.write(work)
 
 
 async def take_slot(ledger: OpenLedger, holder: str, *, receives: bool, now: datetime) -> int:
-    """This process's writer slot. Who holds a ledger alone first clears what a crash left."""
+    """Take a writer slot for this process. On SQLite, where it is alone, first clear what a crash left."""
 
     def work(connection: Connection) -> int:
         if receives:
@@ -123,3 +92,32 @@ async def take_slot(ledger: OpenLedger, holder: str, *, receives: bool, now: dat
         return leases.take_slot(connection, holder, receives=receives)
 
     return await ledger.store.write(work)
+
+
+async def _ensure_schema(store: Store) -> None:
+    """Check that this release can write the schema; on SQLite, upgrade it if needed. Raises `StoreInvalid`."""
+    version = await store.read(schema.version)
+    if version == schema.head():
+        return
+    if not isinstance(store, SqliteStore) or not (version is None or version in schema.VERSIONS):
+        raise StoreInvalid(_describe_mismatch(version))
+    if version is not None:
+        copy = migrate.back_up_sqlite(store.path, version)
+        log.info("ledger_backed_up", extra={"copy": str(copy)})
+    await store.write(migrate.upgrade)
+    log.info("ledger_upgraded", extra={"was": version, "version": schema.head()})
+
+
+def _describe_mismatch(version: str | None) -> str:
+    wanted = schema.head()
+    if version is None or version in schema.VERSIONS:
+        return f"the ledger's schema is {version or 'empty'}, this release wants {wanted}: run gapless db upgrade first"
+    return f"the ledger's schema is {version}, which this release does not know (it wants {wanted}): run a newer one"
+
+
+def _park_deliveries(connection: Connection) -> None:
+    """Park the deliveries that retired sources still owe, and unpark those of sources that are back."""
+    for state, move in (("retired", dead_letters.park_source), ("active", dead_letters.unpark_source)):
+        for source_id in sources.ids_in_state(connection, state):
+            while move(connection, source_id):
+                pass

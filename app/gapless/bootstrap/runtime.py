@@ -1,4 +1,4 @@
-"""Open the runtime of a process from its settings: the same for the daemon and for a command that writes."""
+"""Open the runtime of a process from its settings, in the same way for the daemon and for a command that writes."""
 
 import os
 import secrets
@@ -29,15 +29,15 @@ from gapless.settings import PublicSettings, Settings
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProcessParts:
-    """A process's runtime, and what was made with it from the settings."""
+    """A process's runtime, and the other parts that were built from the settings."""
 
     runtime: Runtime
     lock: LedgerLock | None
-    """Held on SQLite."""
+    """The lock of the ledger; None on PostgreSQL."""
     rows: RegisteredRows
     destinations: list[Destination]
     policies: Mapping[str, SourcePolicy]
-    """How each source is read, by name."""
+    """The policy of each source, by name."""
     client: httpx.AsyncClient
     """The one HTTP client towards providers."""
     holder: str
@@ -48,10 +48,10 @@ class ProcessParts:
 async def open_runtime(
     settings: Settings, environ: Mapping[str, str], *, receives: bool = False, clock: Clock = system_clock
 ) -> AsyncIterator[ProcessParts]:
-    """Open the ledger, make rows and parts, and run the writer. At the end give everything back.
+    """Open the ledger, make rows and parts, and run the writer. At the end, close and release everything.
 
-    `receives` says that this process takes webhooks: from then on the time without one is no downtime.
-    Raises `LedgerHeld` if another process has the SQLite ledger, `StoreError`, `DestinationInvalid`,
+    `receives`: this process receives webhooks, so the downtime of the receiver ends here.
+    Raises `LedgerHeld` if another process holds the SQLite ledger, `StoreError`, `DestinationInvalid`,
     `SecretUnavailable` and `OptionsInvalid`.
     """
     with ExitStack() as held:
@@ -85,7 +85,7 @@ async def _make_parts(
 
 
 def make_writer(settings: PublicSettings, store: Store, recorder: Recorder, metrics: Metrics) -> Writer:
-    """The writer, with the bounds of its queue."""
+    """Return the writer, with the bounds of its queue."""
     return Writer(store, recorder, metrics, queue_max=settings.queue_max, queue_max_bytes=settings.queue_max_bytes)
 
 

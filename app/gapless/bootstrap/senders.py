@@ -1,4 +1,4 @@
-"""From the settings of a destination to its sender. Imports no ledger: `gapless check --offline` makes senders too."""
+"""Build a destination's sender from its settings. Imports no ledger: `gapless check --offline` builds senders too."""
 
 from gapless.destinations import registry
 from gapless.destinations.contract import HoldReason, Sender, SenderContext
@@ -7,7 +7,7 @@ from gapless.settings import DestinationSettings, OnVersionMismatch
 
 
 def make_sender(settings: DestinationSettings, sources: Sources, clock: Clock) -> Sender:
-    """The sender of the destination. Raises `DestinationInvalid`."""
+    """Return the sender of the destination. Raises `DestinationInvalid`."""
     context = SenderContext(
         name=settings.name,
         sources=sources,
@@ -19,6 +19,6 @@ def make_sender(settings: DestinationSettings, sources: Sources, clock: Clock) -
 
 
 def released_holds(settings: DestinationSettings) -> frozenset[HoldReason]:
-    """The reasons to hold a delivery that do not count for the destination, because the team has chosen to deliver."""
-    delivers = settings.on_version_mismatch is OnVersionMismatch.DELIVER
-    return frozenset((HoldReason.VERSION_MISMATCH,)) if delivers else frozenset()
+    """Return the reasons to hold a delivery that the destination ignores, because it is set to deliver all the same."""
+    ignored = settings.on_version_mismatch is OnVersionMismatch.DELIVER
+    return frozenset((HoldReason.VERSION_MISMATCH,)) if ignored else frozenset()

@@ -1,4 +1,4 @@
-"""Sources and how they are read, from their settings and their rows."""
+"""Build sources, their policies and clients of their providers, from the settings and the rows of the ledger."""
 
 import json
 import os
@@ -36,11 +36,11 @@ from gapless.settings import (
 from gapless_reconcilers.kit.contract import Capabilities, Coverage, Provider, Reading, Subscription, Window
 
 NEVER = timedelta(days=36500)
-"""Between sweeps that are switched off."""
+"""The time between sweeps that are switched off."""
 
 
 def make_source(settings: SourceSettings, provider: Provider, source_id: int, start: datetime) -> Source:
-    """The source as the roads need it. `start` is what its row says."""
+    """Return the source as the rest of the process needs it. `start` comes from its row."""
     types = ALL_TYPES if settings.types is None else TypePatterns(settings.types)
     return Source(
         id=source_id,
@@ -56,9 +56,9 @@ def make_source(settings: SourceSettings, provider: Provider, source_id: int, st
 
 
 def mode_of(settings: SourceSettings, provider: Provider) -> Mode:
-    """What the source is fed by.
+    """Return the ways in which the source's events arrive.
 
-    Of a provider that lists nothing, webhooks are all there is. One whose list is read away sends none meanwhile.
+    A provider that lists nothing has only webhooks. A provider whose list is consumed sends none meanwhile.
     """
     known = provider.capabilities
     if known.coverage is Coverage.NONE:
@@ -69,13 +69,13 @@ def mode_of(settings: SourceSettings, provider: Provider) -> Mode:
 
 
 def capabilities_of(settings: SourceSettings, provider: Provider) -> Capabilities:
-    """The provider's, with the grace that the configuration names."""
+    """Return the provider's capabilities, with the grace of the configuration if it sets one."""
     known = provider.capabilities
     return known if settings.grace is None else replace(known, grace=settings.grace)
 
 
 def make_policy(settings: SourceSettings, provider: Provider, public_url: str | None) -> SourcePolicy:
-    """How the source is read."""
+    """Return the policy by which the source is read."""
     known = capabilities_of(settings, provider)
     adaptive = settings.pace is PaceStrategy.ADAPTIVE
     long_poll = settings.pace is PaceStrategy.LONG_POLL and known.reading is Reading.CONSUME
@@ -99,17 +99,17 @@ def make_policy(settings: SourceSettings, provider: Provider, public_url: str | 
 
 
 def webhook_url(public_url: str | None, source: str) -> str:
-    """Where the provider sends the source's webhooks; without a public address, the path alone."""
+    """Return the address to which the provider sends the source's webhooks; without a public address, only its path."""
     return f"{(public_url or '').rstrip('/')}/webhooks/{source}"
 
 
 def last_window(end: datetime, unit: timedelta) -> Window:
-    """A short window that ends at `end`: to see whether a list can be read."""
+    """Return a short window that ends at `end`, to try out whether a list can be read."""
     return Window(start=align_down(end - timedelta(hours=1), unit), end=align_down(end, unit))
 
 
 def known_sources(connection: Connection, settings: Settings) -> Sources:
-    """The configured sources that the ledger knows."""
+    """Return the configured sources that the ledger knows."""
     found: list[Source] = []
     for each in settings.sources:
         row = sources.source_named(connection, each.name)
@@ -122,12 +122,12 @@ def known_sources(connection: Connection, settings: Settings) -> Sources:
 def make_policies(
     settings: Sequence[SourceSettings], known: Sources, public_url: str | None
 ) -> dict[str, SourcePolicy]:
-    """How each source is read, by name."""
+    """Return the policy of each source, by name."""
     return {each.name: make_policy(each, known[each.name].provider, public_url) for each in settings}
 
 
 def restore_subscription(source: Source, history: Sequence[Mapping[str, Any]]) -> Source:
-    """The source with what earlier processes read of its subscription (`ledger.sources.subscriptions`)."""
+    """Return the source with its subscription as earlier processes read it (`ledger.sources.subscriptions`)."""
     for row in history:
         subscription = Subscription(
             healthy=row["healthy"],
@@ -141,7 +141,7 @@ def restore_subscription(source: Source, history: Sequence[Mapping[str, Any]]) -
 
 
 def find_source(settings: Settings, name: str) -> SourceSettings:
-    """The configured source of that name. Raises `click.BadParameter`."""
+    """Return the configured source of that name. Raises `click.BadParameter`."""
     for each in settings.sources:
         if each.name == name:
             return each
@@ -151,7 +151,7 @@ def find_source(settings: Settings, name: str) -> SourceSettings:
 
 @asynccontextmanager
 async def open_provider_client(settings: SourceSettings, public_url: str | None) -> AsyncIterator[ProviderClient]:
-    """A client of the source's provider, closed at the end."""
+    """Open a client of the source's provider, which is closed at the end. Needs no ledger."""
     provider = build_provider(settings, os.environ)
     source = make_source(settings, provider, 0, system_clock())
     policy = make_policy(settings, provider, public_url)

@@ -1,4 +1,4 @@
-"""The command line: one module per noun. Results on stdout, logs on stderr, exit codes for scripts."""
+"""The command line: `commands` has one module for each command. Results go to stdout, logs to stderr."""
 
 from gapless.cli.main import main
 

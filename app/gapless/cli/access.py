@@ -1,4 +1,7 @@
-"""How commands reach the ledger: reads go to the database; writes to the daemon that holds it, or directly."""
+"""Access of commands to the ledger.
+
+Commands read from the database. They write through the daemon that holds the SQLite ledger, or directly if none does.
+"""
 
 import asyncio
 import os
@@ -22,14 +25,14 @@ from gapless.settings import Settings
 
 P = ParamSpec("P")
 T = TypeVar("T")
-CALL_WITHIN_S = 120.0
+CALL_TIMEOUT_S = 120.0
 Operate: TypeAlias = Callable[[str, Mapping[str, object]], Awaitable[dict[str, Any]]]
-"""Does the operation of that name. Raises `OperationRefused` and `StoreError`."""
+"""Performs the operation of that name. Raises `OperationRefused` and `StoreError`."""
 
 
 @asynccontextmanager
 async def open_reader(settings: Settings) -> AsyncIterator[Store]:
-    """The store, to read from. Raises `StoreInvalid` if there is no ledger yet."""
+    """Open the store to read from it. Raises `StoreInvalid` if there is no ledger yet."""
     store = open_store(settings.store.url.read().reveal())
     if isinstance(store, SqliteStore) and not store.path.exists():
         raise StoreInvalid(f"there is no ledger at {store.path}; `gapless serve` makes one")
@@ -52,14 +55,14 @@ def read_ledger(
 
 
 async def operate(settings: Settings, name: str, args: Mapping[str, object]) -> dict[str, Any]:
-    """Do an operation: by the daemon that holds the SQLite ledger, else here. Raises `OperationRefused`."""
+    """Perform an operation in the daemon that holds the SQLite ledger, else here. Raises `OperationRefused`."""
     async with open_operations(settings) as perform_one:
         return await perform_one(name, args)
 
 
 @asynccontextmanager
 async def open_operations(settings: Settings) -> AsyncIterator[Operate]:
-    """Does one operation after another: by the daemon that holds the SQLite ledger, else here."""
+    """Yield a function that performs operations in the daemon that holds the SQLite ledger, else here."""
     async with AsyncExitStack() as stack:
         holder = daemon_of(settings)
         if holder is None:
@@ -73,7 +76,7 @@ async def open_operations(settings: Settings) -> AsyncIterator[Operate]:
 
 
 def perform_here(parts: ProcessParts) -> Operate:
-    """Return what does operations in this process, as a command."""
+    """Return a function that performs operations in this process, with the actor `command`."""
     runtime = parts.runtime
     evidence = EvidenceFetcher(parts.client, runtime.clock, runtime.metrics)
     context = OperationContext(
@@ -87,13 +90,13 @@ def perform_here(parts: ProcessParts) -> Operate:
 
 
 def daemon_of(settings: Settings) -> LockHolder | None:
-    """The daemon that holds the SQLite ledger and answers; None on PostgreSQL or if none runs."""
+    """Return the daemon that holds the SQLite ledger; None on PostgreSQL or if none runs."""
     store = open_store(settings.store.url.read().reveal())
     holder = holder_of(store.path) if isinstance(store, SqliteStore) else None
-    return holder if holder is not None and holder.url and _lives(holder.pid) else None
+    return holder if holder is not None and holder.url and _is_running(holder.pid) else None
 
 
-def _lives(pid: int) -> bool:
+def _is_running(pid: int) -> bool:
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -104,9 +107,9 @@ def _lives(pid: int) -> bool:
 
 
 async def call_daemon(holder: LockHolder, name: str, args: Mapping[str, object]) -> dict[str, Any]:
-    """Do an operation through the daemon's private API."""
+    """Perform an operation through the daemon's private API."""
     headers = {"authorization": f"Bearer {holder.token}", "content-type": "application/json"}
-    async with httpx.AsyncClient(timeout=CALL_WITHIN_S, trust_env=False) as client:
+    async with httpx.AsyncClient(timeout=CALL_TIMEOUT_S, trust_env=False) as client:
         try:
             url = f"{holder.url}/api/operations/{name}"
             response = await client.post(url, content=msgspec.json.encode(args), headers=headers)
@@ -115,14 +118,14 @@ async def call_daemon(holder: LockHolder, name: str, args: Mapping[str, object])
                 f"the daemon (process {holder.pid}) does not answer at {holder.url}: {error}"
             ) from error
     if response.is_client_error:
-        raise OperationRefused(_told(response))
+        raise OperationRefused(_error_text(response))
     if not response.is_success:
-        raise StoreUnavailable(f"the daemon answered {response.status_code}: {_told(response)}")
+        raise StoreUnavailable(f"the daemon answered {response.status_code}: {_error_text(response)}")
     answer: dict[str, Any] = response.json()
     return answer
 
 
-def _told(response: httpx.Response) -> str:
+def _error_text(response: httpx.Response) -> str:
     try:
         return str(response.json().get("error") or response.json().get("detail") or response.text)
     except (ValueError, AttributeError):
@@ -130,9 +133,9 @@ def _told(response: httpx.Response) -> str:
 
 
 def plain(value: Mapping[str, object]) -> dict[str, Any]:
-    """The same as JSON would carry it: times as text."""
-    carried: dict[str, Any] = msgspec.to_builtins(value)
-    return carried
+    """Return `value` with the types of JSON: times as text."""
+    builtins: dict[str, Any] = msgspec.to_builtins(value)
+    return builtins
 
 
 __all__ = [

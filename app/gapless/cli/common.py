@@ -1,4 +1,4 @@
-"""What all commands share: how the program was called, and what their exit codes mean."""
+"""Shared by all commands: the options of the program, exit codes, and errors as one message on stderr."""
 
 import os
 import sys
@@ -16,7 +16,7 @@ from gapless_reconcilers.kit.errors import ProviderError
 
 
 class Exit(IntEnum):
-    """What a script can tell from the exit code."""
+    """The exit codes."""
 
     OK = 0
     NEGATIVE = 1
@@ -29,19 +29,19 @@ class Exit(IntEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Invocation:
-    """How the program was called, before any command."""
+    """The options that stand before the command."""
 
     config: str | None
     debug: bool
 
     def settings(self) -> Settings:
-        """The settings. Raises `SettingsInvalid`."""
+        """Load the settings. Raises `SettingsInvalid`."""
         return load(None if self.config is None else Path(self.config), os.environ)
 
 
 @contextmanager
 def failing_clearly(*, debug: bool) -> Iterator[None]:
-    """Turn what can go wrong into one message on stderr and an exit code; `debug` leaves the traceback."""
+    """Turn expected errors into one message on stderr and an exit code; with `debug`, leave the traceback."""
     try:
         yield
     except UserError as error:
@@ -54,7 +54,7 @@ def failing_clearly(*, debug: bool) -> Iterator[None]:
 
 
 def _first(errors: ExceptionGroup[Exception]) -> Exception:
-    """One error of a task group stands for the group: the others follow from it."""
+    """Return the first error of a task group: the others usually follow from it."""
     first = errors.exceptions[0]
     return _first(first) if isinstance(first, ExceptionGroup) else first
 

@@ -1,4 +1,4 @@
-"""Files that name events which were processed: one id a line, CSV, or NDJSON."""
+"""Reads files of processed events: one id a line, CSV, or NDJSON."""
 
 import csv
 import io
@@ -12,7 +12,7 @@ import click
 KEY_NAMES = ("key", "id", "event_id", "event")
 TIME_NAMES = ("occurred_at", "created", "time")
 ENCODING = "utf-8-sig"
-"""UTF-8, with or without the mark that spreadsheets put first."""
+"""UTF-8, with or without the byte order mark that spreadsheets write."""
 READABLE = click.File("r", encoding=ENCODING)
 BAD_SHOWN = 3
 
@@ -22,45 +22,45 @@ class LineInvalid(click.UsageError):
 
 
 class BadLines:
-    """What to do with a line that names no event: refuse it, or skip and count it."""
+    """Refuses lines that name no event, or skips and counts them."""
 
     def __init__(self, *, skip: bool) -> None:
         self._skip = skip
         self.count = 0
 
-    def meet(self, number: int, why: ValueError) -> None:
-        """Note the line. Raises `LineInvalid` unless such lines are skipped."""
-        told = f"line {number}: {why}"
+    def add(self, number: int, error: ValueError) -> None:
+        """Count the line. Raises `LineInvalid` unless such lines are skipped."""
+        message = f"line {number}: {error}"
         if not self._skip:
-            raise LineInvalid(f"{told}; mend it, or go on without such lines with --skip-bad")
+            raise LineInvalid(f"{message}; correct it, or skip such lines with --skip-bad")
         self.count += 1
         if self.count <= BAD_SHOWN:
-            click.echo(f"skipped {told}", err=True)
+            click.echo(f"skipped {message}", err=True)
 
 
 def read_rows(lines: Iterable[str], format_: str, bad: BadLines) -> Iterator[dict[str, Any]]:
-    """The events of a file: `key`, and `type` and `occurred_at` where it has them. Raises `LineInvalid`."""
+    """Yield the events of a file: `key`, and `type` and `occurred_at` if given. Raises `LineInvalid`."""
     numbered = ((number, line.strip()) for number, line in enumerate(lines, 1) if line.strip())
     first = next(numbered, None)
     if first is None:
         return
     as_json = format_ == "ndjson" or (format_ == "auto" and first[1].startswith("{"))
-    names = None if as_json else _heading(first[1])
-    for number, line in numbered if names else _with(first, numbered):
+    names = None if as_json else _column_names(first[1])
+    for number, line in numbered if names else _prepend(first, numbered):
         try:
             event = _from_json(line) if as_json else _from_csv(line, names)
         except ValueError as error:
-            bad.meet(number, error)
+            bad.add(number, error)
             continue
         yield event
 
 
-def _with(first: tuple[int, str], others: Iterator[tuple[int, str]]) -> Iterator[tuple[int, str]]:
+def _prepend(first: tuple[int, str], others: Iterator[tuple[int, str]]) -> Iterator[tuple[int, str]]:
     yield first
     yield from others
 
 
-def _heading(line: str) -> list[str] | None:
+def _column_names(line: str) -> list[str] | None:
     cells = [cell.strip().lower().replace(" ", "_") for cell in next(csv.reader(io.StringIO(line)))]
     return cells if any(name in KEY_NAMES for name in cells) else None
 
@@ -84,13 +84,13 @@ def _event(row: dict[str, Any]) -> dict[str, Any]:
     event = {"key": key}
     if row.get("type"):
         event["type"] = str(row["type"])
-    time = next((row[name] for name in TIME_NAMES if row.get(name)), None)
-    if time is not None:
-        event["occurred_at"] = _moment(time).isoformat()
+    value = next((row[name] for name in TIME_NAMES if row.get(name)), None)
+    if value is not None:
+        event["occurred_at"] = _time(value).isoformat()
     return event
 
 
-def _moment(value: object) -> datetime:
+def _time(value: object) -> datetime:
     text = str(value)
     try:
         moment = datetime.fromtimestamp(int(text), UTC) if text.isdigit() else datetime.fromisoformat(text)

@@ -1,4 +1,4 @@
-"""The program `gapless`: its options, and its commands, each imported when it is called."""
+"""The program `gapless`: its options and its commands. Each command is imported when it is called."""
 
 from importlib import import_module
 
@@ -9,71 +9,74 @@ import gapless
 COMMANDS = {
     "audit": (
         "gapless.cli.commands.audit:audit",
-        "What your handler lost: the provider's own list against the ids that you have processed.",
+        "Compare the provider's list with the ids you have processed.",
     ),
     "check": (
         "gapless.cli.commands.check:check",
-        "Look at configuration, store, keys, accounts, subscriptions, versions and clocks.",
+        "Check settings, store, providers, destinations and clocks.",
     ),
-    "db": ("gapless.cli.commands.db:db", "The ledger's schema."),
+    "db": ("gapless.cli.commands.db:db", "Check or upgrade the schema of the ledger."),
     "dead": (
         "gapless.cli.commands.dead:dead",
-        "Dead letters: deliveries that ran out of attempts or were refused for good; and held ones.",
+        "List or requeue dead letters and held deliveries.",
     ),
     "demo": (
         "gapless.cli.commands.demo:demo",
-        "Watch a gap open and close: a provider that loses webhooks, the daemon, and a consumer.",
+        "Watch the daemon recover webhooks that a fake provider loses.",
     ),
     "event": (
         "gapless.cli.commands.event:event",
-        "Events: what was recorded, by which road, and sending it again.",
+        "List, show, follow and replay recorded events.",
     ),
     "import": (
         "gapless.cli.commands.import_:import_",
-        "Record events as seen, owed to nobody, so that a later pass or webhook does not deliver them again.",
+        "Record processed events, so that they are not delivered again.",
     ),
     "providers": (
         "gapless.cli.commands.providers:providers",
-        "What each provider can do, and what it cannot prove; with FILE..., each source that is declared there.",
+        "Show what each provider can do, and what it cannot prove.",
     ),
     "quarantine": (
         "gapless.cli.commands.quarantine:quarantine",
-        "Refused webhooks, kept for a while with the reason.",
+        "List or release refused webhooks.",
     ),
     "serve": (
         "gapless.cli.commands.serve:serve",
-        "Run the daemon: receive webhooks, read the provider's list, deliver, show how it stands.",
+        "Run the daemon: receive, reconcile, deliver, show the status.",
     ),
-    "source": ("gapless.cli.commands.source:source", "Sources: the accounts that events come from."),
+    "source": (
+        "gapless.cli.commands.source:source",
+        "List, read, rename or repair sources.",
+    ),
     "status": (
         "gapless.cli.commands.status:status",
-        "What is wrong and what to do next; complete up to when, what was missed, what is still owed.",
+        "Show what is wrong, what to do next, and what is proven.",
     ),
 }
-"""Of each command where it is, as `module:attribute`, and the first sentence of its help."""
+"""{command: (`module:attribute` that defines it, first sentence of its help)}"""
 
 
 class LazyCommand(click.Command):
-    """Stands for a command in help and completion, which need its name and its help but not its imports."""
+    """Placeholder for a command in help and completion: it has its name and its help, without its imports."""
 
     def __init__(self, name: str, target: str, help: str) -> None:  # noqa: A002 - click's word
         super().__init__(name, help=help)
         self._target = target
 
     def load(self) -> click.Command:
-        """The command itself."""
+        """Import and return the command."""
         module, _, attribute = self._target.partition(":")
         command: click.Command = getattr(import_module(module), attribute)
         return command
 
 
 class LazyGroup(click.Group):
-    """Loads the one command that is called."""
+    """Group that imports only the command that is called."""
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """The command that the first of `args` names, with its name and the other arguments."""
+        """Return the name and the command of the first of `args`, and the other arguments."""
         name, command, rest = super().resolve_command(ctx, args)
         return name, command.load() if isinstance(command, LazyCommand) else command, rest
 
@@ -93,11 +96,11 @@ def main(context: click.Context, config: str | None, debug: bool) -> None:  # no
     \b
     gapless demo --for 30s                     see it work
     gapless check && gapless serve             run it
-    gapless audit SOURCE --against ids.csv     what your handler lost, without running it
+    gapless audit SOURCE --against ids.csv     what your handler lost, without a daemon
 
     Exit codes: 0 yes, 1 no (something is missing, a check failed), 2 wrong call or configuration,
     3 the store, the daemon or the provider could not be reached.
     """  # noqa: D301 - click's mark for lines that stay as they are
-    from gapless.cli.common import Invocation  # noqa: PLC0415 - `--help` and `--version` come first, and read nothing
+    from gapless.cli.common import Invocation  # noqa: PLC0415 - `--help` and `--version` need no imports
 
     context.obj = Invocation(config=config, debug=debug)

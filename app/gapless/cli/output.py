@@ -1,4 +1,4 @@
-"""How results look: tables for people, JSON for programs."""
+"""Output of commands: tables for people, JSON for programs, progress, and the findings of `gapless check`."""
 
 import sys
 import time
@@ -11,9 +11,12 @@ import msgspec
 
 from gapless.text import format_value
 
+LOG_EVERY_S = 5.0
+"""Time between two lines of progress if stderr is not a terminal."""
 
-class Verdict(StrEnum):
-    """How bad it is."""
+
+class FindingLevel(StrEnum):
+    """The severity of a finding."""
 
     OK = "ok"
     WARNING = "warning"
@@ -22,73 +25,69 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """One thing that was looked at."""
+    """The result of one check."""
 
     subject: str
-    verdict: Verdict
+    verdict: FindingLevel
     text: str
 
 
 def ok(subject: str, text: str) -> Finding:
-    """Nothing to do."""
-    return Finding(subject=subject, verdict=Verdict.OK, text=text)
+    """Return a finding that needs no action."""
+    return Finding(subject=subject, verdict=FindingLevel.OK, text=text)
 
 
 def warning(subject: str, text: str) -> Finding:
-    """It will run; somebody should know."""
-    return Finding(subject=subject, verdict=Verdict.WARNING, text=text)
+    """Return a finding that does not stop the daemon, but that somebody should know."""
+    return Finding(subject=subject, verdict=FindingLevel.WARNING, text=text)
 
 
 def problem(subject: str, text: str) -> Finding:
-    """It will lose events, or not run."""
-    return Finding(subject=subject, verdict=Verdict.PROBLEM, text=text)
+    """Return a finding that makes the daemon lose events, or not run."""
+    return Finding(subject=subject, verdict=FindingLevel.PROBLEM, text=text)
 
 
 def as_json(value: object) -> None:
-    """One JSON document on stdout."""
+    """Print one JSON document."""
     click.echo(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())
 
 
 def as_lines(values: Iterable[object]) -> None:
-    """One JSON document a line on stdout."""
+    """Print one JSON document a line."""
     for value in values:
         click.echo(msgspec.json.encode(value).decode())
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, empty: str) -> None:
-    """A table on stdout, or `empty` on stderr if it has no rows."""
+    """Print a table, or `empty` to stderr if there are no rows."""
     from rich.console import Console  # noqa: PLC0415 - most commands print no table
     from rich.table import Table  # noqa: PLC0415
 
-    made = Table(*columns, box=None, pad_edge=False, header_style="bold")
+    printed = Table(*columns, box=None, pad_edge=False, header_style="bold")
     for row in rows:
-        made.add_row(*(format_value(cell) for cell in row))
-    if not made.row_count:
+        printed.add_row(*(format_value(cell) for cell in row))
+    if not printed.row_count:
         click.echo(empty, err=True)
         return
     width = None if sys.stdout.isatty() else 200
-    Console(width=width, soft_wrap=True, highlight=False, markup=False).print(made)
-
-
-QUIET_S = 5.0
-"""Between two lines of progress where no person watches."""
+    Console(width=width, soft_wrap=True, highlight=False, markup=False).print(printed)
 
 
 class ProgressLine:
-    """How far long work has come, on stderr: one line that is rewritten for a person, a line now and then in a log."""
+    """Progress of long work on stderr: in a terminal one line that is rewritten, else a new line now and then."""
 
     def __init__(self) -> None:
-        self._watched = sys.stderr.isatty()
-        self._told_at = time.monotonic()
+        self._is_terminal = sys.stderr.isatty()
+        self._printed_at = time.monotonic()
 
-    def tell(self, text: str) -> None:
-        """Say it, unless it was said a moment ago."""
+    def show(self, text: str) -> None:
+        """Print `text`, unless something was printed a moment ago."""
         now = time.monotonic()
-        if now - self._told_at >= (0.1 if self._watched else QUIET_S):
-            self._told_at = now
-            click.echo(f"\r\x1b[K{text}" if self._watched else text, nl=not self._watched, err=True)
+        if now - self._printed_at >= (0.1 if self._is_terminal else LOG_EVERY_S):
+            self._printed_at = now
+            click.echo(f"\r\x1b[K{text}" if self._is_terminal else text, nl=not self._is_terminal, err=True)
 
     def end(self) -> None:
-        """Leave the line free for what comes next."""
-        if self._watched:
+        """Clear the line for what is printed next."""
+        if self._is_terminal:
             click.echo("\r\x1b[K", nl=False, err=True)

@@ -1,4 +1,4 @@
-"""Times on the command line: `30d` ago, a day, or a moment; and lengths of time."""
+"""Types of command-line parameters: points in time, and durations."""
 
 import re
 from datetime import UTC, datetime, timedelta
@@ -11,13 +11,13 @@ from gapless.settings.parsers import ParseFailed, duration
 UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
 
-class Moment(click.ParamType[datetime]):
-    """`90m`, `30d` (that long ago), `2026-01-31`, or `2026-01-31T08:00:00Z`; without a zone it is UTC."""
+class PointInTime(click.ParamType[datetime]):
+    """A point in time: `90m` or `30d` ago, `2026-01-31`, or `2026-01-31T08:00:00Z`; UTC if it has no zone."""
 
-    name = "moment"
+    name = "time"
 
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
-        """The aware UTC time."""
+        """Return the aware UTC time."""
         if isinstance(value, datetime):
             return value
         text = str(value)
@@ -25,14 +25,14 @@ class Moment(click.ParamType[datetime]):
         if ago:
             return datetime.now(UTC) - timedelta(**{UNITS[ago[2]]: int(ago[1])})
         try:
-            moment = datetime.fromisoformat(text)
+            time = datetime.fromisoformat(text)
         except ValueError:
             self.fail(f"{text!r} is no time; use 30d, 2h, 2026-01-31 or 2026-01-31T08:00:00Z", param, ctx)
-        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+        return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
 
 
 class Duration(click.ParamType[float]):
-    """A length of time such as 30s, in seconds; not below `least`."""
+    """A duration such as 30s, in seconds; `least` or longer."""
 
     name = "duration"
 
@@ -40,15 +40,15 @@ class Duration(click.ParamType[float]):
         self._least = least
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Seconds."""
+        """Return the seconds."""
         if isinstance(value, float):
             return value
-        reader = duration(self._least)
+        parser = duration(self._least)
         try:
-            return reader.read(value).total_seconds()
+            return parser.read(value).total_seconds()
         except ParseFailed as error:
-            self.fail(f"{value!r} is not {error if error.args else reader.wanted}", param, ctx)
+            self.fail(f"{value!r} is not {error if error.args else parser.wanted}", param, ctx)
 
 
-MOMENT = Moment()
+TIME = PointInTime()
 DURATION = Duration()

@@ -1,6 +1,6 @@
-"""Asking for passes and following them in the terminal: `gapless source pass`, and the audit.
+"""Requests passes and shows their progress (`gapless source pass`); runs the audit; plans and owes deliveries.
 
-The daemon that holds the ledger makes them, else this process.
+The daemon that holds the ledger makes the passes, else this process does.
 """
 
 import asyncio
@@ -27,12 +27,12 @@ from gapless.settings import Settings
 from gapless.text import format_time
 
 POLL_S = 0.5
-PATIENCE_S = 20.0
-"""How long parked streams may show no progress before the command stops waiting: only a person can mend that."""
+PARKED_WAIT_S = 20.0
+"""Time without progress of parked streams after which the command stops waiting: they need a person."""
 
 
 async def make_passes(settings: Settings, args: dict[str, object], *, wait: bool) -> list[dict[str, Any]]:
-    """Ask for the passes and return how far each has come: to the end, if `wait`."""
+    """Request the passes and return the progress of each; with `wait`, once they have ended."""
     holder = daemon_of(settings)
     if holder is not None:
         operate = partial(call_daemon, holder)
@@ -43,7 +43,7 @@ async def make_passes(settings: Settings, args: dict[str, object], *, wait: bool
 
 
 async def _make_here(parts: ProcessParts, args: dict[str, object], *, wait: bool) -> list[dict[str, Any]]:
-    """Without a daemon this process makes them. On PostgreSQL one may run elsewhere; who is first does it."""
+    """Make the passes in this process. On PostgreSQL a daemon elsewhere may be first to lease the source."""
     operate = perform_here(parts)
     made = await operate("source.pass", args)
     async with asyncio.TaskGroup() as group:
@@ -57,22 +57,22 @@ async def _make_here(parts: ProcessParts, args: dict[str, object], *, wait: bool
 
 
 async def _follow(operate: Operate, made: dict[str, Any], *, wait: bool) -> list[dict[str, Any]]:
-    """Until no pass is running, or all that are left are parked and stay as they are."""
-    ids, before, still_s = [row["id"] for row in made["passes"]], None, 0.0
+    """Show progress until no pass is running, or all that run are parked and make no progress."""
+    ids, before, idle_s = [row["id"] for row in made["passes"]], None, 0.0
     progress = output.ProgressLine()
     while True:
         progressed = await operate("pass.status", {"ids": ids})
         running = [row for row in progressed["passes"] if row["state"] == "running"]
-        still_s = still_s + POLL_S if running == before and all(row["parked_reason"] for row in running) else 0.0
-        if not wait or not running or still_s > PATIENCE_S:
+        idle_s = idle_s + POLL_S if running == before and all(row["parked_reason"] for row in running) else 0.0
+        if not wait or not running or idle_s > PARKED_WAIT_S:
             progress.end()
             return list(progressed["passes"])
         before = running
-        progress.tell(_stand(progressed["passes"]))
+        progress.show(_progress_text(progressed["passes"]))
         await asyncio.sleep(POLL_S)
 
 
-def _stand(rows: list[dict[str, Any]]) -> str:
+def _progress_text(rows: list[dict[str, Any]]) -> str:
     listed, done, slices = (sum(row[name] for row in rows) for name in ("listed", "slices_done", "slices"))
     return f"{listed} listed, {done} of {slices} slices read"
 
@@ -85,11 +85,11 @@ async def audit_source(
     known: KeyLookup | None,
     types: Sequence[str] = (),
 ) -> AuditReport:
-    """Compare the source's list with what is `known` (None: only count), and show how far the reading has come."""
+    """Compare the source's list with the keys in `known` (None: only count), and show the progress."""
     wanted, progress = find_source(settings, name), output.ProgressLine()
 
-    def tell(report: AuditReport) -> None:
-        progress.tell(f"{report.listed} listed" + (f", {len(report.missing)} missing" if known else ""))
+    def show(report: AuditReport) -> None:
+        progress.show(f"{report.listed} listed" + (f", {len(report.missing)} missing" if known else ""))
 
     async with open_provider_client(wanted, settings.public_url) as client:
         report = await audit_list(
@@ -101,14 +101,14 @@ async def audit_source(
             now=system_clock(),
             known=known,
             types=types,
-            progress=tell,
+            progress=show,
         )
     progress.end()
     return report
 
 
 async def try_pass(settings: Settings, name: str, since: datetime | None, until: datetime | None) -> AuditReport:
-    """Return what a pass would find: the same requests, and nothing is written."""
+    """Return the report of a pass that makes the same requests and writes nothing."""
     async with open_reader(settings) as store:
         begin = await store.read(_read_up_to, name=name) if since is None else since
         return await audit_source(settings, name, begin, until, partial(_recorded, store, name))
@@ -126,9 +126,9 @@ async def _recorded(store: Store, name: str, keys: Sequence[str]) -> Collection[
 
 
 async def plan_deliveries(settings: Settings, source: str, since: datetime, until: datetime) -> list[PlannedDeliveries]:
-    """Return, for each destination of the source, the events of a pass behind its start that would be owed to it."""
-    wanting = [each for each in settings.destinations if each.sources == ("*",) or source in each.sources]
-    wanted_types = {each.name: TypePatterns(each.types) for each in wanting}
+    """Return the events that each destination of the source would be owed from a pass before the source's start."""
+    receiving = [each for each in settings.destinations if each.sources == ("*",) or source in each.sources]
+    wanted_types = {each.name: TypePatterns(each.types) for each in receiving}
     async with open_reader(settings) as store:
         known = await store.read(known_sources, settings)
         types = known[source].types if source in known else ALL_TYPES
@@ -136,15 +136,15 @@ async def plan_deliveries(settings: Settings, source: str, since: datetime, unti
 
 
 def describe(planned: PlannedDeliveries) -> str:
-    """One line: the destination, and how many events it would be owed."""
+    """Return one line: the destination, and the number of events that it would be owed."""
     if not planned.keys:
-        return f"{planned.destination}: nothing that it was not owed before"
+        return f"{planned.destination}: nothing new to deliver"
     first, last = (format_time(from_us(us)) for us in (planned.first_us, planned.last_us))
     return f"{planned.destination}: {len(planned.keys)} events, first {first}, last {last}"
 
 
 async def deliver(settings: Settings, source: str, planned: list[PlannedDeliveries]) -> int:
-    """Owe it to them; returns how many deliveries came of it."""
+    """Owe the planned events to their destinations; return the number of deliveries."""
     sent = 0
     async with open_operations(settings) as operate:
         for each in planned:

@@ -1,4 +1,4 @@
-"""What `gapless check` asks a source's provider: account, subscription, list, clock."""
+"""The checks of `gapless check` that send requests to a provider: account, subscription, list, clock."""
 
 from collections.abc import Iterator
 from datetime import timedelta
@@ -25,63 +25,67 @@ SKEW_PROBLEM = timedelta(seconds=60)
 
 
 async def check_provider(source: SourceSettings, public_url: str | None, accounts: dict[str, str]) -> list[Finding]:
-    """The findings about `source`. `accounts` has the source of each account that was met before; it is added to."""
+    """Return the findings about `source`. `accounts` maps the accounts met so far to their sources; it is added to."""
     subject = f"source {source.name}"
     try:
         async with open_provider_client(source, public_url) as client:
-            known = await read_health(client, sources.webhook_url(public_url, source.name))
-            found = [*_account(source, client, known, accounts), *_subscription(source, client, known)]
+            health = await read_health(client, sources.webhook_url(public_url, source.name))
+            found = [*_account(source, client, health, accounts), *_subscription(source, client, health)]
             found += await _list(subject, client)
             return [*found, *_clock(subject, client)]
     except ProviderError as error:
-        return [problem(subject, f"the provider says no: {error}")]
+        return [problem(subject, f"the provider refuses: {error}")]
 
 
 def _account(
-    source: SourceSettings, client: ProviderClient, known: ProviderHealth, accounts: dict[str, str]
+    source: SourceSettings, client: ProviderClient, health: ProviderHealth, accounts: dict[str, str]
 ) -> Iterator[Finding]:
     subject = f"source {source.name}"
     if not isinstance(client.source.provider, ReadsAccount):
         return
-    if known.account is None:
-        yield warning(subject, "whose account it is could not be read: unknown (the key may lack that permission)")
+    if health.account is None:
+        yield warning(subject, "the account could not be read, so it is unknown (the key may lack that permission)")
         return
-    twin = accounts.setdefault(known.account.fingerprint, source.name)
-    if twin != source.name and not source.share_account:
-        told = f"reads the same account as source {twin}: each event would be recorded twice"
-        yield problem(subject, f"{told}; remove one, or set share_account = true")
+    other = accounts.setdefault(health.account.fingerprint, source.name)
+    if other != source.name and not source.share_account:
+        message = f"reads the same account as source {other}: each event would be recorded twice"
+        yield problem(subject, f"{message}; remove one, or set share_account = true")
     else:
-        yield ok(subject, f"account {known.account.fingerprint}")
+        yield ok(subject, f"account {health.account.fingerprint}")
 
 
-def _subscription(source: SourceSettings, client: ProviderClient, known: ProviderHealth) -> Iterator[Finding]:
-    subject, told, provider = f"source {source.name}", known.subscription, client.source.provider
+def _subscription(source: SourceSettings, client: ProviderClient, health: ProviderHealth) -> Iterator[Finding]:
+    subject, subscription, provider = f"source {source.name}", health.subscription, client.source.provider
     if source.mode is not Mode.HYBRID:
         return
-    if told is None:
-        is_asked = isinstance(provider, ReadsSubscription)
-        why = "its subscription could not be read" if is_asked else "the provider does not tell how our endpoint stands"
-        if is_asked or source.types is None:
+    if subscription is None:
+        can_read = isinstance(provider, ReadsSubscription)
+        why = (
+            "its subscription could not be read" if can_read else "the provider does not show the state of our endpoint"
+        )
+        if can_read or source.types is None:
             yield warning(subject, f"{why}: unless types is set, all types count as expected")
         return
-    if not told.healthy:
-        yield problem(subject, told.reason)
+    if not subscription.healthy:
+        yield problem(subject, subscription.reason)
         return
-    yield ok(subject, f"endpoint enabled for {', '.join(told.types or ('unknown types',))}")
+    yield ok(subject, f"endpoint enabled for {', '.join(subscription.types or ('unknown types',))}")
     if provider.capabilities.unproven:
         yield ok(subject, f"what the list cannot prove: {provider.capabilities.unproven}")
     if isinstance(provider, NamesVersions):
         named = provider.endpoint_version()
-        if named is not None and told.api_version is not None and named != told.api_version:
-            yield problem(subject, f"options.api_version is {named}, the endpoint has {told.api_version}; set that one")
+        if named is not None and subscription.api_version is not None and named != subscription.api_version:
+            yield problem(
+                subject, f"options.api_version is {named}, the endpoint has {subscription.api_version}; set that one"
+            )
 
 
 async def _list(subject: str, client: ProviderClient) -> list[Finding]:
     provider, now = client.source.provider, system_clock()
     if provider.capabilities.coverage is Coverage.NONE:
-        return [warning(subject, "the provider lists nothing: that nothing is missing can never be proven")]
+        return [warning(subject, "the provider has no list: losses can never be seen")]
     if provider.capabilities.reading is Reading.CONSUME:
-        return [ok(subject, "its events are not read here: reading would take them away")]
+        return [ok(subject, "its list is not read by this check: reading would consume the events")]
     unit = provider.capabilities.resolution
     window = sources.last_window(now - provider.capabilities.grace, unit)
     request = as_lister(provider).first_request("", window)
@@ -93,10 +97,10 @@ async def _list(subject: str, client: ProviderClient) -> list[Finding]:
 def _clock(subject: str, client: ProviderClient) -> Iterator[Finding]:
     skew = client.skew
     if skew is None:
-        yield warning(subject, "the provider sends no Date: whether the clocks agree is unknown")
+        yield warning(subject, "the provider sends no Date header: it is unknown if the clocks agree")
     elif abs(skew) >= SKEW_PROBLEM:
-        yield problem(subject, f"our clock is {skew.total_seconds():+.0f} s against the provider's; set it right")
+        yield problem(subject, f"our clock differs from the provider's by {skew.total_seconds():+.0f} s; set it right")
     elif abs(skew) >= SKEW_WARNING:
-        yield warning(subject, f"our clock is {skew.total_seconds():+.0f} s against the provider's")
+        yield warning(subject, f"our clock differs from the provider's by {skew.total_seconds():+.0f} s")
     else:
         yield ok(subject, "the clocks agree")

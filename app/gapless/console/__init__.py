@@ -1,4 +1,4 @@
-"""The private listener: probes, metrics, status, one page, and the way in to `operations`.
+"""The HTTP of the private listener: probes, metrics, status, the overview page, and the API of `operations`.
 
-`gapless.status` says what the ledger's figures prove and what is wrong; what is shown here comes from there.
+`gapless.status` computes every figure and every trouble that is shown here.
 """

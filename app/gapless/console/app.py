@@ -1,4 +1,7 @@
-"""The private application: probes and metrics in every role; status, the page and operations in role `console`."""
+"""The application of the private listener, and its probes.
+
+Probes and metrics are served in every role; status, the page and operations only in the role `console`.
+"""
 
 import asyncio
 from http import HTTPStatus
@@ -18,45 +21,12 @@ from gapless.ledger.engine import StoreError
 from gapless.metrics import Metrics
 from gapless.operations.context import OperationContext, OperationRefused
 
-READY_WITHIN_S: Final = 5.0
-
-
-def livez_route(options: ConsoleOptions, context: OperationContext) -> HTTPRouteHandler:
-    """`GET /livez`."""
-
-    @get("/livez", guards=[guarded(options.access, Area.PROBE)])
-    async def livez() -> Response[bytes]:
-        """200 while the event loop answers and the writer is not stuck: else only a restart helps."""
-        return respond_text(*_state(context.runtime.writer.is_alive, "the writer does not commit"))
-
-    return livez
-
-
-def readyz_route(options: ConsoleOptions, context: OperationContext) -> HTTPRouteHandler:
-    """`GET /readyz`."""
-
-    @get("/readyz", guards=[guarded(options.access, Area.PROBE)])
-    async def readyz() -> Response[bytes]:
-        """200 if the store answers and has the schema of this release."""
-        try:
-            async with asyncio.timeout(READY_WITHIN_S):
-                current = await context.read(options.schema_is_current)
-        except (StoreError, TimeoutError):
-            return respond_text(HTTPStatus.SERVICE_UNAVAILABLE, "the store does not answer")
-        return respond_text(*_state(current, "the schema is not the one of this release; run `gapless db upgrade`"))
-
-    return readyz
-
-
-def _state(good: bool, otherwise: str) -> tuple[HTTPStatus, str]:  # noqa: FBT001 - it is the whole question
-    return (HTTPStatus.OK, "ok") if good else (HTTPStatus.SERVICE_UNAVAILABLE, otherwise)
-
-
 BODY_MAX_BYTES: Final = 16 << 20
+READY_TIMEOUT_S: Final = 5.0
 
 
 def build_console_app(options: ConsoleOptions, context: OperationContext, metrics: Metrics) -> Litestar:
-    """The application. What it may show and do depends on the roles and on who asks."""
+    """Return the application. Its routes depend on the roles; each request is checked by `auth.decide_access`."""
     handlers = [livez_route(options, context), readyz_route(options, context), metrics_route(options, context, metrics)]
     if CONSOLE in options.roles:
         handlers += [
@@ -76,10 +46,43 @@ def build_console_app(options: ConsoleOptions, context: OperationContext, metric
     )
 
 
+def livez_route(options: ConsoleOptions, context: OperationContext) -> HTTPRouteHandler:
+    """`GET /livez`."""
+
+    @get("/livez", guards=[guarded(options.access, Area.PROBE)])
+    async def livez() -> Response[bytes]:
+        """Answer 200 while the event loop and the writer work; otherwise only a restart helps."""
+        return respond_text(*_probe_result(context.runtime.writer.is_alive, "the writer does not commit"))
+
+    return livez
+
+
+def readyz_route(options: ConsoleOptions, context: OperationContext) -> HTTPRouteHandler:
+    """`GET /readyz`."""
+
+    @get("/readyz", guards=[guarded(options.access, Area.PROBE)])
+    async def readyz() -> Response[bytes]:
+        """Answer 200 if the store answers and has the schema of this release."""
+        try:
+            async with asyncio.timeout(READY_TIMEOUT_S):
+                current = await context.read(options.schema_is_current)
+        except (StoreError, TimeoutError):
+            return respond_text(HTTPStatus.SERVICE_UNAVAILABLE, "the store does not answer")
+        return respond_text(
+            *_probe_result(current, "the schema is not the one of this release; run `gapless db upgrade`")
+        )
+
+    return readyz
+
+
+def _probe_result(passed: bool, problem: str) -> tuple[HTTPStatus, str]:  # noqa: FBT001 - the result of a check
+    return (HTTPStatus.OK, "ok") if passed else (HTTPStatus.SERVICE_UNAVAILABLE, problem)
+
+
 def _http_error(_: Request[Any, Any, Any], error: HTTPException) -> Response[bytes]:
-    wants_token = error.status_code == HTTPStatus.UNAUTHORIZED
-    asks = {"www-authenticate": 'Basic realm="gapless", charset="UTF-8"'} if wants_token else {}
-    return respond_json(error.status_code, {"error": error.detail}, asks)
+    needs_token = error.status_code == HTTPStatus.UNAUTHORIZED
+    headers = {"www-authenticate": 'Basic realm="gapless", charset="UTF-8"'} if needs_token else {}
+    return respond_json(error.status_code, {"error": error.detail}, headers)
 
 
 def _refused(_: Request[Any, Any, Any], error: OperationRefused) -> Response[bytes]:

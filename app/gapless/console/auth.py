@@ -1,9 +1,9 @@
-"""Who may see and do what on the private listener. Pure.
+"""The access rules of the private listener. Pure.
 
-Bound to loopback, reads are open to whoever is on the machine, but not to a web page that has its own
-name resolve to 127.0.0.1: the `Host` must be a loopback one. Bound wider, everything but the probes
-needs a token. What changes something needs a token everywhere: the one that each process makes for
-itself and shows only to its own user, or the configured one.
+If the listener is bound to loopback, everybody on the machine may read. The `Host` header must name a loopback address,
+because a web page can make its own name resolve to 127.0.0.1. If it is bound to other addresses, everything except the
+probes needs a token; metrics need one only if a metrics token is configured. Requests that change something always
+need a token: the one that each process generates for its own user, or the configured one.
 """
 
 import base64
@@ -17,11 +17,11 @@ from gapless.settings import is_loopback
 from gapless_reconcilers.kit.contract import Secret
 
 TokenNow = Callable[[], Secret | None]
-"""The token as it is configured now; None: there is none."""
+"""Returns the currently configured token; None: no token."""
 
 
 class Area(StrEnum):
-    """What a request is about."""
+    """The kind of a request."""
 
     PROBE = "probe"
     METRICS = "metrics"
@@ -30,12 +30,12 @@ class Area(StrEnum):
 
 
 class AccessDecision(Enum):
-    """Whether a request is let in; else the HTTP status and what to do about it."""
+    """The decision on a request, with the HTTP status and what to do about a refusal."""
 
-    WELCOME = (200, "")
-    TOKEN_WANTED = (401, "send the token: Authorization: Bearer <token>, or as the password of Basic")
-    STRANGE_HOST = (403, "the Host header names no loopback address; call 127.0.0.1 or localhost, or send the token")
-    STRANGE_ORIGIN = (403, "the request comes from another site")
+    ALLOWED = (200, "")
+    TOKEN_REQUIRED = (401, "send the token: Authorization: Bearer <token>, or as the password of Basic")
+    FOREIGN_HOST = (403, "the Host header names no loopback address; call 127.0.0.1 or localhost, or send the token")
+    FOREIGN_ORIGIN = (403, "the request comes from another site")
 
     @property
     def status(self) -> int:
@@ -44,7 +44,7 @@ class AccessDecision(Enum):
 
     @property
     def advice(self) -> str:
-        """What to do about it."""
+        """What the caller can do about a refusal."""
         return self.value[1]
 
 
@@ -54,7 +54,7 @@ def no_token() -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Access:
-    """The rules of one listener. `run_token` is made anew by each process."""
+    """The rules of one listener. Each process generates its own `run_token`."""
 
     bind: str
     run_token: Secret
@@ -68,7 +68,7 @@ class Access:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Caller:
-    """What a request says of itself; None: the header is missing."""
+    """The headers of a request that matter for access; None: the header is missing."""
 
     host: str | None = None
     origin: str | None = None
@@ -77,24 +77,24 @@ class Caller:
 
 
 def decide_access(access: Access, area: Area, caller: Caller) -> AccessDecision:
-    """Whether `caller` may enter `area`."""
+    """Decide on a request of `caller` to `area`."""
     if area is Area.PROBE:
-        return AccessDecision.WELCOME
+        return AccessDecision.ALLOWED
     if area is Area.WRITE and _is_foreign(caller):
-        return AccessDecision.STRANGE_ORIGIN
+        return AccessDecision.FOREIGN_ORIGIN
     token, metrics_token = access.token(), access.metrics_token()
-    good = [access.run_token, token, metrics_token if area is Area.METRICS else None]
-    if _matches_any(_presented(caller.authorization), (secret for secret in good if secret is not None)):
-        return AccessDecision.WELCOME
+    accepted = [access.run_token, token, metrics_token if area is Area.METRICS else None]
+    if _matches_any(_presented(caller.authorization), (secret for secret in accepted if secret is not None)):
+        return AccessDecision.ALLOWED
     if area is Area.WRITE or (metrics_token if area is Area.METRICS else token) is not None:
-        return AccessDecision.TOKEN_WANTED
+        return AccessDecision.TOKEN_REQUIRED
     if not is_loopback(access.bind):
-        return AccessDecision.WELCOME if area is Area.METRICS else AccessDecision.TOKEN_WANTED
-    return AccessDecision.WELCOME if is_loopback(host_name(caller.host)) else AccessDecision.STRANGE_HOST
+        return AccessDecision.ALLOWED if area is Area.METRICS else AccessDecision.TOKEN_REQUIRED
+    return AccessDecision.ALLOWED if is_loopback(host_name(caller.host)) else AccessDecision.FOREIGN_HOST
 
 
 def host_name(header: str | None) -> str:
-    """The name or address in a `Host` header, without the port; empty if there is none or it cannot be read."""
+    """Return the name or address in a `Host` header, without the port; empty if it is missing or malformed."""
     try:
         return urlsplit(f"//{header or ''}").hostname or ""
     except ValueError:
@@ -102,14 +102,14 @@ def host_name(header: str | None) -> str:
 
 
 def _is_foreign(caller: Caller) -> bool:
-    """True if a browser says that another site's page sends this."""
+    """Return True if a browser sent the request for a page of another site."""
     if caller.fetch_site not in (None, "same-origin", "none"):
         return True
     return caller.origin is not None and caller.origin.partition("://")[2] != caller.host
 
 
 def _presented(authorization: str | None) -> bytes | None:
-    """The token in an `Authorization` header; None if there is none that can be read."""
+    """Return the token in an `Authorization` header; None if it has none."""
     scheme, _, value = (authorization or "").partition(" ")
     value = value.strip()
     if scheme.lower() == "bearer":
@@ -123,7 +123,7 @@ def _presented(authorization: str | None) -> bytes | None:
 
 
 def _matches_any(presented: bytes | None, secrets: Iterable[Secret]) -> bool:
-    """Compares with every secret, each in constant time, so that the time tells nothing."""
+    """Compare with every secret in constant time, so that the duration reveals nothing."""
     if not presented:
         return False
     return bool(sum([hmac.compare_digest(presented, secret.reveal().encode()) for secret in secrets]))

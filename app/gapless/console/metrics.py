@@ -1,7 +1,7 @@
-"""`/metrics`: the process series as they are counted, the figures of the ledger as the report has them.
+"""`/metrics`: the counters of this process, and the figures of the ledger from the status report.
 
-A figure has no sample where its value is unknown. If the database cannot be read, all of them are
-absent and `gapless_ledger_readable` is 0.
+A figure of unknown value has no sample. If the database cannot be read, all figures are absent and
+`gapless_ledger_readable` is 0.
 """
 
 from collections.abc import Iterator, Sequence
@@ -24,13 +24,13 @@ from gapless.status.report import StatusReport
 
 
 class LedgerCollector(Collector):
-    """The figures of one moment; None: the database could not be read."""
+    """The figures of one report; None: the database could not be read."""
 
     def __init__(self, report: StatusReport | None) -> None:
         self._report = report
 
     def collect(self) -> Iterator[Metric]:
-        """Every family, each with a sample for what is known."""
+        """Yield every family, with a sample for each known value."""
         yield GaugeMetricFamily(
             "gapless_ledger_readable", "1 if the ledger series could be read.", float(self._report is not None)
         )
@@ -42,13 +42,13 @@ class LedgerCollector(Collector):
 
 
 class AllSeries(Collector):
-    """Several collectors as one, without the times at which counters were made."""
+    """Several collectors as one, without the creation times of counters."""
 
     def __init__(self, *parts: Collector) -> None:
         self._parts = parts
 
     def collect(self) -> Iterator[Metric]:
-        """Every family, in order of the collectors."""
+        """Yield every family, in the order of the collectors."""
         for part in self._parts:
             for metric in part.collect():
                 metric.samples = [sample for sample in metric.samples if not sample.name.endswith("_created")]
@@ -58,11 +58,24 @@ class AllSeries(Collector):
 def render(metrics: Metrics, ledger: LedgerCollector | None, accept: str) -> tuple[bytes, str]:
     """Return the series in the format that the header `Accept` asks for, and its content type.
 
-    `ledger` None: this process has not the role that shows the ledger.
+    `ledger` None: this process does not have the role `console`.
     """
     encode, content_type = choose_encoder(accept)
     parts = (metrics.registry,) if ledger is None else (metrics.registry, ledger)
     return encode(AllSeries(*parts)), content_type
+
+
+def metrics_route(options: ConsoleOptions, context: OperationContext, metrics: Metrics) -> HTTPRouteHandler:
+    """`GET /metrics`."""
+
+    @get("/metrics", guards=[guarded(options.access, Area.METRICS)])
+    async def metrics_page(request: Request[Any, Any, Any]) -> Response[bytes]:
+        """Return every series; without the store, only those of the process."""
+        ledger = LedgerCollector(await make_report_or_none(options, context)) if CONSOLE in options.roles else None
+        body, content_type = render(metrics, ledger, request.headers.get("accept", ""))
+        return respond(HTTPStatus.OK, body, content_type)
+
+    return metrics_page
 
 
 def _family(figure: Figure[R], owner: str, reports: Sequence[R]) -> Metric:
@@ -80,16 +93,3 @@ def _number(value: float | datetime | timedelta) -> float:
     if isinstance(value, datetime):
         return value.timestamp()
     return value.total_seconds() if isinstance(value, timedelta) else float(value)
-
-
-def metrics_route(options: ConsoleOptions, context: OperationContext, metrics: Metrics) -> HTTPRouteHandler:
-    """`GET /metrics`."""
-
-    @get("/metrics", guards=[guarded(options.access, Area.METRICS)])
-    async def metrics_page(request: Request[Any, Any, Any]) -> Response[bytes]:
-        """Every series. Without the store: the process series alone."""
-        ledger = LedgerCollector(await make_report_or_none(options, context)) if CONSOLE in options.roles else None
-        body, content_type = render(metrics, ledger, request.headers.get("accept", ""))
-        return respond(HTTPStatus.OK, body, content_type)
-
-    return metrics_page

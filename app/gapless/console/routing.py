@@ -1,4 +1,4 @@
-"""What the private listener knows of its process, and the check of each request."""
+"""Shared by all routes of the private listener: options, the check of each request, the report, and responses."""
 
 import asyncio
 from collections.abc import Mapping
@@ -24,61 +24,10 @@ from gapless_reconcilers.kit.contract import ReadBudget
 
 CONSOLE: Final = "console"
 """The role that shows the ledger."""
-REPORT_WITHIN_S: Final = 8.0
+REPORT_TIMEOUT_S: Final = 8.0
 """Less than the ten seconds that Prometheus waits by default."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ConsoleOptions:
-    """What the private listener is told of its process. `schema_is_current` asks the database."""
-
-    access: Access
-    roles: frozenset[str]
-    version: str
-    started_at: datetime
-    schema_is_current: Work[bool]
-    budgets: Mapping[str, ReadBudget | None] = field(default_factory=dict)
-    """What each source may read, by name."""
-
-
-async def make_report(options: ConsoleOptions, context: OperationContext) -> StatusReport:
-    """The report of this moment. Raises `StoreError`."""
-    return await read_report(context.runtime.store, context.sources, options.budgets, context.runtime.clock())
-
-
-async def make_report_or_none(options: ConsoleOptions, context: OperationContext) -> StatusReport | None:
-    """The report, or None if the store does not answer in time."""
-    try:
-        async with asyncio.timeout(REPORT_WITHIN_S):
-            return await make_report(options, context)
-    except (StoreError, TimeoutError):
-        return None
-
-
-def guarded(access: Access, area: Area) -> Guard:
-    """The check of each request to `area`: refuse it unless `auth.decide_access` lets the caller in."""
-
-    def guard(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:
-        headers = connection.headers
-        caller = Caller(
-            host=headers.get("host"),
-            origin=headers.get("origin"),
-            fetch_site=headers.get("sec-fetch-site"),
-            authorization=headers.get("authorization"),
-        )
-        verdict = auth.decide_access(access, area, caller)
-        if verdict is not AccessDecision.WELCOME:
-            raise HTTPException(status_code=verdict.status, detail=verdict.advice)
-
-    return guard
-
-
 JSON: Final = "application/json"
-
-
 TEXT: Final = "text/plain; charset=utf-8"
-
-
 HEADERS: Final[Mapping[str, str]] = {
     "content-security-policy": "default-src 'none'; style-src 'self'; base-uri 'none'; form-action 'none'; "
     "frame-ancestors 'none'",
@@ -88,16 +37,61 @@ HEADERS: Final[Mapping[str, str]] = {
 }
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConsoleOptions:
+    """Facts about the process, for its private listener. `schema_is_current` reads the database."""
+
+    access: Access
+    roles: frozenset[str]
+    version: str
+    started_at: datetime
+    schema_is_current: Work[bool]
+    budgets: Mapping[str, ReadBudget | None] = field(default_factory=dict)
+    """The read budget of each source, by name."""
+
+
+async def make_report(options: ConsoleOptions, context: OperationContext) -> StatusReport:
+    """Return the current report. Raises `StoreError`."""
+    return await read_report(context.runtime.store, context.sources, options.budgets, context.runtime.clock())
+
+
+async def make_report_or_none(options: ConsoleOptions, context: OperationContext) -> StatusReport | None:
+    """Return the current report, or None if the store does not answer in time."""
+    try:
+        async with asyncio.timeout(REPORT_TIMEOUT_S):
+            return await make_report(options, context)
+    except (StoreError, TimeoutError):
+        return None
+
+
+def guarded(access: Access, area: Area) -> Guard:
+    """Return the guard of `area`. It refuses requests that `auth.decide_access` does not allow."""
+
+    def guard(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:
+        headers = connection.headers
+        caller = Caller(
+            host=headers.get("host"),
+            origin=headers.get("origin"),
+            fetch_site=headers.get("sec-fetch-site"),
+            authorization=headers.get("authorization"),
+        )
+        decision = auth.decide_access(access, area, caller)
+        if decision is not AccessDecision.ALLOWED:
+            raise HTTPException(status_code=decision.status, detail=decision.advice)
+
+    return guard
+
+
 def respond(status_code: int, body: bytes, media_type: str, headers: Mapping[str, str] = HEADERS) -> Response[bytes]:
-    """A response of `body`."""
+    """Return a response with `body`."""
     return Response(content=body, status_code=status_code, media_type=media_type, headers=dict(headers))
 
 
 def respond_text(status_code: int, text: str) -> Response[bytes]:
-    """A response of one line of text."""
+    """Return a response with one line of text."""
     return respond(status_code, f"{text}\n".encode(), TEXT)
 
 
 def respond_json(status_code: int, value: object, extra: Mapping[str, str] | None = None) -> Response[bytes]:
-    """A response of `value` as JSON, with `extra` headers."""
+    """Return a response with `value` as JSON, and `extra` headers."""
     return respond(status_code, msgspec.json.encode(value), JSON, {**HEADERS, **(extra or {})})

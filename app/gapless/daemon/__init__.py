@@ -1,8 +1,8 @@
-"""The composition root: settings in, a running daemon out.
+"""Runs the daemon from its settings until a signal stops it.
 
-Everything is made here and handed down; nothing below reads settings, environment or signals. One
-task group holds all that runs. Shutting down goes the way of the events: stop taking webhooks, finish
-the pages and attempts in hand, commit, give leases back, close.
+All parts are created here and in `process`, and passed down; the packages below do not read the environment or handle
+signals. One task group runs everything. Shutdown follows the path of an event: accept no more webhooks, finish the
+running pages and attempts, commit, return the leases, close.
 """
 
 import asyncio
@@ -23,10 +23,10 @@ async def run(
     timing: Timing | None = None,
     started: Callable[[ListenAddresses], None] = lambda _: None,
 ) -> None:
-    """Run a daemon until `stop` is set; `started` is called once requests are answered.
+    """Run a daemon until `stop` is set; `started` is called when the listeners answer requests.
 
-    Raises `StoreError` (held by another, unknown schema, unreachable), `OSError` (a port is taken),
-    `DestinationInvalid`, `SecretUnavailable` and `OptionsInvalid` before anything has begun.
+    Raises `StoreError` (locked by another process, unknown schema, unreachable), `OSError` (a port is in use),
+    `DestinationInvalid`, `SecretUnavailable` and `OptionsInvalid` before anything has started.
     """
     timing, receives = timing or Timing(), Role.RECEIVE in roles
     async with open_runtime(settings, environ, receives=receives, clock=timing.clock) as parts:
@@ -40,7 +40,7 @@ async def serve(
     roles: frozenset[Role] = ALL_ROLES,
     started: Callable[[ListenAddresses], None] = lambda _: None,
 ) -> None:
-    """`run` until SIGTERM or SIGINT; a second signal ends the process at once."""
+    """Run a daemon until SIGTERM or SIGINT; a second signal ends the process at once."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
 

@@ -1,4 +1,4 @@
-"""The listeners: sockets bound before anything starts, served by uvicorn inside our own loop."""
+"""The HTTP listeners. Sockets are bound before anything starts; uvicorn serves them in the event loop of the daemon."""
 
 import asyncio
 import contextlib
@@ -12,20 +12,20 @@ from gapless.receive.server import SERVING
 
 BACKLOG = 2048
 DRAIN_S = 10
-"""How long requests in hand may take to end."""
+"""Time that running requests have to end."""
 
 
 class _Server(uvicorn.Server):
-    """uvicorn without its signal handlers (the daemon has its own), telling when it answers."""
+    """uvicorn without its signal handlers (the daemon has its own), and with an event for its start."""
 
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
-        self.answers = asyncio.Event()
+        self.answering = asyncio.Event()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Begin to serve."""
+        """Start to serve, and set the event."""
         await super().startup(sockets)
-        self.answers.set()
+        self.answering.set()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -38,13 +38,13 @@ class Listener:
 
     def __init__(self, app: Any, host: str, port: int, **options: Any) -> None:
         self._socket = bind(host, port)
-        served = {**SERVING, "lifespan": "on", **options}
-        config = uvicorn.Config(app, timeout_graceful_shutdown=DRAIN_S, backlog=BACKLOG, **served)
+        uvicorn_options = {**SERVING, "lifespan": "on", **options}
+        config = uvicorn.Config(app, timeout_graceful_shutdown=DRAIN_S, backlog=BACKLOG, **uvicorn_options)
         self._server = _Server(config)
 
     @property
     def address(self) -> str:
-        """`http://host:port`, as it can be reached from this machine."""
+        """`http://host:port`, reachable from this machine."""
         host, port = self._socket.getsockname()[:2]
         shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)  # noqa: S104
         return f"http://{shown}:{port}"
@@ -54,16 +54,16 @@ class Listener:
         await self._server.serve(sockets=[self._socket])
 
     async def started(self) -> None:
-        """Return when requests are answered."""
-        await self._server.answers.wait()
+        """Wait until requests are answered."""
+        await self._server.answering.wait()
 
     def stop(self) -> None:
-        """Take no more connections, end the requests in hand, and let `run` return."""
+        """Accept no more connections, finish the running requests, and let `run` return."""
         self._server.should_exit = True
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """A bound socket; port 0 takes a free one. Raises `OSError` with the address in its message."""
+    """Return a bound socket; port 0 takes a free one. Raises `OSError` with the address in its message."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     bound = socket.socket(family, socket.SOCK_STREAM)
     try:

@@ -1,4 +1,4 @@
-"""What a daemon does beside its roads: heartbeats, pruning, secrets that change, wake-ups from other replicas."""
+"""Background tasks of the daemon: heartbeats, pruning, changed secrets, notifications from other replicas."""
 
 import asyncio
 import logging
@@ -27,21 +27,21 @@ from gapless_reconcilers.kit.errors import OptionsInvalid
 log = logging.getLogger(__name__)
 BEAT_EVERY = timedelta(seconds=2)
 PRUNE_EVERY = timedelta(minutes=10)
-LOOK_EVERY = timedelta(seconds=2)
+CHECK_FILES_EVERY = timedelta(seconds=2)
 RECONNECT_EVERY = timedelta(seconds=5)
 
 
 async def beat(writer: Writer, holder: str, *, receives: bool) -> None:
-    """Keep the writer slot, and with it the proof that somebody receives. Runs until cancelled."""
-    noted: dict[int, int] = {}
+    """Keep the writer slot, which also proves that webhooks were received. Runs until cancelled."""
+    saved: dict[int, int] = {}
     while True:
         await asyncio.sleep(BEAT_EVERY.total_seconds())
         try:
             await writer.submit(leases.beat, slot=writer.recorder.slot, holder=holder)
             heard = dict(writer.recorder.heard)
-            if heard != noted:
+            if heard != saved:
                 await writer.submit(silence.note_heard, heard=heard)
-                noted = heard
+                saved = heard
         except LeaseLost:
             slot = await writer.submit(leases.take_slot, holder=holder, receives=receives)
             log.warning("writer_slot_lost", extra={"slot": writer.recorder.slot, "taken": slot})
@@ -51,7 +51,7 @@ async def beat(writer: Writer, holder: str, *, receives: bool) -> None:
 
 
 async def prune(writer: Writer, retention: RetentionSettings, destination_ids: Iterable[int], clock: Clock) -> None:
-    """Prune what is older than the retention, in small steps between everything else. Runs until cancelled."""
+    """Prune what is older than the retention, in small steps when the writer is idle. Runs until cancelled."""
     destinations = tuple(destination_ids)
     while True:
         try:
@@ -61,14 +61,14 @@ async def prune(writer: Writer, retention: RetentionSettings, destination_ids: I
         await asyncio.sleep(PRUNE_EVERY.total_seconds())
 
 
-async def prune_once(writer: Writer, kept_for: RetentionSettings, destination_ids: Iterable[int], clock: Clock) -> None:
-    """Prune everything that is old enough now: deliveries first, since payloads wait for them."""
+async def prune_once(writer: Writer, limits: RetentionSettings, destination_ids: Iterable[int], clock: Clock) -> None:
+    """Prune everything that is old enough now; deliveries first, because payloads are kept for them."""
     now_us = to_us(clock())
     steps: list[tuple[timedelta | None, Callable[..., Pruned]]] = [
-        *((kept_for.deliveries, partial(retention.prune_deliveries, destination_id=each)) for each in destination_ids),
-        (kept_for.attempts, retention.prune_attempts),
-        (kept_for.payloads, retention.prune_payloads),
-        (kept_for.passes, retention.prune_passes),
+        *((limits.deliveries, partial(retention.prune_deliveries, destination_id=each)) for each in destination_ids),
+        (limits.attempts, retention.prune_attempts),
+        (limits.payloads, retention.prune_payloads),
+        (limits.passes, retention.prune_passes),
     ]
     for age, step in steps:
         after: int | None = None if age is None else 0
@@ -77,36 +77,36 @@ async def prune_once(writer: Writer, kept_for: RetentionSettings, destination_id
             after = done.after
 
 
-async def watch_secrets(sources: Iterable[SourceSettings], book: Sources, environ: Mapping[str, str]) -> None:
-    """Rebuild a source's provider when a file of its secrets changes. Runs until cancelled.
+async def watch_secrets(configured: Iterable[SourceSettings], sources: Sources, environ: Mapping[str, str]) -> None:
+    """Rebuild the provider of a source when a file of its secrets changes. Runs until cancelled.
 
-    A file that cannot be read, or holds nonsense, changes nothing: the old secret stays and the log says so.
+    If the file cannot be read or is invalid, the old secret stays in use, and the log says so.
     """
-    watched = [(source, option_files(source)) for source in sources]
-    seen = {source.name: await _marks(files) for source, files in watched}
+    watched = [(source, option_files(source)) for source in configured]
+    seen = {source.name: await _stamps(files) for source, files in watched}
     while True:
-        await asyncio.sleep(LOOK_EVERY.total_seconds())
+        await asyncio.sleep(CHECK_FILES_EVERY.total_seconds())
         for source, files in watched:
-            marks = await _marks(files)
-            if marks != seen[source.name]:
-                seen[source.name] = marks
-                _replace_provider(source, book, environ)
+            stamps = await _stamps(files)
+            if stamps != seen[source.name]:
+                seen[source.name] = stamps
+                _replace_provider(source, sources, environ)
 
 
-def _replace_provider(source: SourceSettings, book: Sources, environ: Mapping[str, str]) -> None:
+def _replace_provider(source: SourceSettings, sources: Sources, environ: Mapping[str, str]) -> None:
     try:
-        book.change(source.name, provider=build_provider(source, environ))
+        sources.change(source.name, provider=build_provider(source, environ))
     except (SecretUnavailable, OptionsInvalid) as error:
         log.error("secret_not_replaced", extra={"source": source.name, "error": str(error)})  # noqa: TRY400
     else:
         log.info("secret_replaced", extra={"source": source.name})
 
 
-async def _marks(files: Iterable[Path]) -> dict[Path, tuple[int, int]]:
-    return await asyncio.to_thread(lambda: {path: _mark(path) for path in files})
+async def _stamps(files: Iterable[Path]) -> dict[Path, tuple[int, int]]:
+    return await asyncio.to_thread(lambda: {path: _stamp(path) for path in files})
 
 
-def _mark(path: Path) -> tuple[int, int]:
+def _stamp(path: Path) -> tuple[int, int]:
     with suppress(OSError):
         stat = path.stat()
         return stat.st_mtime_ns, stat.st_ino
@@ -114,9 +114,9 @@ def _mark(path: Path) -> tuple[int, int]:
 
 
 async def wake_on_notice(store: Store, wake: Callable[[], None]) -> None:
-    """Wake the dispatcher when another replica has made deliveries. Runs until cancelled; nothing to do on SQLite.
+    """Wake the dispatcher when another replica has created deliveries. Runs until cancelled; returns at once on SQLite.
 
-    A lost connection is made again; until then the dispatcher's own slow poll finds them.
+    A lost connection is opened again; until then the slow poll of the dispatcher finds the deliveries.
     """
     if not isinstance(store, PostgresStore):
         return

@@ -1,4 +1,4 @@
-"""One process: its parts, wired, and the order in which they start and stop."""
+"""One daemon process: its roles, its parts, and the order in which they start and stop."""
 
 import asyncio
 import logging
@@ -23,7 +23,7 @@ from gapless.ledger import schema
 from gapless.ledger.engine import StoreInvalid
 from gapless.ledger.engine.lock import LockHolder
 from gapless.operations.context import OperationContext
-from gapless.provider_api.client import PATIENT, RequestRetryPolicy
+from gapless.provider_api.client import DEFAULT_RETRY, RequestRetryPolicy
 from gapless.receive.endpoint import ReceiveOptions, Receiver, make_receiver
 from gapless.receive.evidence import EvidenceFetcher
 from gapless.receive.quarantine import QuarantineOptions
@@ -36,17 +36,8 @@ from gapless_reconcilers.kit.contract import Secret
 log = logging.getLogger(__name__)
 
 
-def receive_options(settings: Settings) -> ReceiveOptions:
-    """How webhooks are received, from the settings."""
-    kept = settings.quarantine
-    return ReceiveOptions(
-        body_limit=settings.public.body_limit,
-        quarantine=QuarantineOptions(max_rows=kept.max_rows, max_bytes=kept.max_bytes, per_minute=kept.per_minute),
-    )
-
-
 class Role(StrEnum):
-    """What a process does. On SQLite one process has all roles."""
+    """A part of the work of a daemon. On SQLite one process has all roles."""
 
     RECEIVE = "receive"
     RECONCILE = "reconcile"
@@ -59,7 +50,7 @@ ALL_ROLES = frozenset(Role)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ListenAddresses:
-    """Where a daemon answers. `public` is empty without the role `receive`."""
+    """The addresses of the listeners. `public` is empty without the role `receive`."""
 
     private: str
     public: str
@@ -67,11 +58,11 @@ class ListenAddresses:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timing:
-    """The clock, and how patient the daemon is with providers."""
+    """The clock, the tick of the scheduler, and the retries of requests to providers."""
 
     clock: Clock = system_clock
     tick_s: float = TICK_S
-    patience: RequestRetryPolicy = PATIENT
+    patience: RequestRetryPolicy = DEFAULT_RETRY
 
 
 @dataclass(slots=True, kw_only=True)
@@ -89,19 +80,19 @@ class Process:
     dispatcher: Dispatcher | None
 
     async def run(self, stop: asyncio.Event, started: Callable[[ListenAddresses], None]) -> None:
-        """Start everything, wait for `stop`, and end everything in order; the writer ends with the runtime."""
+        """Start everything, wait for `stop`, and stop everything in order; the runtime stops the writer."""
         async with asyncio.TaskGroup() as group:
-            maintained = [group.create_task(each) for each in self._maintenance()]
-            working = [group.create_task(each.run()) for each in self._workers]
-            listening = [group.create_task(each.run()) for each in self._listeners]
+            background = [group.create_task(each) for each in self._maintenance()]
+            workers = [group.create_task(each.run()) for each in self._workers]
+            listeners = [group.create_task(each.run()) for each in self._listeners]
             for listener in self._listeners:
                 await listener.started()
             self._announce(started)
             await stop.wait()
             log.info("stopping")
-            await self._stop_receiving(listening)
-            await self._stop_working(working)
-            for task in maintained:
+            await self._stop_receiving(listeners)
+            await self._stop_workers(workers)
+            for task in background:
                 task.cancel()
             self.private.stop()
         log.info("stopped")
@@ -138,23 +129,34 @@ class Process:
         log.info("started", extra={"public": public, "private": self.private.address})
         started(ListenAddresses(private=self.private.address, public=public))
 
-    async def _stop_receiving(self, listening: list[asyncio.Task[None]]) -> None:
+    async def _stop_receiving(self, listeners: list[asyncio.Task[None]]) -> None:
         if self.public is not None:
             self.receiver.admission.pause("shutting down")
             self.public.stop()
-            await listening[0]
+            await listeners[0]
 
-    async def _stop_working(self, working: list[asyncio.Task[None]]) -> None:
+    async def _stop_workers(self, workers: list[asyncio.Task[None]]) -> None:
         for each in self._workers:
             each.stop()
-        if working:
-            await asyncio.wait(working)
+        if workers:
+            await asyncio.wait(workers)
+
+
+def receive_options(settings: Settings) -> ReceiveOptions:
+    """Return the options of the receiver, from the settings."""
+    quarantine = settings.quarantine
+    return ReceiveOptions(
+        body_limit=settings.public.body_limit,
+        quarantine=QuarantineOptions(
+            max_rows=quarantine.max_rows, max_bytes=quarantine.max_bytes, per_minute=quarantine.per_minute
+        ),
+    )
 
 
 def make_process(
     settings: Settings, environ: Mapping[str, str], parts: ProcessParts, roles: frozenset[Role], timing: Timing
 ) -> Process:
-    """Wire a process with these roles. Nothing runs yet, but ports are bound. Raises `StoreInvalid`, `OSError`."""
+    """Return a process with these roles. Nothing runs yet, but ports are bound. Raises `StoreInvalid`, `OSError`."""
     if parts.lock is not None and roles != ALL_ROLES:
         raise StoreInvalid("on SQLite one process has all roles; leave --role out, or use a postgresql:// store")
     runtime = parts.runtime
@@ -176,14 +178,14 @@ def make_process(
 
 
 def _private(settings: Settings, parts: ProcessParts, roles: frozenset[Role]) -> Listener:
-    """The private listener, made known beside the ledger so that commands find it."""
+    """Return the private listener, and write its address beside the ledger so that commands find it."""
     private, token = settings.private, secrets.token_urlsafe(32)
     options = ConsoleOptions(
         access=Access(
             bind=private.host,
             run_token=Secret(token),
-            token=partial(_read, private.token),
-            metrics_token=partial(_read, private.metrics_token),
+            token=partial(_read_secret, private.token),
+            metrics_token=partial(_read_secret, private.metrics_token),
         ),
         roles=frozenset(role.value for role in roles),
         version=gapless.__version__,
@@ -204,7 +206,7 @@ def _private(settings: Settings, parts: ProcessParts, roles: frozenset[Role]) ->
     return listener
 
 
-def _read(reference: SecretRef | None) -> Secret | None:
+def _read_secret(reference: SecretRef | None) -> Secret | None:
     return None if reference is None else reference.read()
 
 
@@ -220,5 +222,5 @@ def _scheduler(parts: ProcessParts, timing: Timing) -> Scheduler:
         parts.client,
         holder=parts.holder,
         tick_s=timing.tick_s,
-        patience=timing.patience,
+        retry=timing.patience,
     )

@@ -1,4 +1,7 @@
-"""The daemon's configuration for one run: a file without secrets, and the environment that holds them. Pure."""
+"""Everything that is decided before the demo starts: options and phases, ports and store, the daemon's configuration.
+
+The configuration is a file without secrets and an environment that holds them.
+"""
 
 import base64
 import secrets
@@ -15,17 +18,44 @@ from gapless.ledger import migrate, schema
 from gapless.ledger.engine import open_store
 from gapless_reconcilers.testing.fake.webhook_sender import Faults
 
-SHOW_S = 30.0
-"""Length of one round when no length is asked for."""
-
-
-EMITTING = 2 / 3
-"""Share of a show in which events occur; the rest is for closing the gap."""
+HOST: Final = "127.0.0.1"
+SOURCE: Final = "stripe-demo"
+DESTINATION: Final = "consumer"
+OWN_PREFIXES: Final = ("GAPLESS_", "DEMO_")
+ROUND_S: Final = 30.0
+"""Length of one round if no length is requested."""
+EMITTING_SHARE: Final = 2 / 3
+"""Share of a round in which events occur; in the rest the gap closes."""
+RATE: Final = 20.0
+"""Events per second in the whole demo, unless the options say otherwise."""
+PROVIDER_ONLY_RATE: Final = 2.0
+"""Events per second of the provider without a daemon, unless the options say otherwise."""
+SCENARIO: Final[Mapping[str, Any]] = {
+    "drop": 0.2,
+    "duplicate": 0.1,
+    "reorder": 0.1,
+    "late_visible": 0.05,
+    "bad_signature": 0.05,
+    "throttle_every": 7,
+    "error_rate": 0.05,
+}
+"""The faults of the demo unless the options say otherwise; the provider without a daemon has none by default."""
+FAULTS: Final = (
+    "drop",
+    "duplicate",
+    "delay_s",
+    "reorder",
+    "late_visible",
+    "bad_signature",
+    "throttle_every",
+    "error_rate",
+)
+"""The faults that options can set."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Phase:
-    """A stretch of the show. `share` is its part of the time in which events occur."""
+    """A part of the demo. `share` is its part of the time in which events occur."""
 
     name: str
     share: float
@@ -37,10 +67,8 @@ class Phase:
     """The provider answers 503 and sends nothing."""
 
 
-CLOSING = Phase(name="closing", share=0.0)
-
-
-RECOVERING = Phase(name="webhooks fine again", share=0.0)
+CLOSING: Final = Phase(name="closing", share=0.0)
+RECOVERING: Final = Phase(name="webhooks fine again", share=0.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,20 +80,20 @@ class PhasePlan:
 
     @property
     def ends_s(self) -> float:
-        """When the last phase ends."""
+        """Seconds from the start to the end of the last phase."""
         return self.phases[-1][0]
 
     def at(self, elapsed_s: float) -> Phase:
-        """The phase at that time; `CLOSING` once all is over."""
+        """Return the phase at that time; `CLOSING` after the last one."""
         time_s = elapsed_s % self.ends_s if self.cyclic else elapsed_s
         return next((phase for end_s, phase in self.phases if time_s < end_s), CLOSING)
 
 
 def plan_phases(length_s: float | None, *, drop: float, kill: bool) -> PhasePlan:
-    """The script for a show of `length_s`; None: rounds of `SHOW_S` without an end."""
-    round_s = length_s or SHOW_S
+    """Return the phases of a demo of `length_s`; None: rounds of `ROUND_S` without an end."""
+    round_s = length_s or ROUND_S
     phases = [phase for phase in _phases(drop) if kill or not phase.killed]
-    timed = _timed(phases, round_s * EMITTING)
+    timed = _timed(phases, round_s * EMITTING_SHARE)
     if length_s is None:
         timed.append((round_s, RECOVERING))
     return PhasePlan(phases=tuple(timed), cyclic=length_s is None)
@@ -88,38 +116,15 @@ def _timed(phases: Sequence[Phase], span_s: float) -> list[tuple[float, Phase]]:
     return list(zip(ends, phases, strict=True))
 
 
-RATE = 20.0
-
-
-RATE_ALONE = 2.0
-"""Events per second, where nothing else is asked for."""
-
-
-SCENARIO: Final[Mapping[str, Any]] = {
-    "drop": 0.2,
-    "duplicate": 0.1,
-    "reorder": 0.1,
-    "late_visible": 0.05,
-    "bad_signature": 0.05,
-    "throttle_every": 7,
-    "error_rate": 0.05,
-}
-"""What goes wrong in the demo unless the options say otherwise; the provider alone is well-behaved by default."""
-
-
-FAULTS = ("drop", "duplicate", "delay_s", "reorder", "late_visible", "bad_signature", "throttle_every", "error_rate")
-"""The faults that can be asked for by option."""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outage:
-    """The provider is out for `length_s` at the end of every `every_s`."""
+    """The provider is unavailable for `length_s` at the end of every `every_s`."""
 
     length_s: float
     every_s: float
 
     def is_on(self, elapsed_s: float) -> bool:
-        """Whether the provider is out, that long after the start."""
+        """Return True if the provider is unavailable `elapsed_s` after the start."""
         return elapsed_s % self.every_s >= self.every_s - self.length_s
 
 
@@ -152,29 +157,26 @@ class DemoOptions:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AloneOptions:
-    """One run of the provider alone. `webhook_url` None: it has no endpoint, so nothing is pushed."""
+class ProviderOnlyOptions:
+    """One run of the provider without a daemon. `webhook_url` None: there is no endpoint, so no webhook is sent."""
 
     faults: Faults
     webhook_url: str | None = None
     length_s: float | None = None
-    rate: float = RATE_ALONE
+    rate: float = PROVIDER_ONLY_RATE
     seed: int = 0
     outage: Outage | None = None
     port: int = 0
 
 
-def make_faults(asked: Mapping[str, Any], defaults: Mapping[str, Any]) -> Faults:
-    """What was asked for (None: it was not), else the default, else nothing. `asked` has `hidden_types` too."""
-    named = {name: asked[name] for name in FAULTS if asked[name] is not None}
-    return Faults(hidden_types=frozenset(asked["hidden_types"]), **{**defaults, **named})
-
-
-HOST = "127.0.0.1"
+def make_faults(options: Mapping[str, Any], defaults: Mapping[str, Any]) -> Faults:
+    """Return the faults that `options` set (None: not set), else the default. `options` has `hidden_types` too."""
+    named = {name: options[name] for name in FAULTS if options[name] is not None}
+    return Faults(hidden_types=frozenset(options["hidden_types"]), **{**defaults, **named})
 
 
 class PortTaken(Unavailable):
-    """Another program listens where the demo was told to."""
+    """Another program listens on the port that an option names."""
 
     def __init__(self, port: int, option: str) -> None:
         super().__init__(
@@ -184,7 +186,7 @@ class PortTaken(Unavailable):
 
 @contextmanager
 def reserve(port: int, option: str) -> Iterator[int]:
-    """A port that only those who know it can bind, for as long as the block lasts. Raises `PortTaken`.
+    """Yield a port and keep other programs from taking it while the block lasts. Raises `PortTaken`.
 
     On Linux a socket that is bound with SO_REUSEADDR and does not listen keeps the kernel from giving the
     port away, and lets the daemon bind it. Elsewhere it would keep the daemon out, so it is closed at once.
@@ -202,7 +204,7 @@ def reserve(port: int, option: str) -> Iterator[int]:
 
 
 class StoreUnfit(UserError):
-    """The database has a ledger already, and the demo must not touch it."""
+    """The database already has a ledger, which the demo must not touch."""
 
 
 async def prepare_store(url: str) -> None:
@@ -218,14 +220,9 @@ async def prepare_store(url: str) -> None:
         await store.close()
 
 
-SOURCE = "stripe-demo"
-DESTINATION = "consumer"
-OWN_PREFIXES = ("GAPLESS_", "DEMO_")
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DemoSecrets:
-    """Made anew for each run; held in memory and in the daemon's environment, never in a file."""
+    """The secrets of one run, generated at its start. They live in memory and the daemon's environment; in no file."""
 
     api_key: str = field(default_factory=lambda: f"sk_test_{secrets.token_hex(16)}", repr=False)
     webhook: str = field(default_factory=lambda: f"whsec_{secrets.token_hex(16)}", repr=False)
@@ -236,7 +233,7 @@ class DemoSecrets:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Addresses:
-    """Where the parts of the demo listen: base URLs without a slash at the end."""
+    """The base URLs of the parts of the demo, without a slash at the end."""
 
     provider: str
     consumer: str
@@ -245,14 +242,14 @@ class Addresses:
 
     @property
     def webhook_url(self) -> str:
-        """Where the provider sends its webhooks."""
+        """The address to which the provider sends its webhooks."""
         return f"{self.public}/webhooks/{SOURCE}"
 
 
 def daemon_config(addresses: Addresses) -> str:
-    """`gapless.toml` for the demo: as an owner would write it, but with seconds where days are usual.
+    """Return `gapless.toml` for the demo: as an operator would write it, but with seconds where days are usual.
 
-    The lookback covers every event that becomes visible late; the read budget is as good as none, since
+    The lookback covers every event that becomes visible late. The read budget is practically unlimited, because
     Stripe's own would rightly slow passes down to minutes.
     """
     return f"""\
@@ -295,20 +292,20 @@ backoff_max = "2s"
 """
 
 
-def daemon_environ(environ: Mapping[str, str], own: DemoSecrets, config: Path, store: str) -> dict[str, str]:
-    """The daemon's environment: `environ` without any setting of yours, with the configuration and the secrets."""
+def daemon_environ(environ: Mapping[str, str], demo_secrets: DemoSecrets, config: Path, store: str) -> dict[str, str]:
+    """Return the daemon's environment: `environ` without your own settings, plus the configuration and the secrets."""
     kept = {name: value for name, value in environ.items() if not name.startswith(OWN_PREFIXES)}
     return kept | {
         "GAPLESS_CONFIG": str(config),
         "DEMO_STORE_URL": store,
-        "DEMO_API_KEY": own.api_key,
-        "DEMO_WEBHOOK_SECRET": own.webhook,
-        "DEMO_DELIVERY_SECRET": own.delivery,
+        "DEMO_API_KEY": demo_secrets.api_key,
+        "DEMO_WEBHOOK_SECRET": demo_secrets.webhook,
+        "DEMO_DELIVERY_SECRET": demo_secrets.delivery,
     }
 
 
 def try_it_config(base_url: str) -> str:
-    """What people put into their own `gapless.toml` to read the provider that runs alone."""
+    """Return the tables that people put into their own `gapless.toml` to read the provider without our daemon."""
     return f"""\
 [[source]]
 name = "{SOURCE}"

@@ -1,4 +1,4 @@
-"""Where the events should arrive: checks the signature of every attempt, notes its idempotency id, and stumbles."""
+"""The consumer of the demo: it checks the signature of every attempt, keeps its idempotency id, and fails at times."""
 
 import base64
 import hashlib
@@ -17,7 +17,7 @@ TOLERANCE = timedelta(minutes=5)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReceivedAttempt:
-    """One delivery attempt whose signature is good."""
+    """One delivery attempt with a valid signature."""
 
     at: datetime
     key: str
@@ -28,27 +28,27 @@ class ReceivedAttempt:
 
 @dataclass(slots=True, kw_only=True)
 class Consumer:
-    """A handler as a merchant would write one. `stumbles` is the share of attempts that it answers 503."""
+    """A handler as a merchant would write one. `failure_rate` is the share of attempts that it answers 503."""
 
     secret: str = field(repr=False)
     clock: Callable[[], datetime]
     chance: Random
-    stumbles: float = 0.05
+    failure_rate: float = 0.05
     attempts: defaultdict[str, list[ReceivedAttempt]] = field(default_factory=lambda: defaultdict(list))
     """By the provider's event id, in order of arrival."""
     accepted: dict[str, ReceivedAttempt] = field(default_factory=dict)
     """The first attempt of each event that was answered 200."""
     refused: int = 0
-    """Requests with a signature that is not good."""
+    """Requests with an invalid signature."""
 
     async def answer(self, request: ApiRequest) -> ApiAnswer:
-        """200 when the event is taken, 503 for a stumble, 401 for a bad signature."""
+        """Return 200 if the event is accepted, 503 for a failure by chance, 401 for a bad signature."""
         now = self.clock()
         if not is_signed(request.headers, request.body, self.secret, now):
             self.refused += 1
             return ApiAnswer(status=401, body=b"")
         key = str(json.loads(request.body)["id"])
-        accepted = self.chance.random() >= self.stumbles
+        accepted = self.chance.random() >= self.failure_rate
         attempt = ReceivedAttempt(
             at=now,
             key=key,
@@ -63,15 +63,16 @@ class Consumer:
 
 
 def is_signed(headers: Mapping[str, str], body: bytes, secret: str, now: datetime) -> bool:
-    """Whether the request carries a good Standard Webhooks signature.
+    """Return True if the request carries a valid Standard Webhooks signature.
 
-    Written apart from what signs it. Source: the Standard Webhooks specification, version 1.0.0, read November 2026.
+    Written independently of the code that signs. Source: the Standard Webhooks specification, version 1.0.0,
+    read November 2026.
     """
     message_id, sent_at = headers.get("webhook-id", ""), headers.get("webhook-timestamp", "")
     if not sent_at.isdecimal() or abs(now.timestamp() - int(sent_at)) > TOLERANCE.total_seconds():
         return False
     key = base64.b64decode(secret.removeprefix("whsec_"))
     signed = b".".join((message_id.encode(), sent_at.encode(), body))
-    wanted = b"v1," + base64.b64encode(hmac.digest(key, signed, hashlib.sha256))
-    given = headers.get("webhook-signature", "").encode().split(b" ")
-    return any(hmac.compare_digest(each, wanted) for each in given)
+    expected = b"v1," + base64.b64encode(hmac.digest(key, signed, hashlib.sha256))
+    signatures = headers.get("webhook-signature", "").encode().split(b" ")
+    return any(hmac.compare_digest(each, expected) for each in signatures)

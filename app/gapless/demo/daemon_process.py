@@ -17,7 +17,7 @@ from gapless.errors import Unavailable
 
 
 class ListedStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """How far the ledger agrees with the provider's list; None: not known yet."""
+    """The time up to which the ledger agrees with the provider's list; None: not known yet."""
 
     complete_up_to: datetime | None
     last_complete_pass: datetime | None
@@ -40,7 +40,7 @@ class DestinationStatus(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class DaemonStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """The daemon's own account. The demo has one source and one destination."""
+    """The part of the daemon's `/api/status` that the demo reads. The demo has one source and one destination."""
 
     at: datetime
     sources: tuple[SourceStatus, ...]
@@ -53,18 +53,18 @@ class DaemonStatus(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def pending(self) -> int:
-        """Deliveries that are still tried."""
+        """The number of deliveries that are still attempted."""
         return sum(each.backlog.get("pending", 0) for each in self.destinations)
 
 
 def read_status(body: bytes) -> DaemonStatus:
-    """The status in an answer of `/api/status`. Raises `msgspec.DecodeError`."""
+    """Return the status in a response of `/api/status`. Raises `msgspec.DecodeError`."""
     return msgspec.json.decode(body, type=DaemonStatus)
 
 
 READY_WITHIN_S = 60.0
 STOP_WITHIN_S = 15.0
-ASK_EVERY_S = 0.05
+READY_POLL_S = 0.05
 LOG_LINES = 15
 
 
@@ -74,7 +74,7 @@ class DaemonEnded(Unavailable):
 
 @dataclass(slots=True, kw_only=True)
 class DaemonProcess:
-    """`command` with exactly `environ`, answering at `address`; what it writes goes to `log`."""
+    """A process that runs `command` with exactly `environ`, answers at `address` and writes its output to `log`."""
 
     command: Sequence[str]
     environ: Mapping[str, str] = field(repr=False)
@@ -86,7 +86,7 @@ class DaemonProcess:
     async def start(self) -> None:
         """Start the process and return when it is ready. Raises `DaemonEnded`."""
         with self.log.open("ab") as log:
-            # A session of its own: Ctrl-C in the terminal is ours alone, and the whole group can be ended.
+            # A session of its own: Ctrl-C in the terminal reaches only us, and the whole process group can be ended.
             self._process = await asyncio.create_subprocess_exec(
                 *self.command,
                 env=dict(self.environ),
@@ -100,31 +100,31 @@ class DaemonProcess:
             async with asyncio.timeout(READY_WITHIN_S):
                 while not await self._is_ready():
                     self.check()
-                    await asyncio.sleep(ASK_EVERY_S)
+                    await asyncio.sleep(READY_POLL_S)
         except TimeoutError:
-            raise DaemonEnded(self._told(f"was not ready within {READY_WITHIN_S:.0f} s")) from None
+            raise DaemonEnded(self._describe_failure(f"was not ready within {READY_WITHIN_S:.0f} s")) from None
 
     def check(self) -> None:
-        """Raises `DaemonEnded` if the process is gone."""
+        """Raise `DaemonEnded` if the process has ended."""
         if self._process is not None and self._process.returncode is not None:
-            raise DaemonEnded(self._told(f"ended by itself with exit code {self._process.returncode}"))
+            raise DaemonEnded(self._describe_failure(f"ended by itself with exit code {self._process.returncode}"))
 
     async def kill(self) -> None:
-        """End it as a crash would: SIGKILL, without a word."""
+        """End the process with SIGKILL, as a crash would."""
         self._signal(signal.SIGKILL)
-        await self._gone()
+        await self._wait_for_end()
 
     async def stop(self) -> None:
-        """End it as an operator would, with SIGTERM; and as a crash would, if that takes too long."""
+        """End the process with SIGTERM, as an operator would; with SIGKILL if it takes longer than `STOP_WITHIN_S`."""
         self._signal(signal.SIGTERM)
         try:
             async with asyncio.timeout(STOP_WITHIN_S):
-                await self._gone()
+                await self._wait_for_end()
         except TimeoutError:
             await self.kill()
 
     async def status(self) -> DaemonStatus | None:
-        """The daemon's own account; None if it does not answer."""
+        """Return the daemon's status; None if it does not answer."""
         try:
             response = await self.client.get(f"{self.address}/api/status")
             return read_status(response.content) if response.is_success else None
@@ -137,8 +137,8 @@ class DaemonProcess:
         except httpx.HTTPError:
             return False
 
-    async def _gone(self) -> None:
-        """Return when the process has ended; what ended as we wanted is forgotten."""
+    async def _wait_for_end(self) -> None:
+        """Wait until the process has ended, and forget it: we wanted it to end."""
         process = self._process
         if process is not None:
             await process.wait()
@@ -150,6 +150,6 @@ class DaemonProcess:
             with suppress(ProcessLookupError):
                 os.killpg(self._process.pid, number)
 
-    def _told(self, what: str) -> str:
+    def _describe_failure(self, what: str) -> str:
         lines = self.log.read_text(errors="replace").splitlines()[-LOG_LINES:]
-        return "\n  ".join([f"the daemon {what}; its last words:", *lines])
+        return "\n  ".join([f"the daemon {what}; the end of its log:", *lines])

@@ -1,4 +1,4 @@
-"""The numbers of one moment, for the screen, and those of the whole run, for the end. Pure."""
+"""The numbers of one moment, for the display, and those of the whole run, for the report. Pure."""
 
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
@@ -11,40 +11,40 @@ from gapless.demo.daemon_process import DaemonStatus
 from gapless_reconcilers.testing.fake import FakeProvider
 
 PASSES_NEEDED = 2
-"""A pass that ends after an event is visible may have begun before; the next one has not."""
+"""A pass that ends after an event became visible may have begun before that. The pass after it began later."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DemoComparison:
-    """What differs between the provider and the consumer. All empty: the gap is closed."""
+    """The differences between the provider's and the consumer's events. All empty: the gap is closed."""
 
-    lacking: tuple[str, ...]
-    """Events of the provider that the consumer has not taken."""
-    strange: tuple[str, ...]
+    missing: tuple[str, ...]
+    """Events of the provider that the consumer has not accepted."""
+    unexpected: tuple[str, ...]
     """Events of the consumer that the provider does not know."""
     changed: tuple[str, ...]
     """Events that came with more than one idempotency id, with none, or with that of another event."""
     refused: int
-    """Deliveries with a signature that is not good."""
+    """Deliveries with an invalid signature."""
     repeated: int
     """Attempts beyond the first of an event."""
 
     @property
     def closed(self) -> bool:
         """True if both have the same events, and every attempt was recognisable."""
-        return not (self.lacking or self.strange or self.changed or self.refused)
+        return not (self.missing or self.unexpected or self.changed or self.refused)
 
 
 def compare_events(
-    truth: Collection[str], attempts: Mapping[str, Sequence[ReceivedAttempt]], accepted: Collection[str], refused: int
+    emitted: Collection[str], attempts: Mapping[str, Sequence[ReceivedAttempt]], accepted: Collection[str], refused: int
 ) -> DemoComparison:
-    """Hold what the consumer saw against the provider's events."""
+    """Compare the events and attempts of the consumer with the provider's events (`emitted`)."""
     ids = {key: {attempt.idempotency_id for attempt in each} for key, each in attempts.items()}
     users = Counter(idempotency_id for each in ids.values() for idempotency_id in each)
     changed = [key for key, each in ids.items() if len(each) > 1 or "" in each or any(users[one] > 1 for one in each)]
     return DemoComparison(
-        lacking=tuple(key for key in truth if key not in accepted),
-        strange=tuple(sorted(set(accepted).difference(truth))),
+        missing=tuple(key for key in emitted if key not in accepted),
+        unexpected=tuple(sorted(set(accepted).difference(emitted))),
         changed=tuple(changed),
         refused=refused,
         repeated=sum(len(each) - 1 for each in attempts.values()),
@@ -53,9 +53,10 @@ def compare_events(
 
 @dataclass(slots=True, kw_only=True)
 class Ending:
-    """Tells from one status after the other when waiting longer can change nothing.
+    """The condition under which the demo may end: waiting longer can change nothing. It is asked with each new status.
 
-    `last_occurred`: the time of the last event; `all_visible_at`: when the provider's list shows all it will.
+    `last_occurred`: the time of the last event. `all_visible_at`: the time at which the provider's list shows every
+    event that it ever will.
     """
 
     last_occurred: datetime
@@ -63,12 +64,12 @@ class Ending:
     _passes: set[datetime] = field(default_factory=set)
 
     def is_reached(self, status: DaemonStatus) -> bool:
-        """True once two complete passes ended with everything visible, and nothing waits to be delivered."""
+        """Return True once two complete passes ended with every event visible, and no delivery is pending."""
         listed = status.source.list
         if listed.last_complete_pass is not None and listed.last_complete_pass > self.all_visible_at:
             self._passes.add(listed.last_complete_pass)
-        is_vouched_for = listed.complete_up_to is not None and listed.complete_up_to > self.last_occurred
-        return is_vouched_for and len(self._passes) >= PASSES_NEEDED and status.pending == 0
+        is_proven = listed.complete_up_to is not None and listed.complete_up_to > self.last_occurred
+        return is_proven and len(self._passes) >= PASSES_NEEDED and status.pending == 0
 
 
 SUCCESS = range(200, 300)
@@ -76,7 +77,7 @@ SUCCESS = range(200, 300)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DemoSnapshot:
-    """One moment. What only the daemon knows is None until it has told it, and stays as last told while it is dead."""
+    """The numbers of one moment. Those of the daemon are None until first read; while it is down, the last stay."""
 
     at: datetime
     elapsed_s: float
@@ -103,8 +104,8 @@ class DemoSnapshot:
         return None if self.complete_up_to is None else (self.at - self.complete_up_to).total_seconds()
 
 
-def ledger_figures(status: DaemonStatus | None) -> dict[str, int | datetime | None]:
-    """The fields of `Figures` that the daemon told."""
+def ledger_counts(status: DaemonStatus | None) -> dict[str, int | datetime | None]:
+    """Return the fields of `DemoSnapshot` that the daemon reports."""
     if status is None:
         return {}
     source = status.source
@@ -118,9 +119,9 @@ def ledger_figures(status: DaemonStatus | None) -> dict[str, int | datetime | No
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DemoReport:
-    """The whole run."""
+    """The numbers of the whole run."""
 
-    verdict: DemoComparison
+    comparison: DemoComparison
     last: DemoSnapshot
     dropped: int
     """Webhooks that the provider never sent."""
@@ -128,14 +129,14 @@ class DemoReport:
     """Webhooks that it sent in vain until it gave up."""
     refusals: int
     """Requests to the provider's API that were answered 429 or 5xx."""
-    deaths_s: tuple[float, ...]
-    """How long the receiver was dead, each time."""
+    downtimes_s: tuple[float, ...]
+    """Seconds that the receiver was down, for each kill."""
     recovery: tuple[timedelta, timedelta] | None
     """From occurrence to the consumer, for events found by list: median and longest. None: there were none."""
 
     @property
     def lost(self) -> int:
-        """Events of which no webhook ever came through."""
+        """Events of which no webhook ever arrived."""
         return self.dropped + self.given_up
 
 
@@ -143,21 +144,21 @@ def make_report(
     provider: FakeProvider,
     consumer: Consumer,
     emitted: Mapping[str, datetime],
-    verdict: DemoComparison,
+    comparison: DemoComparison,
     last: DemoSnapshot,
-    deaths_s: tuple[float, ...],
+    downtimes_s: tuple[float, ...],
 ) -> DemoReport:
-    """The numbers of the run, from the provider's and the consumer's own records."""
+    """Return the numbers of the run, from the provider's and the consumer's own records."""
     arrived = {push.event.key for push in provider.pushes if push.status in SUCCESS}
     sent = {push.event.key for push in provider.pushes if push.attempt > 0}
     lost = emitted.keys() - arrived
     return DemoReport(
-        verdict=verdict,
+        comparison=comparison,
         last=last,
         dropped=len(lost - sent),
         given_up=len(lost & sent),
         refusals=sum(request.status == 429 or request.status >= 500 for request in provider.requests),  # noqa: PLR2004
-        deaths_s=deaths_s,
+        downtimes_s=downtimes_s,
         recovery=_recovery(consumer, emitted),
     )
 

@@ -1,4 +1,4 @@
-"""What a person can have done, by a command, by the API or on a page: each operation beside what it takes.
+"""The operations that a person can start by a command or through the API, each with its request type.
 
-`console` and `cli` ask for operations; neither does anything to the ledger by itself.
+`console` and `cli` call these operations. They never write to the ledger themselves.
 """

@@ -1,4 +1,4 @@
-"""The audit: a provider's list of a window, compared with what is known of it. Needs no ledger."""
+"""The audit compares a provider's list of a window with the keys that are known. It needs no ledger."""
 
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
@@ -15,12 +15,12 @@ from gapless_reconcilers.kit.contract import OWN_STREAM, Capabilities, RemoteEve
 KeyLookup: TypeAlias = Callable[[Sequence[str]], Awaitable[Collection[str]]]
 """Returns which of these keys are known."""
 SLACK = timedelta(minutes=1)
-"""Shorter than this, what lies before the provider's history is the time that the command took."""
+"""A shorter part before the provider's history is not reported: it is the run time of the command."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Lost:
-    """A listed event that is not known: what is kept of it."""
+class MissingEntry:
+    """A listed event whose key is not known."""
 
     key: str
     type: str
@@ -29,19 +29,19 @@ class Lost:
 
 @dataclass(slots=True, kw_only=True)
 class AuditReport:
-    """What is listed in `window` of the audited types, and what of it is not known. Holds keys, never payloads."""
+    """The listed events of the audited types in `window`, and those not known. Contains keys, never payloads."""
 
     window: Window
     types: TypePatterns
     types_origin: str
     unaudited: timedelta | None = None
-    """The first part of what was asked for, that the provider no longer lists."""
+    """The first part of the requested time, which the provider no longer lists. None: no part."""
     compared: bool = True
     listed: int = 0
     repeated: int = 0
-    """Events that the list showed more than once."""
+    """Count of repeated entries in the list."""
     found: int = 0
-    missing: dict[str, Lost] = field(default_factory=dict)
+    missing: dict[str, MissingEntry] = field(default_factory=dict)
     days: dict[str, Counter[str]] = field(default_factory=dict)
     """{day: {listed, missing}}"""
     kinds: dict[str, Counter[str]] = field(default_factory=dict)
@@ -49,7 +49,7 @@ class AuditReport:
     seen: set[str] = field(default_factory=set)
 
     def audited(self, events: Iterable[RemoteEvent]) -> list[RemoteEvent]:
-        """Those of the audited types that were not met before."""
+        """Return the events of the audited types that were not seen before."""
         fresh = []
         for event in events:
             if event.type not in self.types or not event.listable:
@@ -62,7 +62,7 @@ class AuditReport:
         return fresh
 
     def add(self, events: Iterable[RemoteEvent], known: Collection[str]) -> None:
-        """Count audited events, of which the keys `known` are known."""
+        """Count audited events; `known` are the keys among them that are known."""
         for event in events:
             self.listed += 1
             self._count(event, "listed")
@@ -72,18 +72,18 @@ class AuditReport:
                 self.found += 1
             else:
                 self._count(event, "missing")
-                self.missing[event.key] = Lost(key=event.key, type=event.type, occurred_at=event.occurred_at)
+                self.missing[event.key] = MissingEntry(key=event.key, type=event.type, occurred_at=event.occurred_at)
 
-    def _count(self, event: RemoteEvent, what: str) -> None:
-        self.kinds.setdefault(event.type, Counter())[what] += 1
-        self.days.setdefault(event.occurred_at.date().isoformat(), Counter())[what] += 1
+    def _count(self, event: RemoteEvent, column: str) -> None:
+        self.kinds.setdefault(event.type, Counter())[column] += 1
+        self.days.setdefault(event.occurred_at.date().isoformat(), Counter())[column] += 1
 
-    def strange(self, known: Collection[str]) -> int:
-        """How many of the keys `known` the list does not show."""
+    def not_listed(self, known: Collection[str]) -> int:
+        """Return the number of keys in `known` that the list does not show."""
         return sum(key not in self.seen for key in known)
 
     def as_values(self, known: Collection[str] | None) -> dict[str, Any]:
-        """For programs. None is unknown: nothing was compared."""
+        """Return the report for programs. None is unknown: nothing was compared."""
         counts = {"found": self.found, "missing": len(self.missing)} if self.compared else {}
         return {
             "start": self.window.start,
@@ -95,7 +95,7 @@ class AuditReport:
             "listed_twice": self.repeated,
             "found": counts.get("found"),
             "missing": counts.get("missing"),
-            "not_listed": None if known is None else self.strange(known),
+            "not_listed": None if known is None else self.not_listed(known),
             "by_type": self._counts(self.kinds),
             "by_day": self._counts(self.days),
             "missing_events": list(self.missing.values()),
@@ -112,7 +112,7 @@ class AuditReport:
 def plan_report(
     source: Source, capabilities: Capabilities, since: datetime, until: datetime | None, now: datetime
 ) -> AuditReport:
-    """An empty report of `[since, until)`, as far as the provider can list it."""
+    """Return an empty report of the part of `[since, until)` that the provider can list."""
     unit, history = capabilities.resolution, capabilities.history
     start, end = align_down(since, unit), align_down(min(until or now, now - capabilities.grace), unit)
     oldest = start if history is None else align_up(now - history, unit)
@@ -137,13 +137,13 @@ async def audit_list(
     types: Sequence[str] = (),
     progress: Callable[[AuditReport], None] = lambda _: None,
 ) -> AuditReport:
-    """Compare what the provider lists with what is `known`; None: only count.
+    """Compare the provider's list with the keys in `known`; None: only count.
 
-    `types` are the audited ones; none: as configured, else as subscribed, else all. `progress` is called after each
+    `types` are the audited types; empty: as configured, else as subscribed, else all. `progress` is called after each
     page. Raises `ProviderError`s.
     """
-    told = await read_health(client, webhook_url)
-    source = _with_types(client.source, told.subscription, types, now)
+    health = await read_health(client, webhook_url)
+    source = _with_types(client.source, health.subscription, types, now)
     report = plan_report(source, capabilities, since, until, now - client.behind)
     report.compared = known is not None
     if report.window.start < report.window.end:
@@ -159,15 +159,15 @@ async def _read_stream(
     known: KeyLookup | None,
     progress: Callable[[AuditReport], None],
 ) -> None:
-    async with walk_pages(client, stream, report.window) as walked:
-        async for page in walked:
+    async with walk_pages(client, stream, report.window) as pages:
+        async for page in pages:
             events = report.audited(page.events)
             report.add(events, await known([event.key for event in events]) if known else ())
             progress(report)
 
 
 def _with_types(source: Source, subscription: Subscription | None, types: Sequence[str], now: datetime) -> Source:
-    """The source with the types to audit: those that are named, else as configured, else as subscribed, else all."""
+    """Return the source with the types to audit: the named ones, else as configured, else as subscribed, else all."""
     if types:
         return replace(source, types=TypePatterns(types), types_origin=TypesOrigin.CONFIG)
     return source if subscription is None else source.subscribed(subscription, now)

@@ -1,4 +1,4 @@
-"""What every operation works with, and how it refuses."""
+"""Shared by all operations: the base of requests, the context with the audit log, and `OperationRefused`."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,59 +18,53 @@ from gapless.receive.stream_ids import StreamIds
 from gapless.runtime import Runtime
 
 Name: TypeAlias = Annotated[str, Meta(min_length=1, max_length=40, pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$")]
-
-
 AwareTime: TypeAlias = Annotated[datetime, Meta(tz=True)]
-
-
 Keys: TypeAlias = Annotated[tuple[str, ...], Meta(min_length=1, max_length=10_000)]
-
-
-class OperationRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Base of all requests. `operation` is the name that they are sent under."""
-
-    operation: ClassVar[str]
-
-
 P = ParamSpec("P")
 T = TypeVar("T")
 
 
+class OperationRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Base of all requests. `operation` is the name of the operation."""
+
+    operation: ClassVar[str]
+
+
 class OperationRefused(UserError):
-    """The operation was not done, and nothing was changed. The message says what, got, wanted, what next."""
+    """The operation was refused, and nothing was changed. The message says what, got, wanted, what next."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OperationContext:
-    """The parts of this process that operations use, and who asks for them."""
+    """The parts of this process that operations use, and the actor for the audit log."""
 
     runtime: Runtime
     evidence: EvidenceFetcher
     stream_ids: StreamIds
     wake: Callable[[], None] = lambda: None
-    """Tells the dispatcher of this process that something may be due."""
+    """Wakes the dispatcher of this process, because deliveries may be due."""
     actor: str = "api"
-    """Who is written into the audit log."""
+    """Name of the actor in the audit log."""
 
     @property
     def now_us(self) -> int:
-        """Now, in microseconds."""
+        """The current time in microseconds."""
         return self.runtime.now_us
 
     @property
     def sources(self) -> Sources:
-        """The sources as they are configured."""
+        """The configured sources."""
         return self.runtime.sources
 
     def source(self, name: str) -> Source:
-        """The configured source of that name. Raises `OperationRefused`."""
+        """Return the configured source `name`. Raises `OperationRefused`."""
         if name not in self.sources:
             known = ", ".join(sorted(source.name for source in self.sources)) or "none"
             raise OperationRefused(f"source {name!r} is not configured; configured: {known}")
         return self.sources[name]
 
     async def read(self, query: Callable[Concatenate[Connection, P], T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-        """Return what `query(connection, …)` finds. Raises `StoreError`."""
+        """Return the result of `query(connection, …)`. Raises `StoreError`."""
         return await self.runtime.read(query, *args, **kwargs)
 
     async def write(
@@ -82,7 +76,10 @@ class OperationContext:
         *args: P.args,
         **kwargs: P.kwargs,
     ) -> T:
-        """Do `work` and log its result, unless that is 0, in one transaction. Raises what it does; `StoreError`."""
+        """Run `work` and log its result, unless it is 0, in one transaction.
+
+        Raises `StoreError`, and what `work` raises.
+        """
         bound = bind(work, *args, **kwargs)
         return await self.runtime.write(self._logged, action=action, subject=subject, work=bound)
 

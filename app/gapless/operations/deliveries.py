@@ -1,6 +1,6 @@
-"""Deliveries that a person asks for: events sent again, dead letters requeued, held deliveries released.
+"""Replays events, requeues dead letters and releases held deliveries.
 
-And the plan of those that a pass behind a source's start would give rise to.
+Also plans the deliveries of events that a pass found before the start of its source.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -42,19 +42,19 @@ class _WaitingDeliveries(OperationRequest, frozen=True, kw_only=True):
 
 
 class RequeueDeadLetters(_WaitingDeliveries, frozen=True, kw_only=True):
-    """Give dead letters a fresh budget of attempts; all of them, or those that are named."""
+    """Give new attempts to all dead letters, or to the named ones."""
 
     operation = "dead.requeue"
 
 
 class ReleaseHeld(_WaitingDeliveries, frozen=True, kw_only=True):
-    """Send what was held back; all of it, or what is named."""
+    """Send all held deliveries, or the named ones."""
 
     operation = "held.release"
 
 
 async def replay(context: OperationContext, request: ReplayEvents) -> dict[str, object]:
-    """Owe recorded events to the destination again; those without a payload cannot be sent and are left out."""
+    """Owe recorded events to the destination again; those without a payload are left out."""
     destination = await _destination(context, request.destination)
     if destination.state != "active":
         raise OperationRefused(f"destination {destination.name!r} is {destination.state}; configure it again first")
@@ -88,11 +88,11 @@ async def _replay_range(
     chosen = EventFilter(source=request.source, start_us=to_us(since), end_us=to_us(until))
     if request.dry_run:
         return _extent(await context.read(events.extent, chosen=chosen))
-    sent = meant = after = 0
+    sent = count = after = 0
     while seqs := await context.read(events.seqs_in, chosen=chosen, after_seq=after, limit=BATCH):
         sent += await _send(context, destination, seqs)
-        meant, after = meant + len(seqs), seqs[-1]
-    return {"replayed": sent, "without_payload": meant - sent}
+        count, after = count + len(seqs), seqs[-1]
+    return {"replayed": sent, "without_payload": count - sent}
 
 
 def _extent(extent: Extent) -> dict[str, object]:
@@ -114,17 +114,17 @@ async def _send(context: OperationContext, destination: StoredDestination, seqs:
 
 
 async def requeue(context: OperationContext, request: RequeueDeadLetters) -> dict[str, object]:
-    """Give dead letters a fresh budget of attempts."""
+    """Give dead letters new attempts."""
     return {"requeued": await _send_waiting(context, request, dead_letters.requeue)}
 
 
 async def release_held(context: OperationContext, request: ReleaseHeld) -> dict[str, object]:
-    """Send what was held back."""
+    """Send held deliveries."""
     return {"released": await _send_waiting(context, request, dead_letters.release)}
 
 
 async def _send_waiting(context: OperationContext, request: _WaitingDeliveries, send_again: SendAgain) -> int:
-    """Send batch after batch, until none of those that are meant is left. Returns how many."""
+    """Send the chosen deliveries in batches until none is left; return how many were sent."""
     destination = None if request.destination is None else await _destination(context, request.destination)
     seqs = None if request.keys is None else await _seqs(context, request.keys, None)
     count = 0
@@ -155,7 +155,7 @@ async def _destination(context: OperationContext, name: str) -> StoredDestinatio
 
 
 async def _seqs(context: OperationContext, keys: Sequence[str], source: str | None) -> list[int]:
-    """The events of those keys. Raises `OperationRefused` if one of them is not in the ledger."""
+    """Return the events of `keys`. Raises `OperationRefused` if one of them is not in the ledger."""
     found = await context.read(events.seqs_of, keys=keys, source=source)
     unknown = [key for key in keys if key not in found]
     if unknown:
@@ -174,7 +174,7 @@ class PlannedDeliveries:
     last_us: int = 0
 
     def add(self, event: Undelivered) -> None:
-        """Count the event in."""
+        """Add the event."""
         self.first_us = min(self.first_us or event.occurred_us, event.occurred_us)
         self.last_us = max(self.last_us, event.occurred_us)
         self.keys.append(event.key)
@@ -188,9 +188,9 @@ async def plan_deliveries(
     until: datetime,
     wanted_types: Mapping[str, TypePatterns],
 ) -> list[PlannedDeliveries]:
-    """Return, for each destination, the events in `[since, until)` that a list showed and it was never owed.
+    """Return, for each destination, the listed events in `[since, until)` that it was never owed.
 
-    `wanted_types` is {destination: the types that it wants}. Raises `OperationRefused` if one is not in the ledger.
+    `wanted_types` is {destination: its event types}. Raises `OperationRefused` if one is not in the ledger.
     """
     chosen = EventFilter(source=source, start_us=to_us(since), end_us=to_us(until))
     return [

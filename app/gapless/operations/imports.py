@@ -1,4 +1,4 @@
-"""Telling the ledger which events were processed before we came."""
+"""Imports events that were processed before Gapless was installed."""
 
 from collections.abc import Sequence
 from typing import Annotated
@@ -16,7 +16,7 @@ IMPORT_BATCH = 500
 
 
 class ImportedEvent(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """An event that somebody has processed already."""
+    """An event that was processed already."""
 
     key: str
     type: str = "unknown"
@@ -24,7 +24,7 @@ class ImportedEvent(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 
 class ImportEvents(OperationRequest, frozen=True, kw_only=True):
-    """Record events as seen, owed to nobody who did not ask for imported ones."""
+    """Record events as processed. They are owed only to destinations whose `via` includes imports."""
 
     operation = "import"
     source: Name
@@ -32,10 +32,10 @@ class ImportEvents(OperationRequest, frozen=True, kw_only=True):
 
 
 async def import_events(context: OperationContext, request: ImportEvents) -> dict[str, object]:
-    """Record events as seen. Doing it again changes nothing."""
+    """Record events as processed. Importing them again changes nothing."""
     source = context.source(request.source)
     stream_id = await context.runtime.write(streams.ensure_stream, source_id=source.id, name="")
-    seen = [_sighting(context, source, stream_id, event, place) for place, event in enumerate(request.events)]
+    seen = [_sighting(context, source, stream_id, event, index) for index, event in enumerate(request.events)]
     new = 0
     for at in range(0, len(seen), IMPORT_BATCH):
         new += await context.write(
@@ -48,8 +48,8 @@ async def import_events(context: OperationContext, request: ImportEvents) -> dic
     return {"new": new, "known": len(seen) - new}
 
 
-def _sighting(context: OperationContext, source: Source, stream_id: int, event: ImportedEvent, place: int) -> Sighting:
-    """An imported event. One without a time counts as of now, and is never expected."""
+def _sighting(context: OperationContext, source: Source, stream_id: int, event: ImportedEvent, index: int) -> Sighting:
+    """Return the sighting of an imported event. Without a time it occurred now, and is never expected."""
     try:
         remote = RemoteEvent(
             key=event.key,
@@ -59,7 +59,7 @@ def _sighting(context: OperationContext, source: Source, stream_id: int, event: 
             listable=event.occurred_at is not None,
         )
     except ValueError as error:
-        raise OperationRefused(f"events[{place}]: {error}; nothing was recorded") from error
+        raise OperationRefused(f"events[{index}]: {error}; nothing was recorded") from error
     return Sighting(source=source, stream_id=stream_id, event=remote, via=Via.IMPORT, seen_us=context.now_us)
 
 

@@ -1,4 +1,4 @@
-"""Passes on demand: which time they read, and how far they have come."""
+"""Starts passes on demand, and reports their progress."""
 
 from datetime import datetime
 from typing import Annotated
@@ -14,7 +14,7 @@ from gapless_reconcilers.kit.contract import Capabilities, Coverage, Reading, Wi
 
 
 class DemandPass(OperationRequest, frozen=True, kw_only=True):
-    """Read a source's list again: `[since, until)`, or all that was not read yet."""
+    """Read the list of a source again in `[since, until)`; without `since`, from the end of the last pass."""
 
     operation = "source.pass"
     source: Name
@@ -23,20 +23,20 @@ class DemandPass(OperationRequest, frozen=True, kw_only=True):
 
 
 class ReadPassStatus(OperationRequest, frozen=True, kw_only=True):
-    """Tell how far passes have come."""
+    """Report the progress of passes."""
 
     operation = "pass.status"
     ids: Annotated[tuple[int, ...], Meta(max_length=1000)]
 
 
 async def demand(context: OperationContext, request: DemandPass) -> dict[str, object]:
-    """Make the rows of a pass for every stream of the source, and make the source due at once."""
+    """Create a pass for every stream of the source, and make the source due at once."""
     source = context.source(request.source)
     if source.mode is Mode.WEBHOOK or source.provider.capabilities.coverage is Coverage.NONE:
         raise OperationRefused(f"source {source.name!r} has no list to read (mode {source.mode.value}); nothing to do")
     if source.provider.capabilities.reading is Reading.CONSUME:
         raise OperationRefused(
-            f"the list of source {source.name!r} is read away as it comes, and cannot be read again; nothing to do"
+            f"the list of source {source.name!r} is consumed by reading, and cannot be read again; nothing to do"
         )
     made = await context.write(request.operation, source.name, _begin, context=context, source=source, request=request)
     return {"source": source.name, "passes": made}
@@ -47,7 +47,7 @@ def _begin(
 ) -> list[dict[str, object]]:
     state = sources.source_row(connection, source.id)["state"]
     if state != "active":
-        raise OperationRefused(f"source {source.name!r} is {state}; only an active one is read")
+        raise OperationRefused(f"source {source.name!r} is {state}; only an active source is read")
     now, unit = context.runtime.clock(), source.provider.capabilities.slice_unit
     made: list[dict[str, object]] = []
     for stream in streams.streams(connection, source.id):
@@ -62,9 +62,9 @@ def _begin(
 
 
 def window_of(request: DemandPass, stream: Stream, capabilities: Capabilities, now: datetime) -> Window | None:
-    """The part of the requested time that the list can show, aligned outwards; None: none of it.
+    """Return the part of the requested time that the list can show, aligned outwards; None: no part.
 
-    Without `since` it begins where the stream was last read up to.
+    Without `since` it begins at the watermark of the stream.
     """
     unit = capabilities.resolution
     latest = align_down(now - capabilities.grace, unit)
@@ -87,13 +87,13 @@ def _nothing_to_read(request: DemandPass, capabilities: Capabilities, now: datet
 
 
 async def read_status(context: OperationContext, request: ReadPassStatus) -> dict[str, object]:
-    """Return how far the passes have come; once `remaining` is 0, all of them have ended."""
+    """Return the progress of the passes; `remaining` is the number that still run."""
     rows = await context.read(passes.progress, pass_ids=request.ids)
     running = sum(row.state == "running" for row in rows)
-    return {"remaining": running, "passes": [_shown(row) for row in rows]}
+    return {"remaining": running, "passes": [_as_values(row) for row in rows]}
 
 
-def _shown(row: passes.PassProgress) -> dict[str, object]:
+def _as_values(row: passes.PassProgress) -> dict[str, object]:
     return {
         "id": row.id,
         "source": row.source,

@@ -1,4 +1,4 @@
-"""Reading refused webhooks again, once the cause of their refusal is mended."""
+"""Releases refused webhooks: reads them again after the cause of their refusal was corrected."""
 
 from gapless.domain import Source
 from gapless.ledger import quarantine as ledger
@@ -9,7 +9,7 @@ REFUSALS_SHOWN = 20
 
 
 class ReleaseQuarantined(OperationRequest, frozen=True, kw_only=True):
-    """Read refused webhooks again with today's secrets: one of them, or all of a source."""
+    """Read refused webhooks again with the current secrets: one of them, or all of a source."""
 
     operation = "quarantine.release"
     id: int | None = None
@@ -17,7 +17,7 @@ class ReleaseQuarantined(OperationRequest, frozen=True, kw_only=True):
 
 
 async def release_quarantined(context: OperationContext, request: ReleaseQuarantined) -> dict[str, object]:
-    """Read refused webhooks again; those that still do not verify stay, and are named with the reason."""
+    """Read refused webhooks again; those that still do not verify stay, and are returned with the reason."""
     if (request.id is None) == (request.source is None):
         raise OperationRefused("quarantine.release needs either id or source; it got both or neither")
     ids = [request.id] if request.id is not None else await _quarantined(context, context.source(request.source or ""))
@@ -41,7 +41,7 @@ async def _release(context: OperationContext, quarantine_id: int) -> Released | 
 
 
 async def _quarantined(context: OperationContext, source: Source) -> list[int]:
-    """The ids of all webhooks of the source that were not released yet, oldest first."""
+    """Return the ids of all webhooks of the source that were not released yet, oldest first."""
     ids, after = list[int](), 0
     while found := await context.read(ledger.entries, source_id=source.id, after_id=after, limit=1000):
         ids += [entry.id for entry in found if entry.released_us is None]

@@ -1,7 +1,7 @@
-"""Every operation by its name. The API and the commands both call `perform`.
+"""The operations by name. The API and the commands both call `perform`.
 
-Each operation logs its changes in the audit log, in the same transaction. Long ones commit in batches,
-so that no webhook waits behind them, with a row for each batch.
+Each operation writes its changes to the audit log in the same transaction. Long operations commit in batches, with one
+row of the log for each, so that webhooks need not wait for them.
 """
 
 from collections.abc import Awaitable, Callable, Mapping
@@ -17,7 +17,7 @@ Operation = Callable[[OperationContext, Mapping[str, object]], Awaitable[dict[st
 
 
 async def perform(context: OperationContext, name: str, args: Mapping[str, object]) -> dict[str, object]:
-    """Do the operation `name`. Values are what msgspec writes as JSON. Raises `OperationRefused` and `StoreError`."""
+    """Perform the operation `name`; msgspec can write its result as JSON. Raises `OperationRefused`, `StoreError`."""
     operation = OPERATIONS.get(name)
     if operation is None:
         raise OperationRefused(f"operation {name!r} does not exist; there are {', '.join(sorted(OPERATIONS))}")

@@ -1,4 +1,4 @@
-"""What can be done with a source: give it another name, acknowledge what it lost for good."""
+"""Renames a source, and acknowledges what it has lost for good."""
 
 from typing import Annotated
 
@@ -19,26 +19,24 @@ class RenameSource(OperationRequest, frozen=True, kw_only=True):
 
 
 async def rename(context: OperationContext, request: RenameSource) -> dict[str, object]:
-    """Give a source's row another name; all that was recorded stays with it."""
+    """Rename the row of a source; it keeps everything that was recorded."""
     if request.old == request.new:
         raise OperationRefused(f"source {request.old!r} has that name already")
     await context.write(request.operation, request.old, _rename, request=request)
-    advice = "write the new name into the configuration and restart; until then no pass is made of this source"
+    advice = "write the new name into the configuration and restart; until then this source is not read"
     return {"old": request.old, "new": request.new, "next": advice}
 
 
 def _rename(connection: Connection, request: RenameSource) -> dict[str, str]:
     if ledger.source_named(connection, request.old) is None:
-        raise OperationRefused(
-            f"source {request.old!r} is not in the ledger; `gapless source list` shows those that are"
-        )
+        raise OperationRefused(f"source {request.old!r} is not in the ledger; `gapless source list` shows all sources")
     if not ledger.rename(connection, request.old, request.new):
         raise OperationRefused(f"source {request.new!r} exists already; choose another name")
     return {"new": request.new}
 
 
 class AcknowledgeLosses(OperationRequest, frozen=True, kw_only=True):
-    """Say that what is lost for good was looked into: everything, what ended by `until`, or the named intervals."""
+    """Acknowledge what is lost for good: everything, what ended by `until`, or the named intervals."""
 
     operation = "source.acknowledge"
     source: Name
@@ -48,9 +46,9 @@ class AcknowledgeLosses(OperationRequest, frozen=True, kw_only=True):
 
 
 async def acknowledge(context: OperationContext, request: AcknowledgeLosses) -> dict[str, object]:
-    """Record who looked into it, when and why; lost events are acknowledged too, unless intervals are named.
+    """Record who acknowledged the losses, when and why; without `intervals`, lost events are acknowledged too.
 
-    It is no trouble any more, and stays in every report. What was acknowledged before keeps its reason.
+    They no longer count as trouble, and stay in every report. Earlier acknowledgements keep their reason.
     """
     if request.until is not None and request.intervals is not None:
         raise OperationRefused("source.acknowledge takes until or intervals; it got both")
@@ -61,7 +59,7 @@ def _acknowledge(connection: Connection, context: OperationContext, request: Ack
     row = ledger.source_named(connection, request.source)
     if row is None:
         raise OperationRefused(
-            f"source {request.source!r} is not in the ledger; `gapless source list` shows those that are"
+            f"source {request.source!r} is not in the ledger; `gapless source list` shows all sources"
         )
     _check_intervals(connection, row["id"], request)
     now_us, until_us = context.now_us, None if request.until is None else to_us(request.until)

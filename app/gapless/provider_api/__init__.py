@@ -1,1 +1,1 @@
-"""The only sender of requests to providers: requests, pages, health."""
+"""The only sender of requests to providers: single requests, pages of lists, and health checks."""

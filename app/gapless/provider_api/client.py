@@ -1,6 +1,6 @@
-"""The I/O of the reconcile road: sends a provider's requests with credentials, pace and retries.
+"""Send a provider's requests, with credentials, within rate and budget, and with retries.
 
-The only place that talks to providers. Errors leave it as the contract's errors and nothing else.
+The only place that does I/O with providers. It raises the contract's errors and no others.
 """
 
 import asyncio
@@ -26,14 +26,14 @@ from gapless_reconcilers.kit.statuses import judge
 
 TIMEOUT = httpx.Timeout(30.0, connect=10.0)
 BURST_S = 0.1
-"""A burst of what is granted in this time is let through; the rest comes so much slower that no second sees more."""
-UNEVEN = 0.97
-"""The part of the rate that is used: what leaves us evenly does not arrive so."""
+"""The requests of this time may go out at once; the others are slowed so that no second has more than the rate."""
+RATE_MARGIN = 0.97
+"""The share of the rate that is used, because requests that are sent evenly do not arrive evenly."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestRetryPolicy:
-    """How often and how long a request is retried before the pass is given up for now."""
+    """The limits of retrying a request; after that the pass fails, and the next run goes on with it."""
 
     attempts: int = 5
     total: timedelta = timedelta(minutes=2)
@@ -41,23 +41,23 @@ class RequestRetryPolicy:
     longest_wait: timedelta = timedelta(seconds=30)
 
 
-PATIENT = RequestRetryPolicy()
+DEFAULT_RETRY = RequestRetryPolicy()
 
 
 def new_client() -> httpx.AsyncClient:
-    """A client for providers: no redirects, nothing taken from the environment."""
+    """Return an HTTP client for providers: it follows no redirects and reads nothing from the environment."""
     limits = httpx.Limits(max_connections=100, max_keepalive_connections=50)
     return httpx.AsyncClient(timeout=TIMEOUT, follow_redirects=False, trust_env=False, limits=limits)
 
 
 def new_limiter(rate: float) -> AsyncLimiter:
-    """At most `rate` requests in any second, as the vendor counts them; under ten a second one at a time, evenly."""
-    rate, burst = rate * UNEVEN, rate * BURST_S
+    """Return a limiter to `rate` requests in any second, as the vendor counts them; below ten, without bursts."""
+    rate, burst = rate * RATE_MARGIN, rate * BURST_S
     return AsyncLimiter(burst, burst / (rate - burst)) if burst >= 1 else AsyncLimiter(1, 1 / rate)
 
 
 async def _unlimited(_requests: int) -> None:
-    """No budget is kept."""
+    """Reserve nothing: there is no budget."""
 
 
 class ProviderClient:
@@ -73,7 +73,7 @@ class ProviderClient:
         metrics: Metrics,
         rate: float,
         spend: Callable[[int], Awaitable[None]] = _unlimited,
-        patience: RequestRetryPolicy = PATIENT,
+        retry: RequestRetryPolicy = DEFAULT_RETRY,
     ) -> None:
         self._client = client
         self._sources = sources
@@ -85,28 +85,28 @@ class ProviderClient:
         self._reserved = 0
         self._reserving = asyncio.Lock()
         self._retrying = stamina.AsyncRetryingCaller(
-            attempts=patience.attempts,
-            timeout=patience.total,
-            wait_initial=patience.first_wait,
-            wait_max=patience.longest_wait,
+            attempts=retry.attempts,
+            timeout=retry.total,
+            wait_initial=retry.first_wait,
+            wait_max=retry.longest_wait,
         )
         self.requests = 0
         self.skew: timedelta | None = None
-        """Our clock less the provider's, as its last answer showed; None: it has not said."""
+        """Our clock less the provider's, from its last answer; None: unknown."""
 
     @property
     def behind(self) -> timedelta:
-        """How far the provider's clock is behind ours, as far as is known; never negative."""
+        """Return how far the provider's clock is behind ours: 0 if that is unknown, never negative."""
         return max(timedelta(0), self.skew or timedelta(0))
 
     @property
     def source(self) -> Source:
-        """The source as it is now: its secrets may have been replaced."""
+        """Return the current source: its secrets may have been replaced."""
         return self._sources[self._name]
 
     async def send(self, request: httpx.Request) -> httpx.Response:
-        """The provider's answer to `request`, judged readable. Raises `ProviderError`s only."""
-        return await self._retrying(_worth_another_try, self._send, request)
+        """Return the provider's answer to `request`, if its status is good. Raises `ProviderError`s only."""
+        return await self._retrying(_retry_after, self._send, request)
 
     async def _send(self, request: httpx.Request) -> httpx.Response:
         await self._take_from_budget()
@@ -114,7 +114,7 @@ class ProviderClient:
         async with self._limiter:
             try:
                 response = await self._client.send(request, auth=provider.auth())
-            except (httpx.LocalProtocolError, UnicodeError):  # its words show the header, and that is the credential
+            except (httpx.LocalProtocolError, UnicodeError):  # its text shows the header, which is the credential
                 self._metrics.provider_requests.labels(self._name, "error").inc()
                 raise CredentialsRejected(
                     f"no header can carry the credentials of source {self._name!r}; check the secret for odd characters"
@@ -133,7 +133,7 @@ class ProviderClient:
         return response
 
     async def _take_from_budget(self) -> None:
-        """Count the request. One at a time: a block counts as reserved only once it is, even if this is cancelled."""
+        """Count the request. A block counts only once it is reserved, even if this is cancelled; so one at a time."""
         self.requests += 1
         async with self._reserving:
             if self._reserved == 0:
@@ -143,14 +143,15 @@ class ProviderClient:
 
     def _read_clock(self, response: httpx.Response, now: datetime) -> None:
         try:
-            theirs = parsedate_to_datetime(response.headers["date"])
+            provider_now = parsedate_to_datetime(response.headers["date"])
         except (KeyError, ValueError, OverflowError):
             return
-        if theirs.utcoffset() is not None:
-            self.skew = now - theirs
+        if provider_now.utcoffset() is not None:
+            self.skew = now - provider_now
 
 
-def _worth_another_try(error: Exception) -> bool | timedelta:
+def _retry_after(error: Exception) -> bool | timedelta:
+    """Return the wait before the next try, True for the usual one, False if no try can help."""
     if not isinstance(error, Retryable):
         return False
     return error.retry_after or True

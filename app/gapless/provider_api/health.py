@@ -19,16 +19,16 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProviderHealth:
-    """What the provider told; None where it did not, or may not."""
+    """The provider's account and our subscription there; None where the provider, or the key, cannot tell."""
 
     account: Account | None = None
     subscription: Subscription | None = None
 
 
 async def read_health(client: ProviderClient, webhook_url: str) -> ProviderHealth:
-    """Ask whose account it is and how our endpoint stands.
+    """Return whose account it is and the state of our endpoint.
 
-    A permission that the key lacks leaves its answer unknown. Raises `Retryable` and `UnexpectedShape`.
+    If the key lacks a permission, that part is None. Raises `Retryable` and `UnexpectedShape`.
     """
     provider = client.source.provider
     account = None
@@ -41,7 +41,7 @@ async def read_health(client: ProviderClient, webhook_url: str) -> ProviderHealt
 
 
 async def read_subscription(client: ProviderClient, webhook_url: str) -> Subscription | None:
-    """How our endpoint stands; None: unknown. Raises `Retryable`."""
+    """Return the state of our endpoint; None: unknown. Raises `Retryable`."""
     provider = client.source.provider
     try:
         if isinstance(provider, ReadsSubscription):
@@ -53,20 +53,20 @@ async def read_subscription(client: ProviderClient, webhook_url: str) -> Subscri
 
 
 async def repair_endpoint(client: ProviderClient, webhook_url: str) -> bool:
-    """Switch our endpoint on again if it is there and off; True if that was asked for. Raises `ProviderError`s."""
-    provider, told = client.source.provider, await read_subscription(client, webhook_url)
-    if told is None or told.healthy or not isinstance(provider, RegistersEndpoint):
+    """Enable our endpoint if it exists and is disabled. Return True if that was requested. Raises `ProviderError`s."""
+    provider, subscription = client.source.provider, await read_subscription(client, webhook_url)
+    if subscription is None or subscription.healthy or not isinstance(provider, RegistersEndpoint):
         return False
-    request = provider.repair_request(told, webhook_url)
+    request = provider.repair_request(subscription, webhook_url)
     if request is None:
         return False
     await client.send(request)
-    log.warning("subscription_repaired", extra={"source": client.source.name, "reason": told.reason})
+    log.warning("subscription_repaired", extra={"source": client.source.name, "reason": subscription.reason})
     return True
 
 
 async def stream_names(client: ProviderClient) -> list[str]:
-    """The other streams that the account has, in the provider's order. Raises `ProviderError`s."""
+    """Return the other streams of the account, in the provider's order. Raises `ProviderError`s."""
     provider = client.source.provider
     if not isinstance(provider, ListsStreams):
         return []

@@ -1,5 +1,6 @@
-"""The reconcile road: list what the provider has, compare it with the ledger, record what was missed.
+"""Reconciliation: list what the provider has, compare it with the ledger, record what was missed.
 
-`schedule` says when, `cycle` what is to be done for one source, `pass_` reads one window of one stream,
-`fetch` does the I/O. `window`, `diff`, `pace` and `budget` are pure: they decide, given values.
+`scheduler` decides when a source is read. `source_run` does everything that is due for one source, `stream_run` for one
+stream of it. `pass_run` reads one window of a stream; `consume_run` reads a stream whose provider forgets what it has
+handed out. `recovery` fetches single missing events. `window`, `diff` and `pace` are pure: they decide from values.
 """

@@ -1,6 +1,7 @@
-"""Reading that takes away. The cursor is committed with what was read, and only then is the next request built.
+"""Read a list that the provider empties as it is read: an update that is acknowledged is gone.
 
-So nothing is fetched ahead, cut into slices, tried or audited: an update that is acknowledged is gone.
+The cursor is committed together with the events, and the next request, which acknowledges them, is built only then.
+So nothing is fetched ahead, cut into slices, tried or audited.
 """
 
 from collections.abc import Sequence
@@ -17,58 +18,58 @@ from gapless_reconcilers.kit.contract import Batch, ConsumesEvents, RemoteEvent
 from gapless_reconcilers.kit.errors import OptionsInvalid, ProviderError
 
 WAIT = timedelta(seconds=25)
-"""How long a vendor that lets us wait may take to answer, where the pace is `long_poll`."""
+"""Time that the provider may hold a request open, where the pace is `long_poll`."""
 
 
 @dataclass(slots=True, kw_only=True)
 class ConsumeRun:
-    """One turn of a stream that is read away: batch after batch, until one is empty."""
+    """One run of a consumed stream: batch after batch, until one is empty."""
 
     leased: LeasedSource
     stream: Stream
-    figures: PassResult = field(default_factory=PassResult)
+    result: PassResult = field(default_factory=PassResult)
 
     async def run(self) -> PassResult:
-        """Provider errors end up in the figures; `LeaseLost` and `StoreError` are raised."""
+        """Read all batches. Provider errors are in the result; `LeaseLost` and `StoreError` are raised."""
         provider = self.leased.source.provider
         try:
             if not isinstance(provider, ConsumesEvents):
-                raise OptionsInvalid(f"provider {provider.kind!r} hands nothing out")
+                raise OptionsInvalid(f"provider {provider.kind!r} has no batches to consume")
             while not self.leased.stopping.is_set() and await self._take_batch(provider):
                 pass
         except ProviderError as error:
-            self.figures.failures.append(error)
-        return self.figures
+            self.result.failures.append(error)
+        return self.result
 
     async def _take_batch(self, provider: ConsumesEvents) -> bool:
-        """Read one batch; False if it was empty: the source is complete up to when it was asked for."""
-        asked = self.leased.runtime.clock()
+        """Read one batch. Return False if it was empty: then the source is complete up to the time of the request."""
+        requested_at = self.leased.runtime.clock()
         wait = WAIT if self.leased.policy.pace.long_poll else timedelta(0)
         response = await self.leased.client.send(provider.batch_request(self.stream.cursor, wait))
         batch = provider.read_batch(response, self.leased.runtime.clock())
-        self.figures.requests += 1
-        self.figures.listed += len(batch.events)
+        self.result.requests += 1
+        self.result.listed += len(batch.events)
         if batch.cursor is None:
-            self.figures.complete = True
-            await self.leased.write(self._note_complete, up_to_us=to_us(asked))
+            self.result.complete = True
+            await self.leased.write(self._note_complete, up_to_us=to_us(requested_at))
             return False
         await self._record(batch)
         self.stream = await self.leased.runtime.read(streams.stream, stream_id=self.stream.id)
         return True
 
     async def _record(self, batch: Batch) -> None:
-        """Record all of it, wanted or not: the vendor forgets it now. What is owed to whom is the route's to say."""
-        read = [self._sighting(event) for event in batch.events]
+        """Record every event, wanted or not, because the vendor forgets it now. The route decides who is owed it."""
+        sightings = [self._sighting(event) for event in batch.events]
         try:
-            self.figures.found += await self.leased.write(self._store, sightings=read, cursor=batch.cursor)
+            self.result.found += await self.leased.write(self._store, sightings=sightings, cursor=batch.cursor)
         except engine.BadData:
-            await self._record_singly(read, batch.cursor)
+            await self._record_singly(sightings, batch.cursor)
 
     async def _record_singly(self, sightings: Sequence[Sighting], cursor: str | None) -> None:
-        """Record what can be, note what cannot, and only then let the vendor forget all of it."""
+        """Record the events one by one, note as missing those that cannot be stored, and only then save the cursor."""
         for sighting in sightings:
             try:
-                self.figures.found += await self.leased.write(
+                self.result.found += await self.leased.write(
                     self._store, sightings=[sighting], cursor=self.stream.cursor
                 )
             except engine.BadData:
@@ -78,7 +79,7 @@ class ConsumeRun:
         await self.leased.write(self._store, sightings=[], cursor=cursor)
 
     def _store(self, connection: Connection, sightings: Sequence[Sighting], cursor: str | None) -> int:
-        """Record, and with it the cursor that acknowledges; how many events were new."""
+        """Record the events and the cursor that acknowledges them. Return how many events were new."""
         new = self.leased.runtime.writer.recorder.store(connection, sightings)
         watermarks.save_cursor(connection, self.stream.id, cursor)
         return len(new)
@@ -86,7 +87,7 @@ class ConsumeRun:
     def _note_complete(self, connection: Connection, up_to_us: int) -> None:
         now_us = self.leased.runtime.now_us
         watermarks.note_consumed(connection, self.stream.id, up_to_us, now_us)
-        watermarks.complete_pass(connection, self.stream.id, self.figures.outcome, now_us, self.figures.listed)
+        watermarks.complete_pass(connection, self.stream.id, self.result.outcome, now_us, self.result.listed)
 
     def _sighting(self, event: RemoteEvent) -> Sighting:
         return Sighting(

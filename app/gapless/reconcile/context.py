@@ -1,4 +1,4 @@
-"""How a source is read, and a source whose lease this process holds."""
+"""The policy by which a source is read, and a source whose lease this process holds."""
 
 import asyncio
 from collections.abc import Callable
@@ -19,11 +19,12 @@ from gapless_reconcilers.kit.contract import Capabilities, ReadBudget
 P = ParamSpec("P")
 T = TypeVar("T")
 MOST_AT_ONCE = 64
+"""Slices of one source that are read at once, whatever its rate."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourcePolicy:
-    """How a source is read: everything that its configuration says about passes."""
+    """Everything that the configuration of a source says about its passes."""
 
     pace: Pace
     lookback: timedelta
@@ -38,17 +39,17 @@ class SourcePolicy:
     webhook_url: str
     share_account: bool
     repair: bool
-    """Whether our endpoint is switched on again when the provider has switched it off."""
+    """True: our endpoint is enabled again when the provider has disabled it."""
 
     @property
     def at_once(self) -> int:
-        """Slices of the whole source that are read at once: enough to use the rate while answers take half a second."""
+        """Return how many slices of the source are read at once: enough for the rate if answers take half a second."""
         return max(self.slices, min(MOST_AT_ONCE, round(self.rate / 2)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LeasedSource:
-    """A source that this process holds, and what every step of its run needs."""
+    """A source whose lease this process holds, with what every step of its run needs."""
 
     runtime: Runtime
     client: ProviderClient
@@ -58,16 +59,16 @@ class LeasedSource:
 
     @property
     def source(self) -> Source:
-        """The source as it is now: its secrets and types may have been replaced."""
+        """Return the current source: its secrets and types may have been replaced."""
         return self.client.source
 
     @property
     def capabilities(self) -> Capabilities:
-        """What the provider can do."""
+        """Return the capabilities of the provider, with the overrides of the configuration."""
         return self.policy.capabilities
 
     async def write(self, work: Callable[Concatenate[Connection, P], T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-        """Do `work` in a transaction in which the lease holds. Raises `LeaseLost`, and then nothing took effect."""
+        """Run `work` in a transaction that also checks the lease. Raises `LeaseLost`; then nothing was written."""
         return await self.runtime.write(_fenced, lease=self.lease, work=bind(work, *args, **kwargs))
 
 

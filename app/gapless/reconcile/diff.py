@@ -1,4 +1,4 @@
-"""What a listed page tells about the ledger. Pure."""
+"""Compare a listed page with the ledger, and explain what the ledger lacks. Pure."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -8,13 +8,14 @@ from gapless.domain import Cause, Mode, Source, span_us, to_us
 from gapless_reconcilers.kit.contract import RemoteEvent
 
 DOWNTIME_SLACK = timedelta(minutes=1)
-"""A webhook is sent a little after its event: what occurred just before the receiver went down counts as well."""
+"""A webhook is sent a little after its event, so events from just before a downtime count as well."""
 REFUSED_SLACK = timedelta(hours=1)
+"""A refused webhook explains the loss of events that occurred up to this long before it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Circumstances:
-    """What is known of the time of a pass that may explain a lost webhook. Times are microseconds."""
+    """Facts about the time of a pass that may explain a lost webhook. Times are microseconds."""
 
     downtimes: Sequence[tuple[int, int]] = ()
     refusals: Sequence[int] = ()
@@ -23,14 +24,14 @@ class Circumstances:
 
 @dataclass(slots=True)
 class Diff:
-    """A listed page against the ledger."""
+    """The result of comparing a listed page with the ledger."""
 
     absent: list[RemoteEvent] = field(default_factory=list)
-    """Listed, not in the ledger, and ours to record."""
+    """Events that are listed, not in the ledger, and to be recorded."""
     seen: list[int] = field(default_factory=list)
-    """seq of those that are in the ledger."""
+    """The seq of each event that is in the ledger."""
     matched: int = 0
-    """How many of them are settled webhook events: each is a witness that the list can be believed."""
+    """Number of settled webhook events among `seen`: each is a witness that the list can be believed."""
 
 
 def compare_page(
@@ -49,10 +50,10 @@ def compare_page(
 
 
 def is_ours(event: RemoteEvent, source: Source, *, reach_back: bool) -> bool:
-    """True if a listed event that the ledger lacks is to be recorded.
+    """Return True if a listed event that the ledger lacks is to be recorded.
 
-    Before the source's start only a pass that reaches back on purpose records. What the subscription
-    would not have pushed is left alone, unless the source only polls or keeps the unsubscribed.
+    An event from before the source's start is recorded only by a pass that reaches back on purpose. An event that the
+    subscription would not have pushed is ignored, unless the source only polls or keeps the unsubscribed.
     """
     if event.occurred_at < source.start:
         return reach_back and event.type in source.types
@@ -62,7 +63,7 @@ def is_ours(event: RemoteEvent, source: Source, *, reach_back: bool) -> bool:
 
 
 def cause_of(event: RemoteEvent, circumstances: Circumstances) -> Cause:
-    """The likeliest reason why the event's webhook was not recorded."""
+    """Return the likeliest reason why the event's webhook was not recorded."""
     at = to_us(event.occurred_at)
     slack = span_us(DOWNTIME_SLACK)
     if any(start - slack <= at < end for start, end in circumstances.downtimes):

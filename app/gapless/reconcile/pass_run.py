@@ -1,8 +1,8 @@
 """One pass: read a window of one stream slice by slice, record what the ledger lacks, move the watermark.
 
 A page's events are durable before its cursor is saved, and a slice's before the watermark moves over
-it. Every state write carries the lease: if another process has taken the source over, `LeaseLost`
-ends the pass and nothing of it takes effect.
+it. Every write of state checks the lease: if another process has taken the source over, `LeaseLost`
+ends the pass and nothing is written.
 """
 
 import asyncio
@@ -28,12 +28,12 @@ from gapless_reconcilers.kit.contract import Coverage, Page, Remedy, RemoteEvent
 from gapless_reconcilers.kit.errors import ProviderError, Retryable, UnexpectedShape
 
 CURSOR_EVERY_S = 5.0
-"""How often a slice that finds nothing writes down where it stands."""
+"""How often a slice that finds nothing saves its cursor."""
 
 
 @dataclass(slots=True, kw_only=True)
 class PassResult:
-    """What a pass did, for its row, its log line and the pace."""
+    """The counts and the outcome of a pass, for its row, its log line and the pace."""
 
     listed: int = 0
     found: int = 0
@@ -46,12 +46,12 @@ class PassResult:
 
     @property
     def ended(self) -> bool:
-        """Whether the whole window was read, believed or not."""
+        """Return True if the whole window was read, believed or not."""
         return self.complete or self.suspect
 
     @property
     def outcome(self) -> str:
-        """`clean`, `found`, `suspect_listing`, `unfinished`, or the failure in snake case."""
+        """Return `clean`, `found`, `suspect_listing`, `unfinished`, or the failure in snake case."""
         if self.failures:
             return _snake(type(self.failures[0]).__name__)
         if self.suspect:
@@ -63,7 +63,7 @@ class PassResult:
 
 @dataclass(slots=True, kw_only=True)
 class PassRun:
-    """A pass under way. `slots` bounds the slices of the source that are read at once, `mine` those of the stream.
+    """A pass under way. `slots` bounds the slices of the source that are read at once; `stream_slots`, the stream's.
 
     When the client's count of requests has come to `limit`, the pass stops where it is and goes on later.
     """
@@ -73,28 +73,28 @@ class PassRun:
     row: Pass
     circumstances: Circumstances
     slots: asyncio.Semaphore
-    mine: asyncio.Semaphore
+    stream_slots: asyncio.Semaphore
     limit: float = math.inf
-    figures: PassResult = field(default_factory=PassResult)
+    result: PassResult = field(default_factory=PassResult)
 
     async def run(self) -> PassResult:
-        """Read every open slice. Provider errors end up in the figures; `LeaseLost` and `StoreError` are raised.
+        """Read every open slice. Provider errors are in the result; `LeaseLost` and `StoreError` are raised.
 
-        A slice that goes on from a stored cursor which the provider refuses starts afresh the next time.
+        If the provider refuses the stored cursor of a slice, the slice starts from its beginning the next time.
         """
         parts = await self.leased.runtime.read(passes.slices, pass_id=self.row.id)
         async with asyncio.TaskGroup() as group:
             for part in parts:
                 if not part.done:
                     group.create_task(self._read_slice(part))
-        if all(part.done for part in parts):  # an earlier process read the last slice, and died before it could close
-            self._judge(await self.leased.write(watermarks.advance, pass_=self.row, limit_us=self._limit_us()))
+        if all(part.done for part in parts):  # a process died between the last slice and closing the pass
+            self._conclude(await self.leased.write(watermarks.advance, pass_=self.row, limit_us=self._limit_us()))
         await self._close()
-        return self.figures
+        return self.result
 
     @property
-    def _stop(self) -> bool:
-        return self.leased.stopping.is_set() or bool(self.figures.failures) or self.leased.client.requests >= self.limit
+    def _must_stop(self) -> bool:
+        return self.leased.stopping.is_set() or bool(self.result.failures) or self.leased.client.requests >= self.limit
 
     @property
     def _lists_states(self) -> bool:
@@ -102,47 +102,47 @@ class PassRun:
 
     @property
     def _settled_before_us(self) -> int:
-        """A webhook that came before this is settled: a listing that started at `started` must show its event."""
+        """A webhook that came before this time is settled: the listing of this pass must show its event."""
         return self.row.started_us - span_us(self.leased.capabilities.grace)
 
     async def _read_slice(self, part: Slice) -> None:
-        async with self.mine, self.slots:
-            if self._stop:
+        async with self.stream_slots, self.slots:
+            if self._must_stop:
                 return
-            reading = SliceProgress(part=part, matched=part.matched)
+            progress = SliceProgress(part=part, matched=part.matched)
             try:
-                await self._read_pages(reading)
+                await self._read_pages(progress)
             except ProviderError as error:
-                self.figures.failures.append(error)
+                self.result.failures.append(error)
                 if part.cursor is not None and not isinstance(error, Retryable):
                     await self.leased.write(passes.save_cursor, slice_id=part.id, cursor=None, matched=0)
 
-    async def _read_pages(self, reading: "SliceProgress") -> None:
-        part = reading.part
+    async def _read_pages(self, progress: "SliceProgress") -> None:
+        part = progress.part
         window = Window(start=from_us(part.start_us), end=from_us(part.end_us))
-        async with walk_pages(self.leased.client, self.stream.name, window, part.cursor) as walked:
-            async for page in walked:
-                await self._take(page, reading)
-                if self._stop and page.next is not None:
-                    await self._save(reading, freeze(page.next))
+        async with walk_pages(self.leased.client, self.stream.name, window, part.cursor) as pages:
+            async for page in pages:
+                await self._compare_and_record(page, progress)
+                if self._must_stop and page.next is not None:
+                    await self._save(progress, freeze(page.next))
                     return
-        await self._finish_slice(reading)
+        await self._finish_slice(progress)
 
-    async def _take(self, page: Page, reading: "SliceProgress") -> None:
+    async def _compare_and_record(self, page: Page, progress: "SliceProgress") -> None:
         """Compare one page with the ledger, and record what it lacks."""
         source = self.leased.source
         known = await self.leased.runtime.read(self._look_up(page.events)) if page.events else {}
         diff = compare_page(page.events, known, source, reach_back=self.row.kind is PassKind.DEMAND)
-        self.figures.listed += len(page.events)
-        self.figures.requests += 1
-        reading.matched += diff.matched
-        reading.seen.extend(diff.seen)
+        self.result.listed += len(page.events)
+        self.result.requests += 1
+        progress.matched += diff.matched
+        progress.seen.extend(diff.seen)
         if diff.absent and self.leased.capabilities.remedy is not Remedy.LIST:
-            await self._note_missing(diff, None if page.next is None else freeze(page.next), reading)
+            await self._note_missing(diff, None if page.next is None else freeze(page.next), progress)
         elif diff.absent:
-            await self._record(diff, None if page.next is None else freeze(page.next), reading)
-        elif time.monotonic() - reading.saved_at > CURSOR_EVERY_S and page.next is not None:
-            await self._save(reading, freeze(page.next))
+            await self._record(diff, None if page.next is None else freeze(page.next), progress)
+        elif time.monotonic() - progress.saved_at > CURSOR_EVERY_S and page.next is not None:
+            await self._save(progress, freeze(page.next))
 
     def _look_up(self, listed: Sequence[RemoteEvent]) -> Work[dialect.Known]:
         if self._lists_states:
@@ -162,48 +162,48 @@ class PassRun:
             before_us=self._settled_before_us,
         )
 
-    async def _record(self, diff: Diff, after: str | None, reading: "SliceProgress") -> None:
+    async def _record(self, diff: Diff, cursor: str | None, progress: "SliceProgress") -> None:
         sightings = [self._sighting(event) for event in diff.absent]
-        saved = partial(passes.save_cursor, slice_id=reading.part.id, cursor=after, matched=reading.matched)
+        save_cursor = partial(passes.save_cursor, slice_id=progress.part.id, cursor=cursor, matched=progress.matched)
         try:
-            new = await self.leased.write(self._record_page, sightings=sightings, saved=saved)
+            new = await self.leased.write(self._record_page, sightings=sightings, save_cursor=save_cursor)
         except engine.BadData:
             new = await self._record_singly(sightings)
-        reading.saved_at = time.monotonic()
-        reading.seen.extend(new.values())
+        progress.saved_at = time.monotonic()
+        progress.seen.extend(new.values())
         self._count(sightings, new)
 
-    async def _note_missing(self, diff: Diff, after: str | None, reading: "SliceProgress") -> None:
-        """The list shows only that they exist: `recovery` asks for them one by one."""
+    async def _note_missing(self, diff: Diff, cursor: str | None, progress: "SliceProgress") -> None:
+        """Note events of which the list shows only that they exist: `recovery` requests them one by one."""
         rows = {
             event.key: self._missing(self._sighting(event), self.leased.capabilities.remedy) for event in diff.absent
         }
-        saved = partial(passes.save_cursor, slice_id=reading.part.id, cursor=after, matched=reading.matched)
-        made = await self.leased.write(self._note_page, rows=list(rows.values()), saved=saved)
-        reading.saved_at = time.monotonic()
-        for row in made:
+        save_cursor = partial(passes.save_cursor, slice_id=progress.part.id, cursor=cursor, matched=progress.matched)
+        added = await self.leased.write(self._note_page, rows=list(rows.values()), save_cursor=save_cursor)
+        progress.saved_at = time.monotonic()
+        for row in added:
             self._count_found(from_us(row.occurred_us), expected=row.expected)
 
     def _note_page(
-        self, connection: Connection, rows: Sequence[missing.Missing], saved: Work[None]
+        self, connection: Connection, rows: Sequence[missing.Missing], save_cursor: Work[None]
     ) -> list[missing.Missing]:
-        made = missing.add(connection, self.leased.runtime.writer.recorder.slot, rows)
-        saved(connection)
-        return made
+        added = missing.add(connection, self.leased.runtime.writer.recorder.slot, rows)
+        save_cursor(connection)
+        return added
 
     def _record_page(
-        self, connection: Connection, sightings: Sequence[Sighting], saved: Work[None]
+        self, connection: Connection, sightings: Sequence[Sighting], save_cursor: Work[None]
     ) -> dict[EventKey, int]:
         new = self.leased.runtime.writer.recorder.store(connection, sightings)
-        saved(connection)
+        save_cursor(connection)
         return new
 
     async def _record_singly(self, sightings: Sequence[Sighting]) -> dict[EventKey, int]:
-        """Record what can be; what the store refuses becomes a durable row in `missing`."""
+        """Record the events one by one; each that the store refuses becomes a durable row in `missing`."""
         new: dict[EventKey, int] = {}
         for sighting in sightings:
             try:
-                new |= await self.leased.write(self._record_page, sightings=[sighting], saved=_nothing)
+                new |= await self.leased.write(self._record_page, sightings=[sighting], save_cursor=_keep_cursor)
             except engine.BadData:
                 row = self._missing(sighting, "unstorable")
                 slot = self.leased.runtime.writer.recorder.slot
@@ -237,19 +237,20 @@ class PassRun:
             )
 
     def _count_found(self, occurred_at: datetime, *, expected: bool) -> None:
-        self.figures.found += 1
-        self.figures.missed += expected
-        oldest = self.figures.oldest_found
-        self.figures.oldest_found = occurred_at if oldest is None else min(oldest, occurred_at)
+        self.result.found += 1
+        self.result.missed += expected
+        oldest = self.result.oldest_found
+        self.result.oldest_found = occurred_at if oldest is None else min(oldest, occurred_at)
 
-    async def _save(self, reading: "SliceProgress", cursor: str) -> None:
-        reading.saved_at = time.monotonic()
-        await self.leased.write(passes.save_cursor, slice_id=reading.part.id, cursor=cursor, matched=reading.matched)
+    async def _save(self, progress: "SliceProgress", cursor: str) -> None:
+        progress.saved_at = time.monotonic()
+        await self.leased.write(passes.save_cursor, slice_id=progress.part.id, cursor=cursor, matched=progress.matched)
 
-    async def _finish_slice(self, reading: "SliceProgress") -> None:
-        """Close the slice, hold its listing against the webhook events in it, and move the watermark if it may."""
-        part, known = reading.part, self.leased.capabilities
-        edge_us = 0 if known.exact_times else span_us(known.grace)  # so far both ways in may differ about when
+    async def _finish_slice(self, progress: "SliceProgress") -> None:
+        """Close the slice, compare its listing with the webhook events in it, and advance the watermark if allowed."""
+        part, capabilities = progress.part, self.leased.capabilities
+        # Unless times are exact, webhook and list may differ by up to the grace about when an event occurred.
+        edge_us = 0 if capabilities.exact_times else span_us(capabilities.grace)
         span = witnesses.WitnessSpan(
             stream_id=self.stream.id,
             start_us=part.start_us + edge_us,
@@ -259,51 +260,51 @@ class PassRun:
         )
         witnessed = await self.leased.runtime.read(witnesses.count_witnesses, span=span)
         absent: list[int] = []
-        if 0 < reading.matched < witnessed and part.cursor is None and not self._lists_states:
-            absent = await self.leased.runtime.read(witnesses.absent, span=span, seen=frozenset(reading.seen))
-        prefix = await self.leased.write(self._advance, reading=reading, witnessed=witnessed, absent=absent)
-        self._judge(prefix)
+        if 0 < progress.matched < witnessed and part.cursor is None and not self._lists_states:
+            absent = await self.leased.runtime.read(witnesses.absent, span=span, seen=frozenset(progress.seen))
+        prefix = await self.leased.write(self._advance, progress=progress, witnessed=witnessed, absent=absent)
+        self._conclude(prefix)
 
-    def _judge(self, prefix: watermarks.Prefix) -> None:
+    def _conclude(self, prefix: watermarks.Prefix) -> None:
         if prefix.end_us >= self.row.end_us:
-            self.figures.suspect, self.figures.complete = prefix.suspect, not prefix.suspect
+            self.result.suspect, self.result.complete = prefix.suspect, not prefix.suspect
 
     def _advance(
-        self, connection: Connection, reading: "SliceProgress", witnessed: int, absent: Sequence[int]
+        self, connection: Connection, progress: "SliceProgress", witnessed: int, absent: Sequence[int]
     ) -> watermarks.Prefix:
-        passes.finish_slice(connection, reading.part.id, witnessed, reading.matched)
+        passes.finish_slice(connection, progress.part.id, witnessed, progress.matched)
         if absent:
             witnesses.note_absent(connection, self.leased.runtime.writer.recorder.slot, absent)
         return watermarks.advance(connection, self.row, self._limit_us())
 
     def _limit_us(self) -> int:
-        """The provider's own now less the grace, in whole units of its stamps: beyond it the listing may still grow."""
-        known = self.leased.capabilities
-        theirs = from_us(self.row.started_us) - self.leased.client.behind
-        return to_us(align_down(theirs - known.grace, known.resolution))
+        """Return the provider's own now less the grace, in whole units of its times: later, the list may still grow."""
+        capabilities = self.leased.capabilities
+        provider_now = from_us(self.row.started_us) - self.leased.client.behind
+        return to_us(align_down(provider_now - capabilities.grace, capabilities.resolution))
 
     async def _close(self) -> None:
-        """Write down how the pass ended. A pass that was only interrupted stays open and goes on later."""
+        """Record how the pass ended. A pass that was only interrupted stays open and goes on later."""
         await self.leased.write(self._close_rows, now_us=self.leased.runtime.now_us)
 
     def _close_rows(self, connection: Connection, now_us: int) -> None:
-        figures = self.figures
+        result = self.result
         sums = {
-            "listed": figures.listed,
-            "found": figures.found,
-            "missed": figures.missed,
-            "requests": figures.requests,
+            "listed": result.listed,
+            "found": result.found,
+            "missed": result.missed,
+            "requests": result.requests,
         }
         passes.count(connection, self.row.id, **sums)
-        if not figures.failures and figures.ended:
-            passes.finish(connection, self.row.id, figures.outcome, now_us)
-        if figures.complete and self.row.kind is PassKind.SCHEDULED:
-            watermarks.complete_pass(connection, self.stream.id, figures.outcome, now_us, figures.listed)
+        if not result.failures and result.ended:
+            passes.finish(connection, self.row.id, result.outcome, now_us)
+        if result.complete and self.row.kind is PassKind.SCHEDULED:
+            watermarks.complete_pass(connection, self.stream.id, result.outcome, now_us, result.listed)
 
 
 @dataclass(slots=True, kw_only=True)
 class SliceProgress:
-    """How far the reading of one slice has come. `seen` holds the seq of every event that the listing showed."""
+    """The progress of one slice. `seen` holds the seq of every event that the listing showed."""
 
     part: Slice
     matched: int
@@ -312,14 +313,14 @@ class SliceProgress:
 
 
 def state_of(event: RemoteEvent) -> tuple[str, int]:
-    """(object key, object version) of a listed state. Raises `UnexpectedShape` if it has none."""
+    """Return (object key, object version) of a listed state. Raises `UnexpectedShape` if it has none."""
     if event.object_key is None or event.object_version is None:
         raise UnexpectedShape(f"event {event.key!r}", "without object_key or object_version", "a state of an object")
     return event.object_key, event.object_version
 
 
 def missing_row(sighting: Sighting, cause: Cause, reason: str) -> missing.Missing:
-    """The row of an event that is known to exist and cannot be recorded at once."""
+    """Return the row of an event that is known to exist and cannot be recorded at once."""
     event = sighting.event
     return missing.Missing(
         source_id=sighting.source.id,
@@ -335,8 +336,8 @@ def missing_row(sighting: Sighting, cause: Cause, reason: str) -> missing.Missin
     )
 
 
-def _nothing(_connection: Connection) -> None:
-    """No cursor to save."""
+def _keep_cursor(_connection: Connection) -> None:
+    """Save no cursor."""
 
 
 def _snake(name: str) -> str:

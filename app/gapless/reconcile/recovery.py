@@ -1,4 +1,4 @@
-"""Missing rows: events that are known to exist, asked for one by one, each on its own schedule."""
+"""Recover missing events: those that are known to exist are requested one by one, each on its own schedule."""
 
 import asyncio
 import logging
@@ -19,20 +19,20 @@ log = logging.getLogger(__name__)
 FIRST_WAIT = timedelta(minutes=1)
 LONGEST_WAIT = timedelta(hours=6)
 AT_ONCE = 50
-"""Missing rows that are taken at a time."""
-IN_ONE_TURN = 1000
-"""Most that one turn of a source tries: the next turn goes on."""
+"""Missing rows that are read from the ledger at a time."""
+IN_ONE_RUN = 1000
+"""Missing rows that one run of a source tries at most; the next run goes on."""
 
 
 def wait_after(attempts: int) -> timedelta:
-    """How long to wait after that many failed attempts."""
+    """Return the time to wait after so many failed attempts."""
     return min(FIRST_WAIT * (1 << min(attempts, 20)), LONGEST_WAIT)
 
 
 async def recover_missing(leased: LeasedSource, slots: asyncio.Semaphore) -> list[ProviderError]:
-    """Try the missing rows that are due; returns the errors that concern the source rather than one event."""
+    """Try the missing rows that are due. Return the errors that concern the source rather than one event."""
     recovery = Recovery(leased=leased, slots=slots)
-    for _ in range(IN_ONE_TURN // AT_ONCE):
+    for _ in range(IN_ONE_RUN // AT_ONCE):
         rows = await leased.runtime.read(
             missing.due, source_id=leased.source.id, now_us=leased.runtime.now_us, limit=AT_ONCE
         )
@@ -46,14 +46,14 @@ async def recover_missing(leased: LeasedSource, slots: asyncio.Semaphore) -> lis
 
 @dataclass(slots=True, kw_only=True)
 class Recovery:
-    """Asks for missing events, as many at once as slices are read."""
+    """Requests missing events, as many at once as slices are read."""
 
     leased: LeasedSource
     slots: asyncio.Semaphore
     failures: list[ProviderError] = field(default_factory=list)
 
     async def try_row(self, row: Missing) -> None:
-        """Ask for one event; whatever comes of it, the row says so. Raises `LeaseLost` and `StoreError`."""
+        """Request one event, and record the outcome in its row. Raises `LeaseLost` and `StoreError`."""
         async with self.slots:
             if self.failures or self.leased.stopping.is_set():
                 return
@@ -66,15 +66,15 @@ class Recovery:
 
     async def _try(self, row: Missing) -> None:
         provider = self.leased.source.provider
-        wanted = await self._wanted(row)
+        wanted = await self._missing_event(row)
         if row.reason == Remedy.REDELIVERY.value and isinstance(provider, AsksRedelivery):
-            await self._ask_again(row, provider, wanted)
+            await self._request_redelivery(row, provider, wanted)
         elif isinstance(provider, FetchesDetail):
             await self._fetch(row, provider, wanted)
         else:
             await self._postpone(row, f"provider {provider.kind!r} cannot bring a single event back")
 
-    async def _wanted(self, row: Missing) -> MissingEvent:
+    async def _missing_event(self, row: Missing) -> MissingEvent:
         stream = await self.leased.runtime.read(stream_name, stream_id=row.stream_id)
         at = from_us(row.occurred_us)
         return MissingEvent(key=row.key, type=row.type, occurred_at=at, stream=stream, ref=row.ref)
@@ -91,8 +91,8 @@ class Recovery:
         except BadData as error:
             await self._postpone(row, str(error))
 
-    async def _ask_again(self, row: Missing, provider: AsksRedelivery, wanted: MissingEvent) -> None:
-        """It comes by webhook, if it comes; the row closes then."""
+    async def _request_redelivery(self, row: Missing, provider: AsksRedelivery, wanted: MissingEvent) -> None:
+        """Ask the provider to send the webhook again. The row closes when that webhook is recorded."""
         try:
             await self.leased.client.send(provider.redelivery_request(wanted))
         except OptionsInvalid as error:

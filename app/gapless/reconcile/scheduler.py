@@ -1,4 +1,4 @@
-"""When sources are read: a tick that claims what is due. The times themselves are columns of the source."""
+"""Decide when sources are read: a tick claims the sources that are due. The due times are columns of the source."""
 
 import asyncio
 import logging
@@ -13,7 +13,7 @@ from gapless.domain import Mode, Source
 from gapless.ledger import budgets, leases, sources
 from gapless.ledger.engine import StoreError
 from gapless.ledger.leases import SOURCE_LEASE, Lease, LeaseLost
-from gapless.provider_api.client import PATIENT, ProviderClient, RequestRetryPolicy
+from gapless.provider_api.client import DEFAULT_RETRY, ProviderClient, RequestRetryPolicy
 from gapless.reconcile.context import LeasedSource, SourcePolicy
 from gapless.reconcile.pace import due_at_start
 from gapless.reconcile.source_run import SourceRun
@@ -23,12 +23,13 @@ from gapless_reconcilers.kit.contract import Provider, ReadsSubscription
 log = logging.getLogger(__name__)
 TICK_S = 1.0
 STOP_WITHIN_S = 5.0
-"""How long turns under way may take to come to a good place to stop."""
+"""Time that the runs under way have to reach a point where they can stop."""
 HEALTH_EVERY = timedelta(hours=1)
+"""Time between two health checks of a source: its account, its endpoint and its streams."""
 
 
 class Scheduler:
-    """Runs the turns of every source that is listed, as long as `run` runs.
+    """Runs every scheduled source when it is due, until `stop`.
 
     `holder` names this process in leases. `policies` has one entry per source name.
     """
@@ -41,22 +42,22 @@ class Scheduler:
         *,
         holder: str,
         tick_s: float = TICK_S,
-        patience: RequestRetryPolicy = PATIENT,
+        retry: RequestRetryPolicy = DEFAULT_RETRY,
     ) -> None:
         self._runtime = runtime
         self._policies = policies
         self._client = client
         self._holder = holder
         self._tick_s = tick_s
-        self._patience = patience
+        self._retry = retry
         self._stopping = asyncio.Event()
         self._busy: set[str] = set()
-        self._turns: set[asyncio.Task[None]] = set()
+        self._runs: set[asyncio.Task[None]] = set()
         self._clients: dict[str, ProviderClient] = {}
         self._checked: dict[str, tuple[Provider, int]] = {}
 
     async def run(self) -> None:
-        """Tick until `stop`; then finish the pages in hand and give every lease back."""
+        """Tick until `stop`; then finish the current pages and release every lease."""
         ticks = AsyncIOScheduler(timezone="UTC")
         async with asyncio.TaskGroup() as group:
             ticks.add_job(
@@ -73,17 +74,17 @@ class Scheduler:
             ticks.start()
             await self._stopping.wait()
             ticks.shutdown(wait=False)
-            if self._turns:
-                _, late = await asyncio.wait(self._turns, timeout=STOP_WITHIN_S)
-                for turn in late:  # it waits for a provider; what it had read is durable
-                    turn.cancel()
+            if self._runs:
+                _, late = await asyncio.wait(self._runs, timeout=STOP_WITHIN_S)
+                for run in late:  # it waits for a provider; what it had read is durable
+                    run.cancel()
 
     def stop(self) -> None:
-        """Begin nothing new; `run` returns when what is under way has come to a good place to stop."""
+        """Begin nothing new; `run` returns when every run under way has reached a point where it can stop."""
         self._stopping.set()
 
     async def _make_due(self) -> None:
-        """A start-up pass for every source that was not read within its shortest interval."""
+        """Make every source due that was not read within its shortest interval."""
         for source in self._runtime.sources:
             if is_scheduled(source):
                 pace, now = self._policies[source.name].pace, self._runtime.clock()
@@ -108,37 +109,37 @@ class Scheduler:
         lease = await self._runtime.write(leases.claim, source_id=source.id, holder=self._holder, now_us=now_us)
         if lease is not None:
             self._busy.add(name)
-            turn = group.create_task(self._turn(name, lease))
-            self._turns.add(turn)
-            turn.add_done_callback(self._turns.discard)
+            run = group.create_task(self._run_source(name, lease))
+            self._runs.add(run)
+            run.add_done_callback(self._runs.discard)
 
-    async def _turn(self, name: str, lease: Lease) -> None:
-        """One turn, with the lease kept alive beside it. Whatever goes wrong ends only this turn."""
+    async def _run_source(self, name: str, lease: Lease) -> None:
+        """Run the source once and renew its lease meanwhile. An error ends only this run."""
         renewal = asyncio.create_task(self._renew(lease))
-        turn = asyncio.create_task(self._cycle(name, lease).run())
+        run = asyncio.create_task(self._source_run(name, lease).run())
         try:
-            await asyncio.wait((renewal, turn), return_when=asyncio.FIRST_COMPLETED)
-            turn.cancel()
-            await turn
+            await asyncio.wait((renewal, run), return_when=asyncio.FIRST_COMPLETED)
+            run.cancel()
+            await run
         except asyncio.CancelledError:
             if not self._stopping.is_set():
                 log.warning("lease_lost", extra={"source": name, "epoch": lease.epoch})
         except BaseExceptionGroup as errors:
             if errors.split((LeaseLost, StoreError))[1] is not None:
                 self._runtime.metrics.passes.labels(name, "bug").inc()
-            log.exception("turn_failed", extra={"source": name})
+            log.exception("run_failed", extra={"source": name})
         except (LeaseLost, StoreError) as error:
-            log.warning("turn_ended", extra={"source": name, "error": str(error)})
+            log.warning("run_ended", extra={"source": name, "error": str(error)})
         except Exception:
             self._runtime.metrics.passes.labels(name, "bug").inc()
-            log.exception("turn_failed", extra={"source": name})
+            log.exception("run_failed", extra={"source": name})
         finally:
             renewal.cancel()
-            await asyncio.gather(renewal, turn, return_exceptions=True)
+            await asyncio.gather(renewal, run, return_exceptions=True)
             self._busy.discard(name)
 
     async def _renew(self, lease: Lease) -> None:
-        """Renew at a third of the lease's life; returns when the lease is lost."""
+        """Renew the lease each third of its life; return when it is lost."""
         while True:
             await asyncio.sleep(SOURCE_LEASE.total_seconds() / 3)
             try:
@@ -148,7 +149,7 @@ class Scheduler:
             except StoreError as error:
                 log.warning("lease_not_renewed", extra={"error": str(error)})
 
-    def _cycle(self, name: str, lease: Lease) -> SourceRun:
+    def _source_run(self, name: str, lease: Lease) -> SourceRun:
         policy = self._policies[name]
         leased = LeasedSource(
             runtime=self._runtime,
@@ -160,7 +161,7 @@ class Scheduler:
         return SourceRun(leased=leased, check_health=self._health_is_due(name))
 
     def _health_is_due(self, name: str) -> bool:
-        """At start, once an hour, and when a credential was replaced."""
+        """Return True at the start, once an hour, and when a credential was replaced."""
         provider, now_us = self._runtime.sources[name].provider, self._runtime.now_us
         last = self._checked.get(name)
         if last is not None and last[0] is provider and now_us - last[1] < HEALTH_EVERY / timedelta(microseconds=1):
@@ -178,7 +179,7 @@ class Scheduler:
                 metrics=self._runtime.metrics,
                 rate=self._policies[name].rate,
                 spend=partial(self._spend, name),
-                patience=self._patience,
+                retry=self._retry,
             )
         return self._clients[name]
 
@@ -190,5 +191,5 @@ class Scheduler:
 
 
 def is_scheduled(source: Source) -> bool:
-    """Whether there is anything to ask its provider: a source of webhooks alone is asked how our endpoint stands."""
+    """Return True if there is a list to read or, for a source of webhooks alone, the state of our endpoint."""
     return source.mode is not Mode.WEBHOOK or isinstance(source.provider, ReadsSubscription)

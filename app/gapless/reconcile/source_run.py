@@ -1,11 +1,11 @@
-"""One turn of one source, by the process that holds its lease: health, its streams, its missing rows, its pace."""
+"""One run of one source, by the process that holds its lease: its health, its streams, its missing events, its pace."""
 
 import asyncio
 import logging
 import math
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from gapless.domain import Mode, Source, TypesOrigin, from_us, span_us, to_us
@@ -31,6 +31,8 @@ from gapless_reconcilers.kit.contract import OWN_STREAM, Reading
 from gapless_reconcilers.kit.errors import NeedsOperator, ProviderError, UnexpectedShape
 
 log = logging.getLogger(__name__)
+LONGEST_RETRY = timedelta(days=3)
+"""Time for which vendors retry a webhook: an outage so far back may explain a loss."""
 
 
 class AccountShared(NeedsOperator):
@@ -38,99 +40,70 @@ class AccountShared(NeedsOperator):
 
 
 class SubscriptionInactive(NeedsOperator):
-    """While our endpoint is not active, the provider's list shows nothing of what happens."""
-
-
-async def record_health(leased: LeasedSource, known: ProviderHealth) -> None:
-    """Record what the provider said, in the ledger and in `runtime.sources`. Raises `AccountShared`."""
-    source = leased.source
-    twins = await leased.write(_write, now=leased.runtime.clock(), source=source, known=known)
-    if twins and not leased.policy.share_account:
-        raise AccountShared(
-            f"source {source.name!r} reads the same account as {', '.join(twins)}: each event would be recorded twice; "
-            "remove one, or set share_account = true"
-        )
-    if known.subscription is not None:
-        leased.runtime.sources.replace(source.subscribed(known.subscription, leased.runtime.clock()))
-
-
-def _write(connection: Connection, now: datetime, source: Source, known: ProviderHealth) -> list[str]:
-    twins = [] if known.account is None else sources.note_account(connection, source.id, known.account.fingerprint)
-    told = known.subscription
-    sources.note_subscription(connection, source.id, told, now)
-    if told is not None and told.types is not None and source.types_origin is not TypesOrigin.CONFIG:
-        sources.note_types(connection, source.id, told.types, TypesOrigin.SUBSCRIPTION.value)
-    return twins
-
-
-log = logging.getLogger(__name__)
-LONGEST_RETRY = timedelta(days=3)
-"""How long vendors go on sending a webhook: how far back what is known of outages may explain a loss."""
+    """Our endpoint is not active, and the provider lists only what happens while it is."""
 
 
 @dataclass(slots=True, kw_only=True)
 class SourceRun:
-    """One run of a leased source. What is learned of it is recorded in `runtime.sources` for the whole process."""
+    """One run of a leased source. It puts the provider's answers into `runtime.sources`, for the whole process."""
 
     leased: LeasedSource
     check_health: bool
-    found: bool = False
-    failures: list[ProviderError] = field(default_factory=list)
 
     async def run(self) -> None:
-        """Do all that is due, then give the lease back with the time of the next turn.
+        """Do everything that is due, then release the lease with the time of the next run.
 
         Raises `LeaseLost` if another process took the source over, and `StoreError`.
         """
         streams = await self._streams()
-        turn = await self._turn(streams)
+        stream_run = await self._stream_run(streams)
         try:
             if self.check_health:
-                streams = await self._learn()
-                turn = await self._turn(streams)  # with what was just learnt of our endpoint
+                streams = await self._refresh_health()
+                stream_run = await self._stream_run(streams)  # with the new state of our endpoint
             if self.leased.source.mode is not Mode.WEBHOOK:
-                await self._reconcile(turn, streams)
+                await self._reconcile(stream_run, streams)
         except ProviderError as error:  # a source-wide request raised it: no stream can be read
             for stream in streams:
-                await turn.note_failure(stream, error)
-        await self.leased.runtime.write(self._give_back, turn=turn, now=self.leased.runtime.clock())
+                await stream_run.note_failure(stream, error)
+        await self.leased.runtime.write(self._release, stream_run=stream_run, now=self.leased.runtime.clock())
 
-    async def _reconcile(self, turn: StreamRun, streams: list[Stream]) -> None:
+    async def _reconcile(self, stream_run: StreamRun, streams: list[Stream]) -> None:
         if self.leased.capabilities.precondition:
-            await self._hold_precondition(streams)
-        await self._read(turn, streams)
-        if not turn.is_down and not self.leased.stopping.is_set():
-            turn.failures += await recover_missing(self.leased, turn.slots)
+            await self._check_precondition(streams)
+        await self._read_streams(stream_run, streams)
+        if not stream_run.is_down and not self.leased.stopping.is_set():
+            stream_run.failures += await recover_missing(self.leased, stream_run.slots)
 
     async def _streams(self) -> list[Stream]:
         return await self.leased.runtime.read(streams.streams, source_id=self.leased.source.id)
 
-    async def _learn(self) -> list[Stream]:
-        """Ask the provider about our key, our endpoint and the account's streams; returns all streams."""
+    async def _refresh_health(self) -> list[Stream]:
+        """Ask the provider about our key, our endpoint and the account's streams. Return all streams."""
         if self.leased.policy.repair:
-            await self._repair()
+            await self._repair_endpoint()
         known = await read_health(self.leased.client, self.leased.policy.webhook_url)
         await record_health(self.leased, known)
         for name in await stream_names(self.leased.client):
             await self.leased.write(streams.ensure_stream, source_id=self.leased.source.id, name=name)
         return await self._streams()
 
-    async def _repair(self) -> None:
-        """Opt-in. What the key may not do is for a person, and no reason not to read the list."""
+    async def _repair_endpoint(self) -> None:
+        """Enable our endpoint again (opt-in). If the key may not do that, log it: the list can still be read."""
         try:
             await repair_endpoint(self.leased.client, self.leased.policy.webhook_url)
         except (NeedsOperator, UnexpectedShape) as error:
             log.warning("subscription_not_repaired", extra={"source": self.leased.source.name, "error": str(error)})
 
-    async def _hold_precondition(self, streams: Iterable[Stream]) -> None:
-        """The list is complete only while our endpoint is active. Raises `SubscriptionInactive`.
+    async def _check_precondition(self, streams: Iterable[Stream]) -> None:
+        """Check that our endpoint is active, where the list is complete only then. Raises `SubscriptionInactive`.
 
-        When it is active again, what happened since it was last seen so can no longer be listed.
+        When it is active again, the time since it was last seen active is unrecoverable: it can no longer be listed.
         """
         leased, source_id = self.leased, self.leased.source.id
         if not self.check_health:
-            told = await read_subscription(leased.client, leased.policy.webhook_url)
-            await record_health(leased, ProviderHealth(subscription=told))
+            subscription = await read_subscription(leased.client, leased.policy.webhook_url)
+            await record_health(leased, ProviderHealth(subscription=subscription))
         row = await leased.runtime.read(sources.source_row, source_id=source_id)
         if row["subscription_healthy"] is False:
             await leased.write(sources.note_lapse, source_id=source_id)
@@ -149,7 +122,7 @@ class SourceRun:
             )
             await leased.write(_end_lapse, source_id=source_id, stream_ids=[each.id for each in streams], loss=lost)
 
-    async def _turn(self, streams: Iterable[Stream]) -> StreamRun:
+    async def _stream_run(self, streams: Iterable[Stream]) -> StreamRun:
         leased = self.leased
         row = await leased.runtime.read(sources.source_row, source_id=leased.source.id)
         since_us = min(stream.watermark_us for stream in streams) - span_us(LONGEST_RETRY)
@@ -162,19 +135,19 @@ class SourceRun:
             slots=asyncio.Semaphore(leased.policy.at_once),
         )
 
-    async def _read(self, turn: StreamRun, streams: Iterable[Stream]) -> None:
-        """Make the passes of all streams, and only then sweep those that could be read: sweeps take what is left."""
+    async def _read_streams(self, stream_run: StreamRun, streams: Iterable[Stream]) -> None:
+        """Make the passes of all streams, then sweep those that could be read: sweeps use what the passes leave."""
         leased = self.leased
         ahead, behind = defaultdict[int, list[Pass]](list), defaultdict[int, list[Pass]](list)
         for row in await leased.runtime.read(passes.unfinished, source_id=leased.source.id):
             (behind if row.kind in passes.LOOKS_BEHIND else ahead)[row.stream_id].append(row)
         ordered = in_order(streams, retry_parked=self.check_health)
-        complete = await self._each(ordered, lambda stream: turn.run(stream, ahead[stream.id]))
+        complete = await self._for_each(ordered, lambda stream: stream_run.run(stream, ahead[stream.id]))
         if complete and leased.capabilities.reading is not Reading.CONSUME:
-            await self._sweep(turn, complete, behind)
+            await self._sweep(stream_run, complete, behind)
 
-    async def _sweep(self, turn: StreamRun, streams: list[Stream], left_open: Mapping[int, list[Pass]]) -> None:
-        """Sweep the streams as far as the budget allows. The sweep is noted when it is done, and only then."""
+    async def _sweep(self, stream_run: StreamRun, streams: list[Stream], left_open: Mapping[int, list[Pass]]) -> None:
+        """Sweep the streams as far as the budget allows. The sweep is noted only when it is done."""
         leased = self.leased
         row = await leased.runtime.read(sources.source_row, source_id=leased.source.id)
         due = self._sweep_is_due(row["last_sweep_us"])
@@ -183,22 +156,22 @@ class SourceRun:
         limit = leased.client.requests + await leased.runtime.read(self._sweep_allowance)
 
         def sweep(stream: Stream) -> Awaitable[bool]:
-            return turn.sweep(stream, left_open.get(stream.id, []), due=due, limit=limit)
+            return stream_run.sweep(stream, left_open.get(stream.id, []), due=due, limit=limit)
 
-        swept = await self._each(streams, sweep)
+        swept = await self._for_each(streams, sweep)
         if leased.client.requests >= limit:
             log.info("sweep_postponed", extra={"source": leased.source.name, "reason": "read budget"})
         if due and len(swept) == len(streams) and not leased.stopping.is_set():
             now_us = leased.runtime.now_us
             await leased.write(watermarks.note_sweep, source_id=leased.source.id, now_us=now_us)
 
-    async def _each(self, streams: Iterable[Stream], work: Callable[[Stream], Awaitable[bool]]) -> list[Stream]:
-        """Do `work` for every stream, for some at a time; returns those for which it came out true."""
-        rooms = asyncio.Semaphore(self.leased.policy.at_once)
+    async def _for_each(self, streams: Iterable[Stream], work: Callable[[Stream], Awaitable[bool]]) -> list[Stream]:
+        """Run `work` for every stream, some at a time. Return the streams for which it returned True."""
+        slots = asyncio.Semaphore(self.leased.policy.at_once)
         done: list[Stream] = []
 
         async def run(stream: Stream) -> None:
-            async with rooms:
+            async with slots:
                 if await work(stream):
                     done.append(stream)
 
@@ -212,28 +185,28 @@ class SourceRun:
         return self.leased.runtime.now_us - since_us >= span_us(self.leased.policy.sweep_every)
 
     def _sweep_allowance(self, connection: Connection) -> float:
-        """Requests that the sweeps of this turn may use; infinity: nothing is counted."""
+        """Return the requests that the sweeps of this run may use; infinity: there is no budget."""
         spending = self._spending(connection)
         if spending is None:
             return math.inf
         return sweep_allowance(spending, self.leased.runtime.clock(), self.leased.policy.pace.longest)
 
-    def _give_back(self, connection: Connection, turn: StreamRun, now: datetime) -> None:
+    def _release(self, connection: Connection, stream_run: StreamRun, now: datetime) -> None:
         source_id = self.leased.source.id
         row = sources.source_row(connection, source_id)
         last = None if row["interval_us"] is None else timedelta(microseconds=row["interval_us"])
         signals = Signals(
-            found=turn.found,
-            unwell=turn.is_down
+            found=stream_run.found,
+            unhealthy=stream_run.is_down
             or row["subscription_healthy"] is False
-            or _may_pass(turn.failures)
+            or _is_transient(stream_run.failures)
             or self._is_silent(connection, now),
-            parked=turn.is_down and any(isinstance(error, NeedsOperator) for error in turn.failures),
+            parked=stream_run.is_down and any(isinstance(error, NeedsOperator) for error in stream_run.failures),
         )
         interval = self._affordable(connection, next_interval(self.leased.policy.pace, last, signals), now)
-        asked_again = row["next_pass_us"] > self.leased.lease.taken_us  # a pass was demanded meanwhile
+        demanded = row["next_pass_us"] > self.leased.lease.taken_us  # a pass was demanded meanwhile
         interrupted = self.leased.stopping.is_set() and bool(passes.unfinished(connection, source_id))
-        next_us = to_us(now if asked_again or interrupted else now + interval)
+        next_us = to_us(now if demanded or interrupted else now + interval)
         leases.release(connection, self.leased.lease, next_pass_us=next_us, interval_us=span_us(interval))
 
     def _is_silent(self, connection: Connection, now: datetime) -> bool:
@@ -242,7 +215,7 @@ class SourceRun:
         return wanted is not None and heard is not None and bool(silence.is_silent(wanted, heard, now))
 
     def _affordable(self, connection: Connection, interval: timedelta, now: datetime) -> timedelta:
-        """The interval, stretched so that the read budget lasts."""
+        """Return the interval, longer if the read budget would not last otherwise."""
         spending = self._spending(connection)
         if spending is None:
             return interval
@@ -251,7 +224,7 @@ class SourceRun:
         return slow_down(interval, affordable_interval(spending, now), now, latest)
 
     def _spending(self, connection: Connection) -> Spending | None:
-        """How the read budget stands; None: there is none, or nothing of it was ever used."""
+        """Return the read budget and its use; None: there is no budget, or it was never used."""
         budget, source = self.leased.policy.budget, self.leased.source
         used = budgets.used(connection, source.provider.budget_scope()) if budget else None
         if budget is None or used is None:
@@ -265,17 +238,39 @@ class SourceRun:
         )
 
 
-def in_order(streams: Iterable[Stream], *, retry_parked: bool) -> list[Stream]:
-    """Streams in the order in which they are read: what was not complete last time first, then the busiest.
+async def record_health(leased: LeasedSource, known: ProviderHealth) -> None:
+    """Record what the provider said, in the ledger and in `runtime.sources`. Raises `AccountShared`."""
+    source = leased.source
+    others = await leased.write(_note_health, now=leased.runtime.clock(), source=source, known=known)
+    if others and not leased.policy.share_account:
+        raise AccountShared(
+            f"source {source.name!r} reads the same account as {', '.join(others)}: each event would be recorded "
+            "twice; remove one, or set share_account = true"
+        )
+    if known.subscription is not None:
+        leased.runtime.sources.replace(source.subscribed(known.subscription, leased.runtime.clock()))
 
-    A parked one, the account's own apart, is left alone until the provider is asked about all of them again.
+
+def in_order(streams: Iterable[Stream], *, retry_parked: bool) -> list[Stream]:
+    """Return the streams in the order in which they are read: those that failed last time first, then the busiest.
+
+    A parked stream is left out, except the account's own or with `retry_parked`.
     """
     waiting = [each for each in streams if retry_parked or each.parked_reason is None or each.name == OWN_STREAM]
     return sorted(waiting, key=lambda each: (each.last_outcome == "clean", -each.last_listed))
 
 
-def _may_pass(failures: Iterable[ProviderError]) -> bool:
-    """Whether one of the failures may go away by itself."""
+def _note_health(connection: Connection, now: datetime, source: Source, known: ProviderHealth) -> list[str]:
+    others = [] if known.account is None else sources.note_account(connection, source.id, known.account.fingerprint)
+    subscription = known.subscription
+    sources.note_subscription(connection, source.id, subscription, now)
+    if subscription is not None and subscription.types is not None and source.types_origin is not TypesOrigin.CONFIG:
+        sources.note_types(connection, source.id, subscription.types, TypesOrigin.SUBSCRIPTION.value)
+    return others
+
+
+def _is_transient(failures: Iterable[ProviderError]) -> bool:
+    """Return True if one of the failures may go away by itself."""
     return any(not isinstance(error, NeedsOperator) for error in failures)
 
 

@@ -1,11 +1,10 @@
-"""One stream's turn: finish what was left open, read what is new, and now and then look behind."""
+"""One run of one stream: finish the open passes, make the scheduled pass, and sweep when that is due."""
 
 import asyncio
 import logging
 import math
 from dataclasses import dataclass, field
 from datetime import timedelta
-from functools import partial
 
 from gapless.domain import from_us, span_us, to_us
 from gapless.ledger import passes, streams, watermarks
@@ -24,7 +23,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(slots=True, kw_only=True)
 class StreamRun:
-    """What is done for each stream of a claimed source. `found`, `done` and `failures` tell how it went."""
+    """Runs the streams of a leased source, one call a stream. `found`, `done` and `failures` sum up all of them."""
 
     leased: LeasedSource
     lookback: timedelta
@@ -32,22 +31,22 @@ class StreamRun:
     slots: asyncio.Semaphore
     found: bool = False
     done: int = 0
-    """Streams whose passes were all completed."""
+    """Number of streams whose passes were all completed."""
     failures: list[ProviderError] = field(default_factory=list)
 
     @property
     def is_down(self) -> bool:
-        """True if the failures are the source's, not those of some of its streams."""
+        """Return True if no stream could be read, so that the failure is the source's."""
         return bool(self.failures) and not self.done
 
     async def run(self, stream: Stream, open_passes: list[Pass]) -> bool:
-        """Make the stream's passes; what goes wrong with it concerns no other stream. True if all were completed."""
+        """Make the stream's passes. Return True if all were completed. A failure does not affect other streams."""
         completed = not self.leased.stopping.is_set() and await self._run_all(stream, open_passes)
         self.done += completed
         return completed
 
     async def _run_all(self, stream: Stream, open_passes: list[Pass]) -> bool:
-        """One pass after the other, until one cannot be completed; False then."""
+        """Make one pass after the other. Return False as soon as one cannot be completed."""
         if self.leased.capabilities.reading is Reading.CONSUME:
             return await self._consume(stream)
         for row in open_passes:
@@ -66,21 +65,21 @@ class StreamRun:
         return (await self._run(stream, row)).complete
 
     async def sweep(self, stream: Stream, open_passes: list[Pass], *, due: bool, limit: float) -> bool:
-        """Look behind what the passes read; True if nothing of it is left to do.
+        """Make the horizon pass and the sweep of the stream. Return True if neither is left to do.
 
-        What is about to leave the history is looked at whatever the budget says: nobody can do it later. The deep
-        look stops when the client's count of requests has come to `limit`, and goes on in a later turn.
+        The horizon pass is made whatever the budget says, because its window cannot be read later. The sweep stops when
+        the client's count of requests has come to `limit`, and goes on in a later run.
         """
         stream = await self._reload(stream)
-        looks = {PassKind.HORIZON: list[Pass](), PassKind.SWEEP: list[Pass]()}
+        passes_by_kind = {PassKind.HORIZON: list[Pass](), PassKind.SWEEP: list[Pass]()}
         for row in open_passes:
             if self._is_out_of_reach(row):
                 await self._supersede(row)
             else:
-                looks[row.kind].append(row)
+                passes_by_kind[row.kind].append(row)
         limits = {PassKind.HORIZON: math.inf, PassKind.SWEEP: limit}
-        for kind, rows in looks.items():
-            window = await self._plan_look(stream, kind) if due and not rows else None
+        for kind, rows in passes_by_kind.items():
+            window = await self._plan_behind(stream, kind) if due and not rows else None
             if (rows or window) and self.leased.client.requests >= limits[kind]:
                 return False
             if window is not None:
@@ -90,8 +89,8 @@ class StreamRun:
                     return False
         return True
 
-    async def _plan_look(self, stream: Stream, kind: PassKind) -> Window | None:
-        """The window of a look behind that the stream has not had yet since its source was last swept."""
+    async def _plan_behind(self, stream: Stream, kind: PassKind) -> Window | None:
+        """Return the window of a sweep or a horizon pass, or None if the stream has had it since the last sweep."""
         policy, now = self.leased.policy, self.leased.runtime.clock()
         last = await self.leased.runtime.read(passes.last_finished, stream_id=stream.id, kind=kind)
         watermark, complete_from = from_us(stream.watermark_us), from_us(stream.complete_from_us)
@@ -117,14 +116,14 @@ class StreamRun:
         history, now = self.leased.capabilities.history, self.leased.runtime.clock()
         if history is not None and from_us(stream.watermark_us) < now - history:
             stream = await self._write_off(stream, Window(start=from_us(stream.watermark_us), end=now - history))
-        began = self.leased.runtime.clock()
-        figures = await ConsumeRun(leased=self.leased, stream=stream).run()
-        self.found |= figures.missed > 0
-        if figures.failures:
-            await self.note_failure(stream, figures.failures[0])
+        started = self.leased.runtime.clock()
+        result = await ConsumeRun(leased=self.leased, stream=stream).run()
+        self.found |= result.missed > 0
+        if result.failures:
+            await self.note_failure(stream, result.failures[0])
         else:
-            self._report(stream, "consume", figures, (self.leased.runtime.clock() - began).total_seconds())
-        return figures.complete
+            self._report(stream, "consume", result, (self.leased.runtime.clock() - started).total_seconds())
+        return result.complete
 
     def _plan(self, stream: Stream) -> Plan:
         return plan_pass(
@@ -144,8 +143,8 @@ class StreamRun:
         await self.leased.write(passes.finish, pass_id=row.id, outcome="superseded", now_us=now_us)
 
     async def _write_off(self, stream: Stream, lost: Window) -> Stream:
-        where = {"source": self.leased.source.name, "stream": stream.name}
-        log.error("history_exceeded", extra={**where, "start": str(lost.start), "end": str(lost.end)})
+        labels = {"source": self.leased.source.name, "stream": stream.name}
+        log.error("history_exceeded", extra={**labels, "start": str(lost.start), "end": str(lost.end)})
         loss = watermarks.UnrecoverableInterval(
             start_us=to_us(lost.start), end_us=to_us(lost.end), reason="history_exceeded"
         )
@@ -168,33 +167,34 @@ class StreamRun:
         )
 
     async def _run(self, stream: Stream, row: Pass, limit: float = math.inf) -> PassResult:
-        """Make the pass; the stream can go on with the next if it is complete."""
+        """Make one pass, and record its outcome."""
         runtime = self.leased.runtime
-        run = PassRun(
+        pass_run = PassRun(
             leased=self.leased,
             stream=stream,
             row=row,
             circumstances=self.circumstances,
             slots=self.slots,
-            mine=asyncio.Semaphore(self.leased.policy.slices),
+            stream_slots=asyncio.Semaphore(self.leased.policy.slices),
             limit=limit,
         )
-        began = runtime.clock()
-        figures = await run.run()
-        self.found |= figures.missed > 0
-        if figures.failures:
-            await self.note_failure(stream, figures.failures[0])
+        started = runtime.clock()
+        result = await pass_run.run()
+        self.found |= result.missed > 0
+        if result.failures:
+            await self.note_failure(stream, result.failures[0])
         else:
-            self._report(stream, row.kind.value, figures, (runtime.clock() - began).total_seconds())
-        if figures.suspect:
-            outcome = partial(watermarks.note_outcome, outcome=figures.outcome, parked_reason=None)
-            await self.leased.write(outcome, stream_id=stream.id)
-        if row.kind in passes.LOOKS_BEHIND and figures.oldest_found is not None:
-            await self._widen_lookback(runtime.clock() - figures.oldest_found)
-        return figures
+            self._report(stream, row.kind.value, result, (runtime.clock() - started).total_seconds())
+        if result.suspect:
+            await self.leased.write(
+                watermarks.note_outcome, stream_id=stream.id, outcome=result.outcome, parked_reason=None
+            )
+        if row.kind in passes.LOOKS_BEHIND and result.oldest_found is not None:
+            await self._widen_lookback(runtime.clock() - result.oldest_found)
+        return result
 
     async def note_failure(self, stream: Stream, error: ProviderError) -> None:
-        """Write down why the stream could not be read; it is parked if only a person can mend it."""
+        """Record why the stream could not be read. It is parked if only a person can repair it."""
         self.failures.append(error)
         outcome = PassResult(failures=[error]).outcome
         reason = str(error) if isinstance(error, NeedsOperator) else None
@@ -205,21 +205,21 @@ class StreamRun:
         )
         await self.leased.write(watermarks.note_outcome, stream_id=stream.id, outcome=outcome, parked_reason=reason)
 
-    def _report(self, stream: Stream, kind: str, figures: PassResult, duration_s: float) -> None:
+    def _report(self, stream: Stream, kind: str, result: PassResult, duration_s: float) -> None:
         name, metrics = self.leased.source.name, self.leased.runtime.metrics
-        metrics.passes.labels(name, figures.outcome).inc()
+        metrics.passes.labels(name, result.outcome).inc()
         metrics.pass_seconds.labels(name).observe(duration_s)
         log.info(
             "pass_finished",
             extra={
                 "source": name, "stream": stream.name, "kind": kind,
-                "outcome": figures.outcome, "listed": figures.listed, "found": figures.found,
-                "missed": figures.missed, "duration_s": round(duration_s, 3),
+                "outcome": result.outcome, "listed": result.listed, "found": result.found,
+                "missed": result.missed, "duration_s": round(duration_s, 3),
             },
         )  # fmt: skip
 
     async def _widen_lookback(self, delay: timedelta) -> None:
-        """Events of this source became visible that late: re-read as far back as that from now on."""
+        """Widen the source's lookback to `delay`: events became visible that late."""
         lookback_us = span_us(min(delay, sweep_depth(self.leased.capabilities.history)))
         if lookback_us > span_us(self.lookback):
             await self.leased.write(watermarks.widen_lookback, source_id=self.leased.source.id, lookback_us=lookback_us)

@@ -1,4 +1,4 @@
-"""Which time a pass reads. Pure."""
+"""Decide which time a pass, a sweep or a horizon pass reads. Pure."""
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -7,11 +7,12 @@ from gapless.domain import align_down, align_up
 from gapless_reconcilers.kit.contract import Capabilities, Window
 
 SWEEP_DEPTH = timedelta(hours=72)
+"""The farthest that a sweep looks behind the watermark."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What to read (None: nothing yet), and what can no longer be read (None: nothing)."""
+    """The window to read (None: nothing yet), and the window that can no longer be read (None: there is none)."""
 
     window: Window | None
     unrecoverable: Window | None = None
@@ -20,10 +21,10 @@ class Plan:
 def plan_pass(
     *, watermark: datetime, complete_from: datetime, now: datetime, lookback: timedelta, capabilities: Capabilities
 ) -> Plan:
-    """The window of a scheduled pass: from the watermark less the lookback, to now less the grace.
+    """Return the window of a scheduled pass: from the watermark less the lookback, to now less the grace.
 
-    `now` is the earlier of our clock and the provider's. What lies before the provider's history and
-    behind the watermark is unrecoverable.
+    `now` is the earlier of our clock and the provider's. The time between the watermark and the start of the provider's
+    history is unrecoverable.
     """
     unit = capabilities.resolution
     end = align_down(now - capabilities.grace, unit)
@@ -38,14 +39,14 @@ def plan_pass(
 
 
 def sweep_depth(history: timedelta | None) -> timedelta:
-    """How far behind the watermark a sweep looks."""
+    """Return how far behind the watermark a sweep looks."""
     return SWEEP_DEPTH if history is None else min(SWEEP_DEPTH, history / 2)
 
 
 def plan_sweep(
     *, watermark: datetime, complete_from: datetime, lookback: timedelta, capabilities: Capabilities
 ) -> Window | None:
-    """The window of a sweep: a deep look behind the lookback. None: there is nothing yet."""
+    """Return the window of a sweep, which ends where the lookback begins. None: there is nothing to read yet."""
     unit = capabilities.resolution
     start = align_down(max(watermark - sweep_depth(capabilities.history), complete_from), unit)
     end = align_down(watermark - lookback, unit)
@@ -61,10 +62,10 @@ def plan_horizon(
     looked_to: datetime | None,
     capabilities: Capabilities,
 ) -> Window | None:
-    """The window of a last look at what is about to leave the history. None: it is not due.
+    """Return the window of a horizon pass: the last look at what is about to leave the history. None: it is not due.
 
-    It ends twice the time between sweeps ahead of the edge of the history, and is due again when half of that has
-    gone; so there is as much time for a look that fails. It begins where the last one ended, `looked_to`.
+    The window ends `2 * every` ahead of the edge of the history. The next one is due when half of that time has gone
+    by, so a horizon pass that fails can be made again. It begins where the last one ended, `looked_to`.
     """
     if capabilities.history is None:
         return None

@@ -1,6 +1,6 @@
 """Settings: one frozen tree from `gapless.toml` and the environment, read once by the command line and passed down."""
 
-from gapless.settings.load import SettingsInvalid, is_loopback, load
+from gapless.settings.load import DECLARED, SettingsInvalid, declared_file, is_loopback, load
 from gapless.settings.provider_options import (
     build_provider,
     declared_providers,
@@ -27,6 +27,7 @@ from gapless.settings.tree import (
 )
 
 __all__ = [
+    "DECLARED",
     "DestinationSettings",
     "LogFormat",
     "LogLevel",
@@ -45,6 +46,7 @@ __all__ = [
     "SourceSettings",
     "StoreSettings",
     "build_provider",
+    "declared_file",
     "declared_providers",
     "is_loopback",
     "load",

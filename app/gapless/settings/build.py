@@ -1,4 +1,4 @@
-"""A raw table becomes a frozen part of the tree; whatever is wrong with it becomes a sentence."""
+"""Builds the frozen settings from raw tables, and collects one sentence for each thing that is wrong."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, fields
@@ -6,7 +6,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeVar
 
-from gapless.settings.environment import Twin, nearest
+from gapless.settings.environment import EnvironmentValue, suggest
 from gapless.settings.parsers import OptionParser, ParseFailed, show
 from gapless.settings.provider_options import literal_secret, plain_options
 from gapless.settings.secrets import SecretRef, SecretUnavailable, from_variable
@@ -20,8 +20,8 @@ _MISSING = object()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Table:
-    """A raw table, where it stands for people (`place`), and the folder that its paths are relative to (`base`)."""
+class RawTable:
+    """A table as it was parsed; `place` names it in messages, and its paths are relative to the folder `base`."""
 
     place: str
     base: Path
@@ -35,13 +35,13 @@ class SettingsBuilder:
     environ: Mapping[str, str]
     problems: list[str]
 
-    def section(self, cls: type[T], table: Table) -> T | None:
-        """`table` as a `cls`, or None if anything in it is wrong: then `problems` says what."""
+    def section(self, cls: type[T], table: RawTable) -> T | None:
+        """Return `table` as a `cls`, or None if anything in it is wrong; `problems` then says what."""
         values = self.values(fields(cls), table)  # type: ignore[arg-type]
         return None if values is None else cls(**values)
 
-    def values(self, attributes: Sequence[Field[Any]], table: Table) -> dict[str, Any] | None:
-        """The values of `attributes` that `table` gives, or None if anything in it is wrong."""
+    def values(self, attributes: Sequence[Field[Any]], table: RawTable) -> dict[str, Any] | None:
+        """Return the values that `table` has for `attributes`, or None if anything in it is wrong."""
         before = len(self.problems)
         self._refuse_unknown(attributes, table)
         values = {f.name: self._value(f, table) for f in attributes}
@@ -49,18 +49,18 @@ class SettingsBuilder:
             return None
         return {name: value for name, value in values.items() if value is not _MISSING}
 
-    def _refuse_unknown(self, attributes: Sequence[Field[Any]], table: Table) -> None:
+    def _refuse_unknown(self, attributes: Sequence[Field[Any]], table: RawTable) -> None:
         known = {key for f in attributes for key in _names_of(f)}
         for key in sorted(table.content.keys() - known):
             raw = table.content[key]
-            if isinstance(raw, Twin):
+            if isinstance(raw, EnvironmentValue):
                 prefix = raw.variable.removesuffix(key.upper())
-                hint = nearest(raw.variable, [f"{prefix}{each.upper()}" for each in known])
+                hint = suggest(raw.variable, [f"{prefix}{each.upper()}" for each in known])
                 self.problems.append(f"environment: there is no setting {raw.variable}{hint}")
             else:
-                self.problems.append(f"{table.place}: there is no option {key}{nearest(key, known)}")
+                self.problems.append(f"{table.place}: there is no option {key}{suggest(key, known)}")
 
-    def _value(self, f: Field[Any], table: Table) -> object:
+    def _value(self, f: Field[Any], table: RawTable) -> object:
         if "secret" in f.metadata:
             return self._secret(f, table)
         if f.name not in table.content:
@@ -72,33 +72,33 @@ class SettingsBuilder:
             return self._options(raw, table)
         if "variables" in f.metadata:
             return self._secrets_by_name(f, raw, table)
-        return self._read(f.metadata["reader"], f.name, raw, table) if "reader" in f.metadata else _MISSING
+        return self._read(f.metadata["parser"], f.name, raw, table) if "parser" in f.metadata else _MISSING
 
-    def _absent(self, f: Field[Any], table: Table) -> object:
+    def _absent(self, f: Field[Any], table: RawTable) -> object:
         if f.default is MISSING and f.default_factory is MISSING:
-            reader = f.metadata.get("reader")
-            wanted = reader.wanted if reader else f"{f.name}_env, or {f.name}_file"
+            parser = f.metadata.get("parser")
+            wanted = parser.wanted if parser else f"{f.name}_env, or {f.name}_file"
             self.problems.append(f"{table.place}: option {f.name} is missing; wanted {wanted}")
         return _MISSING
 
-    def _read(self, reader: OptionParser[Any], key: str, raw: object, table: Table) -> object:
+    def _read(self, parser: OptionParser[Any], key: str, raw: object, table: RawTable) -> object:
         try:
-            return reader.read(reader.from_text(raw.text) if isinstance(raw, Twin) else raw)
-        except ParseFailed as unfit:
-            got = show(raw.text if isinstance(raw, Twin) else raw, shown=reader.shown)
-            self.problems.append(f"{_place_of(key, raw, table)} is {got}; wanted {str(unfit) or reader.wanted}")
+            return parser.read(parser.from_text(raw.text) if isinstance(raw, EnvironmentValue) else raw)
+        except ParseFailed as error:
+            got = show(raw.text if isinstance(raw, EnvironmentValue) else raw, shown=parser.shown)
+            self.problems.append(f"{_place_of(key, raw, table)} is {got}; wanted {str(error) or parser.wanted}")
             return _MISSING
 
-    def _subsection(self, f: Field[Any], raw: object, table: Table) -> object:
+    def _subsection(self, f: Field[Any], raw: object, table: RawTable) -> object:
         place = f"{table.place}: {f.name}"
         if not isinstance(raw, Mapping):
             self.problems.append(f"{place} is {show(raw, shown=False)}; wanted a table [{f.name}]")
             return _MISSING
-        return self.section(f.metadata["section"], Table(place=place, base=table.base, content=raw))
+        return self.section(f.metadata["section"], RawTable(place=place, base=table.base, content=raw))
 
-    def _options(self, raw: object, table: Table) -> object:
+    def _options(self, raw: object, table: RawTable) -> object:
         kind = table.content.get("provider")
-        kind = kind.text if isinstance(kind, Twin) else kind
+        kind = kind.text if isinstance(kind, EnvironmentValue) else kind
         if not isinstance(raw, Mapping):
             self.problems.append(f"{table.place}: options is {show(raw, shown=False)}; wanted a table [source.options]")
             return _MISSING
@@ -112,17 +112,17 @@ class SettingsBuilder:
         self.problems.extend(f"{table.place}: {problem}" for problem in problems)
         return MappingProxyType(options)
 
-    def _secret(self, f: Field[Any], table: Table) -> object:
-        """The reference that one of `<name>`, `<name>_env` and `<name>_file` gives; a twin wins over the file."""
+    def _secret(self, f: Field[Any], table: RawTable) -> object:
+        """Return the reference in `<name>`, `<name>_env` or `<name>_file`; the environment wins over the file."""
         keys = (f.name, f"{f.name}_env", f"{f.name}_file")
-        given = {key: table.content[key] for key in keys if key in table.content}
-        given = {key: raw for key, raw in given.items() if isinstance(raw, Twin)} or given
-        if not given:
+        present = {key: table.content[key] for key in keys if key in table.content}
+        present = {key: raw for key, raw in present.items() if isinstance(raw, EnvironmentValue)} or present
+        if not present:
             return self._absent(f, table)
-        if len(given) > 1:
-            self.problems.append(f"{table.place}: options {' and '.join(given)} are both given; wanted one of them")
+        if len(present) > 1:
+            self.problems.append(f"{table.place}: options {' and '.join(present)} are both given; wanted one of them")
             return _MISSING
-        ((key, raw),) = given.items()
+        ((key, raw),) = present.items()
         try:
             return self._checked(self._reference(f, key, raw, table), f.metadata["literal"])
         except SecretUnavailable as error:
@@ -135,10 +135,10 @@ class SettingsBuilder:
             self.problems.append(f"{table.place}: {literal_secret(f.name)}")
         return _MISSING
 
-    def _reference(self, f: Field[Any], key: str, raw: object, table: Table) -> SecretRef:
-        if key == f.name and isinstance(raw, Twin):
+    def _reference(self, f: Field[Any], key: str, raw: object, table: RawTable) -> SecretRef:
+        if key == f.name and isinstance(raw, EnvironmentValue):
             return from_variable(raw.variable, self.environ)
-        text = raw.text if isinstance(raw, Twin) else raw
+        text = raw.text if isinstance(raw, EnvironmentValue) else raw
         if key == f.name:
             if f.metadata["literal"] is None or _holds_password(text):
                 raise _LiteralSecretError
@@ -147,7 +147,7 @@ class SettingsBuilder:
             raise SecretUnavailable(f"it is {show(text, shown=False)}; wanted a text")
         if key.endswith("_env"):
             return from_variable(text, self.environ)
-        return SecretRef(path=((Path() if isinstance(raw, Twin) else table.base) / text).absolute())
+        return SecretRef(path=((Path() if isinstance(raw, EnvironmentValue) else table.base) / text).absolute())
 
     @staticmethod
     def _checked(reference: SecretRef, literal: OptionParser[str] | None) -> SecretRef:
@@ -156,8 +156,8 @@ class SettingsBuilder:
             literal.read(content)
         return reference
 
-    def _secrets_by_name(self, f: Field[Any], raw: object, table: Table) -> object:
-        names = self._read(f.metadata["reader"], f.name, raw, table)
+    def _secrets_by_name(self, f: Field[Any], raw: object, table: RawTable) -> object:
+        names = self._read(f.metadata["parser"], f.name, raw, table)
         if not isinstance(names, Mapping):
             return _MISSING
         found: dict[str, SecretRef] = {}
@@ -170,18 +170,18 @@ class SettingsBuilder:
 
 
 class _LiteralSecretError(Exception):
-    """A secret stands in the file itself."""
+    """The configuration file contains a secret."""
 
 
 def _names_of(f: Field[Any]) -> set[str]:
-    """What a table may hold of `f`; the bare name of a secret too, which gets a sentence of its own."""
+    """Return the keys that a table may have for `f`, and the bare name of a secret, which is refused by itself."""
     by_itself = {f.name} if f.metadata.keys() & {"secret", "options", "section"} else set()
     named = {f.metadata["named"]} if "named" in f.metadata else set()
     return {*keys_of_field(f), *by_itself, *named}
 
 
-def _place_of(key: str, raw: object, table: Table) -> str:
-    return f"environment: {raw.variable}" if isinstance(raw, Twin) else f"{table.place}: option {key}"
+def _place_of(key: str, raw: object, table: RawTable) -> str:
+    return f"environment: {raw.variable}" if isinstance(raw, EnvironmentValue) else f"{table.place}: option {key}"
 
 
 def _holds_password(url: object) -> bool:

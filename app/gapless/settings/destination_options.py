@@ -1,7 +1,7 @@
-"""A destination's table: the keys that every destination has, and those that only its type has.
+"""Reads a `[[destination]]` table: the keys that every destination has, and those that only its type has.
 
-The type's `Options` say how its keys are read (`destinations.contract.DestinationOptions`). Refusals
-are the same sentences for both.
+The `Options` of the type define its own keys (`destinations.contract.DestinationOptions`). A wrong value of either
+kind is refused with the same sentence.
 """
 
 from collections.abc import Iterable, Mapping
@@ -17,8 +17,8 @@ import msgspec
 from gapless.destinations import registry
 from gapless.destinations.contract import DestinationInvalid, DestinationOptions, SecretReader
 from gapless.settings import parsers
-from gapless.settings.build import SettingsBuilder, Table
-from gapless.settings.environment import Twin
+from gapless.settings.build import RawTable, SettingsBuilder
+from gapless.settings.environment import EnvironmentValue
 from gapless.settings.parsers import OptionParser, ParseFailed
 from gapless.settings.secrets import VARIABLE_NAME
 from gapless.settings.tree import DestinationSettings, keys_of_field
@@ -35,36 +35,36 @@ _WANTED: Mapping[Any, str] = {
 }
 
 
-def read_destination(table: Table, reading: SettingsBuilder) -> DestinationSettings | None:
-    """`table` as settings, or None if anything in it is wrong: then the problems of `reading` say what."""
+def read_destination(table: RawTable, builder: SettingsBuilder) -> DestinationSettings | None:
+    """Return `table` as settings, or None if anything in it is wrong; `builder.problems` then says what."""
     kind = _kind_of(table)
     try:
-        if kind not in registry.kinds():  # what reads the common keys says so; nobody knows the others
+        if kind not in registry.kinds():  # reading the common keys reports it; the other keys cannot be judged
             table = replace(table, content={key: table.content[key] for key in table.content.keys() & _COMMON_KEYS})
-            reading.section(DestinationSettings, table)
+            builder.section(DestinationSettings, table)
             return None
         options = registry.load(kind).Options
         own = own_attributes(options)
     except DestinationInvalid as error:
-        reading.problems.append(f"{table.place}: {error}")
+        builder.problems.append(f"{table.place}: {error}")
         return None
     if taken := sorted({f.name for f in own} & _COMMON_KEYS):
         clash = f'type "{kind}" has an option {taken[0]} of its own, as every destination has; rename it'
-        reading.problems.append(f"{table.place}: {clash}")
+        builder.problems.append(f"{table.place}: {clash}")
         return None
-    values = reading.values((*_COMMON, *own), _without_foreign(table, kind, own, reading))
+    values = builder.values((*_COMMON, *own), _without_foreign(table, kind, own, builder))
     if values is None:
         return None
     own_values = {f.name: values.pop(f.name) for f in own if f.name in values}
     try:
         return DestinationSettings(**values, options=options(**own_values))
     except ValueError as error:
-        reading.problems.append(f"{table.place}: {error}")
+        builder.problems.append(f"{table.place}: {error}")
         return None
 
 
 def own_attributes(options: type[DestinationOptions]) -> tuple[Field[Any], ...]:
-    """The attributes of a type's options, described as those of the settings tree are."""
+    """Return the attributes of a type's options, as fields like those of the settings tree."""
     hints = get_type_hints(options, include_extras=True)
     return tuple(_attribute(each, hints[each.name]) for each in msgspec.structs.fields(options))
 
@@ -83,24 +83,24 @@ def _metadata(hint: object, inner: object, meta: msgspec.Meta | None) -> dict[st
     if get_origin(inner) is not None and SecretReader in get_args(inner):
         variable = Annotated[str, msgspec.Meta(pattern=rf"\A{VARIABLE_NAME.pattern}\Z")]
         names = GenericAlias(dict, (get_args(inner)[0], variable))
-        return {"reader": _reader(names, dict, meta, shown=False), "variables": True}
-    return {"reader": _reader(hint, inner, meta)}
+        return {"parser": _parser(names, dict, meta, shown=False), "variables": True}
+    return {"parser": _parser(hint, inner, meta)}
 
 
-def _reader(hint: object, inner: object, meta: msgspec.Meta | None, *, shown: bool = True) -> OptionParser[Any]:
-    """How a value of the type `hint` is read, alone or with None, and within its bounds."""
+def _parser(hint: object, inner: object, meta: msgspec.Meta | None, *, shown: bool = True) -> OptionParser[Any]:
+    """Return the parser of values of the type `hint`, which may allow None and have bounds."""
     if isinstance(inner, type) and issubclass(inner, StrEnum):
-        reader: OptionParser[Any] = parsers.choice(inner)
+        parser: OptionParser[Any] = parsers.choice(inner)
     elif inner is timedelta:
-        reader = parsers.duration()
+        parser = parsers.duration()
     else:
         base = get_origin(inner) or inner
         as_text = str if base is str else parsers.from_list if base is tuple else parsers.from_json
-        reader = OptionParser(
+        parser = OptionParser(
             wanted=_WANTED.get(base, "another value"), read=partial(_converted, hint), from_text=as_text
         )
-    described = (meta.description if meta else None) or reader.wanted
-    return replace(reader, wanted=described, shown=shown and (meta is None or (meta.extra or {}).get("shown", True)))
+    described = (meta.description if meta else None) or parser.wanted
+    return replace(parser, wanted=described, shown=shown and (meta is None or (meta.extra or {}).get("shown", True)))
 
 
 def _converted(hint: object, value: object) -> object:
@@ -112,7 +112,7 @@ def _converted(hint: object, value: object) -> object:
 
 
 def _unwrapped(hint: object) -> tuple[object, msgspec.Meta | None]:
-    """The type without `Annotated` and `| None`, and its `Meta`."""
+    """Return the type without `Annotated` and `| None`, and its `Meta`."""
     meta = None
     while True:
         origin, args = get_origin(hint), get_args(hint)
@@ -124,26 +124,26 @@ def _unwrapped(hint: object) -> tuple[object, msgspec.Meta | None]:
             return hint, meta
 
 
-def _kind_of(table: Table) -> object:
+def _kind_of(table: RawTable) -> object:
     raw = table.content.get("type", "http")
-    return raw.text if isinstance(raw, Twin) else raw
+    return raw.text if isinstance(raw, EnvironmentValue) else raw
 
 
-def _without_foreign(table: Table, kind: str, own: Iterable[Field[Any]], reading: SettingsBuilder) -> Table:
-    """The table without the keys of other types, each of which gets its sentence."""
+def _without_foreign(table: RawTable, kind: str, own: Iterable[Field[Any]], builder: SettingsBuilder) -> RawTable:
+    """Return the table without the keys of other types, and report each of those."""
     known = _COMMON_KEYS.union(*(_keys(f) for f in own))
     if not table.content.keys() - known:
         return table
     foreign = {key: other for other in registry.kinds() if other != kind for key in _keys_of_kind(other) - known}
     for key in sorted(table.content.keys() & foreign.keys()):
         raw = table.content[key]
-        place = f"environment: {raw.variable}" if isinstance(raw, Twin) else f"{table.place}: option {key}"
-        reading.problems.append(f'{place} is for type "{foreign[key]}"; leave it out, or change type')
+        place = f"environment: {raw.variable}" if isinstance(raw, EnvironmentValue) else f"{table.place}: option {key}"
+        builder.problems.append(f'{place} is for type "{foreign[key]}"; leave it out, or change type')
     return replace(table, content={key: raw for key, raw in table.content.items() if key not in foreign})
 
 
 def _keys_of_kind(kind: str) -> set[str]:
-    """The keys of another type; none if it cannot be loaded, which is nothing to those that do not use it."""
+    """Return the keys of another type; none if it cannot be loaded, because this destination does not need it."""
     try:
         return set().union(*(_keys(f) for f in own_attributes(registry.load(kind).Options)))
     except DestinationInvalid:

@@ -1,7 +1,7 @@
-"""How one option is read: from a TOML value, or from the text of its environment twin.
+"""Parsers of single options, from a TOML value or from the text of an environment variable.
 
-A reader knows what it wants in words, so that every refusal can say it. It never shows a value that
-may be a secret.
+Each parser describes in words what it wants, so that every refusal can say it. It never shows a value that may be a
+secret.
 """
 
 import json
@@ -38,14 +38,14 @@ _LONGEST_DURATION = timedelta(days=3650)
 
 
 class ParseFailed(ValueError):
-    """The value is not what the reader wants: `wanted` says what that is, the message, if any, says it closer."""
+    """The value is not what the parser wants. A message, if there is one, is more exact than `wanted`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OptionParser(Generic[T]):
-    """One kind of option: `wanted` in words, and how a value or a text becomes it.
+    """Parser of one kind of option; `wanted` describes it in words.
 
-    `read` raises `Unfit`. `from_text` turns a twin's text into the value that TOML would have held.
+    `read` raises `ParseFailed`. `from_text` turns the text of a variable into the value that TOML would hold.
     `shown` is False where the value may carry a credential: then no message repeats it.
     """
 
@@ -56,7 +56,7 @@ class OptionParser(Generic[T]):
 
 
 def show(value: object, *, shown: bool = True) -> str:
-    """`value` for a message: quoted when it is a short text that does not look like a secret, else described."""
+    """Return `value` for a message: quoted if it is a short text that does not look like a secret, else described."""
     if isinstance(value, str):
         if not shown or len(value) > _LONGEST_SHOWN or _LOOKS_SECRET.search(value):
             return f"a text of {len(value)} characters"
@@ -70,10 +70,10 @@ def show(value: object, *, shown: bool = True) -> str:
 
 def text(wanted: str, pattern: str = r".+", *, shown: bool = True) -> OptionParser[str]:
     """Text that matches all of `pattern`."""
-    fits = re.compile(pattern, re.DOTALL)
+    expression = re.compile(pattern, re.DOTALL)
 
     def read(value: object) -> str:
-        if not isinstance(value, str) or not fits.fullmatch(value):
+        if not isinstance(value, str) or not expression.fullmatch(value):
             raise ParseFailed
         return str(value)
 
@@ -93,7 +93,7 @@ def choice(words: type[E]) -> OptionParser[E]:
 
 
 def word(words: Callable[[], Iterable[str]], wanted: str) -> OptionParser[str]:
-    """One of `words`, which are looked up when one is read."""
+    """One of `words`, which is called when a value is read."""
 
     def read(value: object) -> str:
         known = tuple(words())
@@ -150,7 +150,7 @@ def duration(least: timedelta = timedelta(0)) -> OptionParser[timedelta]:
 
 
 def duration_or_off(least: timedelta = timedelta(0)) -> OptionParser[timedelta | None]:
-    """As `duration`; "off" is None."""
+    """A duration, or "off", which is None."""
     inner = duration(least)
 
     def read(value: object) -> timedelta | None:
@@ -160,7 +160,7 @@ def duration_or_off(least: timedelta = timedelta(0)) -> OptionParser[timedelta |
 
 
 def silence() -> OptionParser[Silence]:
-    """As `duration`; "learn" is the source's own rhythm."""
+    """A duration, or "learn": learned from how often the source is heard."""
     inner = duration(timedelta(minutes=1))
 
     def read(value: object) -> Silence:
@@ -184,7 +184,7 @@ def size() -> OptionParser[int]:
 
 
 def moment() -> OptionParser[datetime | None]:
-    """A date (its first instant, UTC) or a time with its zone; "now" is None: when first started with."""
+    """A date (its first instant, UTC) or a time with its zone. "now" is None: the time of the first start."""
 
     def read(value: object) -> datetime | None:
         if value == "now":
@@ -205,7 +205,7 @@ def moment() -> OptionParser[datetime | None]:
 
 
 def many(item: OptionParser[T], wanted: str, *, least: int = 0) -> OptionParser[tuple[T, ...]]:
-    """A list; its twin is comma separated, or JSON."""
+    """A list. In the environment it is comma separated, or JSON."""
 
     def read(value: object) -> tuple[T, ...]:
         if not isinstance(value, list | tuple) or len(value) < least:
@@ -216,7 +216,7 @@ def many(item: OptionParser[T], wanted: str, *, least: int = 0) -> OptionParser[
 
 
 def texts_by_name(wanted: str, name: str, value_pattern: str) -> OptionParser[Mapping[str, str]]:
-    """A table of texts, read-only. Nothing of it is ever shown."""
+    """A read-only table of texts. No message shows any of it."""
     names, values = re.compile(name), re.compile(value_pattern)
 
     def read(value: object) -> Mapping[str, str]:
@@ -254,7 +254,7 @@ def _parsed_moment(value: str) -> date:
 
 
 def from_json(value: str) -> object:
-    """The value that a twin's text writes as JSON. Raises `Unfit`."""
+    """Return the JSON value in the text of an environment variable. Raises `ParseFailed`."""
     try:
         return json.loads(value)
     except ValueError:
@@ -266,7 +266,7 @@ def _json_or_text(value: str) -> object:
 
 
 def from_list(value: str) -> object:
-    """The list that a twin's text writes with commas, or as JSON. Raises `Unfit`."""
+    """Return the list in the text of an environment variable, comma separated or JSON. Raises `ParseFailed`."""
     if value.lstrip().startswith("["):
         return from_json(value)
     return [part.strip() for part in value.split(",") if part.strip()]

@@ -1,7 +1,7 @@
-"""A source's options: secrets named, then resolved, then bound to the provider.
+"""The options of a source, and the provider that is built from them.
 
-`[source.options]` names secrets (`api_key_env`, `webhook_secret_file`); only `resolve_options` reads
-them, and it may be called again whenever a file has changed.
+`[source.options]` names secrets (`api_key_env`, `webhook_secret_file`). Only `resolve_options` reads them; it can be
+called again when a file has changed.
 """
 
 import json
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Union, get_args, get_origin
 
-from gapless.settings.environment import Twin
+from gapless.settings.environment import EnvironmentValue
 from gapless.settings.secrets import SecretUnavailable, read_file, read_variable
 from gapless.settings.tree import SourceSettings
 from gapless_reconcilers.kit import registry
@@ -20,11 +20,11 @@ from gapless_reconcilers.kit.contract import Provider, Secret
 from gapless_reconcilers.kit.errors import OptionsInvalid
 
 PLACES = ("env", "file")
-"""Where a secret may stand: in a variable or in a file that the option names."""
+"""An option names the variable, or the file, that contains a secret."""
 
 
 def build_provider(source: SourceSettings, environ: Mapping[str, str]) -> Provider:
-    """The provider of `source`, bound to its options as they are now.
+    """Return the provider of `source`, built with its options and their current secrets.
 
     Raises `SecretUnavailable` or `OptionsInvalid`.
     """
@@ -32,7 +32,7 @@ def build_provider(source: SourceSettings, environ: Mapping[str, str]) -> Provid
 
 
 def declared_providers(file: Path) -> Iterator[tuple[str, Provider]]:
-    """Name and provider of each source in `file`, for what they say of themselves: their secrets are placeholders.
+    """Yield name and provider of each source in `file`, with placeholders as secrets, to read their capabilities.
 
     Raises `OptionsInvalid`, or `OSError` if the file cannot be read.
     """
@@ -42,29 +42,32 @@ def declared_providers(file: Path) -> Iterator[tuple[str, Provider]]:
         raise OptionsInvalid(f"{file}: {error}; wanted TOML") from error
     for table in tables:
         kind, options = table.get("provider", ""), table.get("options", {})
-        yield table.get("name", kind), registry.build(kind, _shown(options, registry.secret_fields(kind)))
+        yield table.get("name", kind), registry.build(kind, _with_placeholders(options, registry.secret_fields(kind)))
 
 
-def _shown(table: Mapping[str, object], secrets: Iterable[str], prefix: str = "") -> dict[str, object]:
-    shown: dict[str, object] = {}
+def _with_placeholders(table: Mapping[str, object], secrets: Iterable[str], prefix: str = "") -> dict[str, object]:
+    options: dict[str, object] = {}
     for key, value in table.items():
         name, _, place = key.rpartition("_")
         if place in PLACES and prefix + name in secrets:
-            shown[name] = Secret("placeholder")
+            options[name] = Secret("placeholder")
         else:
-            shown[key] = _shown(value, secrets, f"{prefix}{key}.") if isinstance(value, Mapping) else value
-    return shown
+            options[key] = (
+                _with_placeholders(value, secrets, f"{prefix}{key}.") if isinstance(value, Mapping) else value
+            )
+    return options
 
 
 def resolve_options(source: SourceSettings, environ: Mapping[str, str]) -> dict[str, object]:
-    """The options of `source` with each secret read from its variables and files. Raises `SecretUnavailable`."""
+    """Return the options of `source` with each secret read from its variables and files. Raises `SecretUnavailable`."""
     return _resolved(source.options, registry.secret_fields(source.provider), "", environ)
 
 
 def signing_secret(source: SourceSettings, environ: Mapping[str, str]) -> Secret | None:
-    """The first secret that webhooks of `source` are signed with: the one of which several may live at a time.
+    """Return the first of the secrets that webhooks of `source` are signed with.
 
-    None if there is none, or the provider has no such secret. Raises `SecretUnavailable`.
+    The signing secret is the option that takes several secrets, for rotation. None if there is none.
+    Raises `SecretUnavailable`.
     """
     options: object = resolve_options(source, environ)
     names = [name for name, number in registry.secret_fields(source.provider).items() if number == "many"]
@@ -76,8 +79,8 @@ def signing_secret(source: SourceSettings, environ: Mapping[str, str]) -> Secret
 def _resolved(
     table: Mapping[str, object], secrets: Mapping[str, str], prefix: str, environ: Mapping[str, str]
 ) -> dict[str, object]:
-    """`table`, which stands at `prefix` of the options."""
-    here = {name.removeprefix(prefix): number for name, number in secrets.items() if _stands_in(name, prefix)}
+    """Resolve `table`, the part of the options under `prefix`."""
+    here = {name.removeprefix(prefix): number for name, number in secrets.items() if _is_directly_in(name, prefix)}
     references = {f"{name}_{place}" for name in here for place in PLACES}
     resolved: dict[str, object] = {}
     for key, value in table.items():
@@ -95,22 +98,24 @@ def _resolved(
 
 
 def option_files(source: SourceSettings) -> set[Path]:
-    """The files that the secrets of `source` are read from."""
+    """Return the files that the secrets of `source` are read from."""
     return {Path(path) for path in _references(source.options, registry.secret_fields(source.provider), "file")}
 
 
 def plain_options(kind: str, table: Mapping[str, object], base: Path) -> tuple[dict[str, object], list[str]]:
-    """The options as they are kept, twins become values and files absolute, and what is wrong with them.
+    """Return the options with environment values read and file paths absolute, and what is wrong with them.
 
     Raises `OptionsInvalid` if there is no provider `kind`.
     """
     problems: list[str] = []
-    return _kept(table, _Kept(registry.secret_fields(kind), registry.option_types(kind), base, problems)), problems
+    return _plain_table(
+        table, _OptionRules(registry.secret_fields(kind), registry.option_types(kind), base, problems)
+    ), problems
 
 
 @dataclass(frozen=True, slots=True)
-class _Kept:
-    """What it takes to keep options: which are secrets, what they take, where files stand, and what was wrong."""
+class _OptionRules:
+    """The secrets and types of a provider's options, the folder of relative paths, and the problems found."""
 
     secrets: Mapping[str, str]
     types: Mapping[str, object]
@@ -118,38 +123,38 @@ class _Kept:
     problems: list[str]
 
 
-def _kept(table: Mapping[str, object], known: _Kept, prefix: str = "") -> dict[str, object]:
+def _plain_table(table: Mapping[str, object], rules: _OptionRules, prefix: str = "") -> dict[str, object]:
     options: dict[str, object] = {}
-    for key, value in _without_outdone(table, known.secrets, prefix).items():
+    for key, value in _without_overridden(table, rules.secrets, prefix).items():
         name = prefix + key
-        if name in known.secrets and isinstance(value, Twin):
+        if name in rules.secrets and isinstance(value, EnvironmentValue):
             options[f"{key}_env"] = value.variable
-        elif name in known.secrets:
-            known.problems.append(literal_secret(f"options.{name}"))
-        elif name.removesuffix("_file") in known.secrets and key.endswith("_file"):
-            options[key] = _absolute(_plain(value), Path() if isinstance(value, Twin) else known.base)
+        elif name in rules.secrets:
+            rules.problems.append(literal_secret(f"options.{name}"))
+        elif name.removesuffix("_file") in rules.secrets and key.endswith("_file"):
+            options[key] = _absolute(_plain(value), Path() if isinstance(value, EnvironmentValue) else rules.base)
         elif isinstance(value, Mapping):
-            options[key] = _kept(value, known, f"{name}.")
+            options[key] = _plain_table(value, rules, f"{name}.")
         else:
-            options[key] = _plain(value, as_text=_takes_text(known.types.get(name)))
+            options[key] = _plain(value, as_text=_takes_text(rules.types.get(name)))
     return options
 
 
-def _without_outdone(table: Mapping[str, object], secrets: Iterable[str], prefix: str) -> dict[str, object]:
-    """`table` without what the file says of a secret that a twin gives: the environment wins, wherever it points."""
-    kept = dict(table)
+def _without_overridden(table: Mapping[str, object], secrets: Iterable[str], prefix: str) -> dict[str, object]:
+    """Return `table` without the keys of the file for a secret that the environment sets: the environment wins."""
+    rest = dict(table)
     for name in secrets:
         last = name.removeprefix(prefix)
-        siblings = [key for key in (last, *(f"{last}_{place}" for place in PLACES)) if key in kept]
-        if _stands_in(name, prefix) and any(isinstance(kept[key], Twin) for key in siblings):
+        siblings = [key for key in (last, *(f"{last}_{place}" for place in PLACES)) if key in rest]
+        if _is_directly_in(name, prefix) and any(isinstance(rest[key], EnvironmentValue) for key in siblings):
             for key in siblings:
-                if not isinstance(kept[key], Twin):
-                    del kept[key]
-    return kept
+                if not isinstance(rest[key], EnvironmentValue):
+                    del rest[key]
+    return rest
 
 
 def literal_secret(key: str) -> str:
-    """What to say to a secret that stands in the configuration itself."""
+    """Return the sentence that refuses a secret in the configuration file."""
     name = key.rpartition(".")[2]
     return (
         f"option {key} is a secret and may not stand here; "
@@ -168,7 +173,7 @@ def _secrets_of(name: str, prefix: str, table: Mapping[str, object], environ: Ma
 
 
 def _references(table: Mapping[str, object], secrets: Mapping[str, str], place: str, prefix: str = "") -> Iterator[str]:
-    """The names of variables, or the paths of files, that secrets in `table` are read from."""
+    """Yield the variables, or the paths of files, that secrets in `table` are read from."""
     for key, value in table.items():
         if key.endswith(f"_{place}") and prefix + key.removesuffix(f"_{place}") in secrets:
             yield from _texts(value, f"options.{prefix}{key}")
@@ -176,7 +181,7 @@ def _references(table: Mapping[str, object], secrets: Mapping[str, str], place: 
             yield from _references(value, secrets, place, f"{prefix}{key}.")
 
 
-def _stands_in(name: str, prefix: str) -> bool:
+def _is_directly_in(name: str, prefix: str) -> bool:
     return name.startswith(prefix) and "." not in name.removeprefix(prefix)
 
 
@@ -190,7 +195,7 @@ def _texts(value: object, key: str) -> list[str]:
 
 
 def _takes_text(hint: object) -> bool:
-    """Whether a text may stand: alone, or as one of several kinds; not as an element of a list or a table."""
+    """Return True if the option may be a text, alone or in a union; a list or a table of texts does not count."""
     is_union = get_origin(hint) in (Union, types.UnionType)
     return hint is str or (is_union and str in get_args(hint))
 
@@ -202,8 +207,8 @@ def _absolute(value: object, base: Path) -> object:
 
 
 def _plain(value: object, *, as_text: bool = False) -> object:
-    """The value behind `value`: a twin is read as JSON where it is JSON, unless the option is a text."""
-    if not isinstance(value, Twin):
+    """Return `value`; the text of a variable is read as JSON if it is JSON, unless the option is a text."""
+    if not isinstance(value, EnvironmentValue):
         return value
     if as_text:
         return value.text

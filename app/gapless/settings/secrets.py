@@ -1,4 +1,7 @@
-"""Where a secret is read from: a variable, or a file that may change while we run. Never the configuration itself."""
+"""Reads secrets from environment variables and files. A file may change while the daemon runs.
+
+The configuration file itself never contains a secret.
+"""
 
 import re
 from collections.abc import Mapping
@@ -9,29 +12,29 @@ from gapless.errors import UserError
 from gapless_reconcilers.kit.contract import Secret
 
 VARIABLE_NAME = re.compile(r"[A-Z_][A-Z0-9_]{0,99}")
-"""Names with small letters are not taken: a secret pasted where its variable's name belongs nearly always has some."""
+"""Only capital letters: a secret that is pasted in place of a variable's name nearly always has small ones."""
 
 _LARGEST_FILE_BYTES = 65_536
 
 
 class SecretUnavailable(UserError):
-    """A secret cannot be read. The message names the variable, or what is wrong with the file; it shows no content."""
+    """A secret cannot be read. The message names the variable, or what is wrong with the file, and shows no content."""
 
 
 class SecretRef(SecretReader):
-    """A secret and where it came from. No repr or message shows it; two are equal if they read from the same place."""
+    """A secret and where it is read from. No repr or message shows it."""
 
     __slots__ = ("_value", "path", "variable")
 
     def __init__(self, *, value: Secret | None = None, variable: str | None = None, path: Path | None = None) -> None:
         self._value = value
         self.variable = variable
-        """The variable that it was read from, if it was."""
+        """The variable that it was read from. None: not from a variable."""
         self.path = path
-        """The file that it is read from, if it is."""
+        """The file that it is read from. None: not from a file."""
 
     def read(self) -> Secret:
-        """The secret as it is now: a file is read again each time. Raises `SecretUnavailable`."""
+        """Return the current secret; a file is read again each time. Raises `SecretUnavailable`."""
         if self._value is not None:
             return self._value
         if self.path is None:
@@ -51,12 +54,12 @@ class SecretRef(SecretReader):
 
 
 def from_variable(variable: str, environ: Mapping[str, str]) -> SecretRef:
-    """The secret that `variable` holds. Raises `SecretUnavailable` if it is not set, or empty."""
+    """Return the secret in `variable`. Raises `SecretUnavailable` if it is not set, or empty."""
     return SecretRef(value=_only_one(read_variable(variable, environ)), variable=variable)
 
 
 def read_variable(variable: str, environ: Mapping[str, str]) -> list[Secret]:
-    """The secrets in `variable`, one per line. Raises `SecretUnavailable`."""
+    """Return the secrets in `variable`, one per line. Raises `SecretUnavailable`."""
     if not VARIABLE_NAME.fullmatch(variable):
         raise SecretUnavailable(
             "it holds no variable's name (capital letters, digits, _); "
@@ -69,7 +72,7 @@ def read_variable(variable: str, environ: Mapping[str, str]) -> list[Secret]:
 
 
 def read_file(path: Path) -> list[Secret]:
-    """The secrets in the file `path`, one per line. Raises `SecretUnavailable`, which does not repeat the path."""
+    """Return the secrets in the file `path`, one per line. Raises `SecretUnavailable`, without the path."""
     try:
         with path.open("rb") as file:
             content = file.read(_LARGEST_FILE_BYTES + 1)

@@ -1,7 +1,7 @@
 """Every setting: its meaning, its unit, how to switch it off, and why the default is what it is.
 
-The tree is frozen. `load` makes it once; the command line passes it down. `setting` gives each
-attribute the reader for its TOML value and for the text of its environment twin.
+The tree is frozen. `load` makes it once; the command line passes it down. `setting` gives each attribute the parser of
+its TOML value and of the text of its environment variable.
 """
 
 from collections.abc import Iterator, Mapping
@@ -39,7 +39,7 @@ _SECOND = timedelta(seconds=1)
 
 
 class PaceStrategy(StrEnum):
-    """How the time to the next pass is chosen."""
+    """The rule for the time to the next pass."""
 
     ADAPTIVE = "adaptive"
     INTERVAL = "interval"
@@ -56,33 +56,33 @@ class LogLevel(StrEnum):
 
 
 class LogFormat(StrEnum):
-    """What a log line looks like."""
+    """The form of a log line."""
 
     CONSOLE = "console"
     JSON = "json"
 
 
 class OnVersionMismatch(StrEnum):
-    """What happens to an event whose payload is of another API version than the endpoint's."""
+    """The fate of an event whose payload has another API version than the endpoint."""
 
     HOLD = "hold"
     DELIVER = "deliver"
 
 
-def setting(reader: OptionParser[T], default: object = MISSING) -> T:
-    """An attribute read by `reader`; `default` is written as TOML would have it. Without one the key is required."""
+def setting(parser: OptionParser[T], default: object = MISSING) -> T:
+    """Return an attribute read by `parser`; `default` is a TOML value. Without one the key is required."""
     if default is MISSING:
-        return cast("T", field(metadata={"reader": reader}))
-    return field(default=reader.read(default), repr=reader.shown, metadata={"reader": reader})
+        return cast("T", field(metadata={"parser": parser}))
+    return field(default=parser.read(default), repr=parser.shown, metadata={"parser": parser})
 
 
-def optional(reader: OptionParser[T]) -> T | None:
-    """An attribute read by `reader`, or None while the key is absent."""
-    return cast("T | None", field(default=None, repr=reader.shown, metadata={"reader": reader}))
+def optional(parser: OptionParser[T]) -> T | None:
+    """Return an attribute read by `parser`, or None while the key is absent."""
+    return cast("T | None", field(default=None, repr=parser.shown, metadata={"parser": parser}))
 
 
 def secret(default: SecretRef | None = None, literal: OptionParser[str] | None = None) -> Any:
-    """A secret: keys `<name>_env` and `<name>_file`. With `literal`, the key itself too, if it holds no password."""
+    """Return a secret: keys `<name>_env` and `<name>_file`; with `literal`, the key itself too, without a password."""
     return field(default=default, metadata={"secret": True, "literal": literal})
 
 
@@ -95,7 +95,7 @@ class StoreSettings:
 
     An address with a password goes into a variable (`url_env`) or a file (`url_file`)."""
     min_free: int = setting(parsers.size(), "256MB")
-    """Free bytes on the disk of a SQLite ledger under which webhooks are answered 503. 0: off.
+    """Least free bytes on the disk of a SQLite ledger; below it, webhooks are answered 503. 0: off.
 
     The default holds a checkpoint of a busy write-ahead log with room to spare."""
 
@@ -132,14 +132,16 @@ class PrivateSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetentionSettings:
-    """`[retention]`: how long what is not the ledger's core is kept."""
+    """`[retention]`: how long payloads, attempts, deliveries and passes are kept. Events are never pruned."""
 
     payloads: timedelta | None = setting(parsers.duration_or_off(timedelta(hours=1)), "90d")
     """Age at which payloads are pruned, never while a delivery still owes one. "off": kept for ever.
 
     The default outlasts every provider's retries and most disputes; the event itself stays."""
     attempts: timedelta | None = setting(parsers.duration_or_off(timedelta(hours=1)), "30d")
-    """Age at which attempts are pruned, whatever became of their delivery. "off": kept for ever. Covers an inquiry."""
+    """Age at which attempts are pruned, whatever became of their delivery. "off": kept for ever.
+
+    The default is long enough for an inquiry."""
     deliveries: timedelta | None = setting(parsers.duration_or_off(timedelta(hours=1)), "90d")
     """Age at which finished deliveries are pruned. "off": kept for ever. As `payloads`: a replay needs both."""
     passes: timedelta | None = setting(parsers.duration_or_off(timedelta(hours=1)), "30d")
@@ -148,14 +150,14 @@ class RetentionSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QuarantineSettings:
-    """`[quarantine]`: refused webhooks that are kept with the reason. Bounded, since strangers fill it."""
+    """`[quarantine]`: refused webhooks, kept with the reason. Bounded, because anybody can send them."""
 
     max_rows: int = setting(parsers.count(0, 1_000_000, "rows"), 10_000)
-    """Most webhooks kept per source; of the commonest reason the oldest go first. 0: off."""
+    """Most webhooks kept per source; beyond it, the oldest of the most frequent reason are dropped. 0: off."""
     max_bytes: int = setting(parsers.size(), "64MB")
-    """Most bytes kept per source; of the bulkiest reason the oldest go first. 0: off."""
+    """Most bytes kept per source; beyond it, the oldest of the reason with most bytes are dropped. 0: off."""
     per_minute: int = setting(parsers.count(0, 100_000, "webhooks per minute"), 60)
-    """Most webhooks taken per source, reason and minute; the rest is only counted. 0: off. Enough to see why."""
+    """Most webhooks kept per source, reason and minute; the rest is only counted. 0: off. Enough to see the cause."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -189,29 +191,29 @@ class SourceSettings:
     mode: Mode = setting(parsers.choice(Mode), "hybrid")
     """`hybrid`: webhooks and passes; `webhook`: no passes; `poll`: passes only. Hybrid alone proves anything."""
     start: datetime | None = setting(parsers.moment(), "now")
-    """Events before it are never missed and never owed. "now" (None): when the source is first started with.
+    """Events before it are never missed and never owed. "now" (None): the time of the first start with this source.
 
-    A first start must not flood anybody with history."""
+    A first start must not flood consumers with history."""
     types: tuple[str, ...] | None = optional(_TYPES)
     """Event types that the subscription should push. Absent: the subscription as read, else all."""
     pace: PaceStrategy = setting(parsers.choice(PaceStrategy), "adaptive")
-    """`adaptive`: from `every` to `every_max` while passes find nothing; `interval`: always `every`.
+    """`adaptive`: between `every` and `every_max`, longer while passes find nothing; `interval`: always `every`.
 
-    `long_poll`: again at once, where the provider waits with its answer until it has one (Telegram)."""
+    `long_poll`: the next request at once, because the provider holds it until there is an event (Telegram)."""
     every: timedelta = setting(parsers.duration(_SECOND), "5m")
-    """Time between passes, the shortest of them when adaptive. Finds a loss before a customer calls."""
+    """Time between passes; the shortest time when adaptive. Short enough to find a loss before a customer calls."""
     every_max: timedelta = setting(parsers.duration(_SECOND), "30m")
-    """Longest time between passes when adaptive. At Stripe's least read allowance about a seventh of it.
+    """Longest time between passes when adaptive. Uses about a seventh of Stripe's smallest read allowance.
 
-    A read budget stretches it to an hour at most; what is set here to more than that stays."""
+    A small read budget can lengthen it to an hour at most; a longer value that is set here stays."""
     lookback: timedelta = setting(parsers.duration(), "15m")
-    """Time before the watermark that each pass reads again; what becomes visible late is found there. "0s": off."""
+    """Time before the watermark that each pass reads again, to find events that became visible late. "0s": off."""
     sweep: timedelta | None = setting(parsers.duration_or_off(timedelta(minutes=1)), "1d")
-    """Time between the deeper passes behind the lookback. "off": none, and late arrivals there stay unseen.
+    """Time between sweeps, the deeper passes behind the lookback. "off": none, and later events there stay unseen.
 
-    They take what the passes leave of the read budget, and wait where that is nothing."""
+    Sweeps use what the passes leave of the read budget, and wait if nothing is left."""
     grace: timedelta | None = optional(parsers.duration())
-    """How long the list may lack an event that occurred. Absent: the provider's own value."""
+    """Time that an event may take to appear in the list. Absent: the provider's own value."""
     slices: int = setting(parsers.count(1, 64, "slices"), 4)
     """Slices of one pass that are listed at the same time, within the rate. 1: one after the other."""
     requests_per_second: float | None = optional(parsers.rate("requests"))
@@ -223,16 +225,16 @@ class SourceSettings:
     silence_after: Silence | None = optional(parsers.silence())
     """Time without a webhook after which the source counts as silent: it alerts, and is read more often.
 
-    "learn": by its own rhythm, hour by hour of the week, once three weeks are known. Absent: never."""
+    "learn": from its traffic in each hour of the week, once three weeks are known. Absent: never silent."""
     repair: bool = setting(parsers.flag(), default=False)
-    """Switch our endpoint on again when the provider has switched it off. Off, because somebody may have meant it."""
+    """Switch our endpoint on again when the provider has switched it off. Off, because it may have been intended."""
     share_account: bool = setting(parsers.flag(), default=False)
     """Allow another source on the same account. Off, because it is nearly always one key pasted twice."""
     options: Mapping[str, object] = field(default_factory=dict, repr=False, metadata={"options": True})
-    """`[source.options]`: the provider's own, read-only and unresolved: secrets are named here, never held."""
+    """`[source.options]`: the provider's own options, read-only. Secrets are named here, not resolved."""
 
     def effective_budget(self, known: Capabilities) -> ReadBudget | None:
-        """The configured read budget, else the provider's; None: the vendor sets no limit."""
+        """Return the configured read budget, else the provider's; None: the vendor sets no limit."""
         own = self.read_budget
         return known.budget if own is None else ReadBudget(requests=own.requests, period=own.period)
 
@@ -244,31 +246,31 @@ class DestinationSettings:
     name: str = setting(_NAME)
     """Label of its metrics, key of its deliveries."""
     type: str = field(
-        default="http", metadata={"reader": parsers.word(registry.kinds, "a type of destination such as http")}
+        default="http", metadata={"parser": parsers.word(registry.kinds, "a type of destination such as http")}
     )
-    """The kind of destination: `http` posts to `url`, `python` awaits `target`; or a kind that is installed."""
+    """The kind of destination: `http` posts to `url`, `python` awaits `target`; installed packages can add kinds."""
     sources: tuple[str, ...] = setting(
         parsers.many(parsers.text("a source", rf"{NAME_PATTERN}|\*"), "names of sources, or *", least=1), ["*"]
     )
-    """Names of the sources whose events it wants; `*`: all of them."""
+    """Names of the sources whose events are sent here; `*`: all of them."""
     types: tuple[str, ...] = setting(_TYPES, ["*"])
-    """Event types that it wants."""
+    """Event types that are sent here."""
     via: tuple[Via, ...] = setting(
         parsers.many(parsers.choice(Via), f"words out of {', '.join(Via)}", least=1), ["webhook", "list", "redelivery"]
     )
     """How an event must have been recorded. `["list"]` fills the gaps of a handler that keeps its own webhook.
 
-    Imported events were processed before we came, so they are not owed unless named."""
+    Imported events were processed before Gapless was installed, so they are not owed unless named."""
     since: datetime | None = setting(parsers.moment(), "now")
-    """It is owed only what occurred at or after this time. "now" (None): when it is first started with."""
+    """Only events that occurred at or after this time are owed. "now" (None): the time of the first start with it."""
     delay: timedelta = setting(parsers.duration(), "0s")
-    """Time that an event found by a pass waits before it is sent, so that its webhook may still win. "0s": off."""
+    """Time that an event found by a pass waits before it is sent, so that its webhook can come first. "0s": off."""
     concurrency: int = setting(parsers.count(1, 1024, "deliveries"), 8)
-    """Deliveries under way at the same time: gentle to a small handler, enough for 80 a second at 100 ms."""
+    """Deliveries at the same time. The default spares a small handler, and allows 80 a second at 100 ms each."""
     rate: float | None = optional(parsers.rate("deliveries"))
     """Most deliveries per second. Absent: no limit but `concurrency`."""
     timeout: timedelta = setting(parsers.duration(timedelta(milliseconds=100)), "15s")
-    """Time in which an attempt must be answered. A little more than most providers grant."""
+    """Time in which an attempt must be answered. The default is a little more than most providers allow."""
     max_attempts: int = setting(parsers.count(1, 1000, "attempts"), 15)
     """Attempts after which a delivery is a dead letter. By default after 9 hours on average, 17 at most."""
     backoff_first: timedelta = setting(parsers.duration(timedelta(milliseconds=1)), "5s")
@@ -278,15 +280,15 @@ class DestinationSettings:
     on_version_mismatch: OnVersionMismatch = setting(parsers.choice(OnVersionMismatch), "hold")
     """For payloads of another API version than the endpoint's: `hold` them until a person decides, or `deliver`."""
     options: DestinationOptions = field(default_factory=DestinationOptions, repr=False)
-    """The keys that only its type has, as that type reads them."""
+    """The keys that only its type has."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """All settings. `Settings()` is what an empty file gives."""
+    """All settings. `Settings()` equals an empty file."""
 
     public_url: str | None = optional(_HTTP_URL)
-    """What providers call us, without a path. Finds our endpoint in a subscription; absent: by its path alone."""
+    """Public base URL of the webhooks, without a path. Finds our endpoint in a subscription; absent: by path alone."""
     include: tuple[str, ...] = setting(parsers.many(parsers.text("a path"), "paths such as sources.d/*.toml"), [])
     """Further files, relative to this one, with `[[source]]` and `[[destination]]` only."""
     store: StoreSettings = field(default_factory=StoreSettings, metadata={"section": StoreSettings})
@@ -303,23 +305,23 @@ NAMED: Mapping[str, type[SourceSettings] | type[DestinationSettings]] = {
     "source": SourceSettings,
     "destination": DestinationSettings,
 }
-"""The tables that are written several times, each with a name."""
+"""The tables that may appear several times, each with a name."""
 
 
 def sections_of(cls: type[Any]) -> dict[str, type[Any]]:
-    """The tables inside the table `cls`."""
+    """Return the tables inside the table `cls`."""
     return {f.name: f.metadata["section"] for f in fields(cls) if "section" in f.metadata}
 
 
 def keys_of(cls: type[Any]) -> Iterator[str]:
-    """Every key that the table `cls` may hold, its sections left out."""
+    """Yield every key of the table `cls`, except its sections."""
     for f in fields(cls):
         yield from keys_of_field(f)
 
 
 def keys_of_field(f: Field[Any]) -> tuple[str, ...]:
-    """The keys that `f` is read from; a secret has two or three."""
+    """Return the keys that `f` is read from; a secret has two or three."""
     if "secret" in f.metadata:
         literal = (f.name,) if f.metadata["literal"] else ()
         return (*literal, f"{f.name}_env", f"{f.name}_file")
-    return (f.name,) if "reader" in f.metadata else ()
+    return (f.name,) if "parser" in f.metadata else ()

@@ -1,7 +1,7 @@
 """Every figure of the ledger, declared once: for `/metrics`, for JSON, for the page and for the table of metrics.
 
-To add one, declare it here; if the report does not hold its value yet, `report` and `evaluation` come first.
-What a figure means is said in the words of the table, so that both are the same.
+To add one, declare it here; if the report does not hold its value yet, add that to `report` and `evaluation` first.
+`help` and `absent` are the texts of the table of metrics, so that code and documentation agree.
 """
 
 from collections.abc import Callable, Mapping
@@ -13,9 +13,9 @@ from gapless.status.report import DestinationReport, Gap, ListReport, Losses, Pr
 
 R = TypeVar("R", bound=SourceReport | DestinationReport)
 Value: TypeAlias = int | float | datetime | timedelta | None
-"""A count is an int, a share of 1 a float, a state a bool; None: unknown."""
+"""Counts are ints, shares of 1 floats, states bools; None: unknown."""
 Samples: TypeAlias = Mapping[tuple[str, ...], Value]
-"""Values by further labels; empty: it does not apply."""
+"""Values by further labels; empty: the figure does not apply."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,9 +26,9 @@ class Figure(Generic[R]):
     """Without the prefix `gapless_`."""
     help: str
     absent: str
-    """When it has no value."""
+    """When the figure has no value."""
     labels: tuple[str, ...] = ()
-    """Beside the source or the destination."""
+    """Further labels, beside the source or the destination."""
     samples: Callable[[R], Samples]
 
     @property
@@ -90,7 +90,7 @@ SOURCE_INFO: Final[Figure[SourceReport]] = Figure(
     labels=("provider", "coverage", "mode"),
     samples=_info,
 )
-"""What an alert on an absent figure is held against. The page and JSON say the same in words."""
+"""The series that an alert on an absent figure joins with. The page and JSON show the same as words."""
 SOURCE_FIGURES: Final[tuple[Figure[SourceReport], ...]] = (
     Figure(
         name="events_total",
@@ -126,7 +126,7 @@ SOURCE_FIGURES: Final[tuple[Figure[SourceReport], ...]] = (
     ),
     Figure(
         name="duplicates_total",
-        help="webhooks of events that were there already",
+        help="webhooks of events that were recorded already",
         absent="never",
         samples=_of_source(lambda source: source.duplicates),
     ),
@@ -138,7 +138,7 @@ SOURCE_FIGURES: Final[tuple[Figure[SourceReport], ...]] = (
     ),
     Figure(
         name="found_behind_watermark_total",
-        help="events that became visible in the list after their time had been vouched for",
+        help="events that became visible in the list after the watermark had passed their time",
         absent=_NO_LIST,
         samples=_of_list(lambda listed: listed.behind_watermark),
     ),

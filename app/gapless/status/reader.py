@@ -1,4 +1,4 @@
-"""Reads the report from the store: the one way in which metrics, API, page and `gapless status` get it."""
+"""Read the report from the store: metrics, the API, the page and `gapless status` all get it here."""
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime
@@ -20,8 +20,8 @@ async def read_report(
 ) -> StatusReport:
     """Return the report of `sources` at `now`. Raises `StoreError`.
 
-    `budgets`: what each source may read, by name. `configured`: further names that the ledger may not know yet.
+    `budgets`: the read budget of each source, by name. `configured`: further names that the ledger may not know yet.
     """
     known = tuple(sources)
-    figures = await store.read(lambda connection: snapshot.take_snapshot(connection, known, now))
-    return evaluate(figures, budgets, now, dict.fromkeys([*(source.name for source in known), *configured]))
+    ledger_snapshot = await store.read(lambda connection: snapshot.take_snapshot(connection, known, now))
+    return evaluate(ledger_snapshot, budgets, now, dict.fromkeys([*(source.name for source in known), *configured]))

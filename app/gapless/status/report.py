@@ -1,4 +1,4 @@
-"""The report: what can be said of every source and destination at one moment. None always means unknown, never 0."""
+"""The values of the report: every source and destination at one moment. None always means unknown, never 0."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,10 +11,8 @@ from gapless_reconcilers.kit.contract import Coverage
 
 OWED: tuple[DeliveryState, ...] = (DeliveryState.PENDING, DeliveryState.HELD, DeliveryState.PARKED, DeliveryState.DEAD)
 """The states of deliveries that are not done."""
-
-
 LEAST_HEADROOM = 0.25
-"""Share of the provider's history under which it is running out. So do alerts and the read budget have it."""
+"""Share of the provider's history below which it is running out. Alerts and the read budget use the same share."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,13 +24,13 @@ class Gap:
 
     @property
     def rate(self) -> float | None:
-        """Missed per expected."""
+        """Return missed per expected."""
         return self.missed / self.expected if self.expected else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Losses:
-    """Lost webhooks since the source's start. Only of a source that has both webhooks and a list."""
+    """Missed events since the source's start. Only a source with both webhooks and a list has them."""
 
     expected: int
     missed: Mapping[Cause, int]
@@ -42,13 +40,13 @@ class Losses:
 
     @property
     def missed_in_all(self) -> int:
-        """Missed events, whatever the cause."""
+        """Return the missed events of all causes."""
         return sum(self.missed.values())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Proof:
-    """How far a source, or one stream of it, agrees with the provider's list."""
+    """The times up to which, and at which, a source or one stream of it agreed with the provider's list."""
 
     watermark: datetime | None
     complete_up_to: datetime | None
@@ -58,7 +56,7 @@ class Proof:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamReport:
-    """One stream, and why it is not read, if so."""
+    """One stream; if it is not read, with the reason."""
 
     name: str
     complete_from: datetime
@@ -69,11 +67,11 @@ class StreamReport:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ListReport:
-    """What only the list can tell. A source that is never compared with a list has none of it."""
+    """The figures that come from comparing a source with its list. A source without a list has none."""
 
     proof: Proof
     history: timedelta | None
-    """How far back the provider's list reaches; None: without limit."""
+    """The time for which the provider's list shows events; None: without limit."""
     history_headroom: timedelta | None
     behind_watermark: int
     missing_open: int
@@ -89,19 +87,19 @@ class ListReport:
 
     @property
     def is_running_out(self) -> bool:
-        """Return True if the provider soon forgets what was not compared yet."""
+        """Return True if the provider soon forgets events that were not compared yet."""
         if self.history is None or self.history_headroom is None:
             return False
         return self.history_headroom < LEAST_HEADROOM * self.history
 
     @property
     def not_acknowledged(self) -> tuple[Loss, ...]:
-        """Unrecoverable times that no person has looked into."""
+        """Return the unrecoverable intervals that nobody has acknowledged."""
         return tuple(loss for loss in self.unrecoverable if loss.acknowledged_us is None)
 
     @property
     def unrecoverable_time(self) -> timedelta:
-        """How long the provider can prove nothing of, acknowledged or not, summed over streams."""
+        """Return the length of all unrecoverable intervals, acknowledged or not, summed over streams."""
         return sum((from_us(loss.end_us) - from_us(loss.start_us) for loss in self.unrecoverable), timedelta(0))
 
 
@@ -121,11 +119,11 @@ class SourceReport:
     subscription_healthy: bool | None
     subscription_reason: str | None
     subscription_good_at: datetime | None
-    """When our endpoint was last seen to be in order."""
+    """When our endpoint was last seen to be healthy."""
     silent: bool | None
-    """None: nobody wants to know, or its rhythm is not known yet."""
+    """None: `silence_after` is not set, or the source's rhythm is not known yet."""
     heard_at: datetime | None
-    """When its last webhook came, or since when one could have; None: nobody wants to know."""
+    """When its last webhook came, or when the source became active if none came; None: `silence_after` is not set."""
     streams: tuple[StreamReport, ...]
     events: Mapping[Via, int]
     duplicates: int
@@ -133,26 +131,26 @@ class SourceReport:
     gaps: Mapping[str, Gap | None]
     """By window; None: unknown."""
     listed: ListReport | None
-    """None: it is never compared with a list, so that nothing can be proven of it."""
+    """None: the source is never compared with a list, so nothing can be proven about it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DestinationReport:
-    """What one destination still owes, and since when."""
+    """The deliveries that one destination is still owed, and since when."""
 
     name: str
     state: str
     backlog: Mapping[DeliveryState, int]
     oldest: Mapping[DeliveryState, datetime]
-    """When the oldest delivery in a state was made; only the states that occur."""
+    """When the oldest delivery in each state was created; only the states that occur."""
     late_since: datetime | None
-    """Since when the oldest pending delivery could have been made; None: none is due."""
+    """Since when the oldest pending delivery has been due; None: none is due."""
     dead: Mapping[str, int]
-    """By reason; every reason there is."""
+    """Dead letters by reason; every reason has an entry."""
 
     @property
     def oldest_pending(self) -> datetime | None:
-        """When the oldest pending delivery was made."""
+        """Return when the oldest pending delivery was created."""
         return self.oldest.get(DeliveryState.PENDING)
 
 

@@ -1,16 +1,16 @@
-"""The one judgement of "is it well?": what is wrong, how bad it is, since when, and what to do next. Pure.
+"""Decide what is wrong: the one judgement, with how bad it is, since when, and what to do next. Pure.
 
 The command and its exit code, the API and the page all show `troubles(report)`, so they cannot differ.
-Texts stand here and nowhere else. Limits are those of `config/prometheus/alerts.yml`.
+The texts are here and nowhere else. The limits are those of `config/prometheus/alerts.yml`.
 
 Three things are deliberately no trouble:
 
-- A source that is never compared with a list, by its mode or because its provider has none. Nothing failed:
-  it cannot be proven, and whoever configured it knows. It changes no verdict, or a deliberate push-only source
-  would keep `gapless status` at exit code 1 for ever; `is_blind` says it, and it is never shown as complete.
-- A gap that was found and closed, if it is small and old: that is the product at work. While webhooks are being
-  lost (in the last hour, or 1 % and more of a window) it is in hand, never good.
-- Counts that only grow (late, unlisted, found behind the watermark): they tell of the past; alerts watch them rise.
+- A source that is never compared with a list, because of its mode or because its provider has none. Nothing failed,
+  and whoever configured it knows. It does not change the verdict, or a deliberate push-only source would keep
+  `gapless status` at exit code 1 for ever. `is_blind` marks it, and it is never shown as complete.
+- A gap that was found and closed, if it is small and old: the product did its work. While webhooks are being lost
+  (in the last hour, or 1 % and more of a window), the source is in hand, never good.
+- Counts that only grow (late, unlisted, found behind the watermark): they describe the past; alerts watch the rise.
 """
 
 from collections import Counter, defaultdict
@@ -28,45 +28,47 @@ from gapless.status.report import DestinationReport, ListReport, SourceReport, S
 from gapless.text import format_time
 
 STALLED_AFTER: Final = timedelta(hours=1)
-"""Without a complete pass, beside `STALLED_INTERVALS`."""
+"""Time without a complete pass, beyond `STALLED_INTERVALS`, after which the proof is stalled."""
 STALLED_INTERVALS: Final = 3
+"""Intervals between passes, beyond `STALLED_AFTER`."""
 MISSING_WITHIN: Final = timedelta(minutes=30)
-"""In which a known event should be recorded: some five attempts."""
+"""Time in which a known event should be recorded: about five attempts."""
 LATE_AFTER: Final = timedelta(minutes=1)
-"""A pending delivery waits that long before anybody is told."""
+"""Time that a pending delivery may be overdue before it is a trouble."""
 LATE_WITHIN: Final = timedelta(hours=1)
-"""In which every delivery should be made."""
+"""Time in which every delivery should be made; after that a person is needed."""
 FRESH_WINDOW: Final = "1h"
+"""The window in which a single missed event is already reported."""
 MUCH_MISSED: Final = 0.01
-"""Share of a window from which on what was missed is told, closed or not."""
+"""Share of a window from which on missed events are reported, even if they are recovered."""
 READ: Final = frozenset({None, "clean", "found"})
-"""Outcomes of a pass that leave nothing to say."""
+"""Outcomes of a pass that are no trouble."""
 
 
 class Severity(StrEnum):
-    """How bad it is, the worst first."""
+    """How bad a trouble is, the worst first."""
 
     TROUBLE = "trouble"
     """A person is needed."""
     UNKNOWN = "unknown"
-    """It could be known and is not."""
+    """It could be known, but is not."""
     IN_HAND = "in_hand"
-    """Not good yet; it closes without a person."""
+    """Not good yet, but it is repaired without a person."""
     GOOD = "good"
 
     @property
     def rank(self) -> int:
-        """Return 0 for the worst."""
+        """Return the place in the order; 0 is the worst."""
         return list(Severity).index(self)
 
     @property
     def is_well(self) -> bool:
-        """Return True if nobody need look: exit code 0."""
+        """Return True if nobody is needed: exit code 0."""
         return self in (Severity.GOOD, Severity.IN_HAND)
 
 
 class TroubleKind(StrEnum):
-    """Everything that can be wrong."""
+    """The kinds of trouble: everything that can be wrong."""
 
     NO_SOURCE = "no_source"
     SOURCE_UNKNOWN = "source_unknown"
@@ -99,7 +101,7 @@ class Trouble:
     kind: TroubleKind
     severity: Severity
     text: str
-    """What is so: a sentence."""
+    """What is wrong: a sentence."""
     next: str
     """What to do: a sentence, with the command to run."""
     source: str | None = None
@@ -107,18 +109,18 @@ class Trouble:
     """The stream, or the first of several; None: the source's own, or the whole source."""
     destination: str | None = None
     since: datetime | None = None
-    """From when on it may have been so; None if the ledger does not tell."""
+    """Since when it may have been wrong; None if the ledger does not show it."""
 
     @property
     def where(self) -> str:
-        """Return the source and stream, or the destination; "gapless" for the whole."""
+        """Return the source and stream, or the destination; "gapless" if it concerns all of it."""
         if self.source is not None:
             return f"{self.source} {self.stream}" if self.stream else self.source
         return self.destination or "gapless"
 
 
 def troubles(report: StatusReport) -> list[Trouble]:
-    """Return all that is wrong, the worst first, then the oldest. Empty: all is well, as far as it can be known."""
+    """Return everything that is wrong, the worst first, then the oldest. Empty: all is well, as far as can be known."""
     found = [*_of_whole(report)]
     for source in report.sources:
         found += _of_source(source, report.at)
@@ -128,7 +130,7 @@ def troubles(report: StatusReport) -> list[Trouble]:
 
 
 def verdict(found: Iterable[Trouble]) -> Severity:
-    """Return the worst severity among `found`: of everything, or of what concerns one source or destination."""
+    """Return the worst severity among `found`, which may be all troubles or those of one source or destination."""
     return min((each.severity for each in found), key=lambda each: each.rank, default=Severity.GOOD)
 
 
@@ -136,12 +138,12 @@ def summary(found: Iterable[Trouble]) -> str:
     """Return the verdict in one sentence."""
     counts = Counter(each.severity for each in found)
     words = {Severity.TROUBLE: "wrong", Severity.UNKNOWN: "not known", Severity.IN_HAND: "in hand"}
-    told = [
+    parts = [
         f"{counts[severity]} {'is' if counts[severity] == 1 else 'are'} {words[severity]}"
         for severity in words
         if counts[severity]
     ]
-    return ", ".join(told) if told else "Nothing is wrong"
+    return ", ".join(parts) if parts else "Nothing is wrong"
 
 
 def is_blind(source: SourceReport) -> bool:
@@ -150,16 +152,16 @@ def is_blind(source: SourceReport) -> bool:
 
 
 def notes(source: SourceReport) -> list[str]:
-    """Return what somebody should know of the source though nothing is wrong."""
-    told = []
+    """Return remarks about the source that are no troubles."""
+    found = []
     if is_blind(source):
-        told.append("There is no list to compare with: what is lost cannot be seen.")
+        found.append("There is no list to compare with: lost webhooks cannot be seen.")
     if source.losses is not None and source.types_origin == TypesOrigin.ASSUMED.value:
-        told.append(
+        found.append(
             "It is assumed that every type is subscribed, so too much may count as missed; set types, or let the key "
             "read the endpoint."
         )
-    return told
+    return found
 
 
 def _of_whole(report: StatusReport) -> Iterator[Trouble]:
@@ -175,7 +177,7 @@ def _of_whole(report: StatusReport) -> Iterator[Trouble]:
             kind=TroubleKind.SOURCE_UNKNOWN,
             severity=Severity.UNKNOWN,
             source=name,
-            text="It is configured, and the ledger does not know it yet.",
+            text="It is configured, but the ledger does not know it yet.",
             next="Start `gapless serve` with this configuration, or start it again.",
         )
 
@@ -201,7 +203,7 @@ def _of_state(source: SourceReport) -> Iterator[Trouble]:
         yield bad(
             kind=TroubleKind.SOURCE_PARKED,
             text=f"It is {source.state}: {source.reason or 'no reason is written down'}.",
-            next=f"Run `gapless check`, mend what it finds, then `gapless source pass {source.name}`.",
+            next=f"Run `gapless check`, correct what it finds, then `gapless source pass {source.name}`.",
         )
 
 
@@ -212,14 +214,14 @@ def _of_webhooks(source: SourceReport) -> Iterator[Trouble]:
             kind=TroubleKind.ENDPOINT_OFF,
             since=source.subscription_good_at,
             text=f"The provider does not send to us: {source.subscription_reason or 'it gives no reason'}.",
-            next=f"Run `gapless source repair {source.name}`, or mend the endpoint at the provider.",
+            next=f"Run `gapless source repair {source.name}`, or correct the endpoint at the provider.",
         )
     if source.silent:
         yield bad(
             kind=TroubleKind.SILENT,
             since=source.heard_at,
-            text="No webhook came for longer than it ever stays quiet.",
-            next="Run `gapless check`: the provider may have disabled our endpoint, or something stands in between.",
+            text="No webhook has come for longer than is usual for this source.",
+            next="Run `gapless check`: the provider may have disabled our endpoint, or something blocks its requests.",
         )
     for window, gap in source.gaps.items():
         if gap is not None and gap.missed and (window == FRESH_WINDOW or gap.missed >= MUCH_MISSED * gap.expected):
@@ -234,12 +236,12 @@ def _of_webhooks(source: SourceReport) -> Iterator[Trouble]:
 
 
 NEXT_OF_STREAM: Final = {
-    TroubleKind.STREAM_PARKED: "Run `gapless check`, mend the key or the options, then `gapless source pass {source}`.",
+    TroubleKind.STREAM_PARKED: "Run `gapless check`, correct the key or options, then `gapless source pass {source}`.",
     TroubleKind.LIST_SUSPECT: "See whether the key reads this account and all its events: `gapless check`, then "
     "`gapless source pass {source}`.",
     TroubleKind.LIST_UNREADABLE: "The provider may have changed its API: look at the log line pass_failed, and for a "
     "newer release.",
-    TroubleKind.READ_FAILED: "Nothing: it is tried again by itself.",
+    TroubleKind.READ_FAILED: "Nothing: it is tried again automatically.",
 }
 
 
@@ -247,7 +249,7 @@ def _of_streams(source: SourceReport) -> Iterator[Trouble]:
     """Yield one trouble for all streams that cannot be read for the same reason."""
     alike: defaultdict[tuple[TroubleKind, str], list[StreamReport]] = defaultdict(list)
     for stream in source.streams:
-        found = _why_unread(stream)
+        found = _reason_unread(stream)
         if found is not None:
             alike[found].append(stream)
     for (kind, text), streams in alike.items():
@@ -263,7 +265,7 @@ def _of_streams(source: SourceReport) -> Iterator[Trouble]:
         )
 
 
-def _why_unread(stream: StreamReport) -> tuple[TroubleKind, str] | None:
+def _reason_unread(stream: StreamReport) -> tuple[TroubleKind, str] | None:
     if stream.parked_reason is not None:
         return TroubleKind.STREAM_PARKED, f"Not read: {stream.parked_reason}."
     if stream.last_outcome in DISBELIEVED:
@@ -291,14 +293,14 @@ def _of_proof(source: SourceReport, listed: ListReport, now: datetime) -> Iterat
         yield bad(
             kind=TroubleKind.PROOF_STALLED,
             since=last,
-            text="The list was not read whole for too long: what was lost since then is not seen.",
+            text="The list was not read completely for too long: losses since then are not seen.",
             next=f"See whether `gapless serve` runs and what `gapless check` says, then {read_now}.",
         )
     if listed.is_running_out:
         yield bad(
             kind=TroubleKind.HISTORY_RUNS_OUT,
             since=listed.proof.watermark,
-            text="The provider soon forgets what was not compared yet.",
+            text="The provider soon forgets events that were not compared yet.",
             next=f"Find out why the list is not read (`gapless check`), then {read_now}.",
         )
     if listed.budget_remaining == 0:
@@ -306,7 +308,7 @@ def _of_proof(source: SourceReport, listed: ListReport, now: datetime) -> Iterat
             kind=TroubleKind.BUDGET_SPENT,
             severity=Severity.IN_HAND,
             source=source.name,
-            text="The provider's read allowance is used up: passes come seldom until its period is over.",
+            text="The provider's read allowance is used up: passes are rare until its period is over.",
             next="Nothing, unless the provider grants more: then set read_budget to that.",
         )
 
@@ -322,7 +324,7 @@ def _of_missing(source: SourceReport, listed: ListReport, now: datetime) -> Iter
             kind=TroubleKind.UNRECOVERABLE,
             stream=first.stream or None,
             since=from_us(min(loss.recorded_us for loss in listed.not_acknowledged)),
-            text=f"What was lost from {start} to {end} can never be found out: {first.reason}.{more}",
+            text=f"Losses from {start} to {end} can never be found: {first.reason}.{more}",
             next=f"Compare that time by other means, then {acknowledge}.",
         )
     if listed.lost:
@@ -334,7 +336,7 @@ def _of_missing(source: SourceReport, listed: ListReport, now: datetime) -> Iter
         )
     if listed.missing_open:
         is_old = listed.missing_since is None or now - listed.missing_since > MISSING_WITHIN
-        wait, look = "Nothing: they are asked for one by one.", "The log line event_still_missing names each."
+        wait, look = "Nothing: they are requested one by one.", "The log line event_still_missing names each."
         yield Trouble(
             kind=TroubleKind.EVENTS_MISSING,
             severity=Severity.TROUBLE if is_old else Severity.IN_HAND,
@@ -361,7 +363,7 @@ def _of_destination(destination: DestinationReport, now: datetime) -> Iterator[T
             kind=TroubleKind.DEAD_LETTERS,
             since=oldest.get(DeliveryState.DEAD),
             text=f"Not tried any more: {_counted(backlog[DeliveryState.DEAD], 'dead letter')}.",
-            next=f"See `gapless dead list`; when the cause is mended, `gapless dead requeue --destination {name}`.",
+            next=f"See `gapless dead list`; when the cause is removed, `gapless dead requeue --destination {name}`.",
         )
     if backlog[DeliveryState.HELD]:
         yield bad(
@@ -380,7 +382,7 @@ def _of_destination(destination: DestinationReport, now: datetime) -> Iterator[T
             since=oldest.get(DeliveryState.PARKED),
             text=f"Parked, because the source is not configured any more: "
             f"{_counted(backlog[DeliveryState.PARKED], 'delivery')}.",
-            next="Nothing, if nobody shall get them; they are sent if the source is configured again.",
+            next="Nothing, if they are not wanted; they are sent if the source is configured again.",
         )
 
 
@@ -389,7 +391,7 @@ def _of_late(destination: DestinationReport, now: datetime) -> Iterator[Trouble]
     if late is None or now - late <= LATE_AFTER:
         return
     is_old = now - late > LATE_WITHIN
-    wait = "Nothing, if it is just being deployed: they are tried again by themselves."
+    wait = "Nothing, if it is just being deployed: they are tried again automatically."
     look = "See whether it answers, and whether `gapless serve` runs; gapless_deliveries_total counts its answers."
     yield Trouble(
         kind=TroubleKind.DELIVERIES_LATE,
@@ -402,7 +404,7 @@ def _of_late(destination: DestinationReport, now: datetime) -> Iterator[Trouble]
 
 
 def _of_retired(destination: DestinationReport) -> Iterator[Trouble]:
-    """Yield what a destination is still owed that somebody took out of the configuration: nothing else is its fault."""
+    """Yield the deliveries still owed to a destination that was removed from the configuration; nothing else counts."""
     owed = sum(destination.backlog.values())
     if owed:
         yield Trouble(
@@ -411,5 +413,5 @@ def _of_retired(destination: DestinationReport) -> Iterator[Trouble]:
             destination=destination.name,
             since=min(destination.oldest.values(), default=None),
             text=f"It is not configured any more, and is still owed {_counted(owed, 'delivery')}.",
-            next="Nothing, if it shall not get them; they are sent if it is configured again.",
+            next="Nothing, if they are not wanted; they are sent if it is configured again.",
         )

@@ -1,4 +1,4 @@
-"""The report as plain values: what `/api/status` sends and `gapless status --json` prints. null means unknown."""
+"""Convert the report to plain values, for `/api/status` and `gapless status --json`. null means unknown."""
 
 from collections.abc import Iterable
 from datetime import timedelta
@@ -23,7 +23,7 @@ Values: TypeAlias = dict[str, object]
 
 
 def of_report(report: StatusReport) -> Values:
-    """Return everything. Times are RFC 3339, lengths of time seconds, rates shares of 1."""
+    """Return the whole report. Times are RFC 3339, durations are seconds, rates are shares of 1."""
     found = troubles(report)
     return {
         "at": report.at,
@@ -36,7 +36,7 @@ def of_report(report: StatusReport) -> Values:
 
 
 def of_trouble(trouble: Trouble) -> Values:
-    """Return one thing that is wrong."""
+    """Return one trouble."""
     return {
         "kind": trouble.kind.value,
         "severity": trouble.severity.value,
@@ -50,7 +50,7 @@ def of_trouble(trouble: Trouble) -> Values:
 
 
 def of_source(source: SourceReport, found: Iterable[Trouble]) -> Values:
-    """Return one source; `found` are the troubles of all."""
+    """Return one source; `found` are the troubles of all sources and destinations."""
     listed = source.listed
     return {
         "name": source.name,
@@ -77,7 +77,7 @@ def of_source(source: SourceReport, found: Iterable[Trouble]) -> Values:
 
 
 def of_destination(destination: DestinationReport, found: Iterable[Trouble]) -> Values:
-    """Return one destination; `found` are the troubles of all. `dead_letters` has only the reasons that occur."""
+    """Return one destination; `found` as for a source. `dead_letters` has only the reasons that occur."""
     return {
         "name": destination.name,
         "verdict": verdict(each for each in found if each.destination == destination.name).value,
@@ -90,7 +90,7 @@ def of_destination(destination: DestinationReport, found: Iterable[Trouble]) -> 
 
 
 def _figures(figures: Iterable[Figure[R]], report: R) -> Values:
-    """Return every figure by the name of its series; one with a label by the label's values."""
+    """Return every figure by the name of its series; figures with a label have a value for each of its values."""
     return {each.name: _samples(each.samples(report)) for each in figures}
 
 

@@ -1,4 +1,4 @@
-"""The commands, as processes: what they print, and what a script can tell from their exit codes."""
+"""The commands as processes: their output and their exit codes."""
 
 import asyncio
 import json
@@ -29,9 +29,9 @@ async def test_audit_names_what_the_handler_lost_with_a_read_key_alone(fake: Fak
         command = ("audit", "stripe-live", "--since", "20d", "--against", "-")
         code, out, err = await gapless.call(*command, "--json", stdin=ids)
         assert code == 1, err
-        told = json.loads(out)
-        assert (told["listed"], told["found"], told["missing"]) == (250, 243, 7)
-        assert {event["key"] for event in told["missing_events"]} == {event.key for event in lost}
+        report = json.loads(out)
+        assert (report["listed"], report["found"], report["missing"]) == (250, 243, 7)
+        assert {event["key"] for event in report["missing_events"]} == {event.key for event in lost}
         code, out, err = await gapless.call(*command, stdin="\n".join(event.key for event in fake.events))
         assert (code, "nothing is missing" in err, "0 missing" in out) == (0, True, True)
         code, out, _ = await gapless.call("audit", "stripe-live", "--since", "45d")
@@ -161,7 +161,7 @@ async def test_an_endpoint_is_made_with_its_secret_in_a_file_of_our_own_and_mend
         assert endpoint.secret not in out + err
         code, out, _ = await gapless.call(*command)
         assert (code, len(fake.endpoints)) == (0, 1)
-        assert "there is one already: we_0" in out
+        assert "the endpoint exists already: we_0" in out
         endpoint.enabled = False
         code, out, _ = await gapless.call("source", "repair", "stripe-live", "--url", url)
         assert (code, endpoint.enabled) == (0, True)

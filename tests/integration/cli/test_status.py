@@ -1,4 +1,4 @@
-"""`gapless status` and `gapless source acknowledge` on a ledger of our own: what they say, and their exit codes."""
+"""`gapless status` and `gapless source acknowledge` on a prepared ledger: output and exit codes."""
 
 import asyncio
 import json
@@ -32,7 +32,7 @@ MINUTE = timedelta(minutes=1)
 
 
 class Ledger:
-    """A ledger file with one source with which all is well, and its configuration."""
+    """A ledger file with one healthy source, and its configuration."""
 
     def __init__(self, folder: Path, url: str) -> None:
         self.config, self.url, self.now = folder / "gapless.toml", url, datetime.now(UTC)
@@ -114,9 +114,9 @@ def test_what_needs_a_person_exits_with_1(ledger: Ledger, table: Any, values: di
     """Most of these exited with 0."""
     ledger.change(table, **values)
     done = ledger.call("status", "--json")
-    told = json.loads(done.stdout)
-    assert [each["kind"] for each in told["troubles"]] == [kind]
-    assert (done.exit_code, told["verdict"] in ("trouble", "unknown")) == (1, True)
+    report = json.loads(done.stdout)
+    assert [each["kind"] for each in report["troubles"]] == [kind]
+    assert (done.exit_code, report["verdict"] in ("trouble", "unknown")) == (1, True)
 
 
 def test_a_silent_source_exits_with_1(ledger: Ledger) -> None:
@@ -125,7 +125,7 @@ def test_a_silent_source_exits_with_1(ledger: Ledger) -> None:
     ledger.change(SOURCE, last_webhook_us=to_us(ledger.now - DAY))
     done = ledger.call("status")
     assert done.exit_code == 1
-    assert "trouble: acme: No webhook came for longer than it ever stays quiet. Since " in done.stdout
+    assert "trouble: acme: No webhook has come for longer than is usual for this source. Since " in done.stdout
     assert "Run `gapless check`" in done.stdout
 
 
@@ -158,4 +158,4 @@ def test_a_source_that_only_receives_can_be_well(ledger: Ledger) -> None:
     ledger.config.write_text(text)
     done = ledger.call("status")
     assert (done.exit_code, done.stdout.splitlines()[0]) == (0, "Nothing is wrong.")
-    assert "note: acme: There is no list to compare with: what is lost cannot be seen." in done.stdout
+    assert "note: acme: There is no list to compare with: lost webhooks cannot be seen." in done.stdout

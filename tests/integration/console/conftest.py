@@ -1,4 +1,4 @@
-"""The private listener as the daemon wires it: a real store, a real writer, a real uvicorn on a free port."""
+"""Fixtures of the private listener as the daemon runs it: a real store, writer and uvicorn on a free port."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -41,10 +41,10 @@ def stripe() -> Stripe:
 
 
 @dataclass(kw_only=True)
-class Office:
-    """The context of operations on a real store, and the means to fill the ledger as receiving and reconciling do."""
+class ConsoleSetup:
+    """The context of operations on a real store, with methods that fill the ledger as receiving and reconciling do."""
 
-    desk: OperationContext
+    context: OperationContext
     metrics: Metrics
     now: list[datetime] = field(default_factory=lambda: [NOW])
     owed_to: list[int] = field(default_factory=list)
@@ -54,25 +54,25 @@ class Office:
     )
 
     def source(self, name: str = "acme") -> Source:
-        return self.desk.sources[name]
+        return self.context.sources[name]
 
     def use(self, **changes: Any) -> None:
         """Use other parts of the runtime from now on."""
-        runtime = self.desk.runtime
+        runtime = self.context.runtime
         parts = {name: getattr(runtime, name) for name in ("store", "writer", "clock", "metrics", "sources")}
-        self.desk = replace(self.desk, runtime=Runtime(**(parts | changes)))
+        self.context = replace(self.context, runtime=Runtime(**(parts | changes)))
 
     async def add_source(self, name: str, mode: Mode = Mode.HYBRID, types: Sequence[str] = ("*",)) -> Source:
         start = NOW - timedelta(days=30)
-        source_id = await self.desk.runtime.write(
+        source_id = await self.context.runtime.write(
             ledger_sources.register_source, name=name, provider="stripe", mode=mode.value, start=start, now=NOW
         )
         source = Source(id=source_id, name=name, provider=stripe(), mode=mode, start=start, types=TypePatterns(types))
-        self.use(sources=Sources([*self.desk.sources, source]))
+        self.use(sources=Sources([*self.context.sources, source]))
         return source
 
     async def add_destination(self, name: str) -> int:
-        destination_id: int = await self.desk.runtime.write(
+        destination_id: int = await self.context.runtime.write(
             destinations.register_destination, name=name, since=NOW - timedelta(days=1)
         )
         self.owed_to.append(destination_id)
@@ -82,7 +82,7 @@ class Office:
         return int(await self.sql(select(STREAM.c.id).where(STREAM.c.source_id == self.source(name).id)))
 
     async def record(self, via: Via, *keys: str, ago: timedelta = timedelta(minutes=10), source: str = "acme") -> None:
-        """Record events that occurred `ago`, each as its own road would."""
+        """Record events that occurred `ago`, each as receiving, listing or importing would."""
         stream_id = await self.stream_id(source)
         cause = Cause.UNEXPLAINED if via is Via.LIST else None
         for key in keys:
@@ -95,10 +95,10 @@ class Office:
                 seen_us=to_us(self.now[0]),
                 cause=cause,
             )
-            await self.desk.runtime.write(self.desk.runtime.writer.recorder.store, sightings=[sighting])
+            await self.context.runtime.write(self.context.runtime.writer.recorder.store, sightings=[sighting])
 
     async def listed(self, name: str = "acme", *, ago: timedelta = timedelta(minutes=5), **changes: Any) -> None:
-        """As if a complete pass had read the source's list up to `ago`."""
+        """Write the state of a complete pass that read the source's list up to `ago`."""
         at_us = to_us(self.now[0])
         values = {
             "watermark_us": at_us - to_us_of(ago),
@@ -107,19 +107,19 @@ class Office:
             "last_outcome": "clean",
         }
         where = STREAM.c.source_id == self.source(name).id
-        await self.desk.runtime.write(
+        await self.context.runtime.write(
             lambda c: c.execute(update(STREAM).where(where).values(**values | changes)).rowcount
         )
 
     async def sql(self, query: Any) -> Any:
-        return await self.desk.read(lambda connection: connection.execute(query).scalars().first())
+        return await self.context.read(lambda connection: connection.execute(query).scalars().first())
 
     async def rows(self, table: Any, **values: Any) -> None:
-        await self.desk.runtime.write(lambda c: c.execute(insert(table).values(**values)).rowcount)
+        await self.context.runtime.write(lambda c: c.execute(insert(table).values(**values)).rowcount)
 
     async def audited(self) -> list[tuple[str, str]]:
         query = select(AUDIT_LOG.c.action, AUDIT_LOG.c.subject).order_by(AUDIT_LOG.c.id)
-        return await self.desk.read(lambda c: [(row.action, row.subject) for row in c.execute(query)])
+        return await self.context.read(lambda c: [(row.action, row.subject) for row in c.execute(query)])
 
 
 def to_us_of(span: timedelta) -> int:
@@ -127,7 +127,7 @@ def to_us_of(span: timedelta) -> int:
 
 
 @pytest.fixture
-async def office(store: Store) -> AsyncIterator[Office]:
+async def console(store: Store) -> AsyncIterator[ConsoleSetup]:
     """The context of operations with one source, `acme`, and a running writer."""
     now, owed_to = [NOW], list[int]()
     metrics = Metrics("1.2.3")
@@ -138,15 +138,15 @@ async def office(store: Store) -> AsyncIterator[Office]:
     woken: list[bool] = []
     client = httpx.AsyncClient()
     runtime = Runtime(store=store, writer=writer, clock=lambda: now[0], metrics=metrics, sources=Sources())
-    desk = OperationContext(
+    context = OperationContext(
         runtime=runtime,
         evidence=EvidenceFetcher(client, lambda: now[0], metrics),
         stream_ids=StreamIds(writer),
         wake=lambda: woken.append(True),
     )
-    office = Office(desk=desk, metrics=metrics, now=now, owed_to=owed_to, woken=woken)
-    await office.add_source("acme")
-    yield office
+    console = ConsoleSetup(context=context, metrics=metrics, now=now, owed_to=owed_to, woken=woken)
+    await console.add_source("acme")
+    yield console
     writer.close()
     await writing
     await client.aclose()
@@ -164,9 +164,9 @@ def private_options(**changes: Any) -> ConsoleOptions:
 
 
 @asynccontextmanager
-async def listening(office: Office, **changes: Any) -> AsyncIterator[httpx.AsyncClient]:
+async def listening(console: ConsoleSetup, **changes: Any) -> AsyncIterator[httpx.AsyncClient]:
     """A client of the private listener, which runs on a free port."""
-    app = build_console_app(private_options(budgets=office.budgets, **changes), office.desk, office.metrics)
+    app = build_console_app(private_options(budgets=console.budgets, **changes), console.context, console.metrics)
     config = uvicorn.Config(app, host="127.0.0.1", port=0, access_log=False, log_config=None, ws="none")
     server = uvicorn.Server(config)
     serving = asyncio.create_task(server.serve())
@@ -182,6 +182,6 @@ async def listening(office: Office, **changes: Any) -> AsyncIterator[httpx.Async
 
 
 @pytest.fixture
-def listen(office: Office) -> Callable[..., Any]:
-    """`async with listen(roles=…) as client`: the private listener of `office`."""
-    return partial(listening, office)
+def listen(console: ConsoleSetup) -> Callable[..., Any]:
+    """`async with listen(roles=…) as client`: the private listener of the fixture `console`."""
+    return partial(listening, console)

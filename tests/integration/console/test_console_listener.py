@@ -1,4 +1,4 @@
-"""The private listener over real HTTP: probes, who gets in, status, the page, operations."""
+"""The private listener over real HTTP: probes, access, status, the page, operations."""
 
 from dataclasses import replace
 from datetime import timedelta
@@ -19,7 +19,7 @@ WIDE = Access(bind="10.0.0.5", run_token=Secret("run-token-of-this-process"), to
 
 
 async def test_a_process_is_alive_while_its_writer_runs_and_ready_while_its_schema_is_current(
-    office: Any, listen: Any
+    console: Any, listen: Any
 ) -> None:
     current = [True]
     async with listen(schema_is_current=lambda _: current[0]) as client:
@@ -29,9 +29,9 @@ async def test_a_process_is_alive_while_its_writer_runs_and_ready_while_its_sche
         behind = await client.get("/readyz")
         assert behind.status_code == 503
         assert "gapless db upgrade" in behind.text
-        office.desk.runtime.writer.close()
+        console.context.runtime.writer.close()
         for _ in range(200):
-            if not office.desk.runtime.writer.is_alive:
+            if not console.context.runtime.writer.is_alive:
                 break
             await client.get("/livez")
         assert (await client.get("/livez")).status_code == 503
@@ -57,12 +57,12 @@ async def test_bound_wider_everything_but_probes_and_metrics_needs_the_token(lis
         assert (await client.post("/api/operations/import", json={})).status_code == 401
 
 
-async def test_an_operation_takes_json_objects_only_and_says_what_was_wrong(office: Any, listen: Any) -> None:
+async def test_an_operation_takes_json_objects_only_and_says_what_was_wrong(console: Any, listen: Any) -> None:
     async with listen() as client:
         path = "/api/operations/import"
         done = await client.post(path, json={"source": "acme", "events": [{"key": "evt_1"}]}, headers=RUN)
         assert (done.status_code, done.json()) == (200, {"new": 1, "known": 0})
-        assert await office.sql(select(EVENT.c.key)) == "evt_1"
+        assert await console.sql(select(EVENT.c.key)) == "evt_1"
         form = {**RUN, "content-type": "text/plain"}
         assert (await client.post(path, content="{}", headers=form)).status_code == 415
         typed = {**RUN, "content-type": "application/json"}
@@ -75,9 +75,9 @@ async def test_an_operation_takes_json_objects_only_and_says_what_was_wrong(offi
         assert (await client.post(path, json={}, headers=from_afar)).status_code == 403
 
 
-async def test_status_says_null_for_what_is_not_known(office: Any, listen: Any) -> None:
-    await office.add_destination("shop")
-    await office.record(Via.WEBHOOK, "evt_1")
+async def test_status_says_null_for_what_is_not_known(console: Any, listen: Any) -> None:
+    await console.add_destination("shop")
+    await console.record(Via.WEBHOOK, "evt_1")
     async with listen() as client:
         status = (await client.get("/api/status")).json()
     (source,), (destination,) = status["sources"], status["destinations"]
@@ -92,10 +92,10 @@ async def test_status_says_null_for_what_is_not_known(office: Any, listen: Any) 
     assert status["process"]["roles"] == ["console", "deliver", "receive", "reconcile"]
 
 
-async def test_status_says_up_to_when_a_source_is_complete(office: Any, listen: Any) -> None:
-    await office.record(Via.WEBHOOK, "evt_1", "evt_2", "evt_3")
-    await office.record(Via.LIST, "evt_4")
-    await office.listed()
+async def test_status_says_up_to_when_a_source_is_complete(console: Any, listen: Any) -> None:
+    await console.record(Via.WEBHOOK, "evt_1", "evt_2", "evt_3")
+    await console.record(Via.LIST, "evt_4")
+    await console.listed()
     async with listen() as client:
         (source,) = (await client.get("/api/status")).json()["sources"]
     assert source["list"]["complete_up_to"] == "2026-11-20T12:25:00Z"
@@ -104,10 +104,10 @@ async def test_status_says_up_to_when_a_source_is_complete(office: Any, listen: 
     assert source["streams"][0]["last_outcome"] == "clean"
 
 
-async def test_the_page_tells_at_a_glance_and_runs_no_script(office: Any, listen: Any) -> None:
-    await office.record(Via.WEBHOOK, "evt_1", "evt_2", "evt_3")
-    await office.record(Via.LIST, "evt_4")
-    await office.listed()
+async def test_the_page_tells_at_a_glance_and_runs_no_script(console: Any, listen: Any) -> None:
+    await console.record(Via.WEBHOOK, "evt_1", "evt_2", "evt_3")
+    await console.record(Via.LIST, "evt_4")
+    await console.listed()
     async with listen() as client:
         page = await client.get("/")
     assert "2026-11-20 12:25:00 UTC" in page.text
@@ -127,12 +127,12 @@ async def test_the_page_says_unknown_where_nothing_was_compared(listen: Any) -> 
     assert page.count('<span class="unknown">unknown</span>') >= 4
 
 
-async def test_hostile_names_and_reasons_are_escaped(office: Any, listen: Any) -> None:
-    known = office.source()
+async def test_hostile_names_and_reasons_are_escaped(console: Any, listen: Any) -> None:
+    known = console.source()
     hostile = replace(known, name=HOSTILE, types=TypePatterns([HOSTILE]))
-    office.use(sources=Sources([known, hostile]))
-    await office.add_destination(HOSTILE)
-    await office.listed(last_outcome="options_invalid", parked_reason=HOSTILE)
+    console.use(sources=Sources([known, hostile]))
+    await console.add_destination(HOSTILE)
+    await console.listed(last_outcome="options_invalid", parked_reason=HOSTILE)
     async with listen(version=HOSTILE) as client:
         page = (await client.get("/")).text
         scraped = (await client.get("/metrics")).text
@@ -141,8 +141,8 @@ async def test_hostile_names_and_reasons_are_escaped(office: Any, listen: Any) -
     assert 'destination="<script>alert(1)</script>\\"' in scraped
 
 
-async def test_a_source_that_needs_a_person_is_shown_as_such(office: Any, listen: Any) -> None:
-    await office.listed(ago=timedelta(hours=3), last_outcome="credentials_rejected", parked_reason="401: revoked")
+async def test_a_source_that_needs_a_person_is_shown_as_such(console: Any, listen: Any) -> None:
+    await console.listed(ago=timedelta(hours=3), last_outcome="credentials_rejected", parked_reason="401: revoked")
     async with listen() as client:
         page = (await client.get("/")).text
     assert "Look here" in page

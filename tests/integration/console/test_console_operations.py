@@ -32,15 +32,15 @@ def at(time: datetime) -> str:
     return time.isoformat()
 
 
-async def deliveries(office: Any) -> dict[str, str]:
+async def deliveries(console: Any) -> dict[str, str]:
     query = select(EVENT.c.key, DELIVERY.c.state).join(EVENT, EVENT.c.seq == DELIVERY.c.event_seq)
-    found: dict[str, str] = await office.desk.read(lambda c: {row.key: row.state for row in c.execute(query)})
+    found: dict[str, str] = await console.context.read(lambda c: {row.key: row.state for row in c.execute(query)})
     return found
 
 
-async def settle(office: Any, state: str, reason: str) -> None:
+async def settle(console: Any, state: str, reason: str) -> None:
     done = update(DELIVERY).values(state=state, reason=reason, attempts=15)
-    await office.desk.runtime.write(lambda c: c.execute(done).rowcount)
+    await console.context.runtime.write(lambda c: c.execute(done).rowcount)
 
 
 @pytest.mark.parametrize(
@@ -60,205 +60,207 @@ async def settle(office: Any, state: str, reason: str) -> None:
     ],
 )
 async def test_what_cannot_be_done_is_refused_with_what_was_wanted_and_leaves_no_trace(
-    office: Any, name: str, args: dict[str, object], message: str
+    console: Any, name: str, args: dict[str, object], message: str
 ) -> None:
     with pytest.raises(OperationRefused, match=message):
-        await do(office.desk, name, args)
-    assert await office.audited() == []
-    assert await office.sql(select(EVENT.c.seq)) is None
+        await do(console.context, name, args)
+    assert await console.audited() == []
+    assert await console.sql(select(EVENT.c.seq)) is None
 
 
-async def test_a_rename_keeps_the_row_and_says_what_is_next(office: Any) -> None:
-    before = office.source().id
-    done = await do(office.desk, "source.rename", {"old": "acme", "new": "acme-live"})
-    assert await office.sql(select(SOURCE.c.id).where(SOURCE.c.name == "acme-live")) == before
+async def test_a_rename_keeps_the_row_and_says_what_is_next(console: Any) -> None:
+    before = console.source().id
+    done = await do(console.context, "source.rename", {"old": "acme", "new": "acme-live"})
+    assert await console.sql(select(SOURCE.c.id).where(SOURCE.c.name == "acme-live")) == before
     assert "restart" in str(done["next"])
-    assert await office.audited() == [("source.rename", "acme")]
+    assert await console.audited() == [("source.rename", "acme")]
 
 
-async def test_a_rename_never_takes_a_name_that_is_in_use(office: Any) -> None:
-    await office.add_source("other")
+async def test_a_rename_never_takes_a_name_that_is_in_use(console: Any) -> None:
+    await console.add_source("other")
     with pytest.raises(OperationRefused, match="'other' exists already"):
-        await do(office.desk, "source.rename", {"old": "acme", "new": "other"})
+        await do(console.context, "source.rename", {"old": "acme", "new": "other"})
 
 
 async def test_a_pass_on_demand_makes_sliced_rows_for_what_the_list_can_show_and_makes_the_source_due(
-    office: Any,
+    console: Any,
 ) -> None:
-    now = office.now[0]
-    await office.desk.runtime.write(lambda c: c.execute(update(SOURCE).values(next_pass_us=to_us(now + DAY))).rowcount)
-    done = await do(office.desk, "source.pass", {"source": "acme", "since": at(now - 60 * DAY)})
-    capabilities = office.source().provider.capabilities
+    now = console.now[0]
+    await console.context.runtime.write(
+        lambda c: c.execute(update(SOURCE).values(next_pass_us=to_us(now + DAY))).rowcount
+    )
+    done = await do(console.context, "source.pass", {"source": "acme", "since": at(now - 60 * DAY)})
+    capabilities = console.source().provider.capabilities
     (made,) = done["passes"]
     assert made["start"] >= now - capabilities.history
     assert made["end"] <= now - capabilities.grace
-    rows = await office.desk.read(lambda c: passes.slices(c, made["id"]))
+    rows = await console.context.read(lambda c: passes.slices(c, made["id"]))
     assert (rows[0].start_us, rows[-1].end_us) == (to_us(made["start"]), to_us(made["end"]))
     assert len(rows) == 64
     assert all(left.end_us == right.start_us for left, right in pairwise(rows))
-    assert await office.sql(select(PASS.c.kind)) == "demand"
-    assert await office.sql(select(SOURCE.c.next_pass_us)) == to_us(now)
-    assert await office.audited() == [("source.pass", "acme")]
+    assert await console.sql(select(PASS.c.kind)) == "demand"
+    assert await console.sql(select(SOURCE.c.next_pass_us)) == to_us(now)
+    assert await console.audited() == [("source.pass", "acme")]
 
 
-async def test_a_list_that_is_read_from_the_top_is_not_cut_into_slices(office: Any) -> None:
+async def test_a_list_that_is_read_from_the_top_is_not_cut_into_slices(console: Any) -> None:
     log = GitHub(GitHubOptions(token=Secret("x"), webhook_secret=(Secret("s"),), repository="acme/shop", hook_id=7))
-    office.desk.sources.change("acme", provider=log)
-    done = await do(office.desk, "source.pass", {"source": "acme", "since": at(office.now[0] - 3 * DAY)})
+    console.context.sources.change("acme", provider=log)
+    done = await do(console.context, "source.pass", {"source": "acme", "since": at(console.now[0] - 3 * DAY)})
     (made,) = done["passes"]
-    assert len(await office.desk.read(lambda c: passes.slices(c, made["id"]))) == 1
+    assert len(await console.context.read(lambda c: passes.slices(c, made["id"]))) == 1
 
 
-async def test_a_source_whose_list_is_read_away_has_no_pass_on_demand(office: Any) -> None:
-    office.desk.sources.change("acme", provider=Telegram(TelegramOptions(token=Secret("1:x"))))
-    with pytest.raises(OperationRefused, match="is read away as it comes"):
-        await do(office.desk, "source.pass", {"source": "acme"})
-    assert await office.sql(select(PASS.c.id)) is None
+async def test_a_source_whose_list_is_read_away_has_no_pass_on_demand(console: Any) -> None:
+    console.context.sources.change("acme", provider=Telegram(TelegramOptions(token=Secret("1:x"))))
+    with pytest.raises(OperationRefused, match="is consumed by reading"):
+        await do(console.context, "source.pass", {"source": "acme"})
+    assert await console.sql(select(PASS.c.id)) is None
 
 
-async def test_a_pass_without_a_time_begins_where_the_stream_was_last_read_up_to(office: Any) -> None:
-    await office.listed(ago=2 * HOUR)
-    done = await do(office.desk, "source.pass", {"source": "acme"})
-    assert [made["start"] for made in done["passes"]] == [office.now[0] - 2 * HOUR]
+async def test_a_pass_without_a_time_begins_where_the_stream_was_last_read_up_to(console: Any) -> None:
+    await console.listed(ago=2 * HOUR)
+    done = await do(console.context, "source.pass", {"source": "acme"})
+    assert [made["start"] for made in done["passes"]] == [console.now[0] - 2 * HOUR]
 
 
-async def test_a_pass_over_a_time_that_the_list_forgot_is_refused(office: Any) -> None:
-    now = office.now[0]
+async def test_a_pass_over_a_time_that_the_list_forgot_is_refused(console: Any) -> None:
+    now = console.now[0]
     args = {"source": "acme", "since": at(now - 90 * DAY), "until": at(now - 80 * DAY)}
     with pytest.raises(OperationRefused, match="nothing to read; the list shows"):
-        await do(office.desk, "source.pass", args)
-    assert await office.sql(select(PASS.c.id)) is None
+        await do(console.context, "source.pass", args)
+    assert await console.sql(select(PASS.c.id)) is None
 
 
-async def test_a_source_without_a_list_is_not_read_on_demand(office: Any) -> None:
-    await office.add_source("push", Mode.WEBHOOK)
+async def test_a_source_without_a_list_is_not_read_on_demand(console: Any) -> None:
+    await console.add_source("push", Mode.WEBHOOK)
     with pytest.raises(OperationRefused, match="no list to read"):
-        await do(office.desk, "source.pass", {"source": "push"})
+        await do(console.context, "source.pass", {"source": "push"})
 
 
-async def test_the_status_of_a_pass_follows_its_slices_to_the_end(office: Any) -> None:
-    args = {"source": "acme", "since": at(office.now[0] - 3 * HOUR)}
-    done = await do(office.desk, "source.pass", args)
+async def test_the_status_of_a_pass_follows_its_slices_to_the_end(console: Any) -> None:
+    args = {"source": "acme", "since": at(console.now[0] - 3 * HOUR)}
+    done = await do(console.context, "source.pass", args)
     (pass_id,) = [made["id"] for made in done["passes"]]
 
     async def shown() -> tuple[object, ...]:
-        status = await do(office.desk, "pass.status", {"ids": [pass_id, 999]})
+        status = await do(console.context, "pass.status", {"ids": [pass_id, 999]})
         (row,) = status["passes"]
         return status["remaining"], row["state"], row["slices"], row["slices_done"], row["outcome"]
 
     assert await shown() == (1, "running", 3, 0, None)
-    first = await office.sql(select(SLICE.c.id).order_by(SLICE.c.start_us))
-    await office.desk.runtime.write(lambda c: passes.finish_slice(c, first, 0, 0))
+    first = await console.sql(select(SLICE.c.id).order_by(SLICE.c.start_us))
+    await console.context.runtime.write(lambda c: passes.finish_slice(c, first, 0, 0))
     assert await shown() == (1, "running", 3, 1, None)
-    await office.desk.runtime.write(lambda c: passes.finish(c, pass_id, "clean", to_us(office.now[0])))
+    await console.context.runtime.write(lambda c: passes.finish(c, pass_id, "clean", to_us(console.now[0])))
     assert await shown() == (0, "finished", 3, 1, "clean")
 
 
-async def test_imported_events_are_recorded_once_and_never_counted_as_missed(office: Any) -> None:
-    occurred = at(office.now[0] - HOUR)
+async def test_imported_events_are_recorded_once_and_never_counted_as_missed(console: Any) -> None:
+    occurred = at(console.now[0] - HOUR)
     events = [{"key": f"evt_{n}", "type": "invoice.paid", "occurred_at": occurred} for n in range(1200)]
-    assert await do(office.desk, "import", {"source": "acme", "events": events}) == {"new": 1200, "known": 0}
-    assert await do(office.desk, "import", {"source": "acme", "events": events}) == {"new": 0, "known": 1200}
-    assert await office.sql(select(EVENT.c.via)) == "import"
-    assert await office.sql(select(TALLY.c.missed_unexplained)) == 0
-    assert await office.audited() == [("import", "acme")] * 3  # a row per transaction that did something
+    assert await do(console.context, "import", {"source": "acme", "events": events}) == {"new": 1200, "known": 0}
+    assert await do(console.context, "import", {"source": "acme", "events": events}) == {"new": 0, "known": 1200}
+    assert await console.sql(select(EVENT.c.via)) == "import"
+    assert await console.sql(select(TALLY.c.missed_unexplained)) == 0
+    assert await console.audited() == [("import", "acme")] * 3  # a row per transaction that did something
 
 
-async def test_an_imported_id_without_a_time_is_known_but_never_expected(office: Any) -> None:
-    assert await do(office.desk, "import", {"source": "acme", "events": [{"key": "evt_1"}]}) == {
+async def test_an_imported_id_without_a_time_is_known_but_never_expected(console: Any) -> None:
+    assert await do(console.context, "import", {"source": "acme", "events": [{"key": "evt_1"}]}) == {
         "new": 1,
         "known": 0,
     }
-    assert await office.sql(select(EVENT.c.expected)) is False
-    await office.record(Via.LIST, "evt_1")
-    assert await office.sql(select(EVENT.c.missed_cause)) is None
+    assert await console.sql(select(EVENT.c.expected)) is False
+    await console.record(Via.LIST, "evt_1")
+    assert await console.sql(select(EVENT.c.missed_cause)) is None
 
 
-async def test_replay_sends_by_key_and_tells_what_has_no_payload(office: Any) -> None:
-    await office.record(Via.WEBHOOK, "evt_1", "evt_2")
-    await office.record(Via.IMPORT, "evt_3")
-    await office.add_destination("shop")
+async def test_replay_sends_by_key_and_tells_what_has_no_payload(console: Any) -> None:
+    await console.record(Via.WEBHOOK, "evt_1", "evt_2")
+    await console.record(Via.IMPORT, "evt_3")
+    await console.add_destination("shop")
     args = {"destination": "shop", "keys": ["evt_1", "evt_3"]}
-    assert await do(office.desk, "event.replay", args) == {"replayed": 1, "without_payload": 1}
-    assert await deliveries(office) == {"evt_1": "pending"}
-    assert office.woken == [True]
+    assert await do(console.context, "event.replay", args) == {"replayed": 1, "without_payload": 1}
+    assert await deliveries(console) == {"evt_1": "pending"}
+    assert console.woken == [True]
 
 
-async def test_replay_of_unknown_keys_sends_nothing_at_all(office: Any) -> None:
-    await office.record(Via.WEBHOOK, "evt_1")
-    await office.add_destination("shop")
+async def test_replay_of_unknown_keys_sends_nothing_at_all(console: Any) -> None:
+    await console.record(Via.WEBHOOK, "evt_1")
+    await console.add_destination("shop")
     with pytest.raises(OperationRefused, match="1 keys are not in the ledger: 'evt_x'; nothing was sent"):
-        await do(office.desk, "event.replay", {"destination": "shop", "keys": ["evt_1", "evt_x"]})
-    assert await deliveries(office) == {}
+        await do(console.context, "event.replay", {"destination": "shop", "keys": ["evt_1", "evt_x"]})
+    assert await deliveries(console) == {}
 
 
-async def test_replay_of_a_time_takes_its_events_of_that_source_and_a_dry_run_only_counts(office: Any) -> None:
-    await office.add_source("other")
-    await office.record(Via.WEBHOOK, "early", ago=3 * HOUR)
-    await office.record(Via.WEBHOOK, "late", ago=HOUR)
-    await office.record(Via.WEBHOOK, "strange", ago=2 * HOUR, source="other")
-    await office.record(Via.WEBHOOK, "meant", ago=2 * HOUR)
-    await office.add_destination("shop")
-    now = office.now[0]
+async def test_replay_of_a_time_takes_its_events_of_that_source_and_a_dry_run_only_counts(console: Any) -> None:
+    await console.add_source("other")
+    await console.record(Via.WEBHOOK, "early", ago=3 * HOUR)
+    await console.record(Via.WEBHOOK, "late", ago=HOUR)
+    await console.record(Via.WEBHOOK, "strange", ago=2 * HOUR, source="other")
+    await console.record(Via.WEBHOOK, "meant", ago=2 * HOUR)
+    await console.add_destination("shop")
+    now = console.now[0]
     args = {"destination": "shop", "source": "acme", "since": at(now - 2 * HOUR), "until": at(now - HOUR)}
     meant = now - 2 * HOUR
-    assert await do(office.desk, "event.replay", {**args, "dry_run": True}) == {
+    assert await do(console.context, "event.replay", {**args, "dry_run": True}) == {
         "count": 1, "first": meant, "last": meant,
     }  # fmt: skip
-    assert await deliveries(office) == {}
-    assert await do(office.desk, "event.replay", args) == {"replayed": 1, "without_payload": 0}
-    assert await deliveries(office) == {"meant": "pending"}
+    assert await deliveries(console) == {}
+    assert await do(console.context, "event.replay", args) == {"replayed": 1, "without_payload": 0}
+    assert await deliveries(console) == {"meant": "pending"}
 
 
-async def test_dead_letters_are_requeued_by_reason_and_destination_with_a_fresh_budget(office: Any) -> None:
-    await office.add_destination("shop")
-    await office.record(Via.WEBHOOK, "evt_1", "evt_2")
-    await settle(office, "dead", "consumer_5xx")
-    assert await do(office.desk, "dead.requeue", {"reason": "timeout"}) == {"requeued": 0}
-    assert await do(office.desk, "dead.requeue", {"destination": "shop", "keys": ["evt_2"]}) == {"requeued": 1}
-    assert await deliveries(office) == {"evt_1": "dead", "evt_2": "pending"}
-    assert await do(office.desk, "dead.requeue", {"reason": "consumer_5xx"}) == {"requeued": 1}
-    assert await office.sql(select(DELIVERY.c.attempts)) == 0
-    assert await office.audited() == [("dead.requeue", "shop"), ("dead.requeue", "*")]
+async def test_dead_letters_are_requeued_by_reason_and_destination_with_a_fresh_budget(console: Any) -> None:
+    await console.add_destination("shop")
+    await console.record(Via.WEBHOOK, "evt_1", "evt_2")
+    await settle(console, "dead", "consumer_5xx")
+    assert await do(console.context, "dead.requeue", {"reason": "timeout"}) == {"requeued": 0}
+    assert await do(console.context, "dead.requeue", {"destination": "shop", "keys": ["evt_2"]}) == {"requeued": 1}
+    assert await deliveries(console) == {"evt_1": "dead", "evt_2": "pending"}
+    assert await do(console.context, "dead.requeue", {"reason": "consumer_5xx"}) == {"requeued": 1}
+    assert await console.sql(select(DELIVERY.c.attempts)) == 0
+    assert await console.audited() == [("dead.requeue", "shop"), ("dead.requeue", "*")]
 
 
-async def test_held_deliveries_are_let_go(office: Any) -> None:
-    await office.add_destination("shop")
-    await office.record(Via.WEBHOOK, "evt_1")
-    await settle(office, "held", "version_mismatch")
-    assert await do(office.desk, "held.release", {"destination": "shop"}) == {"released": 1}
-    assert await deliveries(office) == {"evt_1": "pending"}
+async def test_held_deliveries_are_let_go(console: Any) -> None:
+    await console.add_destination("shop")
+    await console.record(Via.WEBHOOK, "evt_1")
+    await settle(console, "held", "version_mismatch")
+    assert await do(console.context, "held.release", {"destination": "shop"}) == {"released": 1}
+    assert await deliveries(console) == {"evt_1": "pending"}
 
 
-async def test_release_reads_a_source_again_and_names_what_stays(office: Any) -> None:
+async def test_release_reads_a_source_again_and_names_what_stays(console: Any) -> None:
     body = json.dumps({
-        "id": "evt_1", "object": "event", "type": "invoice.paid", "created": int(office.now[0].timestamp()) - 2,
+        "id": "evt_1", "object": "event", "type": "invoice.paid", "created": int(console.now[0].timestamp()) - 2,
         "livemode": False, "data": {"object": {"id": "in_1", "object": "invoice"}},
     })  # fmt: skip
     for secret in ("whsec_1", "whsec_other", "whsec_1"):
-        sent = int(office.now[0].timestamp())
+        sent = int(console.now[0].timestamp())
         header = WebhookSignature.generate_signature_header(body, secret, sent)
-        await office.rows(
+        await console.rows(
             QUARANTINE,
-            source_id=office.source().id,
-            received_us=to_us(office.now[0]),
+            source_id=console.source().id,
+            received_us=to_us(console.now[0]),
             reason="signature",
             detail="",
             headers=json.dumps([["stripe-signature", header]]),
             body=body.encode(),
         )
-    done = await do(office.desk, "quarantine.release", {"source": "acme"})
+    done = await do(console.context, "quarantine.release", {"source": "acme"})
     assert (done["released"], done["new"], done["refused"]) == (2, 1, 1)
     (refused,) = done["first_refused"]
     assert (refused["id"], refused["reason"]) == (2, "signature")
-    assert await office.sql(select(EVENT.c.key)) == "evt_1"
-    assert await office.audited() == [("quarantine.release", "acme")]
+    assert await console.sql(select(EVENT.c.key)) == "evt_1"
+    assert await console.audited() == [("quarantine.release", "acme")]
 
 
-async def test_a_webhook_that_is_not_in_quarantine_is_refused(office: Any) -> None:
-    done = await do(office.desk, "quarantine.release", {"id": 7})
+async def test_a_webhook_that_is_not_in_quarantine_is_refused(console: Any) -> None:
+    done = await do(console.context, "quarantine.release", {"id": 7})
     assert (done["released"], done["first_refused"][0]["reason"]) == (0, "absent")
-    assert await office.audited() == []
+    assert await console.audited() == []
 
 
 def test_every_operation_documents_what_it_takes() -> None:

@@ -1,4 +1,4 @@
-"""A number that is not known is absent, never 0: on the real tables of each kind of database."""
+"""An unknown number is absent, never 0; tested on the tables of each kind of database."""
 
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
@@ -20,43 +20,43 @@ DAY = timedelta(days=1)
 MINUTE = timedelta(minutes=1)
 
 
-async def stands(office: Any, name: str = "acme") -> SourceReport:
-    whole = await read_report(office.desk.runtime.store, office.desk.sources, office.budgets, office.now[0])
+async def read_status(console: Any, name: str = "acme") -> SourceReport:
+    whole = await read_report(console.context.runtime.store, console.context.sources, console.budgets, console.now[0])
     return next(source for source in whole.sources if source.name == name)
 
 
-async def never_listed(office: Any) -> None:
-    await office.listed(checked_us=None, last_complete_pass_us=None, last_outcome=None)
+async def never_listed(console: Any) -> None:
+    await console.listed(checked_us=None, last_complete_pass_us=None, last_outcome=None)
 
 
-async def no_complete_pass(office: Any) -> None:
-    await office.listed(last_complete_pass_us=None, last_outcome="provider_unavailable")
+async def no_complete_pass(console: Any) -> None:
+    await console.listed(last_complete_pass_us=None, last_outcome="provider_unavailable")
 
 
-async def key_revoked(office: Any) -> None:
-    await office.listed(last_outcome="credentials_rejected", parked_reason="401: the key is revoked")
+async def key_revoked(console: Any) -> None:
+    await console.listed(last_outcome="credentials_rejected", parked_reason="401: the key is revoked")
 
 
-async def suspect_listing(office: Any) -> None:
-    await office.listed(last_outcome="suspect_listing")
+async def suspect_listing(console: Any) -> None:
+    await console.listed(last_outcome="suspect_listing")
 
 
-async def parked_source(office: Any) -> None:
-    await office.listed()
+async def parked_source(console: Any) -> None:
+    await console.listed()
     parked = update(SOURCE).where(SOURCE.c.name == "acme").values(state="parked", reason="by hand")
-    await office.desk.runtime.write(lambda c: c.execute(parked).rowcount)
+    await console.context.runtime.write(lambda c: c.execute(parked).rowcount)
 
 
-async def one_stream_unread(office: Any) -> None:
-    await office.listed()
-    await office.desk.runtime.write(lambda c: ensure_stream(c, office.source().id, "acct_new"))
+async def one_stream_unread(console: Any) -> None:
+    await console.listed()
+    await console.context.runtime.write(lambda c: ensure_stream(c, console.source().id, "acct_new"))
 
 
-async def part_unrecoverable(office: Any) -> None:
-    await office.listed()
-    end_us = to_us(office.now[0] - 20 * MINUTE)
-    stream_id = await office.stream_id()
-    await office.rows(
+async def part_unrecoverable(console: Any) -> None:
+    await console.listed()
+    end_us = to_us(console.now[0] - 20 * MINUTE)
+    stream_id = await console.stream_id()
+    await console.rows(
         UNRECOVERABLE,
         stream_id=stream_id,
         start_us=end_us - 60_000_000,
@@ -78,129 +78,129 @@ async def part_unrecoverable(office: Any) -> None:
         part_unrecoverable,
     ],
 )
-async def test_the_gap_rate_is_unknown_while(office: Any, circumstance: Callable[[Any], Awaitable[None]]) -> None:
-    await office.record(Via.WEBHOOK, "evt_1")
-    await circumstance(office)
-    assert (await stands(office)).gaps == {"1h": None, "24h": None, "7d": None}
+async def test_the_gap_rate_is_unknown_while(console: Any, circumstance: Callable[[Any], Awaitable[None]]) -> None:
+    await console.record(Via.WEBHOOK, "evt_1")
+    await circumstance(console)
+    assert (await read_status(console)).gaps == {"1h": None, "24h": None, "7d": None}
 
 
-async def test_each_window_becomes_unknown_when_the_watermark_is_older_than_it(office: Any) -> None:
-    await office.record(Via.WEBHOOK, "evt_1")
-    await office.listed()
+async def test_each_window_becomes_unknown_when_the_watermark_is_older_than_it(console: Any) -> None:
+    await console.record(Via.WEBHOOK, "evt_1")
+    await console.listed()
     known = {}
     for age in (timedelta(minutes=30), timedelta(hours=2), 2 * DAY, 8 * DAY):
-        await office.listed(ago=age)
-        known[age] = [window for window, gap in (await stands(office)).gaps.items() if gap is not None]
+        await console.listed(ago=age)
+        known[age] = [window for window, gap in (await read_status(console)).gaps.items() if gap is not None]
     assert list(known.values()) == [["1h", "24h", "7d"], ["24h", "7d"], ["7d"], []]
 
 
-async def test_a_clean_window_has_a_rate_of_zero_and_an_empty_one_has_none(office: Any) -> None:
-    await office.listed()
-    gap = (await stands(office)).gaps["1h"]
+async def test_a_clean_window_has_a_rate_of_zero_and_an_empty_one_has_none(console: Any) -> None:
+    await console.listed()
+    gap = (await read_status(console)).gaps["1h"]
     assert gap is not None
     assert (gap.expected, gap.missed, gap.rate) == (0, 0, None)
-    await office.record(Via.WEBHOOK, "evt_1")
-    gap = (await stands(office)).gaps["1h"]
+    await console.record(Via.WEBHOOK, "evt_1")
+    gap = (await read_status(console)).gaps["1h"]
     assert gap is not None
     assert (gap.expected, gap.missed, gap.rate) == (1, 0, 0.0)
 
 
-async def test_a_source_in_mode_webhook_claims_nothing_about_losses(office: Any) -> None:
-    await office.add_source("push", Mode.WEBHOOK)
-    await office.listed("push")
-    push = await stands(office, "push")
+async def test_a_source_in_mode_webhook_claims_nothing_about_losses(console: Any) -> None:
+    await console.add_source("push", Mode.WEBHOOK)
+    await console.listed("push")
+    push = await read_status(console, "push")
     assert push.losses is None
     assert push.listed is None
     assert set(push.gaps.values()) == {None}
     assert push.streams[0].proof.watermark is None
 
 
-async def test_a_source_in_mode_poll_has_a_watermark_but_no_losses(office: Any) -> None:
-    await office.add_source("pull", Mode.POLL)
-    await office.listed("pull")
-    pull = await stands(office, "pull")
+async def test_a_source_in_mode_poll_has_a_watermark_but_no_losses(console: Any) -> None:
+    await console.add_source("pull", Mode.POLL)
+    await console.listed("pull")
+    pull = await read_status(console, "pull")
     assert pull.losses is None
     assert pull.listed is not None
-    assert pull.listed.proof.watermark == office.now[0] - 5 * MINUTE
+    assert pull.listed.proof.watermark == console.now[0] - 5 * MINUTE
     assert set(pull.gaps.values()) == {None}
 
 
-async def test_a_hybrid_source_has_missed_nothing_as_far_as_known_from_the_start(office: Any) -> None:
-    losses = (await stands(office)).losses
+async def test_a_hybrid_source_has_missed_nothing_as_far_as_known_from_the_start(console: Any) -> None:
+    losses = (await read_status(console)).losses
     assert losses is not None
     assert losses.missed == dict.fromkeys(Cause, 0)
     assert (losses.expected, losses.recovered, losses.late) == (0, 0, 0)
 
 
-async def test_what_is_missing_is_not_recovered_and_holds_completeness_back(office: Any) -> None:
-    await office.record(Via.WEBHOOK, "evt_1", "evt_2")
-    await office.record(Via.LIST, "evt_3", "evt_4")
-    occurred_us, stream_id = to_us(office.now[0] - 30 * MINUTE), await office.stream_id()
+async def test_what_is_missing_is_not_recovered_and_holds_completeness_back(console: Any) -> None:
+    await console.record(Via.WEBHOOK, "evt_1", "evt_2")
+    await console.record(Via.LIST, "evt_3", "evt_4")
+    occurred_us, stream_id = to_us(console.now[0] - 30 * MINUTE), await console.stream_id()
     row = Missing(
-        source_id=office.source().id, stream_id=stream_id, key="evt_5", type="invoice.paid", occurred_us=occurred_us,
-        found_us=to_us(office.now[0]), expected=True, cause=Cause.RECEIVER_DOWN, reason="detail",
+        source_id=console.source().id, stream_id=stream_id, key="evt_5", type="invoice.paid", occurred_us=occurred_us,
+        found_us=to_us(console.now[0]), expected=True, cause=Cause.RECEIVER_DOWN, reason="detail",
     )  # fmt: skip
-    await office.desk.runtime.write(lambda c: missing.add(c, 0, [row]))
-    await office.listed()
-    source = await stands(office)
+    await console.context.runtime.write(lambda c: missing.add(c, 0, [row]))
+    await console.listed()
+    source = await read_status(console)
     assert source.losses is not None
     assert source.listed is not None
     assert source.losses.missed[Cause.UNEXPLAINED] == 2
     assert source.losses.missed[Cause.RECEIVER_DOWN] == 1
     assert (source.losses.expected, source.losses.recovered) == (5, 2)
     assert source.listed.missing_open == 1
-    assert source.listed.proof.watermark == office.now[0] - 5 * MINUTE
-    assert source.listed.proof.complete_up_to == office.now[0] - 30 * MINUTE
+    assert source.listed.proof.watermark == console.now[0] - 5 * MINUTE
+    assert source.listed.proof.complete_up_to == console.now[0] - 30 * MINUTE
     gap = source.gaps["24h"]
     assert gap is not None
     assert gap.rate == 3 / 5
 
 
-async def test_the_budget_is_unknown_until_used_and_whole_again_in_the_next_period(office: Any) -> None:
+async def test_the_budget_is_unknown_until_used_and_whole_again_in_the_next_period(console: Any) -> None:
     async def remaining() -> int | None:
-        listed = (await stands(office)).listed
+        listed = (await read_status(console)).listed
         assert listed is not None
         return listed.budget_remaining
 
     assert await remaining() is None
-    scope = office.source().provider.budget_scope()
-    await office.rows(BUDGET, scope=scope, period_start_us=to_us(office.now[0]), used=400)
+    scope = console.source().provider.budget_scope()
+    await console.rows(BUDGET, scope=scope, period_start_us=to_us(console.now[0]), used=400)
     assert await remaining() == 600
-    office.now[0] += DAY
+    console.now[0] += DAY
     assert await remaining() == 1000
 
 
-async def test_headroom_shrinks_with_time_whether_or_not_the_list_was_ever_read(office: Any) -> None:
+async def test_headroom_shrinks_with_time_whether_or_not_the_list_was_ever_read(console: Any) -> None:
     async def headroom() -> timedelta | None:
-        listed = (await stands(office)).listed
+        listed = (await read_status(console)).listed
         assert listed is not None
         return listed.history_headroom
 
-    history = office.source().provider.capabilities.history
+    history = console.source().provider.capabilities.history
     assert await headroom() == history - 30 * DAY
-    await office.listed(ago=2 * DAY)
+    await console.listed(ago=2 * DAY)
     assert await headroom() == history - 2 * DAY
 
 
-async def test_types_and_subscription_are_shown_with_where_they_are_known_from(office: Any) -> None:
-    source = await stands(office)
+async def test_types_and_subscription_are_shown_with_where_they_are_known_from(console: Any) -> None:
+    source = await read_status(console)
     assert (source.types, source.types_origin, source.subscription_healthy) == (("*",), "assumed", None)
-    told = {"types": '["invoice.*"]', "types_origin": "subscription", "subscription_healthy": False}
-    await office.desk.runtime.write(lambda c: c.execute(update(SOURCE).values(**told)).rowcount)
-    source = await stands(office)
+    values = {"types": '["invoice.*"]', "types_origin": "subscription", "subscription_healthy": False}
+    await console.context.runtime.write(lambda c: c.execute(update(SOURCE).values(**values)).rowcount)
+    source = await read_status(console)
     assert (source.types, source.types_origin) == (("invoice.*",), "subscription")
     assert source.subscription_healthy is False
 
 
-async def test_a_delivery_is_late_once_it_could_have_been_made(office: Any) -> None:
+async def test_a_delivery_is_late_once_it_could_have_been_made(console: Any) -> None:
     """A delayed one, or one that is claimed for its first attempt, is due later; one that failed was due before."""
-    await office.add_destination("shop")
-    await office.record(Via.WEBHOOK, "evt_1")
-    now, made = office.now[0], office.now[0] - 3 * MINUTE
+    await console.add_destination("shop")
+    await console.record(Via.WEBHOOK, "evt_1")
+    now, made = console.now[0], console.now[0] - 3 * MINUTE
     since = {}
     for attempts, due in ((0, now + DAY), (0, now - MINUTE), (2, now + DAY)):
         waiting = update(DELIVERY).values(attempts=attempts, next_us=to_us(due), created_us=to_us(made))
-        await office.desk.runtime.write(lambda c, waiting=waiting: c.execute(waiting).rowcount)
-        whole = await read_report(office.desk.runtime.store, office.desk.sources, {}, now)
+        await console.context.runtime.write(lambda c, waiting=waiting: c.execute(waiting).rowcount)
+        whole = await read_report(console.context.runtime.store, console.context.sources, {}, now)
         since[attempts, due] = whole.destinations[0].late_since
     assert list(since.values()) == [None, now - MINUTE, made]

@@ -1,4 +1,4 @@
-"""What `/metrics` says, against what was recorded; the table in the documentation, against both; a real Prometheus."""
+"""`/metrics` agrees with the ledger, with the table in the documentation, and with a real Prometheus."""
 
 import asyncio
 import re
@@ -62,7 +62,7 @@ def documented() -> dict[str, Documented]:
 
 
 def declared() -> list[str]:
-    """The rows of the table that the figures of the ledger make."""
+    """Return the rows of the table, generated from the figures of the ledger."""
     of_sources = [("source", figure) for figure in (SOURCE_INFO, *SOURCE_FIGURES)]
     of_destinations = [("destination", figure) for figure in DESTINATION_FIGURES]
     return [
@@ -77,13 +77,13 @@ def test_the_table_says_of_the_ledger_what_its_figures_declare() -> None:
     assert rows == declared(), "write these rows:\n" + "\n".join(declared())
 
 
-async def stands(office: Any) -> StatusReport:
-    return await read_report(office.desk.runtime.store, office.desk.sources, office.budgets, office.now[0])
+async def read_status(console: Any) -> StatusReport:
+    return await read_report(console.context.runtime.store, console.context.sources, console.budgets, console.now[0])
 
 
-async def scraped(office: Any) -> dict[tuple[str, ...], float]:
+async def scraped(console: Any) -> dict[tuple[str, ...], float]:
     """{(series, values of its labels in their alphabetical order…): value} as Prometheus would read it."""
-    body, _ = render(office.metrics, LedgerCollector(await stands(office)), "text/plain")
+    body, _ = render(console.metrics, LedgerCollector(await read_status(console)), "text/plain")
     return {
         (sample.name.removeprefix("gapless_"), *sample.labels.values()): sample.value
         for family in text_string_to_metric_families(body.decode())
@@ -91,27 +91,27 @@ async def scraped(office: Any) -> dict[tuple[str, ...], float]:
     }
 
 
-async def fill(office: Any) -> None:
+async def fill(console: Any) -> None:
     """Every ledger series gets a value."""
-    await office.add_destination("shop")
-    office.desk.sources.change("acme", silence=Silence(after=timedelta(hours=2)))
-    await office.record(Via.WEBHOOK, "evt_1", "evt_2", "evt_2")
-    await office.record(Via.LIST, "evt_3", "evt_4")
-    await office.record(Via.WEBHOOK, "evt_4")
-    await office.record(Via.IMPORT, "evt_5")
-    await office.listed()
-    scope = office.source().provider.budget_scope()
-    await office.rows(BUDGET, scope=scope, period_start_us=to_us(office.now[0]), used=250)
-    told = update(SOURCE).values(subscription_healthy=True, interval_us=300_000_000)
-    await office.desk.runtime.write(lambda c: c.execute(told).rowcount)
-    long_ago_us = to_us(office.now[0] - 20 * DAY)
+    await console.add_destination("shop")
+    console.context.sources.change("acme", silence=Silence(after=timedelta(hours=2)))
+    await console.record(Via.WEBHOOK, "evt_1", "evt_2", "evt_2")
+    await console.record(Via.LIST, "evt_3", "evt_4")
+    await console.record(Via.WEBHOOK, "evt_4")
+    await console.record(Via.IMPORT, "evt_5")
+    await console.listed()
+    scope = console.source().provider.budget_scope()
+    await console.rows(BUDGET, scope=scope, period_start_us=to_us(console.now[0]), used=250)
+    statement = update(SOURCE).values(subscription_healthy=True, interval_us=300_000_000)
+    await console.context.runtime.write(lambda c: c.execute(statement).rowcount)
+    long_ago_us = to_us(console.now[0] - 20 * DAY)
     lost = {"start_us": long_ago_us, "end_us": long_ago_us + 90_000_000, "reason": "history_exceeded"}
-    await office.rows(UNRECOVERABLE, stream_id=await office.stream_id(), recorded_us=long_ago_us, **lost)
+    await console.rows(UNRECOVERABLE, stream_id=await console.stream_id(), recorded_us=long_ago_us, **lost)
 
 
-async def test_totals_equal_what_was_recorded(office: Any) -> None:
-    await fill(office)
-    values = await scraped(office)
+async def test_totals_equal_what_was_recorded(console: Any) -> None:
+    await fill(console)
+    values = await scraped(console)
     expected: dict[tuple[str, ...], float] = {
         ("source_info", "event_log", "hybrid", "stripe", "acme"): 1,
         ("events_total", "acme", "webhook"): 2,
@@ -127,23 +127,23 @@ async def test_totals_equal_what_was_recorded(office: Any) -> None:
         ("gap_rate", "acme", "1h"): 0.4,
         ("window_missed", "acme", "7d"): 2,
         ("window_expected", "acme", "7d"): 5,
-        ("watermark_timestamp_seconds", "acme"): (office.now[0] - timedelta(minutes=5)).timestamp(),
-        ("last_complete_pass_timestamp_seconds", "acme"): office.now[0].timestamp(),
+        ("watermark_timestamp_seconds", "acme"): (console.now[0] - timedelta(minutes=5)).timestamp(),
+        ("last_complete_pass_timestamp_seconds", "acme"): console.now[0].timestamp(),
         ("unrecoverable_seconds_total", "acme"): 90,
         ("provider_budget_remaining", "acme"): 750,
         ("poll_interval_seconds", "acme"): 300,
         ("subscription_healthy", "acme"): 1,
         ("delivery_backlog", "shop", "pending"): 5,
         ("delivery_backlog", "shop", "dead"): 0,
-        ("oldest_pending_timestamp_seconds", "shop"): office.now[0].timestamp(),
+        ("oldest_pending_timestamp_seconds", "shop"): console.now[0].timestamp(),
         ("dead_letters", "shop", "timeout"): 0,
         ("ledger_readable",): 1,
     }
     assert {key: values.get(key) for key in expected} == expected
 
 
-async def test_of_an_idle_new_source_only_what_is_known_has_a_value(office: Any) -> None:
-    names = {key[0] for key in await scraped(office)}
+async def test_of_an_idle_new_source_only_what_is_known_has_a_value(console: Any) -> None:
+    names = {key[0] for key in await scraped(console)}
     unknown = {
         "gap_rate", "window_missed", "window_expected", "watermark_timestamp_seconds", "subscription_healthy",
         "complete_up_to_timestamp_seconds", "last_complete_pass_timestamp_seconds", "provider_budget_remaining",
@@ -153,44 +153,44 @@ async def test_of_an_idle_new_source_only_what_is_known_has_a_value(office: Any)
     assert {"source_info", "missed_total", "events_total", "missing_open"} <= names
 
 
-async def test_a_source_is_silent_only_if_somebody_wants_to_know_and_it_is_known(office: Any) -> None:
+async def test_a_source_is_silent_only_if_somebody_wants_to_know_and_it_is_known(console: Any) -> None:
     async def silent() -> float | None:
-        return (await scraped(office)).get(("source_silent", "acme"))
+        return (await scraped(console)).get(("source_silent", "acme"))
 
-    await office.record(Via.WEBHOOK, "evt_1")
+    await console.record(Via.WEBHOOK, "evt_1")
     assert await silent() is None
-    office.desk.sources.change("acme", silence=Silence(after=timedelta(hours=2)))
-    heard = {office.source().id: to_us(office.now[0])}
-    await office.desk.runtime.write(lambda c: silence.note_heard(c, heard))
+    console.context.sources.change("acme", silence=Silence(after=timedelta(hours=2)))
+    heard = {console.source().id: to_us(console.now[0])}
+    await console.context.runtime.write(lambda c: silence.note_heard(c, heard))
     assert await silent() == 0
-    earlier = {office.source().id: to_us(office.now[0] - DAY)}
-    await office.desk.runtime.write(lambda c: silence.note_heard(c, earlier))
+    earlier = {console.source().id: to_us(console.now[0] - DAY)}
+    await console.context.runtime.write(lambda c: silence.note_heard(c, earlier))
     assert await silent() == 0
-    office.now[0] += timedelta(hours=3)
+    console.now[0] += timedelta(hours=3)
     assert await silent() == 1
-    office.desk.sources.change("acme", silence=Silence(after=None))
+    console.context.sources.change("acme", silence=Silence(after=None))
     assert await silent() is None
 
 
-async def test_a_source_that_only_receives_has_no_series_about_losses(office: Any) -> None:
-    await office.add_source("push", Mode.WEBHOOK)
-    names = {key[0] for key in await scraped(office) if "push" in key}
+async def test_a_source_that_only_receives_has_no_series_about_losses(console: Any) -> None:
+    await console.add_source("push", Mode.WEBHOOK)
+    names = {key[0] for key in await scraped(console) if "push" in key}
     assert {"source_info", "events_total", "duplicates_total"} <= names
     assert names.isdisjoint(figure.name for figure in SOURCE_FIGURES if "mode" in figure.absent)
 
 
-async def test_the_same_is_read_by_a_process_that_has_just_started(office: Any) -> None:
-    await fill(office)
-    before = render(Metrics("1"), LedgerCollector(await stands(office)), "")[0]
-    assert render(Metrics("1"), LedgerCollector(await stands(office)), "")[0] == before
+async def test_the_same_is_read_by_a_process_that_has_just_started(console: Any) -> None:
+    await fill(console)
+    before = render(Metrics("1"), LedgerCollector(await read_status(console)), "")[0]
+    assert render(Metrics("1"), LedgerCollector(await read_status(console)), "")[0] == before
 
 
-async def test_metrics_without_a_store_keep_the_process_series_and_drop_the_ledger(office: Any, listen: Any) -> None:
+async def test_metrics_without_a_store_keep_the_process_series_and_drop_the_ledger(console: Any, listen: Any) -> None:
     class Unreachable:
         async def read(self, _: object) -> None:
             raise StoreUnavailable("gone")
 
-    office.use(store=Unreachable())
+    console.use(store=Unreachable())
     async with listen() as client:
         answer = await client.get("/metrics")
         assert answer.status_code == 200
@@ -221,11 +221,11 @@ async def test_openmetrics_is_spoken_to_who_asks_for_it(listen: Any) -> None:
         assert "_created" not in answer.text
 
 
-async def test_the_table_names_every_series_with_its_type_and_labels(office: Any) -> None:
-    await fill(office)
-    touch(office.metrics, "acme", "shop")
+async def test_the_table_names_every_series_with_its_type_and_labels(console: Any) -> None:
+    await fill(console)
+    touch(console.metrics, "acme", "shop")
     found = {}
-    for family in AllSeries(office.metrics.registry, LedgerCollector(await stands(office))).collect():
+    for family in AllSeries(console.metrics.registry, LedgerCollector(await read_status(console))).collect():
         name = family.name + ("_total" if family.type == "counter" else "")
         labels = next((tuple(sample.labels) for sample in family.samples if "le" not in sample.labels), None)
         assert labels is not None, f"{name} has no sample here"
@@ -244,7 +244,7 @@ def test_alert_rules_use_only_series_and_labels_of_the_table() -> None:
 
 
 def touch(metrics: Metrics, source: str, destination: str) -> None:
-    """Use every label value there can be, as the roads would in their worst year."""
+    """Use every possible value of every label."""
     for outcome in Outcome:
         metrics.webhooks.labels(source, outcome.value)
     for reason in REASONS:
@@ -268,10 +268,10 @@ def touch(metrics: Metrics, source: str, destination: str) -> None:
     metrics.circuit_open.labels(destination)
 
 
-async def test_a_source_has_at_most_150_series_and_a_destination_80(office: Any) -> None:
-    await fill(office)
-    touch(office.metrics, "acme", "shop")
-    keys = list(await scraped(office))
+async def test_a_source_has_at_most_150_series_and_a_destination_80(console: Any) -> None:
+    await fill(console)
+    touch(console.metrics, "acme", "shop")
+    keys = list(await scraped(console))
     of_source = [key for key in keys if "acme" in key]
     of_destination = [key for key in keys if "shop" in key]
     assert 100 < len(of_source) <= 150
@@ -319,10 +319,10 @@ async def series_in(prometheus: httpx.AsyncClient) -> set[str]:
 
 
 async def test_a_real_prometheus_finds_every_series_of_the_table(
-    office: Any, listen: Any, tmp_path: Path, absent: Absent
+    console: Any, listen: Any, tmp_path: Path, absent: Absent
 ) -> None:
-    await fill(office)
-    touch(office.metrics, "acme", "shop")
+    await fill(console)
+    touch(console.metrics, "acme", "shop")
     wanted = {name + "_bucket" if row.kind == "histogram" else name for name, row in documented().items()}
     async with listen() as listener, scraping(listener.base_url.netloc.decode(), tmp_path, absent) as prometheus:
         found: set[str] = set()

@@ -1,7 +1,7 @@
 """The loss test of every vendor: it loses, repeats and forges webhooks, shows events late, throttles and breaks.
 
 All that it could list is in the ledger, and what was lost is counted once; what it cannot list is not claimed. The
-fake on a socket, the real receive road on another, real passes, a real ledger.
+fake on a socket, the real receiver on another, real passes, a real ledger.
 """
 
 import random
@@ -53,16 +53,16 @@ LOSSY = Faults(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Vendor:
-    """One vendor: its wire, given the address of its API, and the provider that reads it."""
+    """One vendor: its format, for an address of its API, and the provider that reads it."""
 
     name: str
-    wire: Callable[[str], VendorFormat]
+    vendor_format: Callable[[str], VendorFormat]
     make: Callable[..., Provider]
     type: str
     secret: str = SECRET
 
 
-def declared(name: str, wire: type[plain.PlainFormat], event_type: str) -> Vendor:
+def declared(name: str, vendor_format: type[plain.PlainFormat], event_type: str) -> Vendor:
     """A ready-made vendor as it is declared, but for the address, small pages and secrets."""
 
     def make(url: str, page_limit: int = 100) -> Provider:  # noqa: ARG001 - its pages are small as it is
@@ -73,15 +73,15 @@ def declared(name: str, wire: type[plain.PlainFormat], event_type: str) -> Vendo
         place(table, "webhook.signature.secret", Secret(SECRET))
         if name == "square":
             place(table, "webhook.signature.url", ADDRESS[0])
-        asked: dict[str, Any] = table["list"].get("json") or table["list"]["params"]
-        asked["per_page" if "per_page" in asked else "limit"] = 7
+        params: dict[str, Any] = table["list"].get("json") or table["list"]["params"]
+        params["per_page" if "per_page" in params else "limit"] = 7
         return registry.build("rest_list", table)
 
-    return Vendor(name=name, wire=lambda _: wire(), make=make, type=event_type)
+    return Vendor(name=name, vendor_format=lambda _: vendor_format(), make=make, type=event_type)
 
 
 ADDRESS = [""]
-"""Where Square believes to send to: it signs that, so the declaration must name it."""
+"""The address that Square sends to: it is part of what Square signs, so the declaration must name it."""
 
 
 def make_github(url: str, page_limit: int = 7) -> Provider:
@@ -110,7 +110,7 @@ def make_paypal(url: str, page_limit: int = 7) -> Provider:
     )
 
 
-def paypal_wire(url: str) -> VendorFormat:
+def paypal_format(url: str) -> VendorFormat:
     return PayPalFormat(sign=lambda text: KEY.sign(text, PKCS1v15(), SHA256()), certificate=PEM, base=url)
 
 
@@ -126,11 +126,11 @@ def small_stripe(url: str, page_limit: int = 7) -> Provider:
     return make_stripe(url, min(page_limit, 7))
 
 
-GITHUB = Vendor(name="github", wire=lambda _: GitHubFormat(), make=make_github, type="issues.opened")
+GITHUB = Vendor(name="github", vendor_format=lambda _: GitHubFormat(), make=make_github, type="issues.opened")
 LISTING = [
-    Vendor(name="stripe", wire=lambda _: StripeFormat(), make=small_stripe, type="invoice.paid"),
+    Vendor(name="stripe", vendor_format=lambda _: StripeFormat(), make=small_stripe, type="invoice.paid"),
     GITHUB,
-    Vendor(name="paypal", wire=paypal_wire, make=make_paypal, type="PAYMENT.SALE.COMPLETED"),
+    Vendor(name="paypal", vendor_format=paypal_format, make=make_paypal, type="PAYMENT.SALE.COMPLETED"),
     declared("gocardless", rest.GoCardlessFormat, "payments.confirmed"),
     declared("paddle", rest.PaddleFormat, "transaction.paid"),
     declared("chargebee", rest.ChargebeeFormat, "customer_created"),
@@ -140,16 +140,16 @@ LISTING = [
 ]
 STANDARD_WEBHOOKS = Vendor(
     name="standard_webhooks",
-    wire=lambda _: StandardWebhooksFormat(),
+    vendor_format=lambda _: StandardWebhooksFormat(),
     make=make_standard,
     type="order.paid",
     secret=STANDARD,
 )
-TELEGRAM = Vendor(name="telegram", wire=lambda _: TelegramFormat(), make=make_telegram, type="message")
+TELEGRAM = Vendor(name="telegram", vendor_format=lambda _: TelegramFormat(), make=make_telegram, type="message")
 
 
 class ToFake(httpx.AsyncHTTPTransport):
-    """Whoever asks the vendor by its public name is asked to come to the fake."""
+    """Redirects requests to the vendor's public name to the fake."""
 
     def __init__(self, url: httpx.URL) -> None:
         super().__init__()
@@ -178,10 +178,10 @@ def vendor(request: pytest.FixtureRequest) -> Vendor:
 
 @pytest.fixture
 async def world(store: Store, clock: FakeClock, vendor: Vendor) -> AsyncIterator[World]:
-    fake = FakeProvider(vendor.wire(""), clock=clock, seed=7, retries_s=(0.01, 0.01))
+    fake = FakeProvider(vendor.vendor_format(""), clock=clock, seed=7, retries_s=(0.01, 0.01))
     ADDRESS[0] = "http://unknown.example"
     async with fake.serve() as url:
-        fake.wire = vendor.wire(url)
+        fake.wire = vendor.vendor_format(url)
         mounts = {"https://": ToFake(httpx.URL(url))}
         async with httpx.AsyncClient(trust_env=False, mounts=mounts) as client:
             world = World(store=store, clock=clock, fake=fake, client=client, make=vendor.make, url=url)
@@ -190,21 +190,21 @@ async def world(store: Store, clock: FakeClock, vendor: Vendor) -> AsyncIterator
 
 
 def subscribe(daemon: Daemon, url: str, vendor: Vendor) -> FakeEndpoint:
-    """The vendor sends to `url` from now on."""
+    """Register `url` as an endpoint of the vendor."""
     ADDRESS[0] = url
     daemon.runtime.sources.change("acme", provider=daemon.world.provider())
     return daemon.world.fake.add_endpoint(url, secret=vendor.secret)
 
 
 def acknowledged(world: World) -> set[str]:
-    """The events that a webhook brought."""
+    """Return the keys of the events whose webhook was accepted."""
     return {push.event.key for push in world.fake.pushes if push.status == httpx.codes.OK}
 
 
 async def settle(world: World, daemon: Daemon, clock: FakeClock) -> None:
     await world.fake.settle()
     clock.advance(minutes=10)
-    await daemon.turn(health=True)
+    await daemon.run_source(health=True)
 
 
 def named(vendors: Sequence[Vendor]) -> pytest.MarkDecorator:
@@ -218,7 +218,7 @@ async def test_all_that_the_vendor_could_list_is_recovered_and_counted_once(
     chance = random.Random(5)
     async with world.daemon() as daemon, receiving(daemon) as url:
         subscribe(daemon, url, vendor)
-        await daemon.turn(health=True)
+        await daemon.run_source(health=True)
         world.fake.faults = replace(LOSSY)
         for _ in range(90):
             world.fake.emit(vendor.type)
@@ -235,7 +235,7 @@ async def test_all_that_the_vendor_could_list_is_recovered_and_counted_once(
         assert 10 < len(lost) < 60
         assert await world.missed() == len(lost)
         via = await world.via()
-        assert {key for key, road in via.items() if road == "list"} == lost
+        assert {key for key, first_seen in via.items() if first_seen == "list"} == lost
         counts = (await world.totals()).counts
         assert (counts["unlisted"], await world.missing_open()) == (0, 0)
         stream = await world.stream()
@@ -342,7 +342,7 @@ async def test_all_that_is_handed_out_is_recorded_though_the_vendor_forgets_it(
                 clock.advance(seconds=1)
             for _ in range(6):
                 clock.advance(minutes=1)
-                await daemon.turn()
+                await daemon.run_source()
     world.fake.faults = Faults()
     async with world.daemon() as daemon:
         await settle(world, daemon, clock)
@@ -363,9 +363,9 @@ async def test_a_webhook_of_telegrams_carries_its_updates(world: World, vendor: 
         await world.fake.settle()
         assert await world.keys() == acknowledged(world) != set()
         assert (await world.report()).listed is None
-        await daemon.turn(health=True)
-        asked = [each.path.rpartition("/")[2] for each in world.fake.requests]
-        assert ("getWebhookInfo" in asked, "getUpdates" in asked) == (True, False)
+        await daemon.run_source(health=True)
+        paths = [each.path.rpartition("/")[2] for each in world.fake.requests]
+        assert ("getWebhookInfo" in paths, "getUpdates" in paths) == (True, False)
         row = await world.store.read(lambda c: c.execute(select(SOURCE)).mappings().one())
         assert row["subscription_healthy"] is True
         assert (await world.stream()).last_outcome is None

@@ -140,7 +140,7 @@ async def test_all_that_the_list_shows_is_in_the_ledger_and_what_was_lost_is_cou
             clock.advance(minutes=1)
         for _ in range(3):
             clock.advance(minutes=6)
-            await daemon.turn()
+            await daemon.run_source()
         assert await world.keys() == {event["id"] for event in app.events}
         assert sorted((await world.via()).values()) == ["list"] * 3 + ["webhook"] * 6
         assert await world.missed() == 3
@@ -156,9 +156,9 @@ async def test_a_webhook_ahead_of_its_listing_is_neither_missed_nor_unlisted(
         for _ in range(5):
             await receive(daemon, app.happen())
             clock.advance(minutes=1)
-            await daemon.turn()
+            await daemon.run_source()
         clock.advance(minutes=20)
-        await daemon.turn()
+        await daemon.run_source()
         counts = (await world.totals()).counts
         assert (await world.missed(), counts["unlisted"], counts["by_webhook"]) == (0, 0, 5)
         assert (await world.stream()).last_outcome == "clean"
@@ -168,9 +168,9 @@ async def test_a_token_that_was_revoked_is_replaced_within_the_pass(world: World
     async with world.daemon() as daemon:
         app.happen()
         clock.advance(minutes=10)
-        await daemon.turn()
+        await daemon.run_source()
         app.revoked = True
         app.happen()
         clock.advance(minutes=10)
-        await daemon.turn()
+        await daemon.run_source()
         assert (len(await world.keys()), app.tokens) == (2, 2)

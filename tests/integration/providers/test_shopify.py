@@ -1,4 +1,4 @@
-"""A shop that loses webhooks, end to end: the fake on a socket, the real receive road, passes, and the ledger.
+"""A shop that loses webhooks, end to end: the fake on a socket, the real receiver, passes, and the ledger.
 
 All that a list of states can bring back is brought back: the last state of each object. What it cannot
 show, deletions among it, is not claimed.
@@ -61,7 +61,7 @@ async def world(store: Store, clock: FakeClock) -> AsyncIterator[World]:
 async def subscribed(
     daemon: Daemon, *, topics: tuple[str, ...] = TOPICS
 ) -> AsyncIterator[tuple[FakeEndpoint, FakeEndpoint]]:
-    """The daemon receives, by two endpoints: one for the resources, one for all else."""
+    """Run the receiver with two endpoints at the shop: one for the resources, one for everything else."""
     add = daemon.world.fake.add_endpoint
     listed = tuple(topic for topic in topics if topic.partition("/")[0] in RESOURCES)
     async with receiving(daemon) as url:
@@ -96,13 +96,13 @@ def truth(world: World) -> dict[str, int]:
 async def settle(world: World, daemon: Daemon, clock: FakeClock) -> None:
     await world.fake.settle()
     clock.advance(minutes=5)
-    await daemon.turn(health=True)
+    await daemon.run_source(health=True)
 
 
 async def test_every_last_state_that_a_lost_webhook_left_out_is_recovered(world: World, clock: FakeClock) -> None:
     chance = random.Random(3)
     async with world.daemon() as daemon, subscribed(daemon):
-        await daemon.turn(health=True)
+        await daemon.run_source(health=True)
         world.fake.faults = Faults(drop=0.4, duplicate=0.1, bad_signature=0.1)
         for _ in range(200):
             resource = chance.choice(RESOURCES)
@@ -130,7 +130,7 @@ async def test_every_last_state_that_a_lost_webhook_left_out_is_recovered(world:
 
 async def test_what_no_list_shows_is_not_claimed(world: World, clock: FakeClock) -> None:
     async with world.daemon() as daemon, subscribed(daemon):
-        await daemon.turn(health=True)
+        await daemon.run_source(health=True)
         kept = world.fake.emit("app/uninstalled")
         gone = world.fake.emit("orders/updated", object_id="1", stream="orders")
         await world.fake.settle()
@@ -205,7 +205,7 @@ async def test_a_throttled_query_is_waited_out_and_loses_nothing(world: World, c
         world.fake.faults = Faults(throttle_every=1)
         clock.advance(minutes=5)
         before = (await world.stream()).watermark_us
-        await daemon.turn()
+        await daemon.run_source()
         assert (await world.stream()).last_outcome == "rate_limited"
         assert (await world.stream()).watermark_us == before
         world.fake.faults = Faults()

@@ -1,4 +1,4 @@
-"""A world on each kind of database."""
+"""A fake provider, a ledger on each kind of database, and a clock for the tests of passes."""
 
 from collections.abc import AsyncIterator
 

@@ -46,18 +46,18 @@ async def streams_of(world: World) -> dict[str, streams.Stream]:
 async def test_an_account_that_left_us_parks_only_itself(
     platform: World, clock: FakeClock, transport: InProcess
 ) -> None:
-    asked: list[str] = []
+    accounts: list[str] = []
 
     def refuse(request: httpx.Request) -> None:
         account = request.headers.get("stripe-account", "")
-        asked.append(account)
+        accounts.append(account)
         if account == GONE:
             raise httpx.ConnectError("never answered")
 
     async with platform.daemon() as daemon:
         clock.advance(minutes=2)
         transport.before = refuse
-        await daemon.turn(health=True)
+        await daemon.run_source(health=True)
         assert len(await platform.keys()) == 19
         assert await platform.missed() == 19
         streams = await streams_of(platform)
@@ -65,21 +65,19 @@ async def test_an_account_that_left_us_parks_only_itself(
         assert {each.last_outcome for name, each in streams.items() if name not in (GONE, "")} == {"found"}
 
 
-async def test_a_parked_account_is_left_alone_until_all_of_them_are_asked_about_again(
-    platform: World, clock: FakeClock
-) -> None:
+async def test_a_parked_account_is_skipped_until_the_next_health_check(platform: World, clock: FakeClock) -> None:
     async with platform.daemon() as daemon:
         clock.advance(minutes=2)
-        await daemon.turn(health=True)
+        await daemon.run_source(health=True)
         await platform.store.write(
             lambda c: c.exec_driver_sql(f"UPDATE stream SET parked_reason = 'gone' WHERE name = '{GONE}'")
         )
         before = len(platform.fake.requests)
         clock.advance(minutes=2)
-        await daemon.turn()
+        await daemon.run_source()
         assert len(platform.fake.requests) - before == 20  # 19 accounts and our own
         clock.advance(minutes=2)
-        await daemon.turn(health=True)
+        await daemon.run_source(health=True)
         assert (await streams_of(platform))[GONE].parked_reason is None
 
 
@@ -89,9 +87,9 @@ async def test_what_was_incomplete_is_read_first_and_then_the_busiest(platform: 
         for _ in range(5):
             platform.fake.emit("invoice.paid", stream="acct_03")
         clock.advance(minutes=2)
-        await daemon.turn(health=True)
+        await daemon.run_source(health=True)
         clock.advance(minutes=2)
-        await daemon.turn()
+        await daemon.run_source()
         await platform.store.write(
             lambda c: c.exec_driver_sql("UPDATE stream SET last_outcome = 'rate_limited' WHERE name = 'acct_11'")
         )
@@ -107,15 +105,13 @@ def test_no_second_sees_more_requests_than_the_rate() -> None:
     assert (slow.max_rate, timedelta(seconds=slow.time_period)) >= (1, timedelta(seconds=2))
 
 
-async def test_an_endpoint_that_is_off_is_switched_on_again_only_if_somebody_asked_for_it(
-    platform: World, clock: FakeClock
-) -> None:
+async def test_a_disabled_endpoint_is_enabled_again_only_with_repair(platform: World, clock: FakeClock) -> None:
     endpoint = platform.fake.endpoints[0]
-    for asked_for in (False, True):
+    for repair in (False, True):
         endpoint.enabled = platform.fake.endpoints[1].enabled = False
-        async with platform.daemon(repair=asked_for) as daemon:
+        async with platform.daemon(repair=repair) as daemon:
             clock.advance(minutes=2)
-            await daemon.turn(health=True)
-            assert endpoint.enabled is asked_for
+            await daemon.run_source(health=True)
+            assert endpoint.enabled is repair
     history = await platform.store.read(lambda c: sources.subscriptions(c, platform.source_id))
     assert [row["healthy"] for row in history] == [False, True]

@@ -24,7 +24,7 @@ MINUTE, HOUR, DAY, MONTH = timedelta(minutes=1), timedelta(hours=1), timedelta(d
 DEFAULT_PACE = Pace(shortest=5 * MINUTE, longest=30 * MINUTE, adaptive=True)
 HOURLY = Pace(shortest=HOUR, longest=HOUR, adaptive=True)
 
-NextTurn = Callable[[], Awaitable[timedelta]]
+NextRun = Callable[[], Awaitable[timedelta]]
 
 
 def make_platform(url: str, page_limit: int = 100) -> Provider:
@@ -48,13 +48,13 @@ async def last_sweep(world: World) -> datetime | None:
 
 
 @asynccontextmanager
-async def scheduled(daemon: Daemon) -> AsyncIterator[NextTurn]:
-    """The scheduler, running. What is given out waits for a turn, at the time it is due, and for its interval."""
+async def scheduled(daemon: Daemon) -> AsyncIterator[NextRun]:
+    """Run the scheduler. Yield a function that waits for the next run, at its due time, and returns the interval."""
     world = daemon.world
     policies = {"acme": daemon.policy}
-    scheduler = Scheduler(daemon.runtime, policies, world.client, holder="one", tick_s=0.05, patience=HASTY)
+    scheduler = Scheduler(daemon.runtime, policies, world.client, holder="one", tick_s=0.05, retry=HASTY)
 
-    async def next_turn() -> timedelta:
+    async def next_run() -> timedelta:
         world.clock.now = max(world.clock.now, from_us((await row_of(world))["next_pass_us"]))
         while (row := await row_of(world))["next_pass_us"] <= to_us(world.clock()) or row["lease_holder"] is not None:
             await asyncio.sleep(0.005)
@@ -62,14 +62,14 @@ async def scheduled(daemon: Daemon) -> AsyncIterator[NextTurn]:
 
     running = asyncio.create_task(scheduler.run())
     try:
-        yield next_turn
+        yield next_run
     finally:
         scheduler.stop()
         await running
 
 
 async def use(daemon: Daemon, requests: int) -> None:
-    """Have so many requests of the budget used, from now on."""
+    """Use so many requests of the budget, in a period that starts now."""
     budget = daemon.policy.budget
     assert budget is not None
     scope, now_us = daemon.source.provider.budget_scope(), to_us(daemon.world.clock())
@@ -86,8 +86,8 @@ async def test_a_spent_budget_slows_passes_to_an_hour(world: World, clock: FakeC
     async with world.daemon(budget=Stripe.capabilities.budget, pace=DEFAULT_PACE) as daemon:
         await use(daemon, 10_000)
         clock.advance(minutes=5)
-        async with scheduled(daemon) as next_turn:
-            intervals = [await next_turn() for _ in range(3)]
+        async with scheduled(daemon) as next_run:
+            intervals = [await next_run() for _ in range(3)]
         assert intervals == [HOUR] * 3
         assert await used(daemon) > 10_000
 
@@ -97,12 +97,12 @@ async def test_a_busy_account_is_read_every_hour(world: World, clock: FakeClock)
     pace = Pace(shortest=30 * MINUTE, longest=30 * MINUTE, adaptive=True)
     async with world.daemon(budget=budget, pace=pace, sweep_every=DAY, page_limit=10) as daemon:
         clock.advance(minutes=5)
-        async with scheduled(daemon) as next_turn:
+        async with scheduled(daemon) as next_run:
             intervals = []
             while clock() < T0 + 30 * HOUR:
                 for _ in range(10):
                     world.fake.emit("invoice.paid")
-                intervals.append(await next_turn())
+                intervals.append(await next_run())
         assert await used(daemon) > budget.requests
         assert max(intervals) == HOUR
         due = {each.key for each in world.fake.events if each.occurred_at < clock() - HOUR}
@@ -114,8 +114,8 @@ async def test_an_interval_that_the_operator_chose_stays(world: World, clock: Fa
     async with world.daemon(budget=Stripe.capabilities.budget, pace=pace) as daemon:
         await use(daemon, 10_000)
         clock.advance(minutes=5)
-        async with scheduled(daemon) as next_turn:
-            assert await next_turn() == 3 * HOUR
+        async with scheduled(daemon) as next_run:
+            assert await next_run() == 3 * HOUR
 
 
 async def test_a_sweep_takes_what_the_passes_leave_over(world: World, clock: FakeClock) -> None:
@@ -125,11 +125,11 @@ async def test_a_sweep_takes_what_the_passes_leave_over(world: World, clock: Fak
         clock.advance(minutes=20)
         await daemon.push(*(world.fake.emit("invoice.paid") for _ in range(events)))
         clock.advance(minutes=20)
-        async with scheduled(daemon) as next_turn:
+        async with scheduled(daemon) as next_run:
             while clock() < T0 + 23 * HOUR:
-                assert await next_turn() == HOUR
+                assert await next_run() == HOUR
             while await last_sweep(world) is None:
-                assert await next_turn() == HOUR
+                assert await next_run() == HOUR
                 assert await used(daemon) >= len(world.fake.requests)
                 granted = an_hour * ((clock() - T0) / HOUR + 1)
                 assert len(world.fake.requests) <= granted + 2 * daemon.policy.slices
@@ -137,16 +137,16 @@ async def test_a_sweep_takes_what_the_passes_leave_over(world: World, clock: Fak
         (sweep,) = [row for row in await world.passes() if row["kind"] == "sweep"]
         assert (sweep["state"], sweep["listed"]) == ("finished", events)
         assert sweep["requests"] >= events / page
-        assert from_us(sweep["finished_us"]) - from_us(sweep["started_us"]) >= 2 * HOUR, "one turn took it all"
+        assert from_us(sweep["finished_us"]) - from_us(sweep["started_us"]) >= 2 * HOUR, "one run made all of it"
         assert await last_sweep(world) == clock()
 
 
-async def test_a_sweep_within_the_budget_is_made_in_one_turn(world: World, clock: FakeClock) -> None:
+async def test_a_sweep_within_the_budget_is_made_in_one_run(world: World, clock: FakeClock) -> None:
     async with world.daemon(budget=Stripe.capabilities.budget, pace=HOURLY, sweep_every=DAY) as daemon:
         clock.advance(minutes=5)
-        async with scheduled(daemon) as next_turn:
+        async with scheduled(daemon) as next_run:
             while await last_sweep(world) is None:
-                await next_turn()
+                await next_run()
         assert await last_sweep(world) == T0 + DAY + 5 * MINUTE
         assert [row["outcome"] for row in await world.passes() if row["kind"] == "sweep"] == ["clean"]
 
@@ -161,12 +161,12 @@ async def test_a_spent_budget_does_not_stop_the_last_look(world: World, clock: F
         late = world.fake.emit("invoice.paid")
         world.fake.faults = Faults()
         clock.advance(minutes=5)
-        async with scheduled(daemon) as next_turn:
-            await next_turn()
+        async with scheduled(daemon) as next_run:
+            await next_run()
             clock.advance(days=2, hours=1)
-            await next_turn()
+            await next_run()
             assert await world.keys() == {late.key}
-            assert await next_turn() == HOUR
+            assert await next_run() == HOUR
         kinds = [row["kind"] for row in await world.passes()]
         assert kinds.count("horizon") == 1
         assert "sweep" not in kinds
@@ -184,19 +184,19 @@ async def test_a_sweep_that_fails_is_made_later(world: World, clock: FakeClock, 
     async with world.daemon(sweep_every=timedelta(hours=20)) as daemon:
         for _ in range(25):
             clock.advance(hours=1)
-            await daemon.turn()
+            await daemon.run_source()
         transport.before = fail
         clock.advance(hours=1)
-        await daemon.turn()
+        await daemon.run_source()
         before = await last_sweep(world)
         for _ in range(20):
             clock.advance(hours=1)
-            await daemon.turn()
+            await daemon.run_source()
         assert from_us((await world.stream()).watermark_us) == clock() - MINUTE
         assert await last_sweep(world) == before
         failing = False
         clock.advance(hours=1)
-        await daemon.turn()
+        await daemon.run_source()
         assert await last_sweep(world) == clock()
 
 
@@ -213,13 +213,13 @@ async def test_a_stream_is_not_swept_again_for_another(world: World, clock: Fake
 
     async with world.daemon(sweep_every=DAY) as daemon:
         clock.advance(minutes=5)
-        await daemon.turn(health=True)
+        await daemon.run_source(health=True)
         clock.advance(hours=23)
-        await daemon.turn()
+        await daemon.run_source()
         transport.before = fail
         for _ in range(3):
             clock.advance(hours=1)
-            await daemon.turn()
+            await daemon.run_source()
         names = {row["id"]: row["name"] for row in await world.store.read(_streams(world))}
         swept = [(names[row["stream_id"]], row["state"]) for row in await world.passes() if row["kind"] == "sweep"]
         assert sorted(swept) == [("", "finished"), ("acct_1", "finished"), ("acct_2", "running")]

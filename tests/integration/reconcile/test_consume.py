@@ -1,4 +1,4 @@
-"""Reading that takes away, with a bot of Telegram: nothing is acknowledged before it is durable."""
+"""Lists that are emptied as they are read, with a Telegram bot: an update is acknowledged only once it is durable."""
 
 import json
 from collections.abc import AsyncIterator
@@ -51,7 +51,7 @@ class Bot:
         return httpx.Response(200, content=json.dumps({"ok": True, "result": self.updates[:2]}).encode())
 
 
-def make_bot(url: str, page_limit: int = 100) -> Provider:  # noqa: ARG001 - what a world calls
+def make_bot(url: str, page_limit: int = 100) -> Provider:  # noqa: ARG001 - the signature that World wants
     return Telegram(TelegramOptions(token=Secret(TOKEN), api_base=url))
 
 
@@ -68,20 +68,18 @@ async def world(store: Store, clock: FakeClock, bot: Bot) -> AsyncIterator[World
         yield world
 
 
-async def test_everything_that_is_handed_out_is_recorded_and_the_watermark_stands_at_the_asking(
-    world: World, bot: Bot, clock: FakeClock
-) -> None:
+async def test_all_is_recorded_and_complete_up_to_the_request(world: World, bot: Bot, clock: FakeClock) -> None:
     bot.add(1, 2, 3, 5, 8)
     async with world.daemon() as daemon:
         clock.advance(minutes=3)
-        await daemon.turn()
+        await daemon.run_source()
         assert await world.keys() == {"1", "2", "3", "5", "8"}
         assert bot.offsets == [None, 3, 6, 9]
         assert from_us((await world.stream()).watermark_us) == clock()
         assert await world.missed() == 0
         bot.add(9)
         clock.advance(minutes=3)
-        await daemon.turn()
+        await daemon.run_source()
         assert set((await world.via()).values()) == {"list"}
         assert bot.offsets[4:] == [9, 10]
 
@@ -92,13 +90,13 @@ async def test_a_batch_is_acknowledged_only_once_it_is_durable(world: World, bot
     before = (await world.stream()).watermark_us
     async with world.daemon() as daemon:
         clock.advance(minutes=3)
-        await daemon.turn()
+        await daemon.run_source()
         stream = await world.stream()
         assert (stream.cursor, stream.watermark_us, stream.last_outcome) == ("3", before, "provider_unavailable")
         assert await world.keys() == {"1", "2"}
     bot.breaks_after = None
     async with world.daemon() as daemon:
-        await daemon.turn()
+        await daemon.run_source()
         assert await world.keys() == {"1", "2", "3", "4"}
         assert bot.offsets.count(None) == 1
 
@@ -112,7 +110,7 @@ async def test_what_nobody_wants_is_recorded_all_the_same_for_the_vendor_forgets
     bot.updates.append({"update_id": 2, "poll": {}})
     async with world.daemon(types=["message"]) as daemon:
         clock.advance(minutes=3)
-        await daemon.turn()
+        await daemon.run_source()
         assert await world.keys() == {"1", "2"}
         assert await world.owed() == 0
 
@@ -123,7 +121,7 @@ async def test_a_webhook_in_the_way_parks_the_source_and_says_what_to_do(
     bot.webhook = "https://elsewhere.example/"
     async with world.daemon() as daemon:
         clock.advance(minutes=3)
-        await daemon.turn()
+        await daemon.run_source()
         reason = (await world.stream()).parked_reason or ""
         assert "while a webhook is set" in reason
         assert TOKEN not in reason
@@ -133,11 +131,11 @@ async def test_what_the_vendor_forgot_while_we_were_away_is_unrecoverable(
     world: World, bot: Bot, clock: FakeClock
 ) -> None:
     async with world.daemon() as daemon:
-        await daemon.turn()
+        await daemon.run_source()
         since = clock()
         clock.advance(hours=30)
         bot.add(7)
-        await daemon.turn()
+        await daemon.run_source()
         (loss,) = await world.unrecoverable()
         assert (from_us(loss.start_us), from_us(loss.end_us)) == (since, clock() - timedelta(hours=24))
         assert await world.keys() == {"7"}
@@ -145,18 +143,18 @@ async def test_what_the_vendor_forgot_while_we_were_away_is_unrecoverable(
 
 async def test_the_token_is_in_no_error(world: World) -> None:
     async with world.daemon() as daemon:
-        fetcher = ProviderClient(
+        client = ProviderClient(
             world.client,
             daemon.runtime.sources,
             "acme",
             clock=world.clock,
             metrics=daemon.runtime.metrics,
             rate=10,
-            patience=HASTY,
+            retry=HASTY,
         )
         request = httpx.Request("GET", f"{world.url}/botTOKEN/getNothing")
         with pytest.raises(Exception, match="knows no bot") as raised:
-            await fetcher.send(request)
+            await client.send(request)
         assert TOKEN not in f"{raised.value!r} {request.url}"
         with pytest.raises(OptionsInvalid, match="cannot be audited"):
             as_lister(daemon.source.provider)
@@ -165,5 +163,5 @@ async def test_the_token_is_in_no_error(world: World) -> None:
 def test_long_poll_asks_again_at_once_unless_something_is_wrong() -> None:
     pace = Pace(shortest=timedelta(minutes=1), longest=timedelta(hours=1), adaptive=False, long_poll=True)
     assert next_interval(pace, timedelta(minutes=1), Signals()) == timedelta(0)
-    assert next_interval(pace, timedelta(minutes=1), Signals(unwell=True)) == timedelta(minutes=1)
+    assert next_interval(pace, timedelta(minutes=1), Signals(unhealthy=True)) == timedelta(minutes=1)
     assert next_interval(pace, timedelta(minutes=1), Signals(parked=True)) == timedelta(hours=1)

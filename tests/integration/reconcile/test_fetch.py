@@ -1,4 +1,4 @@
-"""What the engine's requests show to nobody, and what answers cannot do to it."""
+"""Requests to providers: no secret is shown, a bad answer does no harm, and no request is sent without a budget."""
 
 import asyncio
 from datetime import UTC, datetime
@@ -21,10 +21,10 @@ from gapless_reconcilers.testing.fake.formats.stripe import StripeFormat
 pytestmark = pytest.mark.anyio
 
 
-def fetcher(client: httpx.AsyncClient, url: str, key: str, **options: Any) -> ProviderClient:
+def provider_client(client: httpx.AsyncClient, url: str, key: str, **options: Any) -> ProviderClient:
     provider = Stripe(StripeOptions(api_key=Secret(key), api_base=url))
     source = Source(id=1, name="acme", provider=provider, mode=Mode.POLL, start=datetime(2026, 1, 1, tzinfo=UTC))
-    settled = {"clock": system_clock, "metrics": Metrics("t"), "rate": 10_000, "patience": HASTY}
+    settled = {"clock": system_clock, "metrics": Metrics("t"), "rate": 10_000, "retry": HASTY}
     return ProviderClient(client, Sources([source]), "acme", **settled, **options)
 
 
@@ -33,9 +33,9 @@ async def test_a_secret_that_no_header_can_carry_is_refused_and_not_shown(key: s
     fake = FakeProvider(StripeFormat())
     async with fake.serve() as url, new_client() as client:
         with pytest.raises(CredentialsRejected, match="check the secret for odd characters") as caught:
-            await fetcher(client, url, key).send(httpx.Request("GET", f"{url}/v1/account"))
-    told = f"{caught.value!r} {caught.value.__cause__!r}"
-    assert "do_not_show" not in told
+            await provider_client(client, url, key).send(httpx.Request("GET", f"{url}/v1/account"))
+    text = f"{caught.value!r} {caught.value.__cause__!r}"
+    assert "do_not_show" not in text
     assert caught.value.__suppress_context__
 
 
@@ -45,9 +45,9 @@ async def test_a_date_that_is_none_changes_nothing(date: str) -> None:
         return httpx.Response(200, json={}, headers={"date": date})
 
     async with httpx.AsyncClient(transport=httpx.MockTransport(answer)) as client:
-        asking = fetcher(client, "http://vendor.test", "sk_live_x")
-        await asking.send(httpx.Request("GET", "http://vendor.test/"))
-    assert asking.skew is None
+        requester = provider_client(client, "http://vendor.test", "sk_live_x")
+        await requester.send(httpx.Request("GET", "http://vendor.test/"))
+    assert requester.skew is None
 
 
 def test_a_request_that_is_stored_and_taken_up_again_asks_for_the_same() -> None:
@@ -71,10 +71,10 @@ async def test_no_request_is_sent_before_it_is_reserved() -> None:
         return httpx.Response(200, json={})
 
     async with httpx.AsyncClient(transport=httpx.MockTransport(answer)) as client:
-        asking = fetcher(client, "http://vendor.test", "sk_live_x", spend=spend)
-        given_up = asyncio.create_task(asking.send(httpx.Request("GET", "http://vendor.test/")))
+        requester = provider_client(client, "http://vendor.test", "sk_live_x", spend=spend)
+        cancelled = asyncio.create_task(requester.send(httpx.Request("GET", "http://vendor.test/")))
         await asyncio.sleep(0)
-        given_up.cancel()
-        await asyncio.gather(given_up, return_exceptions=True)
-        await asyncio.gather(*(asking.send(httpx.Request("GET", "http://vendor.test/")) for _ in range(64)))
+        cancelled.cancel()
+        await asyncio.gather(cancelled, return_exceptions=True)
+        await asyncio.gather(*(requester.send(httpx.Request("GET", "http://vendor.test/")) for _ in range(64)))
     assert (sent[0], reserved[0]) == (64, 80)

@@ -1,4 +1,4 @@
-"""Passes through the real engine and store: what the watermark claims, and what it must not."""
+"""Passes through the real engine and store: the watermark covers what was read, and nothing else."""
 
 import asyncio
 from collections.abc import Sequence
@@ -36,7 +36,7 @@ async def test_a_lost_webhook_is_recorded_by_the_next_pass_and_counted_once(worl
         await daemon.push(kept)
         for _ in range(3):
             clock.advance(minutes=2)
-            await daemon.turn()
+            await daemon.run_source()
         assert await world.via() == {lost.key: "list", kept.key: "webhook"}
         assert await world.missed() == 1
         assert from_us((await world.stream()).watermark_us) == clock() - MINUTE
@@ -56,12 +56,12 @@ async def test_pass_keeps_watermark_when_second_page_fails(
             world.fake.faults = Faults(error_rate=1.0 if len(seen) > 1 else 0.0)
 
         transport.before = fail
-        await daemon.turn()
+        await daemon.run_source()
         assert (await world.stream()).watermark_us == before
         assert (await world.stream()).last_outcome == "provider_unavailable"
         assert len(await world.keys()) == 2
         transport.before, world.fake.faults = (lambda _: None), Faults()
-        await daemon.turn()
+        await daemon.run_source()
         assert await world.keys() == {event.key for event in events}
         assert (await world.stream()).watermark_us > before
 
@@ -71,22 +71,22 @@ async def test_trap_friendly_stripe_sync_each_page_is_durable_before_the_walk_en
 ) -> None:
     events = [world.fake.emit("invoice.paid") for _ in range(9)]
     clock.advance(minutes=5)
-    asked: list[httpx.Request] = []
+    requests: list[httpx.Request] = []
 
     def die(request: httpx.Request) -> None:
-        asked.append(request)
-        if len(asked) == 3:
+        requests.append(request)
+        if len(requests) == 3:
             raise Died
 
     transport.before = die
     with pytest.raises(BaseExceptionGroup) as raised:
         async with world.daemon(page_limit=2) as daemon:
-            await daemon.turn()
+            await daemon.run_source()
     assert raised.value.split(Died)[1] is None
     await world.store.write(leases.clear)
     async with world.daemon(page_limit=2) as daemon:
-        await daemon.turn()
-    assert "starting_after" in asked[3].url.params
+        await daemon.run_source()
+    assert "starting_after" in requests[3].url.params
     assert await world.keys() == {event.key for event in events}
     assert await world.missed() == 9
 
@@ -97,7 +97,7 @@ async def test_a_pass_whose_process_died_before_closing_it_is_closed_by_the_next
     world.fake.emit("invoice.paid")
     clock.advance(minutes=5)
     async with world.daemon() as daemon:
-        await daemon.turn()
+        await daemon.run_source()
         (row, *_) = await world.passes()
 
         def reopen(connection: object) -> None:
@@ -105,7 +105,7 @@ async def test_a_pass_whose_process_died_before_closing_it_is_closed_by_the_next
 
         await daemon.runtime.writer.submit(reopen)
         clock.advance(minutes=5)
-        await daemon.turn()
+        await daemon.run_source()
         assert {each["state"] for each in await world.passes()} == {"finished"}
         assert from_us((await world.stream()).watermark_us) == clock() - MINUTE
 
@@ -118,11 +118,11 @@ async def test_a_list_that_lies_is_not_believed_and_the_watermark_stays(world: W
         world.fake.faults = Faults(empty_lists=True)
         for _ in range(4):
             clock.advance(minutes=5)
-            await daemon.turn()
+            await daemon.run_source()
             assert (await world.stream()).last_outcome == "suspect_listing"
         assert (await world.stream()).watermark_us == before
         world.fake.faults = Faults()
-        await daemon.turn()
+        await daemon.run_source()
         assert (await world.stream()).last_outcome == "clean"
 
 
@@ -132,10 +132,10 @@ async def test_what_becomes_visible_late_is_found_by_the_lookback(world: World, 
         late = world.fake.emit("invoice.paid")
         world.fake.faults = Faults()
         clock.advance(minutes=2)
-        await daemon.turn()
+        await daemon.run_source()
         assert await world.keys() == set()
         clock.advance(minutes=5)
-        await daemon.turn()
+        await daemon.run_source()
         assert await world.keys() == {late.key}
         assert (await world.totals()).counts["behind_watermark"] == 1
 
@@ -148,9 +148,9 @@ async def test_what_becomes_visible_later_still_is_found_by_the_sweep_which_wide
         late = world.fake.emit("invoice.paid")
         world.fake.faults = Faults()
         clock.advance(minutes=30)
-        await daemon.turn()
+        await daemon.run_source()
         clock.advance(hours=7)
-        await daemon.turn()
+        await daemon.run_source()
         assert await world.keys() == {late.key}
         row = await world.store.read(sources.source_row, source_id=world.source_id)
         assert row["lookback_us"] > 6 * 3600 * 1_000_000
@@ -159,13 +159,13 @@ async def test_what_becomes_visible_later_still_is_found_by_the_sweep_which_wide
 async def test_history_that_is_gone_is_written_off_and_never_skipped_in_silence(world: World, clock: FakeClock) -> None:
     async with world.daemon() as daemon:
         clock.advance(minutes=5)
-        await daemon.turn()
+        await daemon.run_source()
         stopped = (await world.stream()).watermark_us
         world.fake.emit("invoice.paid")
         clock.advance(days=33)
         recent = world.fake.emit("invoice.paid")
         clock.advance(minutes=5)
-        await daemon.turn()
+        await daemon.run_source()
         (loss,) = await world.unrecoverable()
         assert (loss.stream, loss.start_us, loss.reason) == ("", stopped, "history_exceeded")
         assert from_us(loss.end_us) == clock() - timedelta(days=30)
@@ -176,7 +176,7 @@ async def test_a_first_start_records_and_owes_nothing_of_the_past(world: World, 
     world.fake.backfill(500, T0 - timedelta(days=29), T0, ["invoice.paid"])
     async with world.daemon(route=owed_to_one) as daemon:
         clock.advance(minutes=5)
-        await daemon.turn()
+        await daemon.run_source()
         assert (await world.keys(), await world.owed(), await world.missed()) == (set(), 0, 0)
 
 
@@ -185,7 +185,7 @@ async def test_a_pass_on_demand_reaches_back_without_expecting(world: World, clo
     async with world.daemon() as daemon:
         clock.advance(minutes=5)
         await daemon.demand(T0 - timedelta(days=3), T0)
-        await daemon.turn()
+        await daemon.run_source()
         assert len(await world.keys()) == 50
         assert (await world.totals()).expected == 0
         assert await world.missed() == 0
@@ -196,7 +196,7 @@ async def test_other_types_of_the_account_are_neither_recorded_nor_missed(world:
         ours = [world.fake.emit("invoice.paid" if number % 10 == 0 else "charge.failed") for number in range(50)][::10]
         await daemon.push(*ours)
         clock.advance(minutes=5)
-        await daemon.turn()
+        await daemon.run_source()
         assert await world.keys() == {event.key for event in ours}
         assert await world.missed() == 0
 
@@ -205,12 +205,12 @@ async def test_a_revoked_key_parks_the_stream_until_it_is_back(world: World, clo
     async with world.daemon() as daemon:
         world.fake.faults = Faults(key_revoked=True)
         clock.advance(minutes=5)
-        await daemon.turn()
+        await daemon.run_source()
         stream = await world.stream()
         assert stream.parked_reason is not None
         assert stream.last_outcome == "credentials_rejected"
         world.fake.faults = Faults()
-        await daemon.turn()
+        await daemon.run_source()
         assert (await world.stream()).parked_reason is None
 
 
@@ -224,7 +224,7 @@ async def test_a_webhook_that_the_list_never_shows_is_unlisted_after_two_complet
         found = []
         for _ in range(3):
             clock.advance(minutes=3)
-            await daemon.turn()
+            await daemon.run_source()
             found.append((await world.totals()).counts["unlisted"])
         assert found == [0, 1, 1]
 
@@ -233,12 +233,12 @@ async def test_the_watermark_stays_behind_a_provider_whose_clock_is_behind(world
     world.fake.clock = lambda: clock() - 10 * MINUTE
     async with world.daemon() as daemon:
         clock.advance(hours=1)
-        await daemon.turn()
-        await daemon.turn()
+        await daemon.run_source()
+        await daemon.run_source()
         assert from_us((await world.stream()).watermark_us) <= clock() - 11 * MINUTE
         late = world.fake.emit("invoice.paid")
         clock.advance(minutes=20)
-        await daemon.turn()
+        await daemon.run_source()
         assert await world.keys() == {late.key}
 
 
@@ -246,7 +246,7 @@ async def test_ties_within_a_second_that_straddle_pages_are_all_recorded(world: 
     events = [world.fake.emit("invoice.paid") for _ in range(30)]
     clock.advance(minutes=5)
     async with world.daemon(page_limit=7) as daemon:
-        await daemon.turn()
+        await daemon.run_source()
     assert await world.keys() == {event.key for event in events}
 
 
@@ -264,13 +264,13 @@ async def test_trap_one_poison_event_does_not_stop_later_ones(
 
         monkeypatch.setattr(Recorder, "store", choke)  # no value is known that passes the checks and a database refuses
         clock.advance(minutes=5)
-        await daemon.turn()
+        await daemon.run_source()
         assert await world.keys() == {event.key for event in others}
         assert await world.missing_open() == 1
         assert await world.missed() == 5
         assert await world.complete_up_to() == poison.occurred_at
         clock.advance(hours=2)
-        await daemon.turn()
+        await daemon.run_source()
         assert poison.key in await world.keys()
         assert (await world.missing_open(), await world.missed()) == (0, 5)
 
@@ -279,7 +279,7 @@ async def test_trap_a_throttled_pass_is_not_recorded_as_complete(world: World, c
     async with world.daemon() as daemon:
         world.fake.faults = Faults(throttle_every=1, retry_after="0")
         clock.advance(minutes=5)
-        await daemon.turn()
+        await daemon.run_source()
         stream = await world.stream()
         assert (stream.last_outcome, stream.last_complete_pass_us) == ("rate_limited", None)
 
@@ -296,16 +296,16 @@ async def test_trap_a_restart_does_not_forget_how_far_the_list_was_read(world: W
     for _ in range(2):
         async with world.daemon() as daemon:
             clock.advance(hours=2)
-            await daemon.turn()
+            await daemon.run_source()
     starts = [request.listing.query.start for request in world.fake.requests if request.listing]
     assert T0 + timedelta(hours=2) - MINUTE - timedelta(minutes=15) in starts
     assert starts.count(T0) == 1
 
 
-async def test_two_turns_at_once_do_not_both_get_the_source(world: World) -> None:
+async def test_two_runs_at_once_do_not_both_get_the_source(world: World) -> None:
     async with world.daemon() as daemon:
-        claims = await asyncio.gather(daemon.claim(), daemon.claim())
-        assert sum(lease is not None for lease in claims) == 1
+        leases_taken = await asyncio.gather(daemon.lease(), daemon.lease())
+        assert sum(lease is not None for lease in leases_taken) == 1
 
 
 async def test_a_webhook_during_a_pass_and_the_pass_itself_record_one_event(
@@ -316,7 +316,7 @@ async def test_a_webhook_during_a_pass_and_the_pass_itself_record_one_event(
         clock.advance(minutes=5)
         pushing: list[asyncio.Task[list[int]]] = []
         transport.before = lambda _: pushing.append(asyncio.ensure_future(daemon.push(event)))
-        await daemon.turn()
+        await daemon.run_source()
         await asyncio.gather(*pushing)
         counts = (await world.totals()).counts
         assert counts["by_webhook"] + counts["by_list"] == 1
@@ -329,7 +329,7 @@ async def test_finished_passes_are_pruned_with_their_slices_and_those_under_way_
     async with world.daemon() as daemon:
         for _ in range(5):
             clock.advance(minutes=10)
-            await daemon.turn()
+            await daemon.run_source()
         left = await daemon.demand(T0, T0 + timedelta(hours=2))
         clock.advance(days=30)
         await daemon.runtime.writer.submit(

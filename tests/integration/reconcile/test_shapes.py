@@ -30,13 +30,13 @@ class Hook:
     clock: FakeClock
     deliveries: list[dict[str, Any]] = field(default_factory=list)
     active: bool = True
-    asked: list[str] = field(default_factory=list)
+    requests: list[str] = field(default_factory=list)
     answers: dict[str, int] = field(default_factory=dict)
     again: list[dict[str, Any]] = field(default_factory=list)
     per_page: int = 2
 
     def deliver(self, event: str = "push", action: str | None = None, guid: str | None = None) -> dict[str, Any] | None:
-        """Something happens; None if nobody is told."""
+        """Let an event happen. Return its delivery; None if the hook is off."""
         if not self.active:
             return None
         made = {
@@ -48,7 +48,7 @@ class Hook:
 
     def answer(self, request: httpx.Request) -> httpx.Response:
         rest = request.url.path.partition(f"/hooks/{HOOK}")[2].strip("/").split("/")
-        self.asked.append(f"{request.method} {'/'.join(rest)}")
+        self.requests.append(f"{request.method} {'/'.join(rest)}")
         if (status := self.answers.get(rest[-1])) is not None:
             return httpx.Response(status, json={"message": "no"})
         if rest == [""]:
@@ -133,16 +133,16 @@ async def test_what_the_log_shows_and_we_lack_is_fetched_one_by_one_and_missed_o
                 await receive(daemon, made)
             clock.advance(seconds=20)
         clock.advance(minutes=10)
-        await daemon.turn()
+        await daemon.run_source()
         assert len(await world.keys()) == 7
         assert sorted((await world.via()).values()) == ["list"] * 4 + ["webhook"] * 3
         assert (await world.missed(), await world.missing_open()) == (4, 0)
         assert from_us((await world.stream()).watermark_us) == clock() - timedelta(minutes=5)
-        before = len(hook.asked)
+        before = len(hook.requests)
         clock.advance(minutes=10)
-        await daemon.turn()
+        await daemon.run_source()
         assert await world.missed() == 4
-        assert not [path for path in hook.asked[before:] if path.startswith("GET deliveries/")]
+        assert not [path for path in hook.requests[before:] if path.startswith("GET deliveries/")]
 
 
 async def test_several_attempts_of_one_event_are_one_event(world: World, hook: Hook, clock: FakeClock) -> None:
@@ -152,7 +152,7 @@ async def test_several_attempts_of_one_event_are_one_event(world: World, hook: H
         clock.advance(minutes=1)
         hook.deliver(guid=first["guid"])
         clock.advance(minutes=10)
-        await daemon.turn()
+        await daemon.run_source()
         assert await world.keys() == {f"{HOOK}:{first['guid']}"}
         assert await world.missed() == 1
 
@@ -163,9 +163,11 @@ async def test_only_types_that_are_wanted_cost_a_request(world: World, hook: Hoo
         wanted = hook.deliver("issues", "opened")
         assert wanted is not None
         clock.advance(minutes=10)
-        await daemon.turn()
+        await daemon.run_source()
         assert await world.keys() == {f"{HOOK}:{wanted['guid']}"}
-        assert [path for path in hook.asked if path.startswith("GET deliveries/")] == [f"GET deliveries/{wanted['id']}"]
+        assert [path for path in hook.requests if path.startswith("GET deliveries/")] == [
+            f"GET deliveries/{wanted['id']}"
+        ]
 
 
 async def test_a_detail_that_fails_is_tried_again_on_its_own_schedule_and_survives_the_process(
@@ -176,13 +178,13 @@ async def test_a_detail_that_fails_is_tried_again_on_its_own_schedule_and_surviv
     hook.answers[str(made["id"])] = 502
     clock.advance(minutes=10)
     async with world.daemon() as daemon:
-        await daemon.turn()
+        await daemon.run_source()
         assert (await world.missed(), await world.missing_open(), await world.keys()) == (1, 1, set())
         assert await world.complete_up_to() == from_us(await world.store.read(oldest_missing))
     hook.answers.clear()
     clock.advance(minutes=5)
     async with world.daemon() as daemon:
-        await daemon.turn()
+        await daemon.run_source()
         assert (await world.missed(), await world.missing_open(), len(await world.keys())) == (1, 0, 1)
 
 
@@ -196,27 +198,25 @@ async def test_what_left_the_log_is_lost_and_stays_visible(world: World, hook: H
     hook.answers[str(made["id"])] = 404
     clock.advance(minutes=10)
     async with world.daemon() as daemon:
-        await daemon.turn()
+        await daemon.run_source()
         assert (await world.missed(), await world.missing_open(), await world.keys()) == (1, 0, set())
 
 
 @pytest.mark.parametrize("remedy", ["redelivery"])
-async def test_what_is_asked_for_again_comes_by_webhook_and_is_neither_late_nor_a_duplicate(
-    world: World, hook: Hook, clock: FakeClock
-) -> None:
+async def test_a_redelivery_is_neither_late_nor_a_duplicate(world: World, hook: Hook, clock: FakeClock) -> None:
     async with world.daemon() as daemon:
         made = hook.deliver()
         assert made is not None
         clock.advance(minutes=10)
-        await daemon.turn()
+        await daemon.run_source()
         assert (await world.missed(), await world.missing_open()) == (1, 1)
-        (asked,) = hook.again
-        await receive(daemon, asked)
+        (redelivered,) = hook.again
+        await receive(daemon, redelivered)
         assert await world.via() == {f"{HOOK}:{made['guid']}": "redelivery"}
         counts = (await world.totals()).counts
         assert (counts["by_redelivery"], counts["by_webhook"], counts["late"], counts["duplicates"]) == (1, 0, 0, 0)
         assert (await world.missed(), await world.missing_open()) == (1, 0)
-        await receive(daemon, asked)
+        await receive(daemon, redelivered)
         assert (await world.totals()).counts["duplicates"] == 1
 
 
@@ -225,26 +225,26 @@ async def test_a_time_in_which_the_hook_was_off_is_unrecoverable_and_nothing_is_
 ) -> None:
     async with world.daemon() as daemon:
         clock.advance(minutes=10)
-        await daemon.turn()
+        await daemon.run_source()
         last_good, watermark = clock(), (await world.stream()).watermark_us
         clock.advance(minutes=3)
         hook.active = False
         hook.deliver()
         for _ in range(2):
             clock.advance(minutes=10)
-            await daemon.turn()
+            await daemon.run_source()
             assert (await world.stream()).watermark_us == watermark
             assert "the hook is not active" in ((await world.stream()).parked_reason or "")
         hook.active = True
         clock.advance(minutes=10)
         back: datetime = clock()
-        await daemon.turn()
+        await daemon.run_source()
         assert from_us((await world.stream()).watermark_us) == back - timedelta(minutes=5)
         (loss,) = await world.unrecoverable()
         assert (from_us(loss.start_us), from_us(loss.end_us)) == (last_good, back)
         assert loss.reason == "subscription_inactive"
         clock.advance(minutes=10)
-        await daemon.turn()
+        await daemon.run_source()
         assert len(await world.unrecoverable()) == 1
 
 
@@ -262,7 +262,7 @@ async def test_a_limit_that_is_answered_403_waits_and_parks_nothing(world: World
 
     world.client = httpx.AsyncClient(transport=httpx.MockTransport(limit_once))
     async with world.client, world.daemon() as daemon:
-        await daemon.turn()
+        await daemon.run_source()
         assert (await world.stream()).parked_reason is None
         assert len(await world.keys()) == 1
     assert HASTY.attempts > 1

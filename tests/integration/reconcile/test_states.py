@@ -74,7 +74,7 @@ async def passes(daemon: Daemon, clock: FakeClock, count: int = 1) -> list[str |
     outcomes = []
     for _ in range(count):
         clock.advance(minutes=5)
-        await daemon.turn(health=True)
+        await daemon.run_source(health=True)
         outcomes.append((await daemon.world.stream("orders")).last_outcome)
     return outcomes
 
@@ -154,7 +154,7 @@ async def test_an_object_that_moves_on_behind_the_window_does_not_make_its_list_
         await daemon.push(change(world))
         clock.advance(minutes=5)
         await daemon.push(change(world))  # too young to be listed; the older state is listed no more
-        await daemon.turn(health=True)
+        await daemon.run_source(health=True)
         assert (await world.stream("orders")).last_outcome == "clean"
         assert await passes(daemon, clock) == ["clean"]
         assert (await world.totals()).missed == 0
@@ -223,24 +223,24 @@ async def test_a_walk_deeper_than_one_query_goes_on_from_its_cursor_after_a_cras
 ) -> None:
     world.fake.backfill(25_300, T0, T0 + timedelta(minutes=30), ["orders/updated"], stream="orders")
     clock.advance(minutes=33)
-    asked: list[httpx.Request] = []
+    requests: list[httpx.Request] = []
 
     def die(request: httpx.Request) -> None:
         if b"updated_at" in request.content:
-            asked.append(request)
-            if len(asked) == 60:
+            requests.append(request)
+            if len(requests) == 60:
                 raise Died
 
     transport.before = die
     with pytest.raises(BaseExceptionGroup) as raised:
         async with world.daemon(page_limit=250) as daemon:
-            await daemon.turn(health=True)
+            await daemon.run_source(health=True)
     assert raised.value.split(Died)[1] is None
     await world.store.write(leases.clear)
     async with world.daemon(page_limit=250) as daemon:
-        await daemon.turn(health=True)
+        await daemon.run_source(health=True)
     assert len(await world.keys()) == 25_300
     assert await world.missed() == 25_300
-    depths = [request.url.fragment.partition("read=")[2] for request in asked]
+    depths = [request.url.fragment.partition("read=")[2] for request in requests]
     assert depths[60] in depths[57:60]
     assert depths.index("0") < depths.index("250", 10)

@@ -1,4 +1,4 @@
-"""Files of processed ids: what is read, and what is refused with its line."""
+"""Files of processed ids: good lines are read, bad lines are refused with their number."""
 
 import pytest
 
@@ -33,7 +33,7 @@ def test_an_empty_file_names_nothing() -> None:
     assert read("id,type\n") == []
 
 
-def test_types_and_times_are_read_where_they_stand() -> None:
+def test_types_and_times_are_read_where_given() -> None:
     assert read("id,type,created\nevt_1,invoice.paid,1767225600\nevt_2,,2026-01-01T01:00:00+01:00\n") == [
         {"key": "evt_1", "type": "invoice.paid", "occurred_at": "2026-01-01T00:00:00+00:00"},
         {"key": "evt_2", "occurred_at": "2026-01-01T01:00:00+01:00"},
@@ -41,7 +41,7 @@ def test_types_and_times_are_read_where_they_stand() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ('{"id": "evt_1"}\n{"type": "x"}\n', "line 2: it names no event"),
         ('{"id": 7}\n', "line 1: it names no event"),
@@ -52,10 +52,10 @@ def test_types_and_times_are_read_where_they_stand() -> None:
         ("id,created\nevt_1,99999999999999999999\n", "line 2: '99999999999999999999' is no time"),
     ],
 )
-def test_a_bad_line_is_refused_with_its_number_and_the_way_on(text: str, told: str) -> None:
+def test_a_bad_line_is_refused_with_number_and_next_step(text: str, message: str) -> None:
     with pytest.raises(LineInvalid) as caught:
         read(text)
-    assert told in caught.value.message
+    assert message in caught.value.message
     assert "--skip-bad" in caught.value.message
 
 

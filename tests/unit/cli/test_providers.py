@@ -1,4 +1,4 @@
-"""The tables of providers in `docs/providers.md` are what the capabilities say."""
+"""The tables in `docs/providers.md` equal the capabilities of the providers."""
 
 import re
 from pathlib import Path
@@ -33,7 +33,13 @@ def test_the_page_has_the_table_of_the_ready_made_sources() -> None:
     )
 
 
-def test_a_file_that_declares_nonsense_is_told(tmp_path: Path) -> None:
+def test_a_ready_made_source_is_shown_by_its_name() -> None:
+    assert "paddle" in printed("declared:paddle")
+    result = CliRunner().invoke(main, ["providers", "declared:padle"])
+    assert (result.exit_code, "wanted one of chargebee, gocardless" in result.output) == (2, True)
+
+
+def test_an_unknown_provider_in_a_file_is_reported(tmp_path: Path) -> None:
     (tmp_path / "acme.toml").write_text('[[source]]\nname = "acme"\nprovider = "rest_lst"\n')
     result = CliRunner().invoke(main, ["providers", str(tmp_path / "acme.toml")])
     assert (result.exit_code, "did you mean 'rest_list'" in result.output) == (3, True)

@@ -1,4 +1,4 @@
-"""Commands start at once: what help and version import, and that what the group says of a command is true."""
+"""Commands start at once: imports of help and version; the listed help equals the help of each command."""
 
 import os
 import re
@@ -98,7 +98,7 @@ def test_a_wrong_name_is_refused() -> None:
 def test_check_offline_imports_no_database_before_a_ledger(tmp_path: Path) -> None:
     (tmp_path / "gapless.toml").write_text(CONFIG)
     done, imported = run("check", "--offline", folder=tmp_path, **SECRETS)
-    assert (done.returncode, "will be made by `gapless serve`" in done.stdout) == (0, True), done.stdout
+    assert (done.returncode, "will be created by `gapless serve`" in done.stdout) == (0, True), done.stdout
     assert imported & (OF_THE_DAEMON | {"sqlalchemy"}) == set()
     assert imported & {"gapless.ledger", "gapless.daemon", "gapless.provider_api", "gapless.console"} == set()
 

@@ -9,22 +9,22 @@ from click.testing import CliRunner
 
 from gapless.cli.common import Exit, failing_clearly
 from gapless.cli.main import LazyCommand, main
-from gapless.cli.param_types import MOMENT
+from gapless.cli.param_types import TIME
 from gapless.ledger.engine import StoreInvalid, StoreUnavailable
 from gapless_reconcilers.kit.errors import ProviderUnavailable
 
 
 def test_moments_are_ages_days_and_instants_and_always_utc() -> None:
-    assert MOMENT.convert("2026-01-31", None, None) == datetime(2026, 1, 31, tzinfo=UTC)
-    assert MOMENT.convert("2026-01-31T08:00:00+02:00", None, None) == datetime(2026, 1, 31, 6, tzinfo=UTC)
+    assert TIME.convert("2026-01-31", None, None) == datetime(2026, 1, 31, tzinfo=UTC)
+    assert TIME.convert("2026-01-31T08:00:00+02:00", None, None) == datetime(2026, 1, 31, 6, tzinfo=UTC)
     before = datetime.now(UTC)
-    assert before <= MOMENT.convert("30d", None, None) + timedelta(days=30) <= datetime.now(UTC)
+    assert before <= TIME.convert("30d", None, None) + timedelta(days=30) <= datetime.now(UTC)
 
 
 @pytest.mark.parametrize("text", ["soon", "30", "5 parsecs", "2026-13-01", ""])
 def test_other_words_are_refused_with_what_is_wanted(text: str) -> None:
     with pytest.raises(click.BadParameter, match="use 30d"):
-        MOMENT.convert(text, None, None)
+        TIME.convert(text, None, None)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Who gets in where: every bind, area and credential."""
+"""Access decisions for every bind address, area and credential."""
 
 import base64
 
@@ -10,11 +10,11 @@ from gapless.console.auth import Access, AccessDecision, Area, Caller, decide_ac
 from gapless_reconcilers.kit.contract import Secret
 
 RUN, TOKEN, METRICS_TOKEN = "run-token", "the-token", "metrics-token"
-WELCOME, WANTED, HOST, ORIGIN = (
-    AccessDecision.WELCOME,
-    AccessDecision.TOKEN_WANTED,
-    AccessDecision.STRANGE_HOST,
-    AccessDecision.STRANGE_ORIGIN,
+ALLOWED, REQUIRED, HOST, ORIGIN = (
+    AccessDecision.ALLOWED,
+    AccessDecision.TOKEN_REQUIRED,
+    AccessDecision.FOREIGN_HOST,
+    AccessDecision.FOREIGN_ORIGIN,
 )
 
 
@@ -39,32 +39,32 @@ PUBLIC = "gapless.internal:8001"
 @pytest.mark.parametrize(
     ("access", "host", "authorization", "probe", "metrics", "read", "write"),
     [
-        (LOOPBACK, LOCAL, None, WELCOME, WELCOME, WELCOME, WANTED),
-        (LOOPBACK, "localhost:8001", None, WELCOME, WELCOME, WELCOME, WANTED),
-        (LOOPBACK, "[::1]:8001", None, WELCOME, WELCOME, WELCOME, WANTED),
-        (LOOPBACK, "rebound.example", None, WELCOME, HOST, HOST, WANTED),
-        (LOOPBACK, "127.0.0.1.rebound.example", None, WELCOME, HOST, HOST, WANTED),
-        (LOOPBACK, "user@127.0.0.1@rebound.example", None, WELCOME, HOST, HOST, WANTED),
-        (LOOPBACK, None, None, WELCOME, HOST, HOST, WANTED),
-        (LOOPBACK, LOCAL, bearer(RUN), WELCOME, WELCOME, WELCOME, WELCOME),
-        (LOOPBACK, LOCAL, bearer("wrong"), WELCOME, WELCOME, WELCOME, WANTED),
-        (LOOPBACK, LOCAL, bearer(""), WELCOME, WELCOME, WELCOME, WANTED),
-        (LOOPBACK, LOCAL, "Basic ????", WELCOME, WELCOME, WELCOME, WANTED),
-        (LOOPBACK, LOCAL, "Basic é", WELCOME, WELCOME, WELCOME, WANTED),
-        (LOOPBACK_TOKEN, LOCAL, None, WELCOME, WELCOME, WANTED, WANTED),
-        (LOOPBACK_TOKEN, PUBLIC, bearer(TOKEN), WELCOME, WELCOME, WELCOME, WELCOME),
-        (WIDE, PUBLIC, None, WELCOME, WELCOME, WANTED, WANTED),
-        (WIDE, PUBLIC, bearer(TOKEN), WELCOME, WELCOME, WELCOME, WELCOME),
-        (WIDE, PUBLIC, basic(TOKEN), WELCOME, WELCOME, WELCOME, WELCOME),
-        (WIDE, PUBLIC, basic("wrong"), WELCOME, WELCOME, WANTED, WANTED),
-        (WIDE, PUBLIC, bearer(RUN), WELCOME, WELCOME, WELCOME, WELCOME),
-        (WIDE, LOCAL, None, WELCOME, WELCOME, WANTED, WANTED),
-        (WIDE_METRICS, PUBLIC, None, WELCOME, WANTED, WANTED, WANTED),
-        (WIDE_METRICS, PUBLIC, bearer(METRICS_TOKEN), WELCOME, WELCOME, WANTED, WANTED),
-        (WIDE_METRICS, PUBLIC, bearer(TOKEN), WELCOME, WELCOME, WELCOME, WELCOME),
+        (LOOPBACK, LOCAL, None, ALLOWED, ALLOWED, ALLOWED, REQUIRED),
+        (LOOPBACK, "localhost:8001", None, ALLOWED, ALLOWED, ALLOWED, REQUIRED),
+        (LOOPBACK, "[::1]:8001", None, ALLOWED, ALLOWED, ALLOWED, REQUIRED),
+        (LOOPBACK, "rebound.example", None, ALLOWED, HOST, HOST, REQUIRED),
+        (LOOPBACK, "127.0.0.1.rebound.example", None, ALLOWED, HOST, HOST, REQUIRED),
+        (LOOPBACK, "user@127.0.0.1@rebound.example", None, ALLOWED, HOST, HOST, REQUIRED),
+        (LOOPBACK, None, None, ALLOWED, HOST, HOST, REQUIRED),
+        (LOOPBACK, LOCAL, bearer(RUN), ALLOWED, ALLOWED, ALLOWED, ALLOWED),
+        (LOOPBACK, LOCAL, bearer("wrong"), ALLOWED, ALLOWED, ALLOWED, REQUIRED),
+        (LOOPBACK, LOCAL, bearer(""), ALLOWED, ALLOWED, ALLOWED, REQUIRED),
+        (LOOPBACK, LOCAL, "Basic ????", ALLOWED, ALLOWED, ALLOWED, REQUIRED),
+        (LOOPBACK, LOCAL, "Basic é", ALLOWED, ALLOWED, ALLOWED, REQUIRED),
+        (LOOPBACK_TOKEN, LOCAL, None, ALLOWED, ALLOWED, REQUIRED, REQUIRED),
+        (LOOPBACK_TOKEN, PUBLIC, bearer(TOKEN), ALLOWED, ALLOWED, ALLOWED, ALLOWED),
+        (WIDE, PUBLIC, None, ALLOWED, ALLOWED, REQUIRED, REQUIRED),
+        (WIDE, PUBLIC, bearer(TOKEN), ALLOWED, ALLOWED, ALLOWED, ALLOWED),
+        (WIDE, PUBLIC, basic(TOKEN), ALLOWED, ALLOWED, ALLOWED, ALLOWED),
+        (WIDE, PUBLIC, basic("wrong"), ALLOWED, ALLOWED, REQUIRED, REQUIRED),
+        (WIDE, PUBLIC, bearer(RUN), ALLOWED, ALLOWED, ALLOWED, ALLOWED),
+        (WIDE, LOCAL, None, ALLOWED, ALLOWED, REQUIRED, REQUIRED),
+        (WIDE_METRICS, PUBLIC, None, ALLOWED, REQUIRED, REQUIRED, REQUIRED),
+        (WIDE_METRICS, PUBLIC, bearer(METRICS_TOKEN), ALLOWED, ALLOWED, REQUIRED, REQUIRED),
+        (WIDE_METRICS, PUBLIC, bearer(TOKEN), ALLOWED, ALLOWED, ALLOWED, ALLOWED),
     ],
 )
-def test_the_matrix_of_who_gets_in_where(
+def test_each_caller_gets_its_decision_in_each_area(
     access: Access,
     host: str | None,
     authorization: str | None,
@@ -78,23 +78,23 @@ def test_the_matrix_of_who_gets_in_where(
 
 
 @pytest.mark.parametrize(
-    ("origin", "fetch_site", "verdict"),
+    ("origin", "fetch_site", "decision"),
     [
-        (None, None, WELCOME),
-        (f"http://{LOCAL}", "same-origin", WELCOME),
+        (None, None, ALLOWED),
+        (f"http://{LOCAL}", "same-origin", ALLOWED),
         ("http://evil.example", None, ORIGIN),
         ("null", None, ORIGIN),
         ("http://[", None, ORIGIN),
         (None, "cross-site", ORIGIN),
         (None, "same-site", ORIGIN),
-        (None, "none", WELCOME),
+        (None, "none", ALLOWED),
     ],
 )
 def test_another_sites_page_changes_nothing_even_with_the_token(
-    origin: str | None, fetch_site: str | None, verdict: AccessDecision
+    origin: str | None, fetch_site: str | None, decision: AccessDecision
 ) -> None:
     caller = Caller(host=LOCAL, origin=origin, fetch_site=fetch_site, authorization=basic(TOKEN))
-    assert decide_access(LOOPBACK_TOKEN, Area.WRITE, caller) is verdict
+    assert decide_access(LOOPBACK_TOKEN, Area.WRITE, caller) is decision
 
 
 def test_binding_wider_without_a_token_is_refused() -> None:
@@ -102,11 +102,11 @@ def test_binding_wider_without_a_token_is_refused() -> None:
         Access(bind="10.0.0.5", run_token=Secret(RUN))
 
 
-def test_a_token_that_vanishes_while_running_closes_the_door() -> None:
+def test_a_token_that_vanishes_while_running_closes_access() -> None:
     tokens = [Secret(TOKEN)]
     access = Access(bind="10.0.0.5", run_token=Secret(RUN), token=lambda: tokens[0] if tokens else None)
     tokens.clear()
-    assert decide_access(access, Area.READ, Caller(host=PUBLIC)) is WANTED
+    assert decide_access(access, Area.READ, Caller(host=PUBLIC)) is REQUIRED
 
 
 @given(st.text(), st.text(), st.text(), st.text())
@@ -114,6 +114,6 @@ def test_no_header_whatever_raises_or_opens_what_is_closed(
     host: str, origin: str, site: str, authorization: str
 ) -> None:
     caller = Caller(host=host, origin=origin, fetch_site=site, authorization=authorization)
-    assert decide_access(WIDE, Area.READ, caller) is WANTED
-    assert decide_access(LOOPBACK, Area.WRITE, caller) in (WANTED, ORIGIN)
+    assert decide_access(WIDE, Area.READ, caller) is REQUIRED
+    assert decide_access(LOOPBACK, Area.WRITE, caller) in (REQUIRED, ORIGIN)
     assert decide_access(LOOPBACK, Area.READ, caller) is not ORIGIN

@@ -70,4 +70,4 @@ def test_found_and_missing_share_out_what_is_listed(listed: list[int], known: se
     assert set(made.missing) == {str(number) for number in set(listed) - known}
     assert made.found == len(set(listed) & known)
     assert made.listed + made.repeated == len(listed)
-    assert made.strange(keys) == len(known - set(listed))
+    assert made.not_listed(keys) == len(known - set(listed))

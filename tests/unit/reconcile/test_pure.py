@@ -1,4 +1,4 @@
-"""The decisions of the reconcile road, as functions of values."""
+"""The pure decisions of reconciliation."""
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -111,7 +111,7 @@ def test_all_that_leaves_the_history_was_looked_at_once(intervals: list[int], da
     lag=st.timedeltas(timedelta(0), timedelta(days=29)),
     cost=st.floats(1, 50),
 )
-def test_a_budget_slows_and_never_blinds(used: int, elapsed: timedelta, lag: timedelta, cost: float) -> None:
+def test_a_budget_slows_and_loses_nothing(used: int, elapsed: timedelta, lag: timedelta, cost: float) -> None:
     history, latest = timedelta(days=30), latest_next_pass(timedelta(days=30), NOW - lag)
     affordable = affordable_interval(spending(used=used, elapsed=elapsed, cost=cost), NOW)
     interval = slow_down(PACE.shortest, affordable, NOW, latest)
@@ -123,7 +123,7 @@ def test_a_budget_slows_and_never_blinds(used: int, elapsed: timedelta, lag: tim
     assert slow_down(chosen, affordable, NOW, latest) == chosen
 
 
-def test_a_fresh_budget_of_ten_thousand_keeps_a_fifth_for_hard_times() -> None:
+def test_a_fresh_budget_of_ten_thousand_keeps_a_fifth_in_reserve() -> None:
     fresh = spending(used=0, elapsed=timedelta(0), cost=1)
     assert affordable_interval(fresh, NOW) == timedelta(seconds=324)
 
@@ -153,21 +153,21 @@ def test_a_sweep_gets_what_is_left_over() -> None:
     assert sweep_allowance(hourly, NOW, timedelta(minutes=30)) == 2_000 - 150
 
 
-@given(last=st.none() | st.timedeltas(SECOND, timedelta(hours=2)), found=st.booleans(), unwell=st.booleans())
+@given(last=st.none() | st.timedeltas(SECOND, timedelta(hours=2)), found=st.booleans(), unhealthy=st.booleans())
 def test_the_interval_is_short_when_there_is_reason_to_look(
     last: timedelta | None,
     found: bool,
-    unwell: bool,
+    unhealthy: bool,
 ) -> None:
-    interval = next_interval(PACE, last, Signals(found=found, unwell=unwell))
+    interval = next_interval(PACE, last, Signals(found=found, unhealthy=unhealthy))
     assert PACE.shortest <= interval <= PACE.longest
-    if found or unwell:
+    if found or unhealthy:
         assert interval == PACE.shortest
     assert next_interval(PACE, last, Signals(parked=True)) == PACE.longest
 
 
 @given(shortest=st.timedeltas(SECOND, timedelta(days=1)), more=st.timedeltas(timedelta(0), timedelta(days=1)))
-def test_a_parked_source_is_asked_once_an_hour(shortest: timedelta, more: timedelta) -> None:
+def test_a_parked_source_is_read_once_an_hour(shortest: timedelta, more: timedelta) -> None:
     pace = Pace(shortest=shortest, longest=shortest + more, adaptive=True)
     assert next_interval(pace, None, Signals(parked=True)) <= max(LONGEST_INTERVAL, shortest)
 

@@ -60,6 +60,6 @@ def test_headroom_is_the_history_behind_the_watermark() -> None:
     assert headroom(None, NOW - DAY, NOW) is None
 
 
-def test_a_configured_source_without_figures_is_told() -> None:
+def test_a_configured_source_without_figures_is_reported() -> None:
     report = evaluate(LedgerSnapshot(sources=(), destinations=()), {}, NOW, ["acme", "new"])
     assert report.unknown_sources == ("acme", "new")

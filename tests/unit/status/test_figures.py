@@ -1,4 +1,4 @@
-"""Each figure is declared once, and JSON and the page have it from there."""
+"""Each figure is declared once, and JSON and the page take it from there."""
 
 from dataclasses import replace
 
@@ -40,14 +40,19 @@ def test_what_does_not_apply_is_null() -> None:
     assert (source["figures"]["missed_total"], source["figures"]["missing_open"]) == (None, None)
 
 
-def test_json_and_page_tell_the_same_troubles() -> None:
+def test_json_and_page_show_the_same_troubles() -> None:
     whole = report(listed(SOURCE, lost=3, lost_since=NOW - DAY), DESTINATION)
     (found,) = troubles(whole)
     values = of_report(whole)
     page = overview.render_overview(whole, version="1")
     assert (values["verdict"], values["summary"]) == ("trouble", "1 is wrong")
-    (told,) = values["troubles"]  # type: ignore[misc]
-    assert (told["kind"], told["source"], told["text"], told["next"]) == ("events_lost", "acme", found.text, found.next)
+    (value,) = values["troubles"]  # type: ignore[misc]
+    assert (value["kind"], value["source"], value["text"], value["next"]) == (
+        "events_lost",
+        "acme",
+        found.text,
+        found.next,
+    )
     assert "<title>Gapless: 1 is wrong</title>" in page
     assert found.text in page
 

@@ -116,7 +116,7 @@ INSTEAD = [
     {"late", "late for long"},
     *({"owed by a retired destination", other} for other in OF_DESTINATION),
 ]
-"""What one source or destination can only be instead of something else: of those, each has one of its own."""
+"""Groups that exclude each other: one source or destination can have only one case of each."""
 PAIRS = [
     pair
     for pair in combinations(CASES, 2)
@@ -125,10 +125,10 @@ PAIRS = [
 
 
 def changed(*names: str) -> StatusReport:
-    """A report in which all of `names` is so, of the same source and the same destination wherever that can be."""
-    sources, shops, told = [SOURCE], [DESTINATION], set[str]()
+    """Return a report with all of `names`, of the same source and the same destination where that is possible."""
+    sources, shops, used = [SOURCE], [DESTINATION], set[str]()
     for name in names:
-        change, apart = CASES[name][2], any(name in group and group & told for group in INSTEAD)
+        change, apart = CASES[name][2], any(name in group and group & used for group in INSTEAD)
         parts: list[Changed] = shops if name in OF_DESTINATION else sources
         if name in OF_WHOLE:
             continue
@@ -136,7 +136,7 @@ def changed(*names: str) -> StatusReport:
             parts.append(change(replace(DESTINATION if parts is shops else SOURCE, name="other")))
         else:
             parts[0] = change(parts[0])
-        told.add(name)
+        used.add(name)
     whole = report(*sources, *shops)
     for name in OF_WHOLE.intersection(names):
         whole = CASES[name][2](whole)
@@ -154,7 +154,7 @@ def test_every_kind_of_trouble_has_a_case() -> None:
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_each_trouble_alone_is_told(name: str) -> None:
+def test_each_trouble_alone_is_reported(name: str) -> None:
     kind, severity, _ = CASES[name]
     (found,) = troubles(changed(name))
     assert (found.kind, found.severity) == (kind, severity)
@@ -174,7 +174,7 @@ def test_no_trouble_hides_another(pair: tuple[str, str]) -> None:
     assert [each.severity.rank for each in found] == sorted(each.severity.rank for each in found)
 
 
-def test_all_troubles_together_are_told() -> None:
+def test_all_troubles_together_are_reported() -> None:
     names = [name for name in CASES if name not in ("no source", "a stream never read whole")]
     found = troubles(changed(*names))
     assert sorted((each.kind, each.severity) for each in found) == sorted(CASES[name][:2] for name in names)
@@ -205,7 +205,7 @@ def test_a_source_without_a_list_is_blind_and_no_trouble() -> None:
     """By declaration, not by failure: `gapless status` must be able to exit 0 for a push-only source."""
     blind = replace(SOURCE, coverage=Coverage.NONE, mode=Mode.WEBHOOK, listed=None, losses=None, streams=())
     assert (troubles(report(blind)), is_blind(blind)) == ([], True)
-    assert notes(blind) == ["There is no list to compare with: what is lost cannot be seen."]
+    assert notes(blind) == ["There is no list to compare with: lost webhooks cannot be seen."]
 
 
 def test_a_blind_source_can_still_be_in_trouble() -> None:
@@ -250,7 +250,7 @@ def test_what_is_as_it_should_be_is_no_trouble(fine: SourceReport | DestinationR
     assert troubles(report(SOURCE, fine)) == []
 
 
-# --- how it is told
+# --- how it is reported
 
 
 def test_streams_that_fail_alike_are_one_trouble() -> None:
@@ -263,13 +263,13 @@ def test_streams_that_fail_alike_are_one_trouble() -> None:
     assert found.where == "acme acct_1"
 
 
-def test_each_reason_of_parked_streams_is_told() -> None:
+def test_each_reason_of_parked_streams_is_reported() -> None:
     source = read_as(read_as(SOURCE, parked_reason="401: revoked"), parked_reason="404: gone")
     assert [each.text for each in troubles(report(source))] == ["Not read: 401: revoked.", "Not read: 404: gone."]
 
 
 @pytest.mark.parametrize("name", sorted(OF_DESTINATION - {"owed by a retired destination"}))
-def test_a_destination_tells_since_when(name: str) -> None:
+def test_a_destination_shows_since_when(name: str) -> None:
     (found,) = troubles(changed(name))
     assert found.since in (NOW - DAY, NOW - 2 * MINUTE, NOW - HOUR - MINUTE)
     assert found.where == "shop"

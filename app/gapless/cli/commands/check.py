@@ -1,4 +1,4 @@
-"""`gapless check`: everything that can be found wrong before it costs an event."""
+"""`gapless check`: finds what is wrong before it costs an event."""
 
 import asyncio
 import os
@@ -10,7 +10,7 @@ import click
 from gapless.bootstrap.senders import make_sender
 from gapless.cli import output
 from gapless.cli.common import Exit, Invocation, failing_clearly
-from gapless.cli.output import Finding, Verdict, ok, problem, warning
+from gapless.cli.output import Finding, FindingLevel, ok, problem, warning
 from gapless.destinations.contract import ChecksAddress, DestinationInvalid, RendersEvents
 from gapless.domain import LONGEST_INTERVAL, Mode, Sources, system_clock
 from gapless.errors import Unavailable
@@ -20,22 +20,24 @@ from gapless_reconcilers.kit.contract import Provider, Rendering, WarnsAboutOpti
 
 
 @click.command()
-@click.option("--offline", is_flag=True, help="Ask no provider, resolve no name.")
+@click.option("--offline", is_flag=True, help="Send no request to providers, resolve no name.")
 @click.option("--json", "json_", is_flag=True)
 @click.pass_obj
-def check(call: Invocation, offline: bool, json_: bool) -> None:  # noqa: FBT001 - click calls it
-    """Look at configuration, store, keys, accounts, subscriptions, versions and clocks. Exit 1 on a problem.
+def check(invocation: Invocation, offline: bool, json_: bool) -> None:  # noqa: FBT001 - click calls it
+    """Check settings, store, providers, destinations and clocks. Exit 1 on a problem.
+
+    That includes keys, accounts, subscriptions and versions.
 
     gapless --config gapless.toml check && gapless serve
     """
-    with failing_clearly(debug=call.debug):
-        findings = asyncio.run(_check(call.settings(), offline=offline))
+    with failing_clearly(debug=invocation.debug):
+        findings = asyncio.run(_check(invocation.settings(), offline=offline))
         if json_:
             output.as_json(findings)
         else:
             for each in findings:
                 click.echo(f"{each.verdict.value:8} {each.subject}: {each.text}")
-        bad = any(each.verdict is Verdict.PROBLEM for each in findings)
+        bad = any(each.verdict is FindingLevel.PROBLEM for each in findings)
         raise SystemExit(Exit.NEGATIVE if bad else Exit.OK)
 
 
@@ -60,7 +62,7 @@ async def _check(settings: Settings, *, offline: bool) -> list[Finding]:
 async def _store(settings: Settings) -> Finding:
     url = settings.store.url.read().reveal()
     if (absent := _absent_file(url)) is not None:
-        return ok("store", f"{absent} will be made by `gapless serve`")
+        return ok("store", f"{absent} will be created by `gapless serve`")
     from gapless.ledger import schema  # noqa: PLC0415 - its imports take long
     from gapless.ledger.engine import SqliteStore, open_store  # noqa: PLC0415
 
@@ -73,17 +75,17 @@ async def _store(settings: Settings) -> Finding:
         await store.close()
     if version == schema.head():
         return ok("store", f"{store.dialect}, schema {version}")
-    by_itself = isinstance(store, SqliteStore) and (version is None or version in schema.VERSIONS)
-    told = f"schema is {version or 'empty'}, this release wants {schema.head()}"
+    upgrades_itself = isinstance(store, SqliteStore) and (version is None or version in schema.VERSIONS)
+    message = f"schema is {version or 'empty'}, this release needs {schema.head()}"
     return (
-        warning("store", f"{told}; `gapless serve` upgrades it")
-        if by_itself
-        else problem("store", f"{told}; run gapless db upgrade")
+        warning("store", f"{message}; `gapless serve` upgrades it")
+        if upgrades_itself
+        else problem("store", f"{message}; run gapless db upgrade")
     )
 
 
 def _absent_file(url: str) -> Path | None:
-    """The SQLite file at `url` that is not there yet. None: it is there, or only a database can tell."""
+    """Return the SQLite file at `url` if it does not exist yet. None: it exists, or `url` names no plain file."""
     before, is_sqlite, path = url.partition("sqlite:///")
     is_file = is_sqlite and not before and "?" not in path and path not in ("", ":memory:")
     return Path(path) if is_file and not Path(path).exists() else None
@@ -97,12 +99,12 @@ def _options(source: SourceSettings, provider: Provider) -> Iterator[Finding]:
     if budget is not None and source.mode is not Mode.WEBHOOK:
         affordable = budget.period / budget.requests
         if affordable > source.every:
-            grants = f"{budget.requests} reads in {budget.period.days} d"
-            told = f"every = {format_span(source.every)} is more than {grants} allow"
+            allowance = f"{budget.requests} reads in {budget.period.days} d"
+            message = f"every = {format_span(source.every)} is more often than {allowance} allow"
             paced = max(source.every, min(affordable, LONGEST_INTERVAL))
             beyond = ", beyond the budget" if paced < affordable else ""
-            told += f": passes will come every {format_span(paced)}{beyond}"
-            yield warning(subject, f"{told}; raise read_budget if the vendor grants you more")
+            message += f": passes will come every {format_span(paced)}{beyond}"
+            yield warning(subject, f"{message}; raise read_budget if the vendor allows you more")
 
 
 async def _destination(destination: DestinationSettings, settings: Settings, *, offline: bool) -> list[Finding]:
@@ -126,13 +128,14 @@ async def _destination(destination: DestinationSettings, settings: Settings, *, 
 def _rendering(subject: str, source: SourceSettings) -> Iterator[Finding]:
     rendering = build_provider(source, os.environ).capabilities.rendering
     if rendering is Rendering.IMPOSSIBLE:
-        told = f"nobody but {source.provider} can sign as {source.provider}"
-        yield problem(subject, f'{told}; use signature = "standard", or leave source {source.name} out')
+        message = f"only {source.provider} can sign as {source.provider}"
+        yield problem(subject, f'{message}; use signature = "standard", or leave source {source.name} out')
     elif rendering is Rendering.PUSHED:
-        told = (
-            f"what was missed of source {source.name} has no {source.provider} webhook's shape and would never arrive"
+        message = (
+            f"missed events of source {source.name} do not have the shape of a {source.provider} webhook and would not "
+            "be delivered"
         )
-        yield problem(subject, f'{told}; use signature = "standard", or leave the source out')
+        yield problem(subject, f'{message}; use signature = "standard", or leave the source out')
     elif rendering is Rendering.EQUIVALENT:
-        told = f"what was listed of source {source.name} can differ in shape from its webhook (API version)"
-        yield warning(subject, f"{told}; on_version_mismatch decides")
+        message = f"listed events of source {source.name} can differ in shape from their webhooks (API version)"
+        yield warning(subject, f"{message}; on_version_mismatch decides")

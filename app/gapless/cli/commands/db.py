@@ -13,28 +13,28 @@ from gapless.settings import Settings
 
 @click.group()
 def db() -> None:
-    """The ledger's schema."""
+    """Check or upgrade the schema of the ledger."""
 
 
 @db.command()
 @click.pass_obj
-def upgrade(call: Invocation) -> None:
-    """Bring the schema to this release's version. Replicas of the release before go on running meanwhile.
+def upgrade(invocation: Invocation) -> None:
+    """Upgrade the schema to the version of this release. Replicas of the previous release can keep running.
 
     gapless db check || gapless db upgrade
     """
-    with failing_clearly(debug=call.debug):
-        was, now = asyncio.run(_upgrade(call.settings()))
-        click.echo(f"schema {now}" if was == now else f"schema {was or 'empty'} -> {now}")
+    with failing_clearly(debug=invocation.debug):
+        before, after = asyncio.run(_upgrade(invocation.settings()))
+        click.echo(f"schema {after}" if before == after else f"schema {before or 'empty'} -> {after}")
 
 
 @db.command()
 @click.pass_obj
-def check(call: Invocation) -> None:
-    """Say which version the schema has and which one this release wants. Exit 1 if they differ."""
-    with failing_clearly(debug=call.debug):
-        version = asyncio.run(_version(call.settings()))
-        click.echo(f"schema {version or 'empty'}, this release wants {schema.head()}")
+def check(invocation: Invocation) -> None:
+    """Show the version of the schema and the one that this release needs. Exit 1 if they differ."""
+    with failing_clearly(debug=invocation.debug):
+        version = asyncio.run(_version(invocation.settings()))
+        click.echo(f"schema {version or 'empty'}, this release needs {schema.head()}")
         raise SystemExit(Exit.OK if version == schema.head() else Exit.NEGATIVE)
 
 

@@ -1,4 +1,4 @@
-"""`gapless dead`: dead letters, and what is held."""
+"""`gapless dead`: dead letters, and held deliveries."""
 
 import asyncio
 
@@ -14,19 +14,22 @@ from gapless.ledger.deliveries import DeliveryState
 
 @click.group()
 def dead() -> None:
-    """Dead letters: deliveries that ran out of attempts or were refused for good; and held ones."""
+    """List or requeue dead letters and held deliveries.
+
+    A dead letter is a delivery that ran out of attempts or was refused for good. A held one waits for your decision.
+    """
 
 
 @dead.command("list")
-@click.option("--held", is_flag=True, help="What is held back until somebody decides, instead.")
+@click.option("--held", is_flag=True, help="List held deliveries instead.")
 @click.option("--limit", default=100, show_default=True, type=click.IntRange(1, 10_000))
 @click.option("--json", "json_", is_flag=True, help="One JSON document a line.")
 @click.pass_obj
-def list_(call: Invocation, held: bool, limit: int, json_: bool) -> None:  # noqa: FBT001 - click calls it
-    """Every dead letter with its reason."""
-    with failing_clearly(debug=call.debug):
+def list_(invocation: Invocation, held: bool, limit: int, json_: bool) -> None:  # noqa: FBT001 - click calls it
+    """List every dead letter with its reason."""
+    with failing_clearly(debug=invocation.debug):
         state = DeliveryState.HELD if held else DeliveryState.DEAD
-        rows = read_ledger(call.settings(), dead_letters.waiting, state=state, limit=limit)
+        rows = read_ledger(invocation.settings(), dead_letters.waiting, state=state, limit=limit)
         if json_:
             output.as_lines(rows)
             return
@@ -35,27 +38,27 @@ def list_(call: Invocation, held: bool, limit: int, json_: bool) -> None:  # noq
             (from_us(row.done_us or 0), row.destination, row.source, row.type, row.key, row.attempts, row.reason)
             for row in rows
         )
-        output.table(columns, cells, empty="there is none")
+        output.table(columns, cells, empty="no delivery matches")
 
 
 @dead.command()
 @click.argument("keys", nargs=-1)
 @click.option("--destination")
 @click.option("--reason")
-@click.option("--held", is_flag=True, help="Let go what is held back, instead.")
+@click.option("--held", is_flag=True, help="Release held deliveries instead.")
 @click.pass_obj
 def requeue(
-    call: Invocation,
+    invocation: Invocation,
     keys: tuple[str, ...],
     destination: str | None,
     reason: str | None,
     held: bool,  # noqa: FBT001 - click calls it
 ) -> None:
-    """Give dead letters a fresh budget of attempts: those with these KEYS, or all that match.
+    """Give dead letters new attempts: those with these KEYS, or all that match.
 
     gapless dead requeue --destination billing --reason consumer_4xx
     """
-    with failing_clearly(debug=call.debug):
+    with failing_clearly(debug=invocation.debug):
         args = {"destination": destination, "reason": reason, "keys": list(keys) or None}
-        told = asyncio.run(operate(call.settings(), "held.release" if held else "dead.requeue", args))
-        click.echo(f"{told['released' if held else 'requeued']} deliveries are tried again")
+        result = asyncio.run(operate(invocation.settings(), "held.release" if held else "dead.requeue", args))
+        click.echo(f"{result['released' if held else 'requeued']} deliveries will be sent again")

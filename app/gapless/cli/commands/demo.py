@@ -17,25 +17,25 @@ from gapless.cli.common import Exit
 from gapless.cli.param_types import DURATION, Duration
 from gapless.demo import provider_only, run
 from gapless.demo.configuration import (
+    PROVIDER_ONLY_RATE,
     RATE,
-    RATE_ALONE,
     SCENARIO,
     Addresses,
-    AloneOptions,
     DemoOptions,
     DemoSecrets,
     Outage,
     Ports,
+    ProviderOnlyOptions,
     make_faults,
     plan_phases,
 )
-from gapless.demo.output import print_opening, print_provider, print_report, print_told
+from gapless.demo.output import print_counts, print_opening, print_provider, print_report
 from gapless.demo.report import DemoReport
-from gapless.demo.terminal import open_screen
+from gapless.demo.terminal import open_display
 from gapless.errors import Unavailable, UserError
 
 SERVE = (sys.executable, "-P", "-m", "gapless", "serve")
-"""The daemon as its own command starts it, by this interpreter, wherever the console script may be."""
+"""Starts the daemon with this interpreter, wherever the console script is installed."""
 INTERRUPTED = 130
 
 
@@ -45,7 +45,7 @@ class OutageSpan(click.ParamType[Outage]):
     name = "length/every"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Outage:
-        """The outage; it must be shorter than the time from one to the next."""
+        """Return the outage; LENGTH must be shorter than EVERY."""
         if isinstance(value, Outage):
             return value
         length, _, every = str(value).partition("/")
@@ -64,18 +64,18 @@ PORT = click.IntRange(0, 65535)
     "--for",
     "length_s",
     type=Duration(timedelta(seconds=2)),
-    help="End by itself after about this time. Default: at Ctrl-C.",
+    help="End after about this time. Default: at Ctrl-C.",
 )
 @click.option(
     "--rate", type=click.FloatRange(0.1, 500.0), help="Events per second. Default: 20; 2 with --provider-only."
 )
-@click.option("--seed", type=int, default=0, show_default=True, help="Of the chances: same seed, same draws.")
-@click.option("--store", help="postgresql://… of an empty database. Default: a SQLite file that is made for the run.")
-@click.option("--keep", is_flag=True, help="Leave ledger, configuration and log behind, and say where.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the random choices.")
+@click.option("--store", help="postgresql://… of an empty database. Default: a temporary SQLite file.")
+@click.option("--keep", is_flag=True, help="Keep ledger, configuration and log, and show where they are.")
 @click.option("--no-kill", is_flag=True, help="Do not kill the receiver.")
-@click.option("--console-port", type=PORT, default=0, help="Of the private listener. Default: a free one.")
-@click.option("--webhook-port", type=PORT, default=0, help="Of the public listener. Default: a free one.")
-@click.option("--provider-port", type=PORT, default=0, help="Of the provider's API. Default: a free one.")
+@click.option("--console-port", type=PORT, default=0, help="Port of the private listener. Default: a free one.")
+@click.option("--webhook-port", type=PORT, default=0, help="Port of the public listener. Default: a free one.")
+@click.option("--provider-port", type=PORT, default=0, help="Port of the provider's API. Default: a free one.")
 @click.option("--provider-only", is_flag=True, help="Run the provider alone, to test your own set-up.")
 @click.option("--webhook-url", help="With --provider-only: where its webhooks go.")
 @click.option("--drop", type=SHARE, help="Share of webhooks that are never sent.  [demo: 0.2]")
@@ -90,22 +90,22 @@ PORT = click.IntRange(0, 65535)
     "--outage", type=OutageSpan(), help="Nothing answers and nothing is sent, such as 5s/30s: 5 s every 30 s."
 )
 @click.option("--hide-from-list", "hidden_types", multiple=True, hidden=True, help="A type that the list never shows.")
-def demo(**given: Any) -> None:
-    """Watch a gap open and close: a provider that loses webhooks, the daemon, and a consumer.
+def demo(**options: Any) -> None:
+    """Watch the daemon recover webhooks that a fake provider loses. A consumer checks every event.
 
     Exit code 0 only if the consumer has exactly the provider's events, each under one idempotency id.
     """
-    if given["webhook_url"] and not given["provider_only"]:
+    if options["webhook_url"] and not options["provider_only"]:
         raise click.UsageError("--webhook-url goes with --provider-only; the demo sends its webhooks to its own daemon")
-    if given["store"] and not given["store"].startswith(("postgresql://", "postgres://")):
-        raise click.UsageError("--store is not postgresql://…; leave it out for a SQLite file that is made for the run")
-    sys.exit(_run(_provider_only if given["provider_only"] else _whole, given))
+    if options["store"] and not options["store"].startswith(("postgresql://", "postgres://")):
+        raise click.UsageError("--store is not postgresql://…; leave it out for a temporary SQLite file")
+    sys.exit(_run(_provider_only if options["provider_only"] else _demo, options))
 
 
-def _run(play: Callable[[dict[str, Any]], Any], given: dict[str, Any]) -> int:
-    """The exit code of a show."""
+def _run(main: Callable[[dict[str, Any]], Any], values: dict[str, Any]) -> int:
+    """Run `main` and return the exit code."""
     try:
-        return int(asyncio.run(play(given)))
+        return int(asyncio.run(main(values)))
     except (UserError, Unavailable) as error:
         click.echo(f"gapless: {error}", err=True)
         return Exit.USAGE if isinstance(error, UserError) else Exit.UNAVAILABLE
@@ -113,56 +113,56 @@ def _run(play: Callable[[dict[str, Any]], Any], given: dict[str, Any]) -> int:
         return INTERRUPTED
 
 
-async def _whole(given: dict[str, Any]) -> int:
+async def _demo(values: dict[str, Any]) -> int:
     options = DemoOptions(
-        faults=make_faults(given, SCENARIO),
-        length_s=given["length_s"],
-        rate=given["rate"] or RATE,
-        seed=given["seed"],
-        outage=given["outage"],
-        ports=Ports(provider=given["provider_port"], webhooks=given["webhook_port"], console=given["console_port"]),
-        store=given["store"],
-        keep=given["keep"],
-        kill=not given["no_kill"],
+        faults=make_faults(values, SCENARIO),
+        length_s=values["length_s"],
+        rate=values["rate"] or RATE,
+        seed=values["seed"],
+        outage=values["outage"],
+        ports=Ports(provider=values["provider_port"], webhooks=values["webhook_port"], console=values["console_port"]),
+        store=values["store"],
+        keep=values["keep"],
+        kill=not values["no_kill"],
     )
     console = Console()
-    report = await _play(options, console)
+    report = await _run_demo(options, console)
     print_report(console, report)
-    return Exit.OK if report.verdict.closed else Exit.NEGATIVE
+    return Exit.OK if report.comparison.closed else Exit.NEGATIVE
 
 
-async def _play(options: DemoOptions, console: Console) -> DemoReport:
-    """The show on `console`, up to the verdict."""
-    script = plan_phases(options.length_s, drop=options.faults.drop, kill=options.kill)
-    with open_screen(console, script) as screen:
+async def _run_demo(options: DemoOptions, console: Console) -> DemoReport:
+    """Run the demo on `console` and return its report."""
+    plan = plan_phases(options.length_s, drop=options.faults.drop, kill=options.kill)
+    with open_display(console, plan) as display:
 
         def announce(addresses: Addresses, directory: Path) -> None:
             print_opening(console, addresses, directory if options.keep else None)
-            screen.open(addresses.private)
+            display.open(addresses.private)
 
         return await run.run(
-            options, command=SERVE, environ=os.environ, stop=stop_on_signals(), show=screen.show, announce=announce
+            options, command=SERVE, environ=os.environ, stop=stop_on_signals(), show=display.show, announce=announce
         )
 
 
-async def _provider_only(given: dict[str, Any]) -> int:
-    options = AloneOptions(
-        faults=make_faults(given, {}),
-        webhook_url=given["webhook_url"],
-        length_s=given["length_s"],
-        rate=given["rate"] or RATE_ALONE,
-        seed=given["seed"],
-        outage=given["outage"],
-        port=given["provider_port"],
+async def _provider_only(values: dict[str, Any]) -> int:
+    options = ProviderOnlyOptions(
+        faults=make_faults(values, {}),
+        webhook_url=values["webhook_url"],
+        length_s=values["length_s"],
+        rate=values["rate"] or PROVIDER_ONLY_RATE,
+        seed=values["seed"],
+        outage=values["outage"],
+        port=values["provider_port"],
     )
     console, own = Console(), DemoSecrets()
-    announce, tell = partial(print_provider, console, options, own), partial(print_told, console)
+    announce, tell = partial(print_provider, console, options, own), partial(print_counts, console)
     await provider_only.run(options, own, stop=stop_on_signals(), announce=announce, tell=tell)
     return Exit.OK
 
 
 def stop_on_signals() -> asyncio.Event:
-    """An event that the first Ctrl-C, SIGTERM or lost terminal sets; the second cancels the task that called this."""
+    """Return an event that the first Ctrl-C, SIGTERM or SIGHUP sets; the second cancels the calling task."""
     stop, loop, task = asyncio.Event(), asyncio.get_running_loop(), asyncio.current_task()
 
     def on_signal() -> None:

@@ -1,4 +1,4 @@
-"""`gapless event`: what was recorded, and sending it again."""
+"""`gapless event`: list, show, fetch, follow, replay and send events."""
 
 import asyncio
 import json
@@ -17,7 +17,7 @@ from gapless.bootstrap.sources import find_source, open_provider_client
 from gapless.cli import output
 from gapless.cli.access import operate, read_ledger
 from gapless.cli.common import Exit, Invocation, failing_clearly
-from gapless.cli.param_types import MOMENT
+from gapless.cli.param_types import TIME
 from gapless.domain import Via, from_us
 from gapless.ledger import Connection, events
 from gapless.ledger.events import Event
@@ -34,30 +34,30 @@ from gapless_reconcilers.kit.contract import (
 
 TAIL_EVERY_S = 1.0
 TAIL_OVERLAP = 1000
-"""Rows that a tail reads again: on PostgreSQL a lower seq can become visible after a higher one."""
+"""Rows that are read again: on PostgreSQL a lower seq can become visible after a higher one."""
 
 
 @click.group()
 def event() -> None:
-    """Events: what was recorded, by which road, and sending it again."""
+    """List, show, follow and replay recorded events."""
 
 
 @event.command("list")
 @click.option("--source")
 @click.option("--via", type=click.Choice([via.value for via in Via]))
 @click.option("--type", "event_type", help="An exact type, such as invoice.paid.")
-@click.option("--missed", is_flag=True, help="Only what the webhook road lost.")
+@click.option("--missed", is_flag=True, help="Only events whose webhook did not come in time.")
 @click.option("--unlisted", is_flag=True, help="Only webhooks that the provider's list does not show.")
 @click.option("--limit", default=50, show_default=True, type=click.IntRange(1, 10_000))
 @click.option("--json", "json_", is_flag=True, help="One JSON document a line.")
 @click.pass_obj
-def list_(call: Invocation, /, json_: bool, via: str | None, **filters: Any) -> None:  # noqa: FBT001 - click calls it
-    """The newest events.
+def list_(invocation: Invocation, /, json_: bool, via: str | None, **filters: Any) -> None:  # noqa: FBT001 - click calls it
+    """List the newest events.
 
     gapless event list --missed --source stripe-live
     """
-    with failing_clearly(debug=call.debug):
-        rows = read_ledger(call.settings(), events.recent, via=Via(via) if via else None, **filters)
+    with failing_clearly(debug=invocation.debug):
+        rows = read_ledger(invocation.settings(), events.recent, via=Via(via) if via else None, **filters)
         _show(rows, json_=json_)
 
 
@@ -66,10 +66,10 @@ def list_(call: Invocation, /, json_: bool, via: str | None, **filters: Any) -> 
 @click.option("--source")
 @click.option("--payload", is_flag=True, help="Only the stored bytes, as received.")
 @click.pass_obj
-def show_event(call: Invocation, key: str, source: str | None, payload: bool) -> None:  # noqa: FBT001 - click calls it
-    """One event with its payload. Exit 1 if it is not in the ledger."""
-    with failing_clearly(debug=call.debug):
-        found = read_ledger(call.settings(), _whole, key=key, source=source)
+def show_event(invocation: Invocation, key: str, source: str | None, payload: bool) -> None:  # noqa: FBT001 - click calls it
+    """Show one event with its payload. Exit 1 if it is not in the ledger."""
+    with failing_clearly(debug=invocation.debug):
+        found = read_ledger(invocation.settings(), _with_payloads, key=key, source=source)
         if not found:
             click.echo(f"event {key!r} is not in the ledger", err=True)
             raise SystemExit(Exit.NEGATIVE)
@@ -82,15 +82,15 @@ def show_event(call: Invocation, key: str, source: str | None, payload: bool) ->
 
 @event.command()
 @click.argument("key")
-@click.option("--source", help="Which one, if several have the key, or none has it yet.")
+@click.option("--source", help="Needed if several sources have the key, or if it is not recorded yet.")
 @click.pass_obj
-def fetch(call: Invocation, key: str, source: str | None) -> None:
-    """Ask the provider for an event, and print it as it is there: a thin event with its data. Records nothing.
+def fetch(invocation: Invocation, key: str, source: str | None) -> None:
+    """Fetch an event from its provider and print it; a thin event with its data. Records nothing.
 
     gapless event fetch evt_1… --source stripe-live
     """
-    with failing_clearly(debug=call.debug):
-        settings = call.settings()
+    with failing_clearly(debug=invocation.debug):
+        settings = invocation.settings()
         found = read_ledger(settings, events.by_key, key=key, source=source)
         if not found and source is None:
             raise click.UsageError(f"event {key!r} is not in the ledger; name its source with --source")
@@ -103,7 +103,7 @@ def fetch(call: Invocation, key: str, source: str | None) -> None:
 
 
 def _missing(key: str, row: Event | None) -> MissingEvent:
-    """The event as one that is to be asked for; of one that was never seen nothing but its key is known."""
+    """Return the event to fetch; if it was never recorded, only its key is known."""
     if row is None:
         return MissingEvent(key=key, type="", occurred_at=datetime.now(UTC), stream=OWN_STREAM)
     return MissingEvent(key=key, type=row.type, occurred_at=from_us(row.occurred_us), stream=row.stream)
@@ -113,14 +113,14 @@ async def _fetch(settings: Settings, name: str, missing: MissingEvent) -> bytes:
     async with open_provider_client(find_source(settings, name), settings.public_url) as client:
         provider = client.source.provider
         if not isinstance(provider, FetchesDetail):
-            raise click.UsageError(f"provider {provider.kind!r} cannot be asked for one event")
+            raise click.UsageError(f"provider {provider.kind!r} cannot fetch a single event")
         if provider.capabilities.remedy is not Remedy.LIST:
-            raise click.UsageError(f"provider {provider.kind!r} finds one event only by its place in the list")
+            raise click.UsageError(f"provider {provider.kind!r} finds an event only by its place in the list")
         response = await client.send(provider.detail_request(missing))
         return bytes(provider.read_detail(missing, response).payload)
 
 
-def _whole(connection: Connection, key: str, source: str | None) -> list[tuple[Event, bytes | None]]:
+def _with_payloads(connection: Connection, key: str, source: str | None) -> list[tuple[Event, bytes | None]]:
     rows = events.by_key(connection, key, source)
     payloads = [events.payload(connection, row.seq) for row in rows]
     return [(row, None if stored is None else stored[0]) for row, stored in zip(rows, payloads, strict=True)]
@@ -137,13 +137,13 @@ def _readable(stored: bytes | None) -> object:
 @click.option("--source")
 @click.option("--json", "json_", is_flag=True, help="One JSON document a line.")
 @click.pass_obj
-def tail(call: Invocation, source: str | None, json_: bool) -> None:  # noqa: FBT001 - click calls it
-    """Follow what is recorded from now on, until Ctrl-C.
+def tail(invocation: Invocation, source: str | None, json_: bool) -> None:  # noqa: FBT001 - click calls it
+    """Print events as they are recorded, until Ctrl-C.
 
     gapless event tail --source stripe-live
     """
-    with failing_clearly(debug=call.debug):
-        for row in _follow(call.settings(), source):
+    with failing_clearly(debug=invocation.debug):
+        for row in _follow(invocation.settings(), source):
             if json_:
                 output.as_lines([_fields(row)])
             else:
@@ -167,27 +167,27 @@ def _follow(settings: Settings, source: str | None) -> Iterator[Event]:
 @click.argument("keys", nargs=-1)
 @click.option("--destination", required=True)
 @click.option("--source")
-@click.option("--since", type=MOMENT, help="Instead of keys: all that occurred from then on.")
-@click.option("--until", type=MOMENT)
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--since", type=TIME, help="Instead of keys: all events from this time on.")
+@click.option("--until", type=TIME)
+@click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 @click.pass_obj
-def replay(call: Invocation, /, keys: Sequence[str], destination: str, yes: bool, **chosen: Any) -> None:  # noqa: FBT001
-    """Send recorded events to a destination again: with the same ids, by key or by time.
+def replay(invocation: Invocation, /, keys: Sequence[str], destination: str, yes: bool, **filters: Any) -> None:  # noqa: FBT001
+    """Send recorded events to a destination again, with the same ids, by key or by time.
 
     gapless event replay --source stripe-live --since 2h --destination billing
     """
-    with failing_clearly(debug=call.debug):
-        settings = call.settings()
-        args = {"destination": destination, **chosen, **({"keys": list(keys)} if keys else {})}
-        told = asyncio.run(operate(settings, "event.replay", {**args, "dry_run": True}))
-        extent = f", first {told['first']}, last {told['last']}" if told.get("first") else ""
-        click.echo(f"{told['count']} events{extent}")
-        if not told["count"] or not (yes or click.confirm(f"Send them to {destination}?")):
+    with failing_clearly(debug=invocation.debug):
+        settings = invocation.settings()
+        args = {"destination": destination, **filters, **({"keys": list(keys)} if keys else {})}
+        plan = asyncio.run(operate(settings, "event.replay", {**args, "dry_run": True}))
+        extent = f", first {plan['first']}, last {plan['last']}" if plan.get("first") else ""
+        click.echo(f"{plan['count']} events{extent}")
+        if not plan["count"] or not (yes or click.confirm(f"Send them to {destination}?")):
             raise SystemExit(Exit.NEGATIVE)
-        told = asyncio.run(operate(settings, "event.replay", args))
-        click.echo(f"{told['replayed']} events are owed to {destination} again")
-        if told["without_payload"]:
-            click.echo(f"{told['without_payload']} have no payload any more and cannot be sent")
+        result = asyncio.run(operate(settings, "event.replay", args))
+        click.echo(f"{result['replayed']} events will be sent to {destination} again")
+        if result["without_payload"]:
+            click.echo(f"{result['without_payload']} no longer have a payload and cannot be sent")
 
 
 @event.command()
@@ -195,13 +195,13 @@ def replay(call: Invocation, /, keys: Sequence[str], destination: str, yes: bool
 @click.argument("file", type=click.File("rb"))
 @click.option("--url", help="Default: the public listener on this machine.")
 @click.pass_obj
-def send(call: Invocation, source: str, file: BinaryIO, url: str | None) -> None:
-    """Post the event in FILE ("-": stdin) to our own listener, signed as the provider signs: tests your set-up.
+def send(invocation: Invocation, source: str, file: BinaryIO, url: str | None) -> None:
+    """Post the event in FILE ("-": stdin) to our own listener, signed as by the provider, to test your set-up.
 
     gapless event show evt_1… --payload | gapless event send stripe-live -
     """
-    with failing_clearly(debug=call.debug):
-        settings = call.settings()
+    with failing_clearly(debug=invocation.debug):
+        settings = invocation.settings()
         target = url or f"http://127.0.0.1:{settings.public.port}/webhooks/{source}"
         response = _send(settings, source, file.read(), target)
         click.echo(f"{response.status_code} {response.text}".strip())

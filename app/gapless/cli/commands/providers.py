@@ -1,14 +1,16 @@
-"""`gapless providers`: what each provider can do and prove, by its capabilities; a table of `docs/providers.md`."""
+"""`gapless providers`: the capabilities of each provider, also as the table in `docs/providers.md`."""
 
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import click
 
 from gapless.cli import output
 from gapless.cli.common import Invocation, failing_clearly
-from gapless.settings import declared_providers
+from gapless.errors import UserError
+from gapless.settings import DECLARED, declared_file, declared_providers
 from gapless_reconcilers.kit import registry
 from gapless_reconcilers.kit.contract import (
     Capabilities,
@@ -46,13 +48,31 @@ RENDERS = {
 }
 
 
+class DeclarationFile(click.Path):
+    """A file that declares sources, or a ready-made one of the package, such as `declared:paddle`."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the path of the file."""
+        if not str(value).startswith(DECLARED):
+            return super().convert(value, param, ctx)
+        try:
+            return declared_file(str(value))
+        except UserError as error:
+            self.fail(str(error), param, ctx)
+
+
 @click.command()
-@click.argument("files", nargs=-1, type=click.Path(exists=True, dir_okay=False, path_type=Path), metavar="[FILE]...")
-@click.option("--markdown", is_flag=True, help="As the table in docs/providers.md.")
+@click.argument(
+    "files", nargs=-1, type=DeclarationFile(exists=True, dir_okay=False, path_type=Path), metavar="[FILE]..."
+)
+@click.option("--markdown", is_flag=True, help="Print the table of docs/providers.md.")
 @click.pass_obj
-def providers(call: Invocation, files: Sequence[Path], *, markdown: bool) -> None:
-    """What each provider can do, and what it cannot prove; with FILE..., each source that is declared there."""
-    with failing_clearly(debug=call.debug):
+def providers(invocation: Invocation, files: Sequence[Path], *, markdown: bool) -> None:
+    """Show what each provider can do, and what it cannot prove. With FILE..., show each source in it.
+
+    declared:NAME is a ready-made file of the package, such as declared:paddle.
+    """
+    with failing_clearly(debug=invocation.debug):
         if files:
             rows = [row(name, each) for file in files for name, each in declared_providers(file)]
         else:
@@ -64,43 +84,43 @@ def providers(call: Invocation, files: Sequence[Path], *, markdown: bool) -> Non
 
 
 def row(name: str, provider: Provider | type[Provider]) -> tuple[str, ...]:
-    """One provider under `name`, in the order of `COLUMNS`."""
-    known: Capabilities = provider.capabilities
-    proves = PROVES[known.coverage]
-    is_open = isinstance(provider, type) and getattr(provider, "is_declared", False)
-    if known.reading is Reading.CONSUME:
+    """Return the row of one provider under `name`, in the order of `COLUMNS`."""
+    capabilities: Capabilities = provider.capabilities
+    proves = PROVES[capabilities.coverage]
+    is_declared = isinstance(provider, type) and getattr(provider, "is_declared", False)
+    if capabilities.reading is Reading.CONSUME:
         proves = f"{proves}, unless webhooks are set"
     return (
         name,
-        f"{proves} (`{known.coverage}`)",
-        AS_DECLARED if is_open else _history(known),
-        RECOVERS[known.remedy] if known.coverage is not Coverage.NONE else RECOVERS[Remedy.NONE],
-        RENDERS[known.rendering],
+        f"{proves} (`{capabilities.coverage}`)",
+        AS_DECLARED if is_declared else _history(capabilities),
+        RECOVERS[capabilities.remedy] if capabilities.coverage is not Coverage.NONE else RECOVERS[Remedy.NONE],
+        RENDERS[capabilities.rendering],
         _health(provider),
-        known.unproven.rstrip("."),
-        AS_DECLARED if is_open else str(known.basis),
+        capabilities.unproven.rstrip("."),
+        AS_DECLARED if is_declared else str(capabilities.basis),
     )
 
 
 def as_markdown(rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    """The lines of the table in `docs/providers.md`."""
+    """Yield the lines of the table in `docs/providers.md`."""
     yield f"| {' | '.join(COLUMNS)} |"
     yield f"|{'---|' * len(COLUMNS)}"
     for kind, *cells in rows:
         yield f"| `{kind}` | {' | '.join(cell.replace('|', '/') for cell in cells)} |"
 
 
-def _history(known: Capabilities) -> str:
-    if known.coverage is Coverage.NONE:
+def _history(capabilities: Capabilities) -> str:
+    if capabilities.coverage is Coverage.NONE:
         return "-"
-    if known.history is None:
+    if capabilities.history is None:
         return "no limit"
-    days = known.history / timedelta(days=1)
-    return f"{days:g} days" if days > 1 else f"{known.history / timedelta(hours=1):g} hours"
+    days = capabilities.history / timedelta(days=1)
+    return f"{days:g} days" if days > 1 else f"{capabilities.history / timedelta(hours=1):g} hours"
 
 
 def _health(provider: Provider | type[Provider]) -> str:
-    """What can be done about our endpoint: the abilities are told by their methods, for no provider is built here."""
+    """Return the operations on our endpoint. They are found by their methods, because no provider is built here."""
     abilities = {
         "checked": ReadsSubscription.read_subscription,
         "created, repaired": RegistersEndpoint.register_request,

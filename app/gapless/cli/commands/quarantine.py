@@ -1,4 +1,4 @@
-"""`gapless quarantine`: refused webhooks, and reading them again once a secret is mended."""
+"""`gapless quarantine`: list refused webhooks, and release them when the cause is corrected."""
 
 import asyncio
 
@@ -17,12 +17,10 @@ from gapless.receive.diagnosis import diagnose
 from gapless.receive.quarantine import request_of
 from gapless.settings import Settings
 
-RELEASED = {True: "yes", False: "no"}
-
 
 @click.group()
 def quarantine() -> None:
-    """Refused webhooks, kept for a while with the reason."""
+    """List or release refused webhooks. They are kept for a while with the reason."""
 
 
 @quarantine.command("list")
@@ -30,10 +28,10 @@ def quarantine() -> None:
 @click.option("--limit", default=100, show_default=True, type=click.IntRange(1, 10_000))
 @click.option("--json", "json_", is_flag=True, help="One JSON document a line.")
 @click.pass_obj
-def list_(call: Invocation, source: str | None, limit: int, json_: bool) -> None:  # noqa: FBT001 - click calls it
-    """What was refused, and why, as far as trying can tell."""
-    with failing_clearly(debug=call.debug):
-        settings = call.settings()
+def list_(invocation: Invocation, source: str | None, limit: int, json_: bool) -> None:  # noqa: FBT001 - click calls it
+    """List refused webhooks with the reason and, if one is found, the likely cause."""
+    with failing_clearly(debug=invocation.debug):
+        settings = invocation.settings()
         rows = read_ledger(settings, _explained, settings=settings, source=source, limit=limit)
         if json_:
             output.as_lines({**msgspec.to_builtins(entry), "explanation": why} for entry, why in rows)
@@ -56,18 +54,18 @@ def list_(call: Invocation, source: str | None, limit: int, json_: bool) -> None
 def _explained(
     connection: Connection, settings: Settings, source: str | None, limit: int
 ) -> list[tuple[QuarantineEntry, str]]:
-    """The entries, each with what more can be told of it; nothing of what was released, or whose source is gone."""
-    book = known_sources(connection, settings)
-    names, providers = {each.id: each.name for each in book}, {each.name: each.provider for each in book}
-    told = []
+    """Return the entries, each with its diagnosis; it is empty for released ones and for sources that are gone."""
+    configured = known_sources(connection, settings)
+    names, providers = {each.id: each.name for each in configured}, {each.name: each.provider for each in configured}
+    explained = []
     for entry in _entries(connection, source, limit):
         found = ledger.content(connection, entry.id)
         why = ""
         if found is not None and entry.released_us is None and entry.source_id in names:
             row = found[0]
             why = diagnose(providers, names[row.source_id], request_of(row), from_us(row.received_us))
-        told.append((entry, why))
-    return told
+        explained.append((entry, why))
+    return explained
 
 
 def _entries(connection: Connection, source: str | None, limit: int) -> list[QuarantineEntry]:
@@ -79,18 +77,18 @@ def _entries(connection: Connection, source: str | None, limit: int) -> list[Qua
 
 @quarantine.command()
 @click.argument("id", type=int, required=False)
-@click.option("--source", help="All of this source, instead of one id.")
+@click.option("--source", help="All webhooks of this source, instead of one id.")
 @click.pass_obj
-def release(call: Invocation, id: int | None, source: str | None) -> None:  # noqa: A002 - its name on the command line
-    """Verify again with today's secrets, as of when it was received, and record what verifies.
+def release(invocation: Invocation, id: int | None, source: str | None) -> None:  # noqa: A002 - its name on the command line
+    """Verify webhooks again with the current secrets, as of the time of receipt, and record those that verify.
 
     Exit 1 if something still does not verify.
 
     gapless quarantine release --source stripe-live
     """
-    with failing_clearly(debug=call.debug):
-        told = asyncio.run(operate(call.settings(), "quarantine.release", {"id": id, "source": source}))
-        click.echo(f"{told['released']} released, {told['new']} new events, {told['refused']} still refused")
-        for refused in told["first_refused"]:
+    with failing_clearly(debug=invocation.debug):
+        result = asyncio.run(operate(invocation.settings(), "quarantine.release", {"id": id, "source": source}))
+        click.echo(f"{result['released']} released, {result['new']} new events, {result['refused']} still refused")
+        for refused in result["first_refused"]:
             click.echo(f"  {refused['id']}: {refused['reason']}: {refused['detail']}")
-        raise SystemExit(Exit.NEGATIVE if told["refused"] else Exit.OK)
+        raise SystemExit(Exit.NEGATIVE if result["refused"] else Exit.OK)

@@ -21,22 +21,22 @@ from gapless.settings import LogFormat, LogSettings
 @click.command()
 @click.option("--role", "roles", help="Comma separated: receive, reconcile, deliver, console. Default: all.")
 @click.pass_obj
-def serve(call: Invocation, roles: str | None) -> None:
-    """Run the daemon: receive webhooks, read the provider's list, deliver, show how it stands.
+def serve(invocation: Invocation, roles: str | None) -> None:
+    """Run the daemon: receive, reconcile, deliver, show the status.
 
-    On SQLite one process has all roles. On PostgreSQL run as many as you like:
+    On SQLite one process has all roles. On PostgreSQL you can run several processes:
 
         gapless serve --role receive
     """
-    with failing_clearly(debug=call.debug):
-        settings = call.settings()
+    with failing_clearly(debug=invocation.debug):
+        settings = invocation.settings()
         start_logging(settings.log)
-        sys.path.insert(0, str(Path.cwd()))  # where the module of a python destination lies
-        run_loop(daemon.serve(settings, os.environ, roles=read_roles(roles), started=_tell))
+        sys.path.insert(0, str(Path.cwd()))  # for the module of a python destination
+        run_loop(daemon.serve(settings, os.environ, roles=read_roles(roles), started=_show_addresses))
 
 
 def start_logging(settings: LogSettings) -> None:
-    """Log to stderr as configured. Libraries are heard from `warning` on."""
+    """Log to stderr as configured. Libraries log from `warning` on."""
     shared: list[Any] = [
         structlog.stdlib.add_log_level,
         structlog.stdlib.ExtraAdder(),
@@ -54,13 +54,13 @@ def start_logging(settings: LogSettings) -> None:
     handler.setFormatter(formatter)
     logging.root.handlers[:] = [handler]
     logging.root.setLevel(logging.WARNING)
-    stamina.instrumentation.set_on_retry_hooks([])  # what retries says so itself
+    stamina.instrumentation.set_on_retry_hooks([])  # the code that retries logs it itself
     for package in ("gapless", "gapless_reconcilers"):
         logging.getLogger(package).setLevel(settings.level.value.upper())
 
 
 def run_loop(main: Coroutine[Any, Any, None]) -> None:
-    """Run on uvloop where it is installed."""
+    """Run `main` on uvloop if it is installed."""
     try:
         import uvloop  # noqa: PLC0415 - not on every platform
 
@@ -72,7 +72,7 @@ def run_loop(main: Coroutine[Any, Any, None]) -> None:
 
 
 def read_roles(text: str | None) -> frozenset[Role]:
-    """The roles that were named. Raises `click.BadParameter`."""
+    """Return the named roles. Raises `click.BadParameter`."""
     if text is None:
         return ALL_ROLES
     try:
@@ -81,7 +81,7 @@ def read_roles(text: str | None) -> frozenset[Role]:
         raise click.BadParameter(f"{error}; use {', '.join(Role)}", param_hint="--role") from None
 
 
-def _tell(running: ListenAddresses) -> None:
-    if running.public:
-        click.echo(f"webhooks  {running.public}/webhooks/<source>", err=True)
-    click.echo(f"console   {running.private}", err=True)
+def _show_addresses(addresses: ListenAddresses) -> None:
+    if addresses.public:
+        click.echo(f"webhooks  {addresses.public}/webhooks/<source>", err=True)
+    click.echo(f"console   {addresses.private}", err=True)

@@ -1,4 +1,4 @@
-"""`gapless status`: how far everything is proven, at a glance."""
+"""`gapless status`: shows what is wrong, and up to when each source is proven complete."""
 
 import asyncio
 import time
@@ -11,7 +11,7 @@ from gapless.bootstrap.sources import known_sources, make_policies
 from gapless.cli import output
 from gapless.cli.access import open_reader, plain
 from gapless.cli.common import Exit, Invocation, failing_clearly
-from gapless.domain import Sources, system_clock
+from gapless.domain import system_clock
 from gapless.settings import Settings
 from gapless.status import values
 from gapless.status.reader import read_report
@@ -22,18 +22,20 @@ WATCH_EVERY_S = 2.0
 
 
 @click.command()
-@click.option("--watch", is_flag=True, help="Show it again every two seconds.")
+@click.option("--watch", is_flag=True, help="Repeat every two seconds.")
 @click.option("--json", "json_", is_flag=True, help="As JSON; null is unknown.")
 @click.pass_obj
-def status(call: Invocation, watch: bool, json_: bool) -> None:  # noqa: FBT001 - click calls it
-    """What is wrong and what to do next; complete up to when, what was missed, what is still owed.
+def status(invocation: Invocation, watch: bool, json_: bool) -> None:  # noqa: FBT001 - click calls it
+    """Show what is wrong, what to do next, and what is proven.
 
-    Exit 0 if all is well or in hand, 1 if a person is needed or if it is not known.
+    That is up to when each source is complete, what was missed, and what is still owed.
+
+    Exit 0 if all is well or in hand, 1 if a person is needed or the state is unknown.
 
     gapless status --watch
     """
-    with failing_clearly(debug=call.debug):
-        settings = call.settings()
+    with failing_clearly(debug=invocation.debug):
+        settings = invocation.settings()
         while True:
             report = asyncio.run(_read(settings))
             if watch:
@@ -46,12 +48,12 @@ def status(call: Invocation, watch: bool, json_: bool) -> None:  # noqa: FBT001 
 
 async def _read(settings: Settings) -> dict[str, Any]:
     async with open_reader(settings) as store:
-        book = await store.read(known_sources, settings)
-        known = tuple(each for each in settings.sources if each.name in book)
-        policies = make_policies(known, book, settings.public_url)
+        sources = await store.read(known_sources, settings)
+        known = tuple(each for each in settings.sources if each.name in sources)
+        policies = make_policies(known, sources, settings.public_url)
         budgets = {name: policy.budget for name, policy in policies.items()}
         configured = [each.name for each in settings.sources]
-        return plain(values.of_report(await read_report(store, Sources(book), budgets, system_clock(), configured)))
+        return plain(values.of_report(await read_report(store, sources, budgets, system_clock(), configured)))
 
 
 def _show(report: dict[str, Any]) -> None:
@@ -74,8 +76,8 @@ def _source_row(source: dict[str, Any]) -> tuple[object, ...]:
     gaps = (_rate(source["gaps"][window]) for window in ("1h", "24h", "7d"))
     return (
         source["name"],
-        _moment(listed.get("complete_up_to")),
-        _moment(listed.get("checked_at")),
+        _time(listed.get("complete_up_to")),
+        _time(listed.get("checked_at")),
         losses.get("missed"),
         losses.get("recovered"),
         *gaps,
@@ -84,15 +86,15 @@ def _source_row(source: dict[str, Any]) -> tuple[object, ...]:
 
 
 def _destination_row(destination: dict[str, Any]) -> tuple[object, ...]:
-    backlog, oldest = destination["backlog"], _moment(destination["oldest_pending"])
+    backlog, oldest = destination["backlog"], _time(destination["oldest_pending"])
     return (destination["name"], backlog["pending"], oldest or "-", backlog["held"], backlog["parked"], backlog["dead"])
 
 
 def _show_trouble(trouble: dict[str, Any]) -> None:
     where = " ".join(filter(None, (trouble["source"], trouble["stream"], trouble["destination"]))) or "gapless"
-    since = _moment(trouble["since"])
-    told = f" Since {format_time(since)}." if since else ""
-    click.echo(f"{trouble['severity'].replace('_', ' ')}: {where}: {trouble['text']}{told}")
+    since = _time(trouble["since"])
+    suffix = f" Since {format_time(since)}." if since else ""
+    click.echo(f"{trouble['severity'].replace('_', ' ')}: {where}: {trouble['text']}{suffix}")
     click.echo(f"    {trouble['next']}")
 
 
@@ -101,14 +103,14 @@ def _show_notes(source: dict[str, Any]) -> None:
         click.echo(f"note: {source['name']}: {note}")
     for loss in (source["list"] or {}).get("unrecoverable", ()):
         done = loss["acknowledged"]
-        told = f"acknowledged by {done['by']}: {done['reason']}" if done else "not acknowledged"
+        state = f"acknowledged by {done['by']}: {done['reason']}" if done else "not acknowledged"
         where = f"{source['name']} {loss['stream']}".strip()
-        click.echo(f"note: {where}: interval {loss['id']}, {loss['start']} to {loss['end']}, {loss['reason']}; {told}")
+        click.echo(f"note: {where}: interval {loss['id']}, {loss['start']} to {loss['end']}, {loss['reason']}; {state}")
 
 
 def _rate(gap: dict[str, Any] | None) -> str | None:
     return None if gap is None or gap["rate"] is None else f"{gap['rate']:.2%}"
 
 
-def _moment(text: str | None) -> datetime | None:
+def _time(text: str | None) -> datetime | None:
     return None if text is None else datetime.fromisoformat(text)

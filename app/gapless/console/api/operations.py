@@ -1,4 +1,4 @@
-"""`POST /api/operations/<name>`: do what a person asks for."""
+"""`POST /api/operations/<name>`: performs an operation."""
 
 from http import HTTPStatus
 from typing import Any
@@ -19,7 +19,7 @@ def operations_route(options: ConsoleOptions, context: OperationContext) -> HTTP
 
     @post("/api/operations/{name:str}", status_code=200, guards=[guarded(options.access, Area.WRITE)])
     async def operation(request: Request[Any, Any, Any]) -> Response[bytes]:
-        """Do an operation with the JSON object of the body."""
+        """Perform the operation with the JSON object of the body."""
         args = _read_object(request.headers.get("content-type", ""), await request.body())
         return respond_json(HTTPStatus.OK, await perform(context, request.path_params["name"], args))
 
@@ -27,7 +27,7 @@ def operations_route(options: ConsoleOptions, context: OperationContext) -> HTTP
 
 
 def _read_object(content_type: str, body: bytes) -> dict[str, object]:
-    """The JSON object that was sent. The type is required because no form on another site can send it."""
+    """Return the JSON object in the body. Its content type is required because forms of other sites cannot send it."""
     if content_type.partition(";")[0].strip().lower() != JSON:
         raise HTTPException(status_code=415, detail=f"content-type is {content_type!r}; wanted {JSON}")
     try:

@@ -1,1 +1,1 @@
-"""The pages of the console, made on the server."""
+"""The pages of the console, rendered on the server."""

@@ -1,4 +1,4 @@
-"""The overview page: one look that answers whether anything is missing. Made on the server, without a script."""
+"""The overview page, which shows at once if anything is missing. Rendered on the server, without a script."""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
@@ -50,51 +50,51 @@ def render_overview(report: StatusReport, *, version: str) -> str:
 
 
 def source_state(found: Sequence[Trouble], source: SourceReport) -> tuple[str, str, str]:
-    """Return (state, word, line): what a person should know first of a source. Good only if nothing is wrong with it.
+    """Return (state, word, line) of a source: its worst trouble, or good if it has none.
 
-    A source of which nothing can be proven is `blind`, unless something is wrong with it.
+    A source that can prove nothing is `blind` if it has no trouble.
     """
-    mine = [each for each in found if each.source == source.name]
-    if mine:
-        return mine[0].severity.value, WORDS[mine[0].severity], mine[0].text
+    own = [each for each in found if each.source == source.name]
+    if own:
+        return own[0].severity.value, WORDS[own[0].severity], own[0].text
     if is_blind(source):
         return "blind", "Cannot be proven", notes(source)[0]
     return Severity.GOOD.value, WORDS[Severity.GOOD], "Agrees with the provider's list."
 
 
 def destination_state(found: Sequence[Trouble], destination: DestinationReport) -> Severity:
-    """Return the worst of what is wrong with a destination."""
+    """Return the worst severity among the troubles of a destination."""
     return verdict(each for each in found if each.destination == destination.name)
 
 
 def show_time(time: datetime | None) -> str:
-    """A time for people, with the exact one behind it."""
+    """Return a time for people, with the exact time as attribute."""
     if time is None:
         return Markup('<span class="unknown">unknown</span>')
     return Markup('<time datetime="{}">{}</time>').format(time.isoformat(), f"{time:%Y-%m-%d %H:%M:%S} UTC")
 
 
 def show_span(span: timedelta | None) -> str:
-    """A length of time in its two largest units."""
+    """Return a duration in its two largest units."""
     if span is None:
         return Markup('<span class="unknown">unknown</span>')
     return " ".join(f"{count} {'min' if unit == 'm' else unit}" for count, unit in largest_units(span))
 
 
 def show_count(count: int | None) -> str:
-    """A count with its thousands apart."""
+    """Return a count with separated thousands."""
     return Markup('<span class="unknown">unknown</span>') if count is None else f"{count:,}".replace(",", "\u202f")
 
 
 def show_rate(rate: float | None) -> str:
-    """A share of 1 in percent."""
+    """Return a share of 1 in percent."""
     if rate is None:
         return Markup('<span class="unknown">unknown</span>')
     return "0\u202f%" if rate == 0 else f"{rate:.3%}".replace("%", "\u202f%")
 
 
 def show_value(value: Value) -> str:
-    """A figure, by what it is: a time, a length of time, a state, a share or a count."""
+    """Return a figure by its type: a time, a duration, a state, a share or a count."""
     if isinstance(value, datetime):
         return show_time(value)
     if isinstance(value, timedelta):
@@ -122,7 +122,7 @@ def overview_route(options: ConsoleOptions, context: OperationContext) -> HTTPRo
 
     @get("/", guards=[guarded(options.access, Area.READ)])
     async def overview() -> Response[bytes]:
-        """One page that tells at a glance how everything stands."""
+        """Return the overview page."""
         page = render_overview(await make_report(options, context), version=options.version)
         return respond(HTTPStatus.OK, page.encode(), "text/html; charset=utf-8")
 
@@ -134,7 +134,7 @@ def style_route(options: ConsoleOptions) -> HTTPRouteHandler:
 
     @get("/style.css", guards=[guarded(options.access, Area.READ)])
     async def style() -> Response[bytes]:
-        """The looks of the page."""
+        """Return the style sheet."""
         return respond(HTTPStatus.OK, STYLE, "text/css; charset=utf-8")
 
     return style

@@ -239,7 +239,7 @@ def read_status(status: int, retry_after_us: int = 0) -> Result:
 
 
 def signing_key(secret: Secret) -> bytes:
-    """Return the key of a standard signature from base64, with or without `whsec_`. Raises `ValueError` without it."""
+    """Return the key of a standard signature: base64, `whsec_` or not. Raises `ValueError`, which never shows it."""
     text = secret.reveal().strip().removeprefix(SYMMETRIC)
     key = symmetric_key(Secret(text + "=" * (-len(text) % 4)))
     if key is None:

@@ -18,12 +18,12 @@ def attempt(key: str, idempotency_id: str) -> ReceivedAttempt:
     return ReceivedAttempt(at=T0, key=key, idempotency_id=idempotency_id, via="list", accepted=True)
 
 
-def verdict(truth: str, *attempts: ReceivedAttempt, refused: int = 0) -> DemoComparison:
+def compared(emitted: str, *attempts: ReceivedAttempt, refused: int = 0) -> DemoComparison:
     """Of one-letter events; every attempt was accepted."""
     by_key: dict[str, list[ReceivedAttempt]] = {}
     for each in attempts:
         by_key.setdefault(each.key, []).append(each)
-    return compare_events(tuple(truth), by_key, by_key, refused)
+    return compare_events(tuple(emitted), by_key, by_key, refused)
 
 
 def status(*, complete_up_to: datetime, last_pass: datetime, pending: int = 0) -> DaemonStatus:
@@ -34,7 +34,7 @@ def status(*, complete_up_to: datetime, last_pass: datetime, pending: int = 0) -
 
 
 def test_gap_is_closed_when_each_event_came_under_one_id() -> None:
-    found = verdict("ab", attempt("a", "1"), attempt("a", "1"), attempt("b", "2"))
+    found = compared("ab", attempt("a", "1"), attempt("a", "1"), attempt("b", "2"))
 
     assert found.closed
     assert found.repeated == 1
@@ -43,12 +43,12 @@ def test_gap_is_closed_when_each_event_came_under_one_id() -> None:
 @pytest.mark.parametrize(
     ("found", "finding"),
     [
-        (verdict("ab", attempt("a", "1")), "lacking"),
-        (verdict("a", attempt("a", "1"), attempt("b", "2")), "strange"),
-        (verdict("a", attempt("a", "1"), attempt("a", "2")), "changed"),
-        (verdict("a", attempt("a", "")), "changed"),
-        (verdict("ab", attempt("a", "1"), attempt("b", "1")), "changed"),
-        (verdict("a", attempt("a", "1"), refused=1), "refused"),
+        (compared("ab", attempt("a", "1")), "missing"),
+        (compared("a", attempt("a", "1"), attempt("b", "2")), "unexpected"),
+        (compared("a", attempt("a", "1"), attempt("a", "2")), "changed"),
+        (compared("a", attempt("a", "")), "changed"),
+        (compared("ab", attempt("a", "1"), attempt("b", "1")), "changed"),
+        (compared("a", attempt("a", "1"), refused=1), "refused"),
     ],
 )
 def test_gap_is_open_when_anything_differs(found: DemoComparison, finding: str) -> None:
@@ -57,7 +57,7 @@ def test_gap_is_open_when_anything_differs(found: DemoComparison, finding: str) 
     assert replace(found, **{finding: () if finding != "refused" else 0}).closed
 
 
-def test_end_is_reached_at_the_second_pass_after_everything_is_visible() -> None:
+def test_end_is_reached_at_the_second_pass_with_all_visible() -> None:
     ending = Ending(last_occurred=T0, all_visible_at=T0 + SECOND)
     done = status(complete_up_to=T0 + SECOND, last_pass=T0 + 2 * SECOND)
 
@@ -68,7 +68,7 @@ def test_end_is_reached_at_the_second_pass_after_everything_is_visible() -> None
 
 
 @pytest.mark.parametrize(("complete_up_to", "pending"), [(T0, 0), (T0 + SECOND, 1)])
-def test_end_is_not_reached_while_something_is_unproven_or_owed(complete_up_to: datetime, pending: int) -> None:
+def test_end_is_not_reached_while_unproven_or_owed(complete_up_to: datetime, pending: int) -> None:
     ending = Ending(last_occurred=T0, all_visible_at=T0)
 
     reached = [
@@ -79,25 +79,25 @@ def test_end_is_not_reached_while_something_is_unproven_or_owed(complete_up_to: 
     assert not any(reached)
 
 
-def test_script_leaves_a_third_of_the_time_for_closing() -> None:
-    script = plan_phases(30.0, drop=0.2, kill=True)
+def test_plan_leaves_a_third_of_the_time_for_closing() -> None:
+    plan = plan_phases(30.0, drop=0.2, kill=True)
 
-    names = [phase.name for _, phase in script.phases]
+    names = [phase.name for _, phase in plan.phases]
     assert names == ["webhooks fine", "20% dropped", "receiver killed", "receiver back", "provider outage"]
-    assert script.at(0.0).name == "webhooks fine"
-    assert script.at(19.9).outage
-    assert script.at(20.0) is CLOSING
+    assert plan.at(0.0).name == "webhooks fine"
+    assert plan.at(19.9).outage
+    assert plan.at(20.0) is CLOSING
 
 
-def test_script_without_an_end_begins_again() -> None:
-    script = plan_phases(None, drop=0.2, kill=False)
+def test_plan_without_an_end_begins_again() -> None:
+    plan = plan_phases(None, drop=0.2, kill=False)
 
-    assert not any(phase.killed for _, phase in script.phases)
-    assert script.at(29.9).name == "webhooks fine again"
-    assert script.at(30.0) is script.at(0.0)
+    assert not any(phase.killed for _, phase in plan.phases)
+    assert plan.at(29.9).name == "webhooks fine again"
+    assert plan.at(30.0) is plan.at(0.0)
 
 
-def test_consumer_believes_only_what_the_daemon_signed_lately() -> None:
+def test_consumer_accepts_only_recent_valid_signatures() -> None:
     secret, body, now = "whsec_c2VjcmV0IHNlY3JldCBzZWNyZXQ=", b"{}", T0
     headers = sign(Secret(secret), "1", body, now)
     assert headers is not None
