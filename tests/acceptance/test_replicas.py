@@ -1,4 +1,4 @@
-"""Two replicas on PostgreSQL. One is paused until its lease has expired; nothing it does afterwards takes effect."""
+"""Two replicas on PostgreSQL: one that is paused until its lease has expired changes nothing afterwards."""
 
 import asyncio
 import signal
