@@ -77,7 +77,7 @@ def test_gap_opens_and_closes(run_demo: Callable[..., subprocess.CompletedProces
     assert daemons_in(tmp_path) == []
 
 
-def test_gap_that_cannot_close_is_exit_code_1_and_names_the_events(
+def test_gap_that_cannot_close_exits_with_1_and_names_events(
     run_demo: Callable[..., subprocess.CompletedProcess[str]],
 ) -> None:
     done = run_demo("--for", "6s", "--no-kill", "--drop", "0.5", "--hide-from-list", "invoice.paid")
@@ -91,7 +91,7 @@ def test_gap_that_cannot_close_is_exit_code_1_and_names_the_events(
     assert re.fullmatch(r"(evt_[0-9a-f]{24}(, )?)+( and \d+ more)?", missing[2])
 
 
-def test_interrupted_demo_closes_its_gap_and_leaves_nothing_behind(environ: dict[str, str], tmp_path: Path) -> None:
+def test_interrupted_demo_closes_its_gap_and_cleans_up(environ: dict[str, str], tmp_path: Path) -> None:
     process = subprocess.Popen(DEMO, env=environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     try:
         assert process.stdout is not None

@@ -25,7 +25,7 @@ def passes(daemon: Gapless, outcome: str = "clean") -> Callable[[], Awaitable[fl
     return counted
 
 
-async def test_a_first_start_against_thirty_days_of_history_delivers_nothing(store_url: str, tmp_path: Path) -> None:
+async def test_a_first_start_delivers_no_history(store_url: str, tmp_path: Path) -> None:
     fake, now = FakeProvider(StripeFormat()), datetime.now(UTC)
     fake.backfill(3000, now - timedelta(days=29), now - timedelta(minutes=1), ["invoice.paid", "charge.succeeded"])
     async with Consumer().serve() as consumer, fake.serve() as api:
@@ -41,9 +41,7 @@ async def test_a_first_start_against_thirty_days_of_history_delivers_nothing(sto
             assert await daemon.missed() == 0
 
 
-async def test_what_was_imported_is_not_delivered_when_the_provider_sends_and_lists_it(
-    store_url: str, tmp_path: Path
-) -> None:
+async def test_imported_events_are_not_delivered_again(store_url: str, tmp_path: Path) -> None:
     fake = FakeProvider(StripeFormat())
     async with Consumer().serve() as consumer, fake.serve() as api:
         daemon = Gapless(tmp_path, store_url, api, consumer, source=f"start = {_ago(minutes=5)}")
@@ -71,7 +69,7 @@ async def test_what_was_imported_is_not_delivered_when_the_provider_sends_and_li
             assert await daemon.ledger_ids() == seen | {event.key for event in fresh}
 
 
-async def test_a_subscription_to_some_types_misses_nothing_of_the_others(store_url: str, tmp_path: Path) -> None:
+async def test_other_types_than_the_subscribed_are_not_missed(store_url: str, tmp_path: Path) -> None:
     fake = FakeProvider(StripeFormat())
     async with Consumer().serve() as consumer, fake.serve() as api:
         daemon = Gapless(tmp_path, store_url, api, consumer)

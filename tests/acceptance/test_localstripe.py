@@ -76,7 +76,7 @@ class Shop:
                 return found
 
 
-async def test_every_event_that_localstripe_lists_arrives_though_the_daemon_was_killed_meanwhile(
+async def test_every_event_of_localstripe_arrives_despite_a_kill(
     localstripe: str, store_url: str, tmp_path: Path
 ) -> None:
     shop = Shop(localstripe)

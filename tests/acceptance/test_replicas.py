@@ -1,4 +1,4 @@
-"""Two replicas on PostgreSQL. One is paused until its lease has expired; nothing it does afterwards takes effect."""
+"""Two replicas on PostgreSQL: one that is paused until its lease has expired changes nothing afterwards."""
 
 import asyncio
 import signal
@@ -20,9 +20,7 @@ pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 State = dict[str, list[Row[tuple[object, ...]]]]
 
 
-async def test_a_replica_that_was_paused_for_longer_than_its_lease_writes_no_state(
-    postgres_url: str, tmp_path: Path
-) -> None:
+async def test_a_replica_with_an_expired_lease_writes_no_state(postgres_url: str, tmp_path: Path) -> None:
     fake = FakeProvider(StripeFormat(), retries_s=(1.0,) * 30)
     start = (datetime.now(UTC) - timedelta(hours=1)).strftime("%Y-%m-%dT%H:%M:%SZ")
     async with Consumer().serve() as consumer, fake.serve() as api:

@@ -99,9 +99,7 @@ def test_no_file_and_no_variable_give_the_defaults(tmp_path: Path, monkeypatch: 
     assert load(None, {}) == Settings()
 
 
-def test_the_file_in_the_working_directory_is_read_when_none_is_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_file_in_the_working_directory_is_the_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     written(tmp_path, "[public]\nport = 9000\n")
     monkeypatch.chdir(tmp_path)
     assert load(None, {}).public.port == 9000
@@ -160,7 +158,7 @@ def test_included_files_add_sources_and_resolve_their_own_paths(tmp_path: Path) 
     assert resolve_options(settings.sources[0], {})["api_key"] == Secret("rk_live_file")
 
 
-def test_an_included_file_may_hold_nothing_but_sources_and_destinations(tmp_path: Path) -> None:
+def test_an_included_file_has_only_sources_and_destinations(tmp_path: Path) -> None:
     (tmp_path / "more.toml").write_text("[store]\n")
     assert problems(tmp_path, 'include = ["more.toml"]') == (
         "config more.toml: there is store; an included file holds [[source]] and [[destination]] only",
@@ -258,7 +256,7 @@ def test_the_tree_cannot_be_changed(tmp_path: Path) -> None:
         settings.sources[0].options["livemode"] = False  # type: ignore[index]
 
 
-def test_the_example_file_names_every_key_and_tells_the_defaults() -> None:
+def test_the_example_file_has_the_defaults() -> None:
     text = EXAMPLE.read_text(encoding="utf-8")
     table = tomllib.loads(text)
     unmarked = {

@@ -187,9 +187,7 @@ def test_a_source_may_live_in_the_environment_alone(tmp_path: Path, monkeypatch:
     assert (source.name, source.provider) == ("stripe-live", "stripe")
 
 
-def test_options_are_read_as_json_where_they_are_and_secrets_by_their_own_variable(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_options_are_read_as_json_and_secrets_by_variable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     prefix = "GAPLESS_SOURCE__STRIPE_LIVE__OPTIONS__"
     environ = {
@@ -215,7 +213,7 @@ def test_options_are_read_as_json_where_they_are_and_secrets_by_their_own_variab
         ("GAPLESS_DESTINATION__BILLING__ULR", "did you mean GAPLESS_DESTINATION__BILLING__URL?"),
     ],
 )
-def test_an_unknown_variable_of_ours_is_an_error_that_names_the_nearest(variable: str, hint: str) -> None:
+def test_an_unknown_variable_is_refused_with_a_suggestion(variable: str, hint: str) -> None:
     with pytest.raises(SettingsInvalid) as caught:
         load(None, {**BASE, variable: "hunter2"})
     (sentence,) = caught.value.problems
@@ -230,7 +228,7 @@ def test_a_variable_for_another_type_of_destination_is_refused() -> None:
     )
 
 
-def test_variables_of_the_test_suite_and_of_other_programs_are_left_alone() -> None:
+def test_variables_of_tests_and_other_programs_are_ignored() -> None:
     load(None, {**BASE, "GAPLESS_TEST_POSTGRES_URL": "x", "GAPLESS_REQUIRE": "postgres", "GAPLESSNESS": "1"})
 
 
@@ -271,7 +269,7 @@ def test_a_secret_pasted_at_a_secrets_key_is_in_no_message(
 
 
 @given(secret=PASTED)
-def test_a_secret_in_the_environment_is_in_no_repr_and_no_message(secret: str) -> None:
+def test_a_secret_in_the_environment_is_in_no_message(secret: str) -> None:
     environ = {
         **BASE,
         "KEY": secret,

@@ -20,8 +20,8 @@ def src(more: str = "", options: str = 'api_key_env = "KEY"') -> str:
     return f'[[source]]\nname = "s"\nprovider = "stripe"\n{more}\n[source.options]\n{options}\n'
 
 
-def dst(more: str = "", given: str = 'url = "http://h.example/"\nsecret_env = "SECRET"') -> str:
-    return f'[[destination]]\nname = "d"\n{given}\n{more}\n'
+def dst(more: str = "", address: str = 'url = "http://h.example/"\nsecret_env = "SECRET"') -> str:
+    return f'[[destination]]\nname = "d"\n{address}\n{more}\n'
 
 
 TABLE = {
@@ -103,8 +103,8 @@ TABLE = {
     "set token_env or token_file, or bind 127.0.0.1",
     "[private]\nport = 8000": f"{HERE}private: option port is 8000, as in public; wanted another one",
     src('every = "1h"'): f'{SRC}option every is longer than every_max; raise every_max, or set pace = "interval"',
-    dst(given=""): f"{DST}option url is missing; wanted the address of a handler, or type = \"python\" with a target",
-    dst(given='url = "http://h.example/"'): f'{DST}option secret_env is missing; signature "standard" needs secret_env '
+    dst(address=""): f"{DST}option url is missing; wanted the address of a handler, or type = \"python\" with a target",
+    dst(address='url = "http://h.example/"'): f'{DST}option secret_env is missing; signature "standard" needs secret_env '
     'or secret_file; or set signature = "none"',
     dst('target = "m:f"'): f'{DST}option target is for type "python"; leave it out, or change type',
     dst('type = "python"', 'target = "m.f"'): f'{DST}option target is "m.f"; wanted module:function',
@@ -121,7 +121,7 @@ TABLE = {
     dst('options = { url = "x" }'): f"{DST}there is no option options; wanted one of allow, allow_private, "
     "backoff_first, backoff_max, concurrency, delay, headers, headers_env, max_attempts, name, on_version_mismatch, "
     "rate, secret, secret_env, secret_file, signature, since, sources, timeout, type, types, url, via",
-    dst(given='url = "ftp://h.example/"\nsecret_env = "SECRET"'): f"{DST}option url is a text of 16 characters; "
+    dst(address='url = "ftp://h.example/"\nsecret_env = "SECRET"'): f"{DST}option url is a text of 16 characters; "
     "wanted an http:// or https:// address without a user name or a fragment",
     dst('signature = "md5"'): f'{DST}option signature is "md5"; wanted one of standard, provider, none',
     dst("allow_private = 1"): f"{DST}option allow_private is 1; wanted true or false",
@@ -149,7 +149,7 @@ def test_a_wrong_configuration_gets_its_sentence(toml: str, sentence: str, tmp_p
     assert "hunter2" not in str(caught.value)
 
 
-def test_all_problems_are_told_at_once(tmp_path: Path) -> None:
+def test_all_problems_are_reported_at_once(tmp_path: Path) -> None:
     file = tmp_path / "gapless.toml"
     file.write_text('[log]\nlevel = "loud"\n' + src('every = "x"\nslices = 0') + dst('via = ["fax"]'))
     with pytest.raises(SettingsInvalid) as caught:

@@ -91,7 +91,7 @@ class StoreSettings:
     """`[store]`: the ledger."""
 
     url: SecretRef = secret(SecretRef(value=Secret("sqlite:///gapless.db")), _STORE_URL)
-    """Where the ledger is. One SQLite file beside the process needs no set-up; PostgreSQL is for replicas.
+    """Address of the ledger. One SQLite file beside the process needs no set-up; PostgreSQL is for replicas.
 
     An address with a password goes into a variable (`url_env`) or a file (`url_file`)."""
     min_free: int = setting(parsers.size(), "256MB")
@@ -258,7 +258,7 @@ class DestinationSettings:
     via: tuple[Via, ...] = setting(
         parsers.many(parsers.choice(Via), f"words out of {', '.join(Via)}", least=1), ["webhook", "list", "redelivery"]
     )
-    """How an event must have been recorded. `["list"]` fills the gaps of a handler that keeps its own webhook.
+    """Ways of recording whose events are sent. `["list"]` fills the gaps of a handler that keeps its own webhook.
 
     Imported events were processed before Gapless was installed, so they are not owed unless named."""
     since: datetime | None = setting(parsers.moment(), "now")

@@ -1,4 +1,4 @@
-"""The commands over a declared vendor, from the ready-made file as it stands, against the fake."""
+"""The commands over a declared vendor, from its ready-made file, against the fake."""
 
 import os
 import subprocess
@@ -16,7 +16,7 @@ pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 PADDLE = Path(__file__).parents[3] / "reconcilers/gapless_reconcilers/declared/paddle.toml"
 
 
-async def test_a_ready_made_source_is_checked_audited_and_read_from_the_top_once(tmp_path: Path) -> None:
+async def test_a_ready_made_source_is_checked_audited_and_read(tmp_path: Path) -> None:
     (tmp_path / "gapless.toml").write_text(f'include = ["{PADDLE}"]\n')
     fake, now = FakeProvider(PaddleFormat(token="pdl")), datetime.now(UTC)
     fake.backfill(450, now - timedelta(days=2), now - timedelta(minutes=5), ["transaction.paid"])

@@ -26,7 +26,7 @@ def fake() -> FakeProvider:
 
 @pytest.fixture
 async def gapless(fake: FakeProvider, sqlite_url: str, tmp_path: Path) -> AsyncIterator[Gapless]:
-    """Where no daemon runs."""
+    """A configuration without a running daemon."""
     async with fake.serve() as api:
         yield Gapless(tmp_path, sqlite_url, api)
 
@@ -60,9 +60,7 @@ async def test_audit_refuses_a_file_that_it_cannot_read(gapless: Gapless) -> Non
     assert "line 2: it names no event" in err
 
 
-async def test_audit_that_could_not_read_the_list_exits_with_3_and_claims_nothing(
-    gapless: Gapless, fake: FakeProvider
-) -> None:
+async def test_audit_exits_with_3_if_the_list_cannot_be_read(gapless: Gapless, fake: FakeProvider) -> None:
     fake.faults.key_revoked = True
     code, text, err = await gapless.call("audit", "stripe-live", "--against", "-", stdin="evt_1\n")
     assert (code, text) == (3, "")
@@ -70,7 +68,7 @@ async def test_audit_that_could_not_read_the_list_exits_with_3_and_claims_nothin
     assert "Traceback" not in err
 
 
-async def test_a_dry_run_makes_the_requests_of_a_pass_and_writes_nothing(gapless: Gapless, fake: FakeProvider) -> None:
+async def test_a_dry_run_makes_the_requests_and_writes_nothing(gapless: Gapless, fake: FakeProvider) -> None:
     assert (await gapless.call("source", "pass", "stripe-live", "--since", "2d"))[0] == 0
     recorded, requests = await gapless.ledger_ids(), len(fake.requests)
     code, out, err = await gapless.call("source", "pass", "stripe-live", "--since", "7d", "--dry-run", "--json")
@@ -153,7 +151,7 @@ async def test_serve_on_a_port_in_use_says_so_and_exits_with_3(gapless: Gapless)
     assert "Traceback" not in err
 
 
-async def test_commands_on_a_ledger_that_is_not_there_say_how_it_is_made(fake: FakeProvider, tmp_path: Path) -> None:
+async def test_commands_without_a_ledger_say_how_it_is_made(fake: FakeProvider, tmp_path: Path) -> None:
     async with fake.serve() as api:
         gapless = Gapless(tmp_path, f"sqlite:///{tmp_path}/none.db", api)
         for command in (("status",), ("event", "list"), ("dead", "list"), ("source", "list")):
@@ -163,7 +161,7 @@ async def test_commands_on_a_ledger_that_is_not_there_say_how_it_is_made(fake: F
         assert not (tmp_path / "none.db").exists()
 
 
-async def test_import_records_what_stands_before_a_bad_line_and_can_be_repeated(gapless: Gapless) -> None:
+async def test_import_records_the_lines_before_a_bad_one(gapless: Gapless) -> None:
     good = "".join(f"evt_{number},x\n" for number in range(1500))
     code, _, err = await gapless.call("import", "stripe-live", "-", stdin=f"id,type\n{good},y\nevt_last,x\n")
     assert code == 2

@@ -57,7 +57,7 @@ async def test_check_says_what_is_wrong_and_what_to_do(fake: FakeProvider, tmp_p
         assert "sk_test_wrong" not in out
 
 
-async def test_a_broken_configuration_is_told_in_sentences_and_exits_with_2(tmp_path: Path) -> None:
+async def test_a_broken_configuration_exits_with_2_and_sentences(tmp_path: Path) -> None:
     path = tmp_path / "broken.toml"
     path.write_text('[[source]]\nname = "Bad Name"\nprovider = "strype"\nevery = "5 parsecs"\n')
     gapless = Gapless(tmp_path, "sqlite:///x.db", "http://127.0.0.1:1")
@@ -70,7 +70,7 @@ async def test_a_broken_configuration_is_told_in_sentences_and_exits_with_2(tmp_
     assert b"Traceback" not in err
 
 
-async def test_what_was_recorded_can_be_listed_shown_replayed_and_passed_again(
+async def test_recorded_events_can_be_listed_shown_and_replayed(
     fake: FakeProvider, store_url: str, tmp_path: Path
 ) -> None:
     async with Consumer().serve() as consumer, fake.serve() as api:
@@ -101,7 +101,7 @@ async def test_what_was_recorded_can_be_listed_shown_replayed_and_passed_again(
             assert code == 0
 
 
-async def test_an_event_is_fetched_as_the_provider_has_it_a_thin_one_with_its_data(
+async def test_event_fetch_prints_the_event_of_the_provider(
     fake: FakeProvider, sqlite_url: str, tmp_path: Path
 ) -> None:
     async with Consumer().serve() as consumer, fake.serve() as api:
@@ -144,9 +144,7 @@ async def test_a_pass_without_a_daemon_reaches_back_and_owes_nothing(
         assert code == 0
 
 
-async def test_an_endpoint_is_made_with_its_secret_in_a_file_of_our_own_and_mended_when_it_is_off(
-    fake: FakeProvider, tmp_path: Path
-) -> None:
+async def test_an_endpoint_is_registered_and_repaired(fake: FakeProvider, tmp_path: Path) -> None:
     secret = tmp_path / "secret"
     url = "https://hooks.example/webhooks/stripe-live"
     async with fake.serve() as api:

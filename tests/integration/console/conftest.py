@@ -1,4 +1,4 @@
-"""Fixtures of the private listener as the daemon runs it: a real store, writer and uvicorn on a free port."""
+"""Fixtures of the private listener as in the daemon: a real store, a real writer, a real uvicorn on a free port."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence

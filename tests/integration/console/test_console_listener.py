@@ -18,9 +18,7 @@ RUN = {"authorization": "Bearer run-token-of-this-process"}
 WIDE = Access(bind="10.0.0.5", run_token=Secret("run-token-of-this-process"), token=lambda: Secret("long-token"))
 
 
-async def test_a_process_is_alive_while_its_writer_runs_and_ready_while_its_schema_is_current(
-    console: Any, listen: Any
-) -> None:
+async def test_probes_check_the_writer_and_the_schema(console: Any, listen: Any) -> None:
     current = [True]
     async with listen(schema_is_current=lambda _: current[0]) as client:
         assert (await client.get("/livez")).text == "ok\n"
@@ -37,7 +35,7 @@ async def test_a_process_is_alive_while_its_writer_runs_and_ready_while_its_sche
         assert (await client.get("/livez")).status_code == 503
 
 
-async def test_bound_to_loopback_reads_are_open_and_operations_need_the_token_of_this_run(listen: Any) -> None:
+async def test_on_loopback_only_operations_need_the_token(listen: Any) -> None:
     async with listen() as client:
         for path in ("/", "/style.css", "/api/status", "/metrics"):
             assert (await client.get(path)).status_code == 200, path
@@ -49,7 +47,7 @@ async def test_bound_to_loopback_reads_are_open_and_operations_need_the_token_of
         assert (await client.post("/api/operations/pass.status", json={"ids": []}, headers=RUN)).status_code == 200
 
 
-async def test_bound_wider_everything_but_probes_and_metrics_needs_the_token(listen: Any) -> None:
+async def test_bound_wider_all_but_probes_and_metrics_need_the_token(listen: Any) -> None:
     async with listen(access=WIDE) as client:
         for path, status in (("/livez", 200), ("/readyz", 200), ("/metrics", 200), ("/", 401), ("/api/status", 401)):
             assert (await client.get(path)).status_code == status, path
@@ -57,7 +55,7 @@ async def test_bound_wider_everything_but_probes_and_metrics_needs_the_token(lis
         assert (await client.post("/api/operations/import", json={})).status_code == 401
 
 
-async def test_an_operation_takes_json_objects_only_and_says_what_was_wrong(console: Any, listen: Any) -> None:
+async def test_an_operation_takes_only_json_objects(console: Any, listen: Any) -> None:
     async with listen() as client:
         path = "/api/operations/import"
         done = await client.post(path, json={"source": "acme", "events": [{"key": "evt_1"}]}, headers=RUN)

@@ -59,7 +59,7 @@ async def settle(console: Any, state: str, reason: str) -> None:
         ("quarantine.release", {}, r"either id or source"),
     ],
 )
-async def test_what_cannot_be_done_is_refused_with_what_was_wanted_and_leaves_no_trace(
+async def test_a_refused_operation_changes_nothing(
     console: Any, name: str, args: dict[str, object], message: str
 ) -> None:
     with pytest.raises(OperationRefused, match=message):
@@ -82,7 +82,7 @@ async def test_a_rename_never_takes_a_name_that_is_in_use(console: Any) -> None:
         await do(console.context, "source.rename", {"old": "acme", "new": "other"})
 
 
-async def test_a_pass_on_demand_makes_sliced_rows_for_what_the_list_can_show_and_makes_the_source_due(
+async def test_a_pass_on_demand_is_sliced_and_makes_the_source_due(
     console: Any,
 ) -> None:
     now = console.now[0]
@@ -111,14 +111,14 @@ async def test_a_list_that_is_read_from_the_top_is_not_cut_into_slices(console: 
     assert len(await console.context.read(lambda c: passes.slices(c, made["id"]))) == 1
 
 
-async def test_a_source_whose_list_is_read_away_has_no_pass_on_demand(console: Any) -> None:
+async def test_a_source_that_consumes_events_has_no_pass_on_demand(console: Any) -> None:
     console.context.sources.change("acme", provider=Telegram(TelegramOptions(token=Secret("1:x"))))
     with pytest.raises(OperationRefused, match="is consumed by reading"):
         await do(console.context, "source.pass", {"source": "acme"})
     assert await console.sql(select(PASS.c.id)) is None
 
 
-async def test_a_pass_without_a_time_begins_where_the_stream_was_last_read_up_to(console: Any) -> None:
+async def test_a_pass_without_a_time_begins_at_the_watermark(console: Any) -> None:
     await console.listed(ago=2 * HOUR)
     done = await do(console.context, "source.pass", {"source": "acme"})
     assert [made["start"] for made in done["passes"]] == [console.now[0] - 2 * HOUR]
@@ -156,7 +156,7 @@ async def test_the_status_of_a_pass_follows_its_slices_to_the_end(console: Any) 
     assert await shown() == (0, "finished", 3, 1, "clean")
 
 
-async def test_imported_events_are_recorded_once_and_never_counted_as_missed(console: Any) -> None:
+async def test_imported_events_are_recorded_once_and_never_missed(console: Any) -> None:
     occurred = at(console.now[0] - HOUR)
     events = [{"key": f"evt_{n}", "type": "invoice.paid", "occurred_at": occurred} for n in range(1200)]
     assert await do(console.context, "import", {"source": "acme", "events": events}) == {"new": 1200, "known": 0}
@@ -166,7 +166,7 @@ async def test_imported_events_are_recorded_once_and_never_counted_as_missed(con
     assert await console.audited() == [("import", "acme")] * 3  # a row per transaction that did something
 
 
-async def test_an_imported_id_without_a_time_is_known_but_never_expected(console: Any) -> None:
+async def test_an_imported_id_without_a_time_is_never_expected(console: Any) -> None:
     assert await do(console.context, "import", {"source": "acme", "events": [{"key": "evt_1"}]}) == {
         "new": 1,
         "known": 0,
@@ -194,7 +194,7 @@ async def test_replay_of_unknown_keys_sends_nothing_at_all(console: Any) -> None
     assert await deliveries(console) == {}
 
 
-async def test_replay_of_a_time_takes_its_events_of_that_source_and_a_dry_run_only_counts(console: Any) -> None:
+async def test_replay_of_an_interval_takes_only_its_source(console: Any) -> None:
     await console.add_source("other")
     await console.record(Via.WEBHOOK, "early", ago=3 * HOUR)
     await console.record(Via.WEBHOOK, "late", ago=HOUR)
@@ -212,7 +212,7 @@ async def test_replay_of_a_time_takes_its_events_of_that_source_and_a_dry_run_on
     assert await deliveries(console) == {"meant": "pending"}
 
 
-async def test_dead_letters_are_requeued_by_reason_and_destination_with_a_fresh_budget(console: Any) -> None:
+async def test_dead_letters_are_requeued_with_new_attempts(console: Any) -> None:
     await console.add_destination("shop")
     await console.record(Via.WEBHOOK, "evt_1", "evt_2")
     await settle(console, "dead", "consumer_5xx")
@@ -224,7 +224,7 @@ async def test_dead_letters_are_requeued_by_reason_and_destination_with_a_fresh_
     assert await console.audited() == [("dead.requeue", "shop"), ("dead.requeue", "*")]
 
 
-async def test_held_deliveries_are_let_go(console: Any) -> None:
+async def test_held_deliveries_are_released(console: Any) -> None:
     await console.add_destination("shop")
     await console.record(Via.WEBHOOK, "evt_1")
     await settle(console, "held", "version_mismatch")

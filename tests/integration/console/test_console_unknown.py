@@ -84,7 +84,7 @@ async def test_the_gap_rate_is_unknown_while(console: Any, circumstance: Callabl
     assert (await read_status(console)).gaps == {"1h": None, "24h": None, "7d": None}
 
 
-async def test_each_window_becomes_unknown_when_the_watermark_is_older_than_it(console: Any) -> None:
+async def test_a_window_older_than_the_watermark_is_unknown(console: Any) -> None:
     await console.record(Via.WEBHOOK, "evt_1")
     await console.listed()
     known = {}
@@ -94,7 +94,7 @@ async def test_each_window_becomes_unknown_when_the_watermark_is_older_than_it(c
     assert list(known.values()) == [["1h", "24h", "7d"], ["24h", "7d"], ["7d"], []]
 
 
-async def test_a_clean_window_has_a_rate_of_zero_and_an_empty_one_has_none(console: Any) -> None:
+async def test_a_clean_window_has_rate_0_and_an_empty_one_none(console: Any) -> None:
     await console.listed()
     gap = (await read_status(console)).gaps["1h"]
     assert gap is not None
@@ -125,14 +125,14 @@ async def test_a_source_in_mode_poll_has_a_watermark_but_no_losses(console: Any)
     assert set(pull.gaps.values()) == {None}
 
 
-async def test_a_hybrid_source_has_missed_nothing_as_far_as_known_from_the_start(console: Any) -> None:
+async def test_a_new_hybrid_source_has_missed_nothing(console: Any) -> None:
     losses = (await read_status(console)).losses
     assert losses is not None
     assert losses.missed == dict.fromkeys(Cause, 0)
     assert (losses.expected, losses.recovered, losses.late) == (0, 0, 0)
 
 
-async def test_what_is_missing_is_not_recovered_and_holds_completeness_back(console: Any) -> None:
+async def test_a_missing_event_holds_completeness_back(console: Any) -> None:
     await console.record(Via.WEBHOOK, "evt_1", "evt_2")
     await console.record(Via.LIST, "evt_3", "evt_4")
     occurred_us, stream_id = to_us(console.now[0] - 30 * MINUTE), await console.stream_id()
@@ -156,7 +156,7 @@ async def test_what_is_missing_is_not_recovered_and_holds_completeness_back(cons
     assert gap.rate == 3 / 5
 
 
-async def test_the_budget_is_unknown_until_used_and_whole_again_in_the_next_period(console: Any) -> None:
+async def test_the_budget_is_unknown_until_used_and_then_renewed(console: Any) -> None:
     async def remaining() -> int | None:
         listed = (await read_status(console)).listed
         assert listed is not None
@@ -170,7 +170,7 @@ async def test_the_budget_is_unknown_until_used_and_whole_again_in_the_next_peri
     assert await remaining() == 1000
 
 
-async def test_headroom_shrinks_with_time_whether_or_not_the_list_was_ever_read(console: Any) -> None:
+async def test_headroom_shrinks_with_time_even_if_never_read(console: Any) -> None:
     async def headroom() -> timedelta | None:
         listed = (await read_status(console)).listed
         assert listed is not None
@@ -182,7 +182,7 @@ async def test_headroom_shrinks_with_time_whether_or_not_the_list_was_ever_read(
     assert await headroom() == history - 2 * DAY
 
 
-async def test_types_and_subscription_are_shown_with_where_they_are_known_from(console: Any) -> None:
+async def test_types_and_subscription_are_shown_with_their_origin(console: Any) -> None:
     source = await read_status(console)
     assert (source.types, source.types_origin, source.subscription_healthy) == (("*",), "assumed", None)
     values = {"types": '["invoice.*"]', "types_origin": "subscription", "subscription_healthy": False}

@@ -34,7 +34,7 @@ pytestmark = pytest.mark.anyio
 ROOT = Path(__file__).parents[3]
 RULES = ROOT / "config/prometheus/alerts.yml"
 TABLE = ROOT / "docs/metrics.md"
-"""Where the table of metrics is."""
+"""The file with the table of metrics."""
 Absent = Callable[[str, str], NoReturn]
 DAY = timedelta(days=1)
 
@@ -153,7 +153,7 @@ async def test_of_an_idle_new_source_only_what_is_known_has_a_value(console: Any
     assert {"source_info", "missed_total", "events_total", "missing_open"} <= names
 
 
-async def test_a_source_is_silent_only_if_somebody_wants_to_know_and_it_is_known(console: Any) -> None:
+async def test_silence_needs_a_setting_and_a_known_last_webhook(console: Any) -> None:
     async def silent() -> float | None:
         return (await scraped(console)).get(("source_silent", "acme"))
 
@@ -185,7 +185,7 @@ async def test_the_same_is_read_by_a_process_that_has_just_started(console: Any)
     assert render(Metrics("1"), LedgerCollector(await read_status(console)), "")[0] == before
 
 
-async def test_metrics_without_a_store_keep_the_process_series_and_drop_the_ledger(console: Any, listen: Any) -> None:
+async def test_metrics_without_a_store_keep_the_process_series(console: Any, listen: Any) -> None:
     class Unreachable:
         async def read(self, _: object) -> None:
             raise StoreUnavailable("gone")
@@ -202,7 +202,7 @@ async def test_metrics_without_a_store_keep_the_process_series_and_drop_the_ledg
         assert (await client.get("/api/status")).status_code == 503
 
 
-async def test_a_process_without_the_role_console_shows_no_ledger_series(listen: Any) -> None:
+async def test_without_the_role_console_there_are_no_ledger_series(listen: Any) -> None:
     async with listen(roles=frozenset({"receive"})) as client:
         text = (await client.get("/metrics")).text
         assert "gapless_recorder_queue" in text
