@@ -56,7 +56,7 @@ async def test_what_was_imported_is_not_delivered_when_the_provider_sends_and_li
             assert (code, out.strip()) == (0, "0 new, 50 known already"), err
             endpoint = fake.add_endpoint(daemon.public, secret=WEBHOOK_SECRET)
             for event in processed[:25]:  # fronted: the provider sends some of them again
-                message = fake.wire.message(event, endpoint, datetime.now(UTC), genuine=True)
+                message = fake.vendor_format.message(event, endpoint, datetime.now(UTC), genuine=True)
                 answer = await client.post(daemon.public, content=message.body, headers=dict(message.headers))
                 assert answer.status_code == 200
             fresh = [fake.emit("invoice.paid") for _ in range(20)]

@@ -34,7 +34,7 @@ async def test_trap_hookaido_a_webhook_that_was_answered_503_is_taken_when_it_co
         endpoint = fake.add_endpoint(daemon.public, secret=WEBHOOK_SECRET)
         fake.faults.hidden_types = frozenset({"invoice.paid"})  # no list helps it
         event = fake.emit("invoice.paid", push=False)
-        message = fake.wire.message(event, endpoint, datetime.now(UTC), genuine=True)
+        message = fake.vendor_format.message(event, endpoint, datetime.now(UTC), genuine=True)
         away = f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'"
 
         async def status() -> int:
@@ -65,7 +65,7 @@ async def test_trap_convoy_a_signature_is_checked_before_a_duplicate_is_looked_f
         endpoint = fake.add_endpoint(daemon.public, secret=WEBHOOK_SECRET)
         known = fake.emit("invoice.paid")
         await until(lambda: known.key in consumer.ids)
-        forged = fake.wire.message(known, endpoint, datetime.now(UTC), genuine=False)
+        forged = fake.vendor_format.message(known, endpoint, datetime.now(UTC), genuine=False)
         answer = await client.post(daemon.public, content=forged.body, headers=dict(forged.headers))
 
         assert answer.status_code == 401
