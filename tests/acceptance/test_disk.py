@@ -103,7 +103,9 @@ async def _fill(disk: Path, *, leave: int) -> None:
 async def _is_answered(daemon: Gapless, fake: FakeProvider, status: int) -> bool:
     """Return True if a new webhook is answered `status`; every 503 must have a `Retry-After`."""
     endpoint = fake.endpoints[0] if fake.endpoints else fake.add_endpoint(daemon.public, secret=WEBHOOK_SECRET)
-    message = fake.wire.message(fake.emit("invoice.paid", push=False), endpoint, datetime.now(UTC), genuine=True)
+    message = fake.vendor_format.message(
+        fake.emit("invoice.paid", push=False), endpoint, datetime.now(UTC), genuine=True
+    )
     async with httpx.AsyncClient(trust_env=False) as client:
         answer = await client.post(daemon.public, content=message.body, headers=dict(message.headers))
     assert answer.status_code != 503 or answer.headers["retry-after"].isdigit()

@@ -54,7 +54,7 @@ async def test_imported_events_are_not_delivered_again(store_url: str, tmp_path:
             assert (code, out.strip()) == (0, "0 new, 50 known already"), err
             endpoint = fake.add_endpoint(daemon.public, secret=WEBHOOK_SECRET)
             for event in processed[:25]:  # fronted: the provider sends some of them again
-                message = fake.wire.message(event, endpoint, datetime.now(UTC), genuine=True)
+                message = fake.vendor_format.message(event, endpoint, datetime.now(UTC), genuine=True)
                 answer = await client.post(daemon.public, content=message.body, headers=dict(message.headers))
                 assert answer.status_code == 200
             fresh = [fake.emit("invoice.paid") for _ in range(20)]

@@ -45,7 +45,7 @@ async def test_a_storm_of_one_event_is_one_row_and_one_delivery(store_url: str, 
             await asyncio.sleep(1.1)
             event = fake.emit("invoice.paid")
             endpoint = fake.add_endpoint(daemon.public, secret=WEBHOOK_SECRET)
-            message = fake.wire.message(event, endpoint, datetime.now(UTC), genuine=True)
+            message = fake.vendor_format.message(event, endpoint, datetime.now(UTC), genuine=True)
             async with httpx.AsyncClient(trust_env=False, timeout=60) as client:
 
                 async def post_fifty_times() -> set[int]:

@@ -34,7 +34,7 @@ async def test_trap_hookaido_a_webhook_is_accepted_after_503(
         endpoint = fake.add_endpoint(daemon.public, secret=WEBHOOK_SECRET)
         fake.faults.hidden_types = frozenset({"invoice.paid"})  # so that no list recovers it
         event = fake.emit("invoice.paid", push=False)
-        message = fake.wire.message(event, endpoint, datetime.now(UTC), genuine=True)
+        message = fake.vendor_format.message(event, endpoint, datetime.now(UTC), genuine=True)
         away = f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'"
 
         async def status() -> int:
@@ -63,7 +63,7 @@ async def test_trap_convoy_signatures_are_checked_before_duplicates(sqlite_url: 
         endpoint = fake.add_endpoint(daemon.public, secret=WEBHOOK_SECRET)
         known = fake.emit("invoice.paid")
         await until(lambda: known.key in consumer.ids)
-        forged = fake.wire.message(known, endpoint, datetime.now(UTC), genuine=False)
+        forged = fake.vendor_format.message(known, endpoint, datetime.now(UTC), genuine=False)
         answer = await client.post(daemon.public, content=forged.body, headers=dict(forged.headers))
 
         assert answer.status_code == 401

@@ -316,7 +316,7 @@ class Daemon:
     async def webhook(self, event: FakeEvent) -> Webhook:
         """Return the event as its webhook carries it, verified and parsed as the receiver does."""
         endpoint = FakeEndpoint(number=0, url="", secret=SECRET, types=("*",), connect=False)
-        message = self.world.fake.wire.message(event, endpoint, self.world.clock(), genuine=True)
+        message = self.world.fake.vendor_format.message(event, endpoint, self.world.clock(), genuine=True)
         headers = tuple((name.encode(), value.encode()) for name, value in message.headers.items())
         request = WebhookRequest(headers=headers, body=message.body)
         evidence = EvidenceFetcher(self.world.client, self.world.clock, self.runtime.metrics)

@@ -81,7 +81,7 @@ def test_webhook_has_the_headers_of_the_fixture_and_is_read_as_the_state_that_is
     fake, provider = new_fake(), new_provider()
     endpoint = fake.add_endpoint("https://merchant.example", secret="shpss_fake", connect=True)
     event = fake.emit("orders/updated", stream="orders", occurred_at=NOW - timedelta(minutes=9))
-    message = fake.wire.message(event, endpoint, NOW, genuine=True)
+    message = fake.vendor_format.message(event, endpoint, NOW, genuine=True)
     transport = {"accept", "content-length", "host"}
     assert set(message.headers) == set(json.loads((FIXTURE / "headers.json").read_text())) - transport
     pairs = tuple((name.encode(), value.encode()) for name, value in message.headers.items())

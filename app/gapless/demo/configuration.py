@@ -222,7 +222,7 @@ async def prepare_store(url: str) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DemoSecrets:
-    """The secrets of one run, generated at its start. They live in memory and the daemon's environment; in no file."""
+    """The secrets of one run, generated at its start. They stay in memory and the environment, never in a file."""
 
     api_key: str = field(default_factory=lambda: f"sk_test_{secrets.token_hex(16)}", repr=False)
     webhook: str = field(default_factory=lambda: f"whsec_{secrets.token_hex(16)}", repr=False)

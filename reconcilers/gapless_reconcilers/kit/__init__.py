@@ -1,1 +1,1 @@
-"""What every provider is made of: the contract, its errors, and small pure parts."""
+"""The parts that every provider uses: the contract, its errors, and small pure functions."""

@@ -21,11 +21,11 @@ from gapless_reconcilers.kit.decoders import decode_or_none
 from gapless_reconcilers.kit.errors import CredentialsRejected, ProviderUnavailable
 
 EARLY: Final = timedelta(seconds=60)
-"""So long before its end a token is replaced."""
+"""A token is replaced this long before it expires."""
 
 
 def utc_now() -> datetime:
-    """The time at which a request leaves: credentials may depend on it, what a provider reads never does."""
+    """Return the time at which a request is sent. Credentials may depend on it; what a provider reads never does."""
     return datetime.now(UTC)
 
 
@@ -78,7 +78,7 @@ class BasicAuth(httpx.Auth):
 
 
 class PathAuth(httpx.Auth):
-    """A token in the path (Telegram): it replaces `placeholder` while the request is on its way, and only then."""
+    """A token in the path (Telegram): it replaces `placeholder` only while the request is being sent."""
 
     def __init__(self, token: Secret, placeholder: str) -> None:
         self._token = token
@@ -98,7 +98,7 @@ class PathAuth(httpx.Auth):
 
 
 class AppAuth(httpx.Auth):
-    """A GitHub App as itself: a short-lived token that its private key signs (RS256)."""
+    """The credentials of a GitHub App: a short-lived token that its private key signs (RS256)."""
 
     def __init__(self, app_id: str, private_key: Secret, clock: Callable[[], datetime] = utc_now) -> None:
         self._app_id = app_id
@@ -106,12 +106,12 @@ class AppAuth(httpx.Auth):
         self._clock = clock
 
     def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
-        """Add a token to `request`. Raises `CredentialsRejected` if the key is none."""
+        """Add a token to `request`. Raises `CredentialsRejected` if the key cannot be used."""
         request.headers["Authorization"] = f"Bearer {self.token()}"
         yield request
 
     def token(self) -> str:
-        """A token that was valid a minute ago already, for clocks that differ, and is so for nine more."""
+        """Return a token valid from one minute ago, because clocks differ, until nine minutes from now."""
         now = int(self._clock().timestamp())
         claims = {"iat": now - 60, "exp": now + 540, "iss": self._app_id}
         parts = [_base64url(json.dumps(each).encode()) for each in ({"alg": "RS256", "typ": "JWT"}, claims)]
@@ -133,7 +133,7 @@ def _base64url(raw: bytes) -> bytes:
 
 
 class ClientCredentialsAuth(httpx.Auth):
-    """A bearer token by OAuth2 client credentials, asked for when it is needed, and anew when it is refused."""
+    """A bearer token by OAuth2 client credentials, requested when it is needed, and again when it is refused."""
 
     requires_response_body = True
 
@@ -146,7 +146,7 @@ class ClientCredentialsAuth(httpx.Auth):
         self._until = datetime.min.replace(tzinfo=UTC)
 
     def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
-        """Add the token. Raises `CredentialsRejected` if none is given for our credentials, `ProviderUnavailable`."""
+        """Add the token. Raises `CredentialsRejected` if our credentials get none, and `ProviderUnavailable`."""
         if self._token is None or self._clock() >= self._until:
             self._keep((yield self._ask()))
         response = yield self._signed(request)

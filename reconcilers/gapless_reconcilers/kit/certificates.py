@@ -1,6 +1,6 @@
-"""Certificates that come with a webhook: whose key it is, and whether anybody we trust says so.
+"""Verify the certificate that comes with a webhook, and the signature made with its key.
 
-The roots are those of `certifi`, which is read once; it is a list of public keys, and no state of ours.
+The roots are those of `certifi`, which is read once: it is a list of public keys and not our state.
 """
 
 import warnings
@@ -25,7 +25,7 @@ class NotTrusted(ValueError):
 
 @cache
 def public_roots() -> tuple[x509.Certificate, ...]:
-    """The roots that the public web trusts, less the odd one that breaks the rules of its own format."""
+    """Return the roots that the public web trusts, without those that break the rules of their own format."""
     end = "-----END CERTIFICATE-----"
     roots = []
     with warnings.catch_warnings(action="error", category=CryptographyDeprecationWarning):
@@ -37,14 +37,14 @@ def public_roots() -> tuple[x509.Certificate, ...]:
 
 @cache
 def read_roots(pem: str) -> tuple[x509.Certificate, ...]:
-    """The certificates in `pem`. Raises `ValueError` if there is none."""
+    """Return the certificates in `pem`. Raises `ValueError` if there is none."""
     return tuple(x509.load_pem_x509_certificates(pem.encode()))
 
 
 def trusted_key(pem: bytes, roots: Sequence[x509.Certificate], domain: str, now: datetime) -> RSAPublicKey:
-    """The RSA key of the first certificate in `pem`, the others being on the way to one of `roots`.
+    """Return the RSA key of the first certificate in `pem`; the others are its chain to one of `roots`.
 
-    It must be valid at `now` and be of a host below `domain`. Raises `NotTrusted`.
+    The certificate must be valid at `now` and name a host below `domain`. Raises `NotTrusted`.
     """
     try:
         leaf, *others = x509.load_pem_x509_certificates(pem)
@@ -67,7 +67,7 @@ def trusted_key(pem: bytes, roots: Sequence[x509.Certificate], domain: str, now:
 
 
 def is_signed_with(key: RSAPublicKey, signature: bytes, message: bytes) -> bool:
-    """Whether `signature` is that of the key's owner over `message`: RSA with SHA-256."""
+    """Return True if the key's owner signed `message` with `signature`: RSA with SHA-256."""
     try:
         key.verify(signature, message, PKCS1v15(), SHA256())
     except InvalidSignature:

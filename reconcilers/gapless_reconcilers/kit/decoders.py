@@ -1,8 +1,8 @@
-"""Typed JSON reading, with the error that its road wants and the path of the field that is wrong.
+"""Decode JSON into types. Errors are those of webhooks or of lists, and name the path of the wrong field.
 
-`msgspec` skips what a type does not name without building it, which is most of the speed of both
-roads; a field typed `msgspec.Raw` keeps its bytes as they came. Each type has one decoder, made when
-it is first read: name the type, a struct or any other that msgspec knows.
+`msgspec` skips fields that a type does not name without building them, which is most of the speed of receiving and
+listing; a field typed `msgspec.Raw` keeps its bytes as received. Each type has one decoder, made at its first use: pass
+the type, a struct or any other that msgspec knows.
 """
 
 import re
@@ -20,15 +20,14 @@ T = TypeVar("T")
 P = ParamSpec("P")
 
 _UNREADABLE: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
-"""All that a decoder raises on hostile input: bad JSON or types, bad UTF-8, nesting without end."""
+"""Everything that a decoder raises on hostile input: bad JSON or types, bad UTF-8, endless nesting."""
 _NOT_RECORDABLE: Final = (ValueError, OverflowError, UnexpectedShape, *_UNREADABLE)
-"""All that building an event raises on hostile input."""
+"""Everything that building an event raises on hostile input."""
 
 _STEP: Final = re.compile(r"([^.\[\]]+)|\[(-?\d+)\]")
 _PLACE = re.compile(r" - at `\$\.?(?P<path>[^`]*)`$")
 _MISSING = re.compile(r"^Object missing required field `(?P<name>[^`]*)`")
 _MISTYPED = re.compile(r"^Expected `(?P<wanted>[^`]*)`, got `(?P<got>[^`]*)`")
-
 
 _decoder: Final[Callable[[Any], "msgspec.json.Decoder[Any]"]] = cache(msgspec.json.Decoder)
 _TABLE: Final = _decoder(dict[str, msgspec.Raw])
@@ -36,9 +35,9 @@ _ARRAY: Final = _decoder(list[msgspec.Raw])
 
 
 def decode_webhook(body: bytes, wanted: type[T]) -> T:
-    """The body of a webhook. Raises `MalformedWebhook` for anything that is not the UTF-8 JSON wanted.
+    """Return the body of a webhook as `wanted`. Raises `MalformedWebhook` if it is not UTF-8 JSON of that type.
 
-    The encoding is checked over the whole body, for msgspec does not look into strings that it skips.
+    The encoding of the whole body is checked, because msgspec does not look into strings that it skips.
     """
     try:
         if not body.isascii():
@@ -50,12 +49,12 @@ def decode_webhook(body: bytes, wanted: type[T]) -> T:
 
 
 def decode_response(response: httpx.Response, wanted: type[T]) -> T:
-    """The body of a vendor's answer. Raises `UnexpectedShape` with the path of the field that is wrong."""
+    """Return the body of a vendor's response as `wanted`. Raises `UnexpectedShape` with the path of the wrong field."""
     return decode_json(response.content, wanted, "")
 
 
 def decode_items(items: Sequence[msgspec.Raw], wanted: type[T], path: str) -> list[T]:
-    """The elements of the array at `path`, each raw till now. Raises `UnexpectedShape`, such as at `data[3].id`."""
+    """Return `items`, the raw elements of the array at `path`, as `wanted`. Raises `UnexpectedShape` (`data[3].id`)."""
     decode = _decoder(wanted).decode
     decoded: list[T] = []
     try:
@@ -68,7 +67,7 @@ def decode_items(items: Sequence[msgspec.Raw], wanted: type[T], path: str) -> li
 
 
 def decode_json(text: msgspec.Raw | bytes, wanted: type[T], place: str) -> T:
-    """The whole of `text`, which stands at `place`. Raises `UnexpectedShape`."""
+    """Return the JSON `text`, found at `place`, as `wanted`. Raises `UnexpectedShape`."""
     try:
         decoded: T = _decoder(wanted).decode(text)
     except _UNREADABLE as error:
@@ -77,7 +76,7 @@ def decode_json(text: msgspec.Raw | bytes, wanted: type[T], place: str) -> T:
 
 
 def decode_or_none(text: msgspec.Raw | bytes, wanted: type[T]) -> T | None:
-    """The whole of `text`, where another shape is no error; None: it has another."""
+    """Return the JSON `text` as `wanted`, or None if it has another shape, where that is no error."""
     try:
         decoded: T = _decoder(wanted).decode(text)
     except _UNREADABLE:
@@ -86,9 +85,10 @@ def decode_or_none(text: msgspec.Raw | bytes, wanted: type[T]) -> T | None:
 
 
 def recordable(place: str | None, build: Callable[P, RemoteEvent], /, *args: P.args, **kwargs: P.kwargs) -> RemoteEvent:
-    """The event that `build` makes of the arguments, if they can be read and the ledger can hold it.
+    """Return the event that `build` makes of the arguments.
 
-    Raises `UnexpectedShape` if not, for what a list has at `place`; `MalformedWebhook` if `place` is None.
+    If it cannot be read or the ledger cannot hold it, raises `UnexpectedShape` for the item of a list at `place`, or
+    `MalformedWebhook` if `place` is None.
     """
     try:
         return build(*args, **kwargs)
@@ -99,7 +99,7 @@ def recordable(place: str | None, build: Callable[P, RemoteEvent], /, *args: P.a
 def recordable_items(
     path: str, build: Callable[[T, msgspec.Raw], RemoteEvent], items: Sequence[T], rows: Sequence[msgspec.Raw]
 ) -> list[RemoteEvent]:
-    """The events that `build` makes of the elements of the array at `path`: each as it was decoded, and as it came.
+    """Return the events that `build` makes of the elements of the array at `path`: decoded `items` and raw `rows`.
 
     Raises `UnexpectedShape`, such as at `data[3]`, if one cannot be read or the ledger cannot hold it.
     """
@@ -113,7 +113,7 @@ def recordable_items(
 
 
 def raw_at(text: msgspec.Raw | bytes, path: str) -> msgspec.Raw:
-    """What stands at `path`, such as `meta.next` or `data[-1].id`, its bytes as they came. Raises `UnexpectedShape`."""
+    """Return the raw JSON at `path`, such as `meta.next` or `data[-1].id`. Raises `UnexpectedShape`."""
     raw = text if isinstance(text, msgspec.Raw) else msgspec.Raw(text)
     for step in _STEP.finditer(path):
         name, index = step.groups()
@@ -127,17 +127,17 @@ def raw_at(text: msgspec.Raw | bytes, path: str) -> msgspec.Raw:
 
 
 def rows_at(text: msgspec.Raw | bytes, path: str) -> list[msgspec.Raw]:
-    """The elements of the array at `path`, each as it came. Raises `UnexpectedShape`."""
+    """Return the raw elements of the array at `path`. Raises `UnexpectedShape`."""
     return decode_json(raw_at(text, path), list[msgspec.Raw], path)
 
 
 def value_at(text: msgspec.Raw | bytes, path: str, wanted: Any) -> Any:
-    """What stands at `path`, of the type `wanted`. Raises `UnexpectedShape`."""
+    """Return the value at `path` as `wanted`. Raises `UnexpectedShape`."""
     return decode_json(raw_at(text, path), wanted, path)
 
 
 def has(text: msgspec.Raw | bytes, path: str) -> bool:
-    """Whether anything stands at `path`, be it null. Raises `UnexpectedShape` if not even what holds it is there."""
+    """Return True if there is a value at `path`, even null. Raises `UnexpectedShape` if its parent is absent."""
     try:
         raw_at(text, path)
     except UnexpectedShape as error:
@@ -148,7 +148,7 @@ def has(text: msgspec.Raw | bytes, path: str) -> bool:
 
 
 def _unexpected(error: BaseException, *, whole: str, inside: str = "") -> UnexpectedShape:
-    """`error` of msgspec as `UnexpectedShape`; `whole` names the text if no single field is to blame."""
+    """Turn msgspec's `error` into `UnexpectedShape`; `whole` names the text if the error names no field."""
     text = _explain(error)
     missing, mistyped = _MISSING.match(text), _MISTYPED.match(text)
     path = _join(inside, _path_in(text))
@@ -160,7 +160,7 @@ def _unexpected(error: BaseException, *, whole: str, inside: str = "") -> Unexpe
 
 
 def _explain(error: BaseException) -> str:
-    """The message of a decoder, which names fields and types and never shows their values."""
+    """Return the decoder's message, which names fields and types and never shows values."""
     if isinstance(error, UnicodeDecodeError):
         return f"not UTF-8 at byte {error.start}"
     return str(error)

@@ -3,17 +3,17 @@
     ProviderError
     ├── WebhookRefused(reason, status)      answer `status`, count `reason`, record nothing
     │   ├── SignatureInvalid                401: not signed by the vendor with a secret that we know
-    │   └── MalformedWebhook                400: signed or not, it cannot be read
-    ├── Retryable(retry_after)              wait and go on; the watermark does not move
+    │   └── MalformedWebhook                400: it cannot be read, signed or not
+    ├── Retryable(retry_after)              wait and try again; the watermark does not move
     │   ├── RateLimited                     the vendor asked us to slow down
     │   └── ProviderUnavailable             network, 5xx, 408, 425
-    ├── NeedsOperator                       park the stream or the source, alert; the others run
+    ├── NeedsOperator                       park the stream or the source and alert; the others go on
     │   ├── CredentialsRejected             401, 403
     │   ├── OptionsInvalid                  404, 410, or a configuration that cannot work
-    │   └── HistoryExpired                  the vendor no longer lists what was asked for
-    └── UnexpectedShape(path)               abandon the pass, keep the watermark, alert; never an empty page
+    │   └── HistoryExpired                  the vendor no longer lists the requested time
+    └── UnexpectedShape(path)               abandon the pass, keep the watermark and alert; never an empty page
 
-Anything else that escapes a provider is a bug of ours.
+Any other exception from a provider is a bug of ours.
 """
 
 from datetime import timedelta
@@ -42,7 +42,7 @@ class WebhookRefused(ProviderError):
 
 
 class SignatureInvalid(WebhookRefused):
-    """No live secret explains any signature on the webhook."""
+    """No signature of the webhook was made with a secret that we know."""
 
     status = 401
     reason = "signature"
@@ -68,11 +68,11 @@ class RateLimited(Retryable):
 
 
 class ProviderUnavailable(Retryable):
-    """The vendor, or the road to it, is down for now."""
+    """The vendor, or the network on the way to it, is down for now."""
 
 
 class NeedsOperator(ProviderError):
-    """Nothing but a person can mend this; retrying on our own would only repeat it."""
+    """Only a person can repair this; retrying would only repeat it."""
 
 
 class CredentialsRejected(NeedsOperator):
@@ -84,16 +84,16 @@ class OptionsInvalid(NeedsOperator):
 
 
 class HistoryExpired(NeedsOperator):
-    """The vendor no longer lists the time that was asked for."""
+    """The vendor no longer lists the requested time."""
 
 
 class UnexpectedShape(ProviderError):
-    """An answer is not of the documented shape. `path` is the field, such as `data` or `data[3].id`."""
+    """A response does not have the documented shape. `path` is the field, such as `data` or `data[3].id`."""
 
     def __init__(self, path: str, got: str, wanted: str) -> None:
         super().__init__(f"{path} is {got}; wanted {wanted}")
         self.path, self.got, self.wanted = path, got, wanted
 
     def inside(self, place: str) -> "UnexpectedShape":
-        """The same of a part that stands at `place` of the whole."""
+        """Return the same error with `place`, the position of the part in the whole, before its path."""
         return UnexpectedShape(f"{place}.{self.path}" if place else self.path, self.got, self.wanted)

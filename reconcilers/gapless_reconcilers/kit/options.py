@@ -1,7 +1,6 @@
-"""Options as people write them, made ready for the frozen `Options` of a provider.
+"""Convert options as people write them into the form of a provider's frozen `Options`. For the registry only.
 
-An option may be a table of its own, and a table of several kinds, told apart by a tag such as `type`.
-For the registry only.
+An option may be a table, and a table may be of several kinds, which a tag such as `type` distinguishes.
 """
 
 import difflib
@@ -23,7 +22,7 @@ _DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)")
 
 
 def types_in(options: Struct, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Every option by its dotted name, and its type; those of all kinds that a table may be of."""
+    """Yield the dotted name and the type of every option, also of all kinds of a table."""
     for name, hint in _hints(options).items():
         inner = structs_of(hint)
         yield prefix + name, hint
@@ -32,9 +31,9 @@ def types_in(options: Struct, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def prepared(options: Struct, table: Mapping[str, object], owner: str, prefix: str = "") -> dict[str, object]:
-    """`table` in the form that msgspec takes: one secret where several may stand, durations written for people.
+    """Return `table` in the form that msgspec takes: a list for one secret of several, durations as numbers.
 
-    Raises `OptionsInvalid` for a name that there is not, and for a table of no kind that there is.
+    Raises `OptionsInvalid` for an unknown name, and for a table of an unknown kind.
     """
     hints = _hints(options)
     tag = options.__struct_config__.tag_field
@@ -53,19 +52,19 @@ def prepared(options: Struct, table: Mapping[str, object], owner: str, prefix: s
 
 
 def structs_of(hint: object) -> tuple[Struct, ...]:
-    """The kinds of table that an option may be; none: it is no table."""
+    """Return the kinds of table that an option may be; empty if it is no table."""
     members = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
     return tuple(each for each in members if isinstance(each, type) and issubclass(each, msgspec.Struct))
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """A suggestion for a misspelt `name`; empty: none is near."""
+    """Return a suggestion for a misspelt `name`, or an empty text if no known name is near."""
     near = difflib.get_close_matches(name, tuple(known), n=1)
     return f" (did you mean {near[0]!r}?)" if near else ""
 
 
 def is_many(hint: object) -> bool:
-    """Whether several values may stand."""
+    """Return True if an option of this type takes several values."""
     return get_origin(hint) is tuple
 
 
@@ -85,16 +84,16 @@ def _value(hint: object, value: object, owner: str, name: str) -> object:
 
 
 def _kind(kinds: tuple[Struct, ...], table: Mapping[str, object], owner: str, name: str) -> Struct:
-    """The one of `kinds` that the table's tag names."""
+    """Return the kind that the table's tag names."""
     tag = kinds[0].__struct_config__.tag_field
     if tag is None:
         return kinds[0]
     tags = {str(kind.__struct_config__.tag): kind for kind in kinds}
-    given = table.get(tag)
-    if not isinstance(given, str) or given not in tags:
-        got = "missing" if given is None else repr(given)
+    found = table.get(tag)
+    if not isinstance(found, str) or found not in tags:
+        got = "missing" if found is None else repr(found)
         raise OptionsInvalid(f"{owner}: option {name}.{tag} is {got}; use one of {', '.join(sorted(tags))}")
-    return tags[given]
+    return tags[found]
 
 
 def _duration(value: object) -> object:

@@ -1,7 +1,6 @@
-"""Reading pages without guessing: required fields by dotted path, and guards against walks that do not end.
+"""Read pages without guessing: required fields by dotted path, and guards against walks that do not end.
 
-Silence is never success: a field that is absent or of another type raises `UnexpectedShape` with its
-path. Nothing here turns it into an empty page.
+A field that is absent or of another type raises `UnexpectedShape` with its path. It never becomes an empty page.
 """
 
 import re
@@ -20,7 +19,7 @@ _STEP = re.compile(r"([^.\[\]]+)|\[(-?\d+)\]")
 
 
 def require(body: object, path: str) -> Any:
-    """The value at `path`, such as `data`, `meta.next` or `data[-1].id`. Raises `UnexpectedShape` if absent."""
+    """Return the value at `path`, such as `data`, `meta.next` or `data[-1].id`. Raises `UnexpectedShape` if absent."""
     value: Any = body
     for step in _STEP.finditer(path):
         name, index = step.groups()
@@ -32,10 +31,10 @@ def require(body: object, path: str) -> Any:
 
 
 def cursor_after(request: httpx.Request, last: str, *, has_more: bool, param: str = "starting_after") -> str | None:
-    """The cursor of the page after the one that `request` asked for; None: that was the last.
+    """Return the cursor of the page after that of `request`, or None if that was the last one.
 
-    `last` is the cursor of the page's last row, empty if it has none. Raises `UnexpectedShape` if more
-    is promised but the walk would not move: a page without rows, or one that ends where it began.
+    `last` is the cursor of the page's last row, empty if it has none. Raises `UnexpectedShape` if the page promises
+    more but the walk would not advance: a page without rows, or one that ends where it began.
     """
     if not has_more:
         return None
@@ -47,7 +46,7 @@ def cursor_after(request: httpx.Request, last: str, *, has_more: bool, param: st
 
 
 def next_link(response: httpx.Response) -> str | None:
-    """The address that the `Link` header names as the next page; None: it names none.
+    """Return the address of the next page in the `Link` header, or None if it names none.
 
     Raises `UnexpectedShape` for a header that cannot be read: the end of a list is never guessed.
     Source: RFC 8288 section 3, read November 2026.
@@ -67,9 +66,9 @@ def next_link(response: httpx.Response) -> str | None:
 
 
 def next_address(request: httpx.Request, named: str, path: str) -> httpx.URL:
-    """The address of the next page, which `request`'s answer named at `path`.
+    """Return `named`, the address of the next page that the response to `request` has at `path`, as an absolute URL.
 
-    Raises `UnexpectedShape` if it is of another host, for credentials go along, or this page's own.
+    Raises `UnexpectedShape` if it is on another host, because credentials are sent along, or if it is this page's own.
     """
     here = request.url
     try:

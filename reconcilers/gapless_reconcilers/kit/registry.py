@@ -1,7 +1,8 @@
-"""Which providers there are, and how one is built from plain options.
+"""The known providers, and building one from plain options.
 
-Built-in providers are the modules of `gapless_reconcilers.providers`: one that does not export a fitting
-`PROVIDER` is an error, never skipped. Outside packages register a class in the entry-point group `gapless.providers`.
+Built-in providers are the modules of `gapless_reconcilers.providers`: a module that does not export a suitable
+`PROVIDER` is an error and never skipped. Other packages register a class in the entry-point group
+`gapless.providers`.
 """
 
 import importlib
@@ -20,11 +21,11 @@ from gapless_reconcilers.kit.options import is_many, nearest, prepared, types_in
 
 ENTRY_POINT_GROUP = "gapless.providers"
 BUILT_IN = "gapless_reconcilers.providers"
-"""Named as text: the kit imports no provider but on demand."""
+"""A name and no import: the kit imports a provider only when it is needed."""
 
 
 def kinds() -> tuple[str, ...]:
-    """Every known kind, sorted. Raises `OptionsInvalid` if an outside package takes a built-in's name."""
+    """Return every known kind, sorted. Raises `OptionsInvalid` if an outside package takes a built-in's name."""
     built_in, outside = _built_in_kinds(), _entry_points()
     if taken := sorted(built_in & outside.keys()):
         raise OptionsInvalid(
@@ -35,7 +36,7 @@ def kinds() -> tuple[str, ...]:
 
 
 def load(kind: str) -> type[Provider]:
-    """The class that knows vendor `kind`. Raises `OptionsInvalid`, naming the known kinds or what its module lacks."""
+    """Return the class of `kind`. Raises `OptionsInvalid` with the known kinds, or with what its module lacks."""
     known = kinds()
     if kind not in known:
         raise OptionsInvalid(f"there is no provider {kind!r}{nearest(kind, known)}; known are: {', '.join(known)}")
@@ -49,7 +50,7 @@ def load(kind: str) -> type[Provider]:
 
 
 def build(kind: str, options: Mapping[str, object]) -> Provider:
-    """A provider of `kind` bound to `options`, in which every secret already is a `Secret`, or a list of them.
+    """Return a provider of `kind` with `options`, in which every secret already is a `Secret`, or a list of them.
 
     A duration may be a `timedelta`, a number of seconds or a text such as "5m". Raises `OptionsInvalid`
     naming the key, what it got and what is wanted; no value is ever shown.
@@ -59,7 +60,7 @@ def build(kind: str, options: Mapping[str, object]) -> Provider:
 
 
 def read_options(kind: str, options: Mapping[str, object]) -> object:
-    """`options` as the provider's frozen `Options`; the mapping is not changed. Raises `OptionsInvalid`."""
+    """Return `options` as the provider's frozen `Options`; the mapping is not changed. Raises `OptionsInvalid`."""
     factory = load(kind).Options
     try:
         return msgspec.convert(prepared(factory, options, f"provider {kind!r}"), factory)
@@ -68,12 +69,12 @@ def read_options(kind: str, options: Mapping[str, object]) -> object:
 
 
 def option_types(kind: str) -> dict[str, Any]:
-    """The options of `kind` and their types; those in tables of theirs by dotted names, such as `auth.token`."""
+    """Return the options of `kind` and their types, those in tables by dotted names such as `auth.token`."""
     return dict(types_in(load(kind).Options))
 
 
 def secret_fields(kind: str) -> dict[str, Literal["one", "many"]]:
-    """The options that are secrets, which settings reads from the environment or files, and if several may be given."""
+    """Return the options that are secrets, which settings reads from variables or files, and if each is one or many."""
     found = {name: hint for name, hint in option_types(kind).items() if hint is Secret or Secret in get_args(hint)}
     return {name: "many" if is_many(hint) else "one" for name, hint in found.items()}
 
@@ -89,7 +90,7 @@ def _entry_points() -> Mapping[str, importlib.metadata.EntryPoint]:
 
 @cache
 def _entry_points_on(_path: tuple[str, ...]) -> Mapping[str, importlib.metadata.EntryPoint]:
-    """The entry points, read once for each `sys.path`: it opens a file of every installed package."""
+    """Return the entry points, read once for each `sys.path` because that opens a file of every installed package."""
     return {entry.name: entry for entry in importlib.metadata.entry_points(group=ENTRY_POINT_GROUP)}
 
 

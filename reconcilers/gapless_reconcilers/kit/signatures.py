@@ -1,7 +1,6 @@
 """HMAC signatures: computed in one call, compared in constant time, several secrets against several signatures.
 
-For providers only. Signatures are compared as bytes: one that is not hex, not base64 or not ASCII is
-simply not equal, never an error.
+For providers only. Signatures are compared as bytes: one that is not hex, base64 or ASCII is unequal and no error.
 """
 
 import hmac
@@ -12,11 +11,11 @@ from gapless_reconcilers.kit.contract import Secret
 from gapless_reconcilers.kit.errors import SignatureInvalid
 
 _BLANKS = " \t\r\n\f\v"
-"""What stripe-python takes for an empty secret, and nothing beyond ASCII."""
+"""The characters of which stripe-python takes a secret to be empty; ASCII only."""
 
 
 class SigningKeys:
-    """Secrets as the UTF-8 bytes that sign, encoded once. Blank ones are left out: they would sign anything."""
+    """Secrets as UTF-8 bytes, encoded once. Blank ones are left out: anybody could sign with them."""
 
     __slots__ = ("_keys",)
 
@@ -31,17 +30,17 @@ class SigningKeys:
 
 
 def hmac_sha256_hex(key: bytes, message: bytes) -> bytes:
-    """HMAC-SHA256 of `message` as lower-case hex (Stripe, GitHub, GoCardless, Paddle)."""
+    """Return HMAC-SHA256 of `message` as lower-case hex (Stripe, GitHub, GoCardless, Paddle)."""
     return hmac.digest(key, message, "sha256").hex().encode()
 
 
 def hmac_sha256_base64(key: bytes, message: bytes) -> bytes:
-    """HMAC-SHA256 of `message` as standard base64 with padding (Shopify, Square, Standard Webhooks)."""
+    """Return HMAC-SHA256 of `message` as standard base64 with padding (Shopify, Square, Standard Webhooks)."""
     return b64encode(hmac.digest(key, message, "sha256"))
 
 
 def is_same(expected: bytes, received: bytes) -> bool:
-    """Whether the two are equal, in a time that does not tell where they differ."""
+    """Return True if the two are equal. The time taken does not show where they differ."""
     return hmac.compare_digest(expected, received)
 
 
@@ -51,10 +50,10 @@ def is_signed_by_any(
     message: bytes,
     sign: Callable[[bytes, bytes], bytes] = hmac_sha256_hex,
 ) -> bool:
-    """Whether one of `signatures` is the one that one of `keys` gives `message`.
+    """Return True if one of `keys` signs `message` with one of `signatures`.
 
-    While a secret is rolled the vendor sends several signatures and we know several secrets; any pair
-    will do. `sign(key, message)` is computed once per key.
+    While a secret is rolled, the vendor sends several signatures and we know several secrets; any pair
+    suffices. `sign(key, message)` is computed once per key.
     """
     for key in keys:
         expected = sign(key, message)
@@ -65,10 +64,10 @@ def is_signed_by_any(
 
 
 def parse_timed_signatures(header: str, *, time: str, scheme: str) -> tuple[int, list[bytes]]:
-    """The time and the signatures of a header such as `t=1700000000,v1=5257a8…,v1=…` (Stripe, Paddle, WorkOS).
+    """Return the time and the signatures of a header such as `t=1700000000,v1=5257a8…,v1=…` (Stripe, Paddle, WorkOS).
 
-    Read as stripe-python 16.1.0 reads it: the first `time` counts, every `scheme`, other names are
-    passed over, blanks are part of a name. Raises `SignatureInvalid`.
+    Parsed like stripe-python 16.1.0: the first `time` counts, every `scheme` counts, other names are
+    ignored, blanks are part of a name. Raises `SignatureInvalid`.
     """
     items = [item.split("=", 2) for item in header.split(",")]
     try:

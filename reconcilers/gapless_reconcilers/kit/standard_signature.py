@@ -20,7 +20,7 @@ from gapless_reconcilers.kit.signatures import hmac_sha256_base64, is_signed_by_
 
 HEADERS: Final = ("webhook-signature", "webhook-id", "webhook-timestamp")
 TWIN_HEADERS: Final = ("svix-signature", "svix-id", "svix-timestamp")
-"""As Svix named them before there was a specification."""
+"""The names that Svix used before the specification."""
 PREFIXES: Final = ("webhook", "svix")
 SYMMETRIC, PUBLIC = "whsec_", "whpk_"
 _SECONDS: Final = re.compile(r"[0-9]{1,12}", re.ASCII)
@@ -28,7 +28,7 @@ _SECONDS: Final = re.compile(r"[0-9]{1,12}", re.ASCII)
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """What the headers say: the message's id, which stays over retries, and the second at which it was sent."""
+    """The message's id, which stays the same over retries, and the second at which it was sent, from the headers."""
 
     id: str
     at_s: int
@@ -45,7 +45,7 @@ class StandardKeys:
         self.unusable = len(secrets) - len(self._symmetric) - len(self._public)
 
     def verify(self, request: WebhookRequest, now: datetime, tolerance: timedelta) -> Sent:
-        """What was sent. Raises `SignatureInvalid` unless one of the keys signed it, within `tolerance` of `now`."""
+        """Return id and time. Raises `SignatureInvalid` unless one of the keys signed, within `tolerance` of `now`."""
         sent, signatures = _headers(request)
         message = _message(sent.id.encode("latin-1"), sent.at_s, request.body)
         theirs: dict[str, list[bytes]] = {"v1": [], "v1a": []}
@@ -63,19 +63,19 @@ class StandardKeys:
 
 
 def sign(secret: Secret, message_id: str, body: bytes, now: datetime) -> dict[str, str] | None:
-    """The three headers of `body`, sent at `now`; None: the secret is no symmetric one."""
+    """Return the three headers for `body`, sent at `now`; None if the secret is not symmetric."""
     key = symmetric_key(secret)
     return None if key is None else signed_headers(key, message_id, int(now.timestamp()), body)
 
 
 def signed_headers(key: bytes, message_id: str, sent_at_s: int, body: bytes) -> dict[str, str]:
-    """The three headers of the standard."""
+    """Return the three headers of the standard."""
     signature = hmac_sha256_base64(key, _message(message_id.encode(), sent_at_s, body)).decode()
     return {"webhook-id": message_id, "webhook-timestamp": str(sent_at_s), "webhook-signature": f"v1,{signature}"}
 
 
 def symmetric_key(secret: Secret) -> bytes | None:
-    """The bytes that sign; None if `secret` is no symmetric one. The prefix may be left out, as the libraries allow."""
+    """Return the signing key; None if `secret` is not symmetric. The prefix is optional, as in the libraries."""
     text = secret.reveal()
     if text.startswith(PUBLIC):
         return None
@@ -83,7 +83,7 @@ def symmetric_key(secret: Secret) -> bytes | None:
 
 
 def public_key(secret: Secret) -> Ed25519PublicKey | None:
-    """The sender's public key; None if `secret` is none."""
+    """Return the sender's public key; None if `secret` is not one."""
     text = secret.reveal()
     raw = _base64(text.removeprefix(PUBLIC)) if text.startswith(PUBLIC) else None
     try:
@@ -97,7 +97,7 @@ def _message(message_id: bytes, at_s: int, body: bytes) -> bytes:
 
 
 def _headers(request: WebhookRequest) -> tuple[Sent, list[str]]:
-    """Id, time and signatures, by the names of one family. Raises `SignatureInvalid`."""
+    """Return id, time and signatures from the headers of one prefix. Raises `SignatureInvalid`."""
     family = next((each for each in PREFIXES if request.header(f"{each}-signature") is not None), None)
     if family is None:
         raise SignatureInvalid("there is no webhook-signature header", reason="no_signature")

@@ -1,4 +1,4 @@
-"""What an HTTP status means for a pass when the vendor has no rule of its own.
+"""The meaning of an HTTP status for a pass, unless the vendor has rules of its own.
 
     2xx                      the response can be read
     401, 403                 CredentialsRejected
@@ -25,28 +25,28 @@ from gapless_reconcilers.kit.errors import (
 )
 
 LONGEST_WAIT = timedelta(hours=1)
-"""A `Retry-After` beyond this is cut to it: one odd header must not silence a source for a day."""
+"""The longest accepted `Retry-After`: one odd header must not stop a source for a day."""
 
 
 def judge(response: httpx.Response, now: datetime) -> None:
-    """Raise the error that tells what to do about `response`, or return if it is 2xx."""
+    """Raise the error that says how to go on after `response`, or return if it is 2xx."""
     status = response.status_code
     if response.is_success:
         return
-    told = f"{describe_request(response)} was answered with {status}"
+    message = f"{describe_request(response)} was answered with {status}"
     if status in (401, 403):
-        raise CredentialsRejected(f"{told}; check that the key is live and may read this")
+        raise CredentialsRejected(f"{message}; check that the key is live and may read this")
     if status in (404, 410):
-        raise OptionsInvalid(f"{told}; check the address and the ids in the options")
+        raise OptionsInvalid(f"{message}; check the address and the ids in the options")
     if status == codes.TOO_MANY_REQUESTS:
-        raise RateLimited(told, retry_after=parse_retry_after(response, now))
+        raise RateLimited(message, retry_after=parse_retry_after(response, now))
     if status in (408, 425) or response.is_server_error:
-        raise ProviderUnavailable(told, retry_after=parse_retry_after(response, now))
+        raise ProviderUnavailable(message, retry_after=parse_retry_after(response, now))
     raise UnexpectedShape("status", str(status), f"2xx for {describe_request(response)}")
 
 
 def parse_retry_after(response: httpx.Response, now: datetime) -> timedelta | None:
-    """How long the vendor asks us to wait: seconds or an HTTP date, within `[0, LONGEST_WAIT]`.
+    """Return the wait that `Retry-After` requests as seconds or an HTTP date, within `[0, LONGEST_WAIT]`.
 
     None if there is no `Retry-After`, or one that is neither.
     Source: RFC 9110 section 10.2.3, read November 2026.
@@ -63,7 +63,7 @@ def parse_retry_after(response: httpx.Response, now: datetime) -> timedelta | No
 
 
 def describe_request(response: httpx.Response) -> str:
-    """Method, host and path of the request behind `response`, without its query (which may hold ids)."""
+    """Return method, host and path of the request of `response`, without the query, which may hold ids."""
     try:
         request = response.request
     except RuntimeError:  # httpx: a response that was built by hand has no request

@@ -87,8 +87,10 @@ class StandardWebhooks:
     def option_problems(self) -> list[str]:
         """Secrets that can verify nothing."""
         bad = self._keys.unusable
-        told = f"{bad} of {len(self.options.secret)} secrets are neither {SYMMETRIC} nor {PUBLIC} with base64 behind it"
-        return [f"{told}; copy them whole from the sender's page"] if bad else []
+        message = (
+            f"{bad} of {len(self.options.secret)} secrets are neither {SYMMETRIC} nor {PUBLIC} with base64 behind it"
+        )
+        return [f"{message}; copy them whole from the sender's page"] if bad else []
 
     def read_webhook(self, request: WebhookRequest, now: datetime, evidence: Evidence = NO_EVIDENCE) -> Reply:  # noqa: ARG002
         """The one event of a webhook: any JSON."""

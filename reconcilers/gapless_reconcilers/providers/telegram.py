@@ -203,21 +203,25 @@ class Telegram:
 
     def read_subscription(self, response: httpx.Response, webhook_url: str) -> Subscription:
         """The webhook that is set, and how many updates wait for it."""
-        told = decode_response(response, _WebhookInfo).result
-        if not told.url:
+        webhook = decode_response(response, _WebhookInfo).result
+        if not webhook.url:
             return Subscription(healthy=False, reason="no webhook is set; see setWebhook")
-        if not told.url.endswith(httpx.URL(webhook_url).path):
-            return Subscription(healthy=False, reason="the webhook that is set has another path than ours", id=told.url)
-        if told.last_error_message and told.pending_update_count:
-            why = f"{told.pending_update_count} updates wait; the last error was {told.last_error_message[:200]!r}"
-            return Subscription(healthy=False, reason=why, id=told.url)
-        return Subscription(healthy=True, reason="", id=told.url, types=told.allowed_updates)
+        if not webhook.url.endswith(httpx.URL(webhook_url).path):
+            return Subscription(
+                healthy=False, reason="the webhook that is set has another path than ours", id=webhook.url
+            )
+        if webhook.last_error_message and webhook.pending_update_count:
+            reason = (
+                f"{webhook.pending_update_count} updates wait; the last error was {webhook.last_error_message[:200]!r}"
+            )
+            return Subscription(healthy=False, reason=reason, id=webhook.url)
+        return Subscription(healthy=True, reason="", id=webhook.url, types=webhook.allowed_updates)
 
     def judge(self, response: httpx.Response, now: datetime) -> None:
         """The default table, but: 404 is a wrong token, 409 a webhook (or another reader) in the way of reading."""
         if response.status_code == codes.CONFLICT:
-            told = "updates cannot be read while a webhook is set, or somebody else reads them"
-            raise OptionsInvalid(f'{told}; set mode = "webhook", or call deleteWebhook')
+            message = "updates cannot be read while a webhook is set, or somebody else reads them"
+            raise OptionsInvalid(f'{message}; set mode = "webhook", or call deleteWebhook')
         if response.status_code == codes.NOT_FOUND:
             raise CredentialsRejected("Telegram knows no bot of this token; check it")
         refusal = decode_or_none(response.content, _Refusal)

@@ -1,1 +1,1 @@
-"""For authors of providers: the contract suite, its broken providers, and a fake provider that serves HTTP."""
+"""For authors of providers: the contract suite with its broken providers, and a fake provider that serves HTTP."""

@@ -181,7 +181,7 @@ async def world(store: Store, clock: FakeClock, vendor: Vendor) -> AsyncIterator
     fake = FakeProvider(vendor.vendor_format(""), clock=clock, seed=7, retries_s=(0.01, 0.01))
     ADDRESS[0] = "http://unknown.example"
     async with fake.serve() as url:
-        fake.wire = vendor.vendor_format(url)
+        fake.vendor_format = vendor.vendor_format(url)
         mounts = {"https://": ToFake(httpx.URL(url))}
         async with httpx.AsyncClient(trust_env=False, mounts=mounts) as client:
             world = World(store=store, clock=clock, fake=fake, client=client, make=vendor.make, url=url)
@@ -347,7 +347,7 @@ async def test_all_that_is_handed_out_is_recorded_though_the_vendor_forgets_it(
     async with world.daemon() as daemon:
         await settle(world, daemon, clock)
     assert await world.keys() == world.listed()
-    assert world.fake.wire.forgotten == 70_001 + 120  # type: ignore[attr-defined]
+    assert world.fake.vendor_format.forgotten == 70_001 + 120  # type: ignore[attr-defined]
     assert await world.missed() == 0
 
 

@@ -187,7 +187,7 @@ async def test_a_subscription_that_vanished_is_seen_and_what_it_lost_comes_back(
 
 
 async def test_a_scope_that_is_missing_parks_its_resource_alone(world: World, clock: FakeClock) -> None:
-    world.fake.wire = ShopifyFormat(scopes=("read_orders", "read_products", "read_all_orders"))
+    world.fake.vendor_format = ShopifyFormat(scopes=("read_orders", "read_products", "read_all_orders"))
     async with world.daemon() as daemon, subscribed(daemon):
         world.fake.emit("orders/updated", object_id="1", stream="orders", push=False)
         world.fake.emit("customers/update", object_id="2", stream="customers", push=False)

@@ -99,7 +99,7 @@ def test_a_cursor_of_the_last_row_follows_the_flag() -> None:
 
 
 def test_a_cursor_that_does_not_move_is_refused() -> None:
-    with pytest.raises(UnexpectedShape, match="next is empty, or the one that was asked for"):
+    with pytest.raises(UnexpectedShape, match="next is empty, or the one of this page"):
         walk(lister(CURSOR), [{"data": [row(1)], "next": "a"}, {"data": [row(2)], "next": "a"}])
 
 
@@ -110,7 +110,7 @@ def test_a_cursor_goes_into_the_body_of_a_post() -> None:
     second = provider.read_page(first, body, "", WINDOW).next
     assert (second.method, json.loads(second.content)) == ("POST", {"since": 1795173600, "after": "a"})
     again = httpx.Response(200, content=json.dumps({"data": [row(2)], "next": "a"}), request=second)
-    with pytest.raises(UnexpectedShape, match="the one that was asked for"):
+    with pytest.raises(UnexpectedShape, match="the one of this page"):
         provider.read_page(second, again, "", WINDOW)
 
 

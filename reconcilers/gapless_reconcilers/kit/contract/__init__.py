@@ -1,8 +1,8 @@
-"""What a provider is: values in, values out.
+"""The contract of a provider: values in, values out.
 
-A provider knows one vendor. It builds requests and reads responses; the engine does the I/O, keeps
-the clock, adds the credentials, retries, paces and stores. That is why a provider has no coroutine,
-no clock, no log and no environment, and why its tests need neither a network nor a patch.
+A provider knows one vendor. It builds requests and reads responses; the engine does the I/O, reads the clock, adds the
+credentials, retries, limits the rate and stores. Therefore a provider has no coroutine, no clock, no log and no
+environment, and its tests need neither a network nor a patch.
 """
 
 from gapless_reconcilers.kit.contract.capabilities import (

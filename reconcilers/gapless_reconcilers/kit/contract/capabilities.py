@@ -1,4 +1,4 @@
-"""What a vendor can do, as far as the engine and the people who rely on it must know."""
+"""The abilities and limits of a vendor that the engine, and the people who rely on it, must know."""
 
 from dataclasses import dataclass
 from datetime import timedelta
@@ -11,7 +11,7 @@ HTTPS: Final = 443
 
 
 class Coverage(StrEnum):
-    """What the vendor's list can prove."""
+    """The kind of proof that the vendor's list gives."""
 
     EVENT_LOG = "event_log"
     DELIVERY_LOG = "delivery_log"
@@ -20,14 +20,14 @@ class Coverage(StrEnum):
 
 
 class Reading(StrEnum):
-    """How the list is read."""
+    """The way in which the list is read."""
 
     WINDOW = "window"
-    """By time, in slices that can be read side by side."""
+    """By time, in slices that can be read concurrently."""
     WALK = "walk"
-    """Newest first with no filter by time: from the top down to the start of the window, by one walker."""
+    """Newest first without a filter by time: one reader goes from the newest down to the start of the window."""
     CONSUME = "consume"
-    """Reading takes away: a cursor acknowledges what was read."""
+    """Reading removes events: the next cursor acknowledges those that were read."""
 
 
 class Order(StrEnum):
@@ -39,29 +39,29 @@ class Order(StrEnum):
 
 
 class Rendering(StrEnum):
-    """How near `render` comes to the webhook that the vendor would have sent."""
+    """The similarity of a rendered webhook to the one that the vendor would have sent."""
 
     EXACT = "exact"
     EQUIVALENT = "equivalent"
     PUSHED = "pushed"
-    """Exact for what came by webhook; what only the list showed has no webhook's shape."""
+    """Exact for events that came by webhook; those of the list do not have the shape of a webhook."""
     IMPOSSIBLE = "impossible"
 
 
 class Remedy(StrEnum):
-    """How a missed event is brought back."""
+    """The way in which a missed event is recovered."""
 
     LIST = "list"
-    """The list has it whole."""
+    """The list has the whole event."""
     DETAIL = "detail"
-    """One more request has it."""
+    """One more request fetches it."""
     REDELIVERY = "redelivery"
     """The vendor is asked to send it again."""
     NONE = "none"
 
 
 class Basis(StrEnum):
-    """What our reading of the vendor was checked against."""
+    """The source against which our code for the vendor was checked."""
 
     VENDOR_SDK = "vendor SDK"
     VENDOR_DOCS = "vendor docs only"
@@ -69,7 +69,7 @@ class Basis(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReadBudget:
-    """How many read requests the vendor grants in `period`."""
+    """The number of read requests that the vendor allows in `period`."""
 
     requests: int
     period: timedelta
@@ -77,7 +77,7 @@ class ReadBudget:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Capabilities:
-    """What the vendor can do, as far as the engine must know. Each value has its source in the provider's file."""
+    """The abilities and limits of a vendor. Each value has its source in the provider's file."""
 
     coverage: Coverage
     basis: Basis
@@ -86,48 +86,48 @@ class Capabilities:
     resolution: timedelta = timedelta(seconds=1)
     """Unit of the list's time filter: bounds are aligned to it."""
     history: timedelta | None = None
-    """How far back the list reaches; None: without limit."""
+    """The age of the oldest events in the list; None: no limit."""
     grace: timedelta = timedelta(seconds=60)
-    """How long after it occurred an event may be absent from the list without being missing from it."""
+    """The time after its occurrence for which an event may be absent from the list without being missing."""
     exact_times: bool = True
-    """False if a webhook does not say when its event occurred, so that the two roads differ by up to the grace."""
+    """False if a webhook does not name the time of its event, so that webhook and list differ by up to the grace."""
     precondition: str = ""
-    """What must have held for the list to be complete, such as "the hook is active"; "": nothing.
+    """The condition under which the list is complete, such as "the hook is active"; "": none.
 
-    It counts as held while the subscription reads as healthy. A time in which it did not is unrecoverable.
+    It counts as met while the subscription is read as healthy. A time in which it was not met is unrecoverable.
     """
     streams_share_endpoint: bool = False
-    """True if one endpoint receives the events of every stream, as far as the subscription says nothing else."""
+    """True if one endpoint receives the events of every stream, unless the subscription says otherwise."""
     remedy: Remedy = Remedy.LIST
     rendering: Rendering
     signs_body: bool = True
-    """False if a webhook only carries a secret: whoever has seen one can make others."""
+    """False if a webhook only carries a secret: whoever has seen one webhook can forge others."""
     signature_headers: tuple[str, ...]
-    """Lower-case names; the first is the one without which a webhook is not the vendor's."""
+    """Lower-case names; without the first one a webhook is not the vendor's."""
     twin_headers: tuple[str, ...] = ()
-    """Other names of the signature headers, in their order, that some senders use instead: kept likewise."""
+    """Other names that some senders use for the signature headers, in the same order; they are kept too."""
     carried_headers: tuple[str, ...] = ()
-    """Other headers that a webhook cannot be read without, such as that of its type: kept beside the body."""
+    """Other headers that are needed to read a webhook, such as that of its type; they are kept beside the body."""
     evidence_hosts: tuple[str, ...] = ()
     """Hosts that evidence may be fetched from, by https; `.vendor.example` stands for all below that domain."""
     requests_per_second: float = 1.0
-    """Pace that stays under the vendor's limit when nothing else is configured."""
+    """Rate under the vendor's limit, used unless another is configured."""
     budget: ReadBudget | None = None
     unproven: str = ""
-    """One sentence for the provider table: what the list cannot prove, and which facts are not verified."""
+    """One sentence for the table of providers: what the list cannot prove, and which facts are not verified."""
 
     @property
     def kept_headers(self) -> tuple[str, ...]:
-        """All that must be kept of a webhook's headers so that it can be read again."""
+        """The headers of a webhook that must be kept so that it can be read again."""
         return self.signature_headers + self.carried_headers
 
     @property
     def slice_unit(self) -> timedelta | None:
-        """Unit at multiples of which a window may be cut into slices; None: it is read in one, from the top."""
+        """The unit at multiples of which a window may be cut into slices; None: it is read in one piece."""
         return self.resolution if self.reading is Reading.WINDOW else None
 
     def may_fetch(self, url: httpx.URL) -> bool:
-        """Whether evidence may be fetched from `url`."""
+        """Return True if evidence may be fetched from `url`."""
         hosts = self.evidence_hosts
         is_named = any(url.host == host or (host.startswith(".") and url.host.endswith(host)) for host in hosts)
         return is_named and url.scheme == "https" and url.port in (None, HTTPS)

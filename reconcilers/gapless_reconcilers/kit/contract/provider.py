@@ -1,7 +1,6 @@
-"""What a provider is: values in, values out.
+"""The protocols of a provider: the required `Provider`, and one for each optional ability.
 
-The required part is `Provider`. Each optional ability is a protocol of its own: the engine asks with
-`isinstance`, so an ability is had by writing its methods.
+The engine checks for an ability with `isinstance`: a provider has it if it has its methods.
 """
 
 from collections.abc import Sequence
@@ -35,7 +34,7 @@ from gapless_reconcilers.kit.contract.values import (
 
 @runtime_checkable
 class Provider(Protocol):
-    """One vendor, bound to one account's options. Built by `kind.Options`, see `registry.build`."""
+    """One vendor with the options of one account. Built by `kind.Options`, see `registry.build`."""
 
     kind: ClassVar[str]
     """The module's name: config key, metric label, fixture folder."""
@@ -44,41 +43,41 @@ class Provider(Protocol):
     capabilities: Capabilities
 
     def auth(self) -> httpx.Auth | None:
-        """The credentials; the engine applies them, so that no request a provider builds holds a secret."""
+        """Return the credentials. The engine applies them, so that no request of a provider holds a secret."""
         ...
 
     def budget_scope(self) -> str:
-        """Name of what the vendor's read budget is counted per; equal scopes share one budget. No secret in it."""
+        """Return the name of the scope of the read budget; sources with equal scopes share one budget. Not a secret."""
         ...
 
     def read_webhook(
         self, request: WebhookRequest, now: datetime, evidence: Evidence = NO_EVIDENCE
     ) -> Reply | NeedsEvidence:
-        """Verify over the raw bytes, then parse. Any bad input whatever raises `WebhookRefused`.
+        """Verify over the raw bytes, then parse. Any bad input raises `WebhookRefused`.
 
-        `NeedsEvidence` if that takes something which must be fetched and `evidence` lacks.
+        Return `NeedsEvidence` if verifying needs a response that must be fetched and is not in `evidence`.
         """
         ...
 
     def render(
         self, event: RecordedEvent, target_url: str, secret: Secret, now: datetime
     ) -> WebhookMessage | CannotRender:
-        """The event as the vendor would send it to `target_url`, signed with `secret` at `now`."""
+        """Return the event as the vendor would send it to `target_url`, signed with `secret` at `now`."""
         ...
 
 
 @runtime_checkable
 class ListsEvents(Protocol):
-    """The vendor lists what happened: readings `window` and `walk`."""
+    """The vendor lists events: readings `window` and `walk`."""
 
     def first_request(self, stream: str, window: Window) -> httpx.Request:
-        """The first page of all events that occurred in `window`. Same input, same request."""
+        """Return the request for the first page of all events in `window`. Same input, same request."""
         ...
 
     def read_page(self, request: httpx.Request, response: httpx.Response, stream: str, window: Window) -> Page:
-        """The events of `response` (only those inside `window`) and the next request.
+        """Return the events of `response` (only those inside `window`) and the next request.
 
-        Raises `UnexpectedShape` with the path of the field, never guesses.
+        Raises `UnexpectedShape` with the path of the field; it never guesses.
         """
         ...
 
@@ -88,80 +87,80 @@ class ConsumesEvents(Protocol):
     """The vendor hands events out and forgets them once they are acknowledged: reading `consume`."""
 
     def batch_request(self, cursor: str | None, wait: timedelta) -> httpx.Request:
-        """Acknowledge what came before `cursor`, and ask for more, which may take the vendor up to `wait`."""
+        """Acknowledge the events before `cursor` and request more; the vendor may take up to `wait`."""
         ...
 
     def read_batch(self, response: httpx.Response, now: datetime) -> Batch:
-        """What was handed out. Raises `UnexpectedShape`, and `NeedsOperator` while webhooks stand in the way."""
+        """Return the events handed out. Raises `UnexpectedShape`; `NeedsOperator` while webhooks prevent reading."""
         ...
 
 
 @runtime_checkable
 class ReadsAccount(Protocol):
-    """The vendor can say whose key this is."""
+    """The vendor can name the account of the read key."""
 
     def account_request(self) -> httpx.Request:
-        """Ask who the read key belongs to."""
+        """Request the account of the read key."""
         ...
 
     def read_account(self, response: httpx.Response) -> Account:
-        """Who it belongs to. Raises `UnexpectedShape`."""
+        """Return the account. Raises `UnexpectedShape`."""
         ...
 
 
 @runtime_checkable
 class ListsStreams(Protocol):
-    """The account has parts that are listed by themselves, such as Connect accounts."""
+    """The account has parts that are listed separately, such as Connect accounts."""
 
     def streams_request(self) -> httpx.Request | None:
-        """Ask for the other streams; None: the options say there are none."""
+        """Request the other streams; None: the options say that there are none."""
         ...
 
     def read_streams(self, request: httpx.Request, response: httpx.Response) -> StreamPage:
-        """Their names. Raises `UnexpectedShape`."""
+        """Return their names. Raises `UnexpectedShape`."""
         ...
 
 
 @runtime_checkable
 class ReadsSubscription(Protocol):
-    """The vendor can say which endpoint it sends to, and what."""
+    """The vendor can name the endpoint that it sends to, and the types that it sends."""
 
     def subscription_request(self) -> httpx.Request:
-        """Ask for the endpoints that the account has."""
+        """Request the endpoints of the account."""
         ...
 
     def read_subscription(self, response: httpx.Response, webhook_url: str) -> Subscription:
-        """The endpoint whose address is `webhook_url` (or ends in its path). Raises `UnexpectedShape`."""
+        """Return the endpoint whose address is `webhook_url` (or ends in its path). Raises `UnexpectedShape`."""
         ...
 
 
 @runtime_checkable
 class RegistersEndpoint(Protocol):
-    """Our endpoint can be made, and be mended, by request."""
+    """Our endpoint can be created and repaired by request."""
 
     def register_request(self, webhook_url: str, types: Sequence[str], secret: Secret) -> httpx.Request:
-        """Make an endpoint at `webhook_url` for `types` (empty: all), signed with `secret` if ours is to choose it."""
+        """Create an endpoint at `webhook_url` for `types` (empty: all); `secret` signs, if we choose the secret."""
         ...
 
     def read_registration(self, response: httpx.Response) -> Registration:
-        """What was made. Raises `UnexpectedShape`."""
+        """Return the new endpoint. Raises `UnexpectedShape`."""
         ...
 
     def repair_request(self, subscription: Subscription, webhook_url: str) -> httpx.Request | None:
-        """Switch the endpoint on again; None: there is none to mend, it must be made anew."""
+        """Switch the endpoint on again; None: there is none to repair, it must be created."""
         ...
 
 
 @runtime_checkable
 class FetchesDetail(Protocol):
-    """One event can be asked for."""
+    """The vendor can return one event."""
 
     def detail_request(self, missing: MissingEvent) -> httpx.Request:
-        """Ask for the event."""
+        """Request the event."""
         ...
 
     def read_detail(self, missing: MissingEvent, response: httpx.Response) -> RemoteEvent:
-        """The event, whole. Raises `UnexpectedShape`."""
+        """Return the whole event. Raises `UnexpectedShape`."""
         ...
 
 
@@ -170,7 +169,7 @@ class AsksRedelivery(Protocol):
     """The vendor can be asked to send one event again."""
 
     def redelivery_request(self, missing: MissingEvent) -> httpx.Request:
-        """Ask for the event's webhook."""
+        """Request the event's webhook again."""
         ...
 
 
@@ -179,27 +178,27 @@ class JudgesResponses(Protocol):
     """The vendor's refusals need more than the default table of statuses (`kit.statuses.judge`)."""
 
     def judge(self, response: httpx.Response, now: datetime) -> None:
-        """Raise the error that tells what to do, or return if the response can be read."""
+        """Raise the error that says how to go on, or return if the response can be read."""
         ...
 
 
 @runtime_checkable
 class NamesVersions(Protocol):
-    """Payloads have API versions, and a listed payload may be of another one than the endpoint's."""
+    """Payloads have API versions, and a listed payload may have another version than the endpoint's."""
 
     def payload_version(self, payload: bytes) -> str | None:
-        """The version that `payload` was rendered in; None: unknown."""
+        """Return the version of `payload`; None: unknown."""
         ...
 
     def endpoint_version(self) -> str | None:
-        """The version that the options name for our endpoint; None: unknown."""
+        """Return the version that the options name for our endpoint; None: unknown."""
         ...
 
 
 @runtime_checkable
 class WarnsAboutOptions(Protocol):
-    """The options can be refused or doubted without asking the vendor."""
+    """Problems of the options can be found without a request to the vendor."""
 
     def option_problems(self) -> list[str]:
-        """One sentence per problem: what, got, wanted, next step. Empty: none."""
+        """Return one sentence per problem: what, got, wanted, next step."""
         ...

@@ -1,4 +1,4 @@
-"""The values that cross the contract: what goes into a provider, and what comes out of it."""
+"""The values that a provider receives and returns."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,18 +12,18 @@ import msgspec
 from gapless_reconcilers.kit.errors import MalformedWebhook, SignatureInvalid
 
 MAX_KEY_BYTES = 512
-"""Longest event key, type, stream or object key that the ledger takes, in bytes of UTF-8."""
+"""The longest event key, type, stream or object key that the ledger stores, in bytes of UTF-8."""
 
 EARLIEST = datetime(1990, 1, 1, tzinfo=UTC)
 LATEST = datetime(2200, 1, 1, tzinfo=UTC)
-"""Times of occurrence outside these two are a reading error, never an event."""
+"""A time of occurrence outside these two is an error in reading, never an event."""
 
 OWN_STREAM = ""
 """The stream of the configured account itself. Most sources have no other."""
 
 
 class Secret:
-    """A secret that no repr, message or log shows. `reveal()` is the only way to it."""
+    """A secret that no repr, message or log shows. Only `reveal()` returns it."""
 
     __slots__ = ("_value",)
 
@@ -64,8 +64,8 @@ class Window:
 class RemoteEvent(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One event of the vendor, read from a webhook or from a list.
 
-    `key` is the vendor's identity and the same on both roads; `payload` is the event as received, byte
-    for byte. Text is checked here, once: a value that the ledger could not hold cannot be built.
+    `key` is the vendor's identity, the same in the webhook and in the list; `payload` is the event as received, byte
+    for byte. Texts are checked here, once: a value that the ledger could not store cannot be built.
 
     Raises `ValueError` when a text is empty (key, type), longer than `MAX_KEY_BYTES`, holds NUL or is
     not UTF-8, when `occurred_at` is naive or outside `[EARLIEST, LATEST)`, or when `object_version` has no place in
@@ -79,9 +79,9 @@ class RemoteEvent(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     stream: str = OWN_STREAM
     object_key: str | None = None
     object_version: int | None = None
-    """Where the list shows states and no events: a number that grows with each change of the object, on both roads."""
+    """If the list shows states and not events: a number that grows with each change, in webhook and list alike."""
     ref: str | None = None
-    """The vendor's name for this row of its list, where asking for the event needs another than the key."""
+    """The vendor's id of this row of its list, if requesting the event needs another id than the key."""
     listable: bool = True
     """False for an event that this source's list can never show, such as another mode's: never expected."""
 
@@ -104,7 +104,7 @@ class RemoteEvent(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 def check_text(name: str, value: str) -> None:
-    """Raise `ValueError` if the ledger could not hold `value` as a key, type, stream or object key."""
+    """Raise `ValueError` if the ledger could not store `value` as a key, type, stream or object key."""
     if value.isascii():
         size = len(value)
     else:
@@ -125,7 +125,7 @@ class WebhookRequest(msgspec.Struct, frozen=True, kw_only=True):
     body: bytes
 
     def header(self, name: str) -> str | None:
-        """The one value of header `name` (lower case), or None. Raises `MalformedWebhook` if it is repeated."""
+        """Return the one value of header `name` (lower case), or None. Raises `MalformedWebhook` if it is repeated."""
         wanted = name.encode()
         found = [value for key, value in self.headers if key == wanted]
         if len(found) > 1:
@@ -133,7 +133,7 @@ class WebhookRequest(msgspec.Struct, frozen=True, kw_only=True):
         return found[0].decode("latin-1") if found else None
 
     def required(self, name: str, hint: str = "") -> str:
-        """The value of a header that every webhook of the vendor has. Raises `SignatureInvalid` if it is absent."""
+        """Return the value of a header that every webhook of the vendor has. Raises `SignatureInvalid` if absent."""
         value = self.header(name)
         if not value:
             raise SignatureInvalid(f"there is no {name}" + (f"; {hint}" if hint else ""), reason="no_signature")
@@ -142,7 +142,7 @@ class WebhookRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """The exact HTTP answer that the vendor wants after the commit."""
+    """The exact HTTP response that the vendor expects after the commit."""
 
     status: int = 200
     body: bytes = b""
@@ -150,31 +150,31 @@ class Answer:
 
 
 class Reply(msgspec.Struct, frozen=True, kw_only=True):
-    """What one webhook carried: its events, all to be recorded in one transaction, and the answer."""
+    """The events of one webhook, all to be recorded in one transaction, and the response to it."""
 
     events: tuple[RemoteEvent, ...]
     answer: Answer = Answer()
 
 
 Evidence = Mapping[str, httpx.Response]
-"""What was fetched to verify one webhook, by `NeedsEvidence.cache_key`. The answers may be refusals."""
+"""The responses fetched to verify one webhook, by `NeedsEvidence.cache_key`. They may be refusals."""
 NO_EVIDENCE: Final[Evidence] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NeedsEvidence:
-    """The webhook can be judged only with the answer to `request`; the engine fetches it and asks again.
+    """The webhook can be verified only with the response to `request`; the engine fetches it and calls again.
 
-    It fetches from `Capabilities.evidence_hosts` alone. If that fails, the webhook is answered 503: the
-    sender is to come again, for nothing is known against it.
+    It fetches only from `Capabilities.evidence_hosts`. If that fails, the webhook is answered 503, so that the
+    sender tries again: the webhook may well be genuine.
     """
 
     request: httpx.Request
     cache_key: str
     max_age: timedelta
-    """How long the answer may serve other webhooks; zero: it is about this one only."""
+    """The time for which the response may serve other webhooks; zero: it is about this one only."""
     with_credentials: bool = False
-    """True if the engine is to add `auth()`."""
+    """True if the engine must add `auth()`."""
 
 
 class Page(msgspec.Struct, frozen=True, kw_only=True):
@@ -185,7 +185,7 @@ class Page(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Batch(msgspec.Struct, frozen=True, kw_only=True):
-    """What one reading took away, and the cursor that acknowledges it: committed together, then sent."""
+    """The events that one reading removed, and the cursor that acknowledges them: committed together, then sent."""
 
     events: list[RemoteEvent]
     cursor: str | None
@@ -194,7 +194,7 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MissingEvent:
-    """An event that a list showed and the ledger lacks, to be asked for."""
+    """An event that the list has and the ledger lacks, to be requested."""
 
     key: str
     type: str
@@ -225,14 +225,14 @@ class WebhookMessage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CannotRender:
-    """Why no faithful webhook can be made of an event."""
+    """The reason why no faithful webhook can be rendered from an event."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Account:
-    """Whose data the read key reads. `livemode` is None where the vendor does not say."""
+    """The account of the read key. `livemode` is None if the vendor does not name it."""
 
     fingerprint: str
     livemode: bool | None = None
@@ -240,12 +240,12 @@ class Account:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Subscription:
-    """Our endpoint as the vendor has it. `types` are patterns; None: the vendor does not say."""
+    """Our endpoint as the vendor describes it. `types` are patterns; None: the vendor does not name them."""
 
     healthy: bool
     reason: str
     id: str | None = None
-    """The vendor's name for the endpoint; None: there is none."""
+    """The vendor's id of the endpoint; None: there is none."""
     types: tuple[str, ...] | None = None
     api_version: str | None = None
     own_covered: bool = True
@@ -256,11 +256,11 @@ class Subscription:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Registration:
-    """An endpoint that was just made."""
+    """An endpoint that was just created."""
 
     id: str
     secret: Secret | None = None
-    """The secret that the vendor chose, shown only now; None: it is the one that we sent, or there is none."""
+    """The secret that the vendor chose and shows only now; None: it is the one that we sent, or there is none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

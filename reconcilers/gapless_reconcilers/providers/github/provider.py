@@ -111,7 +111,7 @@ class GitHub:
         return f"github:{self.options.app_id or self.options.repository or self.options.organization}"
 
     def option_problems(self) -> list[str]:
-        """Whether the options name one hook, and a way to ask for it."""
+        """Return True if the options name one hook, and a way to ask for it."""
         options, problems = self.options, list[str]()
         if sum(each is not None for each in (options.repository, options.organization, options.app_private_key)) != 1:
             problems.append("name one of repository, organization and app_private_key: a source is one hook")

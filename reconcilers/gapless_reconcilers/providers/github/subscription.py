@@ -24,7 +24,7 @@ class _Hook(msgspec.Struct, gc=False):
 
 
 def read(response: httpx.Response, webhook_url: str, hook: str) -> Subscription:
-    """Whether it is active and sends to us. What an App subscribes to is not told."""
+    """Return True if it is active and sends to us. What an App subscribes to is not told."""
     path = urlsplit(webhook_url).path
     if hook == OF_APP:
         url, types, active, known = decode_response(response, _Config).url, None, True, OF_APP

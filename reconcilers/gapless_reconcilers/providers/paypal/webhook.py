@@ -132,17 +132,21 @@ class ByPostback:
         decode_webhook(request.body, msgspec.Raw)
         for webhook_id in filter(None, self._ids):
             if webhook_id not in evidence:
-                asked = self._postback(sent, request.body, webhook_id)
-                return NeedsEvidence(request=asked, cache_key=webhook_id, max_age=timedelta(0), with_credentials=True)
-            verdict = decode_or_none(evidence[webhook_id].content, _Verdict)
-            if verdict and verdict.verification_status == "SUCCESS":
+                postback = self._postback(sent, request.body, webhook_id)
+                return NeedsEvidence(
+                    request=postback, cache_key=webhook_id, max_age=timedelta(0), with_credentials=True
+                )
+            result = decode_or_none(evidence[webhook_id].content, _Verdict)
+            if result and result.verification_status == "SUCCESS":
                 return None
         raise SignatureInvalid("PayPal says that it did not send this for our webhook_id")
 
     def _postback(self, sent: dict[str, str], body: bytes, webhook_id: str) -> httpx.Request:
         """The body goes back byte for byte: PayPal is sensitive to the order of keys and the form of numbers."""
-        told = {name.removeprefix("paypal-").replace("-", "_"): value for name, value in sent.items()}
-        content = msgspec.json.encode(told | {"webhook_id": webhook_id})[:-1] + b',"webhook_event":' + body + b"}"
+        transmission = {name.removeprefix("paypal-").replace("-", "_"): value for name, value in sent.items()}
+        content = (
+            msgspec.json.encode(transmission | {"webhook_id": webhook_id})[:-1] + b',"webhook_event":' + body + b"}"
+        )
         return httpx.Request("POST", self._url, content=content, headers={"content-type": "application/json"})
 
 

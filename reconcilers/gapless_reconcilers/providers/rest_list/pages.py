@@ -1,4 +1,7 @@
-"""How a list goes on: six ways, each with its own end. A page that does not move on is an error, never an end."""
+"""Everything that a declared list needs: the times of the window in its parameters, and six ways to page through it.
+
+A page that does not advance is an error and never the end of the list.
+"""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -14,22 +17,20 @@ from gapless_reconcilers.kit.decoders import has, value_at
 from gapless_reconcilers.kit.errors import UnexpectedShape
 from gapless_reconcilers.kit.pagination import next_address, next_link
 
+FIRST: Final = "gapless.first_key"
+"""The extension of a request that holds the first key of the page before: it shows that a list repeats one page."""
 MOMENTS: Final = ("window.start", "window.before_start", "window.end")
-
-
 FORMATS: Final = ("unix_s", "unix_ms", "rfc3339")
-
-
 ALLOWED: Final = f"{{<moment>|<format>}} of {', '.join(MOMENTS)} and {', '.join(FORMATS)}"
-
-
 _BRACES: Final = re.compile(r"\{([^{}]*)\}")
+
+Positive = Annotated[int, msgspec.Meta(ge=1)]
 
 
 def fill(value: Any, window: Window, resolution: timedelta) -> Any:
-    """`value`, a text or a table or list of texts, with every moment written out.
+    """Return `value`, a text or a table or list of texts, with every placeholder replaced by its time.
 
-    `window.before_start` lies one unit of `resolution` before the start: for a bound that the vendor leaves out.
+    `window.before_start` is one unit of `resolution` before the start, for vendors whose bound is exclusive.
     """
     if isinstance(value, Mapping):
         return {key: fill(inner, window, resolution) for key, inner in value.items()}
@@ -44,7 +45,7 @@ def fill(value: Any, window: Window, resolution: timedelta) -> Any:
 
 
 def placeholders(value: Any) -> Iterator[str]:
-    """What stands in braces anywhere in `value`."""
+    """Yield every text in braces within `value`."""
     if isinstance(value, Mapping):
         value = list(value.values())
     if isinstance(value, list | tuple):
@@ -55,13 +56,13 @@ def placeholders(value: Any) -> Iterator[str]:
 
 
 def is_known(placeholder: str) -> bool:
-    """Whether `placeholder` is one of those that are filled."""
+    """Return True if `fill` knows `placeholder`."""
     moment, _, form = placeholder.partition("|")
     return moment in MOMENTS and form in FORMATS
 
 
 def unit_of(placeholder: str) -> timedelta:
-    """The shortest time that the placeholder's format can tell."""
+    """Return the shortest time that the placeholder's format can express."""
     return timedelta(seconds=1) if placeholder.endswith("|unix_s") else timedelta(milliseconds=1)
 
 
@@ -83,9 +84,6 @@ def _format(at: datetime, form: str) -> int | str:
     return at.isoformat(timespec="milliseconds" if at.microsecond else "seconds").replace("+00:00", "Z")
 
 
-Positive = Annotated[int, msgspec.Meta(ge=1)]
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answered:
     """One answered request of a list."""
@@ -93,22 +91,22 @@ class Answered:
     request: httpx.Request
     response: httpx.Response
     rows: int
-    """How many rows it has, inside the window or not."""
+    """The number of its rows, inside the window or not."""
     first: str
     """The key of the first of them."""
 
-    def asked(self, param: str) -> str | None:
-        """What the request named under `param`."""
+    def param(self, name: str) -> str | None:
+        """Return the value that the request sent as `name`, or None."""
         if self.request.method == "GET":
-            named: str | None = self.request.url.params.get(param)
+            named: str | None = self.request.url.params.get(name)
             return named
         sent: dict[str, object] = msgspec.json.decode(self.request.content)
-        return None if sent.get(param) is None else str(sent[param])
+        return None if sent.get(name) is None else str(sent[name])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """The next request: the list's own with other parameters, or one at an address that the vendor named."""
+    """The way to the next request: the list's own with other parameters, or an address that the vendor named."""
 
     params: Mapping[str, str | int] = field(default_factory=dict)
     without: tuple[str, ...] = ()
@@ -116,27 +114,27 @@ class Step:
 
 
 class PageKind(msgspec.Struct, tag_field="type", frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What all kinds of page are told apart by."""
+    """Base of all kinds of page; `type` distinguishes them."""
 
 
 class CursorPage(PageKind, tag="cursor", frozen=True, kw_only=True):
-    """The page says where the next begins."""
+    """The page has a cursor for the next one."""
 
     param: str
-    """The parameter that carries the cursor; of a list that is asked by POST, the field."""
+    """The parameter that carries the cursor; for a list by POST, the field."""
     cursor: str
-    """Path of the cursor: `meta.next`, or `data[-1].id` for the last row's."""
+    """Path of the cursor: `meta.next`, or `data[-1].id` for that of the last row."""
     more: str | None = None
-    """Path of the truth value that says whether there is more; None: the cursor itself says it, by being null."""
+    """Path of the boolean for "there is more"; None: a cursor that is null is the end."""
     optional: bool = False
     """True if the vendor documents that the cursor is left out at the end."""
     until_empty: bool = False
     """True if the vendor documents that a page without rows is the end, whatever its cursor."""
     without: tuple[str, ...] = ()
-    """Parameters that may not stand beside a cursor."""
+    """Parameters that may not be sent together with a cursor."""
 
     def next(self, page: Answered) -> Step | None:
-        """The step to the next page. Raises `UnexpectedShape` if it would lead nowhere."""
+        """Return the step to the next page. Raises `UnexpectedShape` if the list would not advance."""
         content = page.response.content
         if self.more is not None and not value_at(content, self.more, bool):
             return None
@@ -148,8 +146,8 @@ class CursorPage(PageKind, tag="cursor", frozen=True, kw_only=True):
         cursor = value_at(content, self.cursor, str | int | None)
         if cursor in (None, "") and self.more is None:
             return None
-        if cursor in (None, "") or str(cursor) == page.asked(self.param):
-            raise UnexpectedShape(self.cursor, "empty, or the one that was asked for", "one that moves on")
+        if cursor in (None, "") or str(cursor) == page.param(self.param):
+            raise UnexpectedShape(self.cursor, "empty, or the one of this page", "one that moves on")
         return Step(params={self.param: str(cursor)}, without=self.without)
 
 
@@ -159,12 +157,12 @@ class NextUrlPage(PageKind, tag="next_url", frozen=True, kw_only=True):
     url: str
     """Path of the address; null at the end."""
     more: str | None = None
-    """Path of the truth value that says whether there is more; None: the address itself says it, by being null."""
+    """Path of the boolean for "there is more"; None: an address that is null is the end."""
     optional: bool = False
     """True if the vendor documents that the address is left out at the end."""
 
     def next(self, page: Answered) -> Step | None:
-        """The step to the next page. Raises `UnexpectedShape` if it would lead nowhere, or elsewhere."""
+        """Return the step to the next page. Raises `UnexpectedShape` if it would not advance, or leave the host."""
         content = page.response.content
         if self.more is not None and not value_at(content, self.more, bool):
             return None
@@ -180,48 +178,48 @@ class LinkHeaderPage(PageKind, tag="link_header", frozen=True, kw_only=True):
     """The `Link` header names the next page; without one this is the last (RFC 8288)."""
 
     def next(self, page: Answered) -> Step | None:
-        """The step to the next page. Raises `UnexpectedShape` if it would lead nowhere, or elsewhere."""
+        """Return the step to the next page. Raises `UnexpectedShape` if it would not advance, or leave the host."""
         named = next_link(page.response)
         return None if named is None else Step(url=next_address(page.request, named, "Link"))
 
 
 class NumberPage(PageKind, tag="number", frozen=True, kw_only=True):
-    """Pages have numbers. The list ends with an empty one, or where `more` says so."""
+    """Pages have numbers. The list ends with an empty page, or where `more` says so."""
 
     param: str = "page"
     start: int = 1
     more: str | None = None
-    """Path of the truth value that says whether there is more; None: it ends with an empty page."""
+    """Path of the boolean for "there is more"; None: the list ends with an empty page."""
 
     def next(self, page: Answered) -> Step | None:
-        """The step to the next page."""
+        """Return the step to the next page. Raises `UnexpectedShape` if the list would not advance."""
         if not _goes_on(page, self.more):
             return None
-        return Step(params={self.param: int(page.asked(self.param) or self.start) + 1})
+        return Step(params={self.param: int(page.param(self.param) or self.start) + 1})
 
 
 class OffsetPage(PageKind, tag="offset", frozen=True, kw_only=True):
-    """The next page begins behind as many rows as were shown. The list ends like one of numbers."""
+    """The next page begins after as many rows as were listed so far. The list ends as with `number`."""
 
     param: str = "offset"
     more: str | None = None
-    """Path of the truth value that says whether there is more; None: it ends with an empty page."""
+    """Path of the boolean for "there is more"; None: the list ends with an empty page."""
 
     def next(self, page: Answered) -> Step | None:
-        """The step to the next page."""
+        """Return the step to the next page. Raises `UnexpectedShape` if the list would not advance."""
         if not _goes_on(page, self.more):
             return None
-        return Step(params={self.param: int(page.asked(self.param) or 0) + page.rows})
+        return Step(params={self.param: int(page.param(self.param) or 0) + page.rows})
 
 
 class SinglePage(PageKind, tag="single", frozen=True, kw_only=True):
-    """There is one page. One that is full may be cut off, and is no proof."""
+    """There is one page. A full one may be cut off, so it proves nothing."""
 
     most: Positive
-    """How many rows it can hold."""
+    """The number of rows that it can hold."""
 
     def next(self, page: Answered) -> None:
-        """Nothing. Raises `UnexpectedShape` if the page is full."""
+        """Return None. Raises `UnexpectedShape` if the page is full."""
         if page.rows >= self.most:
             raise UnexpectedShape(
                 "rows", f"{page.rows}, as many as a page can hold", "fewer; ask for less time at once"
@@ -238,10 +236,6 @@ def _goes_on(page: Answered, more: str | None) -> bool:
     return goes_on
 
 
-FIRST = "gapless.first_key"
-"""Of a request: the key that the page before began with. A list that shows one page for ever is told by it."""
-
-
-def merged(asked: Mapping[str, Any], step: Step) -> dict[str, Any]:
-    """The parameters of the next request."""
-    return {**{key: value for key, value in asked.items() if key not in step.without}, **step.params}
+def merged(params: Mapping[str, Any], step: Step) -> dict[str, Any]:
+    """Return the parameters of the next request."""
+    return {**{key: value for key, value in params.items() if key not in step.without}, **step.params}

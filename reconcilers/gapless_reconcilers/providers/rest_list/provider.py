@@ -1,7 +1,7 @@
 """Any vendor that lists its events over HTTP, declared in TOML: no Python is written for it.
 
-`config/sources.d/` has the vendors that are ready made; `docs/adding-a-provider.md` says what each option is for.
-Nothing is guessed: a field that is not where the declaration says it is stops the pass.
+`gapless_reconcilers/declared/` has the ready-made vendors; `docs/adding-a-provider.md` explains each option. Nothing is
+guessed: if a field is not where the declaration says it is, the pass stops.
 """
 
 from dataclasses import replace
@@ -50,7 +50,7 @@ class RestList:
     kind: ClassVar[str] = "rest_list"
     Options: ClassVar[type[RestListOptions]] = RestListOptions
     is_declared: ClassVar[bool] = True
-    """What it can do is known only once it is built: the capabilities of the class say nothing of a vendor."""
+    """True: the capabilities of the class describe no vendor; those of an instance do, once it has options."""
     capabilities: Capabilities = Capabilities(
         coverage=Coverage.EVENT_LOG,
         basis=Basis.VENDOR_DOCS,
@@ -82,15 +82,15 @@ class RestList:
         )
 
     def auth(self) -> httpx.Auth:
-        """The credentials that the declaration names."""
+        """Return the credentials that the declaration names."""
         return self._auth
 
     def budget_scope(self) -> str:
-        """The host, and which credentials it is asked with."""
+        """Return a name made of the host and a fingerprint of the credentials."""
         return f"rest_list:{httpx.URL(self._base).host}:{fingerprint(self.options.auth)}"
 
     def option_problems(self) -> list[str]:
-        """A connection that anybody on the way can read, and secrets that can verify nothing."""
+        """Report an unencrypted connection, and secrets that can verify nothing."""
         url, problems = httpx.URL(self._base), list[str]()
         if url.scheme == "http" and url.host not in ("127.0.0.1", "localhost", "::1"):
             problems.append("base_url is http: the credentials travel unencrypted; use https")
@@ -99,7 +99,7 @@ class RestList:
         return problems
 
     def read_webhook(self, request: WebhookRequest, now: datetime, evidence: Evidence = NO_EVIDENCE) -> Reply:  # noqa: ARG002
-        """The event of a webhook, or its events, by the same mapping as the list's."""
+        """Return the event or the events of a webhook, by the same mapping as the list's."""
         webhook = self.options.webhook
         if webhook is None:
             raise SignatureInvalid("no webhook is declared; write [source.options.webhook]", reason="no_signature")
@@ -114,7 +114,7 @@ class RestList:
         return Reply(events=events)
 
     def _texts(self, body: bytes, webhook: WebhookOptions) -> list[tuple[msgspec.Raw | bytes, str]]:
-        """The events' JSON and where it stands."""
+        """Return the JSON of each event and its path."""
         if webhook.many:
             return [(row, f"{webhook.root}[{at}]") for at, row in enumerate(rows_at(body, webhook.root))]
         return [(raw_at(body, webhook.root) if webhook.root else body, webhook.root)]
@@ -127,7 +127,7 @@ class RestList:
     def render(
         self, event: RecordedEvent, target_url: str, secret: Secret, now: datetime
     ) -> WebhookMessage | CannotRender:
-        """The event as the list or the webhook showed it, in the webhook's envelope, signed now with `secret`."""
+        """Return the event as the list or the webhook had it, in the webhook's envelope, signed now with `secret`."""
         webhook = self.options.webhook
         if webhook is None:
             return CannotRender(reason="no webhook is declared, so nothing says what one looks like")
@@ -140,11 +140,11 @@ class RestList:
         return WebhookMessage(headers={"content-type": "application/json", **signed}, body=body)
 
     def first_request(self, stream: str, window: Window) -> httpx.Request:  # noqa: ARG002 - there is one stream
-        """The first page."""
-        return self._ask(window, pages.Step())
+        """Request the first page."""
+        return self._build_request(window, pages.Step())
 
     def read_page(self, request: httpx.Request, response: httpx.Response, stream: str, window: Window) -> Page:  # noqa: ARG002
-        """The events of a page that are inside `window`, and the request for the next page."""
+        """Return the events of a page that are inside `window`, and the request for the next page."""
         if response.status_code in self.options.errors.ignore:
             return Page(events=[], next=None)
         listed = self.options.list
@@ -155,21 +155,21 @@ class RestList:
         first = events[0].key if events else ""
         page = pages.Answered(request=request, response=response, rows=len(rows), first=first)
         step = None if self._is_beyond(events, window) else listed.page.next(page)
-        following = None if step is None else self._ask(window, step, after=first)
+        following = None if step is None else self._build_request(window, step, after=first)
         return Page(events=[event for event in events if event.occurred_at in window], next=following)
 
     def judge(self, response: httpx.Response, now: datetime) -> None:
-        """The declared statuses, then the default table."""
+        """Raise the error for the declared statuses, then that of the default table."""
         status, errors = response.status_code, self.options.errors
-        told = f"{statuses.describe_request(response)} was answered with {status}"
+        message = f"{statuses.describe_request(response)} was answered with {status}"
         if status in errors.ignore:
             return
         if status in errors.retry:
-            raise ProviderUnavailable(told, retry_after=statuses.parse_retry_after(response, now))
+            raise ProviderUnavailable(message, retry_after=statuses.parse_retry_after(response, now))
         if status in errors.throttled:
-            raise RateLimited(told, retry_after=statuses.parse_retry_after(response, now))
+            raise RateLimited(message, retry_after=statuses.parse_retry_after(response, now))
         if status in errors.expired:
-            raise HistoryExpired(told)
+            raise HistoryExpired(message)
         statuses.judge(response, now)
 
     def _listed(self, row: msgspec.Raw, place: str) -> RemoteEvent:
@@ -183,9 +183,9 @@ class RestList:
         return self.options.event.read(text, f"{place}.{item}")
 
     def _is_beyond(self, events: list[RemoteEvent], window: Window) -> bool:
-        """Whether all that is still to come is outside `window`: a whole page of it is, and the list has an order.
+        """Return True if all later events are outside `window`: the whole page is, and the list has an order.
 
-        Of a single page its last row is enough. Raises `UnexpectedShape` if the page runs against the order.
+        For a single page its last row is enough. Raises `UnexpectedShape` if the page runs against the order.
         """
         listed = self.options.list
         if not events or listed.order is Order.UNORDERED:
@@ -200,8 +200,8 @@ class RestList:
             raise UnexpectedShape(listed.records, "not in the order of list.order", f"rows {listed.order}")
         return is_beyond
 
-    def _ask(self, window: Window, step: pages.Step, after: str = "") -> httpx.Request:
-        """The list's request with the parameters of `step`, or the one for the address that it names."""
+    def _build_request(self, window: Window, step: pages.Step, after: str = "") -> httpx.Request:
+        """Return the list's request with the parameters of `step`, or the request for the address that it names."""
         listed = self.options.list
         headers = httpx.Headers({"accept": "application/json"})
         headers.update(listed.headers)

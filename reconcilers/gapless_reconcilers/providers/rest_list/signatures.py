@@ -127,8 +127,8 @@ class TimedSignature(Scheme, tag="timed_hmac", frozen=True, kw_only=True):
         times = [value for name, _, value in parts if name == self.time]
         signatures = [value.encode("latin-1") for name, _, value in parts if name == self.name]
         if len(times) != 1 or not _DIGITS.fullmatch(times[0]) or not signatures:
-            told = f"{self.header} is not of the form {self.time}=…{self.separator}{self.name}=…"
-            raise SignatureInvalid(told, reason="bad_header")
+            problem = f"{self.header} is not of the form {self.time}=…{self.separator}{self.name}=…"
+            raise SignatureInvalid(problem, reason="bad_header")
         message = _assembled(self.signed, {"time": times[0].encode(), "body": request.body})
         if not is_signed_by_any(SigningKeys(self.secret), signatures, message):
             raise SignatureInvalid(UNKNOWN)
@@ -198,8 +198,8 @@ class BasicSignature(Scheme, tag="basic", frozen=True, kw_only=True):
 
     def verify(self, request: WebhookRequest, now: datetime) -> None:  # noqa: ARG002 - nothing is signed
         """Raise `SignatureInvalid` unless the request carries one of the secrets."""
-        scheme, _, given = _header(request, "authorization").partition(" ")
-        if scheme.lower() != "basic" or not _is_one_of(self.secret, _unpacked(given.strip())):
+        scheme, _, credentials = _header(request, "authorization").partition(" ")
+        if scheme.lower() != "basic" or not _is_one_of(self.secret, _unpacked(credentials.strip())):
             raise SignatureInvalid("the name or the password is not one that we know; check the secret")
 
     def sign(self, secret: Secret, key: str, body: bytes, url: str, now: datetime) -> dict[str, str]:  # noqa: ARG002
@@ -238,8 +238,8 @@ def _header(request: WebhookRequest, name: str) -> str:
     return value
 
 
-def _is_one_of(secrets: Sequence[Secret], given: bytes) -> bool:
-    return any([is_same(known, given) for known in SigningKeys(secrets)])  # noqa: C419 - each takes its time
+def _is_one_of(secrets: Sequence[Secret], received: bytes) -> bool:
+    return any([is_same(known, received) for known in SigningKeys(secrets)])  # noqa: C419 - each takes its time
 
 
 def _unpacked(text: str) -> bytes:

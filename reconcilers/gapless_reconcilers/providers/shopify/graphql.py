@@ -185,11 +185,13 @@ class TokenAuth(httpx.Auth):
             raise CredentialsRejected("there is neither access_token nor client_id")
         form = {"grant_type": "client_credentials", "client_id": self._client_id}
         response = yield httpx.Request("POST", self._url, data=form | {"client_secret": self._client_secret.reveal()})
-        told = f"Shopify answered {response.status_code} when asked for a token"
+        message = f"Shopify answered {response.status_code} when asked for a token"
         if response.is_server_error or response.status_code == codes.TOO_MANY_REQUESTS:
-            raise ProviderUnavailable(told)
+            raise ProviderUnavailable(message)
         if not response.is_success:
-            raise CredentialsRejected(f"{told}; check client_id, the first client_secret and that the app is installed")
+            raise CredentialsRejected(
+                f"{message}; check client_id, the first client_secret and that the app is installed"
+            )
         self._token = Secret(decode_response(response, _Granted).access_token)
         return self._token
 

@@ -46,10 +46,10 @@ def read(api: StripeApi, body: bytes, place: str | None = None) -> RemoteEvent |
     Raises `MalformedWebhook`, with `place` `UnexpectedShape`, if it cannot be recorded.
     """
     try:
-        told = decode_webhook(body, _Notification)
+        notification = decode_webhook(body, _Notification)
     except MalformedWebhook:
         return None
-    return recordable(place, _remote, api, told, body)
+    return recordable(place, _remote, api, notification, body)
 
 
 def detail_request(api: StripeApi, missing: MissingEvent) -> httpx.Request:
@@ -76,14 +76,14 @@ def is_thin(body: bytes) -> bool:
     return decode_or_none(body, _Notification) is not None
 
 
-def _remote(api: StripeApi, told: _Notification, body: bytes) -> RemoteEvent:
-    twin, stream = told.snapshot_event, told.context or OWN_STREAM
+def _remote(api: StripeApi, notification: _Notification, body: bytes) -> RemoteEvent:
+    twin, stream = notification.snapshot_event, notification.context or OWN_STREAM
     return RemoteEvent(
-        key=twin or told.id,
-        type=told.type.removeprefix(_OF_V1) if twin else told.type,
-        occurred_at=told.created.astimezone(UTC),
+        key=twin or notification.id,
+        type=notification.type.removeprefix(_OF_V1) if twin else notification.type,
+        occurred_at=notification.created.astimezone(UTC),
         payload=body,
         stream=stream,
-        object_key=told.related_object.id if told.related_object else None,
-        listable=twin is not None and api.lists(livemode=told.livemode, stream=stream),
+        object_key=notification.related_object.id if notification.related_object else None,
+        listable=twin is not None and api.lists(livemode=notification.livemode, stream=stream),
     )

@@ -1,7 +1,7 @@
-"""What a vendor holds and how its list shows it: events in order of time, read by page.
+"""The events that a fake vendor has, in order of time, and reading them by page as its list shows them.
 
-No vendor's format is known here. A page is found by bisection and costs its own length, whatever the
-shelf holds, so that a million events can be listed in a test.
+No vendor's format is known here. A page is found by bisection and takes time by its own length, whatever the number of
+events, so that a million events can be listed in a test.
 """
 
 from bisect import bisect_left, insort
@@ -12,25 +12,25 @@ from datetime import UTC, datetime, timedelta
 from gapless_reconcilers.kit.contract import Order
 
 _FIRST_NUMBER = -1
-"""Below every event number: bounds are compared as (time, number)."""
+"""Smaller than every event number: bounds are compared as (time, number)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ListSemantics:
-    """How a vendor's list behaves."""
+    """The behaviour of a vendor's list."""
 
     order: Order
     resolution: timedelta
     """Unit in which times of occurrence are stamped and filtered."""
     history: timedelta | None
-    """Older events are not shown, nor can the list be paged from them; None: all are."""
+    """Older events are not listed, and paging cannot continue from them; None: no limit."""
     default_limit: int
     most_per_page: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FakeEvent:
-    """An event that the vendor has. `visible_at`: when its list begins to show it."""
+    """An event that the vendor has. `visible_at`: the time from which its list shows it."""
 
     number: int
     key: str
@@ -43,7 +43,7 @@ class FakeEvent:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Query:
-    """One page asked for: all that occurred in `[start, end)`, after or before an event, of some types."""
+    """A request for one page: events that occurred in `[start, end)`, after or before an event, of some types."""
 
     stream: str
     limit: int
@@ -52,13 +52,13 @@ class Query:
     after: str | None = None
     """Key of the event that the page follows, in the list's order."""
     before: str | None = None
-    """Key of the event that the page comes just ahead of, in the list's order."""
+    """Key of the event that the page precedes, in the list's order."""
     types: Callable[[str], bool] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Listing:
-    """One page as it was answered."""
+    """One page of the answer."""
 
     query: Query
     events: tuple[FakeEvent, ...]
@@ -66,19 +66,19 @@ class Listing:
 
 
 class UnknownCursorError(LookupError):
-    """The list is asked to go on from an event that it does not have, or no longer."""
+    """The request wants to continue from an event that the list does not have, or no longer."""
 
 
 @dataclass(slots=True)
 class EventStore:
-    """The events of all streams. `add` keeps each stream sorted; `read` answers a query at a time."""
+    """The events of all streams. `add` keeps each stream sorted; `read` answers a query as of a time."""
 
     semantics: ListSemantics
     by_key: dict[str, FakeEvent] = field(default_factory=dict)
     _streams: dict[str, list[FakeEvent]] = field(default_factory=dict)
 
     def add(self, event: FakeEvent) -> None:
-        """Put `event` in its place: an append, unless it occurred before one that is already there."""
+        """Insert `event` in order of time: an append, unless a later event is already there."""
         events = self._streams.setdefault(event.stream, [])
         self.by_key[event.key] = event
         if not events or _place(events[-1]) < _place(event):
@@ -87,22 +87,22 @@ class EventStore:
             insort(events, event, key=_place)
 
     def streams(self) -> list[str]:
-        """The streams that have or had events, in order of appearance."""
+        """Return the streams that have or had events, in order of appearance."""
         return list(self._streams)
 
     def floor(self, time: datetime) -> datetime:
-        """`time` cut to the resolution."""
+        """Return `time` rounded down to the resolution."""
         unit = self.semantics.resolution
         origin = datetime(1970, 1, 1, tzinfo=UTC)
         return origin + (time - origin) // unit * unit
 
     def shows(self, event: FakeEvent, now: datetime) -> bool:
-        """Whether the list has `event` at `now`: neither still hidden nor out of the history."""
+        """Return True if the list shows `event` at `now`: no longer hidden, and within the history."""
         oldest = self._oldest(now)
         return event.visible_at <= now and (oldest is None or event.occurred_at >= oldest)
 
     def read(self, query: Query, now: datetime) -> Listing:
-        """The page that the list shows at `now`. Raises `UnknownCursorError`."""
+        """Return the page that the list shows at `now`. Raises `UnknownCursorError`."""
         events = self._streams.get(query.stream, [])
         low, high = self._bounds(events, query, now)
         newest_first = self.semantics.order is Order.NEWEST_FIRST
@@ -120,7 +120,7 @@ class EventStore:
         return Listing(query=query, events=tuple(in_order), has_more=len(found) > query.limit)
 
     def _bounds(self, events: list[FakeEvent], query: Query, now: datetime) -> tuple[int, int]:
-        """The index range that the time filter and the history leave."""
+        """Return the index range within the time filter and the history."""
         starts = [time for time in (query.start, self._oldest(now)) if time is not None]
         low = bisect_left(events, (max(starts), _FIRST_NUMBER), key=_place) if starts else 0
         high = bisect_left(events, (query.end, _FIRST_NUMBER), key=_place) if query.end else len(events)
@@ -136,7 +136,7 @@ class EventStore:
         return bisect_left(events, _place(event), key=_place)
 
     def _take(self, events: list[FakeEvent], span: range, query: Query, now: datetime) -> list[FakeEvent]:
-        """The first `limit + 1` events of `span` that are shown; one more than wanted tells that there is more."""
+        """Return the first `limit + 1` visible events of `span`; the one beyond the limit shows that there is more."""
         found: list[FakeEvent] = []
         for event in self._shown(events, span, query, now):
             found.append(event)

@@ -1,7 +1,6 @@
 """A small HTTP/1.1 server on asyncio streams: keep-alive, no chunked bodies, enough for a fake API.
 
-Written here so that a fake needs nothing installed and takes no signal handlers from the process that
-it runs in.
+It is written here so that a fake needs no further package and does not replace the signal handlers of its process.
 """
 
 import asyncio
@@ -18,7 +17,7 @@ LARGEST_HEAD = 64 * 1024
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ApiRequest:
-    """A request as the fake got it; header names in lower case."""
+    """A request as the fake received it; header names in lower case."""
 
     method: str
     path: str
@@ -27,13 +26,13 @@ class ApiRequest:
     body: bytes = b""
 
     def param(self, name: str) -> str | None:
-        """The first value of the query parameter `name`, or None."""
+        """Return the first value of the query parameter `name`, or None."""
         return next((value for key, value in self.params if key == name), None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ApiAnswer:
-    """What the fake answers."""
+    """A response of the fake."""
 
     status: int
     body: bytes
@@ -45,7 +44,7 @@ Answer = Callable[[ApiRequest], Awaitable[ApiAnswer]]
 
 @asynccontextmanager
 async def serve_http(answer: Answer, *, host: str, port: int, clock: Callable[[], datetime]) -> AsyncIterator[str]:
-    """Serve `answer` and yield the base URL; port 0 takes a free one. Open connections are cut at the end."""
+    """Serve `answer` and yield the base URL; port 0 takes a free one. Open connections are closed at the end."""
     connections: set[asyncio.Task[None]] = set()
 
     async def on_connection(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -53,7 +52,7 @@ async def serve_http(answer: Answer, *, host: str, port: int, clock: Callable[[]
         assert task is not None  # noqa: S101 - asyncio runs every connection in a task
         connections.add(task)
         try:
-            await _converse(reader, writer, answer, clock)
+            await _serve_connection(reader, writer, answer, clock)
         except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
             pass
         finally:
@@ -71,10 +70,10 @@ async def serve_http(answer: Answer, *, host: str, port: int, clock: Callable[[]
         await asyncio.gather(*connections, return_exceptions=True)
 
 
-async def _converse(
+async def _serve_connection(
     reader: asyncio.StreamReader, writer: asyncio.StreamWriter, answer: Answer, clock: Callable[[], datetime]
 ) -> None:
-    """Answer one request after the other until the client goes."""
+    """Answer one request after the other until the client disconnects."""
     while True:
         head = await reader.readuntil(b"\r\n\r\n")
         request = _parse_head(head)

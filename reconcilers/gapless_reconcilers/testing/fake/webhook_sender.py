@@ -1,4 +1,4 @@
-"""The webhook road of a fake provider: signed POSTs, one retry schedule for each event and endpoint."""
+"""Sends the webhooks of a fake provider: signed POSTs, with a retry schedule for each event and endpoint."""
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
@@ -16,7 +16,7 @@ from gapless_reconcilers.testing.fake.event_store import FakeEvent
 
 @dataclass(slots=True, kw_only=True)
 class Faults:
-    """All off by default. Rates are probabilities from 0 to 1, drawn from the fake's seeded source."""
+    """The faults of a fake provider, all off by default. Rates are probabilities from 0 to 1 with the fake's seed."""
 
     drop: float = 0.0
     """Webhooks that are never sent, nor retried."""
@@ -25,32 +25,32 @@ class Faults:
     delay_s: float = 0.0
     """Seconds before a webhook is first sent."""
     reorder: float = 0.0
-    """Webhooks that are held back for `reorder_s`, so that later ones overtake them."""
+    """Webhooks that are delayed by `reorder_s`, so that later ones overtake them."""
     reorder_s: float = 0.5
     bad_signature: float = 0.0
-    """Attempts signed with a secret that nobody knows; the next attempt is drawn anew."""
+    """Attempts signed with an unknown secret; each attempt is decided separately."""
     webhooks_off: bool = False
-    """No webhook leaves at all; those that fall due meanwhile are lost, as with `drop`."""
+    """No webhook is sent; those that become due meanwhile are lost, as with `drop`."""
 
     late_visible: float = 0.0
     """Events that the list shows only `late_visible_s` after they were emitted."""
     late_visible_s: float = 2.0
     unlogged: bool = False
-    """What occurs meanwhile is in no list, ever: the vendor's store is off, or its hook."""
+    """Events that occur meanwhile are never listed: the vendor's store is off, or its hook."""
     hidden_types: frozenset[str] = frozenset()
     """Types that the list never shows."""
     empty_lists: bool = False
-    """The list lies: every page is well formed, empty and the last."""
+    """Every page is well formed, empty and the last, although there are events."""
     answer_delay_s: float = 0.0
     """Seconds that each API answer takes."""
     throttle_every: int = 0
-    """Each n-th API request is throttled, with a 429 or as the vendor does it; 0: none."""
+    """Each n-th API request is throttled, with a 429 or in the vendor's way; 0: none."""
     retry_after: str | None = None
     """`Retry-After` of a 429; None: none is sent."""
     error_rate: float = 0.0
     """API requests that are answered 500."""
     outage: bool = False
-    """Every API request is answered 503, and no webhook leaves."""
+    """Every API request is answered 503, and no webhook is sent."""
     key_revoked: bool = False
     """Every API request is answered 401."""
 
@@ -62,7 +62,7 @@ ANSWER_WITHIN_S = 10.0
 
 @dataclass(slots=True, kw_only=True)
 class FakeEndpoint:
-    """One subscription. All but its number may be changed while the fake runs."""
+    """One subscription. Everything but its number may change while the fake runs."""
 
     number: int
     url: str
@@ -73,7 +73,7 @@ class FakeEndpoint:
     api_version: str | None = None
 
     def takes(self, event: FakeEvent) -> bool:
-        """Whether `event` is owed to this endpoint."""
+        """Return True if `event` is sent to this endpoint."""
         is_subscribed = any(fnmatchcase(event.type, pattern) for pattern in self.types)
         return self.enabled and is_subscribed and bool(event.stream) is self.connect
 
@@ -88,7 +88,7 @@ class Message:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Push:
-    """One attempt that was made, or a webhook that was lost (`attempt` 0). `status` None: no answer came."""
+    """One attempt, or a webhook that was lost (`attempt` 0). `status` None: no response."""
 
     at: datetime
     event: FakeEvent
@@ -99,11 +99,11 @@ class Push:
 
 
 Signer = Callable[[FakeEvent, FakeEndpoint, bool], Message]
-"""Makes the webhook of an event for an endpoint; False: with a signature that is nobody's."""
+"""Makes the webhook of an event for an endpoint; False: signed with an unknown secret."""
 
 
 class WebhookSender:
-    """Sends what it is given while its block runs; whatever still waits at the end is dropped."""
+    """Sends webhooks while its block runs; those still waiting at the end are dropped."""
 
     def __init__(
         self,
@@ -138,7 +138,7 @@ class WebhookSender:
         await self._client.aclose()
 
     def push(self, event: FakeEvent, endpoint: FakeEndpoint) -> None:
-        """Begin to send `event` to `endpoint`: once, twice, or, as the faults have it, not at all."""
+        """Begin to send `event` to `endpoint`: once or twice or not at all, as the faults say."""
         if self._is_lost():
             self._record(event, endpoint, attempt=0, status=None)
             return
@@ -148,7 +148,7 @@ class WebhookSender:
             task.add_done_callback(self._tasks.discard)
 
     async def settle(self) -> None:
-        """Return when nothing waits to be sent or retried."""
+        """Wait until every webhook is sent or given up."""
         while self._tasks:
             await asyncio.gather(*tuple(self._tasks), return_exceptions=True)
 

@@ -1,4 +1,4 @@
-"""The contract that every provider keeps, as rules that a test can run.
+"""The contract of a provider as rules that a test can run.
 
     from gapless_reconcilers.testing import suite
 
@@ -6,8 +6,8 @@
     def test_provider_keeps_the_contract(rule, scenario):
         rule(scenario)
 
-Each rule takes a `Scenario` and raises `AssertionError` with a sentence. `testing.broken` has a provider
-for each that breaks it and no other: a rule that cannot fail proves nothing.
+Each rule takes a `Scenario` and raises `AssertionError` with a sentence. `suite.broken` has a
+provider for each rule that breaks only this one: a rule that cannot fail proves nothing.
 """
 
 from collections.abc import Callable, Iterable
@@ -47,7 +47,7 @@ Rule = Callable[[Scenario], None]
 
 
 def parametrize(fixtures: Path, kinds: Iterable[str] | None = None) -> "pytest.MarkDecorator":
-    """A pytest mark that gives a test every `(rule, scenario)` of `kinds`, or of all known ones.
+    """Return a pytest mark that gives a test every `(rule, scenario)` of `kinds`, or of all known kinds.
 
     Raises `FileNotFoundError` at collection for a kind that has no scenario in `fixtures/<kind>`.
     """
@@ -63,7 +63,7 @@ def parametrize(fixtures: Path, kinds: Iterable[str] | None = None) -> "pytest.M
 
 
 def rules_for(scenario: Scenario) -> dict[str, Rule]:
-    """The rules that concern the scenario's provider: those about lists only if it lists."""
+    """Return the rules for the scenario's provider: those about lists only if it has a list."""
     consumes = isinstance(scenario.provider(), ConsumesEvents)
     applies = dict.fromkeys(LIST_RULES, scenario.lists) | {"batches_are_acknowledged": consumes}
     return {name: rule for name, rule in RULES.items() if applies.get(name, True)}
@@ -87,7 +87,7 @@ RULES: dict[str, Rule] = {
     "is_pure": check_is_pure,
     "rendering_is_accepted": check_rendering_is_accepted,
 }
-"""Every rule by its name. Through the engine and the store go the rules of `tests/`, not these."""
+"""Every rule by its name. They call the provider directly; the tests of the daemon go through engine and store."""
 LIST_RULES = frozenset(
     (
         "same_identity",
@@ -99,4 +99,4 @@ LIST_RULES = frozenset(
         "shape_is_never_guessed",
     )
 )
-"""Those that need a list."""
+"""The rules that need a list."""

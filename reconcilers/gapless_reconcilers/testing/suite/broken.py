@@ -1,6 +1,6 @@
 """Providers that are wrong on purpose: each breaks one rule of the contract suite and keeps all others.
 
-They show that every rule can fail. Each is a mistake that somebody made, or easily could.
+They show that every rule can fail. Each has a mistake that somebody made, or could easily make.
 """
 
 import json
@@ -32,44 +32,44 @@ from gapless_reconcilers.providers.telegram import Telegram
 
 
 class KeyIsTheDelivery(Stripe):
-    """Takes a proxy's request id for the key: no webhook is ever found in the list."""
+    """Uses a proxy's request id as the key: no webhook is ever found in the list."""
 
     def read_webhook(self, request: WebhookRequest, now: datetime, evidence: Evidence = NO_EVIDENCE) -> Reply:
-        """Reads the key from a header, where there is one."""
+        """Read the key from a header, if there is one."""
         reply, delivery = super().read_webhook(request, now, evidence), request.header("x-request-id")
         events = tuple(msgspec.structs.replace(event, key=delivery or event.key) for event in reply.events)
         return msgspec.structs.replace(reply, events=events)
 
 
 class StreamIsTheObject(Stripe):
-    """Names another stream on the list road than on the webhook road."""
+    """Names another stream in the list than in the webhook."""
 
     def read_page(self, request: httpx.Request, response: httpx.Response, stream: str, window: Window) -> Page:
-        """Takes each object for a stream of its own."""
+        """Make a stream of each object."""
         page = super().read_page(request, response, stream, window)
         events = [msgspec.structs.replace(event, stream=event.object_key or "none") for event in page.events]
         return msgspec.structs.replace(page, events=events)
 
 
 class OnlyFirstSecret(Stripe):
-    """Tries one secret only: a day of refusals at each rotation."""
+    """Tries only one secret: every rotation causes a day of refusals."""
 
     def __init__(self, options: StripeOptions) -> None:
         super().__init__(msgspec.structs.replace(options, webhook_secret=options.webhook_secret[:1]))
 
 
 class AcceptsStale(Stripe):
-    """Does not look at the time: a recorded webhook can be sent again for ever."""
+    """Ignores the time: a captured webhook can be sent again for ever."""
 
     def __init__(self, options: StripeOptions) -> None:
         super().__init__(msgspec.structs.replace(options, tolerance=timedelta(0)))
 
 
 class CrashesOnGarbage(Stripe):
-    """Lets the parser's error escape: a stranger causes a 500."""
+    """Lets the parser's error escape: anybody can cause a 500."""
 
     def read_webhook(self, request: WebhookRequest, now: datetime, evidence: Evidence = NO_EVIDENCE) -> Reply:
-        """Raises `ValueError` for a body that cannot be read."""
+        """Raise `ValueError` for a body that cannot be read."""
         try:
             return super().read_webhook(request, now, evidence)
         except MalformedWebhook as error:
@@ -77,12 +77,12 @@ class CrashesOnGarbage(Stripe):
 
 
 class FetchesFromAnywhere(Stripe):
-    """Asks for its evidence where a header of the webhook says: a stranger makes us call any address."""
+    """Fetches its evidence from the address in a header: anybody can make us call any address."""
 
     def read_webhook(  # type: ignore[override]
         self, request: WebhookRequest, now: datetime, evidence: Evidence = NO_EVIDENCE
     ) -> Reply | NeedsEvidence:
-        """Wants the certificate first, of a webhook that would be accepted without."""
+        """Request the certificate for every webhook that would be accepted."""
         reply = super().read_webhook(request, now, evidence)
         wanted = httpx.Request("GET", "https://certificates.stranger.example/1.pem")
         asked = NeedsEvidence(request=wanted, cache_key="certificate", max_age=timedelta(days=1))
@@ -90,28 +90,28 @@ class FetchesFromAnywhere(Stripe):
 
 
 class DetailIsAnother(Stripe):
-    """Gives the detail a key of its own: it is recorded beside what is missing, for ever."""
+    """Gives the detail another key: it is recorded as another event, and the missing one stays missing."""
 
     def read_detail(self, missing: MissingEvent, response: httpx.Response) -> RemoteEvent:
-        """Marks the key."""
+        """Change the key."""
         event = super().read_detail(missing, response)
         return msgspec.structs.replace(event, key=f"{event.key}:detail")
 
 
 class DropsLastOfPage(Stripe):
-    """Takes the last row of each page for a cursor only."""
+    """Uses the last row of each page only as a cursor."""
 
     def read_page(self, request: httpx.Request, response: httpx.Response, stream: str, window: Window) -> Page:
-        """Leaves one event of a full page out."""
+        """Leave one event of a full page out."""
         page = super().read_page(request, response, stream, window)
         return msgspec.structs.replace(page, events=page.events[:-1]) if page.next else page
 
 
 class EncodesPayloadAnew(Stripe):
-    """Parses the item and writes it again: not what the vendor said."""
+    """Parses the item and writes it again: the payload is not the vendor's, byte for byte."""
 
     def read_page(self, request: httpx.Request, response: httpx.Response, stream: str, window: Window) -> Page:
-        """Puts spaces where there were none."""
+        """Add spaces to the payload."""
         page = super().read_page(request, response, stream, window)
         return msgspec.structs.replace(page, events=[self._anew(event) for event in page.events])
 
@@ -121,10 +121,10 @@ class EncodesPayloadAnew(Stripe):
 
 
 class WalksInCircles(Stripe):
-    """Asks again for the page it has when the cursor does not move: a pass without end."""
+    """Requests the same page again when the cursor does not advance: the pass never ends."""
 
     def read_page(self, request: httpx.Request, response: httpx.Response, stream: str, window: Window) -> Page:
-        """Answers the guard with the same request."""
+        """Return the same request instead of the guard's error."""
         try:
             return super().read_page(request, response, stream, window)
         except UnexpectedShape as error:
@@ -134,29 +134,29 @@ class WalksInCircles(Stripe):
 
 
 class ExclusiveStart(Stripe):
-    """Asks for what is later than the window's start: the events of that second are lost."""
+    """Requests only events after the window's start: those of that second are lost."""
 
     def first_request(self, stream: str, window: Window) -> httpx.Request:
-        """Uses `created[gt]`."""
+        """Use `created[gt]`."""
         request = super().first_request(stream, window)
         params = request.url.params.set("created[gt]", request.url.params["created[gte]"]).remove("created[gte]")
         return httpx.Request("GET", request.url.copy_with(params=params), headers=request.headers)
 
 
 class KeepsOutsideWindow(Stripe):
-    """Trusts the vendor's filter: what lies outside the window is given as if it lay inside."""
+    """Trusts the vendor's filter: events outside the window are returned too."""
 
     def read_page(self, request: httpx.Request, response: httpx.Response, stream: str, window: Window) -> Page:
-        """Filters nothing."""
+        """Return every event of the page."""
         everything = super().read_page(request, response, stream, Window(start=EARLIEST, end=LATEST)).events
         return msgspec.structs.replace(super().read_page(request, response, stream, window), events=everything)
 
 
 class IgnoresRetryAfter(Stripe):
-    """Names its own wait, whatever the vendor said."""
+    """Uses its own wait instead of the vendor's."""
 
     def judge(self, response: httpx.Response, now: datetime) -> None:
-        """Forgets the header."""
+        """Ignore the header."""
         try:
             super().judge(response, now)
         except RateLimited as error:
@@ -164,19 +164,19 @@ class IgnoresRetryAfter(Stripe):
 
 
 class ReadsRefusalsAsPages(Stripe):
-    """Judges nothing but what the default table calls a limit."""
+    """Raises no error except for rate limits."""
 
     def judge(self, response: httpx.Response, now: datetime) -> None:
-        """Lets 403 pass."""
+        """Accept a 403."""
         if response.status_code != httpx.codes.FORBIDDEN:
             statuses.judge(response, now)
 
 
 class SilenceIsSuccess(Stripe):
-    """Reads a page whose records have another name as a page without records."""
+    """Reads a page without the field of its records as an empty page."""
 
     def read_page(self, request: httpx.Request, response: httpx.Response, stream: str, window: Window) -> Page:
-        """Says that nothing happened."""
+        """Return an empty page."""
         try:
             return super().read_page(request, response, stream, window)
         except UnexpectedShape as error:
@@ -186,35 +186,35 @@ class SilenceIsSuccess(Stripe):
 
 
 class PutsKeyInRequest(Stripe):
-    """Adds the credentials itself: they end up in logs of requests."""
+    """Adds the credentials itself: they appear in logs of requests."""
 
     def first_request(self, stream: str, window: Window) -> httpx.Request:
-        """Sets `Authorization`."""
+        """Set `Authorization`."""
         request = super().first_request(stream, window)
         request.headers["Authorization"] = f"Bearer {self.options.api_key.reveal()}"
         return request
 
 
 class DoesItsOwnWaiting(Stripe):
-    """Has a coroutine, and so does what is the engine's to do."""
+    """Has a coroutine, and so does the engine's work."""
 
     async def back_off(self) -> None:
-        """Waits, if it were to."""
+        """Wait."""
 
 
 class SignsAtOccurrence(Stripe):
-    """Renders with the time of the event, not of the attempt: every replay is stale on arrival."""
+    """Signs with the time of the event, not of the attempt: every replay is too old on arrival."""
 
     def render(self, event: RecordedEvent, target_url: str, secret: Secret, now: datetime) -> WebhookMessage:  # noqa: ARG002
-        """Signs as of when the event occurred."""
+        """Sign with the time of occurrence."""
         return super().render(event, target_url, secret, event.occurred_at)
 
 
 class ForgetsWhatItRead(Telegram):
-    """Asks for the same again: the vendor hands it out for ever, and nothing behind it."""
+    """Requests the same events again: the vendor returns them for ever, and none after them."""
 
     def batch_request(self, cursor: str | None, wait: timedelta) -> httpx.Request:  # noqa: ARG002
-        """Leaves the cursor out."""
+        """Leave the cursor out."""
         return super().batch_request(None, wait)
 
 

@@ -1,4 +1,4 @@
-"""What the contract suite tries a provider with: garbage, changed bytes, renamed fields, rendered events."""
+"""The inputs of the contract suite: garbage, changed bytes, renamed fields, rendered events."""
 
 import ast
 import importlib
@@ -43,7 +43,7 @@ GARBAGE_HEADERS = (
 
 @contextmanager
 def raises(wanted: type[ProviderError], what: str) -> Iterator[None]:
-    """The block must raise `wanted`; `what` it is about to be given, for the sentence if it does not."""
+    """Require that the block raises `wanted`; `what` names its input in the message if it does not."""
     try:
         yield
     except wanted:
@@ -56,7 +56,7 @@ def raises(wanted: type[ProviderError], what: str) -> Iterator[None]:
 
 
 def unsigned_garbage(provider: Provider, scenario: Scenario) -> Iterator[WebhookRequest]:
-    """Webhooks that no provider may take: bad signature headers, a repeated one, bodies that were never signed."""
+    """Yield webhooks that no provider may accept: bad or repeated signature headers, unsigned bodies."""
     webhook = scenario.webhook
     for name in provider.capabilities.signature_headers:
         others = tuple(pair for pair in webhook.headers if pair[0] != name.encode())
@@ -68,7 +68,7 @@ def unsigned_garbage(provider: Provider, scenario: Scenario) -> Iterator[Webhook
 
 
 def signed_garbage(provider: Provider, scenario: Scenario) -> Iterator[WebhookRequest]:
-    """Bodies that make no sense, properly signed, as far as the provider's `render` will sign them."""
+    """Yield garbage bodies with a valid signature, as far as the provider's `render` signs them."""
     for body in GARBAGE_BODIES:
         recorded = RecordedEvent(
             key="key", type="type", occurred_at=scenario.now, stream="", payload=body, via="webhook"
@@ -79,13 +79,13 @@ def signed_garbage(provider: Provider, scenario: Scenario) -> Iterator[WebhookRe
 
 
 def render(provider: Provider, scenario: Scenario, event: RecordedEvent) -> WebhookMessage | None:
-    """`event` as a webhook signed with the scenario's secret; None: it cannot be."""
+    """Return `event` as a webhook signed with the scenario's secret, or None if it cannot be rendered."""
     message = provider.render(event, TARGET, Secret(scenario.signing_secret), scenario.now)
     return None if isinstance(message, CannotRender) else message
 
 
 def read_again(provider: Provider, scenario: Scenario, event: RemoteEvent) -> tuple[RemoteEvent, ...]:
-    """A listed event, recorded, rendered and read as the webhook that it has become; empty: it cannot be rendered."""
+    """Render a listed event and read it as a webhook; empty if it cannot be rendered."""
     recorded = RecordedEvent(
         key=event.key,
         type=event.type,
@@ -104,7 +104,7 @@ def read_again(provider: Provider, scenario: Scenario, event: RemoteEvent) -> tu
 
 
 def refusals(provider: Provider, scenario: Scenario) -> Iterator[Exception]:
-    """Errors that the provider raises about webhooks and answers, to be searched for secrets."""
+    """Yield the provider's errors about webhooks and responses, to be searched for secrets."""
     attempts: list[Callable[[], object]] = [
         partial(read, provider, scenario, webhook) for webhook in unsigned_garbage(provider, scenario)
     ]
@@ -120,17 +120,17 @@ def refusals(provider: Provider, scenario: Scenario) -> Iterator[Exception]:
 
 
 def shape(request: httpx.Request) -> tuple[str, str, tuple[tuple[bytes, bytes], ...], bytes]:
-    """All of a request that can differ, comparable."""
+    """Return everything in which two requests can differ."""
     return request.method, str(request.url), tuple(request.headers.raw), request.content
 
 
 def flip(body: bytes, at: int) -> bytes:
-    """`body` with one bit of the byte at `at` changed."""
+    """Return `body` with one bit of the byte at `at` changed."""
     return body[:at] + bytes([body[at] ^ 1]) + body[at + 1 :]
 
 
 def rename(page: bytes, path: str) -> bytes:
-    """`page` with the field at dotted `path` under another name; with an empty path, no array but an object."""
+    """Return `page` with the field at dotted `path` renamed; if the path is empty, with an object around the array."""
     body: Any = json.loads(page)
     *parents, last = path.split(".")
     if not last:
@@ -143,7 +143,7 @@ def rename(page: bytes, path: str) -> bytes:
 
 
 def imported_modules(source: str) -> frozenset[str]:
-    """The top-level names of all modules that `source` imports."""
+    """Return the top-level names of all modules that `source` imports."""
     names = set()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
@@ -154,7 +154,7 @@ def imported_modules(source: str) -> frozenset[str]:
 
 
 def sources_of(provider_type: type[Any]) -> Iterator[tuple[str, str]]:
-    """Name and text of the provider's module, or of all those of the package that exports it as `PROVIDER`."""
+    """Yield name and source of the provider's module, or of every module of a package that exports it as `PROVIDER`."""
     module = sys.modules[provider_type.__module__]
     package = sys.modules.get(module.__package__ or "")
     if package and getattr(package, "PROVIDER", None) is provider_type:
@@ -165,25 +165,25 @@ def sources_of(provider_type: type[Any]) -> Iterator[tuple[str, str]]:
 
 
 def with_body(webhook: WebhookRequest, body: bytes) -> WebhookRequest:
-    """`webhook` with another body under the same headers."""
+    """Return `webhook` with another body and the same headers."""
     return msgspec.structs.replace(webhook, body=body)
 
 
 def without_header(webhook: WebhookRequest, name: str) -> WebhookRequest:
-    """`webhook` without the header `name`."""
+    """Return `webhook` without the header `name`."""
     kept = tuple(pair for pair in webhook.headers if pair[0] != name.encode())
     return msgspec.structs.replace(webhook, headers=kept)
 
 
 def missing_of(event: RemoteEvent) -> MissingEvent:
-    """A listed event as one that is to be asked for."""
+    """Return a listed event as one that is missing."""
     return MissingEvent(
         key=event.key, type=event.type, occurred_at=event.occurred_at, stream=event.stream, ref=event.ref
     )
 
 
 def whole_events(scenario: Scenario) -> list[RemoteEvent]:
-    """The scenario's events with the payload that the ledger would hold: listed, fetched, or from the webhook."""
+    """Return the scenario's events with the payload that the ledger would store: listed, fetched, or of the webhook."""
     provider = scenario.provider()
     if not scenario.lists:
         return list(read(provider, scenario).events)
@@ -197,7 +197,7 @@ def whole_events(scenario: Scenario) -> list[RemoteEvent]:
 
 
 def details_of(scenario: Scenario) -> Iterator[tuple[RemoteEvent, bytes]]:
-    """Each listed event with what is answered when it is asked for by itself."""
+    """Yield each listed event with the response to the request for this event."""
     listed = {event.key: event for event in walk(scenario)}
     for expected, body in zip(scenario.expected, scenario.details, strict=True):
         if expected.key in listed:

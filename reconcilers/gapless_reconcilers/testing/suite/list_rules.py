@@ -33,7 +33,7 @@ from gapless_reconcilers.testing.suite.scenario import Expected, Scenario, answe
 
 
 def check_pages_give_expected(scenario: Scenario) -> None:
-    """The walk gives exactly the expected events, in order, each payload byte for byte as listed."""
+    """The walk returns exactly the expected events, in order, each payload byte for byte as listed."""
     events = walk(scenario)
     assert tuple(map(Expected.of, events)) == scenario.expected, f"got {events}; wanted {scenario.expected}"
     of_attempts = scenario.provider().capabilities.coverage is Coverage.DELIVERY_LOG
@@ -45,7 +45,7 @@ def check_pages_give_expected(scenario: Scenario) -> None:
 
 
 def check_detail_gives_event(scenario: Scenario) -> None:
-    """What is asked for by itself is the event that was listed: same key, type, object and stream."""
+    """A fetched event is the listed one: same key, type, object and stream."""
     provider, remedy = scenario.provider(), scenario.provider().capabilities.remedy
     if not isinstance(provider, FetchesDetail) or not scenario.details:
         assert remedy is not Remedy.DETAIL, "the capabilities say that detail brings events back; nothing shows it"
@@ -60,21 +60,21 @@ def check_detail_gives_event(scenario: Scenario) -> None:
 
 
 def check_batches_are_acknowledged(scenario: Scenario) -> None:
-    """What is handed out gives the expected events; its cursor asks for what comes behind; an empty batch has none."""
+    """The batches have the expected events; a cursor requests the events after its batch; an empty batch has none."""
     provider = scenario.provider()
     assert isinstance(provider, ConsumesEvents)
     cursor: str | None = None
     events: list[RemoteEvent] = []
-    asked = []
+    requests = []
     for recorded in scenario.pages:
         request = provider.batch_request(cursor, timedelta(0))
-        asked.append(shape(request))
+        requests.append(shape(request))
         batch = provider.read_batch(answer(request, recorded), scenario.now)
         events += batch.events
         assert (batch.cursor is None) is (not batch.events), "an empty batch has no cursor, any other has one"
         cursor = batch.cursor
     assert cursor is None, "the last recorded batch is empty"
-    assert len(set(asked)) == len(asked), f"a request repeats, so nothing was acknowledged: {asked}"
+    assert len(set(requests)) == len(requests), f"a request repeats, so nothing was acknowledged: {requests}"
     assert tuple(map(Expected.of, events)) == scenario.expected, f"got {events}; wanted {scenario.expected}"
     for body in NO_PAGES:
         with raises(UnexpectedShape, f"the body {body!r}"):
@@ -88,13 +88,13 @@ def check_walk_ends(scenario: Scenario) -> None:
     request: httpx.Request | None = provider.first_request(scenario.stream, within)
     assert request is not None
     assert shape(request) == shape(provider.first_request(scenario.stream, within)), "two first requests differ"
-    asked = []
+    requests = []
     for page in scenario.pages:
         assert request is not None, "the walk ended before the last page"
-        asked.append(shape(request))
+        requests.append(shape(request))
         request = provider.read_page(request, answer(request, page), scenario.stream, within).next
     assert request is None, f"the last page asks for another: {request.url}"
-    assert len(set(asked)) == len(asked), f"a request repeats: {asked}"
+    assert len(set(requests)) == len(requests), f"a request repeats: {requests}"
     if len(scenario.pages) > 1:
         _check_repeating_list_is_refused(provider, scenario)
 
@@ -109,7 +109,7 @@ def _check_repeating_list_is_refused(provider: ListsEvents, scenario: Scenario) 
 
 
 def check_window_is_kept(scenario: Scenario) -> None:
-    """The first request has the wanted address; events at the window's start are kept, those at its end are not."""
+    """The first request has the expected address; events at the window's start are kept, those at its end are not."""
     request = scenario.lister().first_request(scenario.stream, scenario.window)
     url, wanted = request.url, httpx.URL(scenario.first_url)
     assert url.copy_with(query=None) == wanted.copy_with(query=None), f"asked {url}; wanted {wanted}"
@@ -127,11 +127,11 @@ def check_window_is_kept(scenario: Scenario) -> None:
 
 
 NO_PAGES = (b"<html>maintenance</html>", b"", b"[]", b"null")
-"""Answers that are no page where a page is an object."""
+"""Bodies that are not a page, for lists whose page is an object."""
 
 
 def check_statuses(scenario: Scenario) -> None:
-    """Each refusal raises the error that says what to do, with the wait that the vendor named."""
+    """Each refusal raises the error that says how to go on, with the wait that the vendor named."""
     provider, now = scenario.provider(), scenario.now
     date = format_datetime(now + timedelta(seconds=7), usegmt=True)
     _check_status(provider, scenario, 200, None)
@@ -166,7 +166,7 @@ def _check_status(
 
 
 def check_shape_is_never_guessed(scenario: Scenario) -> None:
-    """An answer of another shape raises `UnexpectedShape` naming the field, and is never an empty page."""
+    """A response of another shape raises `UnexpectedShape` naming the field, and is never an empty page."""
     provider = scenario.lister()
     request = provider.first_request(scenario.stream, scenario.window)
     for body in (b"<html>maintenance</html>", b"", b"{}", b"null") if not scenario.records else NO_PAGES:

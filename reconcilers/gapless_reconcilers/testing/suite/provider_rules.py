@@ -1,4 +1,4 @@
-"""Contract rules about both ways in, and about the provider itself."""
+"""Contract rules about webhook and list together, and about the provider itself."""
 
 # ruff: noqa: S101 - assertions are what a contract suite is made of
 import inspect
@@ -13,14 +13,14 @@ from gapless_reconcilers.testing.suite.scenario import Expected, Scenario, answe
 IMPURE = frozenset(
     ("aiohttp", "asyncio", "gapless", "logging", "os", "requests", "socket", "subprocess", "threading", "time")
 )
-"""Modules that a provider has no business with: it has no clock, log, socket, environment or engine."""
+"""Modules that a provider may not import: it has no clock, log, socket, environment or engine."""
 
 
 def check_same_identity(scenario: Scenario) -> None:
-    """The list recognises the webhook.
+    """The webhook's event is found in the list.
 
-    Where it shows events: by the same key, type, object, and time if the webhook names one. Where it shows
-    states: by the same object at the same version.
+    A list of events has it with the same key, type and object, and the same time if the webhook names one. A list of
+    states has the same object at the same version.
     """
     provider = scenario.provider()
     known = provider.capabilities

@@ -1,4 +1,4 @@
-"""One recorded situation of a provider: a webhook, the pages that list it, and what must come of them.
+"""One recorded situation of a provider: a webhook, the pages that list it, and the expected events.
 
 A folder holds `scenario.toml`, `webhook.json` (the body, byte for byte) and `headers.json`. If the
 provider lists: `pages/*.json` in the order of the walk (with headers that matter in a `*.headers` of the
@@ -12,14 +12,14 @@ same name, as JSON), and `expected.json`. If it fetches detail: `details/*.json`
     window           {start, end} of the pass that reads the pages
     stream           the stream of the webhook and the pages; "" for the account itself
     first_url        the address that the first request must have, parameters in any order
-    first_json       the JSON body that it must have; absent: none is compared
+    first_json       the JSON body that it must have; absent: it is not compared
     records          dotted path of the events in a page; "" if a page is an array
-    stale_after_s    age in seconds at which the webhook's signature is refused; absent: the vendor signs no time
+    stale_after_s    age in seconds at which the webhook's signature is refused; absent: the time is not signed
     options_file     a file whose first `[[source]]` has the options, relative to the folder; its secrets are left out
-    options          options that are no secrets, on top of those; a dotted name stands for one in a table
-    secrets          options that are: a text, or a list of texts; dotted likewise
-    signed_with      name of the option whose first value signed the webhook, or stands for who did
-    evidence         {cache key of what the webhook needs = file in `evidence`}
+    options          further options that are no secrets; a dotted name is one in a table
+    secrets          options that are secrets: a text, or a list of texts; dotted names too
+    signed_with      name of the option whose first value signed the webhook, or identifies the signer
+    evidence         {cache key of the evidence that the webhook needs = file in `evidence`}
 """
 
 # ruff: noqa: S101 - assertions are what a contract suite is made of
@@ -52,7 +52,7 @@ from gapless_reconcilers.kit.contract import (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Expected:
-    """One event that the pages must give."""
+    """One event that the pages must have."""
 
     key: str
     type: str
@@ -62,13 +62,13 @@ class Expected:
 
     @classmethod
     def of(cls, event: RemoteEvent) -> "Expected":
-        """What a listed event comes to."""
+        """Return the expected values for a listed event."""
         return cls(**{name: getattr(event, name) for name in cls.__dataclass_fields__})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecordedPage:
-    """One answer of the list as it was recorded."""
+    """One recorded response of the list."""
 
     body: bytes
     headers: Mapping[str, str]
@@ -76,7 +76,7 @@ class RecordedPage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scenario:
-    """A provider and what it meets. Frozen: a rule that needs another situation takes a `replace` of it."""
+    """A provider and its recorded inputs. Frozen: a rule that needs another situation makes a `replace`."""
 
     name: str
     kind: str
@@ -96,10 +96,10 @@ class Scenario:
     details: tuple[bytes, ...]
     expected: tuple[Expected, ...]
     provider_type: type[Any] | None = None
-    """Another class than the registry's, with the same options."""
+    """A class to use instead of the registry's, with the same options."""
 
     def provider(self, *, webhook_secrets: Sequence[str] | None = None) -> Provider:
-        """A new provider; `webhook_secrets` in place of the scenario's own."""
+        """Return a new provider; `webhook_secrets` replace the scenario's own."""
         table: dict[str, Any] = copy.deepcopy(dict(self.options))
         secrets = dict(self.secrets)
         many = registry.secret_fields(self.kind)
@@ -116,29 +116,29 @@ class Scenario:
         return built
 
     def lister(self) -> ListsEvents:
-        """A new provider, as one that lists."""
+        """Return a new provider as `ListsEvents`."""
         provider = self.provider()
         assert isinstance(provider, ListsEvents), f"{self.kind} lists nothing"
         return provider
 
     @property
     def lists(self) -> bool:
-        """Whether the provider has a list that can be read again."""
+        """True if the provider has a list that can be read again."""
         provider = self.provider()
         return isinstance(provider, ListsEvents) and provider.capabilities.coverage is not Coverage.NONE
 
     def with_provider(self, provider_type: type[Any]) -> "Scenario":
-        """The same situation met by another class."""
+        """Return the same situation for another class."""
         return replace(self, provider_type=provider_type)
 
     @property
     def signing_secret(self) -> str:
-        """The secret that signed the webhook, or what stands for it."""
+        """The secret that signed the webhook, or the value that identifies the signer."""
         return (self.secrets.get(self.signed_with) or _several(self.options[self.signed_with]))[0]
 
 
 def load_scenarios(folder: Path) -> tuple[Scenario, ...]:
-    """The scenario in `folder` and those in the folders inside it. Raises `FileNotFoundError` if there is none."""
+    """Return the scenarios in `folder` and in the folders inside it. Raises `FileNotFoundError` if there are none."""
     found = sorted(folder.rglob("scenario.toml"))
     if not found:
         raise FileNotFoundError(f"{folder} has no scenario.toml; every provider needs a fixture folder")
@@ -146,7 +146,7 @@ def load_scenarios(folder: Path) -> tuple[Scenario, ...]:
 
 
 def load_scenario(folder: Path) -> Scenario:
-    """The scenario in `folder`."""
+    """Return the scenario in `folder`."""
     table = tomllib.loads((folder / "scenario.toml").read_text())
     stale_after_s = table.get("stale_after_s")
     headers: dict[str, str] = json.loads((folder / "headers.json").read_text())
@@ -190,7 +190,7 @@ def _options(folder: Path, table: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def without_secrets(table: Mapping[str, Any], secrets: Iterable[str], prefix: str = "") -> dict[str, Any]:
-    """`table` as it is, but for the names of variables and files that secrets are read from."""
+    """Return `table` without the names of variables and files from which secrets are read."""
     references = {f"{name}_{where}" for name in secrets for where in ("env", "file")}
     return {
         key: without_secrets(value, secrets, f"{prefix}{key}.") if isinstance(value, Mapping) else value
@@ -200,26 +200,26 @@ def without_secrets(table: Mapping[str, Any], secrets: Iterable[str], prefix: st
 
 
 def make_request(headers: Mapping[str, str], body: bytes) -> WebhookRequest:
-    """A webhook as a server would hand it on."""
+    """Return a webhook as the server would pass it on."""
     pairs = tuple((name.lower().encode(), value.encode("latin-1")) for name, value in headers.items())
     return WebhookRequest(headers=pairs, body=body)
 
 
 def make_response(request: httpx.Request, body: bytes, status: int = 200, **headers: str) -> httpx.Response:
-    """An answer of the API to `request`; underscores in header names stand for hyphens."""
+    """Return a response of the API to `request`; underscores in header names become hyphens."""
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     return httpx.Response(status, content=body, headers=named, request=request)
 
 
 def answer(request: httpx.Request, page: RecordedPage) -> httpx.Response:
-    """A recorded page as the answer to `request`."""
+    """Return a recorded page as the response to `request`."""
     return httpx.Response(200, content=page.body, headers=page.headers, request=request)
 
 
 def read(
     provider: Provider, scenario: Scenario, webhook: WebhookRequest | None = None, now: datetime | None = None
 ) -> Reply:
-    """What the provider reads in the scenario's webhook, or in another; evidence that nobody has is answered 404.
+    """Return the provider's reply to the scenario's webhook, or to another; evidence that is not recorded is a 404.
 
     Raises `WebhookRefused`.
     """
@@ -228,14 +228,14 @@ def read(
         reply = provider.read_webhook(request, now or scenario.now, found)
         if not isinstance(reply, NeedsEvidence):
             return reply
-        assert reply.cache_key not in found, f"{reply.cache_key} is asked for again although it was given"
+        assert reply.cache_key not in found, f"{reply.cache_key} is requested again although it was passed"
         body = scenario.evidence.get(reply.cache_key)
         status = 404 if body is None else 200
         found[reply.cache_key] = make_response(reply.request, body or b"", status)
 
 
 def walk(scenario: Scenario, window: Window | None = None) -> list[RemoteEvent]:
-    """Every event of the scenario's pages, in the order of the walk.
+    """Return every event of the scenario's pages, in the order of the walk.
 
     `AssertionError` if a page is left unread, unless the walk may end above the window's start.
     """

@@ -56,7 +56,7 @@ def check_forgery_is_refused(scenario: Scenario) -> None:
 
 
 def check_garbage_is_refused(scenario: Scenario) -> None:
-    """Whatever is sent, signed or not, is read or refused; nothing but `WebhookRefused` escapes."""
+    """Garbage, signed or not, is read or refused; no error but `WebhookRefused` escapes."""
     provider = scenario.provider()
     for request in unsigned_garbage(provider, scenario):
         with raises(WebhookRefused, f"the body {request.body[:40]!r} with the headers {request.headers[-3:]!r:.200}"):
@@ -71,7 +71,7 @@ def check_garbage_is_refused(scenario: Scenario) -> None:
 
 
 def check_evidence_is_allowed(scenario: Scenario) -> None:
-    """Evidence is asked for by https, and only from hosts that the capabilities name."""
+    """Evidence is fetched by https, and only from hosts that the capabilities name."""
     provider = scenario.provider()
     asked = provider.read_webhook(scenario.webhook, scenario.now)
     if isinstance(asked, NeedsEvidence):
@@ -80,7 +80,7 @@ def check_evidence_is_allowed(scenario: Scenario) -> None:
 
 
 def check_rendering_is_accepted(scenario: Scenario) -> None:
-    """An event that is rendered is accepted as a webhook of the same key, type, object and stream."""
+    """A rendered event is accepted as a webhook with the same key, type, object and stream."""
     provider = scenario.provider()
     known = provider.capabilities
     for event in whole_events(scenario):

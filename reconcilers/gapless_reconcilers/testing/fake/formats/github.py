@@ -1,8 +1,6 @@
 """GitHub's log of deliveries for the fake provider: one hook of a repository, newest first, no filter by time.
 
-Written from the same pages as the provider, but apart from it: nothing here imports `github/`.
-
-The first endpoint of the fake is the hook. While it is off nothing is logged: set the fault `unlogged` as well.
+The first endpoint of the fake is the hook. GitHub logs nothing while it is off: set the fault `unlogged` as well.
 """
 
 import hashlib
@@ -41,29 +39,29 @@ class GitHubFormat:
     hook: int = 77
 
     def event_key(self, number: int, chance: random.Random) -> str:  # noqa: ARG002
-        """A GUID behind the hook."""
+        """Return `<hook>:<guid>`."""
         return f"{self.hook}:{uuid.UUID(int=chance.getrandbits(128), version=4)}"
 
     def object_id(self, number: int, event_type: str) -> str:  # noqa: ARG002
-        """Such as the number of an issue."""
+        """Return a number, such as that of an issue."""
         return str(number)
 
     def is_authorised(self, request: ApiRequest) -> bool:
-        """Whether the bearer token is ours."""
+        """Return True if the bearer token is ours."""
         return request.headers.get("authorization") == f"Bearer {self.token}"
 
-    def answer(self, request: ApiRequest, shelf: FakeState) -> ApiAnswer:
-        """The log, one delivery, another attempt, or the hook."""
+    def answer(self, request: ApiRequest, state: FakeState) -> ApiAnswer:
+        """Return the log, one delivery, a new attempt, or the hook."""
         hook = f"/repos/{self.repository}/hooks/{self.hook}"
         if not request.path.startswith(hook):
             return self.refuse(404)
         match request.method, request.path.removeprefix(hook).strip("/").split("/"):
             case "GET", ["deliveries"]:
-                return self._log(request, shelf)
+                return self._log(request, state)
             case "GET", [""]:
-                return self._hook(shelf)
+                return self._hook(state)
             case method, ["deliveries", number, *rest]:
-                return self._delivery(method, number, rest, shelf)
+                return self._delivery(method, number, rest, state)
             case _:
                 return self.refuse(404)
 
@@ -75,7 +73,7 @@ class GitHubFormat:
         return as_json({"message": {401: "Bad credentials", 404: "Not Found"}.get(status, "Server Error")}, status)
 
     def message(self, event: FakeEvent, endpoint: FakeEndpoint, now: datetime, *, genuine: bool) -> Message:  # noqa: ARG002
-        """The delivery, signed over the body alone."""
+        """Return the delivery; only the body is signed."""
         body = json.dumps(self.payload(event)).encode()
         secret = endpoint.secret if genuine else UNKNOWN_SECRET
         headers = {
@@ -89,14 +87,14 @@ class GitHubFormat:
         return Message(headers=headers, body=body)
 
     def payload(self, event: FakeEvent) -> dict[str, Any]:
-        """What is sent."""
+        """Return the body of the webhook."""
         action = event.type.partition(".")[2]
         subject = {"issue": {"number": int(event.object_id), "title": "It does not listen"}}
         rest = {"repository": {"id": 11, "full_name": self.repository}, "sender": {"login": "ann"}}
         return {**({"action": action} if action else {}), **subject, **rest}
 
     def row(self, event: FakeEvent) -> dict[str, Any]:
-        """The delivery as the log shows it."""
+        """Return the delivery as the log shows it."""
         name, _, action = event.type.partition(".")
         return {
             "id": self.delivery_id(event),
@@ -114,34 +112,34 @@ class GitHubFormat:
         }
 
     def detail(self, event: FakeEvent) -> dict[str, Any]:
-        """The delivery by itself, with what was sent."""
+        """Return one delivery with its payload."""
         name = event.type.partition(".")[0]
         sent = {"headers": {"X-GitHub-Event": name}, "payload": self.payload(event)}
         return {**self.row(event), "url": "", "request": sent, "response": {"headers": {}, "payload": "ok"}}
 
     @staticmethod
     def delivery_id(event: FakeEvent) -> int:
-        """A number beyond 53 bits, as GitHub's are."""
+        """Return a number beyond 53 bits, like GitHub's."""
         return 12_345_678_901_234_567 + event.number
 
-    def _delivery(self, method: str, number: str, rest: list[str], shelf: FakeState) -> ApiAnswer:
-        event = self._find(number, shelf)
+    def _delivery(self, method: str, number: str, rest: list[str], state: FakeState) -> ApiAnswer:
+        event = self._find(number, state)
         if event is None or (method, rest) not in (("GET", []), ("POST", ["attempts"])):
             return self.refuse(404)
         if method == "GET":
             return as_json(self.detail(event))
-        shelf.push(event)
+        state.push(event)
         return as_json({}, 202)
 
-    def _find(self, number: str, shelf: FakeState) -> FakeEvent | None:
-        listed = shelf.read(Query(stream=OWN_STREAM, limit=1 << 30)).events
+    def _find(self, number: str, state: FakeState) -> FakeEvent | None:
+        listed = state.read(Query(stream=OWN_STREAM, limit=1 << 30)).events
         return next((event for event in listed if str(self.delivery_id(event)) == number), None)
 
-    def _log(self, request: ApiRequest, shelf: FakeState) -> ApiAnswer:
+    def _log(self, request: ApiRequest, state: FakeState) -> ApiAnswer:
         cursor, limit = request.param("cursor"), int(request.param("per_page") or self.semantics.default_limit)
         try:
             after = b64decode(cursor).decode() if cursor else None
-            listing = shelf.read(Query(stream=OWN_STREAM, limit=limit, after=after))
+            listing = state.read(Query(stream=OWN_STREAM, limit=limit, after=after))
         except UnknownCursorError:
             return self.refuse(404)
         link = {}
@@ -150,10 +148,10 @@ class GitHubFormat:
             link = {"Link": f'<https://api.github.com/x?per_page={limit}&cursor={following}>; rel="next"'}
         return as_json([self.row(event) for event in listing.events], headers=link)
 
-    def _hook(self, shelf: FakeState) -> ApiAnswer:
-        if not shelf.endpoints:
+    def _hook(self, state: FakeState) -> ApiAnswer:
+        if not state.endpoints:
             return self.refuse(404)
-        endpoint = shelf.endpoints[0]
+        endpoint = state.endpoints[0]
         config = {"url": endpoint.url, "content_type": "json", "insecure_ssl": "0", "secret": "********"}
         hook = {"id": self.hook, "type": "Repository", "active": endpoint.enabled, "events": ["*"], "config": config}
         return as_json(hook)

@@ -1,7 +1,4 @@
-"""PayPal's wire format for the fake provider: a token, a list with escaped addresses, webhooks signed by certificate.
-
-Written from the same pages as the provider, but apart from it: nothing here imports `paypal/`.
-"""
+"""PayPal's format for the fake provider: a token, a list with escaped addresses, webhooks signed by certificate."""
 
 import json
 import random
@@ -35,7 +32,7 @@ TOKEN = "/v1/oauth2/token"  # noqa: S105 - a path
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PayPalFormat:
-    """One REST app. `sign` makes the signature of bytes with the key of `certificate` (PEM)."""
+    """One REST app. `sign` signs bytes with the key of `certificate` (PEM)."""
 
     sign: Callable[[bytes], bytes]
     certificate: bytes
@@ -54,20 +51,20 @@ class PayPalFormat:
         return f"{number:017}"
 
     def is_authorised(self, request: ApiRequest) -> bool:
-        """Whether the token is ours; certificates are for everybody, and a token is asked for without one."""
+        """Return True if the token is ours. Certificates, and requesting a token, need none."""
         is_open = request.path.startswith(CERTIFICATES) or request.path == TOKEN
         return is_open or request.headers.get("authorization") == f"Bearer {self.token}"
 
-    def answer(self, request: ApiRequest, shelf: FakeState) -> ApiAnswer:
-        """A token, a certificate, a page, or the subscriptions."""
+    def answer(self, request: ApiRequest, state: FakeState) -> ApiAnswer:
+        """Return a token, a certificate, a page, or the subscriptions."""
         if request.path.startswith(CERTIFICATES):
             return ApiAnswer(status=200, body=self.certificate, headers={"Content-Type": "text/plain"})
         if request.path == TOKEN and request.method == "POST":
             return as_json({"access_token": self.token, "token_type": "Bearer", "expires_in": 32400})
         if request.path == EVENTS:
-            return self._page(request, shelf)
+            return self._page(request, state)
         if request.path == "/v1/notifications/webhooks":
-            return as_json({"webhooks": [self._subscription(each) for each in shelf.endpoints]})
+            return as_json({"webhooks": [self._subscription(each) for each in state.endpoints]})
         return self.refuse(404)
 
     def refuse(self, status: int) -> ApiAnswer:
@@ -91,7 +88,7 @@ class PayPalFormat:
         return Message(headers=headers, body=body)
 
     def encode(self, event: FakeEvent) -> dict[str, Any]:
-        """The event as list and webhook have it."""
+        """Return the event as list and webhook have it."""
         own = f"https://api-m.paypal.com{EVENTS}/{event.key}"
         return {
             "id": event.key,
@@ -104,16 +101,16 @@ class PayPalFormat:
             "links": [{"href": own, "rel": "self", "method": "GET"}],
         }
 
-    def _page(self, request: ApiRequest, shelf: FakeState) -> ApiAnswer:
+    def _page(self, request: ApiRequest, state: FakeState) -> ApiAnswer:
         end = moment(request.param("end_time"))
         query = Query(
             stream=OWN_STREAM,
-            limit=max(1, int(request.param("page_size") or 10) - 1),  # pages may be shorter than asked
+            limit=max(1, int(request.param("page_size") or 10) - 1),  # pages may be shorter than requested
             start=moment(request.param("start_time")),
             end=end + self.semantics.resolution if end else None,
             after=request.param("index_id"),
         )
-        listing = shelf.read(query)
+        listing = state.read(query)
         links = [{"href": f"{self.base}{EVENTS}", "rel": "self", "method": "GET"}]
         if listing.has_more:
             last = listing.events[-1]

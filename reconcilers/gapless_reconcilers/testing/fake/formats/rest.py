@@ -1,8 +1,4 @@
-"""The wire formats of the vendors in `config/sources.d/`, for the fake provider.
-
-Written from the vendors' libraries and pages, but apart from the declarations: nothing here reads a TOML file, so
-that an error there does not agree with itself here.
-"""
+"""The formats of the vendors in `gapless_reconcilers/declared/`, for the fake provider."""
 
 import hashlib
 import hmac
@@ -24,7 +20,7 @@ SECOND, MILLISECOND = timedelta(seconds=1), timedelta(milliseconds=1)
 
 
 def semantics(order: Order, days: int, *, unit: timedelta = MILLISECOND, most: int, default: int) -> ListSemantics:
-    """How a list behaves that reaches `days` back."""
+    """Return the semantics of a list that reaches `days` back."""
     return ListSemantics(
         order=order, resolution=unit, history=timedelta(days=days), default_limit=default, most_per_page=most
     )
@@ -39,18 +35,18 @@ SQUARE: Final = semantics(Order.OLDEST_FIRST, 28, most=100, default=100)
 
 
 def hex_mac(secret: str, message: bytes) -> str:
-    """HMAC-SHA256 in hex."""
+    """Return HMAC-SHA256 in hex."""
     return hmac.new(secret.encode(), message, hashlib.sha256).hexdigest()
 
 
 def base64_mac(secret: str, message: bytes) -> str:
-    """HMAC-SHA256 in base64."""
+    """Return HMAC-SHA256 in base64."""
     return b64encode(hmac.new(secret.encode(), message, hashlib.sha256).digest()).decode()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GoCardlessFormat(PlainFormat):
-    """`after` names an older row: the list shows the newest first."""
+    """GoCardless: `after` continues with older rows, because the list is newest first."""
 
     semantics: ListSemantics = GOCARDLESS
     listing: ClassVar[tuple[str, str]] = ("GET", "/events")
@@ -95,7 +91,7 @@ class GoCardlessFormat(PlainFormat):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PaddleFormat(PlainFormat):
-    """No filter by time; ids sort as the events occurred."""
+    """Paddle: no filter by time; ids sort in the order of occurrence."""
 
     semantics: ListSemantics = PADDLE
     listing: ClassVar[tuple[str, str]] = ("GET", "/events")
@@ -138,7 +134,7 @@ class PaddleFormat(PlainFormat):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChargebeeFormat(PlainFormat):
-    """Whole seconds; both bounds are left out; rows are wrapped; the end has no offset."""
+    """Chargebee: whole seconds; both bounds are exclusive; rows are wrapped; the last page has no offset."""
 
     semantics: ListSemantics = CHARGEBEE
     listing: ClassVar[tuple[str, str]] = ("GET", "/events")
@@ -185,7 +181,7 @@ class ChargebeeFormat(PlainFormat):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkOSFormat(PlainFormat):
-    """Types must be named; a cursor and a start exclude each other; the start itself is left out."""
+    """WorkOS: types must be named; a cursor and a start exclude each other; the start is exclusive."""
 
     semantics: ListSemantics = WORKOS
     listing: ClassVar[tuple[str, str]] = ("GET", "/events")
@@ -222,7 +218,7 @@ class WorkOSFormat(PlainFormat):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IncreaseFormat(PlainFormat):
-    """Every page with rows names a cursor, the last too: behind it is an empty page."""
+    """Increase: every page with rows names a cursor, even the last one; an empty page follows."""
 
     semantics: ListSemantics = INCREASE
     listing: ClassVar[tuple[str, str]] = ("GET", "/events")
@@ -263,7 +259,7 @@ class IncreaseFormat(PlainFormat):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SquareFormat(PlainFormat):
-    """Asked by POST; both bounds belong to the window; nothing found is an empty object; the address is signed too."""
+    """Square: a list by POST; both bounds are inclusive; no events is an empty object; the URL is signed too."""
 
     semantics: ListSemantics = SQUARE
     listing: ClassVar[tuple[str, str]] = ("POST", "/v2/events")

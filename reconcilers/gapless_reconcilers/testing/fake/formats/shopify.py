@@ -1,7 +1,4 @@
-"""Shopify's wire format for the fake provider: GraphQL lists of states, the app's subscriptions, signed webhooks.
-
-Written from the same pages as the provider, but apart from it: nothing here imports `shopify/`, so that
-an error there does not agree with itself here.
+"""Shopify's format for the fake provider: GraphQL lists of states, the app's subscriptions, signed webhooks.
 
 Each emitted event is one change of an object (`object_id`, a number as text) of the resource that is its
 stream. The list shows only the last one of each object, and none that was deleted.
@@ -27,18 +24,18 @@ SEMANTICS = ListSemantics(
     order=Order.OLDEST_FIRST, resolution=timedelta(seconds=1), history=None, default_limit=250, most_per_page=250
 )
 EVERYTHING = 1 << 40
-"""A page that holds the whole shelf: the last state of an object can stand anywhere."""
+"""A limit above any number of events: the last state of an object can be anywhere in the list."""
 _UNKNOWN_SECRET = "shpss_nobody_knows_this_one"  # noqa: S105 - a fault, not a secret
 _LIST = re.compile(r"(orders|products|customers)\(first: \$first")
 _BOUNDS = re.compile(r"updated_at:>='([^']*)' AND updated_at:<'([^']*)'")
 _GIDS = {"orders": "Order", "products": "Product", "customers": "Customer"}
 _ZONE = timezone(timedelta(hours=-5))
-"""Webhooks name times in the shop's own zone."""
+"""Webhooks have times in the shop's own zone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShopifyFormat:
-    """One app on one shop. `deepest`: how many objects one query can be paged through."""
+    """One app on one shop. `deepest`: the number of objects that one query can be paged through."""
 
     semantics: ListSemantics = SEMANTICS
     access_token: str = "shpat_fake"  # noqa: S105 - of a fake
@@ -48,7 +45,7 @@ class ShopifyFormat:
     deepest: int = 25_000
 
     def event_key(self, number: int, chance: random.Random) -> str:  # noqa: ARG002
-        """A webhook id: a UUID."""
+        """Return a webhook id: a UUID."""
         digits = f"{chance.getrandbits(128):032x}"
         return "-".join((digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:]))
 
@@ -57,29 +54,29 @@ class ShopifyFormat:
         return str(5_000_000_000 + number)
 
     def is_authorised(self, request: ApiRequest) -> bool:
-        """Whether the token is ours."""
+        """Return True if the token is ours."""
         return request.headers.get("x-shopify-access-token") == self.access_token
 
-    def answer(self, request: ApiRequest, shelf: FakeState) -> ApiAnswer:
-        """The answer to a GraphQL query. All of them go to one path, and are known by what they ask for."""
+    def answer(self, request: ApiRequest, state: FakeState) -> ApiAnswer:
+        """Return the response to a GraphQL query. All queries go to one path; their text distinguishes them."""
         if request.path != f"/admin/api/{self.api_version}/graphql.json" or request.method != "POST":
             return self.refuse(404)
-        asked = json.loads(request.body)
-        query, variables = asked["query"], asked["variables"]
+        content = json.loads(request.body)
+        query, variables = content["query"], content["variables"]
         if "currentAppInstallation" in query:
             return _data(currentAppInstallation={"accessScopes": [{"handle": scope} for scope in self.scopes]})
         if "webhookSubscriptions" in query:
-            rows = [row for endpoint in shelf.endpoints for row in self._subscriptions(endpoint)]
+            rows = [row for endpoint in state.endpoints for row in self._subscriptions(endpoint)]
             return _data(webhookSubscriptions={"nodes": rows, "pageInfo": {"hasNextPage": False}})
         found = _LIST.search(query)
         if found is None:
             return _data(shop={"id": "gid://shopify/Shop/1"})
         if f"read_{found[1]}" not in self.scopes:
             return _errors("ACCESS_DENIED", f"Access denied for {found[1]} field.")
-        return self._list(found[1], variables, shelf)
+        return self._list(found[1], variables, state)
 
     def refuse(self, status: int) -> ApiAnswer:
-        """An error as Shopify has it: to throttle is a 200."""
+        """Return an error in Shopify's form; throttling is a 200."""
         if status == 429:  # noqa: PLR2004
             bucket = {"maximumAvailable": 2000.0, "currentlyAvailable": 152, "restoreRate": 100.0}
             cost = {"requestedQueryCost": 252, "actualQueryCost": None, "throttleStatus": bucket}
@@ -87,7 +84,7 @@ class ShopifyFormat:
         return ApiAnswer(status=status, body=json.dumps({"errors": f"refused with {status}"}).encode())
 
     def message(self, event: FakeEvent, endpoint: FakeEndpoint, now: datetime, *, genuine: bool) -> Message:
-        """The webhook of a change: the object as REST shows it, or its id alone if it was deleted."""
+        """Return the webhook of a change: the object as REST shows it, or only its id if it was deleted."""
         body = json.dumps(self.body(event)).encode()
         secret = endpoint.secret if genuine else _UNKNOWN_SECRET
         signature = b64encode(hmac.new(secret.encode(), body, hashlib.sha256).digest()).decode()
@@ -105,7 +102,7 @@ class ShopifyFormat:
         return Message(headers=headers, body=body)
 
     def body(self, event: FakeEvent) -> dict[str, Any]:
-        """What the webhook of `event` holds."""
+        """Return the body of the webhook of `event`."""
         number = int(event.object_id)
         if event.type.endswith("/delete"):
             return {"id": number}
@@ -114,7 +111,7 @@ class ShopifyFormat:
         return {"id": number, "admin_graphql_api_id": gid, "created_at": at, "updated_at": at, "change": event.number}
 
     def node(self, event: FakeEvent) -> dict[str, Any]:
-        """The object as the list shows it after `event`."""
+        """Return the object as the list shows it after `event`."""
         at = _utc(event.occurred_at)
         shown: dict[str, Any] = {"id": f"gid://shopify/{_GIDS[event.stream]}/{event.object_id}"}
         if event.stream == "orders":
@@ -125,9 +122,9 @@ class ShopifyFormat:
             shown |= {"displayFinancialStatus": "PAID", "displayFulfillmentStatus": "UNFULFILLED"}
         return shown
 
-    def _list(self, resource: str, variables: dict[str, Any], shelf: FakeState) -> ApiAnswer:
+    def _list(self, resource: str, variables: dict[str, Any], state: FakeState) -> ApiAnswer:
         start, end = (datetime.fromisoformat(text) for text in _bounds(variables["query"]))
-        states = _last_states(shelf.read(Query(stream=resource, limit=EVERYTHING)).events)
+        states = _last_states(state.read(Query(stream=resource, limit=EVERYTHING)).events)
         after, depth = _read_cursor(variables.get("after"))
         first = variables["first"]
         if depth + first > self.deepest:
@@ -139,7 +136,7 @@ class ShopifyFormat:
         return _data(**{resource: {"nodes": [self.node(event) for event in shown], "pageInfo": info}})
 
     def _subscriptions(self, endpoint: FakeEndpoint) -> list[dict[str, Any]]:
-        """One row for each topic; of an endpoint that is off they are gone."""
+        """Return one row for each topic; none if the endpoint is off, because Shopify deletes those."""
         topics = endpoint.types if endpoint.enabled else ()
         return [
             {
@@ -156,7 +153,7 @@ class ShopifyFormat:
 
 
 def _last_states(events: tuple[FakeEvent, ...]) -> list[FakeEvent]:
-    """The last change of each object that is still there, oldest first."""
+    """Return the last change of each object that still exists, oldest first."""
     last: dict[str, FakeEvent] = {}
     for event in events:
         last.pop(event.object_id, None)

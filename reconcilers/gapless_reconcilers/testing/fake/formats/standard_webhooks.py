@@ -1,6 +1,6 @@
-"""A sender of Standard Webhooks for the fake provider: it pushes, and has no list.
+"""A sender of Standard Webhooks for the fake provider: webhooks without a list.
 
-Written from the specification, apart from the provider: nothing here imports it, nor the kit's scheme.
+Written from the specification: nothing here imports the provider or the kit's scheme.
 """
 
 import hashlib
@@ -30,27 +30,27 @@ class StandardWebhooksFormat:
     semantics: ListSemantics = SEMANTICS
 
     def event_key(self, number: int, chance: random.Random) -> str:  # noqa: ARG002
-        """A message id."""
+        """Return a message id."""
         return f"msg_{chance.getrandbits(96):024x}"
 
     def object_id(self, number: int, event_type: str) -> str:  # noqa: ARG002
-        """Any."""
+        """Return any id."""
         return f"obj_{number}"
 
     def is_authorised(self, request: ApiRequest) -> bool:  # noqa: ARG002
         """There is nothing to ask."""
         return False
 
-    def answer(self, request: ApiRequest, shelf: FakeState) -> ApiAnswer:  # noqa: ARG002
-        """Nothing is there."""
+    def answer(self, request: ApiRequest, state: FakeState) -> ApiAnswer:  # noqa: ARG002
+        """Return 404: there is no API."""
         return self.refuse(404)
 
     def refuse(self, status: int) -> ApiAnswer:
-        """An error."""
+        """Return an error."""
         return as_json({"error": status}, status)
 
     def message(self, event: FakeEvent, endpoint: FakeEndpoint, now: datetime, *, genuine: bool) -> Message:
-        """Id, time and body, signed."""
+        """Return the webhook; id, time and body are signed."""
         body = json.dumps(
             {"type": event.type, "timestamp": written(event.occurred_at), "data": {"id": event.object_id}}
         )

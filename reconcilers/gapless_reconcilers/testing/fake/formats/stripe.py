@@ -1,8 +1,4 @@
-"""Stripe's wire format for the fake provider: `/v1/events` and what else a source reads, and signed snapshots.
-
-Written from the same pages as the provider, but apart from it: nothing here imports `stripe/`, so that
-an error there does not agree with itself here.
-"""
+"""Stripe's format for the fake provider: `/v1/events` and the other paths that a source reads, and signed webhooks."""
 
 import hashlib
 import hmac
@@ -29,7 +25,7 @@ SEMANTICS = ListSemantics(
 )
 V2_EVENTS = "/v2/core/events/"
 OF_V2 = "v2."
-"""Types that begin so are of thin events: never in the list of v1."""
+"""The beginning of types of thin events, which the list of v1 never shows."""
 _UNKNOWN_SECRET = "whsec_nobody_knows_this_one"  # noqa: S105 - a fault, not a secret
 _WORDS = {
     401: "Invalid API Key provided",
@@ -60,7 +56,7 @@ class StripeFormat:
     padding: int = 0
 
     def event_key(self, number: int, chance: random.Random) -> str:  # noqa: ARG002
-        """`evt_` and 96 random bits: unique, and scattered as Stripe's are."""
+        """Return `evt_` and 96 random bits: unique, and not in order, like Stripe's."""
         return f"evt_{chance.getrandbits(96):024x}"
 
     def object_id(self, number: int, event_type: str) -> str:
@@ -68,41 +64,41 @@ class StripeFormat:
         return f"{event_type.split('.', 1)[0]}_{number:08}"
 
     def is_authorised(self, request: ApiRequest) -> bool:
-        """Whether the bearer token is our key."""
+        """Return True if the bearer token is our key."""
         return request.headers.get("authorization") == f"Bearer {self.api_key}"
 
-    def answer(self, request: ApiRequest, shelf: FakeState) -> ApiAnswer:
-        """The answer to a GET of the API."""
+    def answer(self, request: ApiRequest, state: FakeState) -> ApiAnswer:
+        """Return the response of the API."""
         if request.path.startswith(V2_EVENTS):
-            return self._whole(request.path.removeprefix(V2_EVENTS), shelf)
+            return self._whole(request.path.removeprefix(V2_EVENTS), state)
         try:
-            return self._route(request, shelf)
+            return self._route(request, state)
         except _BadRequestError as error:
             return _refusal(400, str(error), param=error.param, code=error.code)
 
-    def _route(self, request: ApiRequest, shelf: FakeState) -> ApiAnswer:
+    def _route(self, request: ApiRequest, state: FakeState) -> ApiAnswer:
         stream = request.headers.get("stripe-account", OWN_STREAM)
         match request.path.removeprefix("/v1/").split("/"):
             case ["events"]:
-                return self._events(request, stream, shelf)
+                return self._events(request, stream, state)
             case ["events", key]:
-                return self._event(key, stream, shelf)
+                return self._event(key, stream, state)
             case ["accounts"]:
-                return self._accounts(request, shelf)
+                return self._accounts(request, state)
             case ["account"]:
                 return _json({"id": stream or self.account, "object": "account"})
             case ["webhook_endpoints", *rest]:
-                return self._endpoints(request, rest, shelf)
+                return self._endpoints(request, rest, state)
             case _:
                 return self.refuse(404)
 
     def refuse(self, status: int) -> ApiAnswer:
-        """An error of Stripe's form; a 429 says that it was the rate."""
+        """Return an error of Stripe's form; a 429 has the reason "rate"."""
         headers = {"Stripe-Rate-Limited-Reason": "global-rate"} if status == 429 else {}  # noqa: PLR2004
         return _refusal(status, _WORDS.get(status, "Something went wrong"), headers=headers)
 
     def message(self, event: FakeEvent, endpoint: FakeEndpoint, now: datetime, *, genuine: bool) -> Message:
-        """The snapshot event in the endpoint's version, signed with `t` and one `v1`."""
+        """Return the snapshot event in the endpoint's version, or the thin event, signed with `t` and one `v1`."""
         body = (
             json.dumps(self.thin(event)).encode()
             if event.type.startswith(OF_V2)
@@ -119,7 +115,7 @@ class StripeFormat:
         return Message(headers=headers, body=body)
 
     def encode(self, event: FakeEvent, *, version: str | None = None, with_account: bool = False) -> bytes:
-        """The event as JSON. The webhook's differs from the list's by version and, on Connect, by `account`."""
+        """Return the event as JSON. The webhook's differs from the list's by version and, on Connect, by `account`."""
         account = b'"account":"%b",' % event.stream.encode() if with_account and event.stream else b""
         return _EVENT % {
             b"id": event.key.encode(),
@@ -134,7 +130,7 @@ class StripeFormat:
         }
 
     def thin(self, event: FakeEvent) -> dict[str, Any]:
-        """A v2 event as its webhook has it: what changed, and nothing of it."""
+        """Return a v2 event as its webhook has it: a reference to the object without its data."""
         return {
             "id": event.key,
             "object": "v2.core.event",
@@ -146,14 +142,14 @@ class StripeFormat:
             "related_object": {"id": event.object_id, "type": "v2.core.account", "url": f"/v2/{event.object_id}"},
         }
 
-    def _whole(self, key: str, shelf: FakeState) -> ApiAnswer:
-        """A v2 event with its data."""
-        event = shelf.find(key)
+    def _whole(self, key: str, state: FakeState) -> ApiAnswer:
+        """Return a v2 event with its data."""
+        event = state.find(key)
         if event is None or not event.type.startswith(OF_V2):
             return self.refuse(404)
         return _json({**self.thin(event), "data": {"of": event.object_id}, "changes": {}})
 
-    def _events(self, request: ApiRequest, stream: str, shelf: FakeState) -> ApiAnswer:
+    def _events(self, request: ApiRequest, stream: str, state: FakeState) -> ApiAnswer:
         query = Query(
             stream=stream,
             limit=self._limit(request),
@@ -164,7 +160,7 @@ class StripeFormat:
             types=_type_filter(request),
         )
         try:
-            listing = shelf.read(query)
+            listing = state.read(query)
         except UnknownCursorError as error:
             param = "starting_after" if query.after else "ending_before"
             raise _BadRequestError(f"No such event: '{error}'", param=param, code="resource_missing") from None
@@ -172,31 +168,31 @@ class StripeFormat:
         more = b"true" if listing.has_more else b"false"
         return ApiAnswer(status=200, body=_LIST % {b"rows": rows, b"more": more})
 
-    def _event(self, key: str, stream: str, shelf: FakeState) -> ApiAnswer:
-        event = shelf.find(key)
+    def _event(self, key: str, stream: str, state: FakeState) -> ApiAnswer:
+        event = state.find(key)
         if event is None or event.stream != stream:
             return _refusal(404, f"No such event: '{key}'", param="id", code="resource_missing")
         return ApiAnswer(status=200, body=self.encode(event))
 
-    def _accounts(self, request: ApiRequest, shelf: FakeState) -> ApiAnswer:
-        streams, limit = shelf.streams()[::-1], self._limit(request)
+    def _accounts(self, request: ApiRequest, state: FakeState) -> ApiAnswer:
+        streams, limit = state.streams()[::-1], self._limit(request)
         after = request.param("starting_after")
         first = streams.index(after) + 1 if after in streams else 0
         rows = [{"id": stream, "object": "account"} for stream in streams[first : first + limit]]
         return _rows(rows, request.path, has_more=first + limit < len(streams))
 
-    def _endpoints(self, request: ApiRequest, rest: list[str], shelf: FakeState) -> ApiAnswer:
-        """All endpoints; a new one, with the secret that is shown only now; or one that is switched on or off."""
+    def _endpoints(self, request: ApiRequest, rest: list[str], state: FakeState) -> ApiAnswer:
+        """Return all endpoints, a new one with its secret, or one that was switched on or off."""
         if request.method == "GET":
-            rows = [self._endpoint(endpoint) for endpoint in shelf.endpoints]
+            rows = [self._endpoint(endpoint) for endpoint in state.endpoints]
             return _rows(rows, request.path, has_more=False)
         form = dict(parse_qsl(request.body.decode()))
         if not rest:
-            secret = f"whsec_of_endpoint_{len(shelf.endpoints)}"
+            secret = f"whsec_of_endpoint_{len(state.endpoints)}"
             types = (form["enabled_events[]"],)
-            made = shelf.add_endpoint(form["url"], secret=secret, types=types, connect=form.get("connect") == "true")
+            made = state.add_endpoint(form["url"], secret=secret, types=types, connect=form.get("connect") == "true")
             return _json({**self._endpoint(made), "secret": secret})
-        found = next((each for each in shelf.endpoints if f"we_{each.number}" == rest[0]), None)
+        found = next((each for each in state.endpoints if f"we_{each.number}" == rest[0]), None)
         if found is None:
             return self.refuse(404)
         found.enabled = form["disabled"] == "false"
@@ -230,7 +226,7 @@ _LIST = b'{"object":"list","data":[%(rows)b],"has_more":%(more)b,"url":"/v1/even
 
 
 def _bound(request: ApiRequest, inclusive: str, exclusive: str) -> datetime | None:
-    """The time of a filter: `gte` and `lt` as they stand, `gt` and `lte` one second later."""
+    """Return the time of a filter: `gte` and `lt` unchanged, `gt` and `lte` one second later."""
     for name, shift in ((inclusive, 0), (exclusive, 1)):
         text = request.param(name)
         if text is not None:
