@@ -82,7 +82,7 @@ GRANT = {"type": "client_credentials", "client_id": "c", "secret": Secret("acme_
         ("auth", {**GRANT, "token_path": "@evil.example/t"}, r"option auth\.token_path is '@evil\.example/t'"),
     ],
 )
-def test_a_declaration_that_cannot_work_is_refused_with_the_option_named(path: str, value: object, message: str) -> None:
+def test_a_declaration_that_cannot_work_names_the_option(path: str, value: object, message: str) -> None:
     table = changed(path, value)
     if "|unix_s} can say" in message.replace("\\", ""):
         table["list"]["params"] = {"since": "{window.start|unix_s}"}
