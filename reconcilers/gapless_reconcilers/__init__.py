@@ -1,1 +1,1 @@
-"""What Gapless knows of each vendor: one module per provider, all of them pure, and the kit that they share."""
+"""Everything that Gapless knows about vendors: one pure module per provider, and the kit that they share."""

@@ -41,7 +41,7 @@ class DemoScenario:
     stop: asyncio.Event
     show: Callable[[DemoSnapshot], None]
     emitted: dict[str, datetime] = field(default_factory=dict)
-    """When each event was emitted, to the microsecond; Stripe's own time is in whole seconds."""
+    """The time at which each event was emitted, to the microsecond; Stripe's own time is in whole seconds."""
     downtimes_s: list[float] = field(default_factory=list)
     phase: Phase = CLOSING
     _started_s: float = 0.0

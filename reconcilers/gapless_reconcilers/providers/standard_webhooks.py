@@ -1,4 +1,4 @@
-"""Standard Webhooks, and Svix: any sender that signs by that scheme. Push only: there is no list to compare with.
+"""Standard Webhooks and Svix: any sender that signs by that scheme. There is no list to compare with.
 
 Source: the Standard Webhooks specification and standardwebhooks 1.1.0, svix 2.9.1, read November 2026.
 """
@@ -42,20 +42,20 @@ class StandardWebhooksOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_
     secret: tuple[Secret, ...]
     """`whsec_…` (symmetric) or `whpk_…` (the sender's ed25519 public key), one or, while it is rolled, several."""
     tolerance: timedelta = timedelta(seconds=300)
-    """How far the time of a webhook may be from ours, either way. Default: the official libraries'."""
+    """The accepted difference of a webhook's time from ours, in either direction. Default: the official libraries'."""
     type: str = "webhook"
-    """The type of events whose body names none."""
+    """The type of events whose body has none."""
 
 
 class _Body(msgspec.Struct, gc=False):
-    """What the specification suggests for a body, and does not enforce."""
+    """The fields that the specification suggests for a body but does not require."""
 
     type: Any = None
     timestamp: Any = None
 
 
 class StandardWebhooks:
-    """One sender of Standard Webhooks. The key of an event is its `webhook-id`, which stays over retries."""
+    """One sender of Standard Webhooks. The key of an event is its `webhook-id`, which is the same for every retry."""
 
     kind: ClassVar[str] = "standard_webhooks"
     Options: ClassVar[type[StandardWebhooksOptions]] = StandardWebhooksOptions
@@ -77,15 +77,15 @@ class StandardWebhooks:
         self._keys = StandardKeys(options.secret)
 
     def auth(self) -> None:
-        """Nothing is asked."""
+        """Return None: no requests are sent."""
         return
 
     def budget_scope(self) -> str:
-        """Nothing is counted."""
+        """Return one scope for all: no requests are counted."""
         return "standard_webhooks"
 
     def option_problems(self) -> list[str]:
-        """Secrets that can verify nothing."""
+        """Report secrets that can verify nothing."""
         bad = self._keys.unusable
         message = (
             f"{bad} of {len(self.options.secret)} secrets are neither {SYMMETRIC} nor {PUBLIC} with base64 behind it"
@@ -93,7 +93,7 @@ class StandardWebhooks:
         return [f"{message}; copy them whole from the sender's page"] if bad else []
 
     def read_webhook(self, request: WebhookRequest, now: datetime, evidence: Evidence = NO_EVIDENCE) -> Reply:  # noqa: ARG002
-        """The one event of a webhook: any JSON."""
+        """Return the one event of a webhook: any JSON."""
         sent = self._keys.verify(request, now, self.options.tolerance)
         decode_webhook(request.body, msgspec.Raw)
         body = decode_or_none(request.body, _Body) or _Body()
@@ -115,7 +115,7 @@ class StandardWebhooks:
         secret: Secret,
         now: datetime,
     ) -> WebhookMessage | CannotRender:
-        """The event as it came, signed now with `secret`."""
+        """Return the event as received, signed now with `secret`."""
         headers = sign(secret, event.key, event.payload, now)
         if headers is None:
             return CannotRender(
@@ -125,7 +125,7 @@ class StandardWebhooks:
 
 
 def _when(timestamp: object) -> datetime | None:
-    """The body's own time, if it is one with a zone."""
+    """Return the body's own time if it has a zone."""
     if not isinstance(timestamp, str):
         return None
     try:

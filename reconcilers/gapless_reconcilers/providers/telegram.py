@@ -1,4 +1,4 @@
-"""Telegram bots: updates by webhook, or by reading them away with `getUpdates`; never both.
+"""Telegram bots: updates by webhook, or by `getUpdates`, which deletes what was read; never both at a time.
 
 Source: Telegram's Bot API page, "Getting updates" and "setWebhook", read November 2026. NV: not verified.
 """
@@ -55,10 +55,10 @@ from gapless_reconcilers.kit.signatures import SigningKeys, is_same
 
 SIGNATURE_HEADER: Final = "x-telegram-bot-api-secret-token"
 PLACEHOLDER: Final = "TOKEN"
-"""Stands for the token in every address that is built here."""
+"""The text instead of the token in every address that is built here."""
 MOST_PER_BATCH: Final = 100
 LONGEST_WAIT: Final = timedelta(seconds=25)
-"""Under the engine's own patience with an answer."""
+"""Shorter than the engine's timeout for a response."""
 
 
 class TelegramOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -67,11 +67,11 @@ class TelegramOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     token: Secret
     """The bot's token, from BotFather."""
     webhook_secret: tuple[Secret, ...] = ()
-    """The `secret_token` that the webhook was set with. Empty: no webhook is accepted (`mode = "poll"`)."""
+    """The `secret_token` of the webhook. Empty: no webhook is accepted (`mode = "poll"`)."""
     allowed_updates: tuple[str, ...] = ()
-    """Types of update to ask for; empty: Telegram's default, which leaves some out."""
+    """Types of update to request; empty: Telegram's default, which omits some."""
     api_base: str = "https://api.telegram.org"
-    """Where the API answers: a local Bot API server, or a fake."""
+    """The address of the API; another value for a local Bot API server, or a fake."""
 
 
 class _Dated(msgspec.Struct, gc=False):
@@ -115,7 +115,7 @@ class _WebhookInfo(msgspec.Struct, gc=False):
 
 
 class Telegram:
-    """Telegram, bound to one bot. An update's key is its `update_id`, on both roads."""
+    """Telegram, for one bot. The key of an update is its `update_id`, by webhook and by `getUpdates`."""
 
     kind: ClassVar[str] = "telegram"
     Options: ClassVar[type[TelegramOptions]] = TelegramOptions
@@ -126,7 +126,7 @@ class Telegram:
         order=Order.OLDEST_FIRST,
         history=timedelta(hours=24),
         grace=timedelta(0),
-        exact_times=False,  # many kinds of update have no date: then it is when we got it
+        exact_times=False,  # many kinds of update have no date: the time of arrival is used
         remedy=Remedy.LIST,
         rendering=Rendering.EXACT,
         signs_body=False,
@@ -143,11 +143,11 @@ class Telegram:
         self._keys = SigningKeys(options.webhook_secret)
 
     def auth(self) -> httpx.Auth:
-        """The token, which Telegram wants in the path."""
+        """Return the token as a part of the path, where Telegram expects it."""
         return PathAuth(self.options.token, PLACEHOLDER)
 
     def budget_scope(self) -> str:
-        """Nothing is counted."""
+        """Return one scope for all: no requests are counted."""
         return "telegram"
 
     def account_request(self) -> httpx.Request:
@@ -155,11 +155,11 @@ class Telegram:
         return self._call("getMe")
 
     def read_account(self, response: httpx.Response) -> Account:
-        """The bot's id."""
+        """Return the bot's id."""
         return Account(fingerprint=str(decode_response(response, _Me).result.id))
 
     def read_webhook(self, request: WebhookRequest, now: datetime, evidence: Evidence = NO_EVIDENCE) -> Reply:  # noqa: ARG002
-        """The one update of a webhook."""
+        """Return the one update of a webhook."""
         token = request.required(SIGNATURE_HEADER)
         if not any(is_same(key, token.encode("latin-1")) for key in self._keys):
             raise SignatureInvalid("the secret token is none that we know; check webhook_secret")
@@ -173,13 +173,13 @@ class Telegram:
         secret: Secret,
         now: datetime,  # noqa: ARG002
     ) -> WebhookMessage | CannotRender:
-        """The update as it came, with the secret token."""
+        """Return the update as received, with the secret token."""
         return WebhookMessage(
             headers={"content-type": "application/json", SIGNATURE_HEADER: secret.reveal()}, body=event.payload
         )
 
     def batch_request(self, cursor: str | None, wait: timedelta) -> httpx.Request:
-        """`getUpdates` from the update behind the last one that was read: that acknowledges those before."""
+        """`getUpdates` from the update after the last one that was read, which acknowledges all before it."""
         seconds = int(min(wait, LONGEST_WAIT).total_seconds())
         params: dict[str, Any] = {"limit": MOST_PER_BATCH, "timeout": seconds}
         if cursor is not None:
@@ -189,7 +189,7 @@ class Telegram:
         return self._call("getUpdates", **params)
 
     def read_batch(self, response: httpx.Response, now: datetime) -> Batch:
-        """The updates, oldest first, and the offset that acknowledges them."""
+        """Return the updates, oldest first, and the offset that acknowledges them."""
         rows = decode_response(response, _Result)
         if not rows.ok:
             raise UnexpectedShape("ok", "false", "true")
@@ -202,7 +202,7 @@ class Telegram:
         return self._call("getWebhookInfo")
 
     def read_subscription(self, response: httpx.Response, webhook_url: str) -> Subscription:
-        """The webhook that is set, and how many updates wait for it."""
+        """Return the webhook that is set; it is unhealthy if updates wait after an error."""
         webhook = decode_response(response, _WebhookInfo).result
         if not webhook.url:
             return Subscription(healthy=False, reason="no webhook is set; see setWebhook")
@@ -218,7 +218,7 @@ class Telegram:
         return Subscription(healthy=True, reason="", id=webhook.url, types=webhook.allowed_updates)
 
     def judge(self, response: httpx.Response, now: datetime) -> None:
-        """The default table, but: 404 is a wrong token, 409 a webhook (or another reader) in the way of reading."""
+        """Raise the default errors, but 404 is a wrong token, and 409 a webhook or other reader that prevents it."""
         if response.status_code == codes.CONFLICT:
             message = "updates cannot be read while a webhook is set, or somebody else reads them"
             raise OptionsInvalid(f'{message}; set mode = "webhook", or call deleteWebhook')
@@ -237,7 +237,7 @@ class Telegram:
 
 
 def _event(update: _Update, payload: bytes | msgspec.Raw, now: datetime) -> RemoteEvent:
-    """The one place where an update of either road gets its identity. Its type is its other field."""
+    """Build the event, for webhooks and `getUpdates` alike. Its type is the name of the update's other field."""
     fields = decode_json(payload, dict[str, msgspec.Raw], "")
     kinds = [name for name in fields if name != "update_id"]
     kind = kinds[0] if kinds else "unknown"

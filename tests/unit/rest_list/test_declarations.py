@@ -22,7 +22,7 @@ GRANT = {"type": "client_credentials", "client_id": "c", "secret": Secret("acme_
 
 
 @pytest.mark.parametrize(
-    ("path", "value", "told"),
+    ("path", "value", "message"),
     [
         ("list.page.type", "curser", r"option list\.page\.type is 'curser'; use one of cursor, link_header, next_url"),
         ("list.page.type", ..., r"option list\.page\.type is missing; use one of cursor"),
@@ -45,7 +45,7 @@ GRANT = {"type": "client_credentials", "client_id": "c", "secret": Secret("acme_
         ("list.params", {"since": "{window.start|iso}"}, r"has \{window\.start\|iso\} in its parameters; use "),
         ("list.params", {}, r"names no time and list\.order is \"oldest_first\": each pass would read all"),
         ("list.history", "30 moons", r"duration"),
-        ("list.headers", {"AUTHORIZATION": "do_not_show"}, r"option list\.headers holds a credential; write auth"),
+        ("list.headers", {"AUTHORIZATION": "do_not_show"}, r"option list\.headers holds a credential; use auth"),
         ("list.page", {"type": "single"}, r"missing required field `most`"),
         ("event.time_format", "epoch", r"Invalid enum value 'epoch' - at `\$\.event\.time_format`"),
         ("errors", {"retry": "409"}, r"Expected `array`, got `str` - at `\$\.errors\.retry`"),
@@ -69,7 +69,7 @@ GRANT = {"type": "client_credentials", "client_id": "c", "secret": Secret("acme_
         ("rate", float("nan"), r"rate is nan"),
         ("event.key", "{id", r"event\.key is '\{id'; wanted a path, or a text with whole paths in braces"),
         ("event.type", "", r"event\.type is ''"),
-        ("errors", {"ignore": [200]}, r"errors\.ignore has 200, which does not mean that nothing is there"),
+        ("errors", {"ignore": [200]}, r"errors\.ignore has 200, which does not mean that there are no events"),
         ("errors", {"ignore": [429]}, r"errors\.ignore has 429"),
         ("errors", {"retry": [200]}, r"errors has 200, which refuses nothing; wanted statuses from 400 to 599"),
         ("webhook.unlisted", [""], r"webhook\.unlisted has an empty text"),
@@ -82,11 +82,11 @@ GRANT = {"type": "client_credentials", "client_id": "c", "secret": Secret("acme_
         ("auth", {**GRANT, "token_path": "@evil.example/t"}, r"option auth\.token_path is '@evil\.example/t'"),
     ],
 )
-def test_a_declaration_that_cannot_work_is_refused_with_the_option_named(path: str, value: object, told: str) -> None:
+def test_a_declaration_that_cannot_work_names_the_option(path: str, value: object, message: str) -> None:
     table = changed(path, value)
-    if "|unix_s} can say" in told.replace("\\", ""):
+    if "|unix_s} can say" in message.replace("\\", ""):
         table["list"]["params"] = {"since": "{window.start|unix_s}"}
-    with pytest.raises(OptionsInvalid, match=told) as caught:
+    with pytest.raises(OptionsInvalid, match=message) as caught:
         build(table)
     assert "do_not_show" not in str(caught.value)
 
@@ -94,7 +94,7 @@ def test_a_declaration_that_cannot_work_is_refused_with_the_option_named(path: s
 def test_a_list_that_is_asked_by_post_cannot_be_followed_by_address() -> None:
     table = changed("list.page", {"type": "next_url", "url": "next"})
     table["list"]["json"] = {"since": "{window.start|unix_s}"}
-    with pytest.raises(OptionsInvalid, match="names addresses, which cannot be asked by POST"):
+    with pytest.raises(OptionsInvalid, match="names addresses, which cannot be requested by POST"):
         build(table)
 
 

@@ -1,4 +1,4 @@
-"""The log of deliveries: its pages, one delivery with its payload, and when GitHub wants us to wait."""
+"""The log of deliveries: its pages, one delivery with its payload, and the waits that GitHub requests."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Final
@@ -14,7 +14,7 @@ from gapless_reconcilers.kit.pagination import next_link
 from gapless_reconcilers.providers.github.webhook import remote
 
 SECONDARY: Final = timedelta(seconds=60)
-"""Least wait after the secondary limit, where no time is named (REST rate limits page)."""
+"""Shortest wait after the secondary limit if GitHub names no time (REST rate limits page)."""
 
 
 class _Delivery(msgspec.Struct, gc=False, kw_only=True):
@@ -44,13 +44,13 @@ class _Refusal(msgspec.Struct, gc=False):
 
 
 def read(response: httpx.Response, hook: str) -> list[RemoteEvent]:
-    """The attempts of a page, several of one event perhaps."""
+    """Return the attempts of a page; there may be several of one event."""
     rows = decode_response(response, list[msgspec.Raw])
     return recordable_items("", lambda each, row: each.remote(hook, row), decode_items(rows, _Delivery, ""), rows)
 
 
 def next_cursor(request: httpx.Request, response: httpx.Response) -> str | None:
-    """The page that `Link` names: only its cursor is taken, so that no credentials go anywhere else."""
+    """Return the cursor of the next page in `Link`. Its address is not used, so credentials go nowhere else."""
     named = next_link(response)
     if named is None:
         return None
@@ -61,7 +61,7 @@ def next_cursor(request: httpx.Request, response: httpx.Response) -> str | None:
 
 
 def read_detail(missing: MissingEvent, response: httpx.Response, hook: str) -> RemoteEvent:
-    """The event with its payload as GitHub holds it, parsed: not the bytes that were sent."""
+    """Return the event with its payload as GitHub stores it: parsed, not the bytes that were sent."""
     detail = decode_response(response, _Detail)
     event = recordable("", detail.remote, hook, detail.request.payload)
     if event.key != missing.key:
@@ -70,7 +70,7 @@ def read_detail(missing: MissingEvent, response: httpx.Response, hook: str) -> R
 
 
 def wait(response: httpx.Response, now: datetime) -> timedelta | None:
-    """How long GitHub wants us to wait; None: it is no limit."""
+    """Return the wait that GitHub requests; None: the response is no rate limit."""
     named = statuses.parse_retry_after(response, now)
     if named is not None:
         return named

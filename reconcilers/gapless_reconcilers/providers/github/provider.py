@@ -1,4 +1,4 @@
-"""GitHub bound to one hook: its options, its requests, and the members of the contract."""
+"""GitHub for one hook: its options, its requests, and the members of the contract."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -45,27 +45,27 @@ class GitHubOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """One hook: of `repository` or `organization` with its `hook_id`, or that of an App."""
 
     webhook_secret: tuple[Secret, ...] = ()
-    """The hook's secret; while it is changed, the old one too. Required: a webhook without a signature is refused."""
+    """The hook's secret; while it changes, the old one too. Required: a webhook without a signature is refused."""
     token: Secret | None = None
-    """May read webhooks of the repository or organisation; to ask for redelivery or to repair, write them."""
+    """A token that may read webhooks of the repository or organisation; redelivery and repair need write access."""
     app_private_key: Secret | None = None
-    """PEM. Makes this the source of the App `app_id`: all its installations."""
+    """The private key in PEM. With it the source is the App `app_id` with all its installations."""
     app_id: str | None = None
     repository: str | None = None
     """`owner/name`."""
     organization: str | None = None
     hook_id: Annotated[int, msgspec.Meta(gt=0)] | None = None
     remedy: Literal["detail", "redelivery"] = "detail"
-    """How what was lost comes back: one request shows its payload, or GitHub is asked to send it again, signed."""
+    """The recovery of lost events: `detail` requests the payload, `redelivery` lets GitHub send it again, signed."""
     history: timedelta = timedelta(days=3)
-    """How far back the log reaches. GitHub Enterprise Server: 7 days."""
+    """The age of the oldest deliveries in the log. GitHub Enterprise Server: 7 days."""
     page_limit: Annotated[int, msgspec.Meta(ge=1, le=MOST_PER_PAGE)] = MOST_PER_PAGE
     api_base: str = "https://api.github.com"
     """GitHub Enterprise Server: `https://HOST/api/v3`."""
 
 
 class GitHub:
-    """GitHub, bound to one hook. Deliveries to other hooks share their GUID, so a key names the hook as well."""
+    """GitHub, for one hook. Deliveries of an event to several hooks share their GUID, so a key also names the hook."""
 
     kind: ClassVar[str] = "github"
     Options: ClassVar[type[GitHubOptions]] = GitHubOptions
@@ -101,17 +101,17 @@ class GitHub:
         self._url = f"{options.api_base.rstrip('/')}/{path}"
 
     def auth(self) -> httpx.Auth | None:
-        """The token, or what an App shows instead."""
+        """Return the token, or the credentials of the App."""
         if self.options.app_private_key is not None:
             return AppAuth(self.options.app_id or "", self.options.app_private_key)
         return None if self.options.token is None else BearerAuth(self.options.token)
 
     def budget_scope(self) -> str:
-        """GitHub counts per user or installation; the hook stands for it."""
+        """Return a name with the hook: GitHub counts per user or installation, which the options do not name."""
         return f"github:{self.options.app_id or self.options.repository or self.options.organization}"
 
     def option_problems(self) -> list[str]:
-        """Return True if the options name one hook, and a way to ask for it."""
+        """Report options that do not name exactly one hook and its credentials."""
         options, problems = self.options, list[str]()
         if sum(each is not None for each in (options.repository, options.organization, options.app_private_key)) != 1:
             problems.append("name one of repository, organization and app_private_key: a source is one hook")
@@ -129,11 +129,11 @@ class GitHub:
     render = staticmethod(webhook.render)
 
     def first_request(self, stream: str, window: Window) -> httpx.Request:  # noqa: ARG002 - there is no filter
-        """The newest deliveries: the log has no filter by time."""
+        """Request the newest deliveries: the log has no filter by time."""
         return self._ask("GET", "/deliveries", params={"per_page": self.options.page_limit})
 
     def read_page(self, request: httpx.Request, response: httpx.Response, stream: str, window: Window) -> Page:  # noqa: ARG002
-        """The attempts inside `window`. The walk ends below the window's start."""
+        """Return the attempts inside `window`. The walk ends before the window's start."""
         listed = listing.read(response, self._hook)
         is_bottom = any(event.occurred_at < window.start for event in listed)
         cursor = None if is_bottom else listing.next_cursor(request, response)
@@ -142,18 +142,18 @@ class GitHub:
         return Page(events=[event for event in listed if event.occurred_at in window], next=following)
 
     def detail_request(self, missing: MissingEvent) -> httpx.Request:
-        """The delivery with its payload."""
+        """Request the delivery with its payload."""
         return self._ask("GET", f"/deliveries/{missing.ref}")
 
     def read_detail(self, missing: MissingEvent, response: httpx.Response) -> RemoteEvent:
         return listing.read_detail(missing, response, self._hook)
 
     def redelivery_request(self, missing: MissingEvent) -> httpx.Request:
-        """`POST …/attempts`: GitHub sends it again, under the same GUID."""
+        """`POST …/attempts`: GitHub sends the delivery again, with the same GUID."""
         return self._ask("POST", f"/deliveries/{missing.ref}/attempts")
 
     def judge(self, response: httpx.Response, now: datetime) -> None:
-        """The default table, plus GitHub's limits: 403 or 429 with nothing remaining, or a secondary limit."""
+        """Raise the error for GitHub's limits (403 or 429 with nothing remaining, or secondary), else the default."""
         if response.status_code in (codes.FORBIDDEN, codes.TOO_MANY_REQUESTS):
             wait = listing.wait(response, now)
             if wait is not None:
@@ -161,14 +161,14 @@ class GitHub:
         statuses.judge(response, now)
 
     def subscription_request(self) -> httpx.Request:
-        """The hook; of an App, its configuration."""
+        """Request the hook; for an App, its configuration."""
         return self._ask("GET", "/config" if self._hook == OF_APP else "")
 
     def read_subscription(self, response: httpx.Response, webhook_url: str) -> Subscription:
         return subscription.read(response, webhook_url, self._hook)
 
     def register_request(self, webhook_url: str, types: Sequence[str], secret: Secret) -> httpx.Request:
-        """`POST …/hooks`; of an App, its configuration is changed. The secret is ours."""
+        """`POST …/hooks`; for an App, change its configuration. We choose the secret."""
         if self._hook == OF_APP:
             return self._ask("PATCH", "/config", json=subscription.config(webhook_url, secret))
         made = subscription.new(webhook_url, types, secret)
@@ -178,7 +178,7 @@ class GitHub:
         return subscription.registration(response, self._hook)
 
     def repair_request(self, subscription: Subscription, webhook_url: str) -> httpx.Request | None:  # noqa: ARG002
-        """`PATCH` with `active`; the hook of an App cannot be switched off by itself."""
+        """`PATCH` with `active`. None for an App, whose hook cannot be switched off."""
         is_there = self._hook != OF_APP and subscription.id is not None
         return self._ask("PATCH", json={"active": True}) if is_there else None
 

@@ -1,4 +1,4 @@
-"""The hook: whether it is active and sends to us, and how one is made."""
+"""The hook: reading its state, creating and configuring it."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -24,7 +24,7 @@ class _Hook(msgspec.Struct, gc=False):
 
 
 def read(response: httpx.Response, webhook_url: str, hook: str) -> Subscription:
-    """Return True if it is active and sends to us. What an App subscribes to is not told."""
+    """Return whether the hook is active and sends to us. GitHub does not show the types of an App."""
     path = urlsplit(webhook_url).path
     if hook == OF_APP:
         url, types, active, known = decode_response(response, _Config).url, None, True, OF_APP
@@ -39,23 +39,23 @@ def read(response: httpx.Response, webhook_url: str, hook: str) -> Subscription:
 
 
 def config(webhook_url: str, secret: Secret) -> dict[str, str]:
-    """Where the hook sends to, and the secret, which is ours."""
+    """Return the configuration of the hook: its address, and the secret, which we choose."""
     return {"url": webhook_url, "content_type": "json", "secret": secret.reveal()}
 
 
 def new(webhook_url: str, types: Sequence[str], secret: Secret) -> dict[str, Any]:
-    """A hook that is to be made."""
+    """Return the body that creates a hook."""
     events = sorted({each.partition(".")[0] for each in types}) or ["*"]
     return {"name": "web", "active": True, "events": events, "config": config(webhook_url, secret)}
 
 
 def registration(response: httpx.Response, hook: str) -> Registration:
-    """The new hook: its number goes into `hook_id`."""
+    """Return the new hook; its number is the option `hook_id`."""
     return Registration(id=OF_APP if hook == OF_APP else str(decode_response(response, _Hook).id))
 
 
 def _patterns(events: Sequence[str]) -> tuple[str, ...]:
-    """Hook events as patterns of our types: with any action, and with none."""
+    """Return hook events as patterns of our types: with any action, and without one."""
     if "*" in events:
         return ("*",)
     return tuple(sorted({pattern for event in (*events, "ping") for pattern in (event, f"{event}.*")}))

@@ -1,4 +1,4 @@
-"""A delivery: its signature, the event in it, and how one is made anew."""
+"""A delivery: verifying its signature, reading its event, and rendering it again."""
 
 from datetime import datetime
 from typing import Any, Final
@@ -14,7 +14,7 @@ from gapless_reconcilers.kit.signatures import SigningKeys, hmac_sha256_hex, is_
 SIGNATURE_HEADER: Final = "x-hub-signature-256"
 EVENT_HEADER, DELIVERY_HEADER, HOOK_HEADER = "x-github-event", "x-github-delivery", "x-github-hook-id"
 OF_APP: Final = "app"
-"""Stands in keys for the one hook of an App, whose list does not name it."""
+"""The hook in the keys of an App, whose list does not name its only hook."""
 
 
 class _Body(msgspec.Struct, gc=False):
@@ -22,7 +22,7 @@ class _Body(msgspec.Struct, gc=False):
 
 
 def read(request: WebhookRequest, now: datetime, keys: SigningKeys, our_hook: str) -> RemoteEvent:
-    """The one event of a delivery, JSON or form. No time is sent, so it occurred when it came."""
+    """Return the one event of a delivery, JSON or form. It has no time, so the time of arrival is used."""
     _verify(request, keys)
     name, guid, sender = (request.required(header) for header in (EVENT_HEADER, DELIVERY_HEADER, HOOK_HEADER))
     hook = OF_APP if our_hook == OF_APP else sender
@@ -33,13 +33,13 @@ def read(request: WebhookRequest, now: datetime, keys: SigningKeys, our_hook: st
 def remote(
     hook: str, guid: str, name: str, action: str | None, at: datetime, payload: bytes | msgspec.Raw, ref: str = ""
 ) -> RemoteEvent:
-    """The one place where an event of either road gets its identity. Raises `ValueError`."""
+    """Build the event, for webhooks and list alike: its identity is decided only here. Raises `ValueError`."""
     kind = f"{name}.{action}" if action else name
     return RemoteEvent(key=f"{hook}:{guid}", type=kind, occurred_at=at, payload=payload, ref=ref or None)
 
 
 def render(event: RecordedEvent, target_url: str, secret: Secret, now: datetime) -> WebhookMessage:  # noqa: ARG001
-    """The delivery, signed anew: byte for byte if it came by webhook, else its payload as the log has it."""
+    """Return the delivery with a new signature: byte for byte if it came by webhook, else the payload of the log."""
     hook, _, guid = event.key.partition(":")
     is_form = event.payload.startswith(b"payload=")
     headers = {
@@ -53,7 +53,7 @@ def render(event: RecordedEvent, target_url: str, secret: Secret, now: datetime)
 
 
 def _verify(request: WebhookRequest, keys: SigningKeys) -> None:
-    """Raise `SignatureInvalid` unless one of our secrets signed the body: never "verify if it is there"."""
+    """Raise `SignatureInvalid` unless one of our secrets signed the body. A missing signature is refused too."""
     scheme, _, signature = request.required(SIGNATURE_HEADER, "has the hook a secret?").partition("=")
     if scheme != "sha256" or not signature:
         raise SignatureInvalid("the signature is not sha256=…", reason="bad_header")
@@ -62,7 +62,7 @@ def _verify(request: WebhookRequest, keys: SigningKeys) -> None:
 
 
 def _action(body: bytes) -> str | None:
-    """The body's `action`, of JSON or of a form with JSON in its `payload`. Raises `MalformedWebhook`."""
+    """Return the `action` of the body: JSON, or a form with JSON in `payload`. Raises `MalformedWebhook`."""
     if body.startswith(b"payload="):
         try:
             body = parse_qs(body.decode("ascii"), strict_parsing=True)["payload"][0].encode()

@@ -24,12 +24,12 @@ class _Rows(msgspec.Struct, gc=False):
 
 
 def bounds(window: Window) -> dict[str, str]:
-    """The filter by time; both bounds are inclusive."""
+    """Return the filter by time; both bounds are inclusive."""
     return {"start_time": _text(window.start), "end_time": _text(window.end)}
 
 
 def read_page(request: httpx.Request, response: httpx.Response, stream: str, window: Window) -> Page:  # noqa: ARG001
-    """The page's events inside `window`. Only a missing next link ends the walk: pages may be short."""
+    """Return the page's events inside `window`. Only a missing next link ends the walk, as pages may be short."""
     rows = decode_response(response, _Rows)
     events = recordable_items("events", remote, decode_items(rows.events, Event, "events"), rows.events)
     named = next((link.href for link in rows.links if link.rel == "next"), None)
@@ -38,12 +38,12 @@ def read_page(request: httpx.Request, response: httpx.Response, stream: str, win
 
 
 def read_detail(missing: MissingEvent, response: httpx.Response) -> RemoteEvent:  # noqa: ARG001
-    """The event, its payload the body as received."""
+    """Return the event; its payload is the body as received."""
     return recordable("", remote, decode_response(response, Event), msgspec.Raw(response.content))
 
 
 def _next(request: httpx.Request, href: str) -> httpx.Request:
-    """The next link as it is given, its ampersands unescaped; to PayPal's list and nowhere else."""
+    """Return the next link with unescaped ampersands. It must lead to PayPal's list."""
     path = "links[next].href"
     url = next_address(request, html.unescape(href), path)
     if url.path != request.url.path:

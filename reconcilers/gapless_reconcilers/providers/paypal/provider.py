@@ -1,4 +1,4 @@
-"""PayPal bound to one REST app: its options, its requests, and the members of the contract."""
+"""PayPal for one REST app: its options, its requests, and the members of the contract."""
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
@@ -40,20 +40,20 @@ class PayPalOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     client_id: str
     client_secret: Secret
     webhook_id: tuple[str, ...] = ()
-    """Ids of our webhook, from the app's page: what is signed names it. Empty: no webhook is accepted."""
+    """Ids of our webhook, from the app's page: the signed text has it. Empty: no webhook is accepted."""
     verify: Literal["certificate", "postback"] = "certificate"
-    """With PayPal's certificate; or by asking PayPal about each webhook, forged ones too."""
+    """Verify by PayPal's certificate, or by a request to PayPal for each webhook, forged ones too."""
     sandbox: bool = False
     page_size: Annotated[int, msgspec.Meta(ge=1, le=300)] = 100
-    """Events asked for per page. The most that PayPal gives is not documented (NV); shorter pages do no harm."""
+    """Events requested per page. PayPal's maximum is not documented (NV); shorter pages do no harm."""
     trust_roots: str | None = None
-    """PEM of the roots to trust in place of the public ones: for tests."""
+    """Trusted roots in PEM instead of the public ones; for tests."""
     api_base: str | None = None
-    """Where the API answers; another value only for a fake."""
+    """The address of the API; another value only for a fake."""
 
 
 class PayPal:
-    """PayPal, bound to one REST app."""
+    """PayPal, for one REST app."""
 
     kind: ClassVar[str] = "paypal"
     Options: ClassVar[type[PayPalOptions]] = PayPalOptions
@@ -87,17 +87,17 @@ class PayPal:
             self._proof = webhook.ByPostback(options.webhook_id, self._base + POSTBACK)
 
     def auth(self) -> httpx.Auth:
-        """A token by client credentials, asked for when it is needed."""
+        """Return client credentials; the token is requested when it is needed."""
         return self._auth
 
     def budget_scope(self) -> str:
-        """PayPal counts per app (NV)."""
+        """Return a name with the app: PayPal counts per app (NV)."""
         return f"paypal:{self.options.client_id}"
 
     def read_webhook(
         self, request: WebhookRequest, now: datetime, evidence: Evidence = NO_EVIDENCE
     ) -> Reply | NeedsEvidence:
-        """The one event of a webhook, once the certificate, or PayPal's own verdict, is there."""
+        """Return the one event of a webhook, once the certificate or PayPal's response is in `evidence`."""
         return self._proof.needed(request, now, evidence) or Reply(events=(webhook.read(request.body),))
 
     def first_request(self, stream: str, window: Window) -> httpx.Request:  # noqa: ARG002
@@ -109,7 +109,7 @@ class PayPal:
         return self._ask("GET", f"{EVENTS}/{quote(missing.key, safe='')}")
 
     def redelivery_request(self, missing: MissingEvent) -> httpx.Request:
-        """`POST …/resend`; a webhook that is still being tried is not sent again."""
+        """`POST …/resend`. PayPal does not resend a webhook that it still retries."""
         body = {"webhook_ids": list(self.options.webhook_id)}
         return self._ask("POST", f"{EVENTS}/{quote(missing.key, safe='')}/resend", json=body)
 

@@ -1,4 +1,4 @@
-"""The app's webhooks: whether one is ours, and how it is made. There is no state to be disabled in."""
+"""The app's webhooks: finding ours, and creating it. PayPal does not disable webhooks."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -26,7 +26,7 @@ class _Webhooks(msgspec.Struct, gc=False):
 
 
 def read(response: httpx.Response, webhook_url: str, our_ids: Sequence[str]) -> Subscription:
-    """Our webhook, by its id or address."""
+    """Return our webhook, found by its id or address."""
     rows = decode_items(decode_response(response, _Webhooks).webhooks, _Webhook, "webhooks")
     path = urlsplit(webhook_url).path
     found = next((row for row in rows if row.id in our_ids or urlsplit(row.url).path == path), None)
@@ -42,15 +42,15 @@ def read(response: httpx.Response, webhook_url: str, our_ids: Sequence[str]) -> 
 
 
 def new(webhook_url: str, types: Sequence[str]) -> dict[str, Any]:
-    """A webhook that is to be made; there is no secret."""
+    """Return the body that creates a webhook; there is no secret."""
     return {"url": webhook_url, "event_types": [{"name": name} for name in types or ["*"]]}
 
 
 def read_registration(response: httpx.Response) -> Registration:
-    """The webhook: its id goes into `webhook_id`."""
+    """Return the new webhook; its id is the option `webhook_id`."""
     return Registration(id=decode_response(response, _Webhook).id)
 
 
 def repair_request(subscription: Subscription, webhook_url: str) -> httpx.Request | None:  # noqa: ARG001
-    """A webhook is there or not: there is nothing to switch on."""
+    """Return None: a webhook exists or not, and cannot be switched on."""
     return None

@@ -1,4 +1,4 @@
-"""A webhook: who proves that it is PayPal's, its certificate or PayPal itself, and the event in it."""
+"""A webhook: proving that it is PayPal's, by a certificate or by a request to PayPal, and reading its event."""
 
 import binascii
 import zlib
@@ -29,7 +29,7 @@ HEADERS: Final = (SIGNATURE, ID, TIME, CERTIFICATE, ALGORITHM)
 RSA: Final = "SHA256withRSA"
 DOMAIN: Final = "paypal.com"
 SIMULATOR: Final = "WEBHOOK_ID"
-"""What the simulator signs in place of a webhook's id, literally."""
+"""The text that the simulator signs instead of a webhook's id."""
 KEPT_FOR: Final = timedelta(days=1)
 MOST_CERTIFICATES: Final = 8
 
@@ -39,7 +39,7 @@ class _Resource(msgspec.Struct, gc=False):
 
 
 class Event(msgspec.Struct, gc=False):
-    """An event, on either road."""
+    """An event, as webhook and list have it."""
 
     id: str
     event_type: str
@@ -52,12 +52,12 @@ class _Verdict(msgspec.Struct, gc=False):
 
 
 def read(body: bytes) -> RemoteEvent:
-    """The one event of a webhook."""
+    """Return the one event of a webhook."""
     return recordable(None, remote, decode_webhook(body, Event), body)
 
 
 def remote(event: Event, payload: bytes | msgspec.Raw) -> RemoteEvent:
-    """The one place where an event of either road gets its identity. Raises `ValueError`."""
+    """Build the event, for webhooks and list alike: its identity is decided only here. Raises `ValueError`."""
     resource_id = event.resource.id if event.resource else None
     return RemoteEvent(
         key=event.id,
@@ -69,17 +69,17 @@ def remote(event: Event, payload: bytes | msgspec.Raw) -> RemoteEvent:
 
 
 def render(event: RecordedEvent, target_url: str, secret: Secret, now: datetime) -> CannotRender:  # noqa: ARG001
-    """Never: only PayPal has the key."""
+    """Return `CannotRender`: only PayPal has the key."""
     return CannotRender(reason="only PayPal can sign as PayPal; use the signature standard")
 
 
 def signed_text(transmission_id: str, time: str, webhook_id: str, body: bytes) -> bytes:
-    """What PayPal signs: `id|time|webhook id|crc32 of the body`, the last as a decimal number."""
+    """Return the text that PayPal signs: `id|time|webhook id|crc32 of the body`, the last as a decimal number."""
     return f"{transmission_id}|{time}|{webhook_id}|{zlib.crc32(body)}".encode("latin-1", "replace")
 
 
 class ByCertificate:
-    """Proof by the certificate that a webhook names: fetched once a day, and kept."""
+    """Proof by the certificate that a webhook names. It is fetched once a day and kept."""
 
     def __init__(self, webhook_ids: tuple[str, ...], trust_roots: str | None) -> None:
         self._ids = webhook_ids
@@ -87,7 +87,7 @@ class ByCertificate:
         self._trusted: dict[bytes, tuple[RSAPublicKey, datetime]] = {}
 
     def needed(self, request: WebhookRequest, now: datetime, evidence: Evidence) -> NeedsEvidence | None:
-        """None if the certificate's owner signed for one of our webhooks. Raises `SignatureInvalid`."""
+        """Return the missing evidence, or None if the certificate's owner signed. Raises `SignatureInvalid`."""
         sent = {name: request.required(name) for name in HEADERS}
         if sent[ALGORITHM] != RSA:
             raise SignatureInvalid(f"{ALGORITHM} is not {RSA}", reason="bad_header")
@@ -103,7 +103,7 @@ class ByCertificate:
         raise SignatureInvalid("PayPal did not sign this for our webhook_id, or the body was changed on the way")
 
     def _key(self, answer: httpx.Response, now: datetime) -> RSAPublicKey:
-        """The key of a fetched certificate; its chain is followed once a day. Raises `SignatureInvalid`."""
+        """Return the key of a fetched certificate; its chain is verified once a day. Raises `SignatureInvalid`."""
         if not answer.is_success:
             raise SignatureInvalid(f"PayPal has no such certificate: {answer.status_code}")
         known = self._trusted.get(answer.content)
@@ -120,14 +120,14 @@ class ByCertificate:
 
 
 class ByPostback:
-    """Proof by PayPal's own word: each webhook is shown to it, forged ones too."""
+    """Proof by PayPal itself: each webhook is sent to it for verification, forged ones too."""
 
     def __init__(self, webhook_ids: tuple[str, ...], url: str) -> None:
         self._ids = webhook_ids
         self._url = url
 
     def needed(self, request: WebhookRequest, now: datetime, evidence: Evidence) -> NeedsEvidence | None:  # noqa: ARG002
-        """None if PayPal says that the webhook is its own. Raises `SignatureInvalid`."""
+        """Return the missing evidence, or None if PayPal confirms the webhook. Raises `SignatureInvalid`."""
         sent = {name: request.required(name) for name in HEADERS}
         decode_webhook(request.body, msgspec.Raw)
         for webhook_id in filter(None, self._ids):
@@ -142,7 +142,7 @@ class ByPostback:
         raise SignatureInvalid("PayPal says that it did not send this for our webhook_id")
 
     def _postback(self, sent: dict[str, str], body: bytes, webhook_id: str) -> httpx.Request:
-        """The body goes back byte for byte: PayPal is sensitive to the order of keys and the form of numbers."""
+        """Return the verification request. It has the body byte for byte: order of keys and form of numbers matter."""
         transmission = {name.removeprefix("paypal-").replace("-", "_"): value for name, value in sent.items()}
         content = (
             msgspec.json.encode(transmission | {"webhook_id": webhook_id})[:-1] + b',"webhook_event":' + body + b"}"
@@ -151,7 +151,7 @@ class ByPostback:
 
 
 def _certificate_url(text: str) -> str:
-    """The address of the certificate, which a stranger may have chosen: https, PayPal's host, nothing odd."""
+    """Return the certificate's address, which anybody may have chosen, if it is https on PayPal's host."""
     try:
         url = httpx.URL(text)
     except (httpx.InvalidURL, ValueError):

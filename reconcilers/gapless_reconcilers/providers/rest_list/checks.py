@@ -1,4 +1,4 @@
-"""Declarations that could not work, or would leave events out unseen: refused before anything is asked."""
+"""Refuses declarations that could not work, or would miss events unnoticed, before any request is sent."""
 
 import math
 import re
@@ -14,14 +14,14 @@ from gapless_reconcilers.providers.rest_list import pages
 from gapless_reconcilers.providers.rest_list.options import ClientCredentials, Header, RestListOptions
 
 NOTHING_THERE: Final = frozenset(range(400, 500)) - {401, 403, 408, 425, 429}
-"""Statuses that can mean that there is nothing."""
+"""Statuses that can mean that there are no events."""
 REFUSALS: Final = range(400, 600)
 _TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _TEMPLATE: Final = re.compile(r"[^{}]*(?:\{[^{}]+\}[^{}]*)*")
 
 
 def check(options: RestListOptions, placeholders: list[str]) -> None:
-    """Raise `OptionsInvalid` for the first thing that is wrong. `placeholders` stand in the list's parameters."""
+    """Raise `OptionsInvalid` for the first problem. `placeholders` are those in the list's parameters."""
     for problem in _problems(options, placeholders):
         raise OptionsInvalid(f"option {problem}")
     if options.webhook is not None:
@@ -36,7 +36,7 @@ def _problems(options: RestListOptions, placeholders: list[str]) -> Iterator[str
 
 
 def _address(options: RestListOptions) -> Iterator[str]:
-    """Credentials go wherever these lead."""
+    """Check the addresses to which credentials are sent."""
     try:
         base = httpx.URL(options.base_url)
     except httpx.InvalidURL:
@@ -62,7 +62,7 @@ def _numbers(options: RestListOptions) -> Iterator[str]:
     errors = options.errors
     for status in errors.ignore:
         if status not in NOTHING_THERE:
-            yield f"errors.ignore has {status}, which does not mean that nothing is there; use retry or throttled"
+            yield f"errors.ignore has {status}, which does not mean that there are no events; use retry or throttled"
     for status in (*errors.retry, *errors.throttled, *errors.expired):
         if status not in REFUSALS:
             yield f"errors has {status}, which refuses nothing; wanted statuses from 400 to 599"
@@ -82,7 +82,7 @@ def _names(options: RestListOptions) -> Iterator[str]:
         if not _TOKEN.fullmatch(header):
             yield f"{header!r} is no name of a header"
     if any(name.lower() in ("authorization", "cookie") for name in options.list.headers):
-        yield "list.headers holds a credential; write auth, whose secret stands elsewhere"
+        yield "list.headers holds a credential; use auth, whose secret is in a variable or file"
 
 
 def _list(options: RestListOptions, placeholders: list[str]) -> Iterator[str]:
@@ -100,4 +100,4 @@ def _list(options: RestListOptions, placeholders: list[str]) -> Iterator[str]:
     if any(True for _ in pages.placeholders(listed.headers)):
         yield "list.headers has braces; moments are filled in list.params and list.json alone"
     if listed.json is not None and isinstance(listed.page, pages.NextUrlPage | pages.LinkHeaderPage):
-        yield "list.page names addresses, which cannot be asked by POST; use a cursor"
+        yield "list.page names addresses, which cannot be requested by POST; use a cursor"

@@ -1,4 +1,4 @@
-"""From the JSON of one event to the event: one mapping, for the rows of the list and for webhooks."""
+"""Maps the JSON of one event to the event, in the same way for rows of the list and for webhooks."""
 
 import re
 from datetime import UTC, datetime, timedelta
@@ -16,21 +16,21 @@ _PATHS: Final = re.compile(r"\{([^{}]*)\}")
 
 
 class EventFields(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Where the parts of an event stand: dotted paths, such as `data.id`, or a text with paths in braces."""
+    """The positions of the parts of an event: dotted paths such as `data.id`, or texts with paths in braces."""
 
     key: str = "id"
-    """The vendor's identity of the event, the same on both roads."""
+    """The vendor's identity of the event, the same in webhook and list."""
     type: str = "type"
     """Its type: `event_type`, or `{resource_type}.{action}`."""
     time: str = "created_at"
-    """When it occurred."""
+    """Its time of occurrence."""
     time_format: Literal["rfc3339", "iso_utc", "unix_s", "unix_ms"] = "rfc3339"
-    """How the time is written; `iso_utc`: its zone may be left out, and is UTC then."""
+    """The format of the time; `iso_utc`: without a zone it is UTC."""
     object: str | None = None
     """The object that it is about; None: no path, or one that only some events have, is named."""
 
     def read(self, text: msgspec.Raw | bytes, place: str) -> RemoteEvent:
-        """The event in `text`, which stands at `place`. Raises `UnexpectedShape`."""
+        """Return the event in `text`, found at `place`. Raises `UnexpectedShape`."""
         return recordable(place, self._event, decode_json(text, object, place), text)
 
     def _event(self, body: Any, text: msgspec.Raw | bytes) -> RemoteEvent:
@@ -60,7 +60,7 @@ class EventFields(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
 
 def _text(body: Any, path: str) -> str:
-    """The text at `path`, or the text that `path` makes with the paths in its braces."""
+    """Return the text at `path`, or `path` with the values of the paths in its braces."""
     if "{" not in path:
         return _scalar(body, path)
     return _PATHS.sub(lambda match: _scalar(body, match[1]), path)
@@ -74,7 +74,7 @@ def _scalar(body: Any, path: str) -> str:
 
 
 def _found(body: Any, path: str) -> str | None:
-    """What stands at `path`; None: nothing does."""
+    """Return the value at `path`; None if there is none."""
     try:
         return _text(body, path)
     except UnexpectedShape:

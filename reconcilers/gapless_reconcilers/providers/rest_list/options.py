@@ -1,4 +1,4 @@
-"""What can be declared of a vendor: the tables of `[source.options]`."""
+"""The tables of `[source.options]` with which a vendor is declared."""
 
 import hashlib
 from datetime import timedelta
@@ -15,7 +15,7 @@ from gapless_reconcilers.providers.rest_list.signatures import Signature
 
 
 class CredentialKind(msgspec.Struct, tag_field="type", frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What all kinds of credential are told apart by."""
+    """Base of all kinds of credential; `type` distinguishes them."""
 
 
 class Bearer(CredentialKind, tag="bearer", frozen=True, kw_only=True):
@@ -24,18 +24,18 @@ class Bearer(CredentialKind, tag="bearer", frozen=True, kw_only=True):
     token: Secret
 
     def auth(self, token_base: str) -> httpx.Auth:  # noqa: ARG002
-        """The credentials."""
+        """Return the credentials."""
         return BearerAuth(self.token)
 
 
 class Basic(CredentialKind, tag="basic", frozen=True, kw_only=True):
-    """A name and a password; where the vendor has an API key alone, the key is the name."""
+    """A name and a password; if the vendor has only an API key, the key is the name."""
 
     username: Secret
     password: Secret = Secret("")
 
     def auth(self, token_base: str) -> httpx.Auth:  # noqa: ARG002
-        """The credentials."""
+        """Return the credentials."""
         return BasicAuth(self.username, self.password)
 
 
@@ -46,20 +46,20 @@ class Header(CredentialKind, tag="header", frozen=True, kw_only=True):
     token: Secret
 
     def auth(self, token_base: str) -> httpx.Auth:  # noqa: ARG002
-        """The credentials."""
+        """Return the credentials."""
         return HeaderAuth(self.name, self.token)
 
 
 class ClientCredentials(CredentialKind, tag="client_credentials", frozen=True, kw_only=True):
-    """OAuth2 client credentials: a token is asked for, and anew when it is refused."""
+    """OAuth2 client credentials: a token is requested, and again when it is refused."""
 
     token_path: str
-    """Where, on the same host."""
+    """The path of the token endpoint, on the same host."""
     client_id: str
     secret: Secret
 
     def auth(self, token_base: str) -> httpx.Auth:
-        """The credentials, whose token is asked for at `token_base`."""
+        """Return the credentials; the token is requested at `token_base`."""
         return ClientCredentialsAuth(token_base + self.token_path, self.client_id, self.secret)
 
 
@@ -67,63 +67,63 @@ Credentials = Bearer | Basic | Header | ClientCredentials
 
 
 def fingerprint(credentials: Credentials) -> str:
-    """48 bits of the SHA-256 of all that is secret in `credentials`: tells accounts apart, and nothing else."""
+    """Return 48 bits of the SHA-256 of the secrets in `credentials`. It only distinguishes accounts."""
     fields = (getattr(credentials, name) for name in credentials.__struct_fields__)
     texts = [field.reveal() if isinstance(field, Secret) else field for field in fields]
     return hashlib.sha256("\0".join(texts).encode()).hexdigest()[:12]
 
 
 class ListOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How the events are listed."""
+    """The list of events."""
 
     path: str
-    """Behind `base_url`."""
+    """The path of the list, after `base_url`."""
     records: str
     """Path of the array of events; "" if the answer is the array."""
     page: pages.Page
     order: Order
-    """What the list shows first. It decides when a walk may end early."""
+    """The order of the list. It decides when a walk may end early."""
     nothing: dict[str, Any] | None = None
-    """The whole answer that the vendor gives where there is nothing, such as `{}`; None: an empty array says it."""
+    """The whole response if there are no events, such as `{}`; None: an empty array."""
     item: str = ""
     """Path of the event inside a row; "" if the row is the event."""
     params: dict[str, str | int | bool | list[str]] = {}
-    """The query, in which `{window.start|unix_s}` and its like are filled in."""
+    """The query; placeholders such as `{window.start|unix_s}` are filled in."""
     json: dict[str, Any] | None = None
-    """The body, filled in likewise; where it is there the list is asked by POST."""
+    """The body of a POST, filled in likewise; None: the list is read by GET."""
     headers: dict[str, str] = {}
-    """Sent along, such as a version of the API."""
+    """Further headers, such as the version of the API."""
     resolution: timedelta = timedelta(seconds=1)
     """Unit of the filter by time."""
     history: timedelta | None = None
-    """How far back it reaches; None: without limit."""
+    """The age of the oldest events in it; None: no limit."""
     grace: timedelta = timedelta(seconds=60)
-    """How long after it occurred an event may be absent without being missing."""
+    """The time after its occurrence for which an event may be absent without being missing."""
 
 
 class WebhookOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How the vendor's webhooks are read."""
+    """The vendor's webhooks."""
 
     signature: Signature
     root: str = ""
     """Path of the event in the body; "" if the body is the event."""
     many: bool = False
-    """True if an array of events stands there."""
+    """True if there is an array of events at `root`."""
     unlisted: tuple[str, ...] = ()
-    """Beginnings of keys that the list never shows, such as those of a simulator: recorded, never expected."""
+    """Beginnings of keys that the list never shows, such as a simulator's: recorded, never expected."""
 
 
 class ErrorOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Statuses that mean something else than they usually do."""
+    """Statuses with another meaning than usual."""
 
     ignore: tuple[int, ...] = ()
-    """There is nothing there: an empty last page."""
+    """There are no events: an empty last page."""
     retry: tuple[int, ...] = ()
-    """For now: wait and ask again, as after 408, 425 and 5xx."""
+    """Wait and try again, as after 408, 425 and 5xx."""
     throttled: tuple[int, ...] = ()
-    """Too fast, as after 429."""
+    """Too many requests, as after 429."""
     expired: tuple[int, ...] = ()
-    """What was asked for is too long ago."""
+    """The requested time is older than the history."""
 
 
 class RestListOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -137,8 +137,8 @@ class RestListOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     """None: no webhook is accepted (audit, `mode = "poll"`)."""
     errors: ErrorOptions = ErrorOptions()
     rate: float = 1.0
-    """Requests a second that stay under the vendor's limit."""
+    """Requests per second, below the vendor's limit."""
     unproven: str = "What its declaration does not say."
     """One sentence for people: what the list cannot prove, and which facts are not verified."""
     basis: Basis = Basis.VENDOR_DOCS
-    """What the declaration was checked against."""
+    """The source against which the declaration was checked."""

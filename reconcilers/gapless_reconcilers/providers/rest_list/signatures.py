@@ -1,4 +1,4 @@
-"""How a vendor's webhooks are proven genuine: five schemes, each of which verifies and signs."""
+"""The five schemes by which a vendor's webhooks are proven genuine; each verifies and signs."""
 
 import re
 from base64 import b64decode, b64encode
@@ -25,10 +25,10 @@ _DIGITS: Final = re.compile(r"[0-9]{1,15}", re.ASCII)
 
 
 class Scheme(msgspec.Struct, tag_field="scheme", frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What all schemes have."""
+    """Base of all schemes."""
 
     secret: tuple[Secret, ...]
-    """One or, while it is changed, several."""
+    """One secret or, while it changes, several."""
 
     signs_body: ClassVar[bool] = True
     """False if the webhook only carries the secret."""
@@ -36,29 +36,29 @@ class Scheme(msgspec.Struct, tag_field="scheme", frozen=True, kw_only=True, forb
     """Other names of the headers that some senders use."""
 
     def check(self) -> None:
-        """Raise `OptionsInvalid` if this can verify nothing, whatever the secret."""
+        """Raise `OptionsInvalid` if this can verify nothing with any secret."""
 
     @property
     def unusable(self) -> int:
-        """How many of the secrets can verify nothing."""
+        """The number of secrets that can verify nothing."""
         return len(self.secret) - len(list(SigningKeys(self.secret)))
 
 
 class HmacSignature(Scheme, tag="hmac", frozen=True, kw_only=True):
-    """A header with the HMAC-SHA256 of the body, and perhaps of the address it is sent to."""
+    """A header with the HMAC-SHA256 of the body, for some vendors also of the address it is sent to."""
 
     header: str
     encoding: Literal["hex", "base64"] = "hex"
     prefix: str = ""
-    """What stands before the signature, such as `sha256=`."""
+    """The text before the signature, such as `sha256=`."""
     signed: str = "{body}"
-    """What is signed, of `{url}` and `{body}`: `{url}{body}`."""
+    """The signed text, made of `{url}` and `{body}`, such as `{url}{body}`."""
     url: str = ""
-    """Our address exactly as it is registered, where it is signed too."""
+    """Our address exactly as registered, if it is signed too."""
 
     @property
     def headers(self) -> tuple[str, ...]:
-        """Those without which a webhook is not the vendor's."""
+        """The headers without which a webhook is not the vendor's."""
         return (self.header.lower(),)
 
     def check(self) -> None:
@@ -79,7 +79,7 @@ class HmacSignature(Scheme, tag="hmac", frozen=True, kw_only=True):
             raise SignatureInvalid(UNKNOWN)
 
     def sign(self, secret: Secret, key: str, body: bytes, url: str, now: datetime) -> dict[str, str]:  # noqa: ARG002
-        """The headers of `body`, sent to `url`."""
+        """Return the headers of `body`, sent to `url`."""
         signature = self._mac(secret.reveal().encode(), self._message(body, self.url and url))
         return {self.header.lower(): self.prefix + signature.decode()}
 
@@ -98,17 +98,17 @@ class TimedSignature(Scheme, tag="timed_hmac", frozen=True, kw_only=True):
     time: str = "t"
     """The name of the time."""
     unit: Literal["s", "ms"] = "s"
-    """In what it counts since 1970."""
+    """The unit of the time since 1970."""
     name: str = "v1"
     """The name of the signature."""
     signed: str = "{time}.{body}"
-    """What is signed, of `{time}` and `{body}`."""
+    """The signed text, made of `{time}` and `{body}`."""
     tolerance: timedelta = timedelta(seconds=300)
-    """How far the time may be from ours, either way."""
+    """The accepted difference from our time, in either direction."""
 
     @property
     def headers(self) -> tuple[str, ...]:
-        """Those without which a webhook is not the vendor's."""
+        """The headers without which a webhook is not the vendor's."""
         return (self.header.lower(),)
 
     def check(self) -> None:
@@ -136,7 +136,7 @@ class TimedSignature(Scheme, tag="timed_hmac", frozen=True, kw_only=True):
             raise SignatureInvalid("the webhook's time is too far from ours; check the clock", reason="stale")
 
     def sign(self, secret: Secret, key: str, body: bytes, url: str, now: datetime) -> dict[str, str]:  # noqa: ARG002
-        """The headers of `body`, sent at `now`."""
+        """Return the headers of `body`, sent at `now`."""
         time = str(int(now.timestamp() * self._per_second))
         message = _assembled(self.signed, {"time": time.encode(), "body": body})
         signature = hmac_sha256_hex(secret.reveal().encode(), message).decode()
@@ -151,14 +151,14 @@ class StandardSignature(Scheme, tag="standard_webhooks", frozen=True, kw_only=Tr
     """Standard Webhooks, and Svix."""
 
     key: Literal["base64", "text"] = "base64"
-    """What signs: the bytes that the secret is the base64 of, as the specification has it, or its text (Increase)."""
+    """The signing key: the secret decoded from base64, as in the specification, or its text (Increase)."""
     tolerance: timedelta = timedelta(seconds=300)
-    """How far the time may be from ours, either way."""
+    """The accepted difference from our time, in either direction."""
     twins: ClassVar[tuple[str, ...]] = standard_signature.TWIN_HEADERS
 
     @property
     def headers(self) -> tuple[str, ...]:
-        """Those without which a webhook is not the vendor's."""
+        """The headers without which a webhook is not the vendor's."""
         return standard_signature.HEADERS
 
     def check(self) -> None:
@@ -168,7 +168,7 @@ class StandardSignature(Scheme, tag="standard_webhooks", frozen=True, kw_only=Tr
 
     @property
     def unusable(self) -> int:
-        """How many of the secrets are not of the scheme's form."""
+        """The number of secrets that do not have the scheme's form."""
         return standard_signature.StandardKeys([self._standard(each) for each in self.secret]).unusable
 
     def verify(self, request: WebhookRequest, now: datetime) -> None:
@@ -178,11 +178,11 @@ class StandardSignature(Scheme, tag="standard_webhooks", frozen=True, kw_only=Tr
         )
 
     def sign(self, secret: Secret, key: str, body: bytes, url: str, now: datetime) -> dict[str, str] | None:  # noqa: ARG002
-        """The headers of `body`, sent at `now`; None: `secret` is not of the kind that signs."""
+        """Return the headers of `body`, sent at `now`; None if `secret` cannot sign."""
         return standard_signature.sign(self._standard(secret), key, body, now)
 
     def _standard(self, secret: Secret) -> Secret:
-        """`secret` as the specification writes it."""
+        """Return `secret` in the specification's form."""
         return secret if self.key == "base64" else Secret(b64encode(secret.reveal().encode()).decode())
 
 
@@ -193,7 +193,7 @@ class BasicSignature(Scheme, tag="basic", frozen=True, kw_only=True):
 
     @property
     def headers(self) -> tuple[str, ...]:
-        """Those without which a webhook is not the vendor's."""
+        """The headers without which a webhook is not the vendor's."""
         return ("authorization",)
 
     def verify(self, request: WebhookRequest, now: datetime) -> None:  # noqa: ARG002 - nothing is signed
@@ -203,7 +203,7 @@ class BasicSignature(Scheme, tag="basic", frozen=True, kw_only=True):
             raise SignatureInvalid("the name or the password is not one that we know; check the secret")
 
     def sign(self, secret: Secret, key: str, body: bytes, url: str, now: datetime) -> dict[str, str]:  # noqa: ARG002
-        """The header that carries `secret`."""
+        """Return the header that carries `secret`."""
         return {"authorization": f"Basic {b64encode(secret.reveal().encode()).decode()}"}
 
 
@@ -215,7 +215,7 @@ class TokenSignature(Scheme, tag="token", frozen=True, kw_only=True):
 
     @property
     def headers(self) -> tuple[str, ...]:
-        """Those without which a webhook is not the vendor's."""
+        """The headers without which a webhook is not the vendor's."""
         return (self.header.lower(),)
 
     def verify(self, request: WebhookRequest, now: datetime) -> None:  # noqa: ARG002 - nothing is signed
@@ -224,7 +224,7 @@ class TokenSignature(Scheme, tag="token", frozen=True, kw_only=True):
             raise SignatureInvalid(f"{self.header} is none that we know; check the secret")
 
     def sign(self, secret: Secret, key: str, body: bytes, url: str, now: datetime) -> dict[str, str]:  # noqa: ARG002
-        """The header that carries `secret`."""
+        """Return the header that carries `secret`."""
         return {self.header.lower(): secret.reveal()}
 
 

@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 MOST_PER_PAGE: Final = 250
 THROTTLED: Final = timedelta(seconds=2)
-"""Wait after a throttled query that does not say how full the bucket is."""
+"""Wait after a throttled query that does not report the state of the bucket."""
 
 
 class _Throttle(msgspec.Struct, gc=False, rename="camel"):
@@ -42,7 +42,7 @@ class _Extensions(msgspec.Struct, gc=False):
 
 
 class GraphAnswer(msgspec.Struct, gc=False):
-    """An answer with its data."""
+    """A response with its data."""
 
     data: dict[str, msgspec.Raw]
     extensions: _Extensions | None = None
@@ -53,21 +53,21 @@ class _Code(msgspec.Struct, gc=False):
 
 
 class GraphError(msgspec.Struct, gc=False):
-    """One error, of the answer or of what a user gave."""
+    """One error, of the response or of the user's input."""
 
     message: str = ""
     extensions: _Code | None = None
 
 
 class GraphRefusal(msgspec.Struct, gc=False):
-    """An answer as far as it refuses."""
+    """The part of a response that describes a refusal."""
 
     errors: list[GraphError] | None = None
     extensions: _Extensions | None = None
 
 
 class PageInfo(msgspec.Struct, gc=False, rename="camel"):
-    """The place of a page in its list."""
+    """The position of a page in its list."""
 
     has_next_page: bool
     end_cursor: str | None = None
@@ -81,7 +81,7 @@ class Connection(msgspec.Struct, gc=False, rename="camel"):
 
 
 class Identified(msgspec.Struct, gc=False):
-    """Any object by its gid."""
+    """Any object with its gid."""
 
     id: str
 
@@ -91,7 +91,7 @@ class _Granted(msgspec.Struct, gc=False):
 
 
 class ShopifyApi(NamedTuple):
-    """The API of one shop, and what is listed of it."""
+    """The API of one shop, and the options of its lists."""
 
     url: str
     page_limit: int
@@ -99,15 +99,15 @@ class ShopifyApi(NamedTuple):
     all_orders: bool
 
     def post(self, query: str, variables: dict[str, Any] | None = None, mark: str = "") -> httpx.Request:
-        """Ask `query`; `mark` stands behind the address and is never sent."""
+        """Return the request with `query`. `mark` is the fragment of the address, which is never sent."""
         body = msgspec.json.encode({"query": query, "variables": variables or {}})
         return httpx.Request("POST", self.url + mark, content=body, headers={"Content-Type": "application/json"})
 
 
 def read_data(response: httpx.Response, name: str, wanted: type[T]) -> T:
-    """The field `data.<name>` of an answer.
+    """Return the field `data.<name>` of a response.
 
-    Raises `UnexpectedShape`, also if Shopify says that it has passed over a part of the filter.
+    Raises `UnexpectedShape`, also if Shopify reports that it has ignored a part of the filter.
     """
     answer = decode_response(response, GraphAnswer)
     searches = (answer.extensions and answer.extensions.search) or []
@@ -119,15 +119,15 @@ def read_data(response: httpx.Response, name: str, wanted: type[T]) -> T:
 
 
 def judge(response: httpx.Response, now: datetime) -> None:
-    """The default table, and the errors that Shopify answers with a 200.
+    """Raise the error for a refusal: the default table, and the errors that Shopify sends with a 200.
 
-    402 and 423 are a shop that is frozen or locked. Sources: shopify.dev, response codes and rate limits.
+    402 and 423 mean that the shop is frozen or locked. Sources: shopify.dev, response codes and rate limits.
     """
     if response.status_code in (codes.PAYMENT_REQUIRED, codes.LOCKED):
         raise OptionsInvalid(f"Shopify answered {response.status_code}: the shop is frozen or locked")
     statuses.judge(response, now)
     refusal = decode_or_none(response.content, GraphRefusal)
-    if refusal and refusal.errors:  # whoever reads the answer says what else is wrong with it
+    if refusal and refusal.errors:  # `read_data` reports any other error of the response
         _refuse(refusal.errors, refusal.extensions)
 
 
@@ -147,7 +147,7 @@ def _refuse(errors: list[GraphError], extensions: _Extensions | None) -> None:
 
 
 def _wait_for(cost: _Cost | None) -> timedelta:
-    """The time until the bucket holds what the query costs."""
+    """Return the time until the bucket has refilled to the cost of the query."""
     bucket = cost.throttle_status if cost else None
     if cost is None or bucket is None or bucket.restore_rate <= 0:
         return THROTTLED
@@ -159,8 +159,8 @@ def _wait_for(cost: _Cost | None) -> timedelta:
 class TokenAuth(httpx.Auth):
     """`X-Shopify-Access-Token`, added when the request leaves.
 
-    With a client id instead of a token, one is asked for first, and anew whenever it is refused: it lives for
-    24 hours. Raises `CredentialsRejected` and `ProviderUnavailable` if none is given.
+    With a client id instead of a token, a token is requested first, and again whenever it is refused: it is valid for
+    24 hours. Raises `CredentialsRejected` and `ProviderUnavailable` if there is none.
     Source: shopify.dev, client credentials grant, read November 2026.
     """
 
@@ -176,7 +176,7 @@ class TokenAuth(httpx.Auth):
         request.headers["X-Shopify-Access-Token"] = token.reveal()
         response = yield request
         if self._asks and response.status_code == codes.UNAUTHORIZED:
-            newer = self._token if self._token != token else None  # another request may have asked meanwhile
+            newer = self._token if self._token != token else None  # another request may have renewed it meanwhile
             request.headers["X-Shopify-Access-Token"] = (newer or (yield from self._ask())).reveal()
             yield request
 
@@ -185,7 +185,7 @@ class TokenAuth(httpx.Auth):
             raise CredentialsRejected("there is neither access_token nor client_id")
         form = {"grant_type": "client_credentials", "client_id": self._client_id}
         response = yield httpx.Request("POST", self._url, data=form | {"client_secret": self._client_secret.reveal()})
-        message = f"Shopify answered {response.status_code} when asked for a token"
+        message = f"Shopify answered {response.status_code} to the request for a token"
         if response.is_server_error or response.status_code == codes.TOO_MANY_REQUESTS:
             raise ProviderUnavailable(message)
         if not response.is_success:

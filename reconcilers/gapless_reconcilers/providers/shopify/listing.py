@@ -1,4 +1,4 @@
-"""Shopify's lists: the resources, by time of update, each object as it is now. Sources: see `provider`."""
+"""Shopify's lists: the resources by time of update, with the present state of each object. Sources: see `provider`."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Final, NamedTuple
@@ -13,7 +13,7 @@ from gapless_reconcilers.kit.errors import OptionsInvalid, UnexpectedShape
 from gapless_reconcilers.providers.shopify.graphql import Connection, Identified, PageInfo, ShopifyApi, read_data
 
 DEPTH: Final = 25_000
-"""Objects that one query can be paged through; from there on the walk begins anew at the last time it saw."""
+"""Objects that one query can be paged through. After them the walk starts a new query at the last time it saw."""
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
@@ -24,10 +24,10 @@ class Resource(NamedTuple):
 
     gid: str
     update: str
-    """The action of its topic that tells of a change."""
+    """The action of its topic for a change."""
     others: tuple[str, ...]
     fields: str
-    """What is asked of each object: fields without a cost, so that a full page stays under 1,000 points."""
+    """The fields of each object: those without a cost, so that a full page stays under 1,000 points."""
 
 
 RESOURCES: Final = {
@@ -81,7 +81,7 @@ class _Installation(msgspec.Struct, gc=False, rename="camel"):
 
 
 def to_time(value: object) -> datetime | None:
-    """A time in a body or header as aware UTC; None if it is none."""
+    """Return a time in a body or header as aware UTC; None if it is no time."""
     try:
         time: datetime = msgspec.convert(value, Annotated[datetime, msgspec.Meta(tz=True)])
         return time.astimezone(UTC)
@@ -90,24 +90,24 @@ def to_time(value: object) -> datetime | None:
 
 
 def to_text(time: datetime) -> str:
-    """A time as Shopify writes it."""
+    """Return a time as Shopify writes it."""
     return time.isoformat().replace("+00:00", "Z")
 
 
 def version_of(time: datetime) -> int:
-    """A time of update as a number that grows: microseconds since 1970."""
+    """Return a time of update as a number that grows: microseconds since 1970."""
     return (time - _EPOCH) // _MICROSECOND
 
 
 def read_shop(response: httpx.Response) -> str:
-    """The shop's gid."""
+    """Return the shop's gid."""
     return read_data(response, "shop", Identified).id
 
 
 def read_streams(api: ShopifyApi, response: httpx.Response) -> StreamPage:
-    """The resources. Raises `OptionsInvalid` if the options promise a history that the scopes do not give.
+    """Return the resources. Raises `OptionsInvalid` if the options promise more history than the scopes allow.
 
-    A resource whose scope is missing is refused when it is listed, alone.
+    A resource without its scope is refused when it is listed; the others go on.
     """
     scopes = read_data(response, "currentAppInstallation", _Installation).access_scopes
     if api.all_orders and not any(scope.handle == "read_all_orders" for scope in scopes):
@@ -116,15 +116,15 @@ def read_streams(api: ShopifyApi, response: httpx.Response) -> StreamPage:
 
 
 def first_request(api: ShopifyApi, stream: str, window: Window) -> httpx.Request:
-    """The objects of the resource `stream` that were updated in the window, oldest first.
+    """Request the objects of the resource `stream` that were updated in the window, oldest first.
 
-    The own stream, and one that the options no longer name, has no list: the shop's id is asked for.
+    The account's own stream, and one that the options no longer name, has no list: the shop's id is requested.
     """
     return _list(api, stream, window, window.start) if stream in api.resources else api.post(SHOP)
 
 
 def read_page(api: ShopifyApi, request: httpx.Request, response: httpx.Response, stream: str, window: Window) -> Page:
-    """The page's states inside `window`. Raises `UnexpectedShape`."""
+    """Return the page's states inside `window`. Raises `UnexpectedShape`."""
     if stream not in api.resources:
         read_shop(response)
         return Page(events=[], next=None)
@@ -136,7 +136,7 @@ def read_page(api: ShopifyApi, request: httpx.Request, response: httpx.Response,
 
 
 def _state(node: _Node, row: msgspec.Raw, stream: str) -> RemoteEvent:
-    """The event that stands for the state of a listed object. Raises `ValueError` and `OverflowError`."""
+    """Return the event for the state of a listed object. Raises `ValueError` and `OverflowError`."""
     at = node.updated_at.astimezone(UTC)
     return RemoteEvent(
         key=f"{node.id}@{to_text(at)}",
@@ -152,12 +152,12 @@ def _state(node: _Node, row: msgspec.Raw, stream: str) -> RemoteEvent:
 def _next(
     api: ShopifyApi, request: httpx.Request, stream: str, window: Window, listed: list[RemoteEvent], info: PageInfo
 ) -> httpx.Request:
-    """The request after `request`; where a query ends is in its address, behind the `#` that is never sent."""
+    """Return the request after `request`. Its fragment (after `#`), which is never sent, holds the end of the query."""
     path, after = f"data.{stream}.pageInfo", info.end_cursor
     if not listed or after is None:
         raise UnexpectedShape(path, "hasNextPage without nodes or endCursor", "both, or hasNextPage = false")
     if after == value_at(request.content, "variables", _Variables).after:
-        raise UnexpectedShape(f"{path}.endCursor", "the cursor that this page was asked to follow", "one further")
+        raise UnexpectedShape(f"{path}.endCursor", "the cursor of this page itself", "one further")
     place = dict(parse_qsl(request.url.fragment))
     since = to_time(place.get("since")) or window.start.replace(microsecond=0)
     read = int(place.get("read", 0)) + len(listed)

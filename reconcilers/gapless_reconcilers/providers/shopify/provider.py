@@ -1,11 +1,11 @@
-"""Shopify: signed webhooks whose bodies are resources, and GraphQL lists of what each resource is now.
+"""Shopify: signed webhooks whose bodies are resources, and GraphQL lists of the present state of each resource.
 
 Sources, read November 2026: @shopify/shopify-api 13.1.0 (`webhooks/validate`, `webhooks/types`), shopify.dev on
 delivery structure, verifying deliveries, webhookSubscriptions, limits, paging and search. NV: not verified.
 
-A resource is a stream; the own stream has what no list shows, such as `app/uninstalled`. A webhook is the
-delivery of one subscription, a listed item the state of one object. They meet in (object, version): the gid and
-`updated_at`, shown to the second on both roads (the list: changelog of October 2026; the body: by its examples).
+Each resource is a stream; the account's own stream has events that no list shows, such as `app/uninstalled`. A webhook
+is the delivery of one subscription, a listed item the state of one object. They are compared by object and version: the
+gid and `updated_at`, to the second in webhook and list (list: changelog of October 2026; body: by its examples).
 """
 
 import re
@@ -53,27 +53,27 @@ class ShopifyOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     shop: str
     """The shop's permanent name, such as `acme.myshopify.com`: webhooks of another shop are refused."""
     client_id: str = ""
-    """The app's client id. With it tokens are asked for, of 24 hours each: the way of apps of the Dev Dashboard."""
+    """The app's client id, to request tokens of 24 hours each, as apps of the Dev Dashboard do."""
     client_secret: tuple[Secret, ...] = ()
     """The app's client secret, which signs webhooks; two, the newer first, for an hour after it was rotated."""
     access_token: Secret | None = None
-    """A lasting Admin API token in place of the client id. Either needs `read_orders` and so on of each resource."""
+    """A permanent Admin API token instead of the client id. Either needs the scope of each resource (`read_orders`)."""
     api_version: str = "2026-10"
-    """Version of the Admin API that lists are read in."""
+    """Version of the Admin API for lists."""
     resources: tuple[Literal["orders", "products", "customers"], ...] = ("orders", "products", "customers")
-    """What is listed. Each needs its update topic to be subscribed: the list shows every change."""
+    """The listed resources. Subscribe to the update topic of each, because the list shows every change."""
     read_all_orders: bool = False
-    """True if the app has the scope of that name; else orders of the last 60 days are all that is listed."""
+    """True if the app has the scope of that name; else only orders of the last 60 days are listed."""
     subscriptions_in_app_config: bool = False
-    """True if the subscriptions stand in shopify.app.toml: Shopify does not list those, their state is unknown."""
+    """True if the subscriptions are in shopify.app.toml: Shopify does not list those, so their state is unknown."""
     page_limit: Annotated[int, msgspec.Meta(ge=1, le=MOST_PER_PAGE)] = MOST_PER_PAGE
-    """Objects asked for per page."""
+    """Objects requested per page."""
     api_base: str = ""
-    """Where the API answers; empty: at the shop. Another value only for a fake."""
+    """The address of the API; empty: the shop. Another value only for a fake."""
 
 
 class Shopify:
-    """Shopify, bound to one app on one shop."""
+    """Shopify, for one app on one shop."""
 
     kind: ClassVar[str] = "shopify"
     Options: ClassVar[type[ShopifyOptions]] = ShopifyOptions
@@ -83,7 +83,7 @@ class Shopify:
         order=Order.OLDEST_FIRST,
         resolution=timedelta(seconds=1),
         history=webhook.ORDERS_SHOWN,
-        grace=timedelta(minutes=2),  # NV: how long an update takes to be found by search
+        grace=timedelta(minutes=2),  # NV: the time until search finds an update
         rendering=Rendering.PUSHED,
         signature_headers=(webhook.HMAC,),
         carried_headers=(webhook.TOPIC, webhook.SHOP, webhook.WEBHOOK_ID),
@@ -134,7 +134,7 @@ class Shopify:
         return self._api.post(listing.SHOP)
 
     def read_account(self, response: httpx.Response) -> Account:
-        """The shop's gid; it has no test mode."""
+        """Return the shop's gid; there is no test mode."""
         return Account(fingerprint=listing.read_shop(response))
 
     def read_webhook(self, request: WebhookRequest, now: datetime, evidence: Evidence = NO_EVIDENCE) -> Reply:  # noqa: ARG002
@@ -151,7 +151,7 @@ class Shopify:
         return webhook.render(event, secret, self.options.shop, self.options.api_version)
 
     def streams_request(self) -> httpx.Request:
-        """Ask for the app's scopes: the streams are named by the options, what they can show by the scopes."""
+        """Request the app's scopes: the options name the streams, the scopes limit what they show."""
         return self._api.post(listing.SCOPES)
 
     def read_streams(self, request: httpx.Request, response: httpx.Response) -> StreamPage:  # noqa: ARG002
@@ -167,7 +167,7 @@ class Shopify:
         graphql.judge(response, now)
 
     def subscription_request(self) -> httpx.Request:
-        """The app's webhook subscriptions on this shop; more than one page of them is `UnexpectedShape`."""
+        """Request the app's webhook subscriptions on this shop; more than one page of them is `UnexpectedShape`."""
         return self._api.post(subscription.SUBSCRIPTIONS)
 
     def read_subscription(self, response: httpx.Response, webhook_url: str) -> Subscription:
@@ -183,7 +183,7 @@ class Shopify:
         return subscription.read_registration(response)
 
     def repair_request(self, subscription: Subscription, webhook_url: str) -> None:
-        """None: what is gone is made anew."""
+        """Return None: a deleted subscription must be created again."""
 
 
 PROVIDER = Shopify

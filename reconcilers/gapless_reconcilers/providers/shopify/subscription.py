@@ -1,4 +1,4 @@
-"""Shopify's webhook subscriptions: which are ours and whole, and how they are made. Sources: see `provider`."""
+"""Shopify's webhook subscriptions: finding ours, checking them, and creating them. Sources: see `provider`."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -26,7 +26,7 @@ _CREATE: Final = (
 
 
 class SubscriptionNode(msgspec.Struct, gc=False, rename="camel"):
-    """One subscription: a topic and where it goes."""
+    """One subscription: a topic and its address."""
 
     id: str
     topic: str
@@ -38,7 +38,7 @@ class SubscriptionNode(msgspec.Struct, gc=False, rename="camel"):
 
     @property
     def is_whole(self) -> bool:
-        """True if it sends every object of its topic, and of it what is compared with the list."""
+        """True if it sends every object of its topic, with the fields that are compared with the list."""
         fields = self.include_fields
         return self.format == "JSON" and not self.filter and (not fields or {"id", "updated_at"} <= set(fields))
 
@@ -49,11 +49,11 @@ class _Created(msgspec.Struct, gc=False, rename="camel"):
 
 
 def read(api: ShopifyApi, response: httpx.Response, webhook_url: str) -> Subscription:
-    """The subscriptions at `webhook_url`, else those whose path is the same, read together.
+    """Return the subscriptions at `webhook_url`, else those with the same path, combined.
 
     There is no disabled state: after 8 failures in a row Shopify deletes a subscription, topic by topic.
-    So each resource's update topic must be there, whole. While one is not, `types` are unknown: the
-    engine goes on expecting what it did. Raises `UnexpectedShape` where Shopify cannot say.
+    So the update topic of each resource must exist and be complete. While one is not, `types` are unknown, and the
+    engine continues to expect the types it knew. Raises `UnexpectedShape` if Shopify cannot list them.
     """
     place, path = "data.webhookSubscriptions", urlsplit(webhook_url).path
     rows = graphql.read_data(response, "webhookSubscriptions", graphql.Connection)
@@ -61,7 +61,7 @@ def read(api: ShopifyApi, response: httpx.Response, webhook_url: str) -> Subscri
         most = f"at most {graphql.MOST_PER_PAGE} subscriptions"
         raise UnexpectedShape(f"{place}.pageInfo.hasNextPage", "true", most)
     nodes = decode_items(rows.nodes, SubscriptionNode, f"{place}.nodes")
-    same = [node for node in nodes if node.uri == webhook_url]  # else by the path: we may not know our public name
+    same = [node for node in nodes if node.uri == webhook_url]  # else by the path: our public name may be unknown
     found = same or [node for node in nodes if urlsplit(node.uri).path == path]
     known, version = (found[0].id, found[0].api_version) if found else (None, None)
     topics = {_to_topic(node.topic) for node in found if node.is_whole}
@@ -81,9 +81,9 @@ def read(api: ShopifyApi, response: httpx.Response, webhook_url: str) -> Subscri
 
 
 def register_request(api: ShopifyApi, webhook_url: str, types: Sequence[str]) -> httpx.Request:
-    """One mutation for each topic of `types`, in one request; empty: the usual ones of each resource.
+    """Return one request with a mutation for each topic of `types`; empty: the usual topics of each resource.
 
-    A state is no topic. Shopify signs with the client secret, whatever secret is wanted.
+    A state is not a topic. Shopify always signs with the client secret.
     """
     usual = [f"{name}/{act}" for name in api.resources for act in (RESOURCES[name].update, *RESOURCES[name].others)]
     wanted = dict[str, None]()
@@ -99,7 +99,7 @@ def register_request(api: ShopifyApi, webhook_url: str, types: Sequence[str]) ->
 
 
 def read_registration(response: httpx.Response) -> Registration:
-    """The first subscription that was made; a topic that has one already is no error (its wording is NV).
+    """Return the first new subscription; a topic that already has one is no error (its wording is NV).
 
     Raises `OptionsInvalid` if one was refused.
     """
@@ -115,7 +115,7 @@ def read_registration(response: httpx.Response) -> Registration:
 
 
 def _to_topic(enum: str) -> str:
-    """`ORDERS_PARTIALLY_FULFILLED` as `orders/partially_fulfilled`; elsewhere the last word is the act."""
+    """Return `orders/partially_fulfilled` for `ORDERS_PARTIALLY_FULFILLED`; otherwise the last word is the action."""
     words = enum.lower()
     for name in RESOURCES:
         if words.startswith(f"{name}_") and not words.startswith(("customers_marketing_", "customers_email_")):
@@ -125,7 +125,7 @@ def _to_topic(enum: str) -> str:
 
 
 def _to_enum(topic: str) -> str:
-    """A topic as GraphQL names it. Raises `OptionsInvalid`."""
+    """Return the name of a topic in GraphQL. Raises `OptionsInvalid`."""
     if not TOPIC_FORM.fullmatch(topic):
         raise OptionsInvalid(f"{topic!r} is no topic; wanted one such as orders/updated")
     return topic.upper().replace("/", "_").replace(".", "_")

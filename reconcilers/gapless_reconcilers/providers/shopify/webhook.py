@@ -1,7 +1,7 @@
-"""Shopify's webhooks: their signature, the event of one, and what came by webhook as one again.
+"""Shopify's webhooks: verifying the signature, reading the event, and rendering a received event again.
 
-Only the body of a webhook is signed: topic, id, shop and time are headers that nothing vouches for.
-One client secret signs for every shop that has the app, so the shop's name is compared as well.
+Only the body of a webhook is signed; topic, id, shop and time are unsigned headers. One client secret signs for every
+shop that has the app, so the shop's name is compared as well.
 """
 
 import re
@@ -33,16 +33,16 @@ WEBHOOK_ID: Final = "x-shopify-webhook-id"
 TRIGGERED_AT: Final = "x-shopify-triggered-at"
 TOPIC_FORM: Final = re.compile(r"[a-z0-9_]+[/.][a-z0-9_]+")
 ORDERS_SHOWN: Final = timedelta(days=60)
-"""Age of the oldest orders that are shown without `read_all_orders`; by creation, as far as the words go (NV)."""
+"""Age of the oldest orders that are listed without `read_all_orders`, by creation according to the docs (NV)."""
 SOON_HIDDEN: Final = timedelta(days=4)
-"""An order this near to that age may be gone before the last sweep looks: none is expected of it any more."""
+"""An order this close to that age may disappear before the last sweep, so its events are no longer expected."""
 
 _ID_FORM: Final = re.compile(r"[A-Za-z0-9-]{8,}")
 _HOST_FORM: Final = re.compile(r"[a-z0-9.-]+")
 
 
 class _Body(msgspec.Struct, gc=False):
-    """The few fields of a webhook that are read. Each may be absent: topics differ."""
+    """The fields of a webhook that are read. Each may be absent: topics differ."""
 
     id: Any = None
     admin_graphql_api_id: Any = None
@@ -60,9 +60,9 @@ def verify(request: WebhookRequest, keys: SigningKeys) -> None:
 
 
 def read(api: ShopifyApi, shop: str, request: WebhookRequest, now: datetime) -> RemoteEvent:
-    """The one event of a webhook, named by its headers. Raises `WebhookRefused`.
+    """Return the one event of a webhook, which the headers name. Raises `WebhookRefused`.
 
-    That of another shop has the reason `other_account`.
+    For the webhook of another shop the reason is `other_account`.
     """
     topic, key = _named(request, TOPIC, TOPIC_FORM), _named(request, WEBHOOK_ID, _ID_FORM)
     if _named(request, SHOP, _HOST_FORM) != shop:
@@ -73,10 +73,10 @@ def read(api: ShopifyApi, shop: str, request: WebhookRequest, now: datetime) -> 
 
 
 def render(event: RecordedEvent, secret: Secret, shop: str, api_version: str) -> WebhookMessage | CannotRender:
-    """A webhook as it came, byte for byte, signed with `secret`; its `X-Shopify-Event-Id` is not kept.
+    """Return a received webhook byte for byte, signed with `secret`; its `X-Shopify-Event-Id` is not kept.
 
-    A listed state has another shape than any webhook, so that none can be made of it. A destination
-    that wants Shopify's own webhooks would never get what was missed: `gapless check` says so.
+    A listed state has another shape than a webhook, so it cannot be rendered as one. A destination with
+    Shopify's own signature would never get missed events: `gapless check` says so.
     """
     if event.type in STATE_TYPES:
         return CannotRender(reason="it was listed, as GraphQL shows the object: Shopify sends no such webhook")
@@ -93,7 +93,7 @@ def render(event: RecordedEvent, secret: Secret, shop: str, api_version: str) ->
 
 
 def _named(request: WebhookRequest, name: str, form: re.Pattern[str]) -> str:
-    """The header `name`. Raises `SignatureInvalid`, as the SDK does without it."""
+    """Return the header `name`. Raises `SignatureInvalid`, as the SDK does without it."""
     value = request.header(name)
     if value is None or not form.fullmatch(value):
         raise SignatureInvalid(f"the header {name} is missing or of another form", reason="bad_header")
@@ -103,12 +103,12 @@ def _named(request: WebhookRequest, name: str, form: re.Pattern[str]) -> str:
 def _event(
     key: str, topic: str, payload: bytes, sent_at: datetime, resources: Collection[str], shown_from: datetime | None
 ) -> RemoteEvent:
-    """The event of a webhook.
+    """Return the event of a webhook.
 
-    A body with an id and an `updated_at` is a state, and occurred then: that is the list's own time, so
-    that a listing of this time must show it or a later one. A deletion is the last version of its
-    object. Anything else, such as `orders/edited`, is an event of its own that no list can show.
-    Orders created before `shown_from` are too old to be listed, or will be soon.
+    A body with an id and an `updated_at` is a state and occurred at that time. The list has the same time, so a
+    listing of this time must show this state or a later one. A deletion is the last version of its object.
+    Anything else, such as `orders/edited`, is an event that no list can show. Orders created before
+    `shown_from` are too old to be listed, or will be soon.
     """
     body, (name, _, action) = decode_webhook(payload, _Body), topic.partition("/")
     resource, listed = RESOURCES.get(name), name in resources

@@ -1,4 +1,4 @@
-"""Stripe's lists: `GET /v1/events` and `GET /v1/accounts`, their pages, and what Stripe's refusals mean."""
+"""Stripe's lists, `GET /v1/events` and `GET /v1/accounts`: their pages, and the meaning of Stripe's refusals."""
 
 import math
 from datetime import UTC, datetime, timedelta
@@ -23,7 +23,7 @@ THROTTLED: Final = timedelta(seconds=2)
 
 
 class StripeApi(NamedTuple):
-    """The API of one account in one mode, and with `connect` of the accounts that are connected to it."""
+    """The API of one account in one mode; with `connect` also of the accounts that are connected to it."""
 
     base: str
     page_limit: int
@@ -31,12 +31,12 @@ class StripeApi(NamedTuple):
     connect: bool
 
     def get(self, path: str, stream: str = OWN_STREAM, **params: str | int) -> httpx.Request:
-        """A GET for our account, or for the connected account `stream`."""
+        """Return a GET for our account, or for the connected account `stream`."""
         headers = {"Stripe-Account": stream} if stream else None
         return httpx.Request("GET", self.base + path, params=params or None, headers=headers)
 
     def lists(self, *, livemode: bool, stream: str) -> bool:
-        """Decide whether a list of ours can show an event of that mode and stream."""
+        """Return True if our lists can show an event of this mode and stream."""
         return livemode is self.livemode and (not stream or self.connect)
 
 
@@ -49,7 +49,7 @@ class _Data(msgspec.Struct, gc=False):
 
 
 class StripeEvent(msgspec.Struct, gc=False):
-    """The few fields of an event that are read; the rest is skipped, not built."""
+    """The fields of an event that are read; the rest is skipped without building it."""
 
     id: str
     type: str
@@ -82,15 +82,15 @@ class _Refusal(msgspec.Struct, gc=False):
 
 
 def page_request(api: StripeApi, stream: str, window: Window, **cursor: str) -> httpx.Request:
-    """`GET /v1/events` from the window's first second, inclusive, to its last, exclusive."""
+    """`GET /v1/events` from the window's start, inclusive, to its end, exclusive."""
     bounds = {"created[gte]": int(window.start.timestamp()), "created[lt]": math.ceil(window.end.timestamp())}
     return api.get(EVENTS, stream, limit=api.page_limit, **bounds, **cursor)
 
 
 def read_page(api: StripeApi, request: httpx.Request, response: httpx.Response, stream: str, window: Window) -> Page:
-    """The page's events inside `window`. Works in either order: the walk is by id, its end is `has_more`.
+    """Return the page's events inside `window`. Any order works: the walk is by id and ends by `has_more`.
 
-    Raises `OptionsInvalid` if the list is of the other mode: what it proves is not about this source.
+    Raises `OptionsInvalid` if the list is of the other mode, because it proves nothing about this source.
     """
     rows = decode_response(response, StripeList)
     listed = decode_items(rows.data, StripeEvent, "data")
@@ -104,7 +104,7 @@ def read_page(api: StripeApi, request: httpx.Request, response: httpx.Response, 
 
 
 def remote_event(event: StripeEvent, payload: bytes | msgspec.Raw, stream: str, api: StripeApi) -> RemoteEvent:
-    """The one place where an event of either road gets its identity. Raises `ValueError`."""
+    """Build the event, for webhooks and list alike: its identity is decided only here. Raises `ValueError`."""
     object_id = event.data.object.id
     return RemoteEvent(
         key=event.id,
@@ -123,7 +123,7 @@ def detail_request(api: StripeApi, missing: MissingEvent) -> httpx.Request:
 
 
 def read_detail(api: StripeApi, missing: MissingEvent, response: httpx.Response) -> RemoteEvent:
-    """The event, its payload the body as received."""
+    """Return the event; its payload is the body as received."""
     event, payload = decode_response(response, StripeEvent), msgspec.Raw(response.content)
     return recordable("body", remote_event, event, payload, missing.stream, api)
 
@@ -134,7 +134,7 @@ def accounts_request(api: StripeApi, **cursor: str) -> httpx.Request:
 
 
 def read_accounts(api: StripeApi, request: httpx.Request, response: httpx.Response) -> StreamPage:
-    """The ids of the connected accounts."""
+    """Return the ids of the connected accounts."""
     rows = decode_response(response, StripeList)
     accounts = [account.id for account in decode_items(rows.data, StripeAccount, "data")]
     cursor = cursor_after(request, accounts[-1] if accounts else "", has_more=rows.has_more)
@@ -142,11 +142,11 @@ def read_accounts(api: StripeApi, request: httpx.Request, response: httpx.Respon
 
 
 def judge(response: httpx.Response, now: datetime) -> None:
-    """The default table, plus what Stripe says in its own way.
+    """Raise the error for a refusal: the default table and Stripe's own rules.
 
-    A 429 names no time to wait; 409, and whatever carries `Stripe-Should-Retry: true`, may be tried
-    again (both as stripe-python's `_should_retry` has it); `resource_missing` about an event is one
-    that left the 30 days, whether asked for or paged from (for paging NV).
+    A 429 names no time to wait. 409, and any response with `Stripe-Should-Retry: true`, may be tried again (both as in
+    stripe-python's `_should_retry`). `resource_missing` for an event means that it is older than 30 days, for a request
+    of the event and for a cursor (the latter NV).
     """
     if response.is_success:
         return

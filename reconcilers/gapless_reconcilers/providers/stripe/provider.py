@@ -54,21 +54,21 @@ class StripeOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     webhook_secret: tuple[Secret, ...] = ()
     """`whsec_…`, one or, while it is rolled, several. None: no webhook is accepted (audit, `mode = "poll"`)."""
     livemode: bool = True
-    """Which of the account's two modes this source is; the other mode's webhooks are recorded, never expected."""
+    """The mode of this source; webhooks of the account's other mode are recorded, never expected."""
     connect: bool = False
-    """Also list each connected account, as a stream of its own."""
+    """Also list each connected account, as a separate stream."""
     api_version: str | None = None
-    """The API version that our webhook endpoint was made with; None: unknown."""
+    """The API version of our webhook endpoint; None: unknown."""
     tolerance: timedelta = timedelta(seconds=300)
-    """How old a signature may be; 0 switches the check off. Default: the official SDK's."""
+    """The greatest age of a signature; 0 switches the check off. Default: the official SDK's."""
     page_limit: Annotated[int, msgspec.Meta(ge=1, le=MOST_PER_PAGE)] = MOST_PER_PAGE
-    """Events asked for per page."""
+    """Events requested per page."""
     api_base: str = "https://api.stripe.com"
-    """Where the API answers; another value only for a fake."""
+    """The address of the API; another value only for a fake."""
 
 
 class Stripe:
-    """Stripe, bound to one account and mode."""
+    """Stripe, for one account and mode."""
 
     kind: ClassVar[str] = "stripe"
     Options: ClassVar[type[StripeOptions]] = StripeOptions
@@ -104,9 +104,9 @@ class Stripe:
     def budget_scope(self) -> str:
         """`stripe:` and 64 bits of the key's SHA-256.
 
-        Stripe counts per account, which the key stands for before anything was asked. The key has far
-        more entropy than can be searched, so nothing of it can be had from the digest. Two keys of one
-        account count apart, and a rolled key starts anew: give a source one key.
+        Stripe counts per account; the key identifies it before any request is sent. The key has far more entropy
+        than can be searched, so the digest reveals nothing of it. Two keys of one account count separately, and a
+        rolled key starts again at zero: use one key per source.
         """
         return f"stripe:{hashlib.sha256(self.options.api_key.reveal().encode()).hexdigest()[:16]}"
 
@@ -131,7 +131,7 @@ class Stripe:
         return self._api.get("/v1/account")
 
     def read_account(self, response: httpx.Response) -> Account:
-        """The account id; the mode is the key's, for the account does not name one."""
+        """Return the account id, and the mode of the key, because the account does not name it."""
         return Account(fingerprint=decode_response(response, listing.StripeAccount).id, livemode=self._key_mode)
 
     def read_webhook(self, request: WebhookRequest, now: datetime, evidence: Evidence = NO_EVIDENCE) -> Reply:  # noqa: ARG002

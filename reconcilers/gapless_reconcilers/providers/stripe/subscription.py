@@ -1,4 +1,4 @@
-"""Stripe's webhook endpoints: which is ours, and how one is made and switched on again.
+"""Stripe's webhook endpoints: finding ours, creating it, and switching it on again.
 
 Source: Stripe's API reference, webhook endpoints, read November 2026.
 """
@@ -18,7 +18,7 @@ ENDPOINTS: Final = "/v1/webhook_endpoints"
 
 
 class StripeEndpoint(msgspec.Struct, gc=False):
-    """One endpoint. A Connect endpoint is known by its `application` (NV: no other field tells)."""
+    """One endpoint. A Connect endpoint is known by its `application` (NV: no other field shows it)."""
 
     url: str
     status: str
@@ -34,10 +34,10 @@ class _Made(msgspec.Struct, gc=False):
 
 
 def read(response: httpx.Response, webhook_url: str) -> Subscription:
-    """The endpoints at `webhook_url`, else those whose path is the same, read together. Raises `UnexpectedShape`."""
+    """Return the endpoints at `webhook_url`, else those with the same path, combined. Raises `UnexpectedShape`."""
     path = urlsplit(webhook_url).path
     endpoints = decode_items(decode_response(response, StripeList).data, StripeEndpoint, "data")
-    same = [each for each in endpoints if each.url == webhook_url]  # else by the path: we may not know our public name
+    same = [each for each in endpoints if each.url == webhook_url]  # else by the path: our public name may be unknown
     found = same or [each for each in endpoints if urlsplit(each.url).path == path]
     enabled = [endpoint for endpoint in found if endpoint.status == "enabled"]
     if not enabled:
@@ -66,7 +66,7 @@ def register_request(api: StripeApi, webhook_url: str, types: Sequence[str], api
 
 
 def read_registration(response: httpx.Response) -> Registration:
-    """The endpoint and its secret, which Stripe shows only now. Raises `UnexpectedShape`."""
+    """Return the endpoint and its secret, which Stripe shows only now. Raises `UnexpectedShape`."""
     made = decode_response(response, _Made)
     return Registration(id=made.id, secret=Secret(made.secret))
 

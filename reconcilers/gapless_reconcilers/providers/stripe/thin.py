@@ -1,8 +1,8 @@
-"""Thin (v2) events: a notification that says what changed, and does not carry the object.
+"""Thin (v2) events: a notification that names the changed object but does not carry it.
 
-Signed like a snapshot event. One that has a snapshot twin is the same event: it takes the twin's key, so
-that either webhook, and the list of v1 events, are recognised as one. One without is in no list that is
-read here, so it is never expected, and what is lost of it cannot be proven.
+It is signed like a snapshot event. A thin event with a snapshot twin is the same event: it has the twin's key, so that
+both webhooks, and the list of v1 events, are recognised as one event. One without a twin is in no list that is read
+here, so it is never expected, and its loss cannot be proven.
 
 Source: stripe-python 16.1.0 `v2/core/_event.py`, Stripe's page on event destinations, read November 2026.
 """
@@ -20,9 +20,9 @@ from gapless_reconcilers.kit.errors import MalformedWebhook, UnexpectedShape
 from gapless_reconcilers.providers.stripe.listing import StripeApi
 
 _OF_V1: Final = "v1."
-"""Types of events about v1 resources begin with it here, and not in the list of v1 events."""
+"""The beginning of thin types about v1 resources; the list of v1 events has them without it."""
 _TYPES: Final = (_OF_V1, "v2.")
-"""How the types of events without a twin begin."""
+"""The beginnings of the types of events without a twin."""
 
 
 class _Related(msgspec.Struct, gc=False):
@@ -41,7 +41,7 @@ class _Notification(msgspec.Struct, gc=False):
 
 
 def read(api: StripeApi, body: bytes, place: str | None = None) -> RemoteEvent | None:
-    """The event of a thin webhook, or of the answer at `place`; None if `body` is no thin event.
+    """Return the event of a thin webhook, or of the response at `place`; None if `body` is no thin event.
 
     Raises `MalformedWebhook`, with `place` `UnexpectedShape`, if it cannot be recorded.
     """
@@ -59,7 +59,7 @@ def detail_request(api: StripeApi, missing: MissingEvent) -> httpx.Request:
 
 
 def read_detail(api: StripeApi, missing: MissingEvent, response: httpx.Response) -> RemoteEvent:
-    """The event with its data. Raises `UnexpectedShape`."""
+    """Return the event with its data. Raises `UnexpectedShape`."""
     event = read(api, response.content, place="body")
     if event is None or event.key != missing.key:
         raise UnexpectedShape("id", "that of another event, or of none", missing.key)
@@ -67,12 +67,12 @@ def read_detail(api: StripeApi, missing: MissingEvent, response: httpx.Response)
 
 
 def is_alone(event_type: str) -> bool:
-    """Decide whether an event of `event_type` is a thin one without a snapshot twin, which only v2 has whole."""
+    """Return True if `event_type` is that of a thin event without a snapshot twin, which only v2 returns whole."""
     return event_type.startswith(_TYPES)
 
 
 def is_thin(body: bytes) -> bool:
-    """Decide whether `body` is a thin event."""
+    """Return True if `body` is a thin event."""
     return decode_or_none(body, _Notification) is not None
 
 

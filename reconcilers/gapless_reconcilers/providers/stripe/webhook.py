@@ -1,7 +1,7 @@
-"""Stripe's webhooks: their signature, the event of one, and one made of an event.
+"""Stripe's webhooks: verifying the signature, reading the event, and rendering an event.
 
-Signatures are judged exactly as `stripe.WebhookSignature.verify_header` judges them: too old is
-refused, a time ahead of ours is not (only the holder of the secret could have signed it).
+Signatures are verified exactly as `stripe.WebhookSignature.verify_header` does: an old one is refused, one with a time
+ahead of ours is not (only the holder of the secret could have signed it).
 """
 
 from datetime import datetime, timedelta
@@ -24,7 +24,7 @@ class _Versioned(msgspec.Struct, gc=False):
 
 
 def verify(request: WebhookRequest, keys: SigningKeys, tolerance: timedelta, now: datetime) -> None:
-    """Raise `SignatureInvalid` unless one of `keys` explains one `v1` of the header, not too old."""
+    """Raise `SignatureInvalid` unless one of `keys` made one `v1` of the header within `tolerance`."""
     header = request.header(SIGNATURE_HEADER)
     if header is None:
         raise SignatureInvalid("there is no Stripe-Signature header", reason="no_signature")
@@ -37,7 +37,7 @@ def verify(request: WebhookRequest, keys: SigningKeys, tolerance: timedelta, now
 
 
 def read(api: StripeApi, body: bytes) -> RemoteEvent:
-    """The one event of a snapshot webhook, or of a thin one. Raises `MalformedWebhook`."""
+    """Return the one event of a snapshot webhook, or of a thin one. Raises `MalformedWebhook`."""
     try:
         snapshot = decode_webhook(body, StripeEvent)
     except MalformedWebhook:
@@ -49,10 +49,10 @@ def read(api: StripeApi, body: bytes) -> RemoteEvent:
 
 
 def render(body: bytes, stream: str, secret: Secret, now: datetime) -> WebhookMessage:
-    """The recorded event of `stream`, freshly signed: byte for byte if it came by webhook.
+    """Return the recorded event of `stream`, signed now: byte for byte if it came by webhook.
 
-    A listed event is rendered in the account's API version at its time, not the endpoint's, and
-    names its connected account only here: the list that it came from did not have to (NV).
+    A listed event has the account's API version at the time of the event, not the endpoint's. Its connected account is
+    added here, because the list of that account need not name it (NV).
     """
     if stream and not thin.is_thin(body) and decode_webhook(body, StripeEvent).account is None:
         body = b'{"account":%b,%b' % (msgspec.json.encode(stream), body.lstrip()[1:])
@@ -63,5 +63,5 @@ def render(body: bytes, stream: str, secret: Secret, now: datetime) -> WebhookMe
 
 
 def version_of(payload: bytes) -> str | None:
-    """The event's `api_version`."""
+    """Return the event's `api_version`."""
     return decode_json(payload, _Versioned, "").api_version

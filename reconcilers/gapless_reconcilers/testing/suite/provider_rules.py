@@ -43,12 +43,12 @@ def check_same_identity(scenario: Scenario) -> None:
 
 def check_same_stream(scenario: Scenario) -> None:
     """The webhook and the list name the same stream."""
-    roads = {"webhook": list(read(scenario.provider(), scenario).events)}
+    origins = {"webhook": list(read(scenario.provider(), scenario).events)}
     if scenario.lists:
-        roads["list"] = walk(scenario)
-    for road, events in roads.items():
+        origins["list"] = walk(scenario)
+    for origin, events in origins.items():
         streams = {event.stream for event in events}
-        assert streams == {scenario.stream}, f"the {road} names the streams {streams}; wanted {scenario.stream!r}"
+        assert streams == {scenario.stream}, f"the {origin} names the streams {streams}; wanted {scenario.stream!r}"
 
 
 def check_secrets_are_hidden(scenario: Scenario) -> None:
