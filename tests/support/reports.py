@@ -6,7 +6,7 @@ from typing import Any
 
 from gapless.destinations.contract import FailureReason
 from gapless.domain import Cause, Mode, Via
-from gapless.ledger.snapshot import WINDOWS, Loss
+from gapless.ledger.snapshot import WINDOWS, UnrecoverableRow
 from gapless.status.report import (
     OWED,
     DestinationReport,
@@ -74,7 +74,9 @@ DESTINATION = DestinationReport(
     late_since=None,
     dead={reason.value: 0 for reason in FailureReason},
 )
-LOSS = Loss(id=17, stream="", start_us=0, end_us=60_000_000, reason="history_exceeded", recorded_us=3_600_000_000)
+LOSS = UnrecoverableRow(
+    id=17, stream="", start_us=0, end_us=60_000_000, reason="history_exceeded", recorded_us=3_600_000_000
+)
 
 
 def report(*parts: SourceReport | DestinationReport, **changes: Any) -> StatusReport:

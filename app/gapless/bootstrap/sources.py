@@ -1,14 +1,11 @@
 """Build sources, their policies and clients of their providers, from the settings and the rows of the ledger."""
 
 import json
-import os
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
-
-import click
 
 import gapless
 from gapless.domain import (
@@ -108,13 +105,13 @@ def last_window(end: datetime, unit: timedelta) -> Window:
     return Window(start=align_down(end - timedelta(hours=1), unit), end=align_down(end, unit))
 
 
-def known_sources(connection: Connection, settings: Settings) -> Sources:
+def known_sources(connection: Connection, settings: Settings, environ: Mapping[str, str]) -> Sources:
     """Return the configured sources that the ledger knows."""
     found: list[Source] = []
     for each in settings.sources:
         row = sources.source_named(connection, each.name)
         if row is not None:
-            source = make_source(each, build_provider(each, os.environ), row["id"], from_us(row["start_us"]))
+            source = make_source(each, build_provider(each, environ), row["id"], from_us(row["start_us"]))
             found.append(restore_subscription(source, sources.subscriptions(connection, row["id"])))
     return Sources(found)
 
@@ -140,19 +137,12 @@ def restore_subscription(source: Source, history: Sequence[Mapping[str, Any]]) -
     return source
 
 
-def find_source(settings: Settings, name: str) -> SourceSettings:
-    """Return the configured source of that name. Raises `click.BadParameter`."""
-    for each in settings.sources:
-        if each.name == name:
-            return each
-    known = ", ".join(each.name for each in settings.sources) or "none"
-    raise click.BadParameter(f"source {name!r} is not configured; configured: {known}", param_hint="SOURCE")
-
-
 @asynccontextmanager
-async def open_provider_client(settings: SourceSettings, public_url: str | None) -> AsyncIterator[ProviderClient]:
+async def open_provider_client(
+    settings: SourceSettings, public_url: str | None, environ: Mapping[str, str]
+) -> AsyncIterator[ProviderClient]:
     """Open a client of the source's provider, which is closed at the end. Needs no ledger."""
-    provider = build_provider(settings, os.environ)
+    provider = build_provider(settings, environ)
     source = make_source(settings, provider, 0, system_clock())
     policy = make_policy(settings, provider, public_url)
     metrics = Metrics(gapless.__version__)

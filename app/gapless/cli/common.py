@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 
 from gapless.errors import Unavailable, UserError
-from gapless.settings import Settings, load
+from gapless.settings import Settings, SourceSettings, load
 from gapless_reconcilers.kit.errors import ProviderError
 
 
@@ -37,6 +37,15 @@ class Invocation:
     def settings(self) -> Settings:
         """Load the settings. Raises `SettingsInvalid`."""
         return load(None if self.config is None else Path(self.config), os.environ)
+
+
+def find_source(settings: Settings, name: str) -> SourceSettings:
+    """Return the configured source of that name. Raises `click.BadParameter`."""
+    for each in settings.sources:
+        if each.name == name:
+            return each
+    known = ", ".join(each.name for each in settings.sources) or "none"
+    raise click.BadParameter(f"source {name!r} is not configured; configured: {known}", param_hint="SOURCE")
 
 
 @contextmanager

@@ -13,9 +13,10 @@ from typing import Any
 import click
 
 from gapless.bootstrap.runtime import ProcessParts, open_runtime
-from gapless.bootstrap.sources import capabilities_of, find_source, known_sources, open_provider_client, webhook_url
+from gapless.bootstrap.sources import capabilities_of, known_sources, open_provider_client, webhook_url
 from gapless.cli import output
 from gapless.cli.access import Operate, call_daemon, daemon_of, open_operations, open_reader, perform_here
+from gapless.cli.common import find_source
 from gapless.domain import ALL_TYPES, TypePatterns, from_us, system_clock
 from gapless.ledger import Connection, events, sources, streams
 from gapless.ledger.engine import PostgresStore, Store
@@ -91,7 +92,7 @@ async def audit_source(
     def show(report: AuditReport) -> None:
         progress.show(f"{report.listed} listed" + (f", {len(report.missing)} missing" if known else ""))
 
-    async with open_provider_client(wanted, settings.public_url) as client:
+    async with open_provider_client(wanted, settings.public_url, os.environ) as client:
         report = await audit_list(
             client,
             capabilities_of(wanted, client.source.provider),
@@ -130,7 +131,7 @@ async def plan_deliveries(settings: Settings, source: str, since: datetime, unti
     receiving = [each for each in settings.destinations if each.sources == ("*",) or source in each.sources]
     wanted_types = {each.name: TypePatterns(each.types) for each in receiving}
     async with open_reader(settings) as store:
-        known = await store.read(known_sources, settings)
+        known = await store.read(known_sources, settings, os.environ)
         types = known[source].types if source in known else ALL_TYPES
         return await deliveries.plan_deliveries(store, source, types, since, until, wanted_types)
 

@@ -1,5 +1,6 @@
 """The checks of `gapless check` that send requests to a provider: account, subscription, list, clock."""
 
+import os
 from collections.abc import Iterator
 from datetime import timedelta
 
@@ -28,7 +29,7 @@ async def check_provider(source: SourceSettings, public_url: str | None, account
     """Return the findings about `source`. `accounts` maps the accounts met so far to their sources; it is added to."""
     subject = f"source {source.name}"
     try:
-        async with open_provider_client(source, public_url) as client:
+        async with open_provider_client(source, public_url, os.environ) as client:
             health = await read_health(client, sources.webhook_url(public_url, source.name))
             found = [*_account(source, client, health, accounts), *_subscription(source, client, health)]
             found += await _list(subject, client)

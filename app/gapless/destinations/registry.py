@@ -5,15 +5,12 @@ skipped. Outside packages register a class in the entry-point group `gapless.des
 """
 
 import importlib
-import importlib.metadata
 import pkgutil
-import sys
-from collections.abc import Mapping
-from functools import cache
 from typing import cast
 
 from gapless import destinations
 from gapless.destinations.contract import DestinationInvalid, DestinationKind, DestinationOptions
+from gapless_reconcilers.kit.registry import entry_points
 
 ENTRY_POINT_GROUP = "gapless.destinations"
 NO_KINDS = frozenset(("contract", "registry"))
@@ -21,7 +18,7 @@ NO_KINDS = frozenset(("contract", "registry"))
 
 def kinds() -> tuple[str, ...]:
     """Return every known kind, sorted. Raises `DestinationInvalid` if an outside package uses a built-in's name."""
-    built_in, outside = _built_in_kinds(), _entry_points()
+    built_in, outside = _built_in_kinds(), entry_points(ENTRY_POINT_GROUP)
     if taken := sorted(built_in & outside.keys()):
         raise DestinationInvalid(
             f"destination type {taken[0]!r} is built in and is also registered by {outside[taken[0]].value}; "
@@ -35,7 +32,7 @@ def load(kind: str) -> DestinationKind:
     known = kinds()
     if kind not in known:
         raise DestinationInvalid(f"there is no destination type {kind!r}; known are: {', '.join(known)}")
-    outside = _entry_points().get(kind)
+    outside = entry_points(ENTRY_POINT_GROUP).get(kind)
     try:
         found = outside.load() if outside else _built_in(kind)
     except (ImportError, AttributeError) as error:
@@ -52,16 +49,6 @@ def load(kind: str) -> DestinationKind:
 
 def _built_in_kinds() -> set[str]:
     return {module.name for module in pkgutil.iter_modules(destinations.__path__)} - NO_KINDS
-
-
-def _entry_points() -> Mapping[str, importlib.metadata.EntryPoint]:
-    return _entry_points_on(tuple(sys.path))
-
-
-@cache
-def _entry_points_on(_path: tuple[str, ...]) -> Mapping[str, importlib.metadata.EntryPoint]:
-    """Return the entry points, read once for each `sys.path`: reading opens a file of every installed package."""
-    return {entry.name: entry for entry in importlib.metadata.entry_points(group=ENTRY_POINT_GROUP)}
 
 
 def _built_in(kind: str) -> object:

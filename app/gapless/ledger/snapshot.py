@@ -28,7 +28,7 @@ WINDOWS: Final[Mapping[str, timedelta]] = MappingProxyType(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Loss:
+class UnrecoverableRow:
     """A recorded interval `[start_us, end_us)` of one stream for which the provider can no longer prove anything."""
 
     id: int
@@ -79,7 +79,7 @@ class SourceSnapshot:
     streams: tuple[Stream, ...]
     missing: Mapping[int, MissingCounts]
     """By stream id; a stream without missing events has no entry."""
-    losses: tuple[Loss, ...]
+    losses: tuple[UnrecoverableRow, ...]
     totals: Totals
     windows: Mapping[str, Totals]
     """Sums over the hours that touch `[watermark - window, watermark)`."""
@@ -131,7 +131,7 @@ def _source(
     row: RowMapping,
     streams: Sequence[Stream],
     missing: Mapping[int, MissingCounts],
-    losses: Sequence[Loss],
+    losses: Sequence[UnrecoverableRow],
     now: datetime,
 ) -> SourceSnapshot:
     watermark_us = min(stream.watermark_us for stream in streams)
@@ -207,16 +207,18 @@ def _missing(connection: Connection, source_ids: Sequence[int]) -> Mapping[int, 
     }
 
 
-def _losses(connection: Connection, source_ids: Sequence[int]) -> Mapping[int, list[Loss]]:
+def _losses(connection: Connection, source_ids: Sequence[int]) -> Mapping[int, list[UnrecoverableRow]]:
     """Return the unrecoverable intervals of each source, oldest first."""
-    found: defaultdict[int, list[Loss]] = defaultdict(list)
-    columns = [UNRECOVERABLE.c[each.name] for each in fields(Loss) if each.name != "stream"]
+    found: defaultdict[int, list[UnrecoverableRow]] = defaultdict(list)
+    columns = [UNRECOVERABLE.c[each.name] for each in fields(UnrecoverableRow) if each.name != "stream"]
     query = select(STREAM.c.source_id, STREAM.c.name.label("stream"), *columns).join_from(
         UNRECOVERABLE, STREAM, STREAM.c.id == UNRECOVERABLE.c.stream_id
     )
     ordered = query.where(STREAM.c.source_id.in_(source_ids)).order_by(UNRECOVERABLE.c.start_us, UNRECOVERABLE.c.id)
     for row in connection.execute(ordered).mappings():
-        found[row["source_id"]].append(Loss(**{name: value for name, value in row.items() if name != "source_id"}))
+        found[row["source_id"]].append(
+            UnrecoverableRow(**{name: value for name, value in row.items() if name != "source_id"})
+        )
     return found
 
 

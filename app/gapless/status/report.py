@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 
 from gapless.domain import Cause, Mode, Via, from_us
 from gapless.ledger.deliveries import DeliveryState
-from gapless.ledger.snapshot import Loss
+from gapless.ledger.snapshot import UnrecoverableRow
 from gapless_reconcilers.kit.contract import Coverage
 
 OWED: tuple[DeliveryState, ...] = (DeliveryState.PENDING, DeliveryState.HELD, DeliveryState.PARKED, DeliveryState.DEAD)
@@ -80,7 +80,7 @@ class ListReport:
     lost: int
     """Events that the provider no longer has, and that nobody has acknowledged."""
     lost_since: datetime | None
-    unrecoverable: tuple[Loss, ...]
+    unrecoverable: tuple[UnrecoverableRow, ...]
     budget_remaining: int | None
     interval: timedelta | None
     next_pass: datetime
@@ -93,7 +93,7 @@ class ListReport:
         return self.history_headroom < LEAST_HEADROOM * self.history
 
     @property
-    def not_acknowledged(self) -> tuple[Loss, ...]:
+    def not_acknowledged(self) -> tuple[UnrecoverableRow, ...]:
         """Return the unrecoverable intervals that nobody has acknowledged."""
         return tuple(loss for loss in self.unrecoverable if loss.acknowledged_us is None)
 

@@ -370,7 +370,7 @@ def _of_destination(destination: DestinationReport, now: datetime) -> Iterator[T
             kind=TroubleKind.DELIVERIES_HELD,
             since=oldest.get(DeliveryState.HELD),
             text=f"Waiting for a decision: {_counted(backlog[DeliveryState.HELD], 'delivery')}.",
-            next=f"See `gapless dead list --held`; set on_version_mismatch, or let them go: "
+            next=f"See `gapless dead list --held`; set on_version_mismatch, or release them: "
             f"`gapless dead requeue --held --destination {name}`.",
         )
     yield from _of_late(destination, now)

@@ -5,7 +5,7 @@ from datetime import timedelta
 from typing import TypeAlias
 
 from gapless.domain import from_us
-from gapless.ledger.snapshot import Loss
+from gapless.ledger.snapshot import UnrecoverableRow
 from gapless.status.figures import DESTINATION_FIGURES, SOURCE_FIGURES, Figure, R, Samples, Value
 from gapless.status.report import (
     DestinationReport,
@@ -143,7 +143,7 @@ def _listed(listed: ListReport) -> Values:
     }
 
 
-def _loss(loss: Loss) -> Values:
+def _loss(loss: UnrecoverableRow) -> Values:
     return {
         "id": loss.id,
         "stream": loss.stream,
@@ -154,7 +154,7 @@ def _loss(loss: Loss) -> Values:
     }
 
 
-def _acknowledgement(loss: Loss, at_us: int) -> Values:
+def _acknowledgement(loss: UnrecoverableRow, at_us: int) -> Values:
     return {"at": from_us(at_us), "by": loss.acknowledged_by, "reason": loss.acknowledged_reason}
 
 

@@ -26,7 +26,7 @@ BUILT_IN = "gapless_reconcilers.providers"
 
 def kinds() -> tuple[str, ...]:
     """Return every known kind, sorted. Raises `OptionsInvalid` if an outside package takes a built-in's name."""
-    built_in, outside = _built_in_kinds(), _entry_points()
+    built_in, outside = _built_in_kinds(), entry_points(ENTRY_POINT_GROUP)
     if taken := sorted(built_in & outside.keys()):
         raise OptionsInvalid(
             f"provider {taken[0]!r} is built in and is also registered by {outside[taken[0]].value}; "
@@ -40,7 +40,7 @@ def load(kind: str) -> type[Provider]:
     known = kinds()
     if kind not in known:
         raise OptionsInvalid(f"there is no provider {kind!r}{nearest(kind, known)}; known are: {', '.join(known)}")
-    outside = _entry_points().get(kind)
+    outside = entry_points(ENTRY_POINT_GROUP).get(kind)
     found = outside.load() if outside else _built_in(kind)
     if getattr(found, "kind", None) != kind:
         raise OptionsInvalid(
@@ -79,19 +79,20 @@ def secret_fields(kind: str) -> dict[str, Literal["one", "many"]]:
     return {name: "many" if is_many(hint) else "one" for name, hint in found.items()}
 
 
-def _built_in_kinds() -> set[str]:
-    package = importlib.import_module(BUILT_IN)
-    return {module.name for module in pkgutil.iter_modules(package.__path__) if not module.name.startswith("_")}
-
-
-def _entry_points() -> Mapping[str, importlib.metadata.EntryPoint]:
-    return _entry_points_on(tuple(sys.path))
+def entry_points(group: str) -> Mapping[str, importlib.metadata.EntryPoint]:
+    """Return the entry points of `group`, by name."""
+    return _entry_points_on(tuple(sys.path), group)
 
 
 @cache
-def _entry_points_on(_path: tuple[str, ...]) -> Mapping[str, importlib.metadata.EntryPoint]:
+def _entry_points_on(_path: tuple[str, ...], group: str) -> Mapping[str, importlib.metadata.EntryPoint]:
     """Return the entry points, read once for each `sys.path` because that opens a file of every installed package."""
-    return {entry.name: entry for entry in importlib.metadata.entry_points(group=ENTRY_POINT_GROUP)}
+    return {entry.name: entry for entry in importlib.metadata.entry_points(group=group)}
+
+
+def _built_in_kinds() -> set[str]:
+    package = importlib.import_module(BUILT_IN)
+    return {module.name for module in pkgutil.iter_modules(package.__path__) if not module.name.startswith("_")}
 
 
 def _built_in(kind: str) -> object:

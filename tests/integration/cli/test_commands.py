@@ -142,6 +142,10 @@ async def test_a_pass_without_a_daemon_reaches_back_and_owes_nothing(
         assert code == 0
         code, out, err = await gapless.call("dead", "list")
         assert code == 0
+        code, out, err = await gapless.call("dead", "list", "--destination", destination["name"])
+        assert (code, "no delivery matches" in err) == (0, True)
+        code, out, err = await gapless.call("dead", "list", "--destination", "nowhere")
+        assert (code, out, "'nowhere' is not known" in err) == (2, "", True)
 
 
 async def test_an_endpoint_is_registered_and_repaired(fake: FakeProvider, tmp_path: Path) -> None:

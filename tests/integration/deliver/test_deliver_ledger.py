@@ -172,6 +172,12 @@ async def test_dead_letters_are_listed_and_counted_by_reason(setup: Any) -> None
         lambda c: dead_letters.waiting(c, DeliveryState.DEAD, after=after, reason="consumer_4xx")
     )
     assert [letter.key for letter in rest] == ["evt_3"]
+    other = setup.destination_id + 1
+    both = [
+        await setup.store.read(dead_letters.waiting, DeliveryState.DEAD, destination_id=each)
+        for each in (setup.destination_id, other)
+    ]
+    assert [len(letters) for letters in both] == [3, 0]
 
 
 async def test_sequin_a_backlog_of_20000_is_claimed_in_bounded_batches(setup: Any) -> None:

@@ -8,9 +8,8 @@ from typing import TextIO
 
 import click
 
-from gapless.bootstrap.sources import find_source
 from gapless.cli import output
-from gapless.cli.common import Exit, Invocation, failing_clearly
+from gapless.cli.common import Exit, Invocation, failing_clearly, find_source
 from gapless.cli.input_files import READABLE, BadLines, read_rows
 from gapless.cli.param_types import TIME
 from gapless.cli.passes import audit_source

@@ -8,7 +8,9 @@ from gapless.cli import output
 from gapless.cli.access import operate, read_ledger
 from gapless.cli.common import Invocation, failing_clearly
 from gapless.domain import from_us
-from gapless.ledger import dead_letters
+from gapless.errors import UserError
+from gapless.ledger import Connection, dead_letters, destinations
+from gapless.ledger.dead_letters import Unsettled
 from gapless.ledger.deliveries import DeliveryState
 
 
@@ -21,15 +23,16 @@ def dead() -> None:
 
 
 @dead.command("list")
+@click.option("--destination", help="Only those to this destination.")
 @click.option("--held", is_flag=True, help="List held deliveries instead.")
 @click.option("--limit", default=100, show_default=True, type=click.IntRange(1, 10_000))
 @click.option("--json", "json_", is_flag=True, help="One JSON document a line.")
 @click.pass_obj
-def list_(invocation: Invocation, held: bool, limit: int, json_: bool) -> None:  # noqa: FBT001 - click calls it
+def list_(invocation: Invocation, *, destination: str | None, held: bool, limit: int, json_: bool) -> None:
     """List every dead letter with its reason."""
     with failing_clearly(debug=invocation.debug):
         state = DeliveryState.HELD if held else DeliveryState.DEAD
-        rows = read_ledger(invocation.settings(), dead_letters.waiting, state=state, limit=limit)
+        rows = read_ledger(invocation.settings(), _waiting, state=state, destination=destination, limit=limit)
         if json_:
             output.as_lines(rows)
             return
@@ -39,6 +42,16 @@ def list_(invocation: Invocation, held: bool, limit: int, json_: bool) -> None: 
             for row in rows
         )
         output.table(columns, cells, empty="no delivery matches")
+
+
+def _waiting(connection: Connection, state: DeliveryState, destination: str | None, limit: int) -> list[Unsettled]:
+    """Return deliveries in `state`. Raises `UserError` if the ledger does not know the destination."""
+    if destination is None:
+        return dead_letters.waiting(connection, state, limit=limit)
+    known = destinations.destination(connection, destination)
+    if known is None:
+        raise UserError(f"destination {destination!r} is not known; `gapless status` shows those that are")
+    return dead_letters.waiting(connection, state, destination_id=known.id, limit=limit)
 
 
 @dead.command()

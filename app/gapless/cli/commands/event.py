@@ -13,10 +13,10 @@ from typing import Any, BinaryIO
 import click
 import httpx
 
-from gapless.bootstrap.sources import find_source, open_provider_client
+from gapless.bootstrap.sources import open_provider_client
 from gapless.cli import output
 from gapless.cli.access import operate, read_ledger
-from gapless.cli.common import Exit, Invocation, failing_clearly
+from gapless.cli.common import Exit, Invocation, failing_clearly, find_source
 from gapless.cli.param_types import TIME
 from gapless.domain import Via, from_us
 from gapless.ledger import Connection, events
@@ -110,7 +110,7 @@ def _missing(key: str, row: Event | None) -> MissingEvent:
 
 
 async def _fetch(settings: Settings, name: str, missing: MissingEvent) -> bytes:
-    async with open_provider_client(find_source(settings, name), settings.public_url) as client:
+    async with open_provider_client(find_source(settings, name), settings.public_url, os.environ) as client:
         provider = client.source.provider
         if not isinstance(provider, FetchesDetail):
             raise click.UsageError(f"provider {provider.kind!r} cannot fetch a single event")

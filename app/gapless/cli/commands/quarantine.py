@@ -1,6 +1,7 @@
 """`gapless quarantine`: list refused webhooks, and release them when the cause is corrected."""
 
 import asyncio
+import os
 
 import click
 import msgspec
@@ -55,7 +56,7 @@ def _explained(
     connection: Connection, settings: Settings, source: str | None, limit: int
 ) -> list[tuple[QuarantineEntry, str]]:
     """Return the entries, each with its diagnosis; it is empty for released ones and for sources that are gone."""
-    configured = known_sources(connection, settings)
+    configured = known_sources(connection, settings, os.environ)
     names, providers = {each.id: each.name for each in configured}, {each.name: each.provider for each in configured}
     explained = []
     for entry in _entries(connection, source, limit):

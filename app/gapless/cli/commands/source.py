@@ -1,17 +1,18 @@
 """`gapless source`: list, read, rename, acknowledge; register and repair the endpoint at the provider."""
 
 import asyncio
+import os
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import click
 
-from gapless.bootstrap.sources import find_source, open_provider_client, webhook_url
+from gapless.bootstrap.sources import open_provider_client, webhook_url
 from gapless.cli import output
 from gapless.cli.access import operate, read_ledger
 from gapless.cli.commands.audit import show_report
-from gapless.cli.common import Exit, Invocation, failing_clearly
+from gapless.cli.common import Exit, Invocation, failing_clearly, find_source
 from gapless.cli.param_types import TIME
 from gapless.cli.passes import deliver, describe, make_passes, plan_deliveries, try_pass
 from gapless.domain import from_us, system_clock
@@ -184,12 +185,12 @@ async def _register_endpoint(
     settings: Settings, name: str, url: str, types: tuple[str, ...], secret_file: Path
 ) -> RegisteredEndpoint:
     configured = find_source(settings, name)
-    async with open_provider_client(configured, settings.public_url) as client:
+    async with open_provider_client(configured, settings.public_url, os.environ) as client:
         return await register_endpoint(client, url, types or configured.types or (), secret_file)
 
 
 async def _repair_endpoint(settings: Settings, name: str, url: str) -> Subscription | None:
-    async with open_provider_client(find_source(settings, name), settings.public_url) as client:
+    async with open_provider_client(find_source(settings, name), settings.public_url, os.environ) as client:
         return await repair_endpoint(client, url)
 
 

@@ -1,6 +1,7 @@
 """`gapless status`: shows what is wrong, and up to when each source is proven complete."""
 
 import asyncio
+import os
 import time
 from datetime import datetime
 from typing import Any
@@ -48,7 +49,7 @@ def status(invocation: Invocation, watch: bool, json_: bool) -> None:  # noqa: F
 
 async def _read(settings: Settings) -> dict[str, Any]:
     async with open_reader(settings) as store:
-        sources = await store.read(known_sources, settings)
+        sources = await store.read(known_sources, settings, os.environ)
         known = tuple(each for each in settings.sources if each.name in sources)
         policies = make_policies(known, sources, settings.public_url)
         budgets = {name: policy.budget for name, policy in policies.items()}
