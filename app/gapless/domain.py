@@ -21,6 +21,8 @@ SLICE_WIDTH = timedelta(hours=1)
 """A window no wider than this is one slice, because a slice costs at least one request."""
 LONGEST_INTERVAL = timedelta(hours=1)
 """The longest that a source waits for its next pass, unless the operator set `every` or `every_max` to more."""
+LEAST_HEADROOM = 0.25
+"""Share of a provider's history below which it is running out, and the read budget is exceeded. Alerts use it too."""
 MAX_SLICES = 64
 """Most slices of a pass, so that a pass over a whole history has few rows."""
 

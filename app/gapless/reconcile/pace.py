@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from gapless.domain import LONGEST_INTERVAL
+from gapless.domain import LEAST_HEADROOM, LONGEST_INTERVAL
 from gapless.ledger.budgets import BLOCK
 from gapless_reconcilers.kit.contract import ReadBudget
 
@@ -11,8 +11,6 @@ STEP = 1.5
 """Factor by which the interval grows after each clean pass."""
 RESERVED = 0.2
 """Share of the budget that is kept for start-up and horizon passes."""
-LEAST_HEADROOM = 0.25
-"""Share of the history below which the budget is exceeded rather than an event lost."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

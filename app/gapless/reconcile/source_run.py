@@ -248,7 +248,8 @@ async def record_health(leased: LeasedSource, known: ProviderHealth) -> None:
             "twice; remove one, or set share_account = true"
         )
     if known.subscription is not None:
-        leased.runtime.sources.replace(source.subscribed(known.subscription, leased.runtime.clock()))
+        current = leased.source  # its secrets may have been replaced meanwhile
+        leased.runtime.sources.replace(current.subscribed(known.subscription, leased.runtime.clock()))
 
 
 def in_order(streams: Iterable[Stream], *, retry_parked: bool) -> list[Stream]:

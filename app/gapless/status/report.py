@@ -4,15 +4,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from gapless.domain import Cause, Mode, Via, from_us
+from gapless.domain import LEAST_HEADROOM, Cause, Mode, Via, from_us
 from gapless.ledger.deliveries import DeliveryState
 from gapless.ledger.snapshot import UnrecoverableRow
 from gapless_reconcilers.kit.contract import Coverage
 
 OWED: tuple[DeliveryState, ...] = (DeliveryState.PENDING, DeliveryState.HELD, DeliveryState.PARKED, DeliveryState.DEAD)
 """The states of deliveries that are not done."""
-LEAST_HEADROOM = 0.25
-"""Share of the provider's history below which it is running out. Alerts and the read budget use the same share."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

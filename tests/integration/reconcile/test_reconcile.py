@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 from datetime import timedelta
+from typing import Any
 
 import httpx
 import pytest
@@ -15,11 +16,17 @@ from gapless.ledger import Connection, leases, sources
 from gapless.ledger.engine import BadData
 from gapless.ledger.recorder import EventKey, Recorder, Sighting
 from gapless.ledger.tables import PASS, SLICE
+from gapless.provider_api.health import ProviderHealth
+from gapless.reconcile.context import LeasedSource
+from gapless.reconcile.source_run import record_health
 from gapless.settings import RetentionSettings
+from gapless_reconcilers.kit.contract import Secret, Subscription
+from gapless_reconcilers.providers.stripe import Stripe, StripeOptions
 from gapless_reconcilers.testing.fake.webhook_sender import Faults
 
 pytestmark = pytest.mark.anyio
 MINUTE = timedelta(minutes=1)
+NEW = Stripe(StripeOptions(api_key=Secret("rk_live_new"), webhook_secret=(Secret("whsec_new"),)))
 
 
 class Died(Exception):
@@ -350,3 +357,25 @@ async def test_finished_passes_are_pruned_with_their_slices_and_those_under_way_
         )
         await maintenance.prune_once(daemon.runtime.writer, keep, [], clock)
         assert len(await world.passes()) == 2
+
+
+class ReplacedMeanwhile(LeasedSource):
+    """A leased source whose key file changes while the provider's answer is recorded."""
+
+    async def write(self, *args: Any, **kwargs: Any) -> Any:
+        result = await super().write(*args, **kwargs)
+        self.runtime.sources.change(self.source.name, provider=NEW)
+        return result
+
+
+async def test_a_replaced_key_survives_the_record_of_health(world: World) -> None:
+    async with world.daemon() as daemon:
+        lease = await daemon.lease()
+        assert lease is not None
+        leased = ReplacedMeanwhile(
+            runtime=daemon.runtime, client=daemon.client, policy=daemon.policy, lease=lease, stopping=daemon.stopping
+        )
+        answer = Subscription(healthy=True, reason="", types=("invoice.paid",))
+        await record_health(leased, ProviderHealth(subscription=answer))
+        assert daemon.source.provider is NEW
+        assert daemon.source.types.patterns == ("invoice.paid",)

@@ -8,12 +8,11 @@ import httpx
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gapless.domain import LONGEST_INTERVAL, cut
+from gapless.domain import LEAST_HEADROOM, LONGEST_INTERVAL, cut
 from gapless.ledger.passes import Slice
 from gapless.ledger.watermarks import finished_prefix
 from gapless.provider_api.pages import freeze, thaw
 from gapless.reconcile.pace import (
-    LEAST_HEADROOM,
     RESERVED,
     Pace,
     Signals,
