@@ -16,7 +16,7 @@ from gapless.settings import Settings
 
 @click.group()
 def db() -> None:
-    """Check or upgrade the schema of the ledger, or tell it that it was restored from a backup."""
+    """Upgrade the ledger, or tell it that it was restored."""
 
 
 @db.command()
