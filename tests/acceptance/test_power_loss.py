@@ -68,7 +68,7 @@ async def send(fake: FakeProvider, url: str, log: Path) -> list[tuple[int, str]]
             message = fake.vendor_format.message(event, endpoint, fake.clock(), genuine=True)
             answer = await client.post(url, content=message.body, headers=dict(message.headers))
             assert answer.is_success, answer.text
-            acknowledged.append((log.stat().st_size, event.key))
+            acknowledged.append((log.stat().st_size, event.key))  # noqa: ASYNC240 - at once
 
     async with httpx.AsyncClient(trust_env=False, timeout=60) as client:
         await asyncio.gather(*(sender(client) for _ in range(SENDERS)))
@@ -104,7 +104,7 @@ def keys_in(files: dict[str, bytes], ledger: str, folder: Path) -> set[str]:
 
 
 async def test_no_acknowledged_webhook_is_lost_when_the_power_fails(recording: Recording, tmp_path: Path) -> None:
-    lost = [keys for keys in losses(recording, tmp_path, syncs=True)]
+    lost = list(losses(recording, tmp_path, syncs=True))
     assert len(lost) == POINTS
     assert [keys for keys in lost if keys] == []
     assert any(losses(recording, tmp_path, syncs=False)), "a disk that syncs nothing must lose some"

@@ -182,8 +182,9 @@ def load(connection: Connection, claims: Sequence[DeliveryClaim]) -> list[tuple[
     by_seq = {claim.seq: claim for claim in claims}
     query = (
         select(
-            EVENT.c.seq, SOURCE.c.name.label("source"), IDENTITY_SEED.label("identity_seed"), STREAM.c.name.label("stream"), EVENT.c.key,
-            EVENT.c.type, EVENT.c.occurred_us, EVENT.c.first_seen_us, EVENT.c.via, EVENT.c.webhook_us,
+            EVENT.c.seq, SOURCE.c.name.label("source"), IDENTITY_SEED.label("identity_seed"),
+            STREAM.c.name.label("stream"), EVENT.c.key, EVENT.c.type, EVENT.c.occurred_us, EVENT.c.first_seen_us,
+            EVENT.c.via, EVENT.c.webhook_us,
             PAYLOAD.c.body.label("payload"),
         )
         .join(SOURCE, SOURCE.c.id == EVENT.c.source_id)

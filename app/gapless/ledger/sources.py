@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, RowMapping, Text, cast, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, RowMapping, Text, cast, func, insert, select, update
 
 from gapless.domain import from_us, to_us
 from gapless.ledger.engine import dialect
@@ -17,7 +17,7 @@ from gapless_reconcilers.kit.contract import Subscription
 RETIRED_GRACE = timedelta(days=3)
 """Time for which a retired source's path still answers 503, so that its provider keeps retrying."""
 UNREADABLE = "the read key may not read it"
-IDENTITY_SEED = func.coalesce(SOURCE.c.identity_seed, cast(SOURCE.c.id, Text))
+IDENTITY_SEED: ColumnElement[str] = func.coalesce(SOURCE.c.identity_seed, cast(SOURCE.c.id, Text))
 """The seed of the ids that consumers see. A row of a release that knew no seeds has its id for one."""
 
 
@@ -45,7 +45,8 @@ def _free_seed(connection: Connection, name: str) -> str:
 
 def holder_of_seed(connection: Connection, seed: str) -> str | None:
     """Return the name of the source that has this identity seed; None: no source has it."""
-    found: str | None = connection.execute(select(SOURCE.c.name).where(IDENTITY_SEED == seed)).scalar()  # noqa: SIM300 - builds SQL
+    is_its = IDENTITY_SEED == seed  # noqa: SIM300 - a condition in SQL
+    found: str | None = connection.execute(select(SOURCE.c.name).where(is_its)).scalar()
     return found
 
 
@@ -114,12 +115,8 @@ def ids_in_state(connection: Connection, state: str) -> list[int]:
 def sources(connection: Connection) -> list[dict[str, Any]]:
     """Return every source with its provider, mode, state, start and identity seed, by name."""
     columns = (SOURCE.c[name] for name in ("name", "provider", "mode", "state", "start_us"))
-    return [
-        dict(row)
-        for row in connection.execute(
-            select(*columns, IDENTITY_SEED.label("identity_seed")).order_by(SOURCE.c.name)
-        ).mappings()
-    ]
+    query = select(*columns, IDENTITY_SEED.label("identity_seed")).order_by(SOURCE.c.name)
+    return [dict(row) for row in connection.execute(query).mappings()]
 
 
 def note_account(connection: Connection, source_id: int, fingerprint: str) -> list[str]:

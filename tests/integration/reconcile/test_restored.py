@@ -119,7 +119,7 @@ async def test_of_a_source_that_lists_nothing_the_interval_is_unrecoverable(worl
     async with process(world) as daemon:
         done = await note_restored(daemon, T0)
     assert done["unlisted"] == ["acme"]
-    (loss,) = (await world.report()).unrecoverable
+    (loss,) = await world.unrecoverable()
     assert (from_us(loss.start_us), from_us(loss.end_us), loss.reason) == (T0, clock(), "restored")
 
 

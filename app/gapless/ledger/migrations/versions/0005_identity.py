@@ -1,13 +1,13 @@
 """The seed of the ids that consumers see, and the intervals that a restored backup lacks.
 
-Revision ID: 0012
+Revision ID: 0005
 Revises: 0004
 """
 
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0012"
+revision = "0005"
 down_revision = "0004"
 branch_labels = None
 depends_on = None
