@@ -29,7 +29,7 @@ from gapless.text import format_time
 
 POLL_S = 0.5
 PARKED_WAIT_S = 20.0
-"""Time without progress of parked streams after which the command stops waiting: they need a person."""
+"""Time without progress of passes that failed after which the command stops waiting; they are tried again later."""
 
 
 async def make_passes(settings: Settings, args: dict[str, object], *, wait: bool) -> list[dict[str, Any]]:
@@ -58,13 +58,14 @@ async def _make_here(parts: ProcessParts, args: dict[str, object], *, wait: bool
 
 
 async def _follow(operate: Operate, made: dict[str, Any], *, wait: bool) -> list[dict[str, Any]]:
-    """Show progress until no pass is running, or all that run are parked and make no progress."""
+    """Show progress until no pass is running, or all that run have failed or are parked, and make no progress."""
     ids, before, idle_s = [row["id"] for row in made["passes"]], None, 0.0
     progress = output.ProgressLine()
     while True:
         progressed = await operate("pass.status", {"ids": ids})
         running = [row for row in progressed["passes"] if row["state"] == "running"]
-        idle_s = idle_s + POLL_S if running == before and all(row["parked_reason"] for row in running) else 0.0
+        is_stuck = running == before and all(row["last_error"] or row["parked_reason"] for row in running)
+        idle_s = idle_s + POLL_S if is_stuck else 0.0
         if not wait or not running or idle_s > PARKED_WAIT_S:
             progress.end()
             return list(progressed["passes"])

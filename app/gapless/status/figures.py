@@ -208,6 +208,12 @@ SOURCE_FIGURES: Final[tuple[Figure[SourceReport], ...]] = (
         samples=_of_list(lambda listed: listed.missing_open),
     ),
     Figure(
+        name="lost_events",
+        help="events that the provider listed, no longer has, and that are not recorded; acknowledged or not",
+        absent=_NO_LIST,
+        samples=_of_list(lambda listed: listed.lost),
+    ),
+    Figure(
         name="provider_budget_remaining",
         help="read requests left in the vendor's period",
         absent="no budget, or none of it used yet",

@@ -41,7 +41,7 @@ def test_what_does_not_apply_is_null() -> None:
 
 
 def test_json_and_page_show_the_same_troubles() -> None:
-    whole = report(listed(SOURCE, lost=3, lost_since=NOW - DAY), DESTINATION)
+    whole = report(replace(SOURCE, unrecoverable=(LOST,)), DESTINATION)
     (found,) = troubles(whole)
     values = of_report(whole)
     page = overview.render_overview(whole, version="1")

@@ -65,7 +65,11 @@ CASES: dict[str, tuple[TroubleKind, Severity, Callable[..., Changed]]] = {
     "history runs out": (K.HISTORY_RUNS_OUT, TROUBLE, lambda source: listed(source, history_headroom=7 * DAY)),
     "budget spent": (K.BUDGET_SPENT, IN_HAND, lambda source: listed(source, budget_remaining=0)),
     "unrecoverable": (K.UNRECOVERABLE, TROUBLE, lambda source: replace(source, unrecoverable=(LOSS,))),
-    "events lost": (K.EVENTS_LOST, TROUBLE, lambda source: listed(source, lost=2, lost_since=NOW - DAY)),
+    "events lost": (
+        K.EVENTS_LOST,
+        TROUBLE,
+        lambda source: replace(source, unrecoverable=(replace(LOSS, reason="event_lost"),)),
+    ),
     "events missing": (
         K.EVENTS_MISSING,
         IN_HAND,

@@ -105,7 +105,7 @@ def acknowledge(
     with failing_clearly(debug=invocation.debug):
         args = {"source": name, "reason": reason, "until": until, "intervals": intervals or None}
         done = asyncio.run(operate(invocation.settings(), "source.acknowledge", args))
-        click.echo(f"acknowledged: {len(done['intervals'])} unrecoverable intervals, {done['lost']} lost events")
+        click.echo(f"acknowledged: {len(done['intervals'])} unrecoverable intervals")
 
 
 @source.command("pass")
@@ -153,7 +153,7 @@ def pass_(
         args: dict[str, object] = {"source": name, "since": since, "until": until}
         rows = asyncio.run(make_passes(settings, args, wait=wait))
         output.as_json(rows) if json_ else _show_passes(rows)
-        if any(row["outcome"] not in (*CLEAN, None) or row["parked_reason"] for row in rows):
+        if any(_has_failed(row) for row in rows):
             raise SystemExit(Exit.NEGATIVE)
         if delivers and since is not None:
             _deliver(settings, name, since, until or system_clock(), yes=yes)
@@ -242,6 +242,13 @@ def _deliver(settings: Settings, name: str, since: datetime, until: datetime, *,
     click.echo(f"{asyncio.run(deliver(settings, name, plan))} deliveries are owed", err=True)
 
 
+def _has_failed(row: dict[str, Any]) -> bool:
+    """Return True if the pass ended badly, or cannot go on now."""
+    if row["state"] == "running":
+        return bool(row["last_error"] or row["parked_reason"])
+    return row["outcome"] not in CLEAN
+
+
 def _show_passes(rows: list[dict[str, Any]]) -> None:
     columns = ("pass", "stream", "from", "to", "outcome", "listed", "recorded", "missed")
     cells = (
@@ -250,7 +257,7 @@ def _show_passes(rows: list[dict[str, Any]]) -> None:
             row["stream"] or "-",
             row["start"],
             row["end"],
-            row["outcome"] or row["parked_reason"] or row["state"],
+            row["outcome"] or row["last_error"] or row["parked_reason"] or row["state"],
             row["listed"],
             row["found"],
             row["missed"],
