@@ -67,8 +67,8 @@ class PassResult:
 class PassRun:
     """A pass under way. `slots` bounds the slices of the source that are read at once; `stream_slots`, the stream's.
 
-    When the client's count of requests has come to `limit`, or `must_pause` returns True, the pass stops where it is and
-    goes on later.
+    When the client's count of requests has come to `limit`, or `must_pause` returns True, the pass stops where
+    it is and goes on later.
     """
 
     leased: LeasedSource
@@ -138,7 +138,7 @@ class PassRun:
         source = self.leased.source
         known = await self.leased.runtime.read(self._look_up(page.events)) if page.events else {}
         diff = compare_page(page.events, known, source, reach_back=self.row.kind is PassKind.DEMAND)
-        self.result.listed += len(page.events)
+        self.result.listed += len({event.key for event in page.events})
         self.result.requests += 1
         progress.matched += diff.matched
         progress.seen.extend(diff.seen)

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import pytest
-from reports import DAY, DESTINATION, NOW, SOURCE, listed, report
+from reports import DESTINATION, NOW, SOURCE, listed, report
 
 from gapless.console.pages import overview
 from gapless.domain import Mode
