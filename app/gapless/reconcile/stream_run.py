@@ -85,7 +85,6 @@ class StreamRun:
         text = f"{type(error).__name__}: {error}"
         labels = {"source": self.leased.source.name, "stream": stream.name, "pass_id": row.id}
         log.warning("demanded_pass_failed", extra={**labels, "attempts": attempts, "error": text})
-        runtime.metrics.passes.labels(self.leased.source.name, result.outcome).inc()
         if attempts >= MOST_ATTEMPTS:
             await self.leased.write(
                 passes.fail, pass_id=row.id, error=text, outcome=result.outcome, now_us=runtime.now_us
