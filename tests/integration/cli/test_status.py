@@ -172,7 +172,7 @@ def test_passes_are_listed_and_one_on_demand_is_cancelled(ledger: Ledger) -> Non
     assert (done.exit_code, json.loads(done.stdout)) == (0, {"cancelled": [2]}), done.output
     again = ledger.call("pass", "cancel", "2")
     assert (again.exit_code, "has ended already (cancelled)" in again.output) == (2, True)
-    assert ledger.call("pass", "list").stdout == "no pass is under way\n"
+    assert "no pass is under way" in ledger.call("pass", "list").output
 
 
 def test_a_source_that_only_receives_can_be_well(ledger: Ledger) -> None:
