@@ -224,7 +224,7 @@ class DeliverySetup:
         await self.wait_for(lambda rows: {row.state for row in rows} == {state}, seconds)
         return await self.deliveries()
 
-    async def wait_for(self, wanted: Callable[[list[Any]], bool], seconds: float = 10) -> None:
+    async def wait_for(self, wanted: Callable[[list[Any]], bool], seconds: float = 120) -> None:
         """Wait until `wanted` is true of the deliveries."""
         async with asyncio.timeout(seconds):
             while not wanted(await self.deliveries()):
