@@ -31,7 +31,7 @@ class Destination:
     since_us: int
     delay_us: int
     """Delay of an event that a list showed first, so that its webhook may still arrive; with `receipts`, of each."""
-    receipts: bool = False
+    receipts: bool
     """The handler has a webhook of its own, and reports what it has processed."""
     concurrency: int
     rate: float | None
