@@ -219,7 +219,7 @@ class MissingRow(TableRow, table=True):
     next_attempt_us: int = _long()
     asked_us: int | None = _long(null=True)  # when the provider was asked to send it again
     last_error: str | None = _text(null=True)
-    acknowledged_us: int | None = _long(null=True)  # of no use since 0006: the unrecoverable interval has it
+    acknowledged_us: int | None = _long(null=True)  # of no use since 0007: the unrecoverable interval has it
 
 
 class PassRow(TableRow, table=True):
@@ -335,6 +335,18 @@ class AttemptRow(TableRow, table=True):
     detail: str | None = _text(null=True)
 
 
+class ReceiptRow(TableRow, table=True):
+    """An event that a handler has processed itself. `destination_id` 0: any handler with a webhook of its own."""
+
+    __tablename__ = "receipt"
+    __table_args__ = (UniqueConstraint("source_id", "key", "destination_id"), {"sqlite_autoincrement": True})
+    id: int | None = _id()
+    source_id: int = _long()
+    key: str = _text()
+    destination_id: int = _long()
+    at_us: int = _long()
+
+
 class TallyRow(TableRow, table=True):
     """Counts per source, hour of occurrence and writer slot. Gap rates and charts read this, never `event`."""
 
@@ -416,5 +428,5 @@ SOURCE, STREAM, DESTINATION = _table(SourceRow), _table(StreamRow), _table(Desti
 EVENT, PAYLOAD, MISSING = _table(EventRow), _table(PayloadRow), _table(MissingRow)
 PASS, SLICE, UNRECOVERABLE, BUDGET = _table(PassRow), _table(SliceRow), _table(UnrecoverableRow), _table(BudgetRow)
 DELIVERY, ATTEMPT, TALLY = _table(DeliveryRow), _table(AttemptRow), _table(TallyRow)
-SUBSCRIPTION, RESTORED = _table(SubscriptionRow), _table(RestoredRow)
+SUBSCRIPTION, RESTORED, RECEIPT = _table(SubscriptionRow), _table(RestoredRow), _table(ReceiptRow)
 SLOT, DOWNTIME, QUARANTINE, AUDIT_LOG = _table(SlotRow), _table(DowntimeRow), _table(QuarantineRow), _table(AuditLogRow)

@@ -151,8 +151,8 @@ SOURCE_FIGURES: Final[tuple[Figure[SourceReport], ...]] = (
         help="missed per expected over `[watermark - window, watermark)` by time of occurrence; window: `1h`, `24h`, "
         "`7d`, in whole hours, those that the window touches",
         absent="mode not `hybrid`; before the first complete pass; while a stream is parked or its list is not "
-        "believed; part of the window is unrecoverable for another reason than a lost event; the watermark is older than the window is long; nothing was "
-        "expected",
+        "believed; part of the window is unrecoverable for another reason than a lost event; the watermark is older "
+        "than the window is long; nothing was expected",
         labels=("window",),
         samples=_of_gaps(lambda gap: gap.rate),
     ),
