@@ -89,6 +89,7 @@ def make_policy(settings: SourceSettings, provider: Provider, public_url: str | 
         rate=settings.requests_per_second or known.requests_per_second,
         budget=settings.effective_budget(known),
         capabilities=known,
+        request_within=settings.request_within,
         webhook_url=webhook_url(public_url, settings.name),
         share_account=settings.share_account,
         repair=settings.repair,
@@ -148,5 +149,11 @@ async def open_provider_client(
     metrics = Metrics(gapless.__version__)
     async with new_client() as client:
         yield ProviderClient(
-            client, Sources([source]), source.name, clock=system_clock, metrics=metrics, rate=policy.rate
+            client,
+            Sources([source]),
+            source.name,
+            clock=system_clock,
+            metrics=metrics,
+            rate=policy.rate,
+            within=policy.request_within,
         )

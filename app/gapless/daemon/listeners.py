@@ -11,8 +11,8 @@ import uvicorn
 from gapless.receive.server import SERVING
 
 BACKLOG = 2048
-DRAIN_S = 10
-"""Time that running requests have to end."""
+DRAIN_S = 10.0
+"""Time that running requests have to end, unless the listener is given another."""
 
 
 class _Server(uvicorn.Server):
@@ -36,10 +36,10 @@ class _Server(uvicorn.Server):
 class Listener:
     """An application on a bound socket. `run` serves until `stop`."""
 
-    def __init__(self, app: Any, host: str, port: int, **options: Any) -> None:
+    def __init__(self, app: Any, host: str, port: int, *, drain_s: float = DRAIN_S, **options: Any) -> None:
         self._socket = bind(host, port)
-        uvicorn_options = {**SERVING, "lifespan": "on", **options}
-        config = uvicorn.Config(app, timeout_graceful_shutdown=DRAIN_S, backlog=BACKLOG, **uvicorn_options)
+        uvicorn_options = {**SERVING, "lifespan": "on", "timeout_graceful_shutdown": drain_s, **options}
+        config = uvicorn.Config(app, backlog=BACKLOG, **uvicorn_options)
         self._server = _Server(config)
 
     @property
