@@ -9,6 +9,7 @@ from enum import IntEnum
 from pathlib import Path
 
 import click
+import stamina.instrumentation
 
 from gapless.errors import Unavailable, UserError
 from gapless.settings import Settings, SourceSettings, load
@@ -34,9 +35,9 @@ class Invocation:
     config: str | None
     debug: bool
 
-    def settings(self) -> Settings:
-        """Load the settings. Raises `SettingsInvalid`."""
-        return load(None if self.config is None else Path(self.config), os.environ)
+    def settings(self, *, reads: str | None = None) -> Settings:
+        """Load the settings; `reads`: only the list of that source will be read. Raises `SettingsInvalid`."""
+        return load(None if self.config is None else Path(self.config), os.environ, reads=reads)
 
 
 def find_source(settings: Settings, name: str) -> SourceSettings:
@@ -45,14 +46,18 @@ def find_source(settings: Settings, name: str) -> SourceSettings:
         if each.name == name:
             return each
     known = ", ".join(each.name for each in settings.sources) or "none"
-    raise click.BadParameter(f"source {name!r} is not configured; configured: {known}", param_hint="SOURCE")
+    remarks = "".join(f"; {each}" for each in settings.remarks)
+    raise click.BadParameter(f"source {name!r} is not configured; configured: {known}{remarks}", param_hint="SOURCE")
 
 
 @contextmanager
 def failing_clearly(*, debug: bool) -> Iterator[None]:
     """Turn expected errors into one message on stderr and an exit code; with `debug`, leave the traceback."""
+    stamina.instrumentation.set_on_retry_hooks([])  # they print to stdout, which may be JSON
     try:
         yield
+    except BrokenPipeError:
+        raise  # click ends quietly
     except UserError as error:
         _fail(str(error), Exit.USAGE, error, debug=debug)
     except ExceptionGroup as errors:

@@ -17,8 +17,8 @@ from gapless.bootstrap.sources import capabilities_of, known_sources, open_provi
 from gapless.cli import output
 from gapless.cli.access import Operate, call_daemon, daemon_of, open_operations, open_reader, perform_here
 from gapless.cli.common import find_source
-from gapless.errors import Unavailable
 from gapless.domain import ALL_TYPES, TypePatterns, from_us, system_clock
+from gapless.errors import Unavailable
 from gapless.ledger import Connection, events, sources, streams
 from gapless.ledger.engine import PostgresStore, Store
 from gapless.operations import deliveries
@@ -112,7 +112,7 @@ async def audit_source(
     def show(report: AuditReport) -> None:
         progress.show(f"{report.listed} listed" + (f", {len(report.missing)} missing" if known else ""))
 
-    async with open_provider_client(wanted, settings.public_url, os.environ) as client:
+    async with open_provider_client(wanted, settings.public_url, os.environ, only_reads=True) as client:
         report = await audit_list(
             client,
             capabilities_of(wanted, client.source.provider),

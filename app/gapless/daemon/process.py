@@ -219,7 +219,8 @@ def _private(settings: Settings, parts: ProcessParts, roles: frozenset[Role]) ->
         stream_ids=StreamIds(runtime.writer),
         wake=runtime.writer.recorder.wake,
     )
-    app, drain_s = build_console_app(options, context, runtime.metrics), ANSWERING * settings.stop_within.total_seconds()
+    app = build_console_app(options, context, runtime.metrics)
+    drain_s = ANSWERING * settings.stop_within.total_seconds()
     listener = Listener(app, private.host, private.port, drain_s=drain_s)
     if parts.lock is not None:
         parts.lock.write_holder(LockHolder(pid=os.getpid(), url=listener.address, token=token))

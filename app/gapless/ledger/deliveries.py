@@ -88,6 +88,8 @@ class StoredEvent:
     """The time of its first webhook; None: none came."""
     payload: bytes | None
     """None: it was imported, or its payload was pruned."""
+    headers: str | None = None
+    """The kept headers of its webhook, as JSON; None: no webhook brought it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -182,7 +184,7 @@ def load(connection: Connection, claims: Sequence[DeliveryClaim]) -> list[tuple[
         select(
             EVENT.c.seq, EVENT.c.source_id, SOURCE.c.name.label("source"), STREAM.c.name.label("stream"), EVENT.c.key,
             EVENT.c.type, EVENT.c.occurred_us, EVENT.c.first_seen_us, EVENT.c.via, EVENT.c.webhook_us,
-            PAYLOAD.c.body.label("payload"),
+            PAYLOAD.c.body.label("payload"), PAYLOAD.c.headers,
         )
         .join(SOURCE, SOURCE.c.id == EVENT.c.source_id)
         .join(STREAM, STREAM.c.id == EVENT.c.stream_id)

@@ -26,6 +26,20 @@ def version(connection: Connection) -> str | None:
     return found
 
 
+def is_foreign(connection: Connection) -> bool:
+    """Return True if the database has tables of something else, and none of ours."""
+    return version(connection) is None and bool(inspect(connection).get_table_names())
+
+
+def mismatch(found: str | None) -> str | None:
+    """Return the sentence that says what to do about the version `found`; None: this release writes it."""
+    if found == head():
+        return None
+    if found is None or found in VERSIONS:
+        return f"the ledger's schema is {found or 'empty'}, this release wants {head()}: run gapless db upgrade first"
+    return f"the ledger's schema is {found}, which this release does not know (it wants {head()}): run a newer one"
+
+
 def is_current(connection: Connection) -> bool:
     """Return True if the schema is the one that this release writes."""
     return version(connection) == head()

@@ -86,7 +86,7 @@ class EvidenceFetcher:
             if not isinstance(reply, NeedsEvidence):
                 return reply
             if not source.provider.capabilities.may_fetch(reply.request.url):
-                detail = f"evidence would have to come from {describe_origin(reply.request.url)}, which is not the vendor's"
+                detail = f"evidence would come from {describe_origin(reply.request.url)}, which is not the vendor's"
                 return Refusal(reason=webhook.OTHER, detail=detail)
             found[reply.cache_key] = await self._get(source, reply)
         raise EvidenceUnavailable(f"provider {source.provider.kind!r} asks for evidence without end")

@@ -196,4 +196,4 @@ class Scheduler:
 
 def is_scheduled(source: Source) -> bool:
     """Return True if there is a list to read or, for a source of webhooks alone, the state of our endpoint."""
-    return source.mode is not Mode.WEBHOOK or isinstance(source.provider, ReadsSubscription)
+    return source.can_ask and (source.mode is not Mode.WEBHOOK or isinstance(source.provider, ReadsSubscription))

@@ -4,6 +4,7 @@ from gapless.settings.load import DECLARED, SettingsInvalid, declared_file, is_l
 from gapless.settings.provider_options import (
     build_provider,
     declared_providers,
+    lacks_key,
     option_files,
     resolve_options,
     signing_secret,
@@ -49,6 +50,7 @@ __all__ = [
     "declared_file",
     "declared_providers",
     "is_loopback",
+    "lacks_key",
     "load",
     "option_files",
     "resolve_options",

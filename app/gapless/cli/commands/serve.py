@@ -17,6 +17,8 @@ from gapless.cli.common import Invocation, failing_clearly
 from gapless.daemon import ALL_ROLES, ListenAddresses, Role
 from gapless.settings import LogFormat, LogSettings
 
+log = logging.getLogger("gapless.cli.serve")
+
 
 @click.command()
 @click.option("--role", "roles", help="Comma separated: receive, reconcile, deliver, console. Default: all.")
@@ -31,6 +33,8 @@ def serve(invocation: Invocation, roles: str | None) -> None:
     with failing_clearly(debug=invocation.debug):
         settings = invocation.settings()
         start_logging(settings.log)
+        for remark in settings.remarks:
+            log.warning("configuration_remark", extra={"remark": remark})
         sys.path.insert(0, str(Path.cwd()))  # for the module of a python destination
         run_loop(daemon.serve(settings, os.environ, roles=read_roles(roles), started=_show_addresses))
 
