@@ -76,7 +76,7 @@ class SourceSnapshot:
     subscription_good_us: int | None
     interval_us: int | None
     next_pass_us: int
-    waiting_until_us: int | None
+    waiting_until_us: int | None = None
     streams: tuple[Stream, ...]
     missing: Mapping[int, MissingCounts]
     """By stream id; a stream without missing events has no entry."""

@@ -140,7 +140,7 @@ async def listener_findings(settings: Settings) -> list[Finding]:
             bind(host, port).close()
         except OSError as error:
             if not await _answers(host, port, probe):
-                found.append(problem(name, str(error)))
+                found.append(problem(name, error.strerror or str(error)))
     return found
 
 
