@@ -14,7 +14,6 @@ from gapless.ledger.engine.lock import LedgerLock, hold
 from gapless.settings import Settings, build_provider
 
 log = logging.getLogger(__name__)
-FOREIGN = "the store holds tables of something else; give Gapless a database of its own in store.url"
 WHOLE_SECOND = timedelta(seconds=1)
 """The precision of vendors' timestamps: events in the second of a destination's first start are owed to it."""
 
@@ -105,7 +104,7 @@ async def _ensure_schema(store: Store) -> None:
     if not isinstance(store, SqliteStore) or not (version is None or version in schema.VERSIONS):
         raise StoreInvalid(schema.mismatch(version))
     if await store.read(schema.is_foreign):
-        raise StoreInvalid(FOREIGN)
+        raise StoreInvalid(schema.FOREIGN)
     if version is not None:
         copy = migrate.back_up_sqlite(store.path, version)
         log.info("ledger_backed_up", extra={"copy": str(copy)})

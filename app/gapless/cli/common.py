@@ -9,10 +9,9 @@ from enum import IntEnum
 from pathlib import Path
 
 import click
-import stamina.instrumentation
 
 from gapless.errors import Unavailable, UserError
-from gapless.settings import Settings, SourceSettings, load
+from gapless.settings import Settings, SourceSettings, load, remarks
 from gapless_reconcilers.kit.errors import ProviderError
 
 
@@ -37,7 +36,19 @@ class Invocation:
 
     def settings(self, *, reads: str | None = None) -> Settings:
         """Load the settings; `reads`: only the list of that source will be read. Raises `SettingsInvalid`."""
-        return load(None if self.config is None else Path(self.config), os.environ, reads=reads)
+        settings = load(self._path, os.environ, reads=reads)
+        if not settings.sources:
+            for each in self.remarks():
+                click.echo(f"gapless: {each}", err=True)
+        return settings
+
+    def remarks(self) -> list[str]:
+        """Return what may be missing from the configuration: a sentence each."""
+        return remarks(self._path, os.environ)
+
+    @property
+    def _path(self) -> Path | None:
+        return None if self.config is None else Path(self.config)
 
 
 def find_source(settings: Settings, name: str) -> SourceSettings:
@@ -46,14 +57,12 @@ def find_source(settings: Settings, name: str) -> SourceSettings:
         if each.name == name:
             return each
     known = ", ".join(each.name for each in settings.sources) or "none"
-    remarks = "".join(f"; {each}" for each in settings.remarks)
-    raise click.BadParameter(f"source {name!r} is not configured; configured: {known}{remarks}", param_hint="SOURCE")
+    raise click.BadParameter(f"source {name!r} is not configured; configured: {known}", param_hint="SOURCE")
 
 
 @contextmanager
 def failing_clearly(*, debug: bool) -> Iterator[None]:
     """Turn expected errors into one message on stderr and an exit code; with `debug`, leave the traceback."""
-    stamina.instrumentation.set_on_retry_hooks([])  # they print to stdout, which may be JSON
     try:
         yield
     except BrokenPipeError:

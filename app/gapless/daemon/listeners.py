@@ -9,6 +9,7 @@ from typing import Any
 import uvicorn
 
 from gapless.receive.server import SERVING
+from gapless.sockets import bind
 
 BACKLOG = 2048
 DRAIN_S = 10.0
@@ -60,16 +61,3 @@ class Listener:
     def stop(self) -> None:
         """Accept no more connections, finish the running requests, and let `run` return."""
         self._server.should_exit = True
-
-
-def bind(host: str, port: int) -> socket.socket:
-    """Return a bound socket; port 0 takes a free one. Raises `OSError` with the address in its message."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    bound = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        bound.bind((host, port))
-    except OSError as error:
-        bound.close()
-        raise OSError(error.errno, f"cannot listen on {host}:{port}: {error.strerror}") from error
-    return bound

@@ -11,6 +11,7 @@ MIGRATIONS = Path(__file__).parent / "migrations"
 VERSIONS = tuple(sorted(file.name.partition("_")[0] for file in (MIGRATIONS / "versions").glob("[0-9]*_*.py")))
 """Every version that this release can upgrade from, the oldest first. A migration's file begins with its own."""
 VERSION_TABLE = "alembic_version"
+FOREIGN = "the store holds tables of something else; give Gapless a database of its own in store.url"
 
 
 def head() -> str:

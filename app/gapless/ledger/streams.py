@@ -20,10 +20,10 @@ class Stream:
     checked_us: int | None
     last_complete_pass_us: int | None
     last_outcome: str | None
-    last_error: str | None
     parked_reason: str | None
     last_listed: int
     cursor: str | None
+    last_error: str | None = None
 
 
 def ensure_stream(connection: Connection, source_id: int, name: str) -> int:

@@ -13,6 +13,7 @@ from typing import TypeGuard
 
 import httpx
 import stamina
+import stamina.instrumentation
 from aiolimiter import AsyncLimiter
 
 from gapless.domain import Clock, Source, Sources
@@ -57,7 +58,11 @@ DEFAULT_RETRY = RequestRetryPolicy()
 
 
 def new_client() -> httpx.AsyncClient:
-    """Return an HTTP client for providers: it follows no redirects and reads nothing from the environment."""
+    """Return an HTTP client for providers: it follows no redirects and reads nothing from the environment.
+
+    The retries of this process print nothing from then on: stamina's lines go to stdout, which may be JSON.
+    """
+    stamina.instrumentation.set_on_retry_hooks([])
     limits = httpx.Limits(max_connections=100, max_keepalive_connections=50)
     return httpx.AsyncClient(timeout=TIMEOUT, follow_redirects=False, trust_env=False, limits=limits)
 

@@ -11,7 +11,7 @@ from gapless.ledger import Connection
 from gapless.ledger.engine import bind
 from gapless.ledger.leases import Lease, fence
 from gapless.ledger.writer import Work
-from gapless.provider_api.client import REQUEST_WITHIN, ProviderClient
+from gapless.provider_api.client import ProviderClient
 from gapless.reconcile.pace import Pace
 from gapless.runtime import Runtime
 from gapless_reconcilers.kit.contract import Capabilities, ReadBudget
@@ -36,7 +36,7 @@ class SourcePolicy:
     budget: ReadBudget | None
     capabilities: Capabilities
     """The provider's, with what the configuration overrides."""
-    request_within: timedelta = REQUEST_WITHIN
+    request_within: timedelta
     """Time for a whole request, to the last byte of the answer."""
     webhook_url: str
     share_account: bool

@@ -1,6 +1,6 @@
 """Settings: one frozen tree from `gapless.toml` and the environment, read once by the command line and passed down."""
 
-from gapless.settings.load import DECLARED, SettingsInvalid, declared_file, is_loopback, load
+from gapless.settings.load import DECLARED, SettingsInvalid, declared_file, is_loopback, load, remarks
 from gapless.settings.provider_options import (
     build_provider,
     declared_providers,
@@ -53,6 +53,7 @@ __all__ = [
     "lacks_key",
     "load",
     "option_files",
+    "remarks",
     "resolve_options",
     "signing_secret",
 ]

@@ -69,7 +69,15 @@ def load(path: Path | None, environ: Mapping[str, str], *, reads: str | None = N
     builder.problems.extend(unknown_variables(environ, names, _referenced(tables)))
     if builder.problems or settings is None:
         raise SettingsInvalid(dict.fromkeys(builder.problems))
-    return replace(settings, remarks=tuple(builder.remarks))
+    return settings
+
+
+def remarks(path: Path | None, environ: Mapping[str, str]) -> list[str]:
+    """Return a sentence for each file that may be missing: no configuration at all, or an include without a match."""
+    builder = SettingsBuilder(environ=environ, problems=[])
+    for _ in _included(_root_table(path, builder), builder):
+        pass
+    return builder.remarks
 
 
 def is_loopback(host: str) -> bool:

@@ -306,8 +306,6 @@ class Settings:
     retention: RetentionSettings = field(default_factory=RetentionSettings, metadata={"section": RetentionSettings})
     quarantine: QuarantineSettings = field(default_factory=QuarantineSettings, metadata={"section": QuarantineSettings})
     log: LogSettings = field(default_factory=LogSettings, metadata={"section": LogSettings})
-    remarks: tuple[str, ...] = ()
-    """What is no problem, but may not be what was meant: a sentence each."""
     sources: tuple[SourceSettings, ...] = field(default=(), metadata={"named": "source"})
     destinations: tuple[DestinationSettings, ...] = field(default=(), metadata={"named": "destination"})
 

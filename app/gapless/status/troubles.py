@@ -249,10 +249,9 @@ NEXT_OF_STREAM: Final = {
 def _of_streams(source: SourceReport) -> Iterator[Trouble]:
     """Yield one trouble for all streams that cannot be read for the same reason."""
     alike: defaultdict[tuple[TroubleKind, str], list[StreamReport]] = defaultdict(list)
-    waits = source.listed is not None and source.listed.waiting_until is not None
     for stream in source.streams:
         found = _reason_unread(stream)
-        if found is not None and not (waits and found[0] is TroubleKind.READ_FAILED):
+        if found is not None:
             alike[found].append(stream)
     for (kind, text), streams in alike.items():
         more = f" The same holds for {_counted(len(streams) - 1, 'other stream')}." if len(streams) > 1 else ""

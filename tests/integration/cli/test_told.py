@@ -52,7 +52,7 @@ def test_postgresql_without_its_package_is_told(run: Run, monkeypatch: pytest.Mo
     monkeypatch.setitem(sys.modules, "asyncpg", None)
     done = run("check", "--offline", config='[store]\nurl = "postgresql://127.0.0.1/gapless"')
     assert "pip install 'gapless[postgres]'" in done.output
-    assert done.exit_code == 1
+    assert done.exit_code == 2
     done = run("serve", config='[store]\nurl = "postgresql://127.0.0.1/gapless"')
     assert (done.exit_code, done.output.count("\n")) == (2, 1)
     assert "pip install 'gapless[postgres]'" in done.output

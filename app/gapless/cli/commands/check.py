@@ -10,16 +10,15 @@ import click
 import httpx
 import msgspec
 
-from gapless.bootstrap.ledger import FOREIGN
 from gapless.bootstrap.senders import make_sender
-from gapless.bootstrap.sources import make_source
 from gapless.cli import output
 from gapless.cli.common import Exit, Invocation, failing_clearly
 from gapless.cli.output import Finding, FindingLevel, ok, problem, warning
 from gapless.destinations.contract import ChecksAddress, Delivery, DestinationInvalid, RendersEvents, TriesRendering
-from gapless.domain import LONGEST_INTERVAL, Mode, Sources, Via, system_clock
-from gapless.errors import Unavailable, UserError
+from gapless.domain import LONGEST_INTERVAL, Mode, Source, Sources, Via, system_clock
+from gapless.errors import Unavailable
 from gapless.settings import DestinationSettings, Settings, SourceSettings, build_provider, lacks_key
+from gapless.sockets import bind
 from gapless.text import format_span
 from gapless_reconcilers.kit.contract import Provider, Rendering, WarnsAboutOptions
 
@@ -39,7 +38,7 @@ def check(invocation: Invocation, offline: bool, json_: bool) -> None:  # noqa: 
     gapless --config gapless.toml check && gapless serve
     """
     with failing_clearly(debug=invocation.debug):
-        findings = asyncio.run(_check(invocation.settings(), offline=offline))
+        findings = asyncio.run(_check(invocation.settings(), invocation.remarks(), offline=offline))
         if json_:
             output.as_json(findings)
         else:
@@ -49,11 +48,11 @@ def check(invocation: Invocation, offline: bool, json_: bool) -> None:  # noqa: 
         raise SystemExit(Exit.NEGATIVE if bad else Exit.OK)
 
 
-async def _check(settings: Settings, *, offline: bool) -> list[Finding]:
+async def _check(settings: Settings, remarks: list[str], *, offline: bool) -> list[Finding]:
     findings = [ok("config", f"{len(settings.sources)} sources, {len(settings.destinations)} destinations")]
     if not settings.sources:
         findings.append(warning("config", "no source is configured; add a [[source]]"))
-    findings += [warning("config", each) for each in settings.remarks]
+    findings += [warning("config", each) for each in remarks]
     findings.append(await _store(settings))
     findings += await listener_findings(settings)
     accounts: dict[str, str] = {}
@@ -80,17 +79,17 @@ async def _store(settings: Settings) -> Finding:
     from gapless.ledger import schema  # noqa: PLC0415 - its imports take long
     from gapless.ledger.engine import SqliteStore, naming_store, open_store  # noqa: PLC0415
 
+    store = open_store(url)
     try:
-        store = open_store(url)
         with naming_store(url):
             try:
                 version, foreign = await store.read(schema.version), await store.read(schema.is_foreign)
             finally:
                 await store.close()
-    except (Unavailable, UserError) as error:
+    except Unavailable as error:
         return problem("store", str(error))
     if foreign:
-        return problem("store", FOREIGN)
+        return problem("store", schema.FOREIGN)
     if version == schema.head():
         return ok("store", f"{store.dialect}, schema {version}")
     upgrades_itself = isinstance(store, SqliteStore) and (version is None or version in schema.VERSIONS)
@@ -129,8 +128,6 @@ def file_problem(file: Path) -> str | None:
 
 async def listener_findings(settings: Settings) -> list[Finding]:
     """Return a problem for each listener whose address `gapless serve` could not take."""
-    from gapless.daemon.listeners import bind  # noqa: PLC0415 - its imports take long
-
     found = []
     for name, host, port, probe in (
         ("public", settings.public.host, settings.public.port, "/healthz"),
@@ -175,7 +172,10 @@ async def _destination(destination: DestinationSettings, settings: Settings, *, 
     subject = f"destination {destination.name}"
     sending = [each for each in settings.sources if destination.sources == ("*",) or each.name in destination.sources]
     now = system_clock()
-    known = Sources(make_source(each, build_provider(each, os.environ), 0, now) for each in sending)
+    known = Sources(
+        Source(id=0, name=each.name, provider=build_provider(each, os.environ), mode=each.mode, start=now)
+        for each in sending
+    )
     try:
         sender = make_sender(destination, known, system_clock)
     except DestinationInvalid as error:
