@@ -187,6 +187,7 @@ async def _destination(destination: DestinationSettings, settings: Settings, *, 
     if isinstance(sender, TriesRendering):
         tried = (sender.rendering_problem(_sample(source, now)) for source in sending)
         found += [problem(subject, f"it could not sign a delivery: {each}") for each in dict.fromkeys(tried) if each]
+    found += _filling(subject, destination, settings)
     found.append(ok(subject, f"{destination.type} {destination.options.address}".strip()))
     if isinstance(sender, ChecksAddress) and not offline:
         found += [problem(subject, each) for each in await sender.address_problems()]
@@ -209,6 +210,18 @@ def _sample(source: SourceSettings, now: datetime) -> Delivery:
         payload=msgspec.json.encode({**payload, "created": at}),
         attempt=1,
     )
+
+
+def _filling(subject: str, destination: DestinationSettings, settings: Settings) -> Iterator[Finding]:
+    """Yield why a destination that is to fill the gaps of a handler may not do it."""
+    chosen = [each for each in settings.sources if destination.sources == ("*",) or each.name in destination.sources]
+    pushed = [each.name for each in chosen if each.mode is not Mode.POLL]
+    if Via.WEBHOOK not in destination.via and not destination.receipts and pushed:
+        message = f"what the webhooks of source {', '.join(pushed)} bring to us is never sent, although its handler may"
+        yield warning(subject, f'{message} have lost it; set receipts = true, or mode = "poll" for the source')
+    if destination.receipts and settings.private.consumer_token is None:
+        message = "its handler can report only with the token of the whole console"
+        yield warning(subject, f"{message}; set consumer_token_env or consumer_token_file under [private]")
 
 
 def _rendering(subject: str, source: SourceSettings) -> Iterator[Finding]:
