@@ -63,7 +63,7 @@ async def test_events_lost_by_earlier_releases_get_an_interval(store: Store) -> 
     def before(connection: Connection) -> None:
         config = migrate._config()
         config.attributes["connection"] = connection
-        command.downgrade(config, "0006")
+        command.downgrade(config, "0007")
         connection.exec_driver_sql(f"INSERT INTO missing {row} VALUES {', '.join(lost)}")
 
     def intervals(connection: Connection) -> list[tuple[object, ...]]:

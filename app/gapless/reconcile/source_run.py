@@ -237,7 +237,14 @@ class SourceRun:
         next_us = to_us(now if demanded or interrupted else now + interval)
         goes_on = [each.next_attempt_us for each in left if each.kind is PassKind.DEMAND]
         next_us = max(to_us(now), min(next_us, *goes_on)) if goes_on else next_us
-        leases.release(connection, self.leased.lease, next_pass_us=next_us, interval_us=span_us(interval))
+        until = self.leased.client.waits_until
+        leases.release(
+            connection,
+            self.leased.lease,
+            next_pass_us=next_us,
+            interval_us=span_us(interval),
+            waiting_until_us=None if until is None else to_us(until),
+        )
 
     def _is_silent(self, connection: Connection, now: datetime) -> bool:
         wanted = self.leased.source.silence

@@ -7,6 +7,7 @@ import click
 from gapless.cli import output
 from gapless.cli.access import operate, plain, read_ledger
 from gapless.cli.common import Invocation, failing_clearly
+from gapless.domain import system_clock
 from gapless.ledger import Connection, passes
 from gapless.operations.passes import as_values
 
@@ -26,7 +27,7 @@ def list_(invocation: Invocation, *, source: str | None, all_: bool, limit: int,
     """List the passes that are under way: how far they are, and why they failed the last time."""
     with failing_clearly(debug=invocation.debug):
         found = read_ledger(invocation.settings(), _progress, source=source, only_running=not all_, limit=limit)
-        rows = [plain(as_values(row)) for row in found]
+        rows = [plain(as_values(row, system_clock())) for row in found]
         if json_:
             output.as_lines(rows)
             return
