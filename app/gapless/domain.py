@@ -151,6 +151,8 @@ class Source:
     keep_unsubscribed: bool = False
     silence: Silence | None = None
     """None: silence is not watched."""
+    absences_allowed: int = 0
+    """Webhook events that the list of a stream may lack before its watermark is held."""
 
     def expects(self, event: RemoteEvent) -> bool:
         """Return True if our subscription should have pushed `event`. Decided once, when it is first recorded."""

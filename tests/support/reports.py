@@ -39,6 +39,7 @@ LISTED = ListReport(
     missing_since=None,
     lost=0,
     lost_since=None,
+    contradicting=0,
     budget_remaining=100,
     interval=5 * MINUTE,
     next_pass=NOW + MINUTE,
