@@ -10,7 +10,7 @@ from typing import TypeVar
 from sqlalchemy import ColumnElement, Connection, case, func, select, update
 
 from gapless.ledger.engine import dialect
-from gapless.ledger.events import CHUNK
+from gapless.ledger.events import CHUNK, UNLISTED_AFTER
 from gapless.ledger.tables import ABSENCE, EVENT, STREAM
 
 T = TypeVar("T", int, str)
@@ -51,6 +51,14 @@ def note_tries(connection: Connection, seqs: Collection[int], soon_us: int, late
     for chunk in _chunks(seqs):
         where = ABSENCE.c.event_seq.in_(chunk)
         connection.execute(update(ABSENCE).where(where).values(tries=ABSENCE.c.tries + 1, next_us=when))
+
+
+def hasten(connection: Connection, seqs: Collection[int], next_us: int) -> None:
+    """Look for those of the events again at `next_us` that no two complete listings have lacked yet."""
+    once = select(EVENT.c.seq).where(EVENT.c.absent_count < UNLISTED_AFTER)
+    for chunk in _chunks(seqs):
+        where = (ABSENCE.c.event_seq.in_(once.where(EVENT.c.seq.in_(chunk))), ABSENCE.c.next_us > next_us)
+        connection.execute(update(ABSENCE).where(*where).values(next_us=next_us))
 
 
 def close_listed(connection: Connection, seqs: Collection[int]) -> None:

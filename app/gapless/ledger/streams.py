@@ -17,7 +17,7 @@ class Stream:
     name: str
     complete_from_us: int
     watermark_us: int
-    read_us: int | None
+    read_us: int | None = None
     """How far passes have read, while absent events hold the watermark back; None: up to the watermark."""
     checked_us: int | None
     last_complete_pass_us: int | None

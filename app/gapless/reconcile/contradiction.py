@@ -64,21 +64,22 @@ class OtherCuts:
     async def look_for(self, absent: Mapping[int, int], windows: Iterable[Window]) -> set[int]:
         """Look for the events `absent` {seq: time of occurrence} in `windows`. Return the seqs that were looked for.
 
-        A request that fails shows nothing; the next pass tries again.
+        A request that fails shows nothing, and no more are made this time.
         """
         tried: set[int] = set()
         try:
             for window in windows:
-                inside = {seq for seq, us in absent.items() if from_us(us) in window}
-                await self._look_into(window, inside)
                 if self.must_stop():
                     break
+                inside = {seq for seq, us in absent.items() if from_us(us) in window}
                 tried |= inside
+                await self._look_into(window, inside)
             if tried & self.shown() and self.capabilities.reading is Reading.WINDOW:
                 await self._read_in_pieces()
         except ProviderError as error:
             source = self.client.source.name
             log.warning("other_cut_failed", extra={"source": source, "stream": self.stream, "error": str(error)})
+            return set(absent)
         return tried
 
     async def _look_into(self, window: Window, inside: AbstractSet[int]) -> None:

@@ -329,9 +329,12 @@ class PassRun:
     def _note_absent(self, connection: Connection, absent: Mapping[int, int], tried: AbstractSet[int]) -> None:
         runtime, policy = self.leased.runtime, self.leased.policy
         absences.note(connection, self.stream.id, self.row.id, absent, runtime.now_us)
-        soon_us = runtime.now_us + span_us(policy.pace.shortest)
         later_us = runtime.now_us + span_us(policy.sweep_every)
-        absences.note_tries(connection, tried & absent.keys(), soon_us, later_us)
+        absences.note_tries(connection, tried & absent.keys(), self._soon_us, later_us)
+
+    @property
+    def _soon_us(self) -> int:
+        return self.leased.runtime.now_us + span_us(self.leased.policy.pace.shortest)
 
     def _witness_span(self, part: Slice) -> witnesses.WitnessSpan:
         capabilities = self.leased.capabilities
@@ -381,6 +384,7 @@ class PassRun:
         lacked = absences.lacked_by(connection, self.stream.id, self.row.id)
         if lacked:
             witnesses.note_absent(connection, self.leased.runtime.writer.recorder.slot, lacked)
+            absences.hasten(connection, lacked, self._soon_us)
             allowed = self.leased.source.absences_allowed
             self.result.contradicted = absences.first_held_us(connection, self.stream.id, allowed) is not None
 

@@ -4,8 +4,8 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from gapless.ledger import Connection, absences
-from gapless.ledger import sources as ledger
+from gapless.ledger import Connection, sources
+from gapless.ledger import absences as ledger
 from gapless.operations.context import Keys, Name, OperationContext, OperationRefused, OperationRequest
 
 
@@ -27,17 +27,17 @@ async def accept_unlisted(context: OperationContext, request: AcceptUnlisted) ->
 
 
 def _accept(connection: Connection, now_us: int, request: AcceptUnlisted) -> dict[str, object]:
-    row = ledger.source_named(connection, request.source)
+    row = sources.source_named(connection, request.source)
     if row is None:
         raise OperationRefused(
             f"source {request.source!r} is not in the ledger; `gapless source list` shows all sources"
         )
-    accepted = absences.accept(connection, row["id"], request.keys)
+    accepted = ledger.accept(connection, row["id"], request.keys)
     unknown = sorted({*request.keys} - {*accepted})
     if unknown:
         raise OperationRefused(
             f"the list of source {request.source!r} does not lack {', '.join(unknown[:10])}; "
             "`gapless status` names the events that it lacks; nothing was accepted"
         )
-    ledger.make_due_now(connection, row["id"], now_us)
+    sources.make_due_now(connection, row["id"], now_us)
     return {"accepted": accepted, "reason": request.reason}
