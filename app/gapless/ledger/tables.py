@@ -361,6 +361,18 @@ class AttemptRow(TableRow, table=True):
     detail: str | None = _text(null=True)
 
 
+class ReceiptRow(TableRow, table=True):
+    """An event that a handler has processed itself. `destination_id` 0: any handler with a webhook of its own."""
+
+    __tablename__ = "receipt"
+    __table_args__ = (UniqueConstraint("source_id", "key", "destination_id"), {"sqlite_autoincrement": True})
+    id: int | None = _id()
+    source_id: int = _long()
+    key: str = _text()
+    destination_id: int = _long()
+    at_us: int = _long()
+
+
 class TallyRow(TableRow, table=True):
     """Counts per source, hour of occurrence and writer slot. Gap rates and charts read this, never `event`."""
 
@@ -443,5 +455,5 @@ EVENT, PAYLOAD, MISSING = _table(EventRow), _table(PayloadRow), _table(MissingRo
 PASS, SLICE, UNRECOVERABLE, BUDGET = _table(PassRow), _table(SliceRow), _table(UnrecoverableRow), _table(BudgetRow)
 DELIVERY, ATTEMPT, TALLY = _table(DeliveryRow), _table(AttemptRow), _table(TallyRow)
 SHOWN, ABSENCE = _table(ShownRow), _table(AbsenceRow)
-SUBSCRIPTION, RESTORED = _table(SubscriptionRow), _table(RestoredRow)
+SUBSCRIPTION, RESTORED, RECEIPT = _table(SubscriptionRow), _table(RestoredRow), _table(ReceiptRow)
 SLOT, DOWNTIME, QUARANTINE, AUDIT_LOG = _table(SlotRow), _table(DowntimeRow), _table(QuarantineRow), _table(AuditLogRow)

@@ -36,7 +36,7 @@ async def raw_exchange(setup: Any, *parts: bytes, half_close: bool = False, wait
             await asyncio.sleep(wait_s)
         if half_close:
             return b""
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             return await reader.read(1 << 16)
     finally:
         writer.close()
