@@ -13,7 +13,7 @@ from datetime import timedelta
 
 import httpx
 
-from gapless.domain import align_down, from_us
+from gapless.domain import EPOCH, align_down, align_up, from_us
 from gapless.provider_api.client import ProviderClient
 from gapless.provider_api.pages import as_lister, first_page, walk_from
 from gapless_reconcilers.kit.contract import Capabilities, ListsFromOtherCuts, Page, Reading, Window
@@ -25,19 +25,22 @@ MOST_WINDOWS = 20
 
 
 def windows_around(times_us: Iterable[int], capabilities: Capabilities, most: int = MOST_WINDOWS) -> list[Window]:
-    """Return the narrowest windows that can show events of these times, in order, at most `most`.
+    """Return the narrowest windows that can show events of these times, in order and apart, at most `most`.
 
-    A list with a filter by time is asked for each unit of its resolution by itself. A list without one is walked once,
-    down to the first of them.
+    A list with a filter by time is asked for each unit of its resolution by itself, wider by the grace if webhooks name
+    no times. A list without one is walked once, down to the first of them.
     """
     unit = capabilities.resolution
+    edge = timedelta(0) if capabilities.exact_times else align_up(EPOCH + capabilities.grace, unit) - EPOCH
     starts = sorted({align_down(from_us(us), unit) for us in times_us})
-    if not starts:
-        return []
-    if capabilities.reading is not Reading.WINDOW:
-        edge = timedelta(0) if capabilities.exact_times else capabilities.grace
-        return [Window(start=align_down(starts[0] - edge, unit), end=starts[-1] + unit + edge)]
-    return [Window(start=start, end=start + unit) for start in starts[:most]]
+    windows: list[Window] = []
+    for start in starts:
+        window = Window(start=start - edge, end=start + unit + edge)
+        if windows and (capabilities.reading is not Reading.WINDOW or window.start < windows[-1].end):
+            windows[-1] = Window(start=windows[-1].start, end=window.end)
+        elif len(windows) < most:
+            windows.append(window)
+    return windows
 
 
 def halves(window: Window, unit: timedelta) -> list[Window]:

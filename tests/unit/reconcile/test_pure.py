@@ -214,6 +214,13 @@ def test_absent_events_lie_in_the_windows_that_are_asked_for(times_us: list[int]
         assert len(windows) <= 1
 
 
+def test_windows_are_wider_where_webhooks_name_no_times() -> None:
+    vague = replace(Stripe.capabilities, exact_times=False, grace=timedelta(seconds=90))
+    first, second = windows_around([10**12, 10**12 + 60 * 10**6, 10**13], vague)
+    assert first == Window(start=from_us(10**12 - 90 * 10**6), end=from_us(10**12 + 151 * 10**6))
+    assert second.end - second.start == timedelta(seconds=181)
+
+
 @given(st.integers(0, 10**6), st.integers(1, 10**5))
 def test_halves_are_the_whole_and_end_at_one_unit(start_s: int, length_s: int) -> None:
     start, unit = from_us(start_s * 1_000_000), timedelta(seconds=1)
