@@ -75,6 +75,12 @@ def open_absences(connection: Connection, stream_id: int) -> list[Absence]:
     return [Absence(**row) for row in connection.execute(query).mappings()]
 
 
+def accepted(connection: Connection, stream_id: int) -> set[int]:
+    """Return the seqs of the stream's accepted events, which are witnesses no longer."""
+    where = (ABSENCE.c.stream_id == stream_id, ABSENCE.c.state == "accepted")
+    return set(connection.execute(select(ABSENCE.c.event_seq).where(*where)).scalars())
+
+
 def first_held_us(connection: Connection, stream_id: int, allowed: int) -> int | None:
     """Return when the first open absence of the stream occurred; None: no more are open than are `allowed`."""
     query = select(func.count(), func.min(ABSENCE.c.occurred_us)).where(*_open(stream_id))
@@ -128,15 +134,15 @@ def lacked_by(connection: Connection, stream_id: int, pass_id: int) -> list[int]
 
 def accept(connection: Connection, source_id: int, keys: Sequence[str]) -> list[str]:
     """Accept that the list lacks these events of the source; return the keys of those whose absence was open."""
-    accepted: list[str] = []
+    done: list[str] = []
     for chunk in _chunks(keys):
         query = select(ABSENCE.c.event_seq, EVENT.c.key).join(EVENT, EVENT.c.seq == ABSENCE.c.event_seq)
         query = query.where(EVENT.c.source_id == source_id, EVENT.c.key.in_(chunk), ABSENCE.c.state == "open")
         found = {row.event_seq: row.key for row in connection.execute(query)}
         is_found = ABSENCE.c.event_seq.in_(found)
         connection.execute(update(ABSENCE).where(is_found).values(state="accepted"))
-        accepted += found.values()
-    return sorted(accepted)
+        done += found.values()
+    return sorted(done)
 
 
 def _open(stream_id: int) -> tuple[ColumnElement[bool], ...]:

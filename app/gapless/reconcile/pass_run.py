@@ -286,7 +286,8 @@ class PassRun:
         """Look in other cuts of the list for witnesses that it lacks, and note which are absent and which no longer."""
         if self._lists_states:  # an object that has changed again or was deleted is no longer listed in its window
             return
-        is_short = len(set(progress.shown)) < witnessed or not self.leased.capabilities.exact_times
+        accepted = await self.leased.runtime.read(absences.accepted, stream_id=self.stream.id)
+        is_short = len({*progress.shown} - accepted) < witnessed or not self.leased.capabilities.exact_times
         absent: dict[int, int] = {}
         if witnessed and is_short:
             absent = await self.leased.runtime.read(witnesses.absent, span=span, shown=frozenset(progress.shown))

@@ -246,6 +246,20 @@ async def test_accepted_events_let_the_watermark_pass(lacking: Lacking, world: W
         assert "sent by hand" in logged[0]["detail"]
 
 
+async def test_an_accepted_event_that_is_listed_covers_no_other(world: World, clock: FakeClock) -> None:
+    async with world.daemon() as daemon:
+        one, other, _ = events = [world.fake.emit("invoice.paid") for _ in range(3)]
+        await daemon.push(*events)
+        for hidden in (one, other):
+            world.fake.faults = Faults(hidden_keys=frozenset({hidden.key}))
+            clock.advance(minutes=2)
+            await daemon.run_source()
+            (trouble,) = await contradictions(world, daemon)
+            assert hidden.key in trouble.text
+            await accept(world, daemon, hidden.key)
+        assert (await outcomes(world)) == [("scheduled", "contradicted")] * 2
+
+
 async def test_accepting_what_is_listed_is_refused(lacking: Lacking, world: World) -> None:
     async with world.daemon() as daemon:
         await lacking.push(daemon)
