@@ -153,6 +153,8 @@ class Source:
     """None: silence is not watched."""
     absences_allowed: int = 0
     """Webhook events that the list of a stream may lack before its watermark is held."""
+    can_ask: bool = True
+    """False: there is no key, so the provider is asked nothing. Only a source of webhooks alone can do without."""
 
     def expects(self, event: RemoteEvent) -> bool:
         """Return True if our subscription should have pushed `event`. Decided once, when it is first recorded."""

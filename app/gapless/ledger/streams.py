@@ -25,6 +25,7 @@ class Stream:
     parked_reason: str | None
     last_listed: int
     cursor: str | None
+    last_error: str | None = None
 
     @property
     def read_to_us(self) -> int:
