@@ -20,6 +20,7 @@ from gapless.ledger.engine import dialect
 from gapless.ledger.streams import Stream
 from gapless.ledger.tables import DESTINATION, MISSING, SOURCE, STREAM, UNRECOVERABLE
 from gapless.ledger.tallies import Totals
+from gapless.ledger.unreadable import REASON
 
 WINDOWS: Final[Mapping[str, timedelta]] = MappingProxyType(
     {"1h": timedelta(hours=1), "24h": timedelta(hours=24), "7d": timedelta(days=7)}
@@ -54,7 +55,11 @@ class MissingCounts:
     oldest_open_us: int | None = None
     """The time at which the oldest open event occurred."""
     found_us: int | None = None
-    """The time at which the first open event was found."""
+    """The time at which the first open event was found, other than of unreadable rows."""
+    unreadable: int = 0
+    """Those of the open ones that are rows of the list which cannot be read."""
+    unreadable_found_us: int | None = None
+    """The time at which the first of these was found."""
     lost: int = 0
     """Events that the provider no longer has, and that nobody has acknowledged."""
     lost_found_us: int | None = None
@@ -180,6 +185,7 @@ def _streams(connection: Connection, source_ids: Sequence[int]) -> Mapping[int, 
 def _missing(connection: Connection, source_ids: Sequence[int]) -> Mapping[int, MissingCounts]:
     """Return the counts by stream id, of streams that have missing events."""
     is_open = MISSING.c.state == "open"
+    is_unreadable = and_(is_open, MISSING.c.reason == REASON)
     is_lost = and_(MISSING.c.state == "lost", MISSING.c.acknowledged_us.is_(None))
     query = (
         select(
@@ -187,7 +193,9 @@ def _missing(connection: Connection, source_ids: Sequence[int]) -> Mapping[int, 
             func.sum(case((is_open, 1), else_=0)).label("open"),
             func.sum(case((MISSING.c.expected, 1), else_=0)).label("unrecovered"),
             func.min(case((is_open, MISSING.c.occurred_us))).label("oldest_open_us"),
-            func.min(case((is_open, MISSING.c.found_us))).label("found_us"),
+            func.min(case((and_(is_open, ~is_unreadable), MISSING.c.found_us))).label("found_us"),
+            func.sum(case((is_unreadable, 1), else_=0)).label("unreadable"),
+            func.min(case((is_unreadable, MISSING.c.found_us))).label("unreadable_found_us"),
             func.sum(case((is_lost, 1), else_=0)).label("lost"),
             func.min(case((is_lost, MISSING.c.found_us))).label("lost_found_us"),
         )
@@ -200,6 +208,8 @@ def _missing(connection: Connection, source_ids: Sequence[int]) -> Mapping[int, 
             unrecovered=int(row.unrecovered),
             oldest_open_us=row.oldest_open_us,
             found_us=row.found_us,
+            unreadable=int(row.unreadable),
+            unreadable_found_us=row.unreadable_found_us,
             lost=int(row.lost),
             lost_found_us=row.lost_found_us,
         )

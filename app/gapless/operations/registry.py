@@ -9,7 +9,7 @@ from typing import Final, TypeVar
 
 import msgspec
 
-from gapless.operations import deliveries, imports, passes, quarantine, sources
+from gapless.operations import deliveries, imports, missing, passes, quarantine, sources
 from gapless.operations.context import OperationContext, OperationRefused, OperationRequest
 
 R = TypeVar("R", bound=OperationRequest)
@@ -44,6 +44,7 @@ OPERATIONS: Final[Mapping[str, Operation]] = dict(
         _operation(sources.AcknowledgeLosses, sources.acknowledge),
         _operation(passes.DemandPass, passes.demand),
         _operation(passes.ReadPassStatus, passes.read_status),
+        _operation(missing.DismissMissing, missing.dismiss),
         _operation(imports.ImportEvents, imports.import_events),
         _operation(deliveries.ReplayEvents, deliveries.replay),
         _operation(deliveries.RequeueDeadLetters, deliveries.requeue),

@@ -6,6 +6,7 @@ ends the pass and nothing is written.
 """
 
 import asyncio
+import logging
 import math
 import time
 from array import array
@@ -15,18 +16,20 @@ from datetime import datetime, timedelta
 from functools import partial
 
 from gapless.domain import Cause, Via, align_down, from_us, span_us, to_us
-from gapless.ledger import Connection, engine, missing, passes, watermarks, witnesses
+from gapless.ledger import Connection, engine, missing, passes, unreadable, watermarks, witnesses
 from gapless.ledger.engine import dialect
 from gapless.ledger.passes import Pass, PassKind, Slice
 from gapless.ledger.recorder import EventKey, Sighting
 from gapless.ledger.streams import Stream
 from gapless.ledger.writer import Work
 from gapless.provider_api.pages import freeze, walk_pages
+from gapless.reconcile import odd_rows
 from gapless.reconcile.context import LeasedSource
 from gapless.reconcile.diff import Circumstances, Diff, cause_of, compare_page
 from gapless_reconcilers.kit.contract import Coverage, Page, Remedy, RemoteEvent, Window
 from gapless_reconcilers.kit.errors import ProviderError, Retryable, UnexpectedShape
 
+log = logging.getLogger(__name__)
 CURSOR_EVERY_S = 5.0
 """How often a slice that finds nothing saves its cursor."""
 
@@ -39,6 +42,8 @@ class PassResult:
     found: int = 0
     missed: int = 0
     requests: int = 0
+    set_aside: int = 0
+    """Number of unreadable rows that were new."""
     oldest_found: datetime | None = None
     failures: list[ProviderError] = field(default_factory=list)
     suspect: bool = False
@@ -129,8 +134,12 @@ class PassRun:
         await self._finish_slice(progress)
 
     async def _compare_and_record(self, page: Page, progress: "SliceProgress") -> None:
-        """Compare one page with the ledger, and record what it lacks."""
+        """Compare one page with the ledger, and record what it lacks.
+
+        Raises `UnexpectedShape`, once the events are recorded, if too many rows cannot be read for them to be odd ones.
+        """
         source = self.leased.source
+        refusal = await self._set_aside(page, progress) if page.unreadable else None
         known = await self.leased.runtime.read(self._look_up(page.events)) if page.events else {}
         diff = compare_page(page.events, known, source, reach_back=self.row.kind is PassKind.DEMAND)
         self.result.listed += len(page.events)
@@ -143,6 +152,22 @@ class PassRun:
             await self._record(diff, None if page.next is None else freeze(page.next), progress)
         elif time.monotonic() - progress.saved_at > CURSOR_EVERY_S and page.next is not None:
             await self._save(progress, freeze(page.next))
+        if refusal is not None:
+            raise refusal
+
+    async def _set_aside(self, page: Page, progress: "SliceProgress") -> UnexpectedShape | None:
+        """Keep the rows that cannot be read, before the cursor passes them. Return the error if they are too many."""
+        times = odd_rows.Times(
+            order=self.leased.capabilities.order,
+            unit_us=span_us(self.leased.capabilities.resolution),
+            start_us=max(progress.part.start_us, to_us(self.leased.source.start)),
+            end_us=progress.part.end_us,
+        )
+        new = await set_aside(self.leased, self.stream, page, times, before=self.result.set_aside)
+        if isinstance(new, UnexpectedShape):
+            return new
+        self.result.set_aside += new
+        return None
 
     def _look_up(self, listed: Sequence[RemoteEvent]) -> Work[dialect.Known]:
         if self._lists_states:
@@ -259,6 +284,15 @@ class PassRun:
             last_states=self._lists_states,
         )
         witnessed = await self.leased.runtime.read(witnesses.count_witnesses, span=span)
+        # Any of them may be what a row shows that cannot be read, so that is not held against the list.
+        hidden = await self.leased.runtime.read(
+            unreadable.count_shown,
+            stream_id=self.stream.id,
+            start_us=part.start_us,
+            end_us=part.end_us,
+            since_us=self.row.started_us,
+        )
+        witnessed = max(0, witnessed - hidden)
         absent: list[int] = []
         if 0 < progress.matched < witnessed and part.cursor is None and not self._lists_states:
             absent = await self.leased.runtime.read(witnesses.absent, span=span, seen=frozenset(progress.seen))
@@ -296,6 +330,9 @@ class PassRun:
             "requests": result.requests,
         }
         passes.count(connection, self.row.id, **sums)
+        if not result.failures and result.complete:
+            covered = {"start_us": self.row.start_us, "end_us": self.row.end_us, "since_us": self.row.started_us}
+            unreadable.resolve(connection, self.stream.id, **covered)
         if not result.failures and result.ended:
             passes.finish(connection, self.row.id, result.outcome, now_us)
         if result.complete and self.row.kind is PassKind.SCHEDULED:
@@ -317,6 +354,38 @@ def state_of(event: RemoteEvent) -> tuple[str, int]:
     if event.object_key is None or event.object_version is None:
         raise UnexpectedShape(f"event {event.key!r}", "without object_key or object_version", "a state of an object")
     return event.object_key, event.object_version
+
+
+async def set_aside(
+    leased: LeasedSource, stream: Stream, page: Page, times: odd_rows.Times, *, before: int
+) -> int | UnexpectedShape:
+    """Keep the unreadable rows of `page`. Return how many are new, or the error if they are too many for odd ones.
+
+    `before`: the new ones of the same pass so far.
+    """
+    keys = [unreadable.key_of(row.digest) for row in page.unreadable]
+    states = await leased.runtime.read(unreadable.states, source_id=leased.source.id, keys=keys)
+    found = odd_rows.judge(page, states, times, before=before)
+    if found.refusal is not None:
+        return found.refusal
+    rows = [
+        unreadable.OddRow(
+            source_id=leased.source.id,
+            stream_id=stream.id,
+            key=unreadable.key_of(row.digest),
+            row=row.row,
+            problem=row.problem,
+            occurred_us=start_us,
+            until_us=until_us,
+        )
+        for row, (start_us, until_us) in found.rows
+    ]
+    await leased.write(unreadable.set_aside, rows=rows, now_us=leased.runtime.now_us)
+    if found.new:
+        extra = {"source": leased.source.name, "stream": stream.name, "count": found.new, "error": rows[0].problem}
+        log.warning("rows_unreadable", extra=extra)
+    is_open = await leased.runtime.read(unreadable.count_open, stream_id=stream.id)
+    return odd_rows.refuse_open(is_open) or found.new
 
 
 def missing_row(sighting: Sighting, cause: Cause, reason: str) -> missing.Missing:

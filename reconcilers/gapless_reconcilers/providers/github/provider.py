@@ -135,11 +135,11 @@ class GitHub:
     def read_page(self, request: httpx.Request, response: httpx.Response, stream: str, window: Window) -> Page:  # noqa: ARG002
         """Return the attempts inside `window`. The walk ends before the window's start."""
         listed = listing.read(response, self._hook)
-        is_bottom = any(event.occurred_at < window.start for event in listed)
+        is_bottom = any(event.occurred_at < window.start for event in listed.events)
         cursor = None if is_bottom else listing.next_cursor(request, response)
         params = {"per_page": self.options.page_limit, "cursor": cursor}
         following = self._ask("GET", "/deliveries", params=params) if cursor else None
-        return Page(events=[event for event in listed if event.occurred_at in window], next=following)
+        return listed.page(window, following)
 
     def detail_request(self, missing: MissingEvent) -> httpx.Request:
         """Request the delivery with its payload."""

@@ -1,0 +1,25 @@
+"""Rows of a list that cannot be read are kept.
+
+Revision ID: 0005
+Revises: 0004
+"""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0005"
+down_revision = "0004"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    op.add_column("missing", sa.Column("until_us", sa.BigInteger(), nullable=True))
+    op.add_column("missing", sa.Column("seen_us", sa.BigInteger(), nullable=True))
+    op.add_column("missing", sa.Column("row", sa.LargeBinary(), nullable=True))
+
+
+def downgrade() -> None:
+    op.drop_column("missing", "row")
+    op.drop_column("missing", "seen_us")
+    op.drop_column("missing", "until_us")
