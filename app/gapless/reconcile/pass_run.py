@@ -81,6 +81,8 @@ class PassRun:
     stream_slots: asyncio.Semaphore
     limit: float = math.inf
     result: PassResult = field(default_factory=PassResult)
+    _setting_aside: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Slices are read side by side, and the unreadable rows of all of them count together."""
 
     async def run(self) -> PassResult:
         """Read every open slice. Provider errors are in the result; `LeaseLost` and `StoreError` are raised.
@@ -163,10 +165,11 @@ class PassRun:
             start_us=max(progress.part.start_us, to_us(self.leased.source.start)),
             end_us=progress.part.end_us,
         )
-        new = await set_aside(self.leased, self.stream, page, times, before=self.result.set_aside)
-        if isinstance(new, UnexpectedShape):
-            return new
-        self.result.set_aside += new
+        async with self._setting_aside:
+            new = await set_aside(self.leased, self.stream, page, times, before=self.result.set_aside)
+            if isinstance(new, UnexpectedShape):
+                return new
+            self.result.set_aside += new
         return None
 
     def _look_up(self, listed: Sequence[RemoteEvent]) -> Work[dialect.Known]:

@@ -43,6 +43,10 @@ def proven(source: SourceReport, **changes: object) -> SourceReport:
     return listed(source, proof=replace(source.listed.proof, **changes))
 
 
+def missing_open(source: SourceReport) -> int:
+    return 0 if source.listed is None else source.listed.missing_open
+
+
 Changed = SourceReport | DestinationReport | StatusReport
 K = TroubleKind
 CASES: dict[str, tuple[TroubleKind, Severity, Callable[..., Changed]]] = {
@@ -70,6 +74,11 @@ CASES: dict[str, tuple[TroubleKind, Severity, Callable[..., Changed]]] = {
         K.EVENTS_MISSING,
         IN_HAND,
         lambda source: listed(source, missing_open=4, missing_since=NOW - 29 * MINUTE),
+    ),
+    "rows unreadable": (
+        K.ROWS_UNREADABLE,
+        TROUBLE,
+        lambda source: listed(source, unreadable_rows=2, missing_open=missing_open(source) + 2, unreadable_since=NOW),
     ),
     "events missing for long": (
         K.EVENTS_MISSING,
