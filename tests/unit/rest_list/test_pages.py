@@ -275,6 +275,20 @@ def test_a_cursor_of_the_last_row_is_that_of_the_last_one_that_has_it() -> None:
         assert page.next.url.params["after"] == after
 
 
+ODD = [rb'"x\ud83d"', b"1e999999", b"[" * 5_000 + b"]" * 5_000]
+
+
+@pytest.mark.parametrize("odd", ODD, ids=["surrogate", "number", "deep"])
+def test_a_field_that_is_not_declared_may_hold_anything(odd: bytes) -> None:
+    provider = lister(CURSOR)
+    request = provider.first_request("", WINDOW)
+    text = json.dumps({"data": [{**row(1), "note": "?"}, row(2)], "next": None, "note": "?"}).encode()
+    response = httpx.Response(200, content=text.replace(b'"?"', odd), request=request)
+    page = provider.read_page(request, response, "", WINDOW)
+    assert (len(page.events), page.unreadable) == (2, [])
+    assert odd in bytes(page.events[0].payload)
+
+
 def test_statuses_mean_what_is_declared() -> None:
     table = declaration()
     table["errors"] = {"ignore": [404], "retry": [409], "throttled": [403], "expired": [410]}

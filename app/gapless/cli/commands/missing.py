@@ -81,7 +81,7 @@ def dismiss(invocation: Invocation, keys: tuple[str, ...], source: str, reason: 
     with failing_clearly(debug=invocation.debug):
         args = {"source": source, "keys": list(keys), "reason": reason}
         result = asyncio.run(operate(invocation.settings(), "missing.dismiss", args))
-        click.echo(f"{len(result['dismissed'])} rows are dismissed, and their time is unrecoverable")
+        click.echo(f"dismissed: {len(result['dismissed'])}; the time of each is unrecoverable")
 
 
 def _fields(row: MissingEntry) -> dict[str, object]:

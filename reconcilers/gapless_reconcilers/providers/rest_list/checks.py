@@ -111,6 +111,9 @@ def _list(options: RestListOptions, placeholders: list[str]) -> Iterator[str]:
             f'list names no time and list.order is "{listed.order}": each pass would read all that there is; '
             'name {window.start|…} in list.params, or ask for the newest first and say list.order = "newest_first"'
         )
+    for name in ("records", "item"):
+        if "[" in getattr(listed, name):
+            yield f"list.{name} is {getattr(listed, name)!r}: an index takes one element and drops the others"
     if any(True for _ in pages.placeholders(listed.headers)):
         yield "list.headers has braces; moments are filled in list.params and list.json alone"
     if listed.json is not None and isinstance(listed.page, pages.NextUrlPage | pages.LinkHeaderPage):
