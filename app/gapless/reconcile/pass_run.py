@@ -25,7 +25,7 @@ from gapless.ledger.writer import Work
 from gapless.provider_api.pages import freeze, walk_pages
 from gapless.reconcile import odd_rows
 from gapless.reconcile.context import LeasedSource
-from gapless.reconcile.diff import Circumstances, Diff, cause_of, compare_page
+from gapless.reconcile.diff import Circumstances, Diff, cause_of, compare_page, is_restored
 from gapless_reconcilers.kit.contract import Coverage, Page, Remedy, RemoteEvent, Window
 from gapless_reconcilers.kit.errors import ProviderError, Retryable, UnexpectedShape
 
@@ -148,12 +148,15 @@ class PassRun:
         self.result.requests += 1
         progress.matched += diff.matched
         progress.seen.extend(diff.seen)
+        cursor = None if page.next is None else freeze(page.next)
+        if refusal is not None:  # the slice starts from its beginning the next time
+            cursor, progress.matched = None, 0
         if diff.absent and self.leased.capabilities.remedy is not Remedy.LIST:
-            await self._note_missing(diff, None if page.next is None else freeze(page.next), progress)
-        elif diff.absent:
-            await self._record(diff, None if page.next is None else freeze(page.next), progress)
-        elif time.monotonic() - progress.saved_at > CURSOR_EVERY_S and page.next is not None:
-            await self._save(progress, freeze(page.next))
+            await self._note_missing(diff, cursor, progress)
+        elif diff.absent or refusal is not None:
+            await self._record(diff, cursor, progress)
+        elif time.monotonic() - progress.saved_at > CURSOR_EVERY_S and cursor is not None:
+            await self._save(progress, cursor)
         if refusal is not None:
             raise refusal
 
@@ -246,6 +249,7 @@ class PassRun:
             via=Via.LIST,
             seen_us=self.leased.runtime.now_us,
             cause=cause_of(event, self.circumstances),
+            restored=is_restored(to_us(event.occurred_at), self.stream.id, self.circumstances),
             behind_watermark=to_us(event.occurred_at) < self.stream.watermark_us
             and self.row.kind is not PassKind.DEMAND,
         )
@@ -258,7 +262,7 @@ class PassRun:
             if sighting.identity not in new:
                 continue
             event = sighting.event
-            self._count_found(event.occurred_at, expected=sighting.source.expects(event))
+            self._count_found(event.occurred_at, expected=sighting.expected)
             delay = max(timedelta(0), from_us(sighting.seen_us) - event.occurred_at)
             self.leased.runtime.metrics.record_delay.labels(sighting.source.name, Via.LIST.value).observe(
                 delay.total_seconds()
@@ -401,7 +405,7 @@ def missing_row(sighting: Sighting, cause: Cause, reason: str) -> missing.Missin
         type=event.type,
         occurred_us=to_us(event.occurred_at),
         found_us=sighting.seen_us,
-        expected=sighting.source.expects(event),
+        expected=sighting.expected,
         cause=cause,
         reason=reason,
         ref=event.ref,

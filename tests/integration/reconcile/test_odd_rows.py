@@ -240,7 +240,8 @@ async def test_more_than_ten_new_odd_rows_end_a_pass(
     await daemon.run_source()
     assert len(await rows(world)) == 14
     assert len(await world.keys()) == 56
-    assert (await world.stream()).last_outcome == "found"
+    assert (await world.stream()).last_outcome == "clean"
+    assert await world.complete_up_to() == T0
 
 
 async def test_a_hundred_open_rows_are_another_shape(
