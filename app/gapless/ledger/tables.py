@@ -201,6 +201,7 @@ class MissingRow(TableRow, table=True):
     __table_args__ = (
         UniqueConstraint("source_id", "key"),
         _index_where("ix_missing_open", "source_id", "next_attempt_us", where="state = 'open'"),
+        _index_where("ix_missing_unreadable", "stream_id", where="reason = 'unreadable'"),
         {"sqlite_autoincrement": True},
     )
     id: int | None = _id()

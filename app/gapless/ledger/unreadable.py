@@ -8,12 +8,14 @@ never counts as missed, because nobody knows its type, and its webhook may have 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, func, select, update
+from sqlalchemy import ColumnElement, Connection, func, literal_column, select, update
 
 from gapless.ledger.engine import dialect
 from gapless.ledger.tables import MISSING, UNRECOVERABLE
 
 REASON = "unreadable"
+IS_ODD: ColumnElement[bool] = literal_column("missing.reason = 'unreadable'")
+"""The condition of an unreadable row, spelt as its index has it, so that SQLite uses the index."""
 DISMISSED_REASON = "unreadable_dismissed"
 """The reason of the unrecoverable interval of a dismissed row."""
 
@@ -60,13 +62,13 @@ def set_aside(connection: Connection, rows: Sequence[OddRow], now_us: int) -> No
 
 def count_open(connection: Connection, stream_id: int) -> int:
     """Return the number of rows of the stream that are set aside and open."""
-    mine = (MISSING.c.stream_id == stream_id, MISSING.c.state == "open", MISSING.c.reason == REASON)
+    mine = (MISSING.c.stream_id == stream_id, MISSING.c.state == "open", IS_ODD)
     return int(connection.execute(select(func.count()).select_from(MISSING).where(*mine)).scalar_one())
 
 
 def count_shown(connection: Connection, stream_id: int, *, start_us: int, end_us: int, since_us: int) -> int:
     """Return the number of rows, dismissed ones too, that may lie in `[start_us, end_us)` and were shown since then."""
-    mine = (MISSING.c.stream_id == stream_id, MISSING.c.reason == REASON, MISSING.c.seen_us >= since_us)
+    mine = (MISSING.c.stream_id == stream_id, IS_ODD, MISSING.c.seen_us >= since_us)
     within = (MISSING.c.occurred_us < end_us, MISSING.c.until_us > start_us)
     return int(connection.execute(select(func.count()).select_from(MISSING).where(*mine, *within)).scalar_one())
 
@@ -76,7 +78,7 @@ def resolve(connection: Connection, stream_id: int, *, start_us: int, end_us: in
 
     The list has them in another form now: they were recorded, or there was nothing to record. Returns their number.
     """
-    mine = (MISSING.c.stream_id == stream_id, MISSING.c.state == "open", MISSING.c.reason == REASON)
+    mine = (MISSING.c.stream_id == stream_id, MISSING.c.state == "open", IS_ODD)
     covered = (MISSING.c.occurred_us >= start_us, MISSING.c.until_us <= end_us, MISSING.c.seen_us < since_us)
     return connection.execute(update(MISSING).where(*mine, *covered).values(state="resolved")).rowcount
 
@@ -89,7 +91,7 @@ def dismiss(
     Returns the keys of those that were open.
     """
     mine = (MISSING.c.source_id == source_id, MISSING.c.key.in_(keys))
-    is_open = (MISSING.c.state == "open", MISSING.c.reason == REASON)
+    is_open = (MISSING.c.state == "open", IS_ODD)
     changed = update(MISSING).where(*mine, *is_open).values(state="dismissed", acknowledged_us=now_us)
     times = (MISSING.c.key, MISSING.c.stream_id, MISSING.c.occurred_us, MISSING.c.until_us)
     dismissed = sorted(connection.execute(changed.returning(*times)).all())

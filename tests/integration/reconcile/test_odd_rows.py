@@ -19,7 +19,7 @@ from gapless.operations.registry import perform
 from gapless.receive.evidence import EvidenceFetcher
 from gapless.receive.stream_ids import StreamIds
 from gapless.status.reader import read_report
-from gapless.status.troubles import TroubleKind, troubles
+from gapless.status.troubles import Severity, Trouble, TroubleKind, troubles
 from gapless_reconcilers.testing.fake.event_store import FakeEvent
 
 pytestmark = pytest.mark.anyio
@@ -93,9 +93,10 @@ async def rows(world: World, *, closed: bool = False) -> list[MissingEntry]:
     return await world.store.read(missing.entries, closed=closed)
 
 
-async def kinds(world: World) -> set[TroubleKind]:
+async def wrong(world: World) -> dict[TroubleKind, Trouble]:
+    """Return what `gapless status` says is wrong."""
     report = await read_report(world.store, Sources([world.source()]), {}, world.clock())
-    return {each.kind for each in troubles(report)}
+    return {each.kind: each for each in troubles(report)}
 
 
 def operations(daemon: Daemon) -> OperationContext:
@@ -125,7 +126,11 @@ async def test_odd_row_is_set_aside_and_all_others_recorded(
     assert (await world.passes())[0]["outcome"] == "found"
     listed = await world.comparison()
     assert (listed.missing_open, listed.unreadable_rows) == (1, 1)
-    assert TroubleKind.ROWS_UNREADABLE in await kinds(world)
+    told = (await wrong(world))[TroubleKind.ROWS_UNREADABLE]
+    assert (told.severity, told.since) == (Severity.TROUBLE, clock())
+    assert told.text.startswith("The list shows 1 row that cannot be read")
+    assert "gapless missing list --source acme" in told.next
+    assert "gapless missing dismiss KEY --source acme" in told.next
 
 
 @ANY_STORE
@@ -207,7 +212,7 @@ async def test_dismissed_row_stays_dismissed_and_its_time_is_unrecoverable(
     assert from_us(loss.end_us) == made[3].occurred_at + timedelta(seconds=1)
     assert (loss.acknowledged_by, loss.acknowledged_reason) == ("someone", "a test event")
     assert await world.complete_up_to() == clock() - timedelta(minutes=1)
-    assert not await kinds(world) & {TroubleKind.ROWS_UNREADABLE, TroubleKind.UNRECOVERABLE}
+    assert not (await wrong(world)).keys() & {TroubleKind.ROWS_UNREADABLE, TroubleKind.UNRECOVERABLE}
     assert (await world.store.read(audited)).count("missing.dismiss") == 1
 
 
@@ -225,7 +230,7 @@ async def test_page_of_odd_rows_is_another_shape(
     assert await world.keys() == {event.key for event in made[10:]}
     assert await rows(world) == []
     assert (await world.stream()).last_outcome == "unexpected_shape"
-    assert TroubleKind.LIST_UNREADABLE in await kinds(world)
+    assert TroubleKind.LIST_UNREADABLE in await wrong(world)
 
 
 async def test_more_than_ten_new_odd_rows_end_a_pass(
