@@ -94,6 +94,7 @@ class SourceRow(TableRow, table=True):
     lapsed_us: int | None = _long(null=True)  # since when it may be inactive, where the list needs it active
     interval_us: int | None = _long(null=True)
     next_pass_us: int = _long(default=0)
+    waiting_until_us: int | None = _long(null=True)  # the provider wants no request before
     lookback_us: int | None = _long(null=True)  # widened by what a sweep found; None: as configured
     last_sweep_us: int | None = _long(null=True)
     lease_holder: str | None = _text(null=True)
@@ -130,6 +131,7 @@ class StreamRow(TableRow, table=True):
     checked_us: int | None = _long(null=True)  # when the list was last read up to the watermark
     last_complete_pass_us: int | None = _long(null=True)
     last_outcome: str | None = _text(null=True)
+    last_error: str | None = _text(null=True)  # why the last pass could not be completed; None: it was
     parked_reason: str | None = _text(null=True)
     last_listed: int = _long(default=0)  # how many events its last complete pass listed
     cursor: str | None = _text(null=True)  # where reading consumes: the next request, which acknowledges what was read

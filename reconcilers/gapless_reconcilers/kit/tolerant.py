@@ -11,6 +11,7 @@ here. Every error is one of msgspec's, in its words.
 
 import re
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import cache
 from types import NoneType, UnionType
 from typing import Any, Final, TypeVar, Union, get_args, get_origin
@@ -57,6 +58,9 @@ def member(text: bytes, name: str) -> msgspec.Raw | None:
 
 def is_json(text: bytes) -> bool:
     """Return True if `text` is one whole JSON value by the grammar, whatever it holds."""
+    with suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        _decoder(msgspec.Raw).decode(text)
+        return True
     try:
         _require_end(text, _end_of_value(text, 0))
     except msgspec.DecodeError:
