@@ -16,10 +16,13 @@ from gapless.ledger.missing import MissingEntry
 from gapless.operations.audit import audit_list
 from gapless.operations.context import OperationContext, OperationRefused
 from gapless.operations.registry import perform
+from gapless.provider_api.health import stream_names
 from gapless.receive.evidence import EvidenceFetcher
 from gapless.receive.stream_ids import StreamIds
 from gapless.status.reader import read_report
 from gapless.status.troubles import Severity, Trouble, TroubleKind, troubles
+from gapless_reconcilers.kit.contract import Secret
+from gapless_reconcilers.providers.stripe import Stripe, StripeOptions
 from gapless_reconcilers.testing.fake.event_store import FakeEvent
 
 pytestmark = pytest.mark.anyio
@@ -34,12 +37,13 @@ class OddVendor(InProcess):
 
     odd: dict[str, Rewrite] = field(default_factory=dict)
     cut: Callable[[bytes], bytes] = lambda body: body
+    path: str = "/v1/events"
     lists: int = 0
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         response = await super().handle_async_request(request)
         body = response.content
-        if request.url.path != "/v1/events":
+        if request.url.path != self.path:
             return response
         self.lists += 1
         for key, rewrite in self.odd.items():
@@ -191,7 +195,7 @@ async def test_only_a_pass_over_all_its_possible_time_closes_a_row(
     assert len(await rows(world)) == 1
 
 
-async def test_dismissed_row_stays_dismissed_and_its_time_is_unrecoverable(
+async def test_dismissed_row_stays_dismissed_and_is_unrecoverable(
     daemon: Daemon, world: World, clock: FakeClock, transport: OddVendor
 ) -> None:
     made = emit(world, clock, 5)
@@ -269,7 +273,7 @@ async def test_a_hundred_open_rows_are_another_shape(
     assert await world.keys() == {event.key for event in made} - {made[2].key}
 
 
-async def test_webhook_whose_row_is_odd_does_not_make_the_list_suspect(
+async def test_webhook_whose_row_is_odd_makes_no_list_suspect(
     daemon: Daemon, world: World, clock: FakeClock, transport: OddVendor
 ) -> None:
     made = emit(world, clock, 1)
@@ -295,6 +299,18 @@ async def test_answer_that_was_cut_short_is_asked_for_once_more(
     await daemon.run_source()
     assert await world.keys() == {event.key for event in made}
     assert (transport.lists, (await world.passes())[0]["outcome"]) == (5, "found")
+
+
+@ANY_STORE
+async def test_list_of_streams_cut_short_is_asked_for_once_more(
+    daemon: Daemon, world: World, transport: OddVendor
+) -> None:
+    world.fake.emit("invoice.paid", push=False, stream="acct_1")
+    connected = Stripe(StripeOptions(api_key=Secret("sk_live_fake"), connect=True, api_base=world.url))
+    daemon.runtime.sources.change("acme", provider=connected)
+    transport.path, cut = "/v1/accounts", iter([True, False])
+    transport.cut = lambda body: body[:-9] if next(cut) else body
+    assert (await stream_names(daemon.client), transport.lists) == (["acct_1"], 2)
 
 
 @ANY_STORE

@@ -90,7 +90,7 @@ def test_equal_rows_are_counted_on_their_page_and_kept_once() -> None:
     assert (len(found.rows), found.new) == (1, 1)
 
 
-def test_more_than_ten_new_rows_are_too_many_and_known_ones_do_not_count() -> None:
+def test_more_than_ten_new_rows_are_too_many() -> None:
     assert judge(page([row()], 9), {}, times(), before=MOST_NEW - 1).refusal is None
     refusal = judge(page([row()], 9), {}, times(), before=MOST_NEW).refusal
     assert refusal is not None

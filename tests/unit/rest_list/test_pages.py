@@ -265,7 +265,7 @@ def test_a_row_that_is_not_as_declared_is_set_aside(bad: dict[str, Any], told: s
     assert len(page.events) == 1
 
 
-def test_a_cursor_of_the_last_row_is_that_of_the_last_one_that_has_it() -> None:
+def test_cursor_of_the_last_row_is_that_of_one_that_has_it() -> None:
     provider = lister({"type": "cursor", "param": "after", "cursor": "data[-1].id", "more": "more"})
     request = provider.first_request("", WINDOW)
     for last, after in (({"id": None}, "e2"), ({"no": 1}, "e2"), (None, "e2"), ({"id": "e3"}, "e3")):
