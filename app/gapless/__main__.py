@@ -37,6 +37,7 @@ Commands:
   event       List, show, follow and replay recorded events.
   import      Record processed events, so that they are not delivered again.
   missing     List, show or dismiss what is known and not recorded.
+  pass        List passes, or cancel those on demand.
   providers   Show what each provider can do, and what it cannot prove.
   quarantine  List or release refused webhooks.
   serve       Run the daemon: receive, reconcile, deliver, show the status.

@@ -40,7 +40,6 @@ LISTED = ListReport(
     unreadable_rows=0,
     unreadable_since=None,
     lost=0,
-    lost_since=None,
     budget_remaining=100,
     interval=5 * MINUTE,
     next_pass=NOW + MINUTE,

@@ -61,9 +61,7 @@ class MissingCounts:
     unreadable_found_us: int | None = None
     """The time at which the first of these was found."""
     lost: int = 0
-    """Events that the provider no longer has, and that nobody has acknowledged."""
-    lost_found_us: int | None = None
-    """The time at which the first lost event was found."""
+    """Events that the provider no longer has, acknowledged or not."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -188,7 +186,7 @@ def _missing(connection: Connection, source_ids: Sequence[int]) -> Mapping[int, 
     """Return the counts by stream id, of streams that have missing events."""
     is_open = MISSING.c.state == "open"
     is_unreadable = and_(is_open, MISSING.c.reason == REASON)
-    is_lost = and_(MISSING.c.state == "lost", MISSING.c.acknowledged_us.is_(None))
+    is_lost = MISSING.c.state == "lost"
     query = (
         select(
             MISSING.c.stream_id,
@@ -199,7 +197,6 @@ def _missing(connection: Connection, source_ids: Sequence[int]) -> Mapping[int, 
             func.sum(case((is_unreadable, 1), else_=0)).label("unreadable"),
             func.min(case((is_unreadable, MISSING.c.found_us))).label("unreadable_found_us"),
             func.sum(case((is_lost, 1), else_=0)).label("lost"),
-            func.min(case((is_lost, MISSING.c.found_us))).label("lost_found_us"),
         )
         .where(MISSING.c.source_id.in_(source_ids), MISSING.c.state.in_(("open", "lost")))
         .group_by(MISSING.c.stream_id)
@@ -213,7 +210,6 @@ def _missing(connection: Connection, source_ids: Sequence[int]) -> Mapping[int, 
             unreadable=int(row.unreadable),
             unreadable_found_us=row.unreadable_found_us,
             lost=int(row.lost),
-            lost_found_us=row.lost_found_us,
         )
         for row in connection.execute(query)
     }

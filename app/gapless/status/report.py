@@ -81,8 +81,7 @@ class ListReport:
     """Those of `missing_open` that are rows of the list which cannot be read."""
     unreadable_since: datetime | None
     lost: int
-    """Events that the provider no longer has, and that nobody has acknowledged."""
-    lost_since: datetime | None
+    """Events that the list showed and the provider no longer has; acknowledged or not."""
     budget_remaining: int | None
     interval: timedelta | None
     next_pass: datetime
