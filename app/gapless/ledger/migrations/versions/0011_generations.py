@@ -1,14 +1,14 @@
 """Whose events they are: accounts, modes, the version of our endpoint, and the generation of the configuration.
 
 Revision ID: 0011
-Revises: 0004
+Revises: 0005
 """
 
 import sqlalchemy as sa
 from alembic import op
 
 revision = "0011"
-down_revision = "0004"
+down_revision = "0005"
 branch_labels = None
 depends_on = None
 
