@@ -267,6 +267,8 @@ def _delivery(claim: DeliveryClaim, event: StoredEvent, payload: bytes) -> Deliv
         payload=payload,
         attempt=claim.attempts + 1,
         released=claim.released,
+        livemode=event.livemode,
+        endpoint_version=event.endpoint_version,
     )
 
 

@@ -45,7 +45,7 @@ class ConsumeRun:
         """Read one batch. Return False if it was empty: then the source is complete up to the time of the request."""
         requested_at = self.leased.runtime.clock()
         wait = WAIT if self.leased.policy.pace.long_poll else timedelta(0)
-        response = await self.leased.client.send(provider.batch_request(self.stream.cursor, wait))
+        response = await self.leased.send(provider.batch_request(self.stream.cursor, wait))
         batch = provider.read_batch(response, self.leased.runtime.clock())
         self.result.requests += 1
         self.result.listed += len(batch.events)

@@ -130,6 +130,7 @@ class PassRun:
 
     async def _compare_and_record(self, page: Page, progress: "SliceProgress") -> None:
         """Compare one page with the ledger, and record what it lacks."""
+        self.leased.require_same_key()
         source = self.leased.source
         known = await self.leased.runtime.read(self._look_up(page.events)) if page.events else {}
         diff = compare_page(page.events, known, source, reach_back=self.row.kind is PassKind.DEMAND)
