@@ -28,7 +28,7 @@ class Destination:
     """Names of the sources whose events it takes; None: all."""
     types: TypePatterns
     via: frozenset[Via]
-    modes: frozenset[EventMode] | None = None
+    modes: frozenset[EventMode] | None
     """Modes of the events that it takes; None: each source's own. An event without a mode is always taken."""
     since_us: int
     delay_us: int
