@@ -113,8 +113,9 @@ def _versions(subject: str, provider: Provider, health: ProviderHealth, listed: 
             f"the list shows events of API version {', '.join(map(str, others))}, and our endpoint has {of_endpoint}: "
             'with signature = "provider" they are held; set on_version_mismatch, or give the endpoint that version',
         )
-    elif listed:
-        yield ok(subject, f"the list and our endpoint have the API version {of_endpoint}")
+    else:
+        seen = "the list has it too" if listed else "the last hour shows none to compare with"
+        yield ok(subject, f"our endpoint has the API version {of_endpoint}; {seen}")
 
 
 def _clock(subject: str, client: ProviderClient) -> Iterator[Finding]:

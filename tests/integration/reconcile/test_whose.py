@@ -12,6 +12,8 @@ import pytest
 from sqlalchemy import insert, select, update
 from world import HASTY, SECRET, Daemon, InProcess, World
 
+from gapless.bootstrap.destinations import make_destination
+from gapless.deliver.routing import build_route
 from gapless.domain import Owed, to_us
 from gapless.ledger import Connection, destinations, sources
 from gapless.ledger.tables import AUDIT_LOG, DELIVERY, SOURCE
@@ -20,10 +22,12 @@ from gapless.operations.registry import perform
 from gapless.receive.evidence import EvidenceFetcher
 from gapless.receive.stream_ids import StreamIds
 from gapless.reconcile.scheduler import Scheduler
+from gapless.settings import DestinationSettings
 from gapless.status.reader import read_report
-from gapless.status.troubles import Trouble, troubles
+from gapless.status.troubles import Trouble, notes, troubles
 
 pytestmark = pytest.mark.anyio
+UNUSED: Any = object()
 
 
 def swap(world: World, account: str = "acct_other") -> None:
@@ -248,3 +252,16 @@ async def test_a_shared_account_is_read_where_it_is_allowed(world: World) -> Non
     async with world.daemon(share_account=True) as daemon:
         await read_once(daemon)
     assert len(await world.keys()) == 1
+
+
+async def test_a_test_event_at_a_live_source_is_owed_to_nobody(world: World, app: int) -> None:
+    settings = DestinationSettings(name="app")
+    wanting = [make_destination(settings, app, 0, UNUSED)]
+    async with world.daemon(route=build_route(wanting)) as daemon:
+        assert await daemon.push(world.fake.emit("invoice.paid", livemode=False)) == [1]
+        await daemon.push(world.fake.emit("invoice.paid"))
+        assert await world.owed() == 1
+        report = await world.report()
+    assert (report.livemode, report.other_mode) == (True, 1)
+    (note,) = [each for each in notes(report) if "mode" in each]
+    assert note.startswith("1 event of test mode came by webhook: recorded, and delivered only to")
