@@ -21,6 +21,7 @@ def make_destination(settings: DestinationSettings, destination_id: int, since_u
         modes=None if settings.modes is None else frozenset(settings.modes),
         since_us=since_us,
         delay_us=span_us(settings.delay),
+        receipts=settings.receipts,
         concurrency=settings.concurrency,
         rate=settings.rate,
         timeout=settings.timeout,

@@ -81,6 +81,7 @@ class SourceSnapshot:
     """The mode of the source; None: its provider has no modes."""
     interval_us: int | None
     next_pass_us: int
+    waiting_until_us: int | None = None
     streams: tuple[Stream, ...]
     missing: Mapping[int, MissingCounts]
     """By stream id; a stream without missing events has no entry."""
@@ -158,6 +159,7 @@ def _source(
         livemode=row["livemode"],
         interval_us=row["interval_us"],
         next_pass_us=row["next_pass_us"],
+        waiting_until_us=row["waiting_until_us"],
         streams=tuple(streams),
         missing={stream.id: missing[stream.id] for stream in streams if stream.id in missing},
         losses=tuple(losses),

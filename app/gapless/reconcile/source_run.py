@@ -273,7 +273,14 @@ class SourceRun:
         interrupted = self.leased.stopping.is_set() and bool(passes.unfinished(connection, source_id))
         at_once = demanded or interrupted or self.leased.is_replaced
         next_us = to_us(now if at_once else now + interval)
-        leases.release(connection, self.leased.lease, next_pass_us=next_us, interval_us=span_us(interval))
+        until = self.leased.client.waits_until
+        leases.release(
+            connection,
+            self.leased.lease,
+            next_pass_us=next_us,
+            interval_us=span_us(interval),
+            waiting_until_us=None if until is None else to_us(until),
+        )
 
     def _is_silent(self, connection: Connection, now: datetime) -> bool:
         wanted = self.leased.source.silence
