@@ -197,9 +197,10 @@ async def test_an_outage_postpones_the_pass_not_the_check(world: World, daemon: 
     async with scheduling(daemon):
         await until(world.stream, lambda stream: stream.last_outcome == "provider_unavailable")
         world.fake.faults.outage = False
-        while len(await world.keys()) == 1 and (await world.report()).state == "active":
-            world.clock.advance(seconds=30)
-            await asyncio.sleep(0.02)
+        async with asyncio.timeout(20):
+            while len(await world.keys()) == 1 and (await world.report()).state == "active":
+                world.clock.advance(seconds=30)
+                await asyncio.sleep(0.02)
     assert len(await world.keys()) == 1
     assert (await world.report()).state == "parked"
 
