@@ -93,6 +93,7 @@ SAMPLES = {
     ("destination", "backoff_max"): ("10s", timedelta(seconds=10)),
     ("destination", "allow_private"): ("true", True),
     ("destination", "allow"): ("127.0.0.1,::1", ("127.0.0.1", "::1")),
+    ("destination", "modes"): ("live, test", ("live", "test")),
     ("destination", "on_version_mismatch"): ("deliver", "deliver"),
     ("destination", "headers"): ('{"X-Team": "b"}', {"X-Team": "b"}),
     ("destination", "headers_env"): (

@@ -1,14 +1,27 @@
 """Open the ledger for a process: its lock, its schema, the rows of the configuration, and a writer slot."""
 
+import hashlib
+import json
 import logging
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from gapless.bootstrap.sources import make_source, mode_of, restore_subscription
 from gapless.domain import Source, align_down, from_us, to_us
-from gapless.ledger import Connection, dead_letters, deliveries, destinations, leases, migrate, schema, sources
+from gapless.ledger import (
+    Connection,
+    configurations,
+    dead_letters,
+    deliveries,
+    destinations,
+    leases,
+    migrate,
+    schema,
+    sources,
+)
+from gapless.ledger.configurations import Standing
 from gapless.ledger.engine import SqliteStore, Store, StoreInvalid, naming_store, open_store
 from gapless.ledger.engine.lock import LedgerLock, hold
 from gapless.settings import Settings, build_provider
@@ -50,40 +63,93 @@ class RegisteredRows:
     sources: tuple[Source, ...]
     destinations: Mapping[str, tuple[int, int]]
     retired: Mapping[str, int]
+    standing: Standing
 
 
-async def register_rows(settings: Settings, environ: Mapping[str, str], store: Store, now: datetime) -> RegisteredRows:
+def digest_of(settings: Settings) -> str:
+    """Return the digest of the names and kinds of sources and destinations: replicas do not differ in them."""
+    sources = sorted((each.name, each.provider) for each in settings.sources)
+    destinations = sorted((each.name, each.type) for each in settings.destinations)
+    return hashlib.sha256(json.dumps([sources, destinations]).encode()).hexdigest()
+
+
+async def register_rows(
+    settings: Settings, environ: Mapping[str, str], store: Store, now: datetime, *, serves: bool = False
+) -> RegisteredRows:
     """Make or find the rows of every configured source and destination, and retire those that were removed.
 
-    The process does not run yet, so this is its only use of the store that is not through the writer.
+    A configuration that is not in force retires and brings back nothing. A new one comes into force with the first
+    daemon that has it (`serves`), never with a command. The process does not run yet, so this is its only use of the
+    store that is not through the writer.
     """
     providers = {each.name: build_provider(each, environ) for each in settings.sources}
 
     def work(connection: Connection) -> RegisteredRows:
+        digest = digest_of(settings)
+        standing = (
+            configurations.enter(connection, digest, to_us(now)) if serves else configurations.find(connection, digest)
+        )
+        if not standing.in_force:
+            standing = replace(standing, withheld=_withheld(connection, settings))
         known = []
         for each in settings.sources:
             start = align_down(each.start or now, providers[each.name].capabilities.resolution)
             mode = mode_of(each, providers[each.name])
-            source_id = sources.register_source(connection, each.name, each.provider, mode.value, start, now)
+            source = make_source(each, providers[each.name], 0, start)
+            source_id = sources.register_source(
+                connection,
+                each.name,
+                each.provider,
+                mode.value,
+                start,
+                now,
+                livemode=source.livemode,
+                in_force=standing.in_force,
+            )
             row = sources.source_row(connection, source_id)
-            source = make_source(each, providers[each.name], source_id, from_us(row["start_us"]))
+            source = replace(source, id=source_id, start=from_us(row["start_us"]))
             known.append(restore_subscription(source, sources.subscriptions(connection, source_id)))
-        sources.retire_absent(connection, [each.name for each in settings.sources], now)
+        if standing.in_force:
+            sources.retire_absent(connection, [each.name for each in settings.sources], now)
+            destinations.retire_absent_destinations(connection, [each.name for each in settings.destinations])
         _park_deliveries(connection)
         destination_rows = {}
         for wanted in settings.destinations:
             since = align_down(wanted.since or now, WHOLE_SECOND)
-            row_id = destinations.register_destination(connection, wanted.name, since)
+            row_id = destinations.register_destination(connection, wanted.name, since, in_force=standing.in_force)
             destination_rows[wanted.name] = (row_id, destinations.destination_since(connection, row_id))
-        destinations.retire_absent_destinations(connection, [each.name for each in settings.destinations])
         retired = sources.retired_since(connection)
-        return RegisteredRows(sources=tuple(known), destinations=destination_rows, retired=retired)
+        return RegisteredRows(sources=tuple(known), destinations=destination_rows, retired=retired, standing=standing)
 
-    return await store.write(work)
+    rows = await store.write(work)
+    if rows.standing.withheld:
+        log.warning(
+            "configuration_not_in_force",
+            extra={"generation": rows.standing.generation, "withheld": list(rows.standing.withheld)},
+        )
+    return rows
 
 
-async def take_slot(ledger: OpenLedger, holder: str, *, receives: bool, now: datetime) -> int:
-    """Take a writer slot for this process. On SQLite, where it is alone, first clear what a crash left."""
+def _withheld(connection: Connection, settings: Settings) -> tuple[str, ...]:
+    """Return what the configuration would retire and bring back, if it were in force."""
+    configured = [each.name for each in settings.sources]
+    wanted = [each.name for each in settings.destinations]
+    retired = sources.retired_since(connection)
+    return (
+        *(f"retire source {name}" for name in sources.absent(connection, configured)),
+        *(f"bring back source {name}" for name in configured if name in retired),
+        *(f"retire destination {each.name}" for each in destinations.absent(connection, wanted)),
+        *(f"bring back destination {each.name}" for each in destinations.retired(connection, wanted)),
+    )
+
+
+async def take_slot(
+    ledger: OpenLedger, holder: str, *, receives: bool, now: datetime, standing: Standing | None = None
+) -> int:
+    """Take a writer slot for this process. On SQLite, where it is alone, first clear what a crash left.
+
+    `standing`: that of a daemon's configuration; None: this process is a command.
+    """
 
     def work(connection: Connection) -> int:
         if receives:
@@ -91,7 +157,9 @@ async def take_slot(ledger: OpenLedger, holder: str, *, receives: bool, now: dat
         if ledger.lock is not None:
             leases.clear(connection)
             deliveries.give_back_all(connection, to_us(now))
-        return leases.take_slot(connection, holder, receives=receives)
+        slot = leases.take_slot(connection, holder, receives=receives)
+        configurations.note_process(connection, slot, standing)
+        return slot
 
     return await ledger.store.write(work)
 
@@ -114,7 +182,8 @@ async def _ensure_schema(store: Store) -> None:
 
 def _park_deliveries(connection: Connection) -> None:
     """Park the deliveries that retired sources still owe, and unpark those of sources that are back."""
-    for state, move in (("retired", dead_letters.park_source), ("active", dead_letters.unpark_source)):
-        for source_id in sources.ids_in_state(connection, state):
+    moves = ((("retired",), dead_letters.park_source), (sources.READABLE, dead_letters.unpark_source))
+    for states, move in moves:
+        for source_id in sources.ids_in_state(connection, *states):
             while move(connection, source_id):
                 pass

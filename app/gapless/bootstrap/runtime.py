@@ -46,10 +46,16 @@ class ProcessParts:
 
 @asynccontextmanager
 async def open_runtime(
-    settings: Settings, environ: Mapping[str, str], *, receives: bool = False, clock: Clock = system_clock
+    settings: Settings,
+    environ: Mapping[str, str],
+    *,
+    serves: bool = False,
+    receives: bool = False,
+    clock: Clock = system_clock,
 ) -> AsyncIterator[ProcessParts]:
     """Open the ledger, make rows and parts, and run the writer. At the end, close and release everything.
 
+    `serves`: this process is a daemon, so that its configuration comes into force if it is new.
     `receives`: this process receives webhooks, so the downtime of the receiver ends here.
     Raises `LedgerHeld` if another process holds the SQLite ledger, `StoreError`, `DestinationInvalid`,
     `SecretUnavailable` and `OptionsInvalid`.
@@ -57,7 +63,7 @@ async def open_runtime(
     with ExitStack() as held:
         ledger = await open_ledger(settings, held)
         try:
-            parts = await _make_parts(settings, environ, ledger, receives=receives, clock=clock)
+            parts = await _make_parts(settings, environ, ledger, serves=serves, receives=receives, clock=clock)
             async with parts.client, parts.runtime as runtime:
                 yield parts
                 await runtime.write(leases.leave_slot, slot=runtime.writer.recorder.slot, holder=parts.holder)
@@ -66,12 +72,19 @@ async def open_runtime(
 
 
 async def _make_parts(
-    settings: Settings, environ: Mapping[str, str], ledger: OpenLedger, *, receives: bool, clock: Clock
+    settings: Settings,
+    environ: Mapping[str, str],
+    ledger: OpenLedger,
+    *,
+    serves: bool,
+    receives: bool,
+    clock: Clock,
 ) -> ProcessParts:
-    rows = await register_rows(settings, environ, ledger.store, clock())
+    rows = await register_rows(settings, environ, ledger.store, clock(), serves=serves)
     sources, metrics, holder = Sources(rows.sources), Metrics(gapless.__version__), _holder_name()
     destinations = make_destinations(settings, rows, sources, clock)
-    slot = await take_slot(ledger, holder, receives=receives, now=clock())
+    standing = rows.standing if serves else None
+    slot = await take_slot(ledger, holder, receives=receives, now=clock(), standing=standing)
     writer = make_writer(settings.public, ledger.store, Recorder(slot, build_route(destinations)), metrics)
     return ProcessParts(
         runtime=Runtime(store=ledger.store, writer=writer, clock=clock, metrics=metrics, sources=sources),

@@ -15,6 +15,10 @@ COMMANDS = {
         "gapless.cli.commands.check:check",
         "Check settings, store, providers, destinations and clocks.",
     ),
+    "config": (
+        "gapless.cli.commands.config:config",
+        "Put an older configuration in force again.",
+    ),
     "db": ("gapless.cli.commands.db:db", "Upgrade the ledger, or tell it that it was restored."),
     "dead": (
         "gapless.cli.commands.dead:dead",

@@ -9,7 +9,8 @@ from functools import partial
 from pathlib import Path
 
 from gapless.domain import Clock, Sources, span_us, to_us
-from gapless.ledger import leases, retention, silence
+from gapless.ledger import configurations, leases, retention, silence
+from gapless.ledger.configurations import Standing
 from gapless.ledger.deliveries import DELIVERY_CHANNEL
 from gapless.ledger.engine import PostgresStore, Store, StoreError
 from gapless.ledger.leases import LeaseLost
@@ -31,7 +32,7 @@ CHECK_FILES_EVERY = timedelta(seconds=2)
 RECONNECT_EVERY = timedelta(seconds=5)
 
 
-async def beat(writer: Writer, holder: str, *, receives: bool) -> None:
+async def beat(writer: Writer, holder: str, *, receives: bool, standing: Standing | None = None) -> None:
     """Keep the writer slot, which also proves that webhooks were received. Runs until cancelled."""
     saved: dict[int, int] = {}
     while True:
@@ -44,6 +45,7 @@ async def beat(writer: Writer, holder: str, *, receives: bool) -> None:
                 saved = heard
         except LeaseLost:
             slot = await writer.submit(leases.take_slot, holder=holder, receives=receives)
+            await writer.submit(configurations.note_process, slot=slot, standing=standing)
             log.warning("writer_slot_lost", extra={"slot": writer.recorder.slot, "taken": slot})
             writer.recorder.slot = slot
         except StoreError as error:

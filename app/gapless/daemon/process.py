@@ -116,7 +116,12 @@ class Process:
     def _maintenance(self) -> list[Coroutine[Any, Any, None]]:
         runtime, settings = self.parts.runtime, self.settings
         tasks = [
-            maintenance.beat(runtime.writer, self.parts.holder, receives=Role.RECEIVE in self.roles),
+            maintenance.beat(
+                runtime.writer,
+                self.parts.holder,
+                receives=Role.RECEIVE in self.roles,
+                standing=self.parts.rows.standing,
+            ),
             maintenance.watch_secrets(settings.sources, runtime.sources, self.environ),
         ]
         if self.public is not None:

@@ -277,6 +277,8 @@ def _delivery(claim: DeliveryClaim, event: StoredEvent, payload: bytes) -> Deliv
         headers={} if event.headers is None else msgspec.json.decode(event.headers, type=dict[str, str]),
         attempt=claim.attempts + 1,
         released=claim.released,
+        livemode=event.livemode,
+        endpoint_version=event.endpoint_version,
     )
 
 

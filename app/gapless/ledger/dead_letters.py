@@ -9,6 +9,7 @@ from sqlalchemy import (
     Select,
     and_,
     case,
+    delete,
     func,
     insert,
     literal,
@@ -18,6 +19,7 @@ from sqlalchemy import (
 )
 
 from gapless.domain import Via
+from gapless.ledger.accounts import OTHER_ACCOUNT
 from gapless.ledger.deliveries import DELIVERY_CHANNEL, OWING, PENDING, RELEASED, DeliveryState
 from gapless.ledger.engine import dialect
 from gapless.ledger.events import EventFilter
@@ -165,7 +167,10 @@ def release(
     seqs: Sequence[int] | None = None,
     limit: int = BATCH,
 ) -> int:
-    """Release held deliveries; they are not held again. Returns how many, at most `limit`; call until 0."""
+    """Release held deliveries; they are not held again. Returns how many, at most `limit`; call until 0.
+
+    Those of another account are released only if `reason` names that, because a person may not have them in mind.
+    """
     return _restart(connection, DeliveryState.HELD, now_us, destination_id, reason, seqs, limit)
 
 
@@ -193,6 +198,39 @@ def hold_pending(connection: Connection, reason: str, limit: int = BATCH) -> int
     """Hold pending deliveries of every destination. Returns how many, at most `limit`; call until 0."""
     query = select(DELIVERY.c.destination_id, DELIVERY.c.event_seq).where(PENDING)
     return _change(connection, query, PENDING, DeliveryState.HELD, reason, limit)
+
+
+def hold_listed(connection: Connection, source_id: int, reason: str, now_us: int, limit: int = BATCH) -> int:
+    """Hold the pending deliveries of a source's listed events, except those under way and those that a person released.
+
+    Returns how many, at most `limit`; call until 0.
+    """
+    was = and_(PENDING, DELIVERY.c.lease_us <= now_us, func.coalesce(DELIVERY.c.reason, "") != RELEASED)
+    query = _of_source(source_id).where(was, EVENT.c.via == Via.LIST.value)
+    return _change(connection, query, was, DeliveryState.HELD, reason, limit)
+
+
+def holds(connection: Connection, source_id: int, reason: str) -> bool:
+    """Return True if deliveries of the source are held for `reason`."""
+    held = and_(OWING, DELIVERY.c.state == DeliveryState.HELD, DELIVERY.c.reason == reason)
+    return connection.execute(_of_source(source_id).where(held).limit(1)).first() is not None
+
+
+def owe_held(connection: Connection, source_id: int, reason: str, limit: int = BATCH) -> int:
+    """Owe a source's deliveries again that are held for `reason`. Returns how many, at most `limit`; call until 0."""
+    was = and_(DELIVERY.c.state == DeliveryState.HELD, DELIVERY.c.reason == reason)
+    return _move(connection, source_id, was=was, state=DeliveryState.PENDING, reason=None, limit=limit)
+
+
+def dismiss_held(connection: Connection, source_id: int, reason: str, limit: int = BATCH) -> int:
+    """Delete a source's deliveries that are held for `reason`. Returns how many, at most `limit`; call until 0."""
+    held = and_(OWING, DELIVERY.c.state == DeliveryState.HELD, DELIVERY.c.reason == reason)
+    batch = _of_source(source_id).where(held).order_by(DELIVERY.c.event_seq).limit(limit)
+    rows = sorted(map(tuple, connection.execute(batch)))
+    if not rows:
+        return 0
+    chosen = tuple_(DELIVERY.c.destination_id, DELIVERY.c.event_seq).in_(rows)
+    return connection.execute(delete(DELIVERY).where(chosen, DELIVERY.c.state == DeliveryState.HELD)).rowcount
 
 
 def park_source(connection: Connection, source_id: int, limit: int = BATCH) -> int:
@@ -241,6 +279,8 @@ def _restart(
     limit: int,
 ) -> int:
     chosen = _chosen(state, destination_id, reason, seqs)
+    if reason is None:
+        chosen = and_(chosen, func.coalesce(DELIVERY.c.reason, "") != OTHER_ACCOUNT)
     batch = (
         select(DELIVERY.c.destination_id, DELIVERY.c.event_seq)
         .where(chosen)
@@ -265,9 +305,12 @@ def _move(
     reason: str | None,
     limit: int,
 ) -> int:
+    return _change(connection, _of_source(source_id).where(OWING, was), was, state, reason, limit)
+
+
+def _of_source(source_id: int) -> Select[tuple[int, int]]:
     query = select(DELIVERY.c.destination_id, DELIVERY.c.event_seq).join(EVENT, EVENT.c.seq == DELIVERY.c.event_seq)
-    query = query.where(OWING, was, EVENT.c.source_id == source_id)
-    return _change(connection, query, was, state, reason, limit)
+    return query.where(EVENT.c.source_id == source_id)
 
 
 def _change(

@@ -34,7 +34,7 @@ from gapless.domain import Via
 from gapless.ledger.engine import dialect
 from gapless.ledger.receipts import EVERY_HANDLER, has_receipt
 from gapless.ledger.sources import IDENTITY_SEED
-from gapless.ledger.tables import ATTEMPT, DELIVERY, EVENT, PAYLOAD, SOURCE, STREAM
+from gapless.ledger.tables import ATTEMPT, DELIVERY, DESTINATION, EVENT, PAYLOAD, SOURCE, STREAM
 
 PENDING: ColumnElement[bool] = literal_column("delivery.state = 'pending'")
 """A literal without a type: a partial index serves only the text of its own condition, not a bound value or `… = 1`."""
@@ -95,6 +95,10 @@ class StoredEvent:
     """It was imported: a handler with a webhook of its own has processed it."""
     payload: bytes | None
     """None: it was imported, or its payload was pruned."""
+    livemode: bool | None = None
+    """False for an event of the vendor's test mode; None: the vendor has no modes."""
+    endpoint_version: str | None = None
+    """The API version of our endpoint, as the vendor last showed it; None: unknown."""
     headers: str | None = None
     """The kept headers of its webhook, as JSON; None: no webhook brought it."""
 
@@ -192,7 +196,7 @@ def load(connection: Connection, claims: Sequence[DeliveryClaim]) -> list[tuple[
         select(
             EVENT.c.seq, SOURCE.c.name.label("source"), IDENTITY_SEED.label("identity_seed"),
             STREAM.c.name.label("stream"), EVENT.c.key, EVENT.c.type, EVENT.c.occurred_us, EVENT.c.first_seen_us,
-            EVENT.c.via, EVENT.c.webhook_us,
+            EVENT.c.via, EVENT.c.webhook_us, EVENT.c.livemode, SOURCE.c.endpoint_version,
             PAYLOAD.c.body.label("payload"), PAYLOAD.c.headers, has_receipt(handlers).label("received"),
             has_receipt([EVERY_HANDLER]).label("imported"),
         )
@@ -204,6 +208,14 @@ def load(connection: Connection, claims: Sequence[DeliveryClaim]) -> list[tuple[
     )  # fmt: skip
     rows = [dict(row) for row in connection.execute(query).mappings()]
     return [(by_seq[row.pop("seq")], StoredEvent(**{**row, "via": Via(row["via"])})) for row in rows]
+
+
+def of_event(connection: Connection, seq: int) -> list[tuple[str, DeliveryState, str | None]]:
+    """Return the deliveries of an event, as (destination, state, reason), by destination."""
+    query = select(DESTINATION.c.name, DELIVERY.c.state, DELIVERY.c.reason)
+    query = query.join_from(DELIVERY, DESTINATION, DESTINATION.c.id == DELIVERY.c.destination_id)
+    query = query.where(DELIVERY.c.event_seq == seq).order_by(DESTINATION.c.name)
+    return [(name, DeliveryState(state), reason) for name, state, reason in connection.execute(query)]
 
 
 def settle(connection: Connection, settlements: Sequence[Settlement]) -> None:

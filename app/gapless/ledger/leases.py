@@ -13,6 +13,7 @@ from sqlalchemy import Connection, insert, or_, select, update
 from gapless.domain import span_us
 from gapless.ledger import engine
 from gapless.ledger.engine import dialect
+from gapless.ledger.sources import READABLE
 from gapless.ledger.tables import DOWNTIME, SLOT, SOURCE
 
 SOURCE_LEASE = timedelta(seconds=30)
@@ -44,7 +45,7 @@ def claim(
         update(SOURCE)
         .where(
             SOURCE.c.id == source_id,
-            SOURCE.c.state == "active",
+            SOURCE.c.state.in_(READABLE),
             SOURCE.c.next_pass_us <= now_us,
             or_(SOURCE.c.lease_until_us < clock, SOURCE.c.lease_holder.is_(None)),
         )

@@ -14,8 +14,10 @@ from typing import Final
 from sqlalchemy import Connection, RowMapping, and_, case, func, select
 
 from gapless.domain import Source, span_us, to_us
-from gapless.ledger import absences, budgets, dead_letters, silence, tallies
+from gapless.ledger import absences, budgets, configurations, dead_letters, silence, tallies
 from gapless.ledger.absences import AbsenceCounts
+from gapless.ledger.accounts import Accounts
+from gapless.ledger.configurations import OlderProcess
 from gapless.ledger.dead_letters import Backlog
 from gapless.ledger.engine import dialect
 from gapless.ledger.streams import Stream
@@ -78,6 +80,9 @@ class SourceSnapshot:
     subscription_healthy: bool | None
     subscription_reason: str | None
     subscription_good_us: int | None
+    accounts: Accounts
+    livemode: bool | None
+    """The mode of the source; None: its provider has no modes."""
     interval_us: int | None
     next_pass_us: int
     waiting_until_us: int | None = None
@@ -114,6 +119,8 @@ class LedgerSnapshot:
 
     sources: tuple[SourceSnapshot, ...]
     destinations: tuple[DestinationSnapshot, ...]
+    older_processes: tuple[OlderProcess, ...] = ()
+    """Running processes that were started with an older configuration."""
 
 
 def take_snapshot(connection: Connection, sources: Sequence[Source], now: datetime) -> LedgerSnapshot:
@@ -130,6 +137,7 @@ def take_snapshot(connection: Connection, sources: Sequence[Source], now: dateti
             if streams[source.id]
         ),
         destinations=_destinations(connection, now),
+        older_processes=tuple(configurations.older_processes(connection)),
     )
 
 
@@ -155,6 +163,8 @@ def _source(
         subscription_healthy=row["subscription_healthy"],
         subscription_reason=row["subscription_reason"],
         subscription_good_us=row["subscription_good_us"],
+        accounts=Accounts(row["account"], row["other_account"]),
+        livemode=row["livemode"],
         interval_us=row["interval_us"],
         next_pass_us=row["next_pass_us"],
         waiting_until_us=row["waiting_until_us"],

@@ -84,12 +84,16 @@ class SourceRow(TableRow, table=True):
     reason: str | None = _text(null=True)  # why it is parked
     state_us: int | None = _long(null=True)  # since when it is in this state
     account: str | None = _text(null=True)  # fingerprint, once read
+    account_us: int | None = _long(null=True)  # when that account was first read
+    other_account: str | None = _text(null=True)  # that of the key, while it is another one
+    livemode: bool | None = Field(default=None, nullable=True)  # its own mode; None: the provider has no modes
     types: str | None = _text(null=True)  # JSON list of patterns, as last known
     types_origin: str = _text(default="assumed")
     subscription_healthy: bool | None = Field(default=None, nullable=True)
     subscription_reason: str | None = _text(null=True)
     subscription_us: int | None = _long(null=True)
     subscription_good_us: int | None = _long(null=True)  # when it was last seen healthy
+    endpoint_version: str | None = _text(null=True)  # API version of our endpoint, when it was last seen healthy
     last_webhook_us: int | None = _long(null=True)  # within seconds; see `ledger.silence`
     lapsed_us: int | None = _long(null=True)  # since when it may be inactive, where the list needs it active
     interval_us: int | None = _long(null=True)
@@ -176,6 +180,7 @@ class EventRow(TableRow, table=True):
     absent_count: int = _long(default=0)  # complete listings of its window that did not show it; 2: unlisted
     payload_id: int | None = _long(null=True)
     item: int = _long(default=0)  # its position in a webhook that carries several
+    livemode: bool | None = Field(default=None, nullable=True)  # False: of the vendor's test mode; None: no modes
 
 
 class PayloadRow(TableRow, table=True):
@@ -404,6 +409,7 @@ class TallyRow(TableRow, table=True):
     duplicates: int = _long(default=0)
     unlisted: int = _long(default=0)
     behind_watermark: int = _long(default=0)
+    other_mode: int = _long(default=0)  # events of the mode that is not the source's own
 
 
 class SlotRow(TableRow, table=True):
@@ -415,6 +421,20 @@ class SlotRow(TableRow, table=True):
     receives: bool = _flag(default=False)
     heartbeat_us: int = _long(default=0)
     lease_until_us: int = _long(default=0)
+    generation: int | None = _long(null=True)  # of the configuration with which the process was started
+    withheld: str | None = _text(null=True)  # JSON list: what that configuration, being older, did not change
+
+
+class ConfigurationRow(TableRow, table=True):
+    """The names in a configuration. The row with the greatest generation is the one in force."""
+
+    __tablename__ = "configuration"
+    __table_args__ = ({"sqlite_autoincrement": True},)
+    generation: int | None = Field(
+        default=None, sa_column=Column("generation", Whole, primary_key=True, autoincrement=True)
+    )
+    digest: str = Field(sa_column=Column(Text, nullable=False, unique=True))
+    first_us: int = _long()  # when it was first seen, or activated
 
 
 class DowntimeRow(TableRow, table=True):
@@ -464,6 +484,6 @@ SOURCE, STREAM, DESTINATION = _table(SourceRow), _table(StreamRow), _table(Desti
 EVENT, PAYLOAD, MISSING = _table(EventRow), _table(PayloadRow), _table(MissingRow)
 PASS, SLICE, UNRECOVERABLE, BUDGET = _table(PassRow), _table(SliceRow), _table(UnrecoverableRow), _table(BudgetRow)
 DELIVERY, ATTEMPT, TALLY = _table(DeliveryRow), _table(AttemptRow), _table(TallyRow)
-SHOWN, ABSENCE = _table(ShownRow), _table(AbsenceRow)
+SHOWN, ABSENCE, CONFIGURATION = _table(ShownRow), _table(AbsenceRow), _table(ConfigurationRow)
 SUBSCRIPTION, RESTORED, RECEIPT = _table(SubscriptionRow), _table(RestoredRow), _table(ReceiptRow)
 SLOT, DOWNTIME, QUARANTINE, AUDIT_LOG = _table(SlotRow), _table(DowntimeRow), _table(QuarantineRow), _table(AuditLogRow)

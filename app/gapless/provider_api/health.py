@@ -32,14 +32,19 @@ async def read_health(client: ProviderClient, webhook_url: str) -> ProviderHealt
 
     If the key lacks a permission, that part is None. Raises `Retryable` and `UnexpectedShape`.
     """
+    account = await read_account(client)
+    return ProviderHealth(account=account, subscription=await read_subscription(client, webhook_url))
+
+
+async def read_account(client: ProviderClient) -> Account | None:
+    """Return the account that our key reads; None: unknown. Raises `Retryable` and `UnexpectedShape`."""
     provider = client.source.provider
-    account = None
     try:
         if isinstance(provider, ReadsAccount):
-            account = provider.read_account(await client.send(provider.account_request()))
+            return provider.read_account(await client.send(provider.account_request()))
     except (CredentialsRejected, OptionsInvalid) as error:
         log.info("account_unknown", extra={"source": client.source.name, "error": str(error)})
-    return ProviderHealth(account=account, subscription=await read_subscription(client, webhook_url))
+    return None
 
 
 async def read_subscription(client: ProviderClient, webhook_url: str) -> Subscription | None:

@@ -48,7 +48,7 @@ class ConsumeRun:
         requested_at = self.leased.runtime.clock()
         wait = WAIT if self.leased.policy.pace.long_poll else timedelta(0)
         request = provider.batch_request(self.stream.cursor, wait)
-        response = await self.leased.client.send(request)
+        response = await self.leased.send(request)
         now = self.leased.runtime.clock()
         batch = await read_or_ask_again(self.leased.client, request, response, provider.read_batch, now)
         self.result.requests += 1

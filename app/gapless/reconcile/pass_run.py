@@ -174,6 +174,7 @@ class PassRun:
 
         Raises `UnexpectedShape`, once the events are recorded, if too many rows cannot be read for them to be odd ones.
         """
+        self.leased.require_same_key()
         source = self.leased.source
         refusal = await self._set_aside(page, progress) if page.unreadable else None
         known = await self.leased.runtime.read(self._look_up(page.events)) if page.events else {}

@@ -107,7 +107,7 @@ class Recovery:
 
     async def _fetch(self, row: Missing, provider: FetchesDetail, wanted: MissingEvent) -> None:
         try:
-            response = await self.leased.client.send(provider.detail_request(wanted))
+            response = await self.leased.send(provider.detail_request(wanted))
             event = provider.read_detail(wanted, response)
         except OptionsInvalid as error:  # 404, 410: the provider no longer has it
             await self._give_up(row, error)
@@ -120,7 +120,7 @@ class Recovery:
     async def _request_redelivery(self, row: Missing, provider: AsksRedelivery, wanted: MissingEvent) -> None:
         """Ask the provider to send the webhook again. The row closes when that webhook is recorded."""
         try:
-            await self.leased.client.send(provider.redelivery_request(wanted))
+            await self.leased.send(provider.redelivery_request(wanted))
         except OptionsInvalid as error:
             await self._give_up(row, error)
             return

@@ -117,8 +117,9 @@ class Scheduler:
 
     async def _run_source(self, name: str, lease: Lease) -> None:
         """Run the source once and renew its lease meanwhile. An error ends only this run."""
-        renewal = asyncio.create_task(self._renew(lease))
-        run = asyncio.create_task(self._source_run(name, lease).run())
+        renewal, now_us = asyncio.create_task(self._renew(lease)), self._runtime.now_us
+        source_run = self._source_run(name, lease)
+        run = asyncio.create_task(source_run.run())
         try:
             await asyncio.wait((renewal, run), return_when=asyncio.FIRST_COMPLETED)
             run.cancel()
@@ -139,6 +140,8 @@ class Scheduler:
             renewal.cancel()
             run.cancel()
             await asyncio.gather(renewal, run, return_exceptions=True)
+            if source_run.checked:
+                self._checked[name] = (source_run.leased.provider, now_us)
             self._busy.discard(name)
 
     async def _renew(self, lease: Lease) -> None:
@@ -164,13 +167,11 @@ class Scheduler:
         return SourceRun(leased=leased, check_health=self._health_is_due(name))
 
     def _health_is_due(self, name: str) -> bool:
-        """Return True at the start, once an hour, and when a credential was replaced."""
+        """Return True until a check has succeeded, once an hour, and when a credential was replaced."""
         provider, now_us = self._runtime.sources[name].provider, self._runtime.now_us
         last = self._checked.get(name)
-        if last is not None and last[0] is provider and now_us - last[1] < HEALTH_EVERY / timedelta(microseconds=1):
-            return False
-        self._checked[name] = (provider, now_us)
-        return True
+        is_fresh = last is not None and now_us - last[1] < HEALTH_EVERY / timedelta(microseconds=1)
+        return last is None or last[0] is not provider or not is_fresh
 
     def _provider_client(self, name: str) -> ProviderClient:
         if name not in self._clients:

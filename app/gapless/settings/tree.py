@@ -12,7 +12,7 @@ from typing import Any, TypeVar, cast
 
 from gapless.destinations import registry
 from gapless.destinations.contract import DestinationOptions
-from gapless.domain import Mode, Silence, Via
+from gapless.domain import EventMode, Mode, Silence, Via
 from gapless.settings import parsers
 from gapless.settings.parsers import OptionParser
 from gapless.settings.secrets import SecretRef
@@ -272,6 +272,12 @@ class DestinationSettings:
     """Ways of recording whose events are sent. `["list"]` fills the gaps of a handler that keeps its own webhook.
 
     Imported events were processed before Gapless was installed, so they are not owed unless named."""
+    modes: tuple[EventMode, ...] | None = optional(
+        parsers.many(parsers.choice(EventMode), f"words out of {', '.join(EventMode)}", least=1)
+    )
+    """Modes of the events that are sent here. Absent: each source's own, so that no test event is taken for a real one.
+
+    Events of a provider without modes are always sent."""
     since: datetime | None = setting(parsers.moment(), "now")
     """Only events that occurred at or after this time are owed. "now" (None): the time of the first start with it."""
     delay: timedelta = setting(parsers.duration(), "0s")

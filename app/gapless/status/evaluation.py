@@ -1,5 +1,6 @@
 """Compute the report from a snapshot of the ledger. Pure. Each figure is computed by one function here."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 
@@ -44,6 +45,7 @@ def evaluate(
         at=now,
         sources=tuple(_source(each, budgets.get(each.source.name), now) for each in snapshot.sources),
         destinations=tuple(map(_destination, snapshot.destinations)),
+        older_processes=snapshot.older_processes,
         unknown_sources=tuple(name for name in configured if name not in in_ledger),
     )
 
@@ -91,6 +93,10 @@ def _source(snapshot: SourceSnapshot, budget: ReadBudget | None, now: datetime) 
         subscription_healthy=None if source.mode is Mode.POLL else snapshot.subscription_healthy,
         subscription_reason=None if source.mode is Mode.POLL else snapshot.subscription_reason,
         subscription_good_at=_time(snapshot.subscription_good_us),
+        other_account=snapshot.accounts.other,
+        account=snapshot.accounts.own,
+        livemode=snapshot.livemode,
+        other_mode=snapshot.totals.counts["other_mode"],
         silent=_is_silent(snapshot, now),
         heard_at=None if snapshot.heard is None else from_us(snapshot.heard.since_us),
         streams=tuple(_stream(stream, snapshot) for stream in snapshot.streams),
@@ -237,10 +243,13 @@ def _destination(snapshot: DestinationSnapshot) -> DestinationReport:
     backlog: dict[DeliveryState, int] = dict.fromkeys(OWED, 0)
     oldest: dict[DeliveryState, datetime] = {}
     dead = {reason.value: 0 for reason in FailureReason}
+    held = Counter[str]()
     for part in snapshot.backlog:
         made = from_us(part.oldest_us)
         backlog[part.state] += part.count
         oldest[part.state] = min(oldest.get(part.state, made), made)
+        if part.state is DeliveryState.HELD:
+            held[part.reason or ""] += part.count
         if part.state is DeliveryState.DEAD:
             reason = part.reason or FailureReason.INTERNAL.value
             dead[reason] = dead.get(reason, 0) + part.count
@@ -251,4 +260,5 @@ def _destination(snapshot: DestinationSnapshot) -> DestinationReport:
         oldest=oldest,
         late_since=_first(part.late_us for part in snapshot.backlog),
         dead=dead,
+        held=held,
     )

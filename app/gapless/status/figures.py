@@ -244,6 +244,18 @@ SOURCE_FIGURES: Final[tuple[Figure[SourceReport], ...]] = (
         samples=_of_source(lambda source: source.subscription_healthy),
     ),
     Figure(
+        name="source_other_account",
+        help="1 while the key reads another account than the source's: the list is not read",
+        absent="the account was never read",
+        samples=_of_source(lambda source: None if source.account is None else source.other_account is not None),
+    ),
+    Figure(
+        name="other_mode_total",
+        help="events of the mode (live or test) that is not the source's own: owed only where `modes` says so",
+        absent="the provider has no modes",
+        samples=lambda source: {} if source.livemode is None else {(): source.other_mode},
+    ),
+    Figure(
         name="source_silent",
         help="1 if no webhook came for longer than `silence_after`",
         absent='no `silence_after`; "learn" before three weeks are known; mode `poll`',

@@ -1,11 +1,12 @@
 """The values of the report: every source and destination at one moment. None always means unknown, never 0."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from gapless.domain import LEAST_HEADROOM, Cause, Mode, Via, from_us
 from gapless.ledger.absences import NO_ABSENCES, AbsenceCounts
+from gapless.ledger.configurations import OlderProcess
 from gapless.ledger.deliveries import DeliveryState
 from gapless.ledger.snapshot import UnrecoverableRow
 from gapless_reconcilers.kit.contract import Coverage
@@ -118,6 +119,14 @@ class SourceReport:
     subscription_reason: str | None
     subscription_good_at: datetime | None
     """When our endpoint was last seen to be healthy."""
+    other_account: str | None
+    """The account that the key reads, if that is not the source's own."""
+    account: str | None
+    """The account that the source belongs to; None: not known yet."""
+    livemode: bool | None
+    """The mode of the source; None: its provider has no modes."""
+    other_mode: int
+    """Events of the mode that is not the source's own."""
     silent: bool | None
     """None: `silence_after` is not set, or the source's rhythm is not known yet."""
     heard_at: datetime | None
@@ -157,6 +166,8 @@ class DestinationReport:
     """Since when the oldest pending delivery has been due; None: none is due."""
     dead: Mapping[str, int]
     """Dead letters by reason; every reason has an entry."""
+    held: Mapping[str, int] = field(default_factory=dict)
+    """Held deliveries by reason; only the reasons that occur."""
 
     @property
     def oldest_pending(self) -> datetime | None:
@@ -171,5 +182,7 @@ class StatusReport:
     at: datetime
     sources: tuple[SourceReport, ...]
     destinations: tuple[DestinationReport, ...]
+    older_processes: tuple[OlderProcess, ...] = ()
+    """Running processes that were started with an older configuration."""
     unknown_sources: tuple[str, ...] = ()
     """Names of configured sources that the ledger does not know yet."""

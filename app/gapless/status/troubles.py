@@ -21,7 +21,8 @@ from enum import StrEnum
 from functools import partial
 from typing import Final
 
-from gapless.domain import TypesOrigin, from_us
+from gapless.destinations.contract import HoldReason
+from gapless.domain import EventMode, TypesOrigin, from_us
 from gapless.ledger.deliveries import DeliveryState
 from gapless.ledger.watermarks import EVENT_LOST
 from gapless.status.evaluation import DISBELIEVED
@@ -73,6 +74,8 @@ class TroubleKind(StrEnum):
 
     NO_SOURCE = "no_source"
     SOURCE_UNKNOWN = "source_unknown"
+    CONFIGURATION_OLDER = "configuration_older"
+    OTHER_ACCOUNT = "other_account"
     SOURCE_PARKED = "source_parked"
     SOURCE_RETIRED = "source_retired"
     STREAM_PARKED = "stream_parked"
@@ -165,6 +168,12 @@ def notes(source: SourceReport) -> list[str]:
             "It is assumed that every type is subscribed, so too much may count as missed; set types, or let the key "
             "read the endpoint."
         )
+    if source.other_mode and source.livemode is not None:
+        other = EventMode.of(livemode=not source.livemode).value
+        found.append(
+            f"{_counted(source.other_mode, 'event')} of {other} mode came by webhook: recorded, and delivered only to "
+            f'destinations with modes = ["{other}"].'
+        )
     return found
 
 
@@ -183,6 +192,16 @@ def _of_whole(report: StatusReport) -> Iterator[Trouble]:
             source=name,
             text="It is configured, but the ledger does not know it yet.",
             next="Start `gapless serve` with this configuration, or start it again.",
+        )
+
+    for each in report.older_processes:
+        yield Trouble(
+            kind=TroubleKind.CONFIGURATION_OLDER,
+            severity=Severity.TROUBLE,
+            text=f"The process {each.holder} was started with an older configuration, and did not "
+            f"{', '.join(each.withheld) or 'change anything'}.",
+            next="Start it again with the current configuration; or, to go back to its own, run "
+            "`gapless config activate` with that and start it again.",
         )
 
 
@@ -204,6 +223,14 @@ def _of_state(source: SourceReport) -> Iterator[Trouble]:
             kind=TroubleKind.SOURCE_RETIRED,
             text="It is retired: nothing is received or compared.",
             next="Start `gapless serve` again with this configuration.",
+        )
+    elif source.other_account is not None:
+        yield bad(
+            kind=TroubleKind.OTHER_ACCOUNT,
+            text=f"Its key reads account {source.other_account}, and the source is that of {source.account}: its list "
+            "is not read, and listed events are not delivered.",
+            next=f"Use a key of {source.account}; or, if the other account is meant, run "
+            f"`gapless source accept-account {source.name}`.",
         )
     elif source.state != "active":
         yield bad(
@@ -427,6 +454,21 @@ def _counted(count: int, noun: str) -> str:
     return f"{count} {noun if count == 1 else many}"
 
 
+RELEASE: Final = "Release them: `gapless dead requeue --held --destination {destination}`."
+HELD_BECAUSE: Final = {
+    HoldReason.VERSION_MISMATCH.value: (
+        "of another API version than the endpoint's",
+        f"Set on_version_mismatch. {RELEASE}",
+    ),
+    HoldReason.OTHER_ACCOUNT.value: (
+        "listed while the key read another account",
+        "`gapless source accept-account` sends or dismisses those of another account.",
+    ),
+    HoldReason.RESTORED.value: ("of a time that a restored backup lacks", RELEASE),
+}
+"""By reason: why deliveries are held, and what to do."""
+
+
 def _of_destination(destination: DestinationReport, now: datetime) -> Iterator[Trouble]:
     if destination.state != "active":
         yield from _of_retired(destination)
@@ -441,12 +483,15 @@ def _of_destination(destination: DestinationReport, now: datetime) -> Iterator[T
             next=f"See `gapless dead list`; when the cause is removed, `gapless dead requeue --destination {name}`.",
         )
     if backlog[DeliveryState.HELD]:
+        reasons = [reason for reason in HELD_BECAUSE if destination.held.get(reason)]
+        because = "; ".join(HELD_BECAUSE[reason][0] for reason in reasons)
+        advice = " ".join(HELD_BECAUSE[reason][1] for reason in reasons)
         yield bad(
             kind=TroubleKind.DELIVERIES_HELD,
             since=oldest.get(DeliveryState.HELD),
-            text=f"Waiting for a decision: {_counted(backlog[DeliveryState.HELD], 'delivery')}.",
-            next=f"See `gapless dead list --held`; set on_version_mismatch, or release them: "
-            f"`gapless dead requeue --held --destination {name}`.",
+            text=f"Waiting for a decision: {_counted(backlog[DeliveryState.HELD], 'delivery')}"
+            f"{f' ({because})' if because else ''}.",
+            next=f"See `gapless dead list --held`. {advice or RELEASE}".format(destination=name),
         )
     yield from _of_late(destination, now)
     if backlog[DeliveryState.PARKED]:

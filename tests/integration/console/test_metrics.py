@@ -102,7 +102,9 @@ async def fill(console: Any) -> None:
     await console.listed()
     scope = console.source().provider.budget_scope()
     await console.rows(BUDGET, scope=scope, period_start_us=to_us(console.now[0]), used=250)
-    statement = update(SOURCE).values(subscription_healthy=True, interval_us=300_000_000)
+    statement = update(SOURCE).values(
+        subscription_healthy=True, interval_us=300_000_000, account="acct_1", livemode=False
+    )
     await console.context.runtime.write(lambda c: c.execute(statement).rowcount)
     long_ago_us = to_us(console.now[0] - 20 * DAY)
     of_source = {"source_id": console.source().id, "stream_id": await console.stream_id(), "type": "x"}

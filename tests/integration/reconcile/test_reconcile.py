@@ -16,9 +16,8 @@ from gapless.ledger import Connection, leases, sources
 from gapless.ledger.engine import BadData
 from gapless.ledger.recorder import EventKey, Recorder, Sighting
 from gapless.ledger.tables import PASS, SLICE
-from gapless.provider_api.health import ProviderHealth
 from gapless.reconcile.context import LeasedSource
-from gapless.reconcile.source_run import record_health
+from gapless.reconcile.source_run import record_subscription
 from gapless.settings import RetentionSettings
 from gapless_reconcilers.kit.contract import Secret, Subscription
 from gapless_reconcilers.providers.stripe import Stripe, StripeOptions
@@ -376,6 +375,6 @@ async def test_a_replaced_key_survives_the_record_of_health(world: World) -> Non
             runtime=daemon.runtime, client=daemon.client, policy=daemon.policy, lease=lease, stopping=daemon.stopping
         )
         answer = Subscription(healthy=True, reason="", types=("invoice.paid",))
-        await record_health(leased, ProviderHealth(subscription=answer))
+        await record_subscription(leased, answer)
         assert daemon.source.provider is NEW
         assert daemon.source.types.patterns == ("invoice.paid",)

@@ -10,6 +10,7 @@ from reports import DAY, DESTINATION, HOUR, LOSS, MINUTE, NO_PROOF, NOW, SOURCE,
 
 from gapless.domain import Mode, from_us
 from gapless.ledger.absences import AbsenceCounts
+from gapless.ledger.configurations import OlderProcess
 from gapless.ledger.deliveries import DeliveryState
 from gapless.ledger.snapshot import UnrecoverableRow
 from gapless.status.report import DestinationReport, Gap, SourceReport, StatusReport
@@ -61,6 +62,18 @@ K = TroubleKind
 CASES: dict[str, tuple[TroubleKind, Severity, Callable[..., Changed]]] = {
     "no source": (K.NO_SOURCE, UNKNOWN, lambda whole: replace(whole, sources=())),
     "source not in the ledger": (K.SOURCE_UNKNOWN, UNKNOWN, lambda whole: replace(whole, unknown_sources=("new",))),
+    "an older configuration": (
+        K.CONFIGURATION_OLDER,
+        TROUBLE,
+        lambda whole: replace(
+            whole, older_processes=(OlderProcess(holder="host:1", generation=1, withheld=("retire source b",)),)
+        ),
+    ),
+    "another account": (
+        K.OTHER_ACCOUNT,
+        TROUBLE,
+        lambda source: replace(source, state="parked", reason="other_account", other_account="acct_2"),
+    ),
     "source parked": (K.SOURCE_PARKED, TROUBLE, lambda source: replace(source, state="parked", reason="by hand")),
     "source retired": (K.SOURCE_RETIRED, TROUBLE, lambda source: replace(source, state="retired")),
     "stream parked": (K.STREAM_PARKED, TROUBLE, lambda source: read_as(source, parked_reason="401: revoked")),
@@ -136,13 +149,13 @@ CASES: dict[str, tuple[TroubleKind, Severity, Callable[..., Changed]]] = {
         lambda shop: replace(owing(shop, DeliveryState.PENDING), late_since=NOW - HOUR - MINUTE),
     ),
 }
-OF_WHOLE = {"no source", "source not in the ledger"}
+OF_WHOLE = {"no source", "source not in the ledger", "an older configuration"}
 OF_DESTINATION = {"dead letters", "held", "parked", "owed by a retired destination", "late", "late for long"}
 
 
 OF_SOURCE = set(CASES) - OF_WHOLE - OF_DESTINATION
 INSTEAD = [
-    {"source parked", "source retired"},
+    {"source parked", "another account", "source retired"},
     {"never compared", "a stream never read whole", "proof stalled"},
     {"events missing", "events missing for long"},
     {"webhooks lost in the last hour", "one in nine webhooks lost"},

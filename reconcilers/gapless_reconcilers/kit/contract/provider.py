@@ -212,6 +212,15 @@ class NamesVersions(Protocol):
 
 
 @runtime_checkable
+class HasModes(Protocol):
+    """The vendor has a live and a test mode, and its events name theirs: `RemoteEvent.livemode` is never None."""
+
+    def own_livemode(self) -> bool:
+        """Return the mode of this source; events of the other mode are recorded, and not delivered unless wanted."""
+        ...
+
+
+@runtime_checkable
 class WarnsAboutOptions(Protocol):
     """Problems of the options can be found without a request to the vendor."""
 

@@ -87,6 +87,8 @@ class RemoteEvent(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The vendor's id of this row of its list, if requesting the event needs another id than the key."""
     listable: bool = True
     """False for an event that this source's list can never show, such as another mode's: never expected."""
+    livemode: bool | None = None
+    """True for an event of the vendor's live mode, False for one of its test mode; None: the vendor has no modes."""
 
     def __post_init__(self) -> None:
         if not self.key or not self.type:

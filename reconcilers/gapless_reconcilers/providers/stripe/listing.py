@@ -130,6 +130,7 @@ def remote_event(event: StripeEvent, payload: bytes | msgspec.Raw, stream: str, 
         stream=stream,
         object_key=object_id if isinstance(object_id, str) else None,
         listable=api.lists(livemode=event.livemode, stream=stream),
+        livemode=event.livemode,
     )
 
 

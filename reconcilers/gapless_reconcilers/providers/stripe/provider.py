@@ -55,7 +55,7 @@ class StripeOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     webhook_secret: tuple[Secret, ...] = ()
     """`whsec_…`, one or, while it is rolled, several. None: no webhook is accepted (audit, `mode = "poll"`)."""
     livemode: bool = True
-    """The mode of this source; webhooks of the account's other mode are recorded, never expected."""
+    """The mode of this source; webhooks of the other mode are recorded, never expected, nor delivered by default."""
     connect: bool = False
     """Also list each connected account, as a separate stream."""
     api_version: str | None = None
@@ -136,6 +136,9 @@ class Stripe:
     def read_account(self, response: httpx.Response) -> Account:
         """Return the account id, and the mode of the key, because the account does not name it."""
         return Account(fingerprint=decode_response(response, listing.StripeAccount).id, livemode=self._key_mode)
+
+    def own_livemode(self) -> bool:
+        return self.options.livemode
 
     def read_webhook(self, request: WebhookRequest, now: datetime, evidence: Evidence = NO_EVIDENCE) -> Reply:  # noqa: ARG002
         webhook.verify(request, self._keys, self.options.tolerance, now)

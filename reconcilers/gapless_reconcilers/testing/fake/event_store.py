@@ -39,6 +39,8 @@ class FakeEvent:
     visible_at: datetime
     stream: str
     object_id: str
+    livemode: bool | None = None
+    """The vendor's mode, if it is not the account's own; None: the account's."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

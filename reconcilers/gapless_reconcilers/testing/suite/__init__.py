@@ -31,6 +31,7 @@ from gapless_reconcilers.testing.suite.list_rules import (
 )
 from gapless_reconcilers.testing.suite.provider_rules import (
     check_is_pure,
+    check_modes_are_named,
     check_same_identity,
     check_same_stream,
     check_secrets_are_hidden,
@@ -76,6 +77,7 @@ def rules_for(scenario: Scenario) -> dict[str, Rule]:
 RULES: dict[str, Rule] = {
     "same_identity": check_same_identity,
     "same_stream": check_same_stream,
+    "modes_are_named": check_modes_are_named,
     "any_live_secret": check_any_live_secret,
     "forgery_is_refused": check_forgery_is_refused,
     "garbage_is_refused": check_garbage_is_refused,

@@ -52,6 +52,15 @@ class StreamIsTheObject(Stripe):
         return msgspec.structs.replace(page, events=events)
 
 
+class ForgetsTheMode(Stripe):
+    """Reads no mode from webhooks: test events are delivered as if they were real."""
+
+    def read_webhook(self, request: WebhookRequest, now: datetime, evidence: Evidence = NO_EVIDENCE) -> Reply:
+        """Leave the mode out."""
+        reply = super().read_webhook(request, now, evidence)
+        return Reply(events=tuple(msgspec.structs.replace(event, livemode=None) for event in reply.events))
+
+
 class OnlyFirstSecret(Stripe):
     """Tries only one secret: every rotation causes a day of refusals."""
 
@@ -269,6 +278,7 @@ class ForgetsWhatItRead(Telegram):
 BROKEN: dict[type[Stripe | GitHub | Telegram], str] = {
     KeyIsTheDelivery: "same_identity",
     StreamIsTheObject: "same_stream",
+    ForgetsTheMode: "modes_are_named",
     OnlyFirstSecret: "any_live_secret",
     AcceptsStale: "forgery_is_refused",
     CrashesOnGarbage: "garbage_is_refused",
