@@ -57,6 +57,9 @@ SOURCE = SourceReport(
     subscription_healthy=True,
     subscription_reason=None,
     subscription_good_at=NOW - MINUTE,
+    clock_skew=timedelta(0),
+    clock_unverified=False,
+    ahead=(),
     silent=False,
     heard_at=NOW - MINUTE,
     streams=(OWN,),
@@ -72,6 +75,7 @@ DESTINATION = DestinationReport(
     backlog=dict.fromkeys(OWED, 0),
     oldest={},
     late_since=None,
+    ahead=False,
     dead={reason.value: 0 for reason in FailureReason},
 )
 LOSS = UnrecoverableRow(

@@ -5,13 +5,14 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from types import MappingProxyType
 
 from gapless.bootstrap.sources import make_source, mode_of, restore_subscription
 from gapless.domain import Source, align_down, from_us, to_us
 from gapless.ledger import Connection, dead_letters, deliveries, destinations, leases, migrate, schema, sources
 from gapless.ledger.engine import SqliteStore, Store, StoreInvalid, open_store
 from gapless.ledger.engine.lock import LedgerLock, hold
-from gapless.settings import Settings, build_provider
+from gapless.settings import DestinationSettings, Settings, build_provider
 
 log = logging.getLogger(__name__)
 WHOLE_SECOND = timedelta(seconds=1)
@@ -50,9 +51,16 @@ class RegisteredRows:
     retired: Mapping[str, int]
 
 
-async def register_rows(settings: Settings, environ: Mapping[str, str], store: Store, now: datetime) -> RegisteredRows:
+async def register_rows(
+    settings: Settings,
+    environ: Mapping[str, str],
+    store: Store,
+    now: datetime,
+    times: Mapping[str, datetime] = MappingProxyType({}),
+) -> RegisteredRows:
     """Make or find the rows of every configured source and destination, and retire those that were removed.
 
+    `times` has the time at the providers of sources, as far as it is known: a new source starts then, else now.
     The process does not run yet, so this is its only use of the store that is not through the writer.
     """
     providers = {each.name: build_provider(each, environ) for each in settings.sources}
@@ -60,7 +68,7 @@ async def register_rows(settings: Settings, environ: Mapping[str, str], store: S
     def work(connection: Connection) -> RegisteredRows:
         known = []
         for each in settings.sources:
-            start = align_down(each.start or now, providers[each.name].capabilities.resolution)
+            start = align_down(each.start or times.get(each.name, now), providers[each.name].capabilities.resolution)
             mode = mode_of(each, providers[each.name])
             source_id = sources.register_source(connection, each.name, each.provider, mode.value, start, now)
             row = sources.source_row(connection, source_id)
@@ -70,7 +78,7 @@ async def register_rows(settings: Settings, environ: Mapping[str, str], store: S
         _park_deliveries(connection)
         destination_rows = {}
         for wanted in settings.destinations:
-            since = align_down(wanted.since or now, WHOLE_SECOND)
+            since = align_down(wanted.since or _first_since(wanted, settings, times, now), WHOLE_SECOND)
             row_id = destinations.register_destination(connection, wanted.name, since)
             destination_rows[wanted.name] = (row_id, destinations.destination_since(connection, row_id))
         destinations.retire_absent_destinations(connection, [each.name for each in settings.destinations])
@@ -78,6 +86,14 @@ async def register_rows(settings: Settings, environ: Mapping[str, str], store: S
         return RegisteredRows(sources=tuple(known), destinations=destination_rows, retired=retired)
 
     return await store.write(work)
+
+
+def _first_since(
+    wanted: DestinationSettings, settings: Settings, times: Mapping[str, datetime], now: datetime
+) -> datetime:
+    """Return the time at those of the destination's sources whose clock is most behind."""
+    names = [each.name for each in settings.sources if "*" in wanted.sources or each.name in wanted.sources]
+    return min((times.get(name, now) for name in names), default=now)
 
 
 async def take_slot(ledger: OpenLedger, holder: str, *, receives: bool, now: datetime) -> int:

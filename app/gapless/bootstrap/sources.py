@@ -10,6 +10,7 @@ from typing import Any
 import gapless
 from gapless.domain import (
     ALL_TYPES,
+    Clock,
     Mode,
     Source,
     Sources,
@@ -139,14 +140,12 @@ def restore_subscription(source: Source, history: Sequence[Mapping[str, Any]]) -
 
 @asynccontextmanager
 async def open_provider_client(
-    settings: SourceSettings, public_url: str | None, environ: Mapping[str, str]
+    settings: SourceSettings, public_url: str | None, environ: Mapping[str, str], clock: Clock = system_clock
 ) -> AsyncIterator[ProviderClient]:
     """Open a client of the source's provider, which is closed at the end. Needs no ledger."""
     provider = build_provider(settings, environ)
-    source = make_source(settings, provider, 0, system_clock())
+    source = make_source(settings, provider, 0, clock())
     policy = make_policy(settings, provider, public_url)
     metrics = Metrics(gapless.__version__)
     async with new_client() as client:
-        yield ProviderClient(
-            client, Sources([source]), source.name, clock=system_clock, metrics=metrics, rate=policy.rate
-        )
+        yield ProviderClient(client, Sources([source]), source.name, clock=clock, metrics=metrics, rate=policy.rate)

@@ -76,6 +76,12 @@ class SourceSnapshot:
     subscription_good_us: int | None
     interval_us: int | None
     next_pass_us: int
+    wait_us: int
+    """The wait that ends at the next pass."""
+    skew_us: int | None
+    """The ledger's clock less the provider's."""
+    has_clock: bool
+    """The database has a clock of its own."""
     streams: tuple[Stream, ...]
     missing: Mapping[int, MissingCounts]
     """By stream id; a stream without missing events has no entry."""
@@ -148,6 +154,9 @@ def _source(
         subscription_good_us=row["subscription_good_us"],
         interval_us=row["interval_us"],
         next_pass_us=row["next_pass_us"],
+        wait_us=row["wait_us"] or row["interval_us"] or 0,
+        skew_us=row["skew_us"],
+        has_clock=dialect.has_clock(connection.dialect.name),
         streams=tuple(streams),
         missing={stream.id: missing[stream.id] for stream in streams if stream.id in missing},
         losses=tuple(losses),

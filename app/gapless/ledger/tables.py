@@ -93,6 +93,8 @@ class SourceRow(TableRow, table=True):
     lapsed_us: int | None = _long(null=True)  # since when it may be inactive, where the list needs it active
     interval_us: int | None = _long(null=True)
     next_pass_us: int = _long(default=0)
+    wait_us: int | None = _long(null=True)  # the wait that ends at next_pass_us
+    skew_us: int | None = _long(null=True)  # the ledger's clock less the provider's, as last seen
     lookback_us: int | None = _long(null=True)  # widened by what a sweep found; None: as configured
     last_sweep_us: int | None = _long(null=True)
     lease_holder: str | None = _text(null=True)
@@ -216,6 +218,7 @@ class MissingRow(TableRow, table=True):
     state: str = _text(default="open")  # open | recovered | lost
     attempts: int = _long(default=0)
     next_attempt_us: int = _long()
+    wait_us: int | None = _long(null=True)  # the wait that ends at next_attempt_us; None: since it was found
     asked_us: int | None = _long(null=True)  # when the provider was asked to send it again
     last_error: str | None = _text(null=True)
     acknowledged_us: int | None = _long(null=True)  # of a lost one: when a person acknowledged it
@@ -301,6 +304,7 @@ class DeliveryRow(TableRow, table=True):
     state: str = _text(default="pending")  # pending | delivered | dead | held | parked
     attempts: int = _long(default=0)
     next_us: int = _long()
+    wait_us: int | None = _long(null=True)  # the wait that ends at next_us; None: since it was created
     lease_us: int = _long(default=0)  # claimed until
     reason: str | None = _text(null=True)
     created_us: int = _long()

@@ -13,6 +13,7 @@ import httpx
 import stamina
 from aiolimiter import AsyncLimiter
 
+from gapless.clock import elapsed_us
 from gapless.domain import Clock, Source, Sources
 from gapless.ledger.budgets import BLOCK
 from gapless.metrics import Metrics, status_class
@@ -91,8 +92,28 @@ class ProviderClient:
             wait_max=retry.longest_wait,
         )
         self.requests = 0
-        self.skew: timedelta | None = None
-        """Our clock less the provider's, from its last answer; None: unknown."""
+        self.answered = False
+        """True once the provider has answered at all; if `skew` is None then, it does not say what time it is."""
+        self._date: tuple[datetime, int] | None = None
+        """The time in the provider's last answer, and when that came, in elapsed microseconds."""
+
+    @property
+    def skew(self) -> timedelta | None:
+        """Return our clock less the provider's, as its last answer showed that; None: unknown."""
+        if self._date is None:
+            return None
+        date, came_us = self._date
+        return self._clock() - date - timedelta(microseconds=elapsed_us(self._clock) - came_us)
+
+    @property
+    def now(self) -> datetime:
+        """Return the earlier of our time and the provider's: an event that has happened is never later."""
+        return self._clock() - self.behind
+
+    @property
+    def provider_now(self) -> datetime:
+        """Return the time at the provider, up to which its list has events; ours if that is unknown."""
+        return self._clock() - (self.skew or timedelta(0))
 
     @property
     def behind(self) -> timedelta:
@@ -125,7 +146,8 @@ class ProviderClient:
         response.stream = httpx.ByteStream(b"")  # read already; it holds the response, body and all, in a cycle
         now = self._clock()
         self._metrics.provider_requests.labels(self._name, status_class(response.status_code)).inc()
-        self._read_clock(response, now)
+        self.answered = True
+        self._read_clock(response)
         if isinstance(provider, JudgesResponses):
             provider.judge(response, now)
         else:
@@ -141,13 +163,13 @@ class ProviderClient:
                 self._reserved = BLOCK
             self._reserved -= 1
 
-    def _read_clock(self, response: httpx.Response, now: datetime) -> None:
+    def _read_clock(self, response: httpx.Response) -> None:
         try:
             provider_now = parsedate_to_datetime(response.headers["date"])
         except (KeyError, ValueError, OverflowError):
             return
         if provider_now.utcoffset() is not None:
-            self.skew = now - provider_now
+            self._date = provider_now, elapsed_us(self._clock)
 
 
 def _retry_after(error: Exception) -> bool | timedelta:

@@ -278,10 +278,13 @@ class PassRun:
         return watermarks.advance(connection, self.row, self._limit_us())
 
     def _limit_us(self) -> int:
-        """Return the provider's own now less the grace, in whole units of its times: later, the list may still grow."""
+        """Return the earlier now of ours and the provider's, less the grace, in whole units of its times.
+
+        Later than that, the list may still grow.
+        """
         capabilities = self.leased.capabilities
-        provider_now = from_us(self.row.started_us) - self.leased.client.behind
-        return to_us(align_down(provider_now - capabilities.grace, capabilities.resolution))
+        earlier_now = from_us(self.row.started_us) - self.leased.client.behind
+        return to_us(align_down(earlier_now - capabilities.grace, capabilities.resolution))
 
     async def _close(self) -> None:
         """Record how the pass ended. A pass that was only interrupted stays open and goes on later."""

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from gapless.clock import is_due
 from gapless.domain import Mode, Source, TypesOrigin, from_us, span_us, to_us
 from gapless.ledger import Connection, budgets, leases, passes, quarantine, silence, sources, streams, watermarks
 from gapless.ledger.passes import Pass
@@ -110,7 +111,9 @@ class SourceRun:
             raise SubscriptionInactive(f"{row['subscription_reason']}: meanwhile the list proves nothing")
         if row["lapsed_us"] is not None and row["subscription_healthy"]:
             lost = UnrecoverableInterval(
-                start_us=row["lapsed_us"], end_us=row["subscription_us"], reason="subscription_inactive"
+                start_us=min(row["lapsed_us"], row["subscription_us"]),
+                end_us=row["subscription_us"],
+                reason="subscription_inactive",
             )
             log.error(
                 "subscription_was_inactive",
@@ -182,7 +185,8 @@ class SourceRun:
 
     def _sweep_is_due(self, last_us: int | None) -> bool:
         since_us = to_us(self.leased.source.start) if last_us is None else last_us
-        return self.leased.runtime.now_us - since_us >= span_us(self.leased.policy.sweep_every)
+        every_us = span_us(self.leased.policy.sweep_every)
+        return is_due(since_us + every_us, every_us, self.leased.runtime.now_us)
 
     def _sweep_allowance(self, connection: Connection) -> float:
         """Return the requests that the sweeps of this run may use; infinity: there is no budget."""
@@ -207,6 +211,8 @@ class SourceRun:
         demanded = row["next_pass_us"] > self.leased.lease.taken_us  # a pass was demanded meanwhile
         interrupted = self.leased.stopping.is_set() and bool(passes.unfinished(connection, source_id))
         next_us = to_us(now if demanded or interrupted else now + interval)
+        if self.leased.client.skew is not None:
+            sources.note_skew(connection, source_id, span_us(self.leased.client.skew))
         leases.release(connection, self.leased.lease, next_pass_us=next_us, interval_us=span_us(interval))
 
     def _is_silent(self, connection: Connection, now: datetime) -> bool:

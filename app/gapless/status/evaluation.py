@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 
+from gapless.clock import is_ahead
 from gapless.destinations.contract import FailureReason
 from gapless.domain import Mode, Via, from_us, span_us, to_us
 from gapless.ledger import silence
@@ -40,7 +41,7 @@ def evaluate(
     return StatusReport(
         at=now,
         sources=tuple(_source(each, budgets.get(each.source.name), now) for each in snapshot.sources),
-        destinations=tuple(map(_destination, snapshot.destinations)),
+        destinations=tuple(_destination(each, now) for each in snapshot.destinations),
         unknown_sources=tuple(name for name in configured if name not in in_ledger),
     )
 
@@ -87,6 +88,9 @@ def _source(snapshot: SourceSnapshot, budget: ReadBudget | None, now: datetime) 
         subscription_healthy=None if source.mode is Mode.POLL else snapshot.subscription_healthy,
         subscription_reason=None if source.mode is Mode.POLL else snapshot.subscription_reason,
         subscription_good_at=_time(snapshot.subscription_good_us),
+        clock_skew=None if snapshot.skew_us is None else timedelta(microseconds=snapshot.skew_us),
+        clock_unverified=snapshot.skew_us is None and not snapshot.has_clock,
+        ahead=_ahead(snapshot, now),
         silent=_is_silent(snapshot, now),
         heard_at=None if snapshot.heard is None else from_us(snapshot.heard.since_us),
         streams=tuple(_stream(stream, snapshot) for stream in snapshot.streams),
@@ -96,6 +100,17 @@ def _source(snapshot: SourceSnapshot, budget: ReadBudget | None, now: datetime) 
         gaps={name: _gap(snapshot, name, now) for name in WINDOWS},
         listed=_listed(snapshot, budget, now) if _is_listed(snapshot) else None,
     )
+
+
+def _ahead(snapshot: SourceSnapshot, now: datetime) -> tuple[str, ...]:
+    """Return the names of the stored times that lie in the future: what has begun, was done or is proven."""
+    read = [stream for stream in snapshot.streams if stream.checked_us is not None]
+    began_us = {
+        "next pass": snapshot.next_pass_us - snapshot.wait_us,
+        "last complete pass": max((stream.last_complete_pass_us or 0 for stream in read), default=0),
+        "watermark": max((stream.watermark_us for stream in read), default=0),
+    }
+    return tuple(name for name, us in began_us.items() if is_ahead(us, to_us(now)))
 
 
 def _is_silent(snapshot: SourceSnapshot, now: datetime) -> bool | None:
@@ -213,7 +228,7 @@ def _time(us: int | None) -> datetime | None:
     return None if us is None else from_us(us)
 
 
-def _destination(snapshot: DestinationSnapshot) -> DestinationReport:
+def _destination(snapshot: DestinationSnapshot, now: datetime) -> DestinationReport:
     backlog: dict[DeliveryState, int] = dict.fromkeys(OWED, 0)
     oldest: dict[DeliveryState, datetime] = {}
     dead = {reason.value: 0 for reason in FailureReason}
@@ -230,5 +245,6 @@ def _destination(snapshot: DestinationSnapshot) -> DestinationReport:
         backlog=backlog,
         oldest=oldest,
         late_since=_first(part.late_us for part in snapshot.backlog),
+        ahead=any(is_ahead(part.began_us, to_us(now)) for part in snapshot.backlog),
         dead=dead,
     )

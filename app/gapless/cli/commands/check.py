@@ -11,6 +11,7 @@ from gapless.bootstrap.senders import make_sender
 from gapless.cli import output
 from gapless.cli.common import Exit, Invocation, failing_clearly
 from gapless.cli.output import Finding, FindingLevel, ok, problem, warning
+from gapless.clock import ProcessClock
 from gapless.destinations.contract import ChecksAddress, DestinationInvalid, RendersEvents
 from gapless.domain import LONGEST_INTERVAL, Mode, Sources, system_clock
 from gapless.errors import Unavailable
@@ -45,7 +46,7 @@ async def _check(settings: Settings, *, offline: bool) -> list[Finding]:
     findings = [ok("config", f"{len(settings.sources)} sources, {len(settings.destinations)} destinations")]
     if not settings.sources:
         findings.append(warning("config", "no source is configured; add a [[source]]"))
-    findings.append(await _store(settings))
+    findings += await _store(settings)
     accounts: dict[str, str] = {}
     for each in settings.sources:
         provider = build_provider(each, os.environ)
@@ -53,29 +54,44 @@ async def _check(settings: Settings, *, offline: bool) -> list[Finding]:
         if not offline:
             from gapless.cli.provider_checks import check_provider  # noqa: PLC0415 - its imports take long
 
-            findings += await check_provider(each, settings.public_url, accounts)
+            has_clock = settings.store.url.read().reveal().startswith("postgres")
+            findings += await check_provider(each, settings.public_url, accounts, has_clock=has_clock)
     for destination in settings.destinations:
         findings += await _destination(destination, settings, offline=offline)
     return findings
 
 
-async def _store(settings: Settings) -> Finding:
+async def _store(settings: Settings) -> list[Finding]:
     url = settings.store.url.read().reveal()
     if (absent := _absent_file(url)) is not None:
-        return ok("store", f"{absent} will be created by `gapless serve`")
+        return [ok("store", f"{absent} will be created by `gapless serve`")]
     from gapless.ledger import schema  # noqa: PLC0415 - its imports take long
     from gapless.ledger.engine import SqliteStore, open_store  # noqa: PLC0415
+    from gapless.ledger.times import ledger_time  # noqa: PLC0415
 
-    store = open_store(url)
+    store, clock = open_store(url), ProcessClock()
     try:
         version = await store.read(schema.version)
+        now, _ = await ledger_time(store, clock)
     except Unavailable as error:
-        return problem("store", str(error))
+        return [problem("store", str(error))]
     finally:
         await store.close()
+    if isinstance(store, SqliteStore):
+        return [_schema(store.dialect, version, upgrades_itself=version is None or version in schema.VERSIONS)]
+    from gapless.cli.provider_checks import compare_clocks  # noqa: PLC0415 - its imports take long
+
+    return [
+        _schema(store.dialect, version, upgrades_itself=False),
+        compare_clocks("store", "the database's", clock.machine() - now),
+    ]
+
+
+def _schema(dialect: str, version: str | None, *, upgrades_itself: bool) -> Finding:
+    from gapless.ledger import schema  # noqa: PLC0415 - its imports take long
+
     if version == schema.head():
-        return ok("store", f"{store.dialect}, schema {version}")
-    upgrades_itself = isinstance(store, SqliteStore) and (version is None or version in schema.VERSIONS)
+        return ok("store", f"{dialect}, schema {version}")
     message = f"schema is {version or 'empty'}, this release needs {schema.head()}"
     return (
         warning("store", f"{message}; `gapless serve` upgrades it")
