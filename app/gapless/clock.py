@@ -53,8 +53,7 @@ class ProcessClock:
         jumped_at_us = self._jumped_at_us
         return jumped_at_us is None or self.elapsed_us() - jumped_at_us > after // _MICROSECOND
 
-    @staticmethod
-    def elapsed_us() -> int:
+    def elapsed_us(self) -> int:
         """Return the microseconds since some moment in the past. They never jump."""
         return time.clock_gettime_ns(_ELAPSED) // 1000
 

@@ -117,4 +117,4 @@ def compare_clocks(subject: str, whose: str, skew: timedelta) -> Finding:
         return problem(subject, f"{differs}; set it right")
     if abs(skew) >= SKEW_WARNING:
         return warning(subject, differs)
-    return ok(subject, f"our clock and {whose} agree")
+    return ok(subject, f"the clocks agree: ours and {whose}")

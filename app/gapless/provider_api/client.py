@@ -7,7 +7,6 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from email.utils import parsedate_to_datetime
 
 import httpx
 import stamina
@@ -23,7 +22,7 @@ from gapless_reconcilers.kit.errors import (
     ProviderUnavailable,
     Retryable,
 )
-from gapless_reconcilers.kit.statuses import judge
+from gapless_reconcilers.kit.statuses import date_of, judge
 
 TIMEOUT = httpx.Timeout(30.0, connect=10.0)
 BURST_S = 0.1
@@ -127,9 +126,10 @@ class ProviderClient:
 
     async def send(self, request: httpx.Request) -> httpx.Response:
         """Return the provider's answer to `request`, if its status is good. Raises `ProviderError`s only."""
-        return await self._retrying(_retry_after, self._send, request)
+        return await self._retrying(_retry_after, self.send_once, request)
 
-    async def _send(self, request: httpx.Request) -> httpx.Response:
+    async def send_once(self, request: httpx.Request) -> httpx.Response:
+        """Do as `send`, without a retry."""
         await self._take_from_budget()
         provider = self.source.provider
         async with self._limiter:
@@ -144,14 +144,13 @@ class ProviderClient:
                 self._metrics.provider_requests.labels(self._name, "error").inc()
                 raise ProviderUnavailable(f"{request.url.host}: {type(error).__name__}: {error}") from error
         response.stream = httpx.ByteStream(b"")  # read already; it holds the response, body and all, in a cycle
-        now = self._clock()
         self._metrics.provider_requests.labels(self._name, status_class(response.status_code)).inc()
         self.answered = True
         self._read_clock(response)
         if isinstance(provider, JudgesResponses):
-            provider.judge(response, now)
+            provider.judge(response, self.provider_now)
         else:
-            judge(response, now)
+            judge(response, self.provider_now)
         return response
 
     async def _take_from_budget(self) -> None:
@@ -164,12 +163,9 @@ class ProviderClient:
             self._reserved -= 1
 
     def _read_clock(self, response: httpx.Response) -> None:
-        try:
-            provider_now = parsedate_to_datetime(response.headers["date"])
-        except (KeyError, ValueError, OverflowError):
-            return
-        if provider_now.utcoffset() is not None:
-            self._date = provider_now, elapsed_us(self._clock)
+        date = date_of(response)
+        if date is not None:
+            self._date = date, elapsed_us(self._clock)
 
 
 def _retry_after(error: Exception) -> bool | timedelta:

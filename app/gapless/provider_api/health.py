@@ -46,7 +46,7 @@ async def ask_time(client: ProviderClient) -> datetime | None:
     if request is not None:
         with suppress(ProviderError, TimeoutError):
             async with asyncio.timeout(TIME_WITHIN_S):
-                await client.send(request)
+                await client.send_once(request)
     return None if client.skew is None else client.provider_now
 
 
