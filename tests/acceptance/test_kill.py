@@ -101,7 +101,7 @@ async def _assert_all_is_well(fake: FakeProvider, daemon: Gapless, consumer: Con
     truth = {event.key for event in fake.events}
     await fake.settle()
     with suppress(AssertionError):
-        await until(lambda: truth <= consumer.ids, within_s=90)
+        await until(lambda: truth <= consumer.ids)
     absent = [event for event in fake.events if event.key not in consumer.ids]
     assert not absent, (len(absent), absent[:5], [push for push in fake.pushes if push.event in absent][:9])
     acknowledged, recorded = _acknowledged(fake), await daemon.ledger_ids()

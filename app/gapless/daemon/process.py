@@ -188,6 +188,7 @@ def _private(settings: Settings, parts: ProcessParts, roles: frozenset[Role]) ->
             run_token=Secret(token),
             token=partial(_read_secret, private.token),
             metrics_token=partial(_read_secret, private.metrics_token),
+            consumer_token=partial(_read_secret, private.consumer_token),
         ),
         roles=frozenset(role.value for role in roles),
         version=gapless.__version__,

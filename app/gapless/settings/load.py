@@ -290,6 +290,8 @@ def destination_problems(destination: DestinationSettings, sources: Sequence[str
     yield from destination.options.problems()
     if destination.backoff_first > destination.backoff_max:
         yield "option backoff_first is longer than backoff_max; wanted it to be shorter, or equal"
+    if destination.receipts and not destination.delay:
+        yield 'option receipts is true, but delay is 0s; set the time within which the handler reports, such as "5m"'
     for name in destination.sources:
         if name != "*" and name not in sources:
             near = difflib.get_close_matches(name, sources, n=1)

@@ -128,6 +128,8 @@ class PrivateSettings:
     """Bearer token for API and pages. Required unless `host` is a loopback address."""
     metrics_token: SecretRef | None = secret()
     """Bearer token for `/metrics`. Without it `/metrics` is open to all who reach the listener."""
+    consumer_token: SecretRef | None = secret()
+    """Bearer token that handlers send with their receipts. It opens `/api/v1/receipts` and nothing else."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -265,6 +267,10 @@ class DestinationSettings:
     """Only events that occurred at or after this time are owed. "now" (None): the time of the first start with it."""
     delay: timedelta = setting(parsers.duration(), "0s")
     """Time that an event found by a pass waits before it is sent, so that its webhook can come first. "0s": off."""
+    receipts: bool = setting(parsers.flag(), default=False)
+    """`true`: the handler has a webhook of its own and reports what it has processed, to `/api/v1/receipts`.
+
+    Then it is owed what it has not reported after `delay`, whichever way we learnt of it."""
     concurrency: int = setting(parsers.count(1, 1024, "deliveries"), 8)
     """Deliveries at the same time. The default spares a small handler, and allows 80 a second at 100 ms each."""
     rate: float | None = optional(parsers.rate("deliveries"))

@@ -13,7 +13,7 @@ from gapless.cli.common import Exit, Invocation, failing_clearly
 from gapless.cli.output import Finding, FindingLevel, ok, problem, warning
 from gapless.clock import ProcessClock
 from gapless.destinations.contract import ChecksAddress, DestinationInvalid, RendersEvents
-from gapless.domain import LONGEST_INTERVAL, Mode, Sources, system_clock
+from gapless.domain import LONGEST_INTERVAL, Mode, Sources, Via, system_clock
 from gapless.errors import Unavailable
 from gapless.settings import DestinationSettings, Settings, SourceSettings, build_provider
 from gapless.text import format_span
@@ -134,11 +134,24 @@ async def _destination(destination: DestinationSettings, settings: Settings, *, 
         for source in settings.sources:
             if destination.sources == ("*",) or source.name in destination.sources:
                 found += _rendering(subject, source)
+    found += _filling(subject, destination, settings)
     found.append(ok(subject, f"{destination.type} {destination.options.address}".strip()))
     if isinstance(sender, ChecksAddress) and not offline:
         found += [problem(subject, each) for each in await sender.address_problems()]
     await sender.close()
     return found
+
+
+def _filling(subject: str, destination: DestinationSettings, settings: Settings) -> Iterator[Finding]:
+    """Yield why a destination that is to fill the gaps of a handler may not do it."""
+    chosen = [each for each in settings.sources if destination.sources == ("*",) or each.name in destination.sources]
+    pushed = [each.name for each in chosen if each.mode is not Mode.POLL]
+    if Via.WEBHOOK not in destination.via and not destination.receipts and pushed:
+        message = f"what the webhooks of source {', '.join(pushed)} bring to us is never sent, although its handler may"
+        yield warning(subject, f'{message} have lost it; set receipts = true, or mode = "poll" for the source')
+    if destination.receipts and settings.private.consumer_token is None:
+        message = "its handler can report only with the token of the whole console"
+        yield warning(subject, f"{message}; set consumer_token_env or consumer_token_file under [private]")
 
 
 def _rendering(subject: str, source: SourceSettings) -> Iterator[Finding]:
