@@ -17,7 +17,7 @@ from gapless.ledger.tables import STREAM, UNRECOVERABLE
 from gapless_reconcilers.testing.fake import FakeProvider
 from gapless_reconcilers.testing.fake.formats.stripe import StripeFormat
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 SHIM = "/usr/lib/{}-linux-gnu/faketime/libfaketimeMT.so.1"
 TOLERANT = 'tolerance = "1h"'
 """Signatures are judged by the machine's clock, so with a wrong one webhooks would be refused."""
@@ -60,7 +60,7 @@ HOUR, YEAR = timedelta(hours=1), timedelta(days=365)
 RIGHT = timedelta(0)
 
 
-@pytest.mark.parametrize("course", [(HOUR, RIGHT), (YEAR, RIGHT, -YEAR, RIGHT)], ids=["an hour", "a year"])
+@pytest.mark.parametrize("course", [(HOUR, RIGHT, -HOUR), (YEAR, RIGHT)], ids=["an hour", "a year"])
 async def test_a_clock_that_jumps_while_it_runs_stops_nothing(
     course: tuple[timedelta, ...], sqlite_url: str, tmp_path: Path, machine: Callable[[str], MachineClock]
 ) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -18,6 +19,9 @@ from gapless.errors import Unavailable
 from gapless.settings import DestinationSettings, Settings, SourceSettings, build_provider
 from gapless.text import format_span
 from gapless_reconcilers.kit.contract import Provider, Rendering, WarnsAboutOptions
+
+if TYPE_CHECKING:
+    from gapless.ledger.engine import Store
 
 
 @click.command()
@@ -67,24 +71,27 @@ async def _store(settings: Settings) -> list[Finding]:
         return [ok("store", f"{absent} will be created by `gapless serve`")]
     from gapless.ledger import schema  # noqa: PLC0415 - its imports take long
     from gapless.ledger.engine import SqliteStore, open_store  # noqa: PLC0415
-    from gapless.ledger.times import ledger_time  # noqa: PLC0415
 
-    store, clock = open_store(url), ProcessClock()
+    store = open_store(url)
     try:
         version = await store.read(schema.version)
-        now, _ = await ledger_time(store, clock)
+        if isinstance(store, SqliteStore):
+            return [_schema(store.dialect, version, upgrades_itself=version is None or version in schema.VERSIONS)]
+        return [_schema(store.dialect, version, upgrades_itself=False), await _store_clock(store)]
     except Unavailable as error:
         return [problem("store", str(error))]
     finally:
         await store.close()
-    if isinstance(store, SqliteStore):
-        return [_schema(store.dialect, version, upgrades_itself=version is None or version in schema.VERSIONS)]
-    from gapless.cli.provider_checks import compare_clocks  # noqa: PLC0415 - its imports take long
 
-    return [
-        _schema(store.dialect, version, upgrades_itself=False),
-        compare_clocks("store", "the database's", clock.machine() - now),
-    ]
+
+async def _store_clock(store: "Store") -> Finding:
+    """Compare this machine's clock with the database's. Raises `StoreError`."""
+    from gapless.cli.provider_checks import compare_clocks  # noqa: PLC0415 - its imports take long
+    from gapless.ledger.times import ledger_time  # noqa: PLC0415
+
+    clock = ProcessClock()
+    now, _ = await ledger_time(store, clock)
+    return compare_clocks("store", "the database's", clock.machine() - now)
 
 
 def _schema(dialect: str, version: str | None, *, upgrades_itself: bool) -> Finding:
