@@ -55,7 +55,7 @@ async def test_webhooks_accepted_before_a_full_disk_are_kept(disk: Path, tmp_pat
         async with running(daemon):
             endpoint = fake.add_endpoint(daemon.public, secret=WEBHOOK_SECRET)
             await _fill(disk, leave=2 << 20)
-            async with asyncio.timeout(60):
+            async with asyncio.timeout(120):
                 while not any(push.status == 503 for push in fake.pushes):
                     fake.emit("invoice.paid")
                     await asyncio.sleep(0.002)
@@ -80,7 +80,7 @@ async def test_a_daemon_resumes_when_a_full_disk_has_space_again(disk: Path, tmp
         async with running(daemon):
             fake.add_endpoint(daemon.public, secret=WEBHOOK_SECRET)
             await _fill(disk, leave=2 << 20)
-            async with asyncio.timeout(60):
+            async with asyncio.timeout(120):
                 while not any(push.status == 503 for push in fake.pushes):
                     fake.emit("invoice.paid")
                     await asyncio.sleep(0.002)

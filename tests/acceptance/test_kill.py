@@ -20,7 +20,7 @@ from gapless_reconcilers.testing.fake import FakeProvider
 from gapless_reconcilers.testing.fake.formats.stripe import StripeFormat
 from gapless_reconcilers.testing.fake.webhook_sender import Faults
 
-pytestmark = [pytest.mark.anyio, pytest.mark.slow]
+pytestmark = [pytest.mark.anyio, pytest.mark.slow, pytest.mark.timeout(900)]
 SECOND = timedelta(seconds=1)
 GRACE = SECOND
 

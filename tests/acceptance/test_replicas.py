@@ -37,7 +37,7 @@ async def test_a_replica_with_an_expired_lease_writes_no_state(postgres_url: str
             _, taken_over = await _pause_within_a_run(awake)
             before = await _state(asleep)
             asleep.signal(signal.SIGCONT)
-            await until(lambda: _has_lost_its_lease(asleep), within_s=SOURCE_LEASE.total_seconds() / 2)
+            await until(lambda: _has_lost_its_lease(asleep), within_s=SOURCE_LEASE.total_seconds() * 0.9)
             after = await _state(asleep)
             awake.signal(signal.SIGCONT)
             last = fake.emit("invoice.paid")

@@ -19,7 +19,7 @@ from gapless_reconcilers.kit.contract import (
     ReadsAccount,
     ReadsSubscription,
 )
-from gapless_reconcilers.kit.errors import ProviderError
+from gapless_reconcilers.kit.errors import ProviderError, Retryable
 
 SKEW_WARNING = timedelta(seconds=5)
 SKEW_PROBLEM = timedelta(seconds=60)
@@ -39,6 +39,8 @@ async def check_provider(
             found = [*_account(source, client, health, accounts), *_subscription(source, client, health)]
             found += await _list(subject, client)
             return [*found, *_clock(subject, client, has_clock=has_clock)]
+    except Retryable as error:
+        return [problem(subject, f"the provider cannot be reached: {error}")]
     except ProviderError as error:
         return [problem(subject, f"the provider refuses: {error}")]
 

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from random import Random
 
+import msgspec
+
 from gapless.deliver import breaker, retry
 from gapless.deliver.breaker import Breaker
 from gapless.deliver.routing import Destination
@@ -278,6 +280,7 @@ def _delivery(claim: DeliveryClaim, event: StoredEvent, payload: bytes) -> Deliv
         recorded_at=from_us(event.first_seen_us),
         via=event.via,
         payload=payload,
+        headers={} if event.headers is None else msgspec.json.decode(event.headers, type=dict[str, str]),
         attempt=claim.attempts + 1,
         released=claim.released,
     )

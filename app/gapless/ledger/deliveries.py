@@ -97,6 +97,8 @@ class StoredEvent:
     """It was imported: a handler with a webhook of its own has processed it."""
     payload: bytes | None
     """None: it was imported, or its payload was pruned."""
+    headers: str | None = None
+    """The kept headers of its webhook, as JSON; None: no webhook brought it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -193,7 +195,7 @@ def load(connection: Connection, claims: Sequence[DeliveryClaim]) -> list[tuple[
             EVENT.c.seq, SOURCE.c.name.label("source"), IDENTITY_SEED.label("identity_seed"),
             STREAM.c.name.label("stream"), EVENT.c.key, EVENT.c.type, EVENT.c.occurred_us, EVENT.c.first_seen_us,
             EVENT.c.via, EVENT.c.webhook_us,
-            PAYLOAD.c.body.label("payload"), has_receipt(handlers).label("received"),
+            PAYLOAD.c.body.label("payload"), PAYLOAD.c.headers, has_receipt(handlers).label("received"),
             has_receipt([EVERY_HANDLER]).label("imported"),
         )
         .join(SOURCE, SOURCE.c.id == EVENT.c.source_id)

@@ -82,6 +82,7 @@ class SourceSnapshot:
     """The ledger's clock less the provider's."""
     has_clock: bool
     """The database has a clock of its own."""
+    waiting_until_us: int | None = None
     streams: tuple[Stream, ...]
     missing: Mapping[int, MissingCounts]
     """By stream id; a stream without missing events has no entry."""
@@ -157,6 +158,7 @@ def _source(
         wait_us=row["wait_us"] or row["interval_us"] or 0,
         skew_us=row["skew_us"],
         has_clock=dialect.has_clock(connection.dialect.name),
+        waiting_until_us=row["waiting_until_us"],
         streams=tuple(streams),
         missing={stream.id: missing[stream.id] for stream in streams if stream.id in missing},
         losses=tuple(losses),

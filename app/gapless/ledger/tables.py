@@ -96,6 +96,7 @@ class SourceRow(TableRow, table=True):
     next_pass_us: int = _long(default=0)
     wait_us: int | None = _long(null=True)  # the wait that ends at next_pass_us
     skew_us: int | None = _long(null=True)  # the ledger's clock less the provider's, as last seen
+    waiting_until_us: int | None = _long(null=True)  # the provider wants no request before
     lookback_us: int | None = _long(null=True)  # widened by what a sweep found; None: as configured
     last_sweep_us: int | None = _long(null=True)
     lease_holder: str | None = _text(null=True)
@@ -132,6 +133,7 @@ class StreamRow(TableRow, table=True):
     checked_us: int | None = _long(null=True)  # when the list was last read up to the watermark
     last_complete_pass_us: int | None = _long(null=True)
     last_outcome: str | None = _text(null=True)
+    last_error: str | None = _text(null=True)  # why the last pass could not be completed; None: it was
     parked_reason: str | None = _text(null=True)
     last_listed: int = _long(default=0)  # how many events its last complete pass listed
     cursor: str | None = _text(null=True)  # where reading consumes: the next request, which acknowledges what was read

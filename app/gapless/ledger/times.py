@@ -84,6 +84,9 @@ def move(connection: Connection, now_us: int, by_us: int) -> None:
     moved = {"next_attempt_us": MISSING.c.next_attempt_us + by_us, "wait_us": MISSING.c.next_attempt_us - MISSING_BEGAN}
     _change(connection, MISSING, *waiting, **moved)
     _change(connection, SOURCE, SOURCE.c.next_pass_us > after_us, next_pass_us=SOURCE.c.next_pass_us + by_us)
+    _change(
+        connection, SOURCE, SOURCE.c.waiting_until_us > after_us, waiting_until_us=SOURCE.c.waiting_until_us + by_us
+    )
     connection.execute(update(BUDGET).values(period_start_us=BUDGET.c.period_start_us + by_us))
 
 

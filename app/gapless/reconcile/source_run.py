@@ -224,7 +224,14 @@ class SourceRun:
         next_us = to_us(now if demanded or interrupted else now + interval)
         if self.leased.client.skew is not None:
             sources.note_skew(connection, source_id, span_us(self.leased.client.skew))
-        leases.release(connection, self.leased.lease, next_pass_us=next_us, interval_us=span_us(interval))
+        until = self.leased.client.waits_until
+        leases.release(
+            connection,
+            self.leased.lease,
+            next_pass_us=next_us,
+            interval_us=span_us(interval),
+            waiting_until_us=None if until is None else to_us(until),
+        )
 
     def _is_silent(self, connection: Connection, now: datetime) -> bool:
         wanted = self.leased.source.silence

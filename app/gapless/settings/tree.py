@@ -220,6 +220,11 @@ class SourceSettings:
     """Slices of one pass that are listed at the same time, within the rate. 1: one after the other."""
     requests_per_second: float | None = optional(parsers.rate("requests"))
     """Most list requests per second. Absent: the provider's own value, under the vendor's limit."""
+    request_within: timedelta = setting(parsers.duration(_SECOND), "60s")
+    """Time for one request to the provider, to the last byte of its answer. Twice what a long poll may take."""
+    body_limit: int | None = optional(parsers.size())
+    """Most bytes of one webhook's body; more is answered 413. Absent: the most that the vendor sends, else
+    `public.body_limit`."""
     read_budget: ReadBudgetSettings | None = field(default=None, metadata={"section": ReadBudgetSettings})
     """Reads that the vendor grants in a period. Absent: the provider's own value."""
     keep_unsubscribed: bool = setting(parsers.flag(), default=False)
@@ -295,6 +300,10 @@ class Settings:
 
     public_url: str | None = optional(_HTTP_URL)
     """Public base URL of the webhooks, without a path. Finds our endpoint in a subscription; absent: by path alone."""
+    stop_within: timedelta = setting(parsers.duration(_SECOND), "10s")
+    """Time in which the daemon ends after SIGTERM, whatever it waits for. As long as `docker stop` waits.
+
+    What is under way and not finished by then is cut; everything acknowledged is durable already."""
     include: tuple[str, ...] = setting(parsers.many(parsers.text("a path"), "paths such as sources.d/*.toml"), [])
     """Further files, relative to this one, with `[[source]]` and `[[destination]]` only."""
     store: StoreSettings = field(default_factory=StoreSettings, metadata={"section": StoreSettings})

@@ -182,7 +182,7 @@ class DeliverySetup:
         return name
 
     def destination(self, sender: Sender, **changes: Any) -> Destination:
-        quick: dict[str, Any] = {"retry": QUICK, "breaker": NEVER_OPENS, "timeout": timedelta(seconds=2)}
+        quick: dict[str, Any] = {"retry": QUICK, "breaker": NEVER_OPENS, "timeout": timedelta(seconds=20)}
         return replace(make_destination(APP, self.destination_id, 0, sender), **(quick | changes))
 
     def context(self, *releases: HoldReason) -> SenderContext:
@@ -229,7 +229,7 @@ class DeliverySetup:
     async def states(self) -> set[str]:
         return {row.state for row in await self.deliveries()}
 
-    async def until(self, state: str, seconds: float = 10) -> list[Any]:
+    async def until(self, state: str, seconds: float = 120) -> list[Any]:
         """Return every delivery, once all of them are in `state`."""
         await self.wait_for(lambda rows: {row.state for row in rows} == {state}, seconds)
         return await self.deliveries()

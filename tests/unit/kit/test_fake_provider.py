@@ -118,7 +118,7 @@ async def rig(**faults: Any) -> AsyncIterator[Rig]:
 
 def run(scene: Callable[[Rig], Awaitable[None]], **faults: Any) -> None:
     async def play() -> None:
-        async with asyncio.timeout(20), rig(**faults) as built:
+        async with asyncio.timeout(120), rig(**faults) as built:
             await scene(built)
 
     asyncio.run(play())
