@@ -62,6 +62,9 @@ SOURCE = SourceReport(
     other_account=None,
     livemode=True,
     other_mode=0,
+    clock_skew=timedelta(0),
+    clock_unverified=False,
+    ahead=(),
     silent=False,
     heard_at=NOW - MINUTE,
     streams=(OWN,),
@@ -78,6 +81,7 @@ DESTINATION = DestinationReport(
     backlog=dict.fromkeys(OWED, 0),
     oldest={},
     late_since=None,
+    ahead=False,
     dead={reason.value: 0 for reason in FailureReason},
 )
 LOSS = UnrecoverableRow(

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from types import MappingProxyType
 
 from gapless.bootstrap.sources import make_source, mode_of, restore_subscription
 from gapless.domain import Source, align_down, from_us, to_us
@@ -24,7 +25,7 @@ from gapless.ledger import (
 from gapless.ledger.configurations import Standing
 from gapless.ledger.engine import SqliteStore, Store, StoreInvalid, naming_store, open_store
 from gapless.ledger.engine.lock import LedgerLock, hold
-from gapless.settings import Settings, build_provider
+from gapless.settings import DestinationSettings, Settings, build_provider
 
 log = logging.getLogger(__name__)
 WHOLE_SECOND = timedelta(seconds=1)
@@ -74,10 +75,17 @@ def digest_of(settings: Settings) -> str:
 
 
 async def register_rows(
-    settings: Settings, environ: Mapping[str, str], store: Store, now: datetime, *, serves: bool = False
+    settings: Settings,
+    environ: Mapping[str, str],
+    store: Store,
+    now: datetime,
+    times: Mapping[str, datetime] = MappingProxyType({}),
+    *,
+    serves: bool = False,
 ) -> RegisteredRows:
     """Make or find the rows of every configured source and destination, and retire those that were removed.
 
+    `times` has the time at the providers of sources, as far as it is known: a new source starts then, else now.
     A configuration that is not in force retires and brings back nothing. A new one comes into force with the first
     daemon that has it (`serves`), never with a command. The process does not run yet, so this is its only use of the
     store that is not through the writer.
@@ -93,7 +101,7 @@ async def register_rows(
             standing = replace(standing, withheld=_withheld(connection, settings))
         known = []
         for each in settings.sources:
-            start = align_down(each.start or now, providers[each.name].capabilities.resolution)
+            start = align_down(each.start or times.get(each.name, now), providers[each.name].capabilities.resolution)
             mode = mode_of(each, providers[each.name])
             source = make_source(each, providers[each.name], 0, start)
             source_id = sources.register_source(
@@ -115,7 +123,7 @@ async def register_rows(
         _park_deliveries(connection)
         destination_rows = {}
         for wanted in settings.destinations:
-            since = align_down(wanted.since or now, WHOLE_SECOND)
+            since = align_down(wanted.since or _first_since(wanted, settings, times, now), WHOLE_SECOND)
             row_id = destinations.register_destination(connection, wanted.name, since, in_force=standing.in_force)
             destination_rows[wanted.name] = (row_id, destinations.destination_since(connection, row_id))
         retired = sources.retired_since(connection)
@@ -141,6 +149,14 @@ def _withheld(connection: Connection, settings: Settings) -> tuple[str, ...]:
         *(f"retire destination {each.name}" for each in destinations.absent(connection, wanted)),
         *(f"bring back destination {each.name}" for each in destinations.retired(connection, wanted)),
     )
+
+
+def _first_since(
+    wanted: DestinationSettings, settings: Settings, times: Mapping[str, datetime], now: datetime
+) -> datetime:
+    """Return the time at those of the destination's sources whose clock is most behind."""
+    names = [each.name for each in settings.sources if "*" in wanted.sources or each.name in wanted.sources]
+    return min((times.get(name, now) for name in names), default=now)
 
 
 async def take_slot(

@@ -26,15 +26,20 @@ SKEW_WARNING = timedelta(seconds=5)
 SKEW_PROBLEM = timedelta(seconds=60)
 
 
-async def check_provider(source: SourceSettings, public_url: str | None, accounts: dict[str, str]) -> list[Finding]:
-    """Return the findings about `source`. `accounts` maps the accounts met so far to their sources; it is added to."""
+async def check_provider(
+    source: SourceSettings, public_url: str | None, accounts: dict[str, str], *, has_clock: bool
+) -> list[Finding]:
+    """Return the findings about `source`. `accounts` maps the accounts met so far to their sources; it is added to.
+
+    `has_clock`: the ledger's database has a clock of its own, with which this machine's is compared.
+    """
     subject = f"source {source.name}"
     try:
         async with open_provider_client(source, public_url, os.environ) as client:
             health = await read_health(client, sources.webhook_url(public_url, source.name))
             found = [*_account(source, client, health, accounts), *_subscription(source, client, health)]
             found += await _list(subject, client, health)
-            return [*found, *_clock(subject, client)]
+            return [*found, *_clock(subject, client, has_clock=has_clock)]
     except Retryable as error:
         return [problem(subject, f"the provider cannot be reached: {error}")]
     except ProviderError as error:
@@ -120,13 +125,21 @@ def _versions(subject: str, provider: Provider, health: ProviderHealth, listed: 
         yield ok(subject, f"our endpoint has the API version {of_endpoint}; {seen}")
 
 
-def _clock(subject: str, client: ProviderClient) -> Iterator[Finding]:
-    skew = client.skew
-    if skew is None:
-        yield warning(subject, "the provider sends no Date header: it is unknown if the clocks agree")
-    elif abs(skew) >= SKEW_PROBLEM:
-        yield problem(subject, f"our clock differs from the provider's by {skew.total_seconds():+.0f} s; set it right")
-    elif abs(skew) >= SKEW_WARNING:
-        yield warning(subject, f"our clock differs from the provider's by {skew.total_seconds():+.0f} s")
+def _clock(subject: str, client: ProviderClient, *, has_clock: bool) -> Iterator[Finding]:
+    if client.skew is not None:
+        yield compare_clocks(subject, "the provider's", client.skew)
+    elif has_clock:
+        yield warning(subject, "the provider sends no Date header: it is unknown if its clock and ours agree")
     else:
-        yield ok(subject, "the clocks agree")
+        message = "our clock is unverified: the provider sends no Date header, and a SQLite ledger has no clock"
+        yield warning(subject, f"{message}; make sure that this machine's is synchronised")
+
+
+def compare_clocks(subject: str, whose: str, skew: timedelta) -> Finding:
+    """Return the finding about our clock, which is ahead of another by `skew`."""
+    differs = f"our clock differs from {whose} by {skew.total_seconds():+.0f} s"
+    if abs(skew) >= SKEW_PROBLEM:
+        return problem(subject, f"{differs}; set it right")
+    if abs(skew) >= SKEW_WARNING:
+        return warning(subject, differs)
+    return ok(subject, f"the clocks agree: ours and {whose}")

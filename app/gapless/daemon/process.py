@@ -19,7 +19,7 @@ from gapless.console.routing import ConsoleOptions
 from gapless.daemon import maintenance
 from gapless.daemon.listeners import Listener
 from gapless.deliver.dispatcher import Dispatcher
-from gapless.domain import Clock, system_clock
+from gapless.domain import Clock
 from gapless.ledger import schema
 from gapless.ledger.engine import StoreInvalid
 from gapless.ledger.engine.lock import LockHolder
@@ -67,7 +67,8 @@ class ListenAddresses:
 class Timing:
     """The clock, the tick of the scheduler, and the retries of requests to providers."""
 
-    clock: Clock = system_clock
+    clock: Clock | None = None
+    """None: the ledger's clock."""
     tick_s: float = TICK_S
     patience: RequestRetryPolicy = DEFAULT_RETRY
 
@@ -116,11 +117,9 @@ class Process:
     def _maintenance(self) -> list[Coroutine[Any, Any, None]]:
         runtime, settings = self.parts.runtime, self.settings
         tasks = [
+            maintenance.watch_clock(runtime),
             maintenance.beat(
-                runtime.writer,
-                self.parts.holder,
-                receives=Role.RECEIVE in self.roles,
-                standing=self.parts.rows.standing,
+                runtime, self.parts.holder, receives=Role.RECEIVE in self.roles, standing=self.parts.rows.standing
             ),
             maintenance.watch_secrets(settings.sources, runtime.sources, self.environ),
         ]
@@ -132,7 +131,7 @@ class Process:
         if self.dispatcher is not None:
             ids = [each.id for each in self.parts.destinations]
             tasks += [
-                maintenance.prune(runtime.writer, settings.retention, ids, runtime.clock),
+                maintenance.prune(runtime, settings.retention, ids),
                 maintenance.wake_on_notice(runtime.store, self.dispatcher.wake),
             ]
         return tasks

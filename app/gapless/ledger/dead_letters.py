@@ -20,7 +20,7 @@ from sqlalchemy import (
 
 from gapless.domain import Via
 from gapless.ledger.accounts import OTHER_ACCOUNT
-from gapless.ledger.deliveries import DELIVERY_CHANNEL, OWING, PENDING, RELEASED, DeliveryState
+from gapless.ledger.deliveries import BEGAN, DELIVERY_CHANNEL, OWING, PENDING, RELEASED, DeliveryState
 from gapless.ledger.engine import dialect
 from gapless.ledger.events import EventFilter
 from gapless.ledger.tables import DELIVERY, DESTINATION, EVENT, PAYLOAD, SOURCE
@@ -57,6 +57,8 @@ class Backlog:
     oldest_us: int
     late_us: int | None
     """Time from which the oldest pending one could have been delivered; None: none is due, or none is pending."""
+    began_us: int = 0
+    """Time at which the last of the waits of pending ones began."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,7 +111,7 @@ def backlog(connection: Connection, now_us: int) -> list[Backlog]:
     query = (
         select(
             DESTINATION.c.name, DELIVERY.c.state, DELIVERY.c.reason,
-            func.count(), func.min(DELIVERY.c.created_us), func.min(late_us),
+            func.count(), func.min(DELIVERY.c.created_us), func.min(late_us), func.max(BEGAN),
         )
         .join(DESTINATION, DESTINATION.c.id == DELIVERY.c.destination_id)
         .where(OWING)
@@ -124,8 +126,9 @@ def backlog(connection: Connection, now_us: int) -> list[Backlog]:
             count=count,
             oldest_us=oldest_us,
             late_us=late_us if state == DeliveryState.PENDING else None,
+            began_us=began_us if state == DeliveryState.PENDING else 0,
         )
-        for name, state, reason, count, oldest_us, late_us in connection.execute(query)
+        for name, state, reason, count, oldest_us, late_us, began_us in connection.execute(query)
     ]
 
 
@@ -250,6 +253,7 @@ def _fresh(now_us: int) -> dict[str, object]:
         "state": DeliveryState.PENDING.value,
         "attempts": 0,
         "next_us": now_us,
+        "wait_us": 0,
         "lease_us": 0,
         "done_us": None,
         "reason": RELEASED,

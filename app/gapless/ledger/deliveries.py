@@ -40,6 +40,8 @@ PENDING: ColumnElement[bool] = literal_column("delivery.state = 'pending'")
 """A literal without a type: a partial index serves only the text of its own condition, not a bound value or `… = 1`."""
 OWING: ColumnElement[bool] = literal_column("delivery.state <> 'delivered'")
 """A literal without a type, as `PENDING`."""
+BEGAN = DELIVERY.c.next_us - func.coalesce(DELIVERY.c.wait_us, DELIVERY.c.next_us - DELIVERY.c.created_us)
+"""The time at which the wait of a pending delivery began."""
 DELIVERY_CHANNEL = "gapless_deliver"
 """Notified when a transaction has created deliveries."""
 
@@ -170,7 +172,7 @@ def claim(connection: Connection, destination_id: int, now_us: int, limit: int, 
     statement = (
         update(DELIVERY)
         .where(*due_now, _PENDING_BY_KEY, DELIVERY.c.event_seq.in_(seqs))
-        .values(lease_us=until_us, next_us=until_us)
+        .values(lease_us=until_us, next_us=until_us, wait_us=lease_us)
         .returning(DELIVERY.c.event_seq, DELIVERY.c.attempts, DELIVERY.c.reason)
     )
     rows = sorted(connection.execute(statement))
@@ -247,6 +249,7 @@ _SETTLE = (
         state=bindparam("new_state"),
         attempts=bindparam("new_attempts"),
         next_us=bindparam("new_next_us"),
+        wait_us=bindparam("new_wait_us"),
         lease_us=0,
         done_us=bindparam("new_done_us"),
         reason=func.coalesce(bindparam("new_reason", type_=Text), DELIVERY.c.reason),
@@ -271,6 +274,7 @@ def _values(settlement: Settlement) -> dict[str, object]:
         "new_state": settlement.state,
         "new_attempts": settlement.claim.attempts + (settlement.attempt is not None),
         "new_next_us": settlement.next_us,
+        "new_wait_us": max(settlement.next_us - settlement.at_us, 0),
         "new_done_us": None if pending else settlement.at_us,
         "new_reason": settlement.reason,
     }
@@ -286,4 +290,4 @@ def _attempt_rows(settlement: Settlement) -> list[tuple[object, ...]]:
 def give_back_all(connection: Connection, now_us: int) -> int:
     """End every lease at once and return how many. Only for a process that holds the ledger alone (SQLite)."""
     where = (PENDING, DELIVERY.c.lease_us > 0)
-    return connection.execute(update(DELIVERY).where(*where).values(lease_us=0, next_us=now_us)).rowcount
+    return connection.execute(update(DELIVERY).where(*where).values(lease_us=0, next_us=now_us, wait_us=0)).rowcount

@@ -27,6 +27,11 @@ def destination(connection: Connection, name: str) -> StoredDestination | None:
     return None if row is None else StoredDestination(**row)
 
 
+def names(connection: Connection) -> set[str]:
+    """Return the names of all destinations, retired ones too."""
+    return set(connection.execute(select(DESTINATION.c.name)).scalars())
+
+
 def register_destination(connection: Connection, name: str, since: datetime, *, in_force: bool = True) -> int:
     """Return the id of the destination `name`; a new one owes events that occur from `since` on.
 

@@ -10,6 +10,7 @@ from datetime import timedelta
 
 from sqlalchemy import Connection, insert, or_, select, update
 
+from gapless.clock import TOLERANCE_US
 from gapless.domain import span_us
 from gapless.ledger import engine
 from gapless.ledger.engine import dialect
@@ -78,6 +79,7 @@ def release(
         "lease_holder": None,
         "lease_until_us": 0,
         "next_pass_us": next_pass_us,
+        "wait_us": interval_us,
         "interval_us": interval_us,
         "waiting_until_us": waiting_until_us,
     }
@@ -106,18 +108,25 @@ def take_slot(connection: Connection, holder: str, *, receives: bool) -> int:
 def note_downtime(connection: Connection) -> None:
     """Record the time since the last receiver's heartbeat as downtime if it exceeds `OUTAGE`.
 
-    Call it before a receiver takes its slot.
+    Call it before a receiver takes its slot. A heartbeat in the future proves nothing: it counts as one of now.
     """
     clock = dialect.database_now_us(connection)
+    ahead = SLOT.c.heartbeat_us > clock + TOLERANCE_US
+    connection.execute(update(SLOT).where(ahead).values(heartbeat_us=clock))
     query = select(SLOT.c.heartbeat_us).where(SLOT.c.receives).order_by(SLOT.c.heartbeat_us.desc()).limit(1)
     last = connection.execute(query).scalar()
     if last and clock - last > span_us(OUTAGE):
         connection.execute(insert(DOWNTIME).values(start_us=last, end_us=clock))
 
 
-def beat(connection: Connection, slot: int, holder: str) -> None:
-    """Renew the writer slot, and record downtime if there was any. Raises `LeaseLost` if another process took it."""
-    note_downtime(connection)
+def beat(connection: Connection, slot: int, holder: str, silent: timedelta) -> None:
+    """Renew the writer slot, and record downtime if there was any. Raises `LeaseLost` if another process took it.
+
+    `silent` is the time that has elapsed since this process renewed it before. While that is short, the process was
+    there, whatever a clock that jumped says.
+    """
+    if silent > OUTAGE:
+        note_downtime(connection)
     clock = dialect.database_now_us(connection)
     values = {"heartbeat_us": clock, "lease_until_us": clock + span_us(SLOT_LEASE)}
     where = (SLOT.c.slot == slot, SLOT.c.holder == holder)

@@ -206,14 +206,18 @@ def entries(
     return [MissingEntry(**row) for row in connection.execute(query).mappings()]
 
 
-def postpone(connection: Connection, row: Missing, next_attempt_us: int, error: str) -> None:
-    """Note a failed attempt."""
-    _change(connection, row, attempts=MISSING.c.attempts + 1, next_attempt_us=next_attempt_us, last_error=error)
+def postpone(connection: Connection, row: Missing, now_us: int, wait_us: int, error: str) -> None:
+    """Note a failed attempt, and wait before the next."""
+    _change(connection, row, **_next_attempt(now_us, wait_us), last_error=error)
 
 
-def note_redelivery_request(connection: Connection, row: Missing, now_us: int, next_attempt_us: int) -> None:
-    """Note that redelivery was requested, and the time at which to check whether it arrived."""
-    _change(connection, row, attempts=MISSING.c.attempts + 1, asked_us=now_us, next_attempt_us=next_attempt_us)
+def note_redelivery_request(connection: Connection, row: Missing, now_us: int, wait_us: int) -> None:
+    """Note that redelivery was requested, and wait before it is checked whether it arrived."""
+    _change(connection, row, **_next_attempt(now_us, wait_us), asked_us=now_us)
+
+
+def _next_attempt(now_us: int, wait_us: int) -> dict[str, object]:
+    return {"attempts": MISSING.c.attempts + 1, "next_attempt_us": now_us + wait_us, "wait_us": wait_us}
 
 
 def give_up(connection: Connection, row: Missing, error: str, now_us: int, unit_us: int) -> None:

@@ -85,6 +85,12 @@ class SourceSnapshot:
     """The mode of the source; None: its provider has no modes."""
     interval_us: int | None
     next_pass_us: int
+    wait_us: int
+    """The wait that ends at the next pass."""
+    skew_us: int | None
+    """The ledger's clock less the provider's."""
+    has_clock: bool
+    """The database has a clock of its own."""
     waiting_until_us: int | None = None
     streams: tuple[Stream, ...]
     missing: Mapping[int, MissingCounts]
@@ -167,6 +173,9 @@ def _source(
         livemode=row["livemode"],
         interval_us=row["interval_us"],
         next_pass_us=row["next_pass_us"],
+        wait_us=row["wait_us"] or row["interval_us"] or 0,
+        skew_us=row["skew_us"],
+        has_clock=dialect.has_clock(connection.dialect.name),
         waiting_until_us=row["waiting_until_us"],
         streams=tuple(streams),
         missing={stream.id: missing[stream.id] for stream in streams if stream.id in missing},

@@ -127,12 +127,23 @@ def make_due(connection: Connection, source_id: int, due: Callable[[datetime | N
     oldest = None if None in completed else from_us(min(us for us in completed if us is not None))
     at_us = to_us(due(oldest))
     where = (SOURCE.c.id == source_id, SOURCE.c.next_pass_us > at_us)
-    connection.execute(update(SOURCE).where(*where).values(next_pass_us=at_us))
+    connection.execute(update(SOURCE).where(*where).values(next_pass_us=at_us, wait_us=0))
 
 
 def make_due_now(connection: Connection, source_id: int, now_us: int) -> None:
     """Make the source due now; a run that is under way is followed by another."""
-    connection.execute(update(SOURCE).where(SOURCE.c.id == source_id).values(next_pass_us=now_us))
+    connection.execute(update(SOURCE).where(SOURCE.c.id == source_id).values(next_pass_us=now_us, wait_us=0))
+
+
+def note_skew(connection: Connection, source_id: int, skew_us: int) -> None:
+    """Store by how much the ledger's clock is ahead of the provider's."""
+    connection.execute(update(SOURCE).where(SOURCE.c.id == source_id).values(skew_us=skew_us))
+
+
+def greatest_skew_us(connection: Connection) -> int:
+    """Return by how much the ledger's clock is ahead of the active source's whose clock is most behind; at least 0."""
+    query = select(func.max(SOURCE.c.skew_us)).where(SOURCE.c.state == "active")
+    return max(0, connection.execute(query).scalar() or 0)
 
 
 def ids_in_state(connection: Connection, *states: str) -> list[int]:

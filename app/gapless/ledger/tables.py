@@ -98,6 +98,8 @@ class SourceRow(TableRow, table=True):
     lapsed_us: int | None = _long(null=True)  # since when it may be inactive, where the list needs it active
     interval_us: int | None = _long(null=True)
     next_pass_us: int = _long(default=0)
+    wait_us: int | None = _long(null=True)  # the wait that ends at next_pass_us
+    skew_us: int | None = _long(null=True)  # the ledger's clock less the provider's, as last seen
     waiting_until_us: int | None = _long(null=True)  # the provider wants no request before
     lookback_us: int | None = _long(null=True)  # widened by what a sweep found; None: as configured
     last_sweep_us: int | None = _long(null=True)
@@ -226,6 +228,7 @@ class MissingRow(TableRow, table=True):
     state: str = _text(default="open")  # open | recovered | lost; of an unreadable row also resolved | dismissed
     attempts: int = _long(default=0)
     next_attempt_us: int = _long()
+    wait_us: int | None = _long(null=True)  # the wait that ends at next_attempt_us; None: since it was found
     asked_us: int | None = _long(null=True)  # when the provider was asked to send it again
     last_error: str | None = _text(null=True)
     acknowledged_us: int | None = _long(null=True)  # of no use since 0008: the unrecoverable interval has it
@@ -356,6 +359,7 @@ class DeliveryRow(TableRow, table=True):
     state: str = _text(default="pending")  # pending | delivered | dead | held | parked
     attempts: int = _long(default=0)
     next_us: int = _long()
+    wait_us: int | None = _long(null=True)  # the wait that ends at next_us; None: since it was created
     lease_us: int = _long(default=0)  # claimed until
     reason: str | None = _text(null=True)
     created_us: int = _long()

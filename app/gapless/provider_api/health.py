@@ -1,22 +1,34 @@
-"""Ask a provider about our key, our endpoint and the account's streams."""
+"""Ask a provider about our key, our endpoint and the account's streams, and what time it is there."""
 
+import asyncio
 import logging
+from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from functools import partial
+from typing import Final
+
+import httpx
 
 from gapless.provider_api.client import ProviderClient
 from gapless.provider_api.pages import read_or_ask_again
 from gapless_reconcilers.kit.contract import (
     Account,
+    ConsumesEvents,
+    ListsEvents,
     ListsStreams,
+    Provider,
     ReadsAccount,
     ReadsSubscription,
     RegistersEndpoint,
     Subscription,
+    Window,
 )
-from gapless_reconcilers.kit.errors import CredentialsRejected, OptionsInvalid, UnexpectedShape
+from gapless_reconcilers.kit.errors import CredentialsRejected, OptionsInvalid, ProviderError, UnexpectedShape
 
 log = logging.getLogger(__name__)
+TIME_WITHIN_S: Final = 5.0
+"""Time that a provider has to tell its own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,6 +37,29 @@ class ProviderHealth:
 
     account: Account | None = None
     subscription: Subscription | None = None
+
+
+async def ask_time(client: ProviderClient) -> datetime | None:
+    """Return the time at the provider; None: it does not say what time it is there.
+
+    Any answer will do, a refusal too. It takes at most `TIME_WITHIN_S`.
+    """
+    request = _cheapest_request(client.source.provider, client.now)
+    if request is not None:
+        with suppress(ProviderError, TimeoutError):
+            async with asyncio.timeout(TIME_WITHIN_S):
+                await client.send_once(request)
+    return None if client.skew is None else client.provider_now
+
+
+def _cheapest_request(provider: Provider, now: datetime) -> httpx.Request | None:
+    if isinstance(provider, ReadsAccount):
+        return provider.account_request()
+    if isinstance(provider, ReadsSubscription):
+        return provider.subscription_request()
+    if isinstance(provider, ListsEvents) and not isinstance(provider, ConsumesEvents):
+        return provider.first_request("", Window(start=now - timedelta(minutes=1), end=now))
+    return None
 
 
 async def read_health(client: ProviderClient, webhook_url: str) -> ProviderHealth:

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import httpx
 
+from gapless.clock import machine_clock
 from gapless.domain import Source, Via, to_us
 from gapless.ledger.engine import StoreError
 from gapless.ledger.writer import Unstorable
@@ -93,8 +94,8 @@ class WebhookEndpoint:
 
     __slots__ = (
         "_admission", "_answer", "_answer_messages", "_clock", "_counts", "_delay", "_evidence", "_header_names",
-        "_limit", "_log", "_name", "_quarantine", "_refused", "_seconds", "_sources", "_stream_ids", "_within_s",
-        "_writer",
+        "_limit", "_log", "_machine_clock", "_name", "_quarantine", "_refused", "_seconds", "_sources", "_stream_ids",
+        "_within_s", "_writer",
     )  # fmt: skip
 
     def __init__(self, source: Source, receiver: Receiver) -> None:
@@ -103,6 +104,7 @@ class WebhookEndpoint:
         self._sources = receiver.runtime.sources
         self._writer = receiver.runtime.writer
         self._clock = receiver.runtime.clock
+        self._machine_clock = machine_clock(receiver.runtime.clock)
         self._admission = receiver.admission
         self._quarantine = receiver.quarantine
         self._stream_ids = receiver.stream_ids
@@ -157,12 +159,12 @@ class WebhookEndpoint:
 
     async def _take(self, request: WebhookRequest) -> tuple[Outcome, Response]:
         """Verify and record the webhook; return its outcome and the answer."""
-        now = self._clock()
+        now, machine_now = self._clock(), self._machine_clock()
         source = self._sources[self._name]
-        reply = webhook.read_webhook(source.provider, request, now)
+        reply = webhook.read_webhook(source.provider, request, machine_now)
         if isinstance(reply, NeedsEvidence):
             try:
-                reply = await self._evidence.read(source, request, now)
+                reply = await self._evidence.read(source, request, machine_now)
             except EvidenceUnavailable as error:
                 self._log.log(logging.WARNING, "evidence_unavailable", to_us(now), error=str(error))
                 return Outcome.UNAVAILABLE, responses.unavailable()

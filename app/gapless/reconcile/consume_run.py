@@ -45,7 +45,7 @@ class ConsumeRun:
 
     async def _take_batch(self, provider: ConsumesEvents) -> bool:
         """Read one batch. Return False if it was empty: then the source is complete up to the time of the request."""
-        requested_at = self.leased.runtime.clock()
+        requested_at = self.leased.client.now
         wait = WAIT if self.leased.policy.pace.long_poll else timedelta(0)
         request = provider.batch_request(self.stream.cursor, wait)
         response = await self.leased.send(request)

@@ -418,11 +418,14 @@ class PassRun:
         )
 
     def _limits(self) -> watermarks.Limits:
-        """Return what the watermark does not pass: absent events, and the provider's own now less the grace."""
+        """Return what the watermark does not pass: absent events, and the earlier now of ours and the provider's.
+
+        That is less the grace, and in whole units of the provider's times: later, the list may still grow.
+        """
         capabilities = self.leased.capabilities
-        provider_now = from_us(self.row.started_us) - self.leased.client.behind
+        earlier_now = from_us(self.row.started_us) - self.leased.client.behind
         return watermarks.Limits(
-            latest_us=to_us(align_down(provider_now - capabilities.grace, capabilities.resolution)),
+            latest_us=to_us(align_down(earlier_now - capabilities.grace, capabilities.resolution)),
             absences_allowed=self.leased.source.absences_allowed,
             margin_us=0 if capabilities.exact_times else span_us(capabilities.grace),
             unit_us=span_us(capabilities.resolution),

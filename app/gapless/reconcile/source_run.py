@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TypeVar
 
+from gapless.clock import is_due
 from gapless.domain import Mode, Source, TypesOrigin, from_us, span_us, to_us
 from gapless.ledger import (
     Connection,
@@ -38,7 +39,7 @@ from gapless.reconcile.pace import (
     slow_down,
     sweep_allowance,
 )
-from gapless.reconcile.recovery import recover_missing
+from gapless.reconcile.recovery import recover_missing, wait_after
 from gapless.reconcile.stream_run import StreamRun
 from gapless_reconcilers.kit.contract import OWN_STREAM, Reading, Subscription
 from gapless_reconcilers.kit.errors import NeedsOperator, ProviderError, UnexpectedShape
@@ -102,7 +103,7 @@ class SourceRun:
         """Go on with the passes on demand that are due, after everything that is scheduled."""
         now_us, by_id = self.leased.runtime.now_us, {stream.id: stream for stream in streams}
         rows = await self.leased.runtime.read(passes.unfinished, source_id=self.leased.source.id)
-        due = [row for row in rows if row.kind is PassKind.DEMAND and row.next_attempt_us <= now_us]
+        due = [row for row in rows if row.kind is PassKind.DEMAND and _goes_on(row, now_us)]
         await self._for_each(due, lambda row: stream_run.run_demanded(by_id[row.stream_id], row))
 
     async def _streams(self) -> list[Stream]:
@@ -184,7 +185,9 @@ class SourceRun:
             raise SubscriptionInactive(f"{row['subscription_reason']}: meanwhile the list proves nothing")
         if row["lapsed_us"] is not None and row["subscription_healthy"]:
             lost = UnrecoverableInterval(
-                start_us=row["lapsed_us"], end_us=row["subscription_us"], reason="subscription_inactive"
+                start_us=min(row["lapsed_us"], row["subscription_us"]),
+                end_us=row["subscription_us"],
+                reason="subscription_inactive",
             )
             log.error(
                 "subscription_was_inactive",
@@ -263,7 +266,8 @@ class SourceRun:
 
     def _sweep_is_due(self, last_us: int | None) -> bool:
         since_us = to_us(self.leased.source.start) if last_us is None else last_us
-        return self.leased.runtime.now_us - since_us >= span_us(self.leased.policy.sweep_every)
+        every_us = span_us(self.leased.policy.sweep_every)
+        return is_due(since_us + every_us, every_us, self.leased.runtime.now_us)
 
     def _sweep_allowance(self, connection: Connection) -> float:
         """Return the requests that the sweeps of this run may use; infinity: there is no budget."""
@@ -290,6 +294,8 @@ class SourceRun:
         interrupted = self.leased.stopping.is_set() and bool(left)
         at_once = demanded or interrupted or self.leased.is_replaced
         next_us = to_us(now if at_once else now + interval)
+        if self.leased.client.skew is not None:
+            sources.note_skew(connection, source_id, span_us(self.leased.client.skew))
         goes_on = [each.next_attempt_us for each in left if each.kind is PassKind.DEMAND]
         next_us = max(to_us(now), min(next_us, *goes_on)) if goes_on else next_us
         until = self.leased.client.waits_until
@@ -359,6 +365,11 @@ def _note_subscription(
     sources.note_subscription(connection, source.id, subscription, now)
     if subscription is not None and subscription.types is not None and source.types_origin is not TypesOrigin.CONFIG:
         sources.note_types(connection, source.id, subscription.types, TypesOrigin.SUBSCRIPTION.value)
+
+
+def _goes_on(row: Pass, now_us: int) -> bool:
+    """Return True if the next attempt of a pass on demand is due."""
+    return is_due(row.next_attempt_us, span_us(wait_after(max(row.attempts - 1, 0))), now_us)
 
 
 def _is_transient(failures: Iterable[ProviderError]) -> bool:

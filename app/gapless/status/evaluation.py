@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 
+from gapless.clock import is_ahead
 from gapless.destinations.contract import FailureReason
 from gapless.domain import Mode, Via, from_us, span_us, to_us
 from gapless.ledger import silence
@@ -44,7 +45,7 @@ def evaluate(
     return StatusReport(
         at=now,
         sources=tuple(_source(each, budgets.get(each.source.name), now) for each in snapshot.sources),
-        destinations=tuple(map(_destination, snapshot.destinations)),
+        destinations=tuple(_destination(each, now) for each in snapshot.destinations),
         older_processes=snapshot.older_processes,
         unknown_sources=tuple(name for name in configured if name not in in_ledger),
     )
@@ -97,6 +98,9 @@ def _source(snapshot: SourceSnapshot, budget: ReadBudget | None, now: datetime) 
         account=snapshot.accounts.own,
         livemode=snapshot.livemode,
         other_mode=snapshot.totals.counts["other_mode"],
+        clock_skew=None if snapshot.skew_us is None else timedelta(microseconds=snapshot.skew_us),
+        clock_unverified=snapshot.skew_us is None and not snapshot.has_clock,
+        ahead=_ahead(snapshot, now),
         silent=_is_silent(snapshot, now),
         heard_at=None if snapshot.heard is None else from_us(snapshot.heard.since_us),
         streams=tuple(_stream(stream, snapshot) for stream in snapshot.streams),
@@ -107,6 +111,17 @@ def _source(snapshot: SourceSnapshot, budget: ReadBudget | None, now: datetime) 
         unrecoverable=snapshot.losses,
         listed=_listed(snapshot, budget, now) if _is_listed(snapshot) else None,
     )
+
+
+def _ahead(snapshot: SourceSnapshot, now: datetime) -> tuple[str, ...]:
+    """Return the names of the stored times that lie in the future: what has begun, was done or is proven."""
+    read = [stream for stream in snapshot.streams if stream.checked_us is not None]
+    began_us = {
+        "next pass": snapshot.next_pass_us - snapshot.wait_us,
+        "last complete pass": max((stream.last_complete_pass_us or 0 for stream in read), default=0),
+        "watermark": max((stream.watermark_us for stream in read), default=0),
+    }
+    return tuple(name for name, us in began_us.items() if is_ahead(us, to_us(now)))
 
 
 def _is_silent(snapshot: SourceSnapshot, now: datetime) -> bool | None:
@@ -239,7 +254,7 @@ def _time(us: int | None) -> datetime | None:
     return None if us is None else from_us(us)
 
 
-def _destination(snapshot: DestinationSnapshot) -> DestinationReport:
+def _destination(snapshot: DestinationSnapshot, now: datetime) -> DestinationReport:
     backlog: dict[DeliveryState, int] = dict.fromkeys(OWED, 0)
     oldest: dict[DeliveryState, datetime] = {}
     dead = {reason.value: 0 for reason in FailureReason}
@@ -259,6 +274,7 @@ def _destination(snapshot: DestinationSnapshot) -> DestinationReport:
         backlog=backlog,
         oldest=oldest,
         late_since=_first(part.late_us for part in snapshot.backlog),
+        ahead=any(is_ahead(part.began_us, to_us(now)) for part in snapshot.backlog),
         dead=dead,
         held=held,
     )

@@ -256,6 +256,13 @@ SOURCE_FIGURES: Final[tuple[Figure[SourceReport], ...]] = (
         samples=lambda source: {} if source.livemode is None else {(): source.other_mode},
     ),
     Figure(
+        name="clock_skew_seconds",
+        help="our clock less the provider's, as of the last run: above 0, ours is ahead. Ours is the ledger's: "
+        "PostgreSQL's, or on SQLite the machine's",
+        absent="the provider has not said what time it is",
+        samples=_of_source(lambda source: source.clock_skew),
+    ),
+    Figure(
         name="source_silent",
         help="1 if no webhook came for longer than `silence_after`",
         absent='no `silence_after`; "learn" before three weeks are known; mode `poll`',

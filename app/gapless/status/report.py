@@ -127,6 +127,12 @@ class SourceReport:
     """The mode of the source; None: its provider has no modes."""
     other_mode: int
     """Events of the mode that is not the source's own."""
+    clock_skew: timedelta | None
+    """Our clock less the provider's; None: unknown."""
+    clock_unverified: bool
+    """True if there is no clock to compare ours with: neither the provider's nor that of a database."""
+    ahead: tuple[str, ...]
+    """Which of the stored times lie in the future, although they cannot."""
     silent: bool | None
     """None: `silence_after` is not set, or the source's rhythm is not known yet."""
     heard_at: datetime | None
@@ -164,6 +170,8 @@ class DestinationReport:
     """When the oldest delivery in each state was created; only the states that occur."""
     late_since: datetime | None
     """Since when the oldest pending delivery has been due; None: none is due."""
+    ahead: bool
+    """True if deliveries are due further ahead than they are to wait."""
     dead: Mapping[str, int]
     """Dead letters by reason; every reason has an entry."""
     held: Mapping[str, int] = field(default_factory=dict)

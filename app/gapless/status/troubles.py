@@ -27,7 +27,7 @@ from gapless.ledger.deliveries import DeliveryState
 from gapless.ledger.watermarks import EVENT_LOST
 from gapless.status.evaluation import DISBELIEVED
 from gapless.status.report import DestinationReport, ListReport, SourceReport, StatusReport, StreamReport
-from gapless.text import format_time
+from gapless.text import format_span, format_time
 
 STALLED_AFTER: Final = timedelta(hours=1)
 """Time without a complete pass, beyond `STALLED_INTERVALS`, after which the proof is stalled."""
@@ -41,6 +41,8 @@ LATE_WITHIN: Final = timedelta(hours=1)
 """Time in which every delivery should be made; after that a person is needed."""
 FRESH_WINDOW: Final = "1h"
 """The window in which a single missed event is already reported."""
+CLOCK_WRONG_FROM: Final = timedelta(minutes=1)
+"""Difference of our clock from the provider's from which on it is a trouble."""
 MUCH_MISSED: Final = 0.01
 """Share of a window from which on missed events are reported, even if they are recovered."""
 READ: Final = frozenset({None, "clean", "found", "contradicted"})
@@ -95,6 +97,8 @@ class TroubleKind(StrEnum):
     WEBHOOKS_LOST = "webhooks_lost"
     ENDPOINT_OFF = "endpoint_off"
     SILENT = "silent"
+    CLOCK_WRONG = "clock_wrong"
+    TIMES_AHEAD = "times_ahead"
     DEAD_LETTERS = "dead_letters"
     DELIVERIES_HELD = "deliveries_held"
     DELIVERIES_LATE = "deliveries_late"
@@ -174,6 +178,11 @@ def notes(source: SourceReport) -> list[str]:
             f"{_counted(source.other_mode, 'event')} of {other} mode came by webhook: recorded, and delivered only to "
             f'destinations with modes = ["{other}"].'
         )
+    if source.clock_unverified:
+        found.append(
+            "Our clock is unverified: the provider has not said what time it is, and the ledger is on this machine. "
+            "Make sure that the clock is synchronised."
+        )
     return found
 
 
@@ -207,6 +216,7 @@ def _of_whole(report: StatusReport) -> Iterator[Trouble]:
 
 def _of_source(source: SourceReport, now: datetime) -> Iterator[Trouble]:
     yield from _of_state(source)
+    yield from _of_clock(source)
     yield from _of_webhooks(source)
     yield from _of_unrecoverable(source)
     if source.listed is not None:
@@ -237,6 +247,33 @@ def _of_state(source: SourceReport) -> Iterator[Trouble]:
             kind=TroubleKind.SOURCE_PARKED,
             text=f"It is {source.state}: {source.reason or 'no reason is written down'}.",
             next=f"Run `gapless check`, correct what it finds, then `gapless source pass {source.name}`.",
+        )
+
+
+WAS_AHEAD: Final = "A clock was ahead when they were stored, or ours is behind now."
+SET_CLOCK: Final = (
+    "Synchronise the clock (NTP) of this machine and of the database, then see what `gapless check` says of the clocks."
+)
+
+
+def _of_clock(source: SourceReport) -> Iterator[Trouble]:
+    skew = source.clock_skew
+    if skew is not None and abs(skew) >= CLOCK_WRONG_FROM:
+        yield Trouble(
+            kind=TroubleKind.CLOCK_WRONG,
+            severity=Severity.TROUBLE,
+            source=source.name,
+            text=f"Our clock is {format_span(abs(skew))} {'ahead of' if skew > timedelta(0) else 'behind'} the "
+            "provider's.",
+            next=SET_CLOCK,
+        )
+    if source.ahead:
+        yield Trouble(
+            kind=TroubleKind.TIMES_AHEAD,
+            severity=Severity.TROUBLE,
+            source=source.name,
+            text=f"Stored times lie in the future: {', '.join(source.ahead)}. {WAS_AHEAD}",
+            next=f"{SET_CLOCK} `gapless serve` does at once what it would wait for.",
         )
 
 
@@ -492,6 +529,13 @@ def _of_destination(destination: DestinationReport, now: datetime) -> Iterator[T
             text=f"Waiting for a decision: {_counted(backlog[DeliveryState.HELD], 'delivery')}"
             f"{f' ({because})' if because else ''}.",
             next=f"See `gapless dead list --held`. {advice or RELEASE}".format(destination=name),
+        )
+    if destination.ahead:
+        yield bad(
+            kind=TroubleKind.TIMES_AHEAD,
+            since=destination.oldest_pending,
+            text=f"Deliveries are due further ahead than they are to wait. {WAS_AHEAD}",
+            next=f"{SET_CLOCK} `gapless serve` does at once what it would wait for.",
         )
     yield from _of_late(destination, now)
     if backlog[DeliveryState.PARKED]:

@@ -69,6 +69,7 @@ def of_source(source: SourceReport, found: Iterable[Trouble]) -> Values:
         "types": list(source.types),
         "types_origin": source.types_origin,
         "subscription": {"healthy": source.subscription_healthy, "reason": source.subscription_reason},
+        "clock": {"skew_s": _plain(source.clock_skew), "unverified": source.clock_unverified},
         "silent": source.silent,
         "events": {via.value: count for via, count in source.events.items()},
         "duplicates": source.duplicates,

@@ -13,9 +13,9 @@ from sqlalchemy import Connection, insert, select, update
 
 from gapless.cli.main import main
 from gapless.domain import to_us
-from gapless.ledger import sources
+from gapless.ledger import destinations, sources
 from gapless.ledger.engine import open_store
-from gapless.ledger.tables import ABSENCE, EVENT, MISSING, PASS, SOURCE, STREAM, UNRECOVERABLE
+from gapless.ledger.tables import ABSENCE, DELIVERY, EVENT, MISSING, PASS, SOURCE, STREAM, UNRECOVERABLE
 
 CONFIG = """
 [store]
@@ -132,6 +132,59 @@ def test_what_needs_a_person_exits_with_1(ledger: Ledger, table: Any, values: di
     report = json.loads(done.stdout)
     assert [each["kind"] for each in report["troubles"]] == [kind]
     assert (done.exit_code, report["verdict"] in ("trouble", "unknown")) == (1, True)
+
+
+def test_a_clock_that_is_wrong_is_told(ledger: Ledger) -> None:
+    ledger.change(SOURCE, skew_us=600_000_000)
+    done = ledger.call("status")
+    assert done.exit_code == 1
+    assert "trouble: acme: Our clock is 10m ahead of the provider's." in done.stdout
+    assert "Synchronise the clock (NTP)" in done.stdout
+    ledger.change(SOURCE, skew_us=-600_000_000)
+    assert "Our clock is 10m behind the provider's." in ledger.call("status").stdout
+    ledger.change(SOURCE, skew_us=1_000_000)
+    assert ledger.call("status").exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("table", "column", "name"),
+    [
+        (SOURCE, "next_pass_us", "next pass"),
+        (STREAM, "last_complete_pass_us", "last complete pass"),
+        (STREAM, "watermark_us", "watermark"),
+    ],
+)
+def test_stored_times_in_the_future_are_told(ledger: Ledger, table: Any, column: str, name: str) -> None:
+    ledger.change(table, **{column: to_us(ledger.now + DAY)})
+    done = ledger.call("status")
+    assert done.exit_code == 1
+    assert f"trouble: acme: Stored times lie in the future: {name}. A clock was ahead" in done.stdout
+    assert "`gapless serve` does at once what it would wait for." in done.stdout
+
+
+def test_deliveries_due_too_far_ahead_are_told(ledger: Ledger) -> None:
+    at_us, ahead_us = to_us(ledger.now), to_us(ledger.now + DAY)
+    row = {"event_seq": 1, "attempts": 1, "next_us": ahead_us, "wait_us": 60_000_000, "created_us": at_us}
+
+    def work(connection: Connection) -> None:
+        destination_id = destinations.register_destination(connection, "shop", ledger.now)
+        connection.execute(insert(DELIVERY).values(destination_id=destination_id, **row))
+
+    ledger.write(work)
+    done = ledger.call("status")
+    assert done.exit_code == 1
+    assert "trouble: shop: Deliveries are due further ahead than they are to wait." in done.stdout
+    ledger.change(DELIVERY, wait_us=to_us(ledger.now + DAY) - at_us)
+    assert ledger.call("status").exit_code == 0
+
+
+def test_a_clock_that_nothing_verifies_is_told(ledger: Ledger) -> None:
+    ledger.change(SOURCE, skew_us=None)
+    done = ledger.call("status")
+    assert "note: acme: Our clock is unverified: the provider has not said what time it is" in done.stdout
+    assert done.exit_code == 0
+    ledger.change(SOURCE, skew_us=0)
+    assert "unverified" not in ledger.call("status").stdout
 
 
 def test_a_silent_source_exits_with_1(ledger: Ledger) -> None:

@@ -103,7 +103,11 @@ async def fill(console: Any) -> None:
     scope = console.source().provider.budget_scope()
     await console.rows(BUDGET, scope=scope, period_start_us=to_us(console.now[0]), used=250)
     statement = update(SOURCE).values(
-        subscription_healthy=True, interval_us=300_000_000, account="acct_1", livemode=False
+        subscription_healthy=True,
+        interval_us=300_000_000,
+        account="acct_1",
+        livemode=False,
+        skew_us=-1_500_000,
     )
     await console.context.runtime.write(lambda c: c.execute(statement).rowcount)
     long_ago_us = to_us(console.now[0] - 20 * DAY)
@@ -141,6 +145,7 @@ async def test_totals_equal_what_was_recorded(console: Any) -> None:
         ("provider_budget_remaining", "acme"): 750,
         ("poll_interval_seconds", "acme"): 300,
         ("subscription_healthy", "acme"): 1,
+        ("clock_skew_seconds", "acme"): -1.5,
         ("delivery_backlog", "shop", "pending"): 5,
         ("delivery_backlog", "shop", "dead"): 0,
         ("oldest_pending_timestamp_seconds", "shop"): console.now[0].timestamp(),
@@ -155,7 +160,7 @@ async def test_of_an_idle_new_source_only_what_is_known_has_a_value(console: Any
     unknown = {
         "gap_rate", "window_missed", "window_expected", "watermark_timestamp_seconds", "subscription_healthy",
         "complete_up_to_timestamp_seconds", "last_complete_pass_timestamp_seconds", "provider_budget_remaining",
-        "poll_interval_seconds", "oldest_pending_timestamp_seconds",
+        "poll_interval_seconds", "clock_skew_seconds", "oldest_pending_timestamp_seconds",
     }  # fmt: skip
     assert names & unknown == set()
     assert {"source_info", "missed_total", "events_total", "missing_open"} <= names
@@ -266,6 +271,8 @@ def touch(metrics: Metrics, source: str, destination: str) -> None:
         "options_invalid", "history_expired", "account_shared", "rate_limited", "provider_unavailable", "bug",
     ):  # fmt: skip
         metrics.passes.labels(source, made)
+    for kind in ("source", "missing", "delivery"):
+        metrics.due_times_ahead.labels(kind)
     for status in ("2xx", "3xx", "4xx", "429", "5xx", "error"):
         metrics.provider_requests.labels(source, status)
     for histogram in (metrics.webhook_seconds, metrics.pass_seconds):

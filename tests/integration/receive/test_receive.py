@@ -188,7 +188,7 @@ async def test_trap_hookaido_retention_deletes_a_little_at_a_time_and_webhooks_g
         await setup.store.write(lambda c: c.execute(PAYLOAD.insert(), rows))
         retention = RetentionSettings(payloads=timedelta(days=90), attempts=None, deliveries=None)
         pruning = asyncio.create_task(
-            maintenance.prune_once(setup.receiver.runtime.writer, retention, [], setup.receiver.runtime.clock)
+            maintenance.prune_once(setup.receiver.runtime.writer, retention, [], setup.receiver.runtime.now_us)
         )
         meanwhile = 0
         for number in range(10):
@@ -205,7 +205,7 @@ async def test_when_a_source_was_last_heard_is_noted_with_the_heartbeat(
     monkeypatch.setattr(maintenance, "BEAT_EVERY", timedelta(milliseconds=20))
     last = select(SOURCE.c.last_webhook_us)
     async with serve() as setup:
-        beating = asyncio.create_task(maintenance.beat(setup.receiver.runtime.writer, "me", receives=True))
+        beating = asyncio.create_task(maintenance.beat(setup.receiver.runtime, "me", receives=True))
         assert await setup.store.read(lambda c: c.execute(last).scalar()) is None
         assert (await setup.post(setup.event("evt_1"))).status_code == 200
         async with asyncio.timeout(60):

@@ -344,7 +344,7 @@ async def test_finished_passes_are_pruned_with_their_slices_and_those_under_way_
         young_us = to_us(clock())
         retention = RetentionSettings(passes=timedelta(days=29), payloads=None, attempts=None, deliveries=None)
         before = await world.passes()
-        await maintenance.prune_once(daemon.runtime.writer, retention, [], clock)
+        await maintenance.prune_once(daemon.runtime.writer, retention, [], to_us(clock()))
         after = await world.passes()
         assert {row["id"] for row in after} == {2, left.id}
         assert len(before) == 6
@@ -354,7 +354,7 @@ async def test_finished_passes_are_pruned_with_their_slices_and_those_under_way_
         await daemon.runtime.writer.submit(
             lambda c: c.execute(update(PASS).values(state="finished", started_us=young_us))
         )
-        await maintenance.prune_once(daemon.runtime.writer, keep, [], clock)
+        await maintenance.prune_once(daemon.runtime.writer, keep, [], to_us(clock()))
         assert len(await world.passes()) == 2
 
 

@@ -61,6 +61,7 @@ def test_a_pass_begins_at_or_behind_the_watermark_and_within_history(
         watermark=watermark,
         complete_from=complete_from,
         now=NOW,
+        provider_now=NOW,
         lookback=lookback,
         capabilities=Stripe.capabilities,
     )

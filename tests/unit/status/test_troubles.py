@@ -77,6 +77,10 @@ CASES: dict[str, tuple[TroubleKind, Severity, Callable[..., Changed]]] = {
     "source parked": (K.SOURCE_PARKED, TROUBLE, lambda source: replace(source, state="parked", reason="by hand")),
     "source retired": (K.SOURCE_RETIRED, TROUBLE, lambda source: replace(source, state="retired")),
     "stream parked": (K.STREAM_PARKED, TROUBLE, lambda source: read_as(source, parked_reason="401: revoked")),
+    "clock ahead": (K.CLOCK_WRONG, TROUBLE, lambda source: replace(source, clock_skew=HOUR)),
+    "clock behind": (K.CLOCK_WRONG, TROUBLE, lambda source: replace(source, clock_skew=-HOUR)),
+    "times ahead": (K.TIMES_AHEAD, TROUBLE, lambda source: replace(source, ahead=("next pass",))),
+    "deliveries ahead": (K.TIMES_AHEAD, TROUBLE, lambda shop: replace(owing(shop, DeliveryState.PENDING), ahead=True)),
     "suspect listing": (K.LIST_SUSPECT, TROUBLE, lambda source: read_as(source, last_outcome="suspect_listing")),
     "events that the list lacks": (K.LIST_CONTRADICTED, IN_HAND, lambda source: read_as(source, absences=ABSENT)),
     "events that the list still lacks": (
@@ -150,12 +154,21 @@ CASES: dict[str, tuple[TroubleKind, Severity, Callable[..., Changed]]] = {
     ),
 }
 OF_WHOLE = {"no source", "source not in the ledger", "an older configuration"}
-OF_DESTINATION = {"dead letters", "held", "parked", "owed by a retired destination", "late", "late for long"}
+OF_DESTINATION = {
+    "deliveries ahead",
+    "dead letters",
+    "held",
+    "parked",
+    "owed by a retired destination",
+    "late",
+    "late for long",
+}
 
 
 OF_SOURCE = set(CASES) - OF_WHOLE - OF_DESTINATION
 INSTEAD = [
     {"source parked", "another account", "source retired"},
+    {"clock ahead", "clock behind"},
     {"never compared", "a stream never read whole", "proof stalled"},
     {"events missing", "events missing for long"},
     {"webhooks lost in the last hour", "one in nine webhooks lost"},

@@ -12,7 +12,8 @@ from gapless.bootstrap.sources import known_sources, make_policies
 from gapless.cli import output
 from gapless.cli.access import open_reader, plain
 from gapless.cli.common import Exit, Invocation, failing_clearly
-from gapless.domain import system_clock
+from gapless.clock import ProcessClock
+from gapless.ledger.times import ledger_time
 from gapless.settings import Settings
 from gapless.status import values
 from gapless.status.reader import read_report
@@ -54,7 +55,8 @@ async def _read(settings: Settings) -> dict[str, Any]:
         policies = make_policies(known, sources, settings.public_url)
         budgets = {name: policy.budget for name, policy in policies.items()}
         configured = [each.name for each in settings.sources]
-        return plain(values.of_report(await read_report(store, sources, budgets, system_clock(), configured)))
+        now, _ = await ledger_time(store, ProcessClock())
+        return plain(values.of_report(await read_report(store, sources, budgets, now, configured)))
 
 
 def _show(report: dict[str, Any]) -> None:
