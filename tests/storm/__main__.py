@@ -70,8 +70,9 @@ def _kinds(names: Sequence[str]) -> frozenset[Kind]:
 
 
 def _place(folder: Path, store: str) -> Path:
+    """Make the folder of one storm. Raises `FileExistsError`: a ledger of another storm would spoil it."""
     place = folder / store
-    place.mkdir(parents=True, exist_ok=True)
+    place.mkdir(parents=True)
     return place
 
 

@@ -177,35 +177,26 @@ def completeness_was_true(evidence: Evidence) -> Verdict:
 
 
 def later_finds_are_counted(evidence: Evidence) -> Verdict:
-    """What the list showed only after a claim had passed its time is counted as found behind the watermark.
+    """What a pass recorded after the watermark had passed its time is counted as found behind the watermark.
 
-    At least: the events that were recorded by a pass after a sample had claimed their time. At most: the events that a
-    pass recorded and that became visible late, or that a page lacked.
+    At least: the events that a sample after that showed to be absent. At most: those and the ones that were first seen
+    in the sample that first showed the watermark past them, because a sample does not say which of the two came first.
     """
-    sampled = [s for s in evidence.samples if s.answered and s.watermark is not None]
-    passed: list[tuple[datetime, datetime]] = []  # (watermark, first sampled at), both rising
-    for sample in sampled:
-        assert sample.watermark is not None
-        if not passed or sample.watermark > passed[-1][0]:
-            passed.append((sample.watermark, sample.at))
-    by_key, hidden = {event.key: event for event in evidence.events}, _hidden(evidence.lies)
+    watermarks, by_list = _Watermarks(evidence.samples), {row.key for row in evidence.ledger if row.via == "list"}
     least = most = 0
-    for row in evidence.ledger:
-        event = by_key.get(row.key)
-        if event is None or row.via != "list":
+    for event in evidence.events:
+        recorded, claimed_at = evidence.recorded_at.get(event.key), watermarks.first_past(event.occurred_at)
+        if event.key not in by_list or recorded is None or claimed_at is None:
             continue
-        at = bisect_right(passed, event.occurred_at, key=lambda each: each[0])
-        shown, recorded = evidence.first_shown_at.get(row.key), evidence.recorded_at.get(row.key)
-        claimed_at = passed[at][1] if at < len(passed) else None
-        least += claimed_at is not None and shown is not None and shown > claimed_at and recorded is not None
-        most += row.key in hidden or event.visible_at > event.occurred_at or claimed_at is not None
+        least += claimed_at < recorded
+        most += claimed_at <= recorded
     counted = None if evidence.totals is None else evidence.totals.found_behind
-    ok = counted is not None and least <= counted <= most
+    is_right = counted is not None and least <= counted <= most
     problem = f"found_behind is {counted}, and must be from {least} to {most}"
     return Verdict(
         name="found_behind has what was shown later",
-        figure=f"{counted} counted, at least {least}",
-        problems=() if ok else (problem,),
+        figure=f"{counted} counted; {least} to {most} seen",
+        problems=() if is_right else (problem,),
     )
 
 
@@ -253,6 +244,22 @@ CHECKS: tuple[Check, ...] = (
     nothing_is_left_over,
     every_fault_was_recovered_from,
 )
+
+
+class _Watermarks:
+    """Answers which sample first showed the watermark past a time; only of samples that read the ledger too."""
+
+    def __init__(self, samples: Iterable[Sample]) -> None:
+        self._marks: list[datetime] = []
+        self._seen_at: list[datetime] = []
+        for sample in samples:
+            if sample.ledger_read and sample.watermark and (not self._marks or sample.watermark > self._marks[-1]):
+                self._marks.append(sample.watermark)
+                self._seen_at.append(sample.at)
+
+    def first_past(self, time: datetime) -> datetime | None:
+        at = bisect_right(self._marks, time)
+        return self._seen_at[at] if at < len(self._seen_at) else None
 
 
 def _ledger_keys(evidence: Evidence) -> set[str]:

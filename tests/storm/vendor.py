@@ -1,6 +1,6 @@
 """A Stripe that lies: pages that lack events, are cut short or have odd rows. It logs every lie and every page."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -30,6 +30,10 @@ def oddity(number: int) -> str | None:
 class OddFormat(StripeFormat):
     """Stripe's format with one odd event in every hundred: in fields that nobody reads, or unreadable for a while."""
 
+    def __init__(self, clock: Callable[[], datetime]) -> None:
+        StripeFormat.__init__(self)
+        object.__setattr__(self, "clock", clock)
+
     def encode(self, event: FakeEvent, *, version: str | None = None, with_account: bool = False) -> bytes:
         """Return the event as JSON. `with_account` is set for webhooks, which are always readable."""
         plain = StripeFormat.encode(self, event, version=version, with_account=with_account)
@@ -38,7 +42,7 @@ class OddFormat(StripeFormat):
             return plain.replace(b'"description":""', b'"description":"x\\ud83d"')
         if odd == HUGE_NUMBER:
             return plain.replace(b'"description":""', b'"description":"","amount":1e999')
-        if odd in UNREADABLE and not with_account and utc_now() < event.visible_at + ODD_FOR:
+        if odd in UNREADABLE and not with_account and self.clock() < event.visible_at + ODD_FOR:
             return _without_time(plain) if odd == NO_TIME else _without_object(plain)
         return plain
 
@@ -70,8 +74,9 @@ class Lies:
 class LyingVendor(FakeProvider):
     """A fake account whose list lies while `lies` says so. `told` has the lies, `first_shown` the truth."""
 
-    def __init__(self, *, has_oddities: bool, **options: Any) -> None:
-        FakeProvider.__init__(self, OddFormat() if has_oddities else StripeFormat(), **options)
+    def __init__(self, *, has_oddities: bool, clock: Callable[[], datetime] = utc_now, **options: Any) -> None:
+        vendor_format = OddFormat(clock) if has_oddities else StripeFormat()
+        FakeProvider.__init__(self, vendor_format, clock=clock, **options)
         self.has_oddities = has_oddities
         self.lies = Lies()
         self.told: list[Lie] = []
