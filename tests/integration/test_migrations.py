@@ -36,8 +36,9 @@ async def test_the_version_is_what_alembic_recorded(store: Store) -> None:
 
 
 async def test_the_newest_migration_can_be_taken_back_and_made_again(store: Store) -> None:
-    def columns(connection: Connection) -> set[str]:
-        return {column["name"] for column in inspect(connection).get_columns("unrecoverable")}
+    def columns(connection: Connection) -> set[tuple[str, str]]:
+        found = inspect(connection)
+        return {(table, column["name"]) for table in found.get_table_names() for column in found.get_columns(table)}
 
     def downgrade(connection: Connection) -> None:
         config = migrate._config()
@@ -46,7 +47,7 @@ async def test_the_newest_migration_can_be_taken_back_and_made_again(store: Stor
 
     now = await store.read(columns)
     await store.write(downgrade)
-    assert await store.read(columns) == now - {"acknowledged_us", "acknowledged_by", "acknowledged_reason"}
+    assert await store.read(columns) < now
     assert not await store.read(schema.is_current)
     await store.write(migrate.upgrade)
     assert await store.read(columns) == now

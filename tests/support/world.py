@@ -239,7 +239,7 @@ class World:
         return await self.store.read(lambda c: [dict(row) for row in c.execute(query).mappings()])
 
     async def unrecoverable(self) -> Sequence[UnrecoverableRow]:
-        return (await self.comparison()).unrecoverable
+        return (await self.report()).unrecoverable
 
     async def missing_open(self) -> int:
         return (await self.comparison()).missing_open

@@ -256,7 +256,7 @@ def outcome_of(settled: Settlement) -> str:
 
 def _delivery(claim: DeliveryClaim, event: StoredEvent, payload: bytes) -> Delivery:
     return Delivery(
-        id=event_id(event.source_id, event.key),
+        id=event_id(event.identity_seed, event.key),
         key=event.key,
         source=event.source,
         stream=event.stream,

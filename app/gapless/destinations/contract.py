@@ -36,6 +36,7 @@ class HoldReason(StrEnum):
     """The reason why a delivery waits for a person. A closed set, because it labels metrics."""
 
     VERSION_MISMATCH = "version_mismatch"
+    RESTORED = "restored"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -198,6 +199,9 @@ class Reject(Exception):
     """Raised by a Python target for an event that it will never accept: it becomes a dead letter at once."""
 
 
-def event_id(source_id: int, key: str) -> str:
-    """Return our id of an event for consumers: safe in a header, and unchanged when the source is renamed."""
-    return "gapless_" + hashlib.sha256(f"{source_id}:{key}".encode()).hexdigest()[:32]
+def event_id(identity_seed: str, key: str) -> str:
+    """Return our id of an event for consumers: safe in a header, and equal wherever the source has the same seed.
+
+    A seed holds no colon.
+    """
+    return "gapless_" + hashlib.sha256(f"{identity_seed}:{key}".encode()).hexdigest()[:32]

@@ -32,6 +32,7 @@ from sqlalchemy import (
 
 from gapless.domain import Via
 from gapless.ledger.engine import dialect
+from gapless.ledger.sources import IDENTITY_SEED
 from gapless.ledger.tables import ATTEMPT, DELIVERY, EVENT, PAYLOAD, SOURCE, STREAM
 
 PENDING: ColumnElement[bool] = literal_column("delivery.state = 'pending'")
@@ -76,8 +77,9 @@ class DeliveryClaim:
 class StoredEvent:
     """An event with everything that its delivery needs. Times are microseconds."""
 
-    source_id: int
     source: str
+    identity_seed: str
+    """The seed of its id for consumers."""
     stream: str
     key: str
     type: str
@@ -180,8 +182,9 @@ def load(connection: Connection, claims: Sequence[DeliveryClaim]) -> list[tuple[
     by_seq = {claim.seq: claim for claim in claims}
     query = (
         select(
-            EVENT.c.seq, EVENT.c.source_id, SOURCE.c.name.label("source"), STREAM.c.name.label("stream"), EVENT.c.key,
-            EVENT.c.type, EVENT.c.occurred_us, EVENT.c.first_seen_us, EVENT.c.via, EVENT.c.webhook_us,
+            EVENT.c.seq, SOURCE.c.name.label("source"), IDENTITY_SEED.label("identity_seed"),
+            STREAM.c.name.label("stream"), EVENT.c.key, EVENT.c.type, EVENT.c.occurred_us, EVENT.c.first_seen_us,
+            EVENT.c.via, EVENT.c.webhook_us,
             PAYLOAD.c.body.label("payload"),
         )
         .join(SOURCE, SOURCE.c.id == EVENT.c.source_id)

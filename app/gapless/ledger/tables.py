@@ -77,6 +77,7 @@ class SourceRow(TableRow, table=True):
     id: int | None = _id()
     name: str = Field(sa_column=Column(Text, nullable=False, unique=True))
     provider: str = _text()
+    identity_seed: str | None = _text(null=True)  # see `sources.identity_seed`
     mode: str = _text()
     start_us: int = _long()
     state: str = _text(default="active")  # active | parked | retired
@@ -277,6 +278,16 @@ class UnrecoverableRow(TableRow, table=True):
     acknowledged_reason: str | None = _text(null=True)  # what was looked into, in that person's words
 
 
+class RestoredRow(TableRow, table=True):
+    """A time that a restored backup lacks: what a list shows of it may have come, and been delivered, before."""
+
+    __tablename__ = "restored"
+    __table_args__ = (PrimaryKeyConstraint("stream_id", "start_us"),)
+    stream_id: int = _long()
+    start_us: int = _long()
+    end_us: int = _long()
+
+
 class BudgetRow(TableRow, table=True):
     """Read requests used in the current period, per scope of the budget."""
 
@@ -402,5 +413,5 @@ SOURCE, STREAM, DESTINATION = _table(SourceRow), _table(StreamRow), _table(Desti
 EVENT, PAYLOAD, MISSING = _table(EventRow), _table(PayloadRow), _table(MissingRow)
 PASS, SLICE, UNRECOVERABLE, BUDGET = _table(PassRow), _table(SliceRow), _table(UnrecoverableRow), _table(BudgetRow)
 DELIVERY, ATTEMPT, TALLY = _table(DeliveryRow), _table(AttemptRow), _table(TallyRow)
-SUBSCRIPTION = _table(SubscriptionRow)
+SUBSCRIPTION, RESTORED = _table(SubscriptionRow), _table(RestoredRow)
 SLOT, DOWNTIME, QUARANTINE, AUDIT_LOG = _table(SlotRow), _table(DowntimeRow), _table(QuarantineRow), _table(AuditLogRow)

@@ -94,6 +94,7 @@ def _source(snapshot: SourceSnapshot, budget: ReadBudget | None, now: datetime) 
         duplicates=snapshot.totals.counts["duplicates"],
         losses=_losses(snapshot) if _has_both_ways(snapshot) else None,
         gaps={name: _gap(snapshot, name, now) for name in WINDOWS},
+        unrecoverable=snapshot.losses,
         listed=_listed(snapshot, budget, now) if _is_listed(snapshot) else None,
     )
 
@@ -191,7 +192,6 @@ def _listed(snapshot: SourceSnapshot, budget: ReadBudget | None, now: datetime) 
         missing_since=_first(each.found_us for each in missing),
         lost=sum(each.lost for each in missing),
         lost_since=_first(each.lost_found_us for each in missing),
-        unrecoverable=snapshot.losses,
         budget_remaining=remaining(budget, snapshot.budget_used, now),
         interval=None if snapshot.interval_us is None else timedelta(microseconds=snapshot.interval_us),
         next_pass=from_us(snapshot.next_pass_us),

@@ -185,6 +185,7 @@ def _of_whole(report: StatusReport) -> Iterator[Trouble]:
 def _of_source(source: SourceReport, now: datetime) -> Iterator[Trouble]:
     yield from _of_state(source)
     yield from _of_webhooks(source)
+    yield from _of_unrecoverable(source)
     if source.listed is not None:
         yield from _of_streams(source)
         yield from _of_proof(source, source.listed, now)
@@ -313,26 +314,35 @@ def _of_proof(source: SourceReport, listed: ListReport, now: datetime) -> Iterat
         )
 
 
-def _of_missing(source: SourceReport, listed: ListReport, now: datetime) -> Iterator[Trouble]:
-    bad = partial(Trouble, severity=Severity.TROUBLE, source=source.name)
-    acknowledge = f'`gapless source acknowledge {source.name} --reason "…"`'
-    if listed.not_acknowledged:
-        first, *others = listed.not_acknowledged
+def _of_unrecoverable(source: SourceReport) -> Iterator[Trouble]:
+    if source.not_acknowledged:
+        first, *others = source.not_acknowledged
         start, end = format_time(from_us(first.start_us)), format_time(from_us(first.end_us))
         more = f" The same holds for {_counted(len(others), 'other time')}." if others else ""
-        yield bad(
+        yield Trouble(
             kind=TroubleKind.UNRECOVERABLE,
+            severity=Severity.TROUBLE,
+            source=source.name,
             stream=first.stream or None,
-            since=from_us(min(loss.recorded_us for loss in listed.not_acknowledged)),
+            since=from_us(min(loss.recorded_us for loss in source.not_acknowledged)),
             text=f"Losses from {start} to {end} can never be found: {first.reason}.{more}",
-            next=f"Compare that time by other means, then {acknowledge}.",
+            next=f"Compare that time by other means, then {_acknowledge(source)}.",
         )
+
+
+def _acknowledge(source: SourceReport) -> str:
+    return f'`gapless source acknowledge {source.name} --reason "…"`'
+
+
+def _of_missing(source: SourceReport, listed: ListReport, now: datetime) -> Iterator[Trouble]:
     if listed.lost:
-        yield bad(
+        yield Trouble(
             kind=TroubleKind.EVENTS_LOST,
+            severity=Severity.TROUBLE,
+            source=source.name,
             since=listed.lost_since,
             text=f"The provider no longer has {_counted(listed.lost, 'known event')} that the ledger lacks.",
-            next=f"The log line event_lost names each; look them up by other means, then {acknowledge}.",
+            next=f"The log line event_lost names each; look them up by other means, then {_acknowledge(source)}.",
         )
     if listed.missing_open:
         is_old = listed.missing_since is None or now - listed.missing_since > MISSING_WITHIN

@@ -70,6 +70,7 @@ def of_source(source: SourceReport, found: Iterable[Trouble]) -> Values:
         "duplicates": source.duplicates,
         "losses": None if source.losses is None else _losses(source.losses),
         "gaps": {window: None if gap is None else _gap(gap) for window, gap in source.gaps.items()},
+        "unrecoverable": [_loss(loss) for loss in source.unrecoverable],
         "list": None if listed is None else _listed(listed),
         "streams": [_stream(stream) for stream in source.streams],
         "figures": _figures(SOURCE_FIGURES, source),
@@ -139,7 +140,6 @@ def _listed(listed: ListReport) -> Values:
         "missing_open": listed.missing_open,
         "lost": listed.lost,
         "found_behind_watermark": listed.behind_watermark,
-        "unrecoverable": [_loss(loss) for loss in listed.unrecoverable],
     }
 
 

@@ -40,8 +40,11 @@ def list_(invocation: Invocation, json_: bool) -> None:  # noqa: FBT001 - click 
         if json_:
             output.as_json([{**row, "start_us": from_us(row["start_us"])} for row in rows])
             return
-        columns = ("source", "provider", "mode", "state", "start")
-        cells = ((row["name"], row["provider"], row["mode"], row["state"], from_us(row["start_us"])) for row in rows)
+        columns = ("source", "provider", "mode", "state", "start", "identity")
+        cells = (
+            (row["name"], row["provider"], row["mode"], row["state"], from_us(row["start_us"]), row["identity_seed"])
+            for row in rows
+        )
         output.table(columns, cells, empty="no source is in the ledger yet")
 
 
@@ -57,6 +60,29 @@ def rename(invocation: Invocation, old: str, new: str) -> None:
     with failing_clearly(debug=invocation.debug):
         result = asyncio.run(operate(invocation.settings(), "source.rename", {"old": old, "new": new}))
         click.echo(result["next"])
+
+
+@source.command()
+@click.argument("name")
+@click.argument("seed")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.pass_obj
+def identity(invocation: Invocation, name: str, seed: str, *, yes: bool) -> None:
+    """Give source NAME the identity SEED that it has in another ledger; `gapless source list` shows it.
+
+    Consumers recognise an event by an id that is made from the seed and the event's key. A source that is registered
+    gets its name as seed, and keeps it when it is renamed. Two ledgers with the same seed give an event the same id: a
+    ledger that was built anew, or a second region.
+
+    gapless source identity stripe-live stripe-acme
+    """
+    with failing_clearly(debug=invocation.debug):
+        settings = invocation.settings()
+        question = "The ids of all events of this source change, so consumers take a replay for a new event. Go on?"
+        if not (yes or click.confirm(question, err=True)):
+            raise SystemExit(Exit.NEGATIVE)
+        done = asyncio.run(operate(settings, "source.identity", {"source": name, "seed": seed}))
+        click.echo(f"identity of {name}: {done['identity_seed']}")
 
 
 @source.command()
