@@ -7,6 +7,7 @@ cuts, silences and deceives them. Then compares what everyone has. Ends with 1 i
 import argparse
 import asyncio
 import json
+import signal
 import sys
 import tempfile
 import time
@@ -20,7 +21,7 @@ sys.path[:0] = [str(TESTS), str(TESTS / "support")]
 from storm import table  # noqa: E402 - the path is set above
 from storm.checks import Verdict, verdicts  # noqa: E402
 from storm.course import StormOptions, run_storm  # noqa: E402
-from storm.evidence import Evidence  # noqa: E402
+from storm.evidence import Emitted, Evidence  # noqa: E402
 from storm.faults import Kind  # noqa: E402
 from storm.recovery import recoveries  # noqa: E402
 from storm.world import POSTGRESQL, SQLITE  # noqa: E402
@@ -44,6 +45,10 @@ def main() -> int:
 
 
 async def _run(asked: argparse.Namespace, folder: Path) -> list[Evidence]:
+    task = asyncio.current_task()
+    assert task is not None
+    for number in (signal.SIGINT, signal.SIGTERM):  # so that no daemon and no server is left behind
+        asyncio.get_running_loop().add_signal_handler(number, task.cancel)
     storms = [_options(asked, store) for store in asked.stores]
     if not asked.side_by_side:
         return [await run_storm(each, _place(folder, each.store), _say) for each in storms]
@@ -61,6 +66,7 @@ def _options(asked: argparse.Namespace, store: str) -> StormOptions:
         minutes=asked.minutes,
         kinds=(_kinds(asked.only) or frozenset(Kind)) - _kinds(asked.without),
         calm_s=asked.calm,
+        end_s=asked.end,
     )
 
 
@@ -90,7 +96,7 @@ def _report(evidence: Sequence[Evidence], by_store: Sequence[tuple[str, Sequence
 
 
 def _plain(evidence: Sequence[Evidence], by_store: Sequence[tuple[str, Sequence[Verdict]]]) -> dict[str, object]:
-    """Return the faults with their recoveries, the verdicts and the samples."""
+    """Return the faults with their recoveries, the verdicts, the samples, and when each event came where."""
     return {
         each.store: {
             "verdicts": [asdict(verdict) for verdict in found],
@@ -99,8 +105,19 @@ def _plain(evidence: Sequence[Evidence], by_store: Sequence[tuple[str, Sequence[
             ],
             "ended_by_itself": list(each.ended_by_itself),
             "samples": [asdict(sample) for sample in each.samples],
+            "events": [_event(each, event) for event in each.events],
         }
         for each, (_, found) in zip(evidence, by_store, strict=True)
+    }
+
+
+def _event(evidence: Evidence, event: Emitted) -> dict[str, object]:
+    return {
+        **asdict(event),
+        "shown_at": evidence.first_shown_at.get(event.key),
+        "acknowledged_at": evidence.first_acknowledged_at.get(event.key),
+        "recorded_at": evidence.recorded_at.get(event.key),
+        "accepted_at": evidence.accepted_at.get(event.key),
     }
 
 
@@ -119,6 +136,7 @@ def _arguments() -> argparse.Namespace:
     names = [kind.name.lower().replace("_", "-") for kind in Kind]
     parser.add_argument("--only", nargs="+", default=[], choices=names, metavar="FAULT", help=f"of {', '.join(names)}")
     parser.add_argument("--without", nargs="+", default=[], choices=names, metavar="FAULT", help="all but these")
+    parser.add_argument("--end", type=float, default=300.0, help="the longest wait at the end, in seconds (300)")
     parser.add_argument("--json", type=Path, help="where every fault, sample and verdict goes")
     parser.add_argument("--folder", type=Path, help="where ledgers and logs lie; default: a new folder in /tmp")
     return parser.parse_args()

@@ -37,11 +37,14 @@ class StormOptions:
 Say = Callable[[str], None]
 
 
-async def run_storm(options: StormOptions, folder: Path, say: Say) -> Evidence:
-    """Run one storm and return what it left behind. `folder` keeps the ledger and the daemon's log."""
+async def run_storm(options: StormOptions, folder: Path, say: Say, rounds: Sequence[Round] | None = None) -> Evidence:
+    """Run one storm and return what it left behind. `folder` keeps the ledger and the daemon's log.
+
+    `rounds`: those of the plan, if none are given.
+    """
     async with open_world(options.store, options.seed, folder, options.kinds) as world:
         restarts = options.restarts if options.store == POSTGRESQL else 0
-        rounds = plan(
+        rounds = rounds or plan(
             options.seed,
             kills=options.kills,
             restarts=restarts,
@@ -70,9 +73,9 @@ async def _play(world: World, rounds: Sequence[Round], options: StormOptions, sa
             for step in each.steps:
                 group.create_task(world.happen(step))
             group.create_task(_kills(world, each.kills))
-        storm_calm = await _calm(world, options.calm_s)
+        storm_calm = await _calm(world, options.calm_s, say)
         await world.happen(each.alone, alone=storm_calm is not None)
-        alone_calm = await _calm(world, options.calm_s)
+        alone_calm = await _calm(world, options.calm_s, say)
         say(_progress(world, number, len(rounds), time.monotonic() - started, storm_calm, each.alone.kind, alone_calm))
 
 
@@ -84,7 +87,7 @@ async def _kills(world: World, waits: Sequence[float]) -> None:
         await world.kill()
 
 
-async def _calm(world: World, longest_s: float) -> float | None:
+async def _calm(world: World, longest_s: float, say: Say) -> float | None:
     """Wait until everything of before has recovered. Return the seconds it took, or None after `longest_s`."""
     began, truth = utc_now(), {event.key for event in world.vendor.events}
     wanted = began.replace(microsecond=0)
@@ -95,6 +98,9 @@ async def _calm(world: World, longest_s: float) -> float | None:
         is_proven = last is not None and last.is_healthy and last.watermark is not None and last.watermark >= wanted
         if is_proven and utc_now() > visible and truth <= world.consumer.accepted_at.keys():
             return (utc_now() - began).total_seconds()
+    owed = sorted(truth - world.consumer.accepted_at.keys())
+    last = next((each for each in reversed(world.watcher.samples) if each.answered), None)
+    say(f"{world.store}: not well again after {longest_s:.0f} s; owed: {owed[:5]} of {len(owed)}; {last}")
     return None
 
 
@@ -106,7 +112,7 @@ async def _end(world: World, options: StormOptions, say: Say) -> None:
     with suppress(TimeoutError):
         async with asyncio.timeout(options.end_s):
             await world.vendor.settle()
-            while await _calm(world, options.end_s) is None or not await _is_idle(world):
+            while await _calm(world, options.end_s, say) is None or not await _is_idle(world):
                 pass
 
 

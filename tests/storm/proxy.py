@@ -16,7 +16,7 @@ Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 CHUNK_BYTES = 64 * 1024
 DRIP_BYTES = 16
 MOST_REPEATED_BYTES = 1024 * 1024
-REPEAT_ENDS_S = 5.0
+REPEAT_ENDS_S = 1.0
 EVENT_KEY = re.compile(rb'"(evt_[0-9a-f]+)"')
 
 

@@ -17,7 +17,7 @@ MOST_EVENTS = 1_000_000
 ODD_FOR = timedelta(seconds=8)
 """How long the list shows a row that cannot be read, before it shows it as it should be."""
 SURROGATE, HUGE_NUMBER, NO_TIME, NO_OBJECT = "surrogate", "huge number", "no time", "no object"
-ODDITIES = (NO_TIME, SURROGATE, NO_OBJECT, HUGE_NUMBER)
+ODDITIES = (SURROGATE, NO_TIME, HUGE_NUMBER, NO_OBJECT)
 UNREADABLE = frozenset({NO_TIME, NO_OBJECT})
 
 

@@ -156,7 +156,7 @@ def read_totals(status: dict[str, Any]) -> Totals:
         duplicates=source["duplicates"],
         found_behind=listed["found_behind_watermark"],
         missing_open=listed["missing_open"],
-        unrecoverable=len(listed["unrecoverable"]),
+        unrecoverable=len(source["unrecoverable"]),
         lost=listed["lost"],
         backlog=destination["backlog"],
     )
