@@ -14,18 +14,17 @@ def at(seconds: float) -> datetime:
 
 
 def sample(seconds: float, up_to: float, checked: float, **changes: object) -> Sample:
-    return Sample(
-        **{
-            "at": at(seconds),
-            "answered": True,
-            "ledger_read": True,
-            "complete_up_to": at(up_to),
-            "checked_at": at(checked),
-            "watermark": at(up_to),
-            "last_outcome": "clean",
-            **changes,
-        }
+    """A sample of a healthy source whose watermark is `up_to`."""
+    healthy = Sample(
+        at=at(seconds),
+        answered=True,
+        ledger_read=True,
+        complete_up_to=at(up_to),
+        checked_at=at(checked),
+        watermark=at(up_to),
+        last_outcome="clean",
     )
+    return replace(healthy, **changes)  # type: ignore[arg-type]
 
 
 def make_evidence(**changes: object) -> Evidence:

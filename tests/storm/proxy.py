@@ -134,7 +134,8 @@ class Proxy:
 
     async def _run(self, connection: Connection, reader: asyncio.StreamReader) -> None:
         """Forward until the client is gone, or the server is and the connection is not silent."""
-        if connection.silent:
+        begins_silent = connection.silent
+        if begins_silent:
             await _drain(reader)
             return
         back, connection.server = await self.connect()

@@ -72,7 +72,7 @@ def of_recoveries(evidence: Sequence[Evidence]) -> str:
     heads = (
         "fault", "store", "alone", "median s", "longest s", "in the storm", "median s", "longest s", "never",
     )  # fmt: skip
-    order = [kind.value for kind in Kind]
+    order: list[str] = [kind.value for kind in Kind]
     rows = [_recovery(each.store, line) for each in evidence for line in figures(recoveries(each))]
     return markdown(heads, sorted(rows, key=lambda row: order.index(row[0])))
 

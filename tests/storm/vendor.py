@@ -30,6 +30,8 @@ def oddity(number: int) -> str | None:
 class OddFormat(StripeFormat):
     """Stripe's format with one odd event in every hundred: in fields that nobody reads, or unreadable for a while."""
 
+    clock: Callable[[], datetime]
+
     def __init__(self, clock: Callable[[], datetime]) -> None:
         StripeFormat.__init__(self)
         object.__setattr__(self, "clock", clock)

@@ -83,7 +83,7 @@ class Watcher:
             needs_a_person=tuple(
                 trouble["kind"] for trouble in status["troubles"] if trouble["severity"] not in NEEDS_NOBODY
             ),
-            last_outcome=next(iter(source["streams"]), {}).get("last_outcome"),
+            last_outcome=source["streams"][0]["last_outcome"],
         )
 
     def _true(self, shown: datetime | None, now: datetime) -> datetime | None:
@@ -130,7 +130,8 @@ async def read_rows(url: str) -> list[Row]:
             for key, via, expected, cause, count in connection.execute(select(*columns))
         ]
 
-    return await read(url, work)
+    rows: list[Row] = await read(url, work)
+    return rows
 
 
 async def read(url: str, query: Any) -> Any:
