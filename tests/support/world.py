@@ -64,6 +64,7 @@ POLICY = SourcePolicy(
     rate=10_000,
     budget=None,
     capabilities=Stripe.capabilities,
+    request_within=timedelta(seconds=60),
     webhook_url="/webhooks/acme",
     share_account=False,
     repair=False,

@@ -14,8 +14,8 @@ import httpx
 import msgspec
 
 from gapless.bootstrap.runtime import ProcessParts, open_runtime
-from gapless.ledger import Connection
-from gapless.ledger.engine import SqliteStore, Store, StoreInvalid, StoreUnavailable, open_store
+from gapless.ledger import Connection, schema
+from gapless.ledger.engine import SqliteStore, Store, StoreInvalid, StoreUnavailable, naming_store, open_store
 from gapless.ledger.engine.lock import LedgerHeld, LockHolder, holder_of
 from gapless.operations.context import OperationContext, OperationRefused
 from gapless.operations.registry import perform
@@ -32,11 +32,16 @@ Operate: TypeAlias = Callable[[str, Mapping[str, object]], Awaitable[dict[str, A
 
 @asynccontextmanager
 async def open_reader(settings: Settings) -> AsyncIterator[Store]:
-    """Open the store to read from it. Raises `StoreInvalid` if there is no ledger yet."""
-    store = open_store(settings.store.url.read().reveal())
+    """Open the store to read from it. Raises `StoreInvalid` if there is no ledger yet, or one of another release."""
+    url = settings.store.url.read().reveal()
+    store = open_store(url)
     if isinstance(store, SqliteStore) and not store.path.exists():
         raise StoreInvalid(f"there is no ledger at {store.path}; `gapless serve` makes one")
     try:
+        with naming_store(url):
+            mismatch = schema.mismatch(await store.read(schema.version))
+        if mismatch is not None:
+            raise StoreInvalid(mismatch)
         yield store
     finally:
         await store.close()

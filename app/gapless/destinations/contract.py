@@ -2,8 +2,8 @@
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, Protocol, TypeAlias, runtime_checkable
@@ -55,6 +55,8 @@ class Delivery:
     via: Via
     payload: bytes
     """As received, byte for byte: the webhook's body, or the listed item."""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    """The kept headers of its webhook, by lower-case name; empty if no webhook brought it."""
     attempt: int
     """1 for the first. An attempt that a crash interrupted is not counted, so a number can occur twice."""
     released: bool = False
@@ -123,6 +125,15 @@ class RendersEvents(Protocol):
     @property
     def renders(self) -> bool:
         """True if it is configured to render."""
+        ...
+
+
+@runtime_checkable
+class TriesRendering(Protocol):
+    """A sender that can try whether it could sign a delivery, without sending it."""
+
+    def rendering_problem(self, delivery: Delivery) -> str | None:
+        """Return why `delivery` could not be sent as configured, or None."""
         ...
 
 

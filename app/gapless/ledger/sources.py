@@ -6,13 +6,14 @@ from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, RowMapping, Text, cast, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, RowMapping, Text, cast, func, insert, or_, select, update
 
-from gapless.domain import from_us, to_us
+from gapless.domain import from_us, span_us, to_us
 from gapless.ledger.engine import dialect
 from gapless.ledger.streams import ensure_stream, streams
 from gapless.ledger.tables import SOURCE, SUBSCRIPTION
 from gapless_reconcilers.kit.contract import Subscription
+from gapless_reconcilers.kit.statuses import LONGEST_WAIT
 
 RETIRED_GRACE = timedelta(days=3)
 """Time for which a retired source's path still answers 503, so that its provider keeps retrying."""
@@ -88,8 +89,13 @@ def source_named(connection: Connection, name: str) -> RowMapping | None:
 
 
 def due(connection: Connection, now_us: int) -> list[str]:
-    """Return the active sources whose next pass is due, the longest overdue first."""
-    where = (SOURCE.c.state == "active", SOURCE.c.next_pass_us <= now_us)
+    """Return the active sources whose next pass is due, the longest overdue first.
+
+    A source whose provider wants a pause is not due. A pause that is further ahead than any may be counts as over.
+    """
+    until = SOURCE.c.waiting_until_us
+    may_ask = or_(until.is_(None), until <= now_us, until > now_us + span_us(LONGEST_WAIT))
+    where = (SOURCE.c.state == "active", SOURCE.c.next_pass_us <= now_us, may_ask)
     return list(connection.execute(select(SOURCE.c.name).where(*where).order_by(SOURCE.c.next_pass_us)).scalars())
 
 

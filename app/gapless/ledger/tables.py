@@ -94,6 +94,7 @@ class SourceRow(TableRow, table=True):
     lapsed_us: int | None = _long(null=True)  # since when it may be inactive, where the list needs it active
     interval_us: int | None = _long(null=True)
     next_pass_us: int = _long(default=0)
+    waiting_until_us: int | None = _long(null=True)  # the provider wants no request before
     lookback_us: int | None = _long(null=True)  # widened by what a sweep found; None: as configured
     last_sweep_us: int | None = _long(null=True)
     lease_holder: str | None = _text(null=True)
@@ -130,6 +131,7 @@ class StreamRow(TableRow, table=True):
     checked_us: int | None = _long(null=True)  # when the list was last read up to the watermark
     last_complete_pass_us: int | None = _long(null=True)
     last_outcome: str | None = _text(null=True)
+    last_error: str | None = _text(null=True)  # why the last pass could not be completed; None: it was
     parked_reason: str | None = _text(null=True)
     last_listed: int = _long(default=0)  # how many events its last complete pass listed
     cursor: str | None = _text(null=True)  # where reading consumes: the next request, which acknowledges what was read
@@ -332,6 +334,18 @@ class AttemptRow(TableRow, table=True):
     detail: str | None = _text(null=True)
 
 
+class ReceiptRow(TableRow, table=True):
+    """An event that a handler has processed itself. `destination_id` 0: any handler with a webhook of its own."""
+
+    __tablename__ = "receipt"
+    __table_args__ = (UniqueConstraint("source_id", "key", "destination_id"), {"sqlite_autoincrement": True})
+    id: int | None = _id()
+    source_id: int = _long()
+    key: str = _text()
+    destination_id: int = _long()
+    at_us: int = _long()
+
+
 class TallyRow(TableRow, table=True):
     """Counts per source, hour of occurrence and writer slot. Gap rates and charts read this, never `event`."""
 
@@ -413,5 +427,5 @@ SOURCE, STREAM, DESTINATION = _table(SourceRow), _table(StreamRow), _table(Desti
 EVENT, PAYLOAD, MISSING = _table(EventRow), _table(PayloadRow), _table(MissingRow)
 PASS, SLICE, UNRECOVERABLE, BUDGET = _table(PassRow), _table(SliceRow), _table(UnrecoverableRow), _table(BudgetRow)
 DELIVERY, ATTEMPT, TALLY = _table(DeliveryRow), _table(AttemptRow), _table(TallyRow)
-SUBSCRIPTION, RESTORED = _table(SubscriptionRow), _table(RestoredRow)
+SUBSCRIPTION, RESTORED, RECEIPT = _table(SubscriptionRow), _table(RestoredRow), _table(ReceiptRow)
 SLOT, DOWNTIME, QUARANTINE, AUDIT_LOG = _table(SlotRow), _table(DowntimeRow), _table(QuarantineRow), _table(AuditLogRow)

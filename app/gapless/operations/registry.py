@@ -47,6 +47,7 @@ OPERATIONS: Final[Mapping[str, Operation]] = dict(
         _operation(passes.DemandPass, passes.demand),
         _operation(passes.ReadPassStatus, passes.read_status),
         _operation(imports.ImportEvents, imports.import_events),
+        _operation(imports.RecordReceipts, imports.record_receipts),
         _operation(deliveries.ReplayEvents, deliveries.replay),
         _operation(deliveries.RequeueDeadLetters, deliveries.requeue),
         _operation(deliveries.ReleaseHeld, deliveries.release_held),

@@ -218,7 +218,14 @@ class SourceRun:
         demanded = row["next_pass_us"] > self.leased.lease.taken_us  # a pass was demanded meanwhile
         interrupted = self.leased.stopping.is_set() and bool(passes.unfinished(connection, source_id))
         next_us = to_us(now if demanded or interrupted else now + interval)
-        leases.release(connection, self.leased.lease, next_pass_us=next_us, interval_us=span_us(interval))
+        until = self.leased.client.waits_until
+        leases.release(
+            connection,
+            self.leased.lease,
+            next_pass_us=next_us,
+            interval_us=span_us(interval),
+            waiting_until_us=None if until is None else to_us(until),
+        )
 
     def _is_silent(self, connection: Connection, now: datetime) -> bool:
         wanted = self.leased.source.silence

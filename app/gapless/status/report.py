@@ -60,6 +60,7 @@ class StreamReport:
     complete_from: datetime
     proof: Proof
     last_outcome: str | None
+    last_error: str | None = None
     parked_reason: str | None
 
 
@@ -81,6 +82,8 @@ class ListReport:
     budget_remaining: int | None
     interval: timedelta | None
     next_pass: datetime
+    waiting_until: datetime | None = None
+    """The time before which the provider wants no request; None: it wants no pause."""
 
     @property
     def is_running_out(self) -> bool:

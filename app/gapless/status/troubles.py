@@ -78,6 +78,7 @@ class TroubleKind(StrEnum):
     LIST_SUSPECT = "list_suspect"
     LIST_UNREADABLE = "list_unreadable"
     READ_FAILED = "read_failed"
+    PROVIDER_WAITS = "provider_waits"
     NEVER_COMPARED = "never_compared"
     PROOF_STALLED = "proof_stalled"
     HISTORY_RUNS_OUT = "history_runs_out"
@@ -274,7 +275,8 @@ def _reason_unread(stream: StreamReport) -> tuple[TroubleKind, str] | None:
             return TroubleKind.LIST_UNREADABLE, "The provider's list has a shape that is not known."
         return TroubleKind.LIST_SUSPECT, "The provider's list shows none of the events that came by webhook."
     if stream.last_outcome not in READ:
-        return TroubleKind.READ_FAILED, f"The last pass ended early: {stream.last_outcome}."
+        why = f": {stream.last_error}" if stream.last_error else ""
+        return TroubleKind.READ_FAILED, f"The last pass ended early: {stream.last_outcome}{why}."
     return None
 
 
@@ -296,6 +298,15 @@ def _of_proof(source: SourceReport, listed: ListReport, now: datetime) -> Iterat
             since=last,
             text="The list was not read completely for too long: losses since then are not seen.",
             next=f"See whether `gapless serve` runs and what `gapless check` says, then {read_now}.",
+        )
+    if listed.waiting_until is not None:
+        yield Trouble(
+            kind=TroubleKind.PROVIDER_WAITS,
+            severity=Severity.IN_HAND,
+            source=source.name,
+            text=f"Waiting until {format_time(listed.waiting_until)}, because the provider said so: nothing is read "
+            "before.",
+            next="Nothing, if it is rare; else lower requests_per_second, or ask the provider for a higher limit.",
         )
     if listed.is_running_out:
         yield bad(

@@ -134,6 +134,7 @@ def _listed(listed: ListReport) -> Values:
     return {
         **_proof(listed.proof),
         "next_pass": listed.next_pass,
+        "waiting_until": listed.waiting_until,
         "interval_s": _plain(listed.interval),
         "history_headroom_s": _plain(listed.history_headroom),
         "budget_remaining": listed.budget_remaining,

@@ -55,6 +55,11 @@ CASES: dict[str, tuple[TroubleKind, Severity, Callable[..., Changed]]] = {
     "unexpected shape": (K.LIST_UNREADABLE, TROUBLE, lambda source: read_as(source, last_outcome="unexpected_shape")),
     "provider down": (K.READ_FAILED, IN_HAND, lambda source: read_as(source, last_outcome="provider_unavailable")),
     "provider throttles": (K.READ_FAILED, IN_HAND, lambda source: read_as(source, last_outcome="rate_limited")),
+    "provider wants a pause": (
+        K.PROVIDER_WAITS,
+        IN_HAND,
+        lambda source: listed(source, waiting_until=NOW + HOUR),
+    ),
     "never compared": (K.NEVER_COMPARED, UNKNOWN, lambda source: listed(source, proof=NO_PROOF)),
     "a stream never read whole": (K.NEVER_COMPARED, UNKNOWN, lambda source: proven(source, last_complete_pass=None)),
     "proof stalled": (

@@ -7,6 +7,8 @@ event loop (`run_sync`). So each statement is written once and tested on both.
 Only `ledger.writer` calls `Store.write`.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from sqlalchemy import make_url
@@ -26,15 +28,33 @@ from gapless.ledger.engine.sqlite import SqliteStore
 
 
 def open_store(url: str) -> Store:
-    """Return the store at `url`: `sqlite:///path` or `postgresql://…`. It connects on first use."""
+    """Return the store at `url`: `sqlite:///path` or `postgresql://…`. It connects on first use.
+
+    Raises `StoreInvalid`.
+    """
     parsed = make_url(url)
     if parsed.get_backend_name() == "sqlite":
         if not parsed.database or parsed.database == ":memory:":
             raise StoreInvalid(f"store url is {url!r}; wanted a file, such as sqlite:///gapless.db")
         return SqliteStore(Path(parsed.database))
     if parsed.get_backend_name() == "postgresql":
-        return PostgresStore(parsed.set(drivername="postgresql+asyncpg").render_as_string(hide_password=False))
+        try:
+            return PostgresStore(parsed.set(drivername="postgresql+asyncpg").render_as_string(hide_password=False))
+        except ModuleNotFoundError as error:
+            raise StoreInvalid(
+                f"a PostgreSQL store needs the package {error.name}; install it: pip install 'gapless[postgres]'"
+            ) from error
     raise StoreInvalid(f"store url starts with {parsed.drivername!r}; use sqlite:///… or postgresql://…")
+
+
+@contextmanager
+def naming_store(url: str) -> Iterator[None]:
+    """Add the address of the store, without its password, to the message of `StoreUnavailable`."""
+    try:
+        yield
+    except StoreUnavailable as error:
+        address = make_url(url).set(query={}).render_as_string(hide_password=True)
+        raise StoreUnavailable(f"the store {address} cannot be used: {error}") from error
 
 
 __all__ = [
@@ -48,5 +68,6 @@ __all__ = [
     "StoreUnavailable",
     "bind",
     "classify",
+    "naming_store",
     "open_store",
 ]
