@@ -33,7 +33,11 @@ def main() -> int:
     """Run the storms that are asked for, print the tables, and return the exit code."""
     asked = _arguments()
     folder = asked.folder or Path(tempfile.mkdtemp(prefix="gapless-storm-"))
-    evidence = asyncio.run(_run(asked, folder))
+    try:
+        evidence = asyncio.run(_run(asked, folder))
+    except asyncio.CancelledError:
+        _say(f"stopped; logs and ledgers are in {folder}")
+        return 2
     by_store = [(each.store, verdicts(each)) for each in evidence]
     text = _report(evidence, by_store)
     sys.stdout.write(text)
@@ -132,7 +136,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--restarts", type=int, default=100, help="restarts of PostgreSQL in immediate mode (100)")
     parser.add_argument("--kills-a-round", type=int, default=7, help="kills before a calm (7)")
     parser.add_argument("--minutes", type=float, help="begin no round after so many minutes a store; default: no limit")
-    parser.add_argument("--calm", type=float, default=60.0, help="the longest wait for a recovery, in seconds (60)")
+    parser.add_argument("--calm", type=float, default=90.0, help="the longest wait for a recovery, in seconds (90)")
     names = [kind.name.lower().replace("_", "-") for kind in Kind]
     parser.add_argument("--only", nargs="+", default=[], choices=names, metavar="FAULT", help=f"of {', '.join(names)}")
     parser.add_argument("--without", nargs="+", default=[], choices=names, metavar="FAULT", help="all but these")

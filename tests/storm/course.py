@@ -28,7 +28,7 @@ class StormOptions:
     minutes: float | None = None
     """No round begins after this time; None: all rounds."""
     kinds: Collection[Kind] = frozenset(Kind)
-    calm_s: float = 60.0
+    calm_s: float = 90.0
     """The longest calm after the faults of a round, and after the one that is alone."""
     end_s: float = 300.0
     """The longest time in which everything must be recorded and delivered at the end."""
@@ -74,6 +74,8 @@ async def _play(world: World, rounds: Sequence[Round], options: StormOptions, sa
                 group.create_task(world.happen(step))
             group.create_task(_kills(world, each.kills))
         storm_calm = await _calm(world, options.calm_s, say)
+        if each.alone is None:
+            continue
         await world.happen(each.alone, alone=storm_calm is not None)
         alone_calm = await _calm(world, options.calm_s, say)
         say(_progress(world, number, len(rounds), time.monotonic() - started, storm_calm, each.alone.kind, alone_calm))

@@ -68,7 +68,8 @@ class Round:
     kills: tuple[float, ...]
     """For each kill, the seconds after the daemon was last ready; 0: while it still starts."""
     steps: tuple[Step, ...]
-    alone: Step
+    alone: Step | None
+    """None: there is only the first calm."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

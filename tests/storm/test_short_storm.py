@@ -18,20 +18,19 @@ def step(kind: Kind, after_s: float, lasts_s: float = 1.5) -> Step:
     return Step(kind=kind, after_s=after_s, lasts_s=lasts_s, turn=0)
 
 
-ROUND = Round(
-    kills=(1.5, 1.5),
-    steps=(
-        step(Kind.WEBHOOKS_LOST, 0.5),
-        step(Kind.LIST_TRUNCATED, 0.5),
-        step(Kind.WEBHOOKS_CUT, 1.0),
-        step(Kind.RESTART, 1.0),
-        step(Kind.CONSUMER_REPEATED, 1.0),
-        step(Kind.LIST_LACKS, 2.0),
-        step(Kind.STORE_CUT, 2.5),
-        step(Kind.CONSUMER_CUT, 2.5),
-        step(Kind.WEBHOOKS_BURST, 3.0),
-    ),
-    alone=step(Kind.WEBHOOKS_UNRULY, 0.0),
+KILLS = (0.6, 0.0)
+"""Before the list fails: a process that dies while it reads holds its lease for half a minute on PostgreSQL."""
+STEPS = (
+    step(Kind.WEBHOOKS_LOST, 0.0),
+    step(Kind.RESTART, 0.2),
+    step(Kind.CONSUMER_REPEATED, 0.5),
+    step(Kind.CONSUMER_CUT, 1.0),
+    step(Kind.WEBHOOKS_CUT, 1.0),
+    step(Kind.WEBHOOKS_BURST, 1.5),
+    step(Kind.STORE_CUT, 3.0),
+    step(Kind.LIST_TRUNCATED, 3.0),
+    step(Kind.LIST_LACKS, 3.0),
+    step(Kind.WEBHOOKS_UNRULY, 3.0),
 )
 
 
@@ -40,14 +39,12 @@ async def test_a_short_storm_loses_nothing(store: str, absent: Any, tmp_path: Pa
     if store == POSTGRESQL:
         _require_a_server_of_its_own(absent)
     possible = frozenset(Kind) if store == POSTGRESQL else frozenset(Kind) - OF_POSTGRES
-    steps = tuple(each for each in ROUND.steps if each.kind in possible)
+    steps = tuple(each for each in STEPS if each.kind in possible)
     options = StormOptions(store=store, seed=1, kills=2, restarts=1, kinds=frozenset(), end_s=60)
     told: list[str] = []
-    evidence = await run_storm(
-        options, tmp_path, told.append, [Round(kills=ROUND.kills, steps=steps, alone=ROUND.alone)]
-    )
+    evidence = await run_storm(options, tmp_path, told.append, [Round(kills=KILLS, steps=steps, alone=None)])
 
-    assert {fault.kind for fault in evidence.faults} == {Kind.KILL, ROUND.alone.kind, *(each.kind for each in steps)}
+    assert {fault.kind for fault in evidence.faults} == {Kind.KILL, *(each.kind for each in steps)}
     assert [(each.name, each.problems) for each in verdicts(evidence) if not each.is_met] == [], told
 
 
