@@ -18,19 +18,20 @@ def step(kind: Kind, after_s: float, lasts_s: float = 1.5) -> Step:
     return Step(kind=kind, after_s=after_s, lasts_s=lasts_s, turn=0)
 
 
-KILLS = (0.6, 0.0)
-"""Before the list fails: a process that dies while it reads holds its lease for half a minute on PostgreSQL."""
+KILLS = (0.4, 0.0)
+"""After the first pass and before the list fails: a process that dies or loses its server while it reads holds its
+lease for half a minute on PostgreSQL."""
 STEPS = (
     step(Kind.WEBHOOKS_LOST, 0.0),
-    step(Kind.RESTART, 0.2),
-    step(Kind.CONSUMER_REPEATED, 0.5),
-    step(Kind.CONSUMER_CUT, 1.0),
-    step(Kind.WEBHOOKS_CUT, 1.0),
-    step(Kind.WEBHOOKS_BURST, 1.5),
-    step(Kind.STORE_CUT, 3.0),
-    step(Kind.LIST_TRUNCATED, 3.0),
-    step(Kind.LIST_LACKS, 3.0),
-    step(Kind.WEBHOOKS_UNRULY, 3.0),
+    step(Kind.CONSUMER_REPEATED, 1.0),
+    step(Kind.RESTART, 0.7),
+    step(Kind.CONSUMER_CUT, 2.5),
+    step(Kind.WEBHOOKS_CUT, 2.5),
+    step(Kind.WEBHOOKS_BURST, 2.5),
+    step(Kind.STORE_CUT, 4.0),
+    step(Kind.LIST_TRUNCATED, 4.0),
+    step(Kind.LIST_LACKS, 4.0),
+    step(Kind.WEBHOOKS_UNRULY, 4.0),
 )
 
 
