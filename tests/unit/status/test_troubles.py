@@ -10,6 +10,7 @@ from reports import DAY, DESTINATION, HOUR, LOSS, MINUTE, NO_PROOF, NOW, SOURCE,
 
 from gapless.domain import Mode, from_us
 from gapless.ledger.deliveries import DeliveryState
+from gapless.ledger.snapshot import UnrecoverableRow
 from gapless.status.report import DestinationReport, Gap, SourceReport, StatusReport
 from gapless.status.troubles import (
     Severity,
@@ -43,6 +44,10 @@ def proven(source: SourceReport, **changes: object) -> SourceReport:
     return listed(source, proof=replace(source.listed.proof, **changes))
 
 
+def lose(source: SourceReport, loss: UnrecoverableRow) -> SourceReport:
+    return replace(source, unrecoverable=(*source.unrecoverable, loss))
+
+
 Changed = SourceReport | DestinationReport | StatusReport
 K = TroubleKind
 CASES: dict[str, tuple[TroubleKind, Severity, Callable[..., Changed]]] = {
@@ -69,8 +74,12 @@ CASES: dict[str, tuple[TroubleKind, Severity, Callable[..., Changed]]] = {
     ),
     "history runs out": (K.HISTORY_RUNS_OUT, TROUBLE, lambda source: listed(source, history_headroom=7 * DAY)),
     "budget spent": (K.BUDGET_SPENT, IN_HAND, lambda source: listed(source, budget_remaining=0)),
-    "unrecoverable": (K.UNRECOVERABLE, TROUBLE, lambda source: replace(source, unrecoverable=(LOSS,))),
-    "events lost": (K.EVENTS_LOST, TROUBLE, lambda source: listed(source, lost=2, lost_since=NOW - DAY)),
+    "unrecoverable": (K.UNRECOVERABLE, TROUBLE, lambda source: lose(source, LOSS)),
+    "events lost": (
+        K.EVENTS_LOST,
+        TROUBLE,
+        lambda source: lose(source, replace(LOSS, reason="event_lost")),
+    ),
     "events missing": (
         K.EVENTS_MISSING,
         IN_HAND,
