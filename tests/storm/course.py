@@ -9,6 +9,8 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 
+from outside import until
+
 from gapless_reconcilers.testing.fake import utc_now
 from storm.evidence import Evidence
 from storm.faults import Kind, Round, plan
@@ -53,6 +55,7 @@ async def run_storm(options: StormOptions, folder: Path, say: Say, rounds: Seque
         )
         trading, watching = asyncio.create_task(world.trade()), asyncio.create_task(world.watcher.watch())
         try:
+            await until(lambda: _is_compared(world), every_s=0.02)
             await _play(world, rounds, options, say)
             trading.cancel()
             await _end(world, options, say)
@@ -61,6 +64,11 @@ async def run_storm(options: StormOptions, folder: Path, say: Say, rounds: Seque
                 task.cancel()
             await asyncio.gather(trading, watching, return_exceptions=True)
         return await world.gather_evidence({"kills": options.kills, "restarts": restarts})
+
+
+def _is_compared(world: World) -> bool:
+    """Return True once a pass has been completed: a source that was never compared has nothing to lose yet."""
+    return any(sample.watermark for sample in world.watcher.samples)
 
 
 async def _play(world: World, rounds: Sequence[Round], options: StormOptions, say: Say) -> None:

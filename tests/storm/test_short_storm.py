@@ -18,13 +18,13 @@ def step(kind: Kind, after_s: float, lasts_s: float = 1.5) -> Step:
     return Step(kind=kind, after_s=after_s, lasts_s=lasts_s, turn=0)
 
 
-KILLS = (0.4, 0.0)
+KILLS = (0.1, 0.0)
 """After the first pass and before the list fails: a process that dies or loses its server while it reads holds its
 lease for half a minute on PostgreSQL."""
 STEPS = (
     step(Kind.WEBHOOKS_LOST, 0.0),
     step(Kind.CONSUMER_REPEATED, 1.0),
-    step(Kind.RESTART, 0.7),
+    step(Kind.RESTART, 0.3),
     step(Kind.CONSUMER_CUT, 2.5),
     step(Kind.WEBHOOKS_CUT, 2.5),
     step(Kind.WEBHOOKS_BURST, 2.5),
