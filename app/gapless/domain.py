@@ -151,6 +151,8 @@ class Source:
     keep_unsubscribed: bool = False
     silence: Silence | None = None
     """None: silence is not watched."""
+    absences_allowed: int = 0
+    """Webhook events that the list of a stream may lack before its watermark is held."""
     can_ask: bool = True
     """False: there is no key, so the provider is asked nothing. Only a source of webhooks alone can do without."""
 

@@ -38,6 +38,7 @@ LISTED = ListReport(
     missing_open=0,
     missing_since=None,
     lost=0,
+    contradicting=0,
     budget_remaining=100,
     interval=5 * MINUTE,
     next_pass=NOW + MINUTE,

@@ -69,6 +69,7 @@ SAMPLES = {
     ("source", "read_budget", "requests"): ("10", 10),
     ("source", "read_budget", "period"): ("1d", timedelta(days=1)),
     ("source", "keep_unsubscribed"): ("true", True),
+    ("source", "absences_allowed"): ("3", 3),
     ("source", "silence_after"): ("learn", Silence(after=None)),
     ("source", "repair"): ("true", True),
     ("source", "share_account"): ("true", True),

@@ -50,6 +50,7 @@ def make_source(settings: SourceSettings, provider: Provider, source_id: int, st
         types_origin=TypesOrigin.ASSUMED if settings.types is None else TypesOrigin.CONFIG,
         keep_unsubscribed=settings.keep_unsubscribed,
         silence=settings.silence_after,
+        absences_allowed=settings.absences_allowed,
         can_ask=not lacks_key(settings),
     )
 

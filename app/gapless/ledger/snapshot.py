@@ -14,7 +14,8 @@ from typing import Final
 from sqlalchemy import Connection, RowMapping, case, func, select
 
 from gapless.domain import Source, span_us, to_us
-from gapless.ledger import budgets, dead_letters, silence, tallies
+from gapless.ledger import absences, budgets, dead_letters, silence, tallies
+from gapless.ledger.absences import AbsenceCounts
 from gapless.ledger.dead_letters import Backlog
 from gapless.ledger.engine import dialect
 from gapless.ledger.streams import Stream
@@ -78,6 +79,8 @@ class SourceSnapshot:
     streams: tuple[Stream, ...]
     missing: Mapping[int, MissingCounts]
     """By stream id; a stream without missing events has no entry."""
+    absences: Mapping[int, AbsenceCounts]
+    """By stream id; a stream whose list lacks no event has no entry."""
     losses: tuple[UnrecoverableRow, ...]
     totals: Totals
     windows: Mapping[str, Totals]
@@ -114,9 +117,10 @@ def take_snapshot(connection: Connection, sources: Sequence[Source], now: dateti
     ids = [source.id for source in sources]
     rows = {row["id"]: row for row in connection.execute(select(SOURCE).where(SOURCE.c.id.in_(ids))).mappings()}
     streams, missing, losses = _streams(connection, ids), _missing(connection, ids), _losses(connection, ids)
+    absent = absences.counts(connection, ids)
     return LedgerSnapshot(
         sources=tuple(
-            _source(connection, source, rows[source.id], streams[source.id], missing, losses[source.id], now)
+            _source(connection, source, rows[source.id], streams[source.id], missing, absent, losses[source.id], now)
             for source in sources
             if streams[source.id]
         ),
@@ -130,6 +134,7 @@ def _source(
     row: RowMapping,
     streams: Sequence[Stream],
     missing: Mapping[int, MissingCounts],
+    absent: Mapping[int, AbsenceCounts],
     losses: Sequence[UnrecoverableRow],
     now: datetime,
 ) -> SourceSnapshot:
@@ -150,6 +155,7 @@ def _source(
         waiting_until_us=row["waiting_until_us"],
         streams=tuple(streams),
         missing={stream.id: missing[stream.id] for stream in streams if stream.id in missing},
+        absences={stream.id: absent[stream.id] for stream in streams if stream.id in absent},
         losses=tuple(losses),
         totals=tallies.totals(connection, source.id),
         windows={

@@ -128,6 +128,7 @@ class StreamRow(TableRow, table=True):
     name: str = _text()
     complete_from_us: int = _long()
     watermark_us: int = _long()
+    read_us: int | None = _long(null=True)  # how far passes have read, while absent events hold the watermark back
     checked_us: int | None = _long(null=True)  # when the list was last read up to the watermark
     last_complete_pass_us: int | None = _long(null=True)
     last_outcome: str | None = _text(null=True)
@@ -236,11 +237,12 @@ class PassRow(TableRow, table=True):
     id: int | None = _id()
     source_id: int = _long()
     stream_id: int = _long()
-    kind: str = _text()  # scheduled | sweep | horizon | demand
+    kind: str = _text()  # scheduled | sweep | horizon | demand | recheck
     start_us: int = _long()
     end_us: int = _long()
     state: str = _text(default="running")  # running | finished
-    outcome: str | None = _text(null=True)  # clean | found | suspect_listing | error class | superseded | cancelled
+    # clean | found | contradicted | suspect_listing | error class | superseded | cancelled
+    outcome: str | None = _text(null=True)
     started_us: int = _long()
     finished_us: int | None = _long(null=True)
     listed: int = _long(default=0)
@@ -265,6 +267,34 @@ class SliceRow(TableRow, table=True):
     cursor: str | None = _text(null=True)  # the next request, without credentials; None: at the start
     witnesses: int = _long(default=0)  # settled webhook events that its listing should have shown
     matched: int = _long(default=0)  # of those, how many it did show
+
+
+class ShownRow(TableRow, table=True):
+    """The witnesses that pages of a slice showed before its cursor. The rows go when the slice is done."""
+
+    __tablename__ = "shown"
+    __table_args__ = (Index("ix_shown_slice", "slice_id"), {"sqlite_autoincrement": True})
+    id: int | None = _id()
+    slice_id: int = _long()
+    seqs: bytes = Field(sa_column=Column(LargeBinary, nullable=False))  # of events, 8 bytes each
+
+
+class AbsenceRow(TableRow, table=True):
+    """An event that came by webhook, and that a listing of its time lacked."""
+
+    __tablename__ = "absence"
+    __table_args__ = (
+        PrimaryKeyConstraint("event_seq"),
+        _index_where("ix_absence_open", "stream_id", "occurred_us", where="state = 'open'"),
+    )
+    event_seq: int = _long()
+    stream_id: int = _long()
+    occurred_us: int = _long()
+    found_us: int = _long()
+    pass_id: int = _long()  # the last pass whose listing lacked it
+    state: str = _text(default="open")  # open | listed | accepted
+    tries: int = _long(default=0)  # how often it was looked for in other cuts of the list
+    next_us: int = _long()  # when it is looked for again
 
 
 class UnrecoverableRow(TableRow, table=True):
@@ -430,5 +460,6 @@ SOURCE, STREAM, DESTINATION = _table(SourceRow), _table(StreamRow), _table(Desti
 EVENT, PAYLOAD, MISSING = _table(EventRow), _table(PayloadRow), _table(MissingRow)
 PASS, SLICE, UNRECOVERABLE, BUDGET = _table(PassRow), _table(SliceRow), _table(UnrecoverableRow), _table(BudgetRow)
 DELIVERY, ATTEMPT, TALLY = _table(DeliveryRow), _table(AttemptRow), _table(TallyRow)
+SHOWN, ABSENCE = _table(ShownRow), _table(AbsenceRow)
 SUBSCRIPTION, RESTORED, RECEIPT = _table(SubscriptionRow), _table(RestoredRow), _table(ReceiptRow)
 SLOT, DOWNTIME, QUARANTINE, AUDIT_LOG = _table(SlotRow), _table(DowntimeRow), _table(QuarantineRow), _table(AuditLogRow)

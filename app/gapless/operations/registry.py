@@ -9,7 +9,7 @@ from typing import Final, TypeVar
 
 import msgspec
 
-from gapless.operations import deliveries, imports, passes, quarantine, restore, sources
+from gapless.operations import absences, deliveries, imports, passes, quarantine, restore, sources
 from gapless.operations.context import OperationContext, OperationRefused, OperationRequest
 
 R = TypeVar("R", bound=OperationRequest)
@@ -52,6 +52,7 @@ OPERATIONS: Final[Mapping[str, Operation]] = dict(
         _operation(deliveries.ReplayEvents, deliveries.replay),
         _operation(deliveries.RequeueDeadLetters, deliveries.requeue),
         _operation(deliveries.ReleaseHeld, deliveries.release_held),
+        _operation(absences.AcceptUnlisted, absences.accept_unlisted),
         _operation(quarantine.ReleaseQuarantined, quarantine.release_quarantined),
     )
 )

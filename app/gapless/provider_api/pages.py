@@ -21,14 +21,26 @@ def walk_pages(client: ProviderClient, stream: str, window: Window, cursor: str 
     `cursor` is a page's `next`, frozen: the walk goes on after that page. The next page is requested while the caller
     works on this one. Raises `ProviderError`s; `UnexpectedShape` if a request repeats: the walk would never end.
     """
-    return aclosing(_walk(client, stream, window, cursor))
+    first = thaw(cursor) if cursor else as_lister(client.source.provider).first_request(stream, window)
+    return walk_from(client, first, stream, window)
 
 
-async def _walk(client: ProviderClient, stream: str, window: Window, cursor: str | None) -> Pages:
-    request: httpx.Request | None
-    request = thaw(cursor) if cursor else as_lister(client.source.provider).first_request(stream, window)
-    seen = {_fingerprint(request)}
-    pending = asyncio.ensure_future(client.send(request))
+def walk_from(client: ProviderClient, first: httpx.Request, stream: str, window: Window) -> aclosing[Pages]:
+    """Return the pages of `window` from the request `first` on, as `walk_pages` does."""
+    return aclosing(_walk(client, first, stream, window))
+
+
+async def first_page(client: ProviderClient, stream: str, window: Window) -> Page:
+    """Return the first page of `window` alone. Raises `ProviderError`s."""
+    lister = as_lister(client.source.provider)
+    request = lister.first_request(stream, window)
+    return lister.read_page(request, await client.send(request), stream, window)
+
+
+async def _walk(client: ProviderClient, first: httpx.Request, stream: str, window: Window) -> Pages:
+    request: httpx.Request | None = first
+    seen = {_fingerprint(first)}
+    pending = asyncio.ensure_future(client.send(first))
     try:
         while request is not None:
             page = as_lister(client.source.provider).read_page(request, await pending, stream, window)

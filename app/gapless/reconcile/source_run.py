@@ -256,8 +256,8 @@ class SourceRun:
         spending = self._spending(connection)
         if spending is None:
             return interval
-        watermark = min(stream.watermark_us for stream in streams.streams(connection, self.leased.source.id))
-        latest = latest_next_pass(self.leased.capabilities.history, from_us(watermark))
+        read_to_us = min(stream.read_to_us for stream in streams.streams(connection, self.leased.source.id))
+        latest = latest_next_pass(self.leased.capabilities.history, from_us(read_to_us))
         return slow_down(interval, affordable_interval(spending, now), now, latest)
 
     def _spending(self, connection: Connection) -> Spending | None:

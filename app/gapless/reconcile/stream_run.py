@@ -9,11 +9,12 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 
 from gapless.domain import from_us, span_us, to_us
-from gapless.ledger import passes, streams, watermarks
+from gapless.ledger import absences, passes, streams, watermarks
 from gapless.ledger.passes import Pass, PassKind
 from gapless.ledger.streams import Stream
 from gapless.reconcile.consume_run import ConsumeRun
 from gapless.reconcile.context import LeasedSource
+from gapless.reconcile.contradiction import windows_around
 from gapless.reconcile.diff import Circumstances
 from gapless.reconcile.pass_run import PassResult, PassRun
 from gapless.reconcile.recovery import wait_after
@@ -67,7 +68,23 @@ class StreamRun:
         if plan.window is None:
             return True
         row = await self._begin(stream, PassKind.SCHEDULED, plan.window)
-        return (await self._run(stream, row)).complete
+        if not (await self._run(stream, row)).complete:
+            return False
+        await self._recheck(stream)
+        return True
+
+    async def _recheck(self, stream: Stream) -> None:
+        """Look once more for events that listings lacked, where it is their turn and the history reaches so far."""
+        capabilities, now = self.leased.capabilities, self.leased.runtime.clock()
+        oldest_us = 0 if capabilities.history is None else to_us(now - capabilities.history)
+        known = await self.leased.runtime.read(absences.open_absences, stream_id=stream.id)
+        due = [each.occurred_us for each in known if each.next_us <= to_us(now) and each.occurred_us >= oldest_us]
+        windows = windows_around(due, capabilities)
+        if windows and not self.leased.stopping.is_set():
+            recheck = await self.leased.write(
+                passes.begin_windows, stream=stream, kind=PassKind.RECHECK, windows=windows, now_us=to_us(now)
+            )
+            await self._run(stream, recheck)
 
     async def run_demanded(self, stream: Stream, row: Pass) -> bool:
         """Make a pass on demand, or a part of it: after a while it gives way, so that scheduled passes come in time.
@@ -123,7 +140,7 @@ class StreamRun:
         """Return the window of a sweep or a horizon pass, or None if the stream has had it since the last sweep."""
         policy, now = self.leased.policy, self.leased.runtime.clock()
         last = await self.leased.runtime.read(passes.last_finished, stream_id=stream.id, kind=kind)
-        watermark, complete_from = from_us(stream.watermark_us), from_us(stream.complete_from_us)
+        watermark, complete_from = from_us(stream.read_to_us), from_us(stream.complete_from_us)
         if kind is PassKind.HORIZON:
             return plan_horizon(
                 watermark=watermark,
@@ -157,7 +174,7 @@ class StreamRun:
 
     def _plan(self, stream: Stream) -> Plan:
         return plan_pass(
-            watermark=from_us(stream.watermark_us),
+            watermark=from_us(stream.read_to_us),
             complete_from=from_us(stream.complete_from_us),
             now=self.leased.runtime.clock() - self.leased.client.behind,
             lookback=self.lookback,
@@ -226,7 +243,7 @@ class StreamRun:
         )
         started = runtime.clock()
         result = await pass_run.run()
-        self.found |= result.missed > 0
+        self.found |= result.missed > 0 or result.absent_anew
         if not result.failures:
             self._report(stream, row.kind.value, result, (runtime.clock() - started).total_seconds())
         return result

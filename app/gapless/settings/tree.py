@@ -229,6 +229,10 @@ class SourceSettings:
     """Reads that the vendor grants in a period. Absent: the provider's own value."""
     keep_unsubscribed: bool = setting(parsers.flag(), default=False)
     """Record what is listed but not expected. Off, because in a shared account it is most of the traffic."""
+    absences_allowed: int = setting(parsers.count(0, 1_000_000, "events"), 0)
+    """Webhook events that the list of one stream may lack. Above it the watermark stays before the first of them.
+
+    0, because no built-in provider is known to leave events out; raise it only where the vendor says that it does."""
     silence_after: Silence | None = optional(parsers.silence())
     """Time without a webhook after which the source counts as silent: it alerts, and is read more often.
 

@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 from gapless.destinations.contract import FailureReason
 from gapless.domain import Mode, Via, from_us, span_us, to_us
 from gapless.ledger import silence
+from gapless.ledger.absences import NO_ABSENCES, AbsenceCounts
 from gapless.ledger.budgets import Used
 from gapless.ledger.deliveries import DeliveryState
 from gapless.ledger.snapshot import WINDOWS, DestinationSnapshot, LedgerSnapshot, MissingCounts, SourceSnapshot
@@ -47,15 +48,16 @@ def evaluate(
     )
 
 
-def complete_up_to(stream: Stream, missing: MissingCounts) -> datetime | None:
+def complete_up_to(stream: Stream, missing: MissingCounts, absent: AbsenceCounts = NO_ABSENCES) -> datetime | None:
     """Return the time up to which the stream agrees with the list. None before a list was read.
 
-    It is the watermark, or the time of the oldest event that is known and not recorded yet, if that is earlier.
+    It is the watermark, or if that is earlier, the time of the oldest event that is known and not recorded yet, or that
+    the list lacks.
     """
     if stream.checked_us is None:
         return None
-    oldest_us = missing.oldest_open_us
-    return from_us(stream.watermark_us if oldest_us is None else min(stream.watermark_us, oldest_us))
+    limits = (stream.watermark_us, missing.oldest_open_us, absent.first_us)
+    return from_us(min(us for us in limits if us is not None))
 
 
 def remaining(budget: ReadBudget | None, used: Used | None, now: datetime) -> int | None:
@@ -166,7 +168,14 @@ def _stream(stream: Stream, snapshot: SourceSnapshot) -> StreamReport:
         last_outcome=stream.last_outcome,
         last_error=stream.last_error,
         parked_reason=stream.parked_reason,
+        absences=_absences(stream, snapshot),
     )
+
+
+def _absences(stream: Stream, snapshot: SourceSnapshot) -> AbsenceCounts:
+    """Return the events that the list of the stream lacks; none if it may lack so many."""
+    found = snapshot.absences.get(stream.id, NO_ABSENCES)
+    return found if found.open > snapshot.source.absences_allowed else NO_ABSENCES
 
 
 def _proof(stream: Stream, snapshot: SourceSnapshot) -> Proof:
@@ -174,7 +183,9 @@ def _proof(stream: Stream, snapshot: SourceSnapshot) -> Proof:
         return Proof(watermark=None, complete_up_to=None, checked_at=None, last_complete_pass=None)
     return Proof(
         watermark=from_us(stream.watermark_us),
-        complete_up_to=complete_up_to(stream, snapshot.missing.get(stream.id, NOTHING_MISSING)),
+        complete_up_to=complete_up_to(
+            stream, snapshot.missing.get(stream.id, NOTHING_MISSING), _absences(stream, snapshot)
+        ),
         checked_at=from_us(stream.checked_us),
         last_complete_pass=_time(stream.last_complete_pass_us),
     )
@@ -197,6 +208,7 @@ def _listed(snapshot: SourceSnapshot, budget: ReadBudget | None, now: datetime) 
         missing_open=sum(each.open for each in missing),
         missing_since=_first(each.found_us for each in missing),
         lost=sum(each.lost for each in missing),
+        contradicting=sum(_absences(stream, snapshot).open for stream in snapshot.streams),
         budget_remaining=remaining(budget, snapshot.budget_used, now),
         interval=None if snapshot.interval_us is None else timedelta(microseconds=snapshot.interval_us),
         next_pass=max(from_us(snapshot.next_pass_us), waits or from_us(snapshot.next_pass_us)),

@@ -178,7 +178,7 @@ SOURCE_FIGURES: Final[tuple[Figure[SourceReport], ...]] = (
     ),
     Figure(
         name="complete_up_to_timestamp_seconds",
-        help="the watermark, or the oldest open missing row if that is earlier",
+        help="the watermark, or if that is earlier, the oldest open missing row or event that the list lacks",
         absent="as the watermark",
         samples=_of_proof(lambda proof: proof.complete_up_to),
     ),
@@ -212,6 +212,12 @@ SOURCE_FIGURES: Final[tuple[Figure[SourceReport], ...]] = (
         help="events that the provider listed, no longer has, and that are not recorded; acknowledged or not",
         absent=_NO_LIST,
         samples=_of_list(lambda listed: listed.lost),
+    ),
+    Figure(
+        name="contradicting_events",
+        help="events by webhook that the list lacks and that hold the watermark; 0 within `absences_allowed`",
+        absent=_NO_LIST,
+        samples=_of_list(lambda listed: listed.contradicting),
     ),
     Figure(
         name="provider_budget_remaining",

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from gapless.domain import LEAST_HEADROOM, Cause, Mode, Via, from_us
+from gapless.ledger.absences import NO_ABSENCES, AbsenceCounts
 from gapless.ledger.deliveries import DeliveryState
 from gapless.ledger.snapshot import UnrecoverableRow
 from gapless_reconcilers.kit.contract import Coverage
@@ -62,6 +63,8 @@ class StreamReport:
     last_outcome: str | None
     last_error: str | None = None
     parked_reason: str | None
+    absences: AbsenceCounts = NO_ABSENCES
+    """Webhook events that its list lacks, where they are more than the source may lack; else none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,6 +81,8 @@ class ListReport:
     """When the first of the missing events was found; None: nothing is missing."""
     lost: int
     """Events that the list showed and the provider no longer has; acknowledged or not."""
+    contradicting: int
+    """Webhook events that lists lack, and that hold watermarks."""
     budget_remaining: int | None
     interval: timedelta | None
     next_pass: datetime

@@ -42,7 +42,7 @@ FRESH_WINDOW: Final = "1h"
 """The window in which a single missed event is already reported."""
 MUCH_MISSED: Final = 0.01
 """Share of a window from which on missed events are reported, even if they are recovered."""
-READ: Final = frozenset({None, "clean", "found"})
+READ: Final = frozenset({None, "clean", "found", "contradicted"})
 """Outcomes of a pass that are no trouble."""
 
 
@@ -77,6 +77,7 @@ class TroubleKind(StrEnum):
     SOURCE_RETIRED = "source_retired"
     STREAM_PARKED = "stream_parked"
     LIST_SUSPECT = "list_suspect"
+    LIST_CONTRADICTED = "list_contradicted"
     LIST_UNREADABLE = "list_unreadable"
     READ_FAILED = "read_failed"
     PROVIDER_WAITS = "provider_waits"
@@ -190,6 +191,7 @@ def _of_source(source: SourceReport, now: datetime) -> Iterator[Trouble]:
     yield from _of_unrecoverable(source)
     if source.listed is not None:
         yield from _of_streams(source)
+        yield from _of_absences(source)
         yield from _of_proof(source, source.listed, now)
         yield from _of_missing(source, source.listed, now)
 
@@ -279,6 +281,34 @@ def _reason_unread(stream: StreamReport) -> tuple[TroubleKind, str] | None:
         why = f": {stream.last_error}" if stream.last_error else ""
         return TroubleKind.READ_FAILED, f"The last pass ended early: {stream.last_outcome}{why}."
     return None
+
+
+LOOKED_FOR: Final = 2
+"""Times that an absent event is looked for in other cuts of the list before a person is needed."""
+
+
+def _of_absences(source: SourceReport) -> Iterator[Trouble]:
+    """Yield a trouble for each stream whose list lacks events that came by webhook."""
+    for stream in source.streams:
+        absent = stream.absences
+        if not absent.open or absent.first_us is None:
+            continue
+        others = absent.open - len(absent.keys)
+        named = ", ".join(absent.keys) + (f" and {_counted(others, 'other')}" if others else "")
+        is_searched = absent.tries >= LOOKED_FOR
+        accept = f'`gapless event accept-unlisted {source.name} {absent.keys[0]} --reason "…"`'
+        yield Trouble(
+            kind=TroubleKind.LIST_CONTRADICTED,
+            severity=Severity.TROUBLE if is_searched else Severity.IN_HAND,
+            source=source.name,
+            stream=stream.name or None,
+            since=None if absent.found_us is None else from_us(absent.found_us),
+            text=f"The provider's list lacks {_counted(absent.open, 'event')} that came by webhook: {named}. "
+            f"It may lack others, so nothing is proven from {format_time(from_us(absent.first_us))} on.",
+            next=f"Look for {absent.keys[0]} at the provider. If its list cannot show it, let it pass: {accept}."
+            if is_searched
+            else "Nothing: the list is read again in other ways.",
+        )
 
 
 def _of_proof(source: SourceReport, listed: ListReport, now: datetime) -> Iterator[Trouble]:

@@ -1,4 +1,4 @@
-"""`gapless status` and `gapless source acknowledge` on a prepared ledger: output and exit codes."""
+"""`gapless status`, and the commands by which a person answers it, on a prepared ledger: output and exit codes."""
 
 import asyncio
 import json
@@ -15,7 +15,7 @@ from gapless.cli.main import main
 from gapless.domain import to_us
 from gapless.ledger import sources
 from gapless.ledger.engine import open_store
-from gapless.ledger.tables import MISSING, PASS, SOURCE, STREAM, UNRECOVERABLE
+from gapless.ledger.tables import ABSENCE, EVENT, MISSING, PASS, SOURCE, STREAM, UNRECOVERABLE
 
 CONFIG = """
 [store]
@@ -75,6 +75,21 @@ class Ledger:
         ids = {"source_id": select(SOURCE.c.id).scalar_subquery(), "stream_id": select(STREAM.c.id).scalar_subquery()}
         row = insert(MISSING).values(reason="detail", next_attempt_us=at_us, **values, **ids)
         self.write(lambda connection: connection.execute(row))
+
+    def lack(self, *keys: str) -> None:
+        """Events that came by webhook, and that the list lacked twice."""
+        at_us = to_us(self.now - DAY)
+
+        def work(connection: Connection) -> None:
+            source_id, stream_id = connection.execute(select(STREAM.c.source_id, STREAM.c.id)).one()
+            for key in keys:
+                values = {"source_id": source_id, "stream_id": stream_id, "key": key, "type": "x", "via": "webhook"}
+                times = {"occurred_us": at_us, "first_seen_us": at_us, "webhook_us": at_us}
+                seq = connection.execute(insert(EVENT).values(**values, **times).returning(EVENT.c.seq)).scalar_one()
+                absent = {"event_seq": seq, "stream_id": stream_id, "occurred_us": at_us, "found_us": at_us}
+                connection.execute(insert(ABSENCE).values(**absent, pass_id=1, tries=2, next_us=at_us))
+
+        self.write(work)
 
     def change(self, table: Any, **values: object) -> None:
         self.write(lambda connection: connection.execute(update(table).values(**values)))
@@ -173,6 +188,20 @@ def test_passes_are_listed_and_one_on_demand_is_cancelled(ledger: Ledger) -> Non
     again = ledger.call("pass", "cancel", "2")
     assert (again.exit_code, "has ended already (cancelled)" in again.output) == (2, True)
     assert "no pass is under way" in ledger.call("pass", "list").output
+
+
+def test_events_that_the_list_lacks_exit_with_1_until_accepted(ledger: Ledger) -> None:
+    ledger.lack("evt_1", "evt_2")
+    before = ledger.call("status")
+    assert before.exit_code == 1
+    assert "acme: The provider's list lacks 2 events that came by webhook: evt_1, evt_2." in before.stdout
+    assert 'gapless event accept-unlisted acme evt_1 --reason "…"' in before.stdout
+    assert ledger.call("event", "accept-unlisted", "acme", "evt_1").exit_code == 2
+    refused = ledger.call("event", "accept-unlisted", "acme", "evt_1", "evt_3", "--reason", "a test")
+    assert (refused.exit_code, "does not lack evt_3" in refused.output) == (2, True)
+    done = ledger.call("event", "accept-unlisted", "acme", "evt_1", "evt_2", "--reason", "sent by the simulator")
+    assert (done.exit_code, done.stdout) == (0, "accepted: 2 events; the next pass moves the watermark over them\n")
+    assert ledger.call("status").exit_code == 0
 
 
 def test_a_source_that_only_receives_can_be_well(ledger: Ledger) -> None:

@@ -254,8 +254,8 @@ def touch(metrics: Metrics, source: str, destination: str) -> None:
     for via in (Via.WEBHOOK, Via.LIST, Via.REDELIVERY):  # an import is no delay
         metrics.record_delay.labels(source, via.value)
     for made in (
-        "clean", "found", "suspect_listing", "unexpected_shape", "credentials_rejected", "options_invalid",
-        "history_expired", "account_shared", "rate_limited", "provider_unavailable", "bug",
+        "clean", "found", "contradicted", "suspect_listing", "unexpected_shape", "credentials_rejected",
+        "options_invalid", "history_expired", "account_shared", "rate_limited", "provider_unavailable", "bug",
     ):  # fmt: skip
         metrics.passes.labels(source, made)
     for status in ("2xx", "3xx", "4xx", "429", "5xx", "error"):

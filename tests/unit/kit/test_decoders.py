@@ -21,7 +21,7 @@ from gapless_reconcilers.kit.decoders import (
     value_at,
 )
 from gapless_reconcilers.kit.errors import MalformedWebhook, UnexpectedShape
-from gapless_reconcilers.kit.pagination import cursor_after, require
+from gapless_reconcilers.kit.pagination import cursor_after, other_size, require
 
 BODY = {"data": [{"id": "a"}, {"id": "b"}], "meta": {"count": 2, "more": False, "next": None, "name": ""}}
 
@@ -184,3 +184,8 @@ def test_recordable_events_pass_unchanged() -> None:
         ("b", b"[]"),
     ]
     assert recordable(None, event, rows[0], payload=b"{}").key == "a"
+
+
+@pytest.mark.parametrize(("size", "most", "other"), [(100, 100, 66), (50, 100, 100), (1, 1, 1), (500, 500, 333)])
+def test_another_size_of_page_ends_elsewhere(size: int, most: int, other: int) -> None:
+    assert other_size(size, most) == other

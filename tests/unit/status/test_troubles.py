@@ -9,6 +9,7 @@ import pytest
 from reports import DAY, DESTINATION, HOUR, LOSS, MINUTE, NO_PROOF, NOW, SOURCE, listed, read_as, report
 
 from gapless.domain import Mode, from_us
+from gapless.ledger.absences import AbsenceCounts
 from gapless.ledger.deliveries import DeliveryState
 from gapless.ledger.snapshot import UnrecoverableRow
 from gapless.status.report import DestinationReport, Gap, SourceReport, StatusReport
@@ -44,6 +45,9 @@ def proven(source: SourceReport, **changes: object) -> SourceReport:
     return listed(source, proof=replace(source.listed.proof, **changes))
 
 
+ABSENT = AbsenceCounts(open=4, first_us=0, found_us=3_600_000_000, tries=1, keys=("evt_1", "evt_2", "evt_3"))
+
+
 def lose(source: SourceReport, loss: UnrecoverableRow) -> SourceReport:
     return replace(source, unrecoverable=(*source.unrecoverable, loss))
 
@@ -57,6 +61,12 @@ CASES: dict[str, tuple[TroubleKind, Severity, Callable[..., Changed]]] = {
     "source retired": (K.SOURCE_RETIRED, TROUBLE, lambda source: replace(source, state="retired")),
     "stream parked": (K.STREAM_PARKED, TROUBLE, lambda source: read_as(source, parked_reason="401: revoked")),
     "suspect listing": (K.LIST_SUSPECT, TROUBLE, lambda source: read_as(source, last_outcome="suspect_listing")),
+    "events that the list lacks": (K.LIST_CONTRADICTED, IN_HAND, lambda source: read_as(source, absences=ABSENT)),
+    "events that the list still lacks": (
+        K.LIST_CONTRADICTED,
+        TROUBLE,
+        lambda source: read_as(source, absences=replace(ABSENT, tries=2)),
+    ),
     "unexpected shape": (K.LIST_UNREADABLE, TROUBLE, lambda source: read_as(source, last_outcome="unexpected_shape")),
     "provider down": (K.READ_FAILED, IN_HAND, lambda source: read_as(source, last_outcome="provider_unavailable")),
     "provider throttles": (K.READ_FAILED, IN_HAND, lambda source: read_as(source, last_outcome="rate_limited")),

@@ -1,4 +1,4 @@
-"""`gapless event`: list, show, fetch, follow, replay and send events."""
+"""`gapless event`: list, show, fetch, follow, replay, send and accept events."""
 
 import asyncio
 import json
@@ -188,6 +188,22 @@ def replay(invocation: Invocation, /, keys: Sequence[str], destination: str, yes
         click.echo(f"{result['replayed']} events will be sent to {destination} again")
         if result["without_payload"]:
             click.echo(f"{result['without_payload']} no longer have a payload and cannot be sent")
+
+
+@event.command("accept-unlisted")
+@click.argument("source")
+@click.argument("keys", nargs=-1, required=True)
+@click.option("--reason", required=True, help="Why the list may lack them. The audit log keeps it.")
+@click.pass_obj
+def accept_unlisted(invocation: Invocation, source: str, keys: Sequence[str], reason: str) -> None:
+    """Accept that the list of SOURCE lacks the events KEYS, which came by webhook: the watermark may pass them.
+
+    gapless event accept-unlisted stripe-live evt_1… --reason "sent by the simulator"
+    """
+    with failing_clearly(debug=invocation.debug):
+        args = {"source": source, "keys": list(keys), "reason": reason}
+        done = asyncio.run(operate(invocation.settings(), "event.accept_unlisted", args))
+        click.echo(f"accepted: {len(done['accepted'])} events; the next pass moves the watermark over them")
 
 
 @event.command()

@@ -83,6 +83,22 @@ class ListsEvents(Protocol):
 
 
 @runtime_checkable
+class ListsFromOtherCuts(Protocol):
+    """The same events can be listed in another way, such as with pages of another size or in the other order.
+
+    The engine uses it only if a list lacks an event whose webhook came: a list that drops events where its pages meet
+    may show them so.
+    """
+
+    def other_requests(self, stream: str, window: Window) -> Sequence[httpx.Request]:
+        """Return other first requests for all events in `window`, the most promising first; `read_page` reads each.
+
+        The pages that follow keep what is different about them.
+        """
+        ...
+
+
+@runtime_checkable
 class ConsumesEvents(Protocol):
     """The vendor hands events out and forgets them once they are acknowledged: reading `consume`."""
 

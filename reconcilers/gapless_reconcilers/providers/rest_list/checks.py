@@ -99,5 +99,7 @@ def _list(options: RestListOptions, placeholders: list[str]) -> Iterator[str]:
         )
     if any(True for _ in pages.placeholders(listed.headers)):
         yield "list.headers has braces; moments are filled in list.params and list.json alone"
+    if any(True for _ in pages.placeholders(listed.other_cuts)) or not all(listed.other_cuts):
+        yield "list.other_cuts has braces or an empty table; wanted parameters such as { limit = 50 }"
     if listed.json is not None and isinstance(listed.page, pages.NextUrlPage | pages.LinkHeaderPage):
         yield "list.page names addresses, which cannot be requested by POST; use a cursor"

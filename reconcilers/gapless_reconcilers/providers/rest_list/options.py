@@ -89,6 +89,11 @@ class ListOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """Path of the event inside a row; "" if the row is the event."""
     params: dict[str, str | int | bool | list[str]] = {}
     """The query; placeholders such as `{window.start|unix_s}` are filled in."""
+    other_cuts: tuple[dict[str, str | int | bool | list[str]], ...] = ()
+    """Parameters that list the same events in another way: other sizes of page, or the other order.
+
+    Each table replaces parameters of the same names, in `json` if there is one. They are used only if the list lacks an
+    event whose webhook came."""
     json: dict[str, Any] | None = None
     """The body of a POST, filled in likewise; None: the list is read by GET."""
     headers: dict[str, str] = {}

@@ -19,6 +19,8 @@ from gapless_reconcilers.kit.pagination import next_address, next_link
 
 FIRST: Final = "gapless.first_key"
 """The extension of a request that holds the first key of the page before: it shows that a list repeats one page."""
+OTHER_CUT: Final = "gapless.other_cut"
+"""The extension of a request that holds the place of its parameters in `list.other_cuts`."""
 MOMENTS: Final = ("window.start", "window.before_start", "window.end")
 FORMATS: Final = ("unix_s", "unix_ms", "rfc3339")
 ALLOWED: Final = f"{{<moment>|<format>}} of {', '.join(MOMENTS)} and {', '.join(FORMATS)}"

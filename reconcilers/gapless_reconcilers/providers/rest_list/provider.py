@@ -4,9 +4,10 @@
 guessed: if a field is not where the declaration says it is, the pass stops.
 """
 
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import httpx
 import msgspec
@@ -40,6 +41,7 @@ from gapless_reconcilers.kit.errors import (
     SignatureInvalid,
     UnexpectedShape,
 )
+from gapless_reconcilers.kit.pagination import is_walked
 from gapless_reconcilers.providers.rest_list import checks, pages
 from gapless_reconcilers.providers.rest_list.options import RestListOptions, WebhookOptions, fingerprint
 
@@ -143,6 +145,11 @@ class RestList:
         """Request the first page."""
         return self._build_request(window, pages.Step())
 
+    def other_requests(self, stream: str, window: Window) -> list[httpx.Request]:  # noqa: ARG002 - there is one stream
+        """Request the first page in each of the other ways that the declaration names."""
+        cuts = range(len(self.options.list.other_cuts))
+        return [self._build_request(window, pages.Step(), other_cut=cut) for cut in cuts]
+
     def read_page(self, request: httpx.Request, response: httpx.Response, stream: str, window: Window) -> Page:  # noqa: ARG002
         """Return the events of a page that are inside `window`, and the request for the next page."""
         if response.status_code in self.options.errors.ignore:
@@ -155,7 +162,8 @@ class RestList:
         first = events[0].key if events else ""
         page = pages.Answered(request=request, response=response, rows=len(rows), first=first)
         step = None if self._is_beyond(events, window) else listed.page.next(page)
-        following = None if step is None else self._build_request(window, step, after=first)
+        other_cut = request.extensions.get(pages.OTHER_CUT)
+        following = None if step is None else self._build_request(window, step, after=first, other_cut=other_cut)
         return Page(events=[event for event in events if event.occurred_at in window], next=following)
 
     def judge(self, response: httpx.Response, now: datetime) -> None:
@@ -183,7 +191,7 @@ class RestList:
         return self.options.event.read(text, f"{place}.{item}")
 
     def _is_beyond(self, events: list[RemoteEvent], window: Window) -> bool:
-        """Return True if all later events are outside `window`: the whole page is, and the list has an order.
+        """Return True if all later events are outside `window`: the whole page is, by the grace, and there is an order.
 
         For a single page its last row is enough. Raises `UnexpectedShape` if the page runs against the order.
         """
@@ -192,27 +200,33 @@ class RestList:
             return False
         first, last = events[0].occurred_at, events[-1].occurred_at
         ends = events[-1:] if isinstance(listed.page, pages.SinglePage) else events
+        times = [event.occurred_at for event in ends]
         if listed.order is Order.NEWEST_FIRST:
-            is_beyond, is_against = all(event.occurred_at < window.start for event in ends), first + listed.grace < last
+            is_beyond, is_against = is_walked(times, window, listed.grace), first + listed.grace < last
         else:
-            is_beyond, is_against = all(event.occurred_at >= window.end for event in ends), last + listed.grace < first
+            is_beyond, is_against = min(times) >= window.end + listed.grace, last + listed.grace < first
         if is_beyond and is_against:
             raise UnexpectedShape(listed.records, "not in the order of list.order", f"rows {listed.order}")
         return is_beyond
 
-    def _build_request(self, window: Window, step: pages.Step, after: str = "") -> httpx.Request:
+    def _build_request(
+        self, window: Window, step: pages.Step, after: str = "", other_cut: int | None = None
+    ) -> httpx.Request:
         """Return the list's request with the parameters of `step`, or the request for the address that it names."""
         listed = self.options.list
         headers = httpx.Headers({"accept": "application/json"})
         headers.update(listed.headers)
-        extensions = {pages.FIRST: after} if after else {}
+        extensions: dict[str, Any] = {pages.FIRST: after} if after else {}
+        different: Mapping[str, Any] = {}
+        if other_cut is not None:
+            extensions[pages.OTHER_CUT], different = other_cut, listed.other_cuts[other_cut]
         if step.url is not None:
             return httpx.Request("GET", step.url, headers=headers, extensions=extensions)
         url, params = self._base + listed.path, pages.fill(listed.params, window, listed.resolution)
         if listed.json is None:
-            params = pages.merged(params, step)
+            params = pages.merged({**params, **different}, step)
             return httpx.Request("GET", url, params=params, headers=headers, extensions=extensions)
-        body = pages.merged(pages.fill(listed.json, window, listed.resolution), step)
+        body = pages.merged({**pages.fill(listed.json, window, listed.resolution), **different}, step)
         return httpx.Request("POST", url, params=params, json=body, headers=headers, extensions=extensions)
 
 

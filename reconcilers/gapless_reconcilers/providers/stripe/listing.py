@@ -81,10 +81,10 @@ class _Refusal(msgspec.Struct, gc=False):
     error: _Failure
 
 
-def page_request(api: StripeApi, stream: str, window: Window, **cursor: str) -> httpx.Request:
+def page_request(api: StripeApi, stream: str, window: Window, *, limit: int, **cursor: str) -> httpx.Request:
     """`GET /v1/events` from the window's start, inclusive, to its end, exclusive."""
     bounds = {"created[gte]": int(window.start.timestamp()), "created[lt]": math.ceil(window.end.timestamp())}
-    return api.get(EVENTS, stream, limit=api.page_limit, **bounds, **cursor)
+    return api.get(EVENTS, stream, limit=limit, **bounds, **cursor)
 
 
 def read_page(api: StripeApi, request: httpx.Request, response: httpx.Response, stream: str, window: Window) -> Page:
@@ -99,7 +99,8 @@ def read_page(api: StripeApi, request: httpx.Request, response: httpx.Response, 
         raise OptionsInvalid(f"the list is not of {wanted} events; use a {wanted} api_key or change livemode")
     events = recordable_items("data", lambda event, row: remote_event(event, row, stream, api), listed, rows.data)
     cursor = cursor_after(request, listed[-1].id if listed else "", has_more=rows.has_more)
-    following = page_request(api, stream, window, starting_after=cursor) if cursor else None
+    limit = int(request.url.params.get("limit", api.page_limit))
+    following = page_request(api, stream, window, limit=limit, starting_after=cursor) if cursor else None
     return Page(events=[event for event in events if event.occurred_at in window], next=following)
 
 

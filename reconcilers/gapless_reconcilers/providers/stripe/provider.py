@@ -38,6 +38,7 @@ from gapless_reconcilers.kit.contract import (
     Window,
 )
 from gapless_reconcilers.kit.decoders import decode_response
+from gapless_reconcilers.kit.pagination import other_size
 from gapless_reconcilers.kit.signatures import SigningKeys
 from gapless_reconcilers.providers.stripe import listing, subscription, thin, webhook
 from gapless_reconcilers.providers.stripe.listing import MODES, MOST_PER_PAGE
@@ -150,7 +151,12 @@ class Stripe:
         return self.options.api_version
 
     def first_request(self, stream: str, window: Window) -> httpx.Request:
-        return listing.page_request(self._api, stream, window)
+        return listing.page_request(self._api, stream, window, limit=self.options.page_limit)
+
+    def other_requests(self, stream: str, window: Window) -> list[httpx.Request]:
+        """Request the events in pages of another size. Stripe has no other order: a page before an event needs one."""
+        limit = other_size(self.options.page_limit, MOST_PER_PAGE)
+        return [listing.page_request(self._api, stream, window, limit=limit)]
 
     def read_page(self, request: httpx.Request, response: httpx.Response, stream: str, window: Window) -> Page:
         return listing.read_page(self._api, request, response, stream, window)

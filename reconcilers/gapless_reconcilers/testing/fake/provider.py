@@ -190,7 +190,11 @@ class FakeProvider:
         wanted, hidden = query.types, self.faults.hidden_types
         if hidden:
             query = replace(query, types=lambda kind: kind not in hidden and (wanted is None or wanted(kind)))
+        if self.faults.hidden_keys:
+            query = replace(query, hidden=self.faults.hidden_keys)
         listing = self._store.read(query, self.clock())
+        if self.faults.drops_ties and self._store.is_within_a_time(query, self.clock()):
+            listing = Listing(query=query, events=(), has_more=False)
         if self.faults.empty_lists:
             listing = Listing(query=query, events=(), has_more=False)
         self._listing = listing

@@ -19,10 +19,12 @@ from gapless_reconcilers.kit.contract import ConsumesEvents
 from gapless_reconcilers.testing.suite.list_rules import (
     check_batches_are_acknowledged,
     check_detail_gives_event,
+    check_other_cuts_differ,
     check_pages_give_expected,
     check_shape_is_never_guessed,
     check_statuses,
     check_walk_ends,
+    check_walk_passes_old_rows,
     check_window_is_kept,
 )
 from gapless_reconcilers.testing.suite.provider_rules import (
@@ -80,6 +82,8 @@ RULES: dict[str, Rule] = {
     "detail_gives_event": check_detail_gives_event,
     "batches_are_acknowledged": check_batches_are_acknowledged,
     "walk_ends": check_walk_ends,
+    "walk_passes_old_rows": check_walk_passes_old_rows,
+    "other_cuts_differ": check_other_cuts_differ,
     "window_is_kept": check_window_is_kept,
     "statuses": check_statuses,
     "shape_is_never_guessed": check_shape_is_never_guessed,
@@ -94,6 +98,8 @@ LIST_RULES = frozenset(
         "pages_give_expected",
         "detail_gives_event",
         "walk_ends",
+        "walk_passes_old_rows",
+        "other_cuts_differ",
         "window_is_kept",
         "statuses",
         "shape_is_never_guessed",

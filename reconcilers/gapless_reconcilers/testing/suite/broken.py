@@ -27,6 +27,7 @@ from gapless_reconcilers.kit.contract import (
     Window,
 )
 from gapless_reconcilers.kit.errors import MalformedWebhook, RateLimited, UnexpectedShape
+from gapless_reconcilers.providers.github import GitHub
 from gapless_reconcilers.providers.stripe import Stripe, StripeOptions
 from gapless_reconcilers.providers.telegram import Telegram
 
@@ -133,6 +134,25 @@ class WalksInCircles(Stripe):
             return Page(events=[], next=request)
 
 
+class EndsAtFirstOldRow(GitHub):
+    """Ends the walk at the first row before the window: one row out of order hides all that follow."""
+
+    def read_page(self, request: httpx.Request, response: httpx.Response, stream: str, window: Window) -> Page:
+        """Ask for no further page if any row lies before the window."""
+        page = super().read_page(request, response, stream, window)
+        everything = super().read_page(request, response, stream, Window(start=EARLIEST, end=LATEST)).events
+        is_old = any(event.occurred_at < window.start for event in everything)
+        return msgspec.structs.replace(page, next=None if is_old else page.next)
+
+
+class OtherCutIsTheSame(Stripe):
+    """Offers the usual request as another cut: what it does not show is asked for in vain."""
+
+    def other_requests(self, stream: str, window: Window) -> list[httpx.Request]:
+        """Return the first request."""
+        return [self.first_request(stream, window)]
+
+
 class ExclusiveStart(Stripe):
     """Requests only events after the window's start: those of that second are lost."""
 
@@ -218,7 +238,7 @@ class ForgetsWhatItRead(Telegram):
         return super().batch_request(None, wait)
 
 
-BROKEN: dict[type[Stripe | Telegram], str] = {
+BROKEN: dict[type[Stripe | GitHub | Telegram], str] = {
     KeyIsTheDelivery: "same_identity",
     StreamIsTheObject: "same_stream",
     OnlyFirstSecret: "any_live_secret",
@@ -230,6 +250,8 @@ BROKEN: dict[type[Stripe | Telegram], str] = {
     DropsLastOfPage: "pages_give_expected",
     EncodesPayloadAnew: "pages_give_expected",
     WalksInCircles: "walk_ends",
+    EndsAtFirstOldRow: "walk_passes_old_rows",
+    OtherCutIsTheSame: "other_cuts_differ",
     ExclusiveStart: "window_is_kept",
     KeepsOutsideWindow: "window_is_kept",
     IgnoresRetryAfter: "statuses",

@@ -2,19 +2,23 @@
 
 # ruff: noqa: S101 - assertions are what a contract suite is made of
 import json
-from datetime import timedelta
+from datetime import datetime, timedelta
 from email.utils import format_datetime
 
 import httpx
 
 from gapless_reconcilers.kit import statuses
 from gapless_reconcilers.kit.contract import (
+    EARLIEST,
+    LATEST,
     ConsumesEvents,
     Coverage,
     FetchesDetail,
     JudgesResponses,
     ListsEvents,
+    ListsFromOtherCuts,
     Provider,
+    Reading,
     Remedy,
     RemoteEvent,
     Window,
@@ -106,6 +110,59 @@ def _check_repeating_list_is_refused(provider: ListsEvents, scenario: Scenario) 
             assert request is not None, "a page that promises more ended the walk"
             response = answer(request, scenario.pages[0])
             request = provider.read_page(request, response, scenario.stream, scenario.window).next
+
+
+def check_walk_passes_old_rows(scenario: Scenario) -> None:
+    """A walk ends at a page that lies before the window as a whole, by the grace, and at no other."""
+    capabilities, pages = scenario.provider().capabilities, scenario.pages
+    if capabilities.reading is not Reading.WALK or len(pages) < 2:  # noqa: PLR2004 - the last page ends any walk
+        return
+    newest, oldest = _extent(scenario)
+    assert oldest < newest, "the first page of a walk needs rows of at least two times"
+    unit = capabilities.resolution
+    for start, what in (
+        (newest, "one old row among newer ones ends the walk"),
+        (newest + min(unit, capabilities.grace), "a page that lies only just before the window ends the walk"),
+    ):
+        assert _following(scenario, start) is not None, what
+    beyond = newest + capabilities.grace + unit
+    assert _following(scenario, beyond) is None, (
+        "the walk goes on below a page that lies before the window by the grace"
+    )
+
+
+def _extent(scenario: Scenario) -> tuple[datetime, datetime]:
+    """Return the times of the newest and the oldest row of the first page."""
+    provider, everything = scenario.lister(), Window(start=EARLIEST, end=LATEST)
+    request = provider.first_request(scenario.stream, everything)
+    page = provider.read_page(request, answer(request, scenario.pages[0]), scenario.stream, everything)
+    times = [event.occurred_at for event in page.events]
+    return max(times), min(times)
+
+
+def _following(scenario: Scenario, start: datetime) -> httpx.Request | None:
+    """Return the request after the first page, for a window that begins at `start`."""
+    provider, within = scenario.lister(), Window(start=start, end=start + timedelta(days=1))
+    request = provider.first_request(scenario.stream, within)
+    return provider.read_page(request, answer(request, scenario.pages[0]), scenario.stream, within).next
+
+
+def check_other_cuts_differ(scenario: Scenario) -> None:
+    """Other requests for the same events go to the list's address, differ from the usual one, and can be read."""
+    provider, within = scenario.lister(), scenario.window
+    if not isinstance(provider, ListsFromOtherCuts):
+        return
+    usual = provider.first_request(scenario.stream, within)
+    others = list(provider.other_requests(scenario.stream, within))
+    shapes = [shape(request) for request in (usual, *others)]
+    assert len(set(shapes)) == len(shapes), f"another cut is a request that was made already: {shapes}"
+    for other in others:
+        assert other.url.copy_with(query=None) == usual.url.copy_with(query=None), f"{other.url} is not the list"
+        kept, wanted = (
+            provider.read_page(request, answer(request, scenario.pages[0]), scenario.stream, within).events
+            for request in (other, usual)
+        )
+        assert kept == wanted, f"read from {other.url} the same page has {kept}; wanted {wanted}"
 
 
 def check_window_is_kept(scenario: Scenario) -> None:
