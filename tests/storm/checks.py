@@ -222,13 +222,18 @@ def nothing_is_left_over(evidence: Evidence) -> Verdict:
 
 
 def every_fault_was_recovered_from(evidence: Evidence) -> Verdict:
-    """After each fault everything was recorded, delivered and compared again."""
+    """After each fault everything was recorded, delivered and compared again; in the calm, if it was alone."""
     found = recoveries(evidence)
-    never = [f"{each.fault.kind} of {_clock(each.fault.ended)}" for each in found if each.took is None]
+    never = [f"{each.fault.kind} of {_clock(each.fault.ended)}: never" for each in found if each.took is None]
+    late = [
+        f"{each.fault.kind} of {_clock(each.fault.ended)}: after {each.took.total_seconds():.0f} s, not in the calm"
+        for each in found
+        if each.took is not None and each.fault.alone and each.took > evidence.calm
+    ]
     return Verdict(
         name="every fault was recovered from",
         figure=f"{len(found):,} faults",
-        problems=(*_counted(never), *(() if found else ("there was no fault",))),
+        problems=(*_counted([*never, *late]), *(() if found else ("there was no fault",))),
     )
 
 

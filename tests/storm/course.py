@@ -63,7 +63,7 @@ async def run_storm(options: StormOptions, folder: Path, say: Say, rounds: Seque
             for task in (trading, watching):
                 task.cancel()
             await asyncio.gather(trading, watching, return_exceptions=True)
-        return await world.gather_evidence({"kills": options.kills, "restarts": restarts})
+        return await world.gather_evidence(timedelta(seconds=options.calm_s))
 
 
 def _is_compared(world: World) -> bool:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from storm.faults import Fault
 
@@ -109,7 +109,7 @@ class Evidence:
     """None: the daemon showed none at the end."""
     samples: Sequence[Sample]
     faults: Sequence[Fault]
-    wanted: Mapping[str, int] = field(default_factory=dict)
-    """How many kills and restarts were planned."""
+    calm: timedelta
+    """The longest calm. A fault that was alone must be recovered from in it: what comes next may be a new process."""
     ended_by_itself: Sequence[str] = ()
     """For each time that the daemon ended although nobody killed it: its exit code and last words."""

@@ -53,6 +53,7 @@ def make_evidence(**changes: object) -> Evidence:
             missing_open=0, unrecoverable=0, lost=0, backlog={"pending": 0, "dead": 0},
         ),
         "samples": [sample(5, 3, 4.5), sample(6, 3, 5), sample(7, 5, 6.5), sample(8, 6, 7.5), sample(20, 18, 19.5)],
+        "calm": timedelta(seconds=30),
         "faults": [Fault(kind=Kind.KILL, began=at(2), ended=at(4))],
         **changes,
     }  # fmt: skip

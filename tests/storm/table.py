@@ -74,7 +74,7 @@ def of_recoveries(evidence: Sequence[Evidence]) -> str:
     )  # fmt: skip
     order: list[str] = [kind.value for kind in Kind]
     rows = [_recovery(each.store, line) for each in evidence for line in figures(recoveries(each))]
-    return markdown(heads, sorted(rows, key=lambda row: order.index(row[0])))
+    return markdown(heads, sorted(rows, key=lambda row: order.index(str(row[0]))))
 
 
 def _recovery(store: str, line: Figures) -> tuple[str, ...]:

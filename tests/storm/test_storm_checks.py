@@ -155,3 +155,11 @@ def test_a_daemon_that_shows_no_figures_passes_nothing() -> None:
 def test_a_fault_that_was_never_recovered_from_is_told() -> None:
     assert not checks.every_fault_was_recovered_from(make_evidence(samples=[sample(5, 3, 4.5)])).is_met
     assert not checks.every_fault_was_recovered_from(make_evidence(faults=[])).is_met
+
+
+def test_a_fault_alone_must_be_recovered_from_in_the_calm() -> None:
+    late = [sample(50, 49, 49.5)]
+    fault = make_evidence().faults[0]
+    assert checks.every_fault_was_recovered_from(make_evidence(samples=late)).is_met
+    alone = checks.every_fault_was_recovered_from(make_evidence(samples=late, faults=[replace(fault, alone=True)]))
+    assert alone.problems == ("daemon: kill -9 of 12:00:04.000: after 46 s, not in the calm",)

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from random import Random
 from typing import Protocol
@@ -117,7 +117,7 @@ class World:
             self.emit(self.chance.choice((1, 1, 1, 2, 3)))
             await asyncio.sleep(self.chance.uniform(0.2, 0.8))
 
-    async def gather_evidence(self, wanted: Mapping[str, int]) -> Evidence:
+    async def gather_evidence(self, calm: timedelta) -> Evidence:
         """Return what the storm left behind."""
         await self.watcher.sample()
         status = await self.watcher.status()
@@ -148,7 +148,7 @@ class World:
             totals=None if status is None else read_totals(status),
             samples=self.watcher.samples,
             faults=[*self.faults, *self._odd_rows()],
-            wanted=wanted,
+            calm=calm,
             ended_by_itself=self.supervisor.ended_by_itself,
         )
 
@@ -366,6 +366,7 @@ async def open_world(store: str, seed: int, folder: Path, kinds: Collection[Kind
             environment={**_settings(), **clock.environment},
         )
         to_daemon = await enter(Proxy(to_port(daemon.public_port)).serve())
+        vendor.add_endpoint(f"http://127.0.0.1:{to_daemon.port}/webhooks/stripe-live", secret=WEBHOOK_SECRET)
         client = await enter(httpx.AsyncClient(trust_env=False, timeout=2.0))
         supervisor = await enter(Supervisor(daemon, client).running())
         watcher = Watcher(status_url=f"{daemon.private}/api/status", ledger_url=ledger_url, clock=clock, client=client)
@@ -387,7 +388,6 @@ async def open_world(store: str, seed: int, folder: Path, kinds: Collection[Kind
         )
         if not await supervisor.until_ready(60):
             raise RuntimeError(f"the daemon did not get ready; its log is {daemon.log}")
-        vendor.add_endpoint(f"http://127.0.0.1:{to_daemon.port}/webhooks/stripe-live", secret=WEBHOOK_SECRET)
         vendor.faults = replace(POOR_WEATHER)
         yield world
 
