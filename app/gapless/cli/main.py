@@ -32,6 +32,10 @@ COMMANDS = {
         "gapless.cli.commands.import_:import_",
         "Record processed events, so that they are not delivered again.",
     ),
+    "missing": (
+        "gapless.cli.commands.missing:missing",
+        "List, show or dismiss what is known and not recorded.",
+    ),
     "pass": ("gapless.cli.commands.pass_:pass_", "List passes, or cancel those on demand."),
     "providers": (
         "gapless.cli.commands.providers:providers",

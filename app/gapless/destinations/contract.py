@@ -36,6 +36,7 @@ class HoldReason(StrEnum):
     """The reason why a delivery waits for a person. A closed set, because it labels metrics."""
 
     VERSION_MISMATCH = "version_mismatch"
+    UNREADABLE = "unreadable"  # what decides about it cannot be read in the payload
     RESTORED = "restored"
 
 

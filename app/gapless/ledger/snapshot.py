@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from types import MappingProxyType
 from typing import Final
 
-from sqlalchemy import Connection, RowMapping, case, func, select
+from sqlalchemy import Connection, RowMapping, and_, case, func, select
 
 from gapless.domain import Source, span_us, to_us
 from gapless.ledger import absences, budgets, dead_letters, silence, tallies
@@ -21,6 +21,7 @@ from gapless.ledger.engine import dialect
 from gapless.ledger.streams import Stream
 from gapless.ledger.tables import DESTINATION, MISSING, SOURCE, STREAM, UNRECOVERABLE
 from gapless.ledger.tallies import Totals
+from gapless.ledger.unreadable import REASON
 
 WINDOWS: Final[Mapping[str, timedelta]] = MappingProxyType(
     {"1h": timedelta(hours=1), "24h": timedelta(hours=24), "7d": timedelta(days=7)}
@@ -55,7 +56,11 @@ class MissingCounts:
     oldest_open_us: int | None = None
     """The time at which the oldest open event occurred."""
     found_us: int | None = None
-    """The time at which the first open event was found."""
+    """The time at which the first open event was found, other than of unreadable rows."""
+    unreadable: int = 0
+    """Those of the open ones that are rows of the list which cannot be read."""
+    unreadable_found_us: int | None = None
+    """The time at which the first of these was found."""
     lost: int = 0
     """Events that the provider no longer has, acknowledged or not."""
 
@@ -186,6 +191,7 @@ def _streams(connection: Connection, source_ids: Sequence[int]) -> Mapping[int, 
 def _missing(connection: Connection, source_ids: Sequence[int]) -> Mapping[int, MissingCounts]:
     """Return the counts by stream id, of streams that have missing events."""
     is_open = MISSING.c.state == "open"
+    is_unreadable = and_(is_open, MISSING.c.reason == REASON)
     is_lost = MISSING.c.state == "lost"
     query = (
         select(
@@ -193,7 +199,9 @@ def _missing(connection: Connection, source_ids: Sequence[int]) -> Mapping[int, 
             func.sum(case((is_open, 1), else_=0)).label("open"),
             func.sum(case((MISSING.c.expected, 1), else_=0)).label("unrecovered"),
             func.min(case((is_open, MISSING.c.occurred_us))).label("oldest_open_us"),
-            func.min(case((is_open, MISSING.c.found_us))).label("found_us"),
+            func.min(case((and_(is_open, ~is_unreadable), MISSING.c.found_us))).label("found_us"),
+            func.sum(case((is_unreadable, 1), else_=0)).label("unreadable"),
+            func.min(case((is_unreadable, MISSING.c.found_us))).label("unreadable_found_us"),
             func.sum(case((is_lost, 1), else_=0)).label("lost"),
         )
         .where(MISSING.c.source_id.in_(source_ids), MISSING.c.state.in_(("open", "lost")))
@@ -205,6 +213,8 @@ def _missing(connection: Connection, source_ids: Sequence[int]) -> Mapping[int, 
             unrecovered=int(row.unrecovered),
             oldest_open_us=row.oldest_open_us,
             found_us=row.found_us,
+            unreadable=int(row.unreadable),
+            unreadable_found_us=row.unreadable_found_us,
             lost=int(row.lost),
         )
         for row in connection.execute(query)

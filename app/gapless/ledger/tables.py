@@ -204,6 +204,7 @@ class MissingRow(TableRow, table=True):
     __table_args__ = (
         UniqueConstraint("source_id", "key"),
         _index_where("ix_missing_open", "source_id", "next_attempt_us", where="state = 'open'"),
+        _index_where("ix_missing_unreadable", "stream_id", where="reason = 'unreadable'"),
         {"sqlite_autoincrement": True},
     )
     id: int | None = _id()
@@ -216,13 +217,16 @@ class MissingRow(TableRow, table=True):
     found_us: int = _long()
     expected: bool = _flag(default=False)
     cause: str | None = _text(null=True)
-    reason: str = _text()  # unstorable | detail | redelivery
-    state: str = _text(default="open")  # open | recovered | lost
+    reason: str = _text()  # unstorable | detail | redelivery | unreadable
+    state: str = _text(default="open")  # open | recovered | lost; of an unreadable row also resolved | dismissed
     attempts: int = _long(default=0)
     next_attempt_us: int = _long()
     asked_us: int | None = _long(null=True)  # when the provider was asked to send it again
     last_error: str | None = _text(null=True)
     acknowledged_us: int | None = _long(null=True)  # of no use since 0008: the unrecoverable interval has it
+    until_us: int | None = _long(null=True)  # of an unreadable row: it occurred from `occurred_us` up to this time
+    seen_us: int | None = _long(null=True)  # of an unreadable row: when the list last showed it
+    row: bytes | None = Field(default=None, sa_column=Column(LargeBinary, nullable=True))  # the unreadable row, bounded
 
 
 class PassRow(TableRow, table=True):

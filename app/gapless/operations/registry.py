@@ -9,7 +9,7 @@ from typing import Final, TypeVar
 
 import msgspec
 
-from gapless.operations import absences, deliveries, imports, passes, quarantine, restore, sources
+from gapless.operations import absences, deliveries, imports, missing, passes, quarantine, restore, sources
 from gapless.operations.context import OperationContext, OperationRefused, OperationRequest
 
 R = TypeVar("R", bound=OperationRequest)
@@ -46,6 +46,7 @@ OPERATIONS: Final[Mapping[str, Operation]] = dict(
         _operation(restore.NoteRestored, restore.note_restored),
         _operation(passes.DemandPass, passes.demand),
         _operation(passes.ReadPassStatus, passes.read_status),
+        _operation(missing.DismissMissing, missing.dismiss),
         _operation(passes.CancelPasses, passes.cancel),
         _operation(imports.ImportEvents, imports.import_events),
         _operation(imports.RecordReceipts, imports.record_receipts),

@@ -2,8 +2,10 @@
 
 import logging
 from dataclasses import dataclass
+from functools import partial
 
 from gapless.provider_api.client import ProviderClient
+from gapless.provider_api.pages import read_or_ask_again
 from gapless_reconcilers.kit.contract import (
     Account,
     ListsStreams,
@@ -72,7 +74,8 @@ async def stream_names(client: ProviderClient) -> list[str]:
         return []
     request, names = provider.streams_request(), list[str]()
     while request is not None:
-        page = provider.read_streams(request, await client.send(request))
+        read = partial(provider.read_streams, request)
+        page = await read_or_ask_again(client, request, await client.send(request), read)
         names += page.streams
         request = page.next
     return names

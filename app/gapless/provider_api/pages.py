@@ -3,16 +3,21 @@
 import asyncio
 import base64
 import json
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
+from functools import partial
+from typing import Concatenate, ParamSpec, TypeVar
 
 import httpx
 
 from gapless.provider_api.client import ProviderClient
+from gapless_reconcilers.kit import tolerant
 from gapless_reconcilers.kit.contract import ConsumesEvents, ListsEvents, Page, Provider, Window
 from gapless_reconcilers.kit.errors import OptionsInvalid, UnexpectedShape
 
 Pages = AsyncGenerator[Page, None]
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 def walk_pages(client: ProviderClient, stream: str, window: Window, cursor: str | None = None) -> aclosing[Pages]:
@@ -43,7 +48,8 @@ async def _walk(client: ProviderClient, first: httpx.Request, stream: str, windo
     pending = asyncio.ensure_future(client.send(first))
     try:
         while request is not None:
-            page = as_lister(client.source.provider).read_page(request, await pending, stream, window)
+            read = partial(as_lister(client.source.provider).read_page, request)
+            page = await read_or_ask_again(client, request, await pending, read, stream, window)
             request = page.next
             if request is not None:
                 if (fingerprint := _fingerprint(request)) in seen:
@@ -54,6 +60,27 @@ async def _walk(client: ProviderClient, first: httpx.Request, stream: str, windo
     finally:
         pending.cancel()
         await asyncio.gather(pending, return_exceptions=True)
+
+
+async def read_or_ask_again(
+    client: ProviderClient,
+    request: httpx.Request,
+    response: httpx.Response,
+    read: Callable[Concatenate[httpx.Response, P], T],
+    /,
+    *args: P.args,
+    **kwargs: P.kwargs,
+) -> T:
+    """Return what `read` makes of the response. One that is no JSON, such as one cut short, is requested once more.
+
+    Raises `UnexpectedShape` if it is no JSON twice, or has another shape.
+    """
+    try:
+        return read(response, *args, **kwargs)
+    except UnexpectedShape:
+        if tolerant.is_json(response.content):
+            raise
+    return read(await client.send(request), *args, **kwargs)
 
 
 def as_lister(provider: Provider) -> ListsEvents:

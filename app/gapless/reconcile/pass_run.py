@@ -6,6 +6,7 @@ ends the pass and nothing is written.
 """
 
 import asyncio
+import logging
 import math
 import time
 from array import array
@@ -18,19 +19,31 @@ from functools import partial
 import httpx
 
 from gapless.domain import Cause, Via, align_down, from_us, span_us, to_us
-from gapless.ledger import Connection, absences, engine, missing, passes, quarantine, watermarks, witnesses
+from gapless.ledger import (
+    Connection,
+    absences,
+    engine,
+    missing,
+    passes,
+    quarantine,
+    unreadable,
+    watermarks,
+    witnesses,
+)
 from gapless.ledger.engine import dialect
 from gapless.ledger.passes import Pass, PassKind, Slice
 from gapless.ledger.recorder import EventKey, Sighting
 from gapless.ledger.streams import Stream
 from gapless.ledger.writer import Work
 from gapless.provider_api.pages import freeze, walk_pages
+from gapless.reconcile import odd_rows
 from gapless.reconcile.context import LeasedSource
 from gapless.reconcile.contradiction import MOST_WINDOWS, OtherCuts, windows_around
 from gapless.reconcile.diff import Circumstances, Diff, cause_of, compare_page, is_restored
 from gapless_reconcilers.kit.contract import Coverage, Page, Remedy, RemoteEvent, Window
 from gapless_reconcilers.kit.errors import ProviderError, Retryable, UnexpectedShape
 
+log = logging.getLogger(__name__)
 CURSOR_EVERY_S = 5.0
 """How often a slice that finds nothing saves its cursor."""
 CLOCKS_DIFFER = timedelta(minutes=5)
@@ -47,6 +60,8 @@ class PassResult:
     found: int = 0
     missed: int = 0
     requests: int = 0
+    set_aside: int = 0
+    """Number of unreadable rows that were new."""
     oldest_found: datetime | None = None
     failures: list[ProviderError] = field(default_factory=list)
     suspect: bool = False
@@ -93,6 +108,8 @@ class PassRun:
     windows_left: int = MOST_WINDOWS
     """Windows in which the pass may still look for absent events."""
     result: PassResult = field(default_factory=PassResult)
+    _setting_aside: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Slices are read side by side, and the unreadable rows of all of them count together."""
 
     async def run(self) -> PassResult:
         """Read every open slice. Provider errors are in the result; `LeaseLost` and `StoreError` are raised.
@@ -153,24 +170,46 @@ class PassRun:
         await self._finish_slice(progress)
 
     async def _compare_and_record(self, page: Page, progress: "SliceProgress") -> None:
-        """Compare one page with the ledger, and record what it lacks."""
+        """Compare one page with the ledger, and record what it lacks.
+
+        Raises `UnexpectedShape`, once the events are recorded, if too many rows cannot be read for them to be odd ones.
+        """
         source = self.leased.source
+        refusal = await self._set_aside(page, progress) if page.unreadable else None
         known = await self.leased.runtime.read(self._look_up(page.events)) if page.events else {}
         diff = compare_page(page.events, known, source, reach_back=self.row.kind is PassKind.DEMAND)
         self.result.listed += len({event.key for event in page.events})
         self.result.requests += 1
         progress.shown.extend(diff.witnesses)
+        save_cursor = progress.saving(page.next) if refusal is None else progress.starting_again()
         refused = await self._refused(diff.absent) if diff.absent else set()
         if diff.absent and self.leased.capabilities.remedy is not Remedy.LIST:
-            await self._note_missing(diff, refused, progress.saving(page.next), progress)
-        elif diff.absent:
-            await self._record(diff, refused, progress.saving(page.next), progress)
+            await self._note_missing(diff, refused, save_cursor, progress)
+        elif diff.absent or refusal is not None:
+            await self._record(diff, refused, save_cursor, progress)
         elif (
             not progress.in_other_cut
             and time.monotonic() - progress.saved_at > CURSOR_EVERY_S
             and page.next is not None
         ):
             await self._save(progress, page.next)
+        if refusal is not None:
+            raise refusal
+
+    async def _set_aside(self, page: Page, progress: "SliceProgress") -> UnexpectedShape | None:
+        """Keep the rows that cannot be read, before the cursor passes them. Return the error if they are too many."""
+        times = odd_rows.Times(
+            order=self.leased.capabilities.order,
+            unit_us=span_us(self.leased.capabilities.resolution),
+            start_us=max(progress.part.start_us, to_us(self.leased.source.start)),
+            end_us=progress.part.end_us,
+        )
+        async with self._setting_aside:
+            new = await set_aside(self.leased, self.stream, page, times, before=self.result.set_aside)
+            if isinstance(new, UnexpectedShape):
+                return new
+            self.result.set_aside += new
+        return None
 
     async def _refused(self, absent: Sequence[RemoteEvent]) -> set[str]:
         """Return the keys of absent events that a webhook names which we refused."""
@@ -282,9 +321,20 @@ class PassRun:
     async def _finish_slice(self, progress: "SliceProgress") -> None:
         """Close the slice, compare its listing with the webhook events in it, and advance the watermark if allowed."""
         span = self._witness_span(progress.part)
-        witnessed = await self.leased.runtime.read(witnesses.count_witnesses, span=span)
-        await self._settle_absences(progress, span, witnessed)
+        hidden = await self._hidden(progress.part)
+        witnessed = max(0, await self.leased.runtime.read(witnesses.count_witnesses, span=span) - hidden)
+        await self._settle_absences(progress, span, witnessed, hidden)
         self._conclude(await self.leased.write(self._advance, progress=progress, witnessed=witnessed))
+
+    async def _hidden(self, part: Slice) -> int:
+        """Return the number of unreadable rows in the slice. Each may be a witness, which the list then does show."""
+        return await self.leased.runtime.read(
+            unreadable.count_shown,
+            stream_id=self.stream.id,
+            start_us=part.start_us,
+            end_us=part.end_us,
+            since_us=self.row.started_us,
+        )
 
     def _conclude(self, prefix: watermarks.Prefix) -> None:
         if prefix.whole:
@@ -295,7 +345,9 @@ class PassRun:
         passes.finish_slice(connection, progress.part.id, witnessed, len(set(progress.shown)))
         return watermarks.advance(connection, self.row, self._limits())
 
-    async def _settle_absences(self, progress: "SliceProgress", span: witnesses.WitnessSpan, witnessed: int) -> None:
+    async def _settle_absences(
+        self, progress: "SliceProgress", span: witnesses.WitnessSpan, witnessed: int, hidden: int
+    ) -> None:
         """Look in other cuts of the list for witnesses that it lacks, and note which are absent and which no longer."""
         if self._lists_states:  # an object that has changed again or was deleted is no longer listed in its window
             return
@@ -304,6 +356,8 @@ class PassRun:
         absent: dict[int, int] = {}
         if witnessed and is_short:
             absent = await self.leased.runtime.read(witnesses.absent, span=span, shown=frozenset(progress.shown))
+        if len(absent) <= hidden:
+            absent = {}
         known = {
             each.event_seq: each
             for each in await self.leased.runtime.read(absences.open_absences, stream_id=self.stream.id)
@@ -387,6 +441,8 @@ class PassRun:
         }
         passes.count(connection, self.row.id, **sums)
         if not result.failures and result.complete:
+            covered = {"start_us": self.row.start_us, "end_us": self.row.end_us, "since_us": self.row.started_us}
+            unreadable.resolve(connection, self.stream.id, **covered)
             self._count_absences(connection)
         if not result.failures and result.ended:
             passes.finish(connection, self.row.id, result.outcome, now_us)
@@ -428,6 +484,10 @@ class SliceProgress:
         shown = self.shown[self.stored :].tobytes()
         return partial(passes.save_cursor, slice_id=self.part.id, cursor=cursor, shown=shown)
 
+    def starting_again(self) -> Work[None]:
+        """Return the work that makes the slice start from its beginning the next time."""
+        return _keep_cursor if self.in_other_cut else partial(passes.save_cursor, slice_id=self.part.id, cursor=None)
+
     def note_saved(self) -> None:
         """Note that `saving` was done."""
         self.saved_at = time.monotonic()
@@ -439,6 +499,38 @@ def state_of(event: RemoteEvent) -> tuple[str, int]:
     if event.object_key is None or event.object_version is None:
         raise UnexpectedShape(f"event {event.key!r}", "without object_key or object_version", "a state of an object")
     return event.object_key, event.object_version
+
+
+async def set_aside(
+    leased: LeasedSource, stream: Stream, page: Page, times: odd_rows.Times, *, before: int
+) -> int | UnexpectedShape:
+    """Keep the unreadable rows of `page`. Return how many are new, or the error if they are too many for odd ones.
+
+    `before`: the new ones of the same pass so far.
+    """
+    keys = [unreadable.key_of(row.digest) for row in page.unreadable]
+    states = await leased.runtime.read(unreadable.states, source_id=leased.source.id, keys=keys)
+    found = odd_rows.judge(page, states, times, before=before)
+    if found.refusal is not None:
+        return found.refusal
+    rows = [
+        unreadable.OddRow(
+            source_id=leased.source.id,
+            stream_id=stream.id,
+            key=unreadable.key_of(row.digest),
+            row=row.row,
+            problem=row.problem,
+            occurred_us=start_us,
+            until_us=until_us,
+        )
+        for row, (start_us, until_us) in found.rows
+    ]
+    await leased.write(unreadable.set_aside, rows=rows, now_us=leased.runtime.now_us)
+    if found.new:
+        extra = {"source": leased.source.name, "stream": stream.name, "count": found.new, "error": rows[0].problem}
+        log.warning("rows_unreadable", extra=extra)
+    is_open = await leased.runtime.read(unreadable.count_open, stream_id=stream.id)
+    return odd_rows.refuse_open(is_open) or found.new
 
 
 def missing_row(sighting: Sighting, reason: str) -> missing.Missing:

@@ -207,6 +207,8 @@ def _listed(snapshot: SourceSnapshot, budget: ReadBudget | None, now: datetime) 
         behind_watermark=snapshot.totals.counts["behind_watermark"],
         missing_open=sum(each.open for each in missing),
         missing_since=_first(each.found_us for each in missing),
+        unreadable_rows=sum(each.unreadable for each in missing),
+        unreadable_since=_first(each.unreadable_found_us for each in missing),
         lost=sum(each.lost for each in missing),
         contradicting=sum(_absences(stream, snapshot).open for stream in snapshot.streams),
         budget_remaining=remaining(budget, snapshot.budget_used, now),

@@ -220,6 +220,12 @@ SOURCE_FIGURES: Final[tuple[Figure[SourceReport], ...]] = (
         samples=_of_list(lambda listed: listed.contradicting),
     ),
     Figure(
+        name="unreadable_rows",
+        help="rows of the list that cannot be read: a part of missing",
+        absent=_NO_LIST,
+        samples=_of_list(lambda listed: listed.unreadable_rows),
+    ),
+    Figure(
         name="provider_budget_remaining",
         help="read requests left in the vendor's period",
         absent="no budget, or none of it used yet",

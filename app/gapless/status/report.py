@@ -77,8 +77,12 @@ class ListReport:
     history_headroom: timedelta | None
     behind_watermark: int
     missing_open: int
+    """Events that are known and not recorded, and rows that cannot be read."""
     missing_since: datetime | None
-    """When the first of the missing events was found; None: nothing is missing."""
+    """When the first of the missing events was found; None: nothing is missing but rows that cannot be read."""
+    unreadable_rows: int
+    """Those of `missing_open` that are rows of the list which cannot be read."""
+    unreadable_since: datetime | None
     lost: int
     """Events that the list showed and the provider no longer has; acknowledged or not."""
     contradicting: int

@@ -87,6 +87,7 @@ class TroubleKind(StrEnum):
     BUDGET_SPENT = "budget_spent"
     UNRECOVERABLE = "unrecoverable"
     EVENTS_LOST = "events_lost"
+    ROWS_UNREADABLE = "rows_unreadable"
     EVENTS_MISSING = "events_missing"
     WEBHOOKS_LOST = "webhooks_lost"
     ENDPOINT_OFF = "endpoint_off"
@@ -393,15 +394,30 @@ def _acknowledge(source: SourceReport) -> str:
 
 
 def _of_missing(source: SourceReport, listed: ListReport, now: datetime) -> Iterator[Trouble]:
-    if listed.missing_open:
+    if listed.unreadable_rows:
+        yield Trouble(
+            kind=TroubleKind.ROWS_UNREADABLE,
+            severity=Severity.TROUBLE,
+            source=source.name,
+            since=listed.unreadable_since,
+            text=f"The list shows {_counted(listed.unreadable_rows, 'row')} that cannot be read: it is not known "
+            "whether their events are recorded.",
+            next=f"See `gapless missing list --source {source.name}` and look for a newer release, or "
+            f'`gapless missing dismiss KEY --source {source.name} --reason "…"`.',
+        )
+    known = listed.missing_open - listed.unreadable_rows
+    if known:
         is_old = listed.missing_since is None or now - listed.missing_since > MISSING_WITHIN
-        wait, look = "Nothing: they are requested one by one.", "The log line event_still_missing names each."
+        wait, look = (
+            "Nothing: they are requested one by one.",
+            f"See `gapless missing list --source {source.name}`: it has the last error of each.",
+        )
         yield Trouble(
             kind=TroubleKind.EVENTS_MISSING,
             severity=Severity.TROUBLE if is_old else Severity.IN_HAND,
             source=source.name,
             since=listed.missing_since,
-            text=f"Not recorded yet: {_counted(listed.missing_open, 'known event')}.",
+            text=f"Not recorded yet: {_counted(known, 'known event')}.",
             next=look if is_old else wait,
         )
 

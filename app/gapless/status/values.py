@@ -139,6 +139,7 @@ def _listed(listed: ListReport) -> Values:
         "history_headroom_s": _plain(listed.history_headroom),
         "budget_remaining": listed.budget_remaining,
         "missing_open": listed.missing_open,
+        "unreadable_rows": listed.unreadable_rows,
         "lost": listed.lost,
         "found_behind_watermark": listed.behind_watermark,
     }

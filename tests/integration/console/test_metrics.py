@@ -23,7 +23,7 @@ from gapless.destinations.contract import FailureReason
 from gapless.domain import Mode, Silence, Via, to_us
 from gapless.ledger import silence
 from gapless.ledger.engine import StoreUnavailable
-from gapless.ledger.tables import BUDGET, SOURCE, UNRECOVERABLE
+from gapless.ledger.tables import BUDGET, MISSING, SOURCE, UNRECOVERABLE
 from gapless.metrics import Metrics
 from gapless.receive.webhook import REASONS, Outcome
 from gapless.status.figures import DESTINATION_FIGURES, SOURCE_FIGURES, SOURCE_INFO
@@ -105,6 +105,10 @@ async def fill(console: Any) -> None:
     statement = update(SOURCE).values(subscription_healthy=True, interval_us=300_000_000)
     await console.context.runtime.write(lambda c: c.execute(statement).rowcount)
     long_ago_us = to_us(console.now[0] - 20 * DAY)
+    of_source = {"source_id": console.source().id, "stream_id": await console.stream_id(), "type": "x"}
+    times = {"occurred_us": to_us(console.now[0]), "found_us": to_us(console.now[0]), "next_attempt_us": 0}
+    await console.rows(MISSING, key="evt_6", reason="unstorable", **of_source, **times)
+    await console.rows(MISSING, key="unreadable:6", reason="unreadable", **of_source, **times)
     lost = {"start_us": long_ago_us, "end_us": long_ago_us + 90_000_000, "reason": "history_exceeded"}
     await console.rows(UNRECOVERABLE, stream_id=await console.stream_id(), recorded_us=long_ago_us, **lost)
 
@@ -130,6 +134,8 @@ async def test_totals_equal_what_was_recorded(console: Any) -> None:
         ("watermark_timestamp_seconds", "acme"): (console.now[0] - timedelta(minutes=5)).timestamp(),
         ("last_complete_pass_timestamp_seconds", "acme"): console.now[0].timestamp(),
         ("unrecoverable_seconds_total", "acme"): 90,
+        ("missing_open", "acme"): 2,
+        ("unreadable_rows", "acme"): 1,
         ("provider_budget_remaining", "acme"): 750,
         ("poll_interval_seconds", "acme"): 300,
         ("subscription_healthy", "acme"): 1,

@@ -110,7 +110,7 @@ def test_items_keep_the_bytes_they_came_in() -> None:
 
 
 @pytest.mark.parametrize(
-    "body", [b"", b"{", b'{"size":1}', b'{"id":1}', b'{"id":"a","other":"\xff"}', b'{"id":"a","deep":' + b"[" * 100_000]
+    "body", [b"", b"{", b'{"size":1}', b'{"id":1}', b'{"id":"\xff"}', b'{"id":"a","deep":' + b"[" * 100_000]
 )
 def test_webhook_body_that_cannot_be_read_is_malformed(body: bytes) -> None:
     with pytest.raises(MalformedWebhook):

@@ -1,6 +1,7 @@
 """Six ways for a list to go on, and how each ends; a list that does not move on is refused."""
 
 import json
+import re
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -273,9 +274,38 @@ def test_the_whole_answer_for_nothing_is_nothing_and_no_other_is() -> None:
         ({"id": "x" * 600}, r"data\[0\] is not recordable: key has 600 bytes"),
     ],
 )
-def test_a_row_that_is_not_as_declared_stops_the_pass(bad: dict[str, Any], told: str) -> None:
-    with pytest.raises(UnexpectedShape, match=told):
-        walk(lister(CURSOR), [{"data": [{**row(1), **bad}], "next": None}])
+def test_a_row_that_is_not_as_declared_is_set_aside(bad: dict[str, Any], told: str) -> None:
+    provider = lister(CURSOR)
+    request = provider.first_request("", WINDOW)
+    response = httpx.Response(200, json={"data": [{**row(1), **bad}, row(2)], "next": None}, request=request)
+    page = provider.read_page(request, response, "", WINDOW)
+    (odd,) = page.unreadable
+    assert re.search(told, odd.problem)
+    assert len(page.events) == 1
+
+
+def test_cursor_of_the_last_row_is_that_of_one_that_has_it() -> None:
+    provider = lister({"type": "cursor", "param": "after", "cursor": "data[-1].id", "more": "more"})
+    request = provider.first_request("", WINDOW)
+    for last, after in (({"id": None}, "e2"), ({"no": 1}, "e2"), (None, "e2"), ({"id": "e3"}, "e3")):
+        body = {"data": [{**row(1), "id": "e1"}, {**row(2), "id": "e2"}, last], "more": True}
+        page = provider.read_page(request, httpx.Response(200, json=body, request=request), "", WINDOW)
+        assert page.next is not None
+        assert page.next.url.params["after"] == after
+
+
+ODD = [rb'"x\ud83d"', b"1e999999", b"[" * 5_000 + b"]" * 5_000]
+
+
+@pytest.mark.parametrize("odd", ODD, ids=["surrogate", "number", "deep"])
+def test_a_field_that_is_not_declared_may_hold_anything(odd: bytes) -> None:
+    provider = lister(CURSOR)
+    request = provider.first_request("", WINDOW)
+    text = json.dumps({"data": [{**row(1), "note": "?"}, row(2)], "next": None, "note": "?"}).encode()
+    response = httpx.Response(200, content=text.replace(b'"?"', odd), request=request)
+    page = provider.read_page(request, response, "", WINDOW)
+    assert (len(page.events), page.unreadable) == (2, [])
+    assert odd in bytes(page.events[0].payload)
 
 
 def test_statuses_mean_what_is_declared() -> None:

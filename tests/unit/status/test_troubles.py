@@ -48,6 +48,10 @@ def proven(source: SourceReport, **changes: object) -> SourceReport:
 ABSENT = AbsenceCounts(open=4, first_us=0, found_us=3_600_000_000, tries=1, keys=("evt_1", "evt_2", "evt_3"))
 
 
+def missing_open(source: SourceReport) -> int:
+    return 0 if source.listed is None else source.listed.missing_open
+
+
 def lose(source: SourceReport, loss: UnrecoverableRow) -> SourceReport:
     return replace(source, unrecoverable=(*source.unrecoverable, loss))
 
@@ -94,6 +98,11 @@ CASES: dict[str, tuple[TroubleKind, Severity, Callable[..., Changed]]] = {
         K.EVENTS_MISSING,
         IN_HAND,
         lambda source: listed(source, missing_open=4, missing_since=NOW - 29 * MINUTE),
+    ),
+    "rows unreadable": (
+        K.ROWS_UNREADABLE,
+        TROUBLE,
+        lambda source: listed(source, unreadable_rows=2, missing_open=missing_open(source) + 2, unreadable_since=NOW),
     ),
     "events missing for long": (
         K.EVENTS_MISSING,

@@ -1,7 +1,6 @@
 """`gapless event`: list, show, fetch, follow, replay, send and accept events."""
 
 import asyncio
-import json
 import os
 import sys
 import time
@@ -12,6 +11,7 @@ from typing import Any, BinaryIO
 
 import click
 import httpx
+import msgspec
 
 from gapless.bootstrap.sources import open_provider_client
 from gapless.cli import output
@@ -127,10 +127,15 @@ def _with_payloads(connection: Connection, key: str, source: str | None) -> list
 
 
 def _readable(stored: bytes | None) -> object:
+    """Return the payload as JSON, or as text if it has what JSON for people cannot show, such as a lone surrogate."""
+    if stored is None:
+        return None
     try:
-        return None if stored is None else json.loads(stored)
-    except ValueError:
-        return None if stored is None else stored.decode(errors="replace")
+        value = msgspec.json.decode(stored)
+        msgspec.json.encode([value])  # what is printed is nested one level deeper
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return stored.decode(errors="backslashreplace")
+    return value
 
 
 @event.command()

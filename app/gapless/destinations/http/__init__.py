@@ -51,6 +51,7 @@ from gapless_reconcilers.kit.contract import (
     Secret,
     WebhookMessage,
 )
+from gapless_reconcilers.kit.errors import ProviderError
 from gapless_reconcilers.kit.standard_signature import signed_headers, symmetric_key
 from gapless_reconcilers.kit.statuses import parse_retry_after
 
@@ -208,7 +209,10 @@ class HttpSender:
             return Failed(reason=FailureReason.CANNOT_RENDER, detail=f'source "{delivery.source}" is not configured')
         provider = self._sources[delivery.source].provider
         if self._holds_mismatch and not delivery.released and delivery.via is Via.LIST:
-            differing = version_mismatch(provider, delivery.payload)
+            try:
+                differing = version_mismatch(provider, delivery.payload)
+            except ProviderError as error:
+                return Held(reason=HoldReason.UNREADABLE, detail=f"its API version cannot be read: {error}")
             if differing:
                 return Held(reason=HoldReason.VERSION_MISMATCH, detail=differing)
         message = provider.render(_recorded(delivery), self._options.url, self._secret(), self._clock())
@@ -274,7 +278,10 @@ def identity_headers(delivery: Delivery) -> dict[str, str]:
 
 
 def version_mismatch(provider: Provider, payload: bytes) -> str | None:
-    """Return a sentence with both API versions, if both are known and they differ."""
+    """Return a sentence with both API versions, if both are known and they differ.
+
+    Raises `ProviderError` if that of the payload cannot be read.
+    """
     if not isinstance(provider, NamesVersions):
         return None
     of_payload, of_endpoint = provider.payload_version(payload), provider.endpoint_version()

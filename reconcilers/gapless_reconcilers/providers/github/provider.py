@@ -137,11 +137,11 @@ class GitHub:
     def read_page(self, request: httpx.Request, response: httpx.Response, stream: str, window: Window) -> Page:  # noqa: ARG002
         """Return the attempts inside `window`. The walk ends when a whole page lies before it, by the grace."""
         listed = listing.read(response, self._hook)
-        is_bottom = is_walked([event.occurred_at for event in listed], window, self.capabilities.grace)
+        is_bottom = is_walked([event.occurred_at for event in listed.events], window, self.capabilities.grace)
         cursor = None if is_bottom else listing.next_cursor(request, response)
         params = {"per_page": request.url.params.get("per_page", self.options.page_limit), "cursor": cursor}
         following = self._ask("GET", "/deliveries", params=params) if cursor else None
-        return Page(events=[event for event in listed if event.occurred_at in window], next=following)
+        return listed.page(window, following)
 
     def other_requests(self, stream: str, window: Window) -> list[httpx.Request]:  # noqa: ARG002 - there is no filter
         """Request the newest deliveries in pages of another size."""

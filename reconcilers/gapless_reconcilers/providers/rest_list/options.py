@@ -111,11 +111,16 @@ class WebhookOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
     signature: Signature
     root: str = ""
-    """Path of the event in the body; "" if the body is the event."""
+    """Path of the event in the body; "" if the body is the event. With `many`, `[]` stands for each of an array."""
     many: bool = False
     """True if there is an array of events at `root`."""
     unlisted: tuple[str, ...] = ()
     """Beginnings of keys that the list never shows, such as a simulator's: recorded, never expected."""
+
+    @property
+    def arrays(self) -> list[str]:
+        """Return the path of each array on the way to the events, the first in the body, the next in its elements."""
+        return [path.removeprefix(".") for path in self.root.removesuffix("[]").split("[]")]
 
 
 class ErrorOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

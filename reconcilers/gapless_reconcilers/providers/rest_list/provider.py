@@ -32,7 +32,7 @@ from gapless_reconcilers.kit.contract import (
     WebhookRequest,
     Window,
 )
-from gapless_reconcilers.kit.decoders import decode_json, decode_webhook, raw_at, rows_at
+from gapless_reconcilers.kit.decoders import decode_or_none, decode_webhook, raw_at, read_each, rows_at
 from gapless_reconcilers.kit.errors import (
     HistoryExpired,
     MalformedWebhook,
@@ -117,9 +117,12 @@ class RestList:
 
     def _texts(self, body: bytes, webhook: WebhookOptions) -> list[tuple[msgspec.Raw | bytes, str]]:
         """Return the JSON of each event and its path."""
-        if webhook.many:
-            return [(row, f"{webhook.root}[{at}]") for at, row in enumerate(rows_at(body, webhook.root))]
-        return [(raw_at(body, webhook.root) if webhook.root else body, webhook.root)]
+        if not webhook.many:
+            return [(raw_at(body, webhook.root) if webhook.root else body, webhook.root)]
+        found: list[tuple[msgspec.Raw | bytes, str]] = [(body, "")]
+        for path in webhook.arrays:
+            found = [inner for text, place in found for inner in _elements(text, place, path)]
+        return found
 
     def _pushed(self, text: msgspec.Raw | bytes, place: str) -> RemoteEvent:
         event = self.options.event.read(text, place)
@@ -133,9 +136,11 @@ class RestList:
         webhook = self.options.webhook
         if webhook is None:
             return CannotRender(reason="no webhook is declared, so nothing says what one looks like")
-        body = b"[%b]" % event.payload if webhook.many else event.payload
-        for name in reversed(webhook.root.split(".") if webhook.root else []):
-            body = b"{%b:%b}" % (msgspec.json.encode(name), body)
+        body = event.payload
+        for path in reversed(webhook.arrays if webhook.many else [webhook.root]):
+            body = b"[%b]" % body if webhook.many else body
+            for name in reversed(path.split(".") if path else []):
+                body = b"{%b:%b}" % (msgspec.json.encode(name), body)
         signed = webhook.signature.sign(secret, event.key, body, target_url, now)
         if signed is None:
             return CannotRender(reason="the secret is not of the kind that signs")
@@ -155,16 +160,16 @@ class RestList:
         if response.status_code in self.options.errors.ignore:
             return Page(events=[], next=None)
         listed = self.options.list
-        if listed.nothing is not None and decode_json(response.content, object, "") == listed.nothing:
+        if listed.nothing is not None and decode_or_none(response.content, object) == listed.nothing:
             return Page(events=[], next=None)
         rows = rows_at(response.content, listed.records)
-        events = [self._listed(row, f"{listed.records}[{at}]") for at, row in enumerate(rows)]
-        first = events[0].key if events else ""
+        found = read_each(listed.records, rows, self._listed)
+        first = found.events[0].key if found.events else found.unreadable[0].digest if rows else ""
         page = pages.Answered(request=request, response=response, rows=len(rows), first=first)
-        step = None if self._is_beyond(events, window) else listed.page.next(page)
+        step = None if self._is_beyond(found.events, window) else listed.page.next(page)
         other_cut = request.extensions.get(pages.OTHER_CUT)
         following = None if step is None else self._build_request(window, step, after=first, other_cut=other_cut)
-        return Page(events=[event for event in events if event.occurred_at in window], next=following)
+        return found.page(window, following)
 
     def judge(self, response: httpx.Response, now: datetime) -> None:
         """Raise the error for the declared statuses, then that of the default table."""
@@ -228,6 +233,16 @@ class RestList:
             return httpx.Request("GET", url, params=params, headers=headers, extensions=extensions)
         body = pages.merged({**pages.fill(listed.json, window, listed.resolution), **different}, step)
         return httpx.Request("POST", url, params=params, json=body, headers=headers, extensions=extensions)
+
+
+def _elements(text: msgspec.Raw | bytes, place: str, path: str) -> list[tuple[msgspec.Raw | bytes, str]]:
+    """Return the elements of the array at `path` in `text`, each with its path in the whole body."""
+    try:
+        rows = rows_at(text, path)
+    except UnexpectedShape as error:
+        raise error.inside(place) from error
+    whole = f"{place}.{path}" if place else path
+    return [(row, f"{whole}[{at}]") for at, row in enumerate(rows)]
 
 
 PROVIDER = RestList

@@ -19,6 +19,8 @@ from gapless_reconcilers.kit.contract import ConsumesEvents
 from gapless_reconcilers.testing.suite.list_rules import (
     check_batches_are_acknowledged,
     check_detail_gives_event,
+    check_odd_field_is_unread,
+    check_odd_row_is_set_aside,
     check_other_cuts_differ,
     check_pages_give_expected,
     check_shape_is_never_guessed,
@@ -85,6 +87,8 @@ RULES: dict[str, Rule] = {
     "walk_passes_old_rows": check_walk_passes_old_rows,
     "other_cuts_differ": check_other_cuts_differ,
     "window_is_kept": check_window_is_kept,
+    "odd_row_is_set_aside": check_odd_row_is_set_aside,
+    "odd_field_is_unread": check_odd_field_is_unread,
     "statuses": check_statuses,
     "shape_is_never_guessed": check_shape_is_never_guessed,
     "secrets_are_hidden": check_secrets_are_hidden,
@@ -101,6 +105,8 @@ LIST_RULES = frozenset(
         "walk_passes_old_rows",
         "other_cuts_differ",
         "window_is_kept",
+        "odd_row_is_set_aside",
+        "odd_field_is_unread",
         "statuses",
         "shape_is_never_guessed",
     )

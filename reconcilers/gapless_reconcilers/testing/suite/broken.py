@@ -117,7 +117,10 @@ class EncodesPayloadAnew(Stripe):
         return msgspec.structs.replace(page, events=[self._anew(event) for event in page.events])
 
     def _anew(self, event: RemoteEvent) -> RemoteEvent:
-        body = json.dumps(json.loads(bytes(event.payload)), indent=3, sort_keys=True)
+        try:
+            body = json.dumps(json.loads(bytes(event.payload)), indent=3, sort_keys=True)
+        except RecursionError:
+            return event
         return msgspec.structs.replace(event, payload=body.encode())
 
 
@@ -205,6 +208,31 @@ class SilenceIsSuccess(Stripe):
             return Page(events=[], next=None)
 
 
+class StopsAtOddRow(Stripe):
+    """Gives the whole page up if one row of it cannot be read: from then on nothing of the account is compared."""
+
+    def read_page(self, request: httpx.Request, response: httpx.Response, stream: str, window: Window) -> Page:
+        """Raise the error of the first odd row."""
+        page = super().read_page(request, response, stream, window)
+        if page.unreadable:
+            raise UnexpectedShape("data", page.unreadable[0].problem, "rows that can be read")
+        return page
+
+
+class BuildsWholeRows(Stripe):
+    """Builds each row as a whole: a field that it does not need keeps it from being read."""
+
+    def read_page(self, request: httpx.Request, response: httpx.Response, stream: str, window: Window) -> Page:
+        """Decode each event's payload."""
+        page = super().read_page(request, response, stream, window)
+        try:
+            for event in page.events:
+                msgspec.json.decode(event.payload)
+        except (msgspec.DecodeError, RecursionError) as error:
+            raise UnexpectedShape("data", str(error), "rows that can be built") from error
+        return page
+
+
 class PutsKeyInRequest(Stripe):
     """Adds the credentials itself: they appear in logs of requests."""
 
@@ -257,6 +285,8 @@ BROKEN: dict[type[Stripe | GitHub | Telegram], str] = {
     IgnoresRetryAfter: "statuses",
     ReadsRefusalsAsPages: "statuses",
     SilenceIsSuccess: "shape_is_never_guessed",
+    StopsAtOddRow: "odd_row_is_set_aside",
+    BuildsWholeRows: "odd_field_is_unread",
     PutsKeyInRequest: "secrets_are_hidden",
     DoesItsOwnWaiting: "is_pure",
     SignsAtOccurrence: "rendering_is_accepted",

@@ -2,6 +2,7 @@
 
 # ruff: noqa: S101 - assertions are what a contract suite is made of
 import json
+from dataclasses import replace
 from datetime import datetime, timedelta
 from email.utils import format_datetime
 
@@ -32,7 +33,15 @@ from gapless_reconcilers.kit.errors import (
     Retryable,
     UnexpectedShape,
 )
-from gapless_reconcilers.testing.suite.hostile import details_of, missing_of, raises, rename, shape
+from gapless_reconcilers.testing.suite.hostile import (
+    details_of,
+    missing_of,
+    raises,
+    rename,
+    shape,
+    with_odd_fields,
+    with_row,
+)
 from gapless_reconcilers.testing.suite.scenario import Expected, Scenario, answer, make_response, walk
 
 
@@ -181,6 +190,41 @@ def check_window_is_kept(scenario: Scenario) -> None:
     kept = [event.key for event in walk(scenario, narrow)]
     wanted_keys = [event.key for event in everything if event.occurred_at in narrow]
     assert kept == wanted_keys, f"of [{narrow.start}, {narrow.end}) {kept} were kept; wanted {wanted_keys}"
+
+
+def check_odd_row_is_set_aside(scenario: Scenario) -> None:
+    """A row that cannot be read is kept byte for byte. The events of its page are read, and the walk goes on."""
+    provider, odd = scenario.lister(), b'{"gapless":"odd"}'
+    for recorded in scenario.pages:
+        request = provider.first_request(scenario.stream, scenario.window)
+        whole = provider.read_page(request, answer(request, recorded), scenario.stream, scenario.window)
+        wanted = [event.key for event in whole.events]
+        for at_end in (False, True):
+            page = replace(recorded, body=with_row(recorded.body, scenario.records, odd, at_end=at_end))
+            try:
+                read = provider.read_page(request, answer(request, page), scenario.stream, scenario.window)
+            except UnexpectedShape as error:
+                raise AssertionError(f"one odd row keeps a page from being read: {error}") from error
+            kept = [bytes(row.row) for row in read.unreadable]
+            assert kept == [odd], f"the odd row {odd!r} is not set aside: {kept}"
+            assert [event.key for event in read.events] == wanted, "an odd row changes the events of its page"
+            assert (read.next is None) is (whole.next is None), "an odd row ends the walk, or prolongs it"
+
+
+def check_odd_field_is_unread(scenario: Scenario) -> None:
+    """A row with a lone surrogate and deep nesting in a field that nobody reads is read like any other."""
+    provider = scenario.lister()
+    for recorded in scenario.pages:
+        request = provider.first_request(scenario.stream, scenario.window)
+        whole = provider.read_page(request, answer(request, recorded), scenario.stream, scenario.window)
+        page = replace(recorded, body=with_odd_fields(recorded.body, scenario.records))
+        try:
+            read = provider.read_page(request, answer(request, page), scenario.stream, scenario.window)
+        except UnexpectedShape as error:
+            raise AssertionError(f"a field that nobody needs keeps a page from being read: {error}") from error
+        assert not read.unreadable, f"a field that nobody needs makes a row unreadable: {read.unreadable[0].problem}"
+        got, wanted = list(map(Expected.of, read.events)), list(map(Expected.of, whole.events))
+        assert got == wanted, f"a field that nobody needs changes the events: {got}; wanted {wanted}"
 
 
 NO_PAGES = (b"<html>maintenance</html>", b"", b"[]", b"null")
