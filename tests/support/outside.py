@@ -210,11 +210,16 @@ class Gapless:
         """What the daemon said on stderr, over all its lives."""
         return self.folder / f"gapless-{self.public_port}.log"
 
-    async def start(self) -> None:
-        """Start the process and return when it is ready."""
+    async def spawn(self) -> asyncio.subprocess.Process:
+        """Start the process."""
         with self.log.open("ab") as log:
             arguments = ("--config", str(self.config), "serve", *self.arguments)
             self.process = await asyncio.create_subprocess_exec(PROGRAM, *arguments, env=self.env, stderr=log)
+        return self.process
+
+    async def start(self) -> None:
+        """Start the process and return when it is ready."""
+        await self.spawn()
         await until(self.is_ready, every_s=0.05)
 
     async def is_ready(self) -> bool:
