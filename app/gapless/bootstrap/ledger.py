@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from gapless.bootstrap.sources import make_source, mode_of, restore_subscription
 from gapless.domain import Source, align_down, from_us, to_us
 from gapless.ledger import Connection, dead_letters, deliveries, destinations, leases, migrate, schema, sources
-from gapless.ledger.engine import SqliteStore, Store, StoreInvalid, open_store
+from gapless.ledger.engine import SqliteStore, Store, StoreInvalid, StoreLimits, open_store
 from gapless.ledger.engine.lock import LedgerLock, hold
 from gapless.settings import Settings, build_provider
 
@@ -26,12 +26,21 @@ class OpenLedger:
     lock: LedgerLock | None
 
 
+def open_configured_store(settings: Settings) -> Store:
+    """Return the configured store, with the configured limits. Raises `StoreInvalid`."""
+    store = settings.store
+    limits = StoreLimits(
+        connect_within=store.connect_within, command_within=store.command_within, connections=store.connections
+    )
+    return open_store(store.url.read().reveal(), limits)
+
+
 async def open_ledger(settings: Settings, held: ExitStack) -> OpenLedger:
     """Open the store; on SQLite take its lock (until `held` closes) and bring its schema up to date.
 
     Raises `LedgerHeld`, `StoreInvalid` and `StoreUnavailable`.
     """
-    store = open_store(settings.store.url.read().reveal())
+    store = open_configured_store(settings)
     lock = held.enter_context(hold(store.path)) if isinstance(store, SqliteStore) else None
     try:
         await _ensure_schema(store)

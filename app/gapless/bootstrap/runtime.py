@@ -16,10 +16,10 @@ from gapless.bootstrap.sources import make_policies
 from gapless.deliver.routing import Destination, build_route
 from gapless.domain import Clock, Sources, system_clock
 from gapless.ledger import leases
-from gapless.ledger.engine import Store
+from gapless.ledger.engine import Store, bind
 from gapless.ledger.engine.lock import LedgerLock
 from gapless.ledger.recorder import Recorder
-from gapless.ledger.writer import Writer
+from gapless.ledger.writer import Work, Writer
 from gapless.metrics import Metrics
 from gapless.provider_api.client import new_client
 from gapless.reconcile.context import SourcePolicy
@@ -72,7 +72,9 @@ async def _make_parts(
     sources, metrics, holder = Sources(rows.sources), Metrics(gapless.__version__), _holder_name()
     destinations = make_destinations(settings, rows, sources, clock)
     slot = await take_slot(ledger, holder, receives=receives, now=clock())
-    writer = make_writer(settings.public, ledger.store, Recorder(slot, build_route(destinations)), metrics)
+    again = None if ledger.lock else bind(leases.take_slot, holder=holder, receives=receives)
+    recorder = Recorder(slot, build_route(destinations))
+    writer = make_writer(settings.public, ledger.store, recorder, metrics, take_slot=again)
     return ProcessParts(
         runtime=Runtime(store=ledger.store, writer=writer, clock=clock, metrics=metrics, sources=sources),
         lock=ledger.lock,
@@ -84,9 +86,25 @@ async def _make_parts(
     )
 
 
-def make_writer(settings: PublicSettings, store: Store, recorder: Recorder, metrics: Metrics) -> Writer:
-    """Return the writer, with the bounds of its queue."""
-    return Writer(store, recorder, metrics, queue_max=settings.queue_max, queue_max_bytes=settings.queue_max_bytes)
+def make_writer(
+    settings: PublicSettings,
+    store: Store,
+    recorder: Recorder,
+    metrics: Metrics,
+    *,
+    take_slot: Work[int] | None = None,
+) -> Writer:
+    """Return the writer, with the bounds of its queue. `take_slot` takes a new slot after a lost connection."""
+    writer = Writer(
+        store,
+        recorder,
+        metrics,
+        queue_max=settings.queue_max,
+        queue_max_bytes=settings.queue_max_bytes,
+        take_slot=take_slot,
+    )
+    metrics.ledger_writable.set_function(lambda: writer.failure is None)
+    return writer
 
 
 def _holder_name() -> str:

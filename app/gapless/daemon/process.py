@@ -146,6 +146,7 @@ def receive_options(settings: Settings) -> ReceiveOptions:
     """Return the options of the receiver, from the settings."""
     quarantine = settings.quarantine
     return ReceiveOptions(
+        answer_within=settings.public.answer_within,
         body_limit=settings.public.body_limit,
         quarantine=QuarantineOptions(
             max_rows=quarantine.max_rows, max_bytes=quarantine.max_bytes, per_minute=quarantine.per_minute

@@ -63,10 +63,14 @@ async def _store(settings: Settings) -> Finding:
     url = settings.store.url.read().reveal()
     if (absent := _absent_file(url)) is not None:
         return ok("store", f"{absent} will be created by `gapless serve`")
-    from gapless.ledger import schema  # noqa: PLC0415 - its imports take long
-    from gapless.ledger.engine import SqliteStore, open_store  # noqa: PLC0415
+    from gapless.bootstrap.ledger import open_configured_store  # noqa: PLC0415 - its imports take long
+    from gapless.ledger import schema  # noqa: PLC0415
+    from gapless.ledger.engine import SqliteStore, StoreInvalid  # noqa: PLC0415
 
-    store = open_store(url)
+    try:
+        store = open_configured_store(settings)
+    except StoreInvalid as error:
+        return problem("store", str(error))
     try:
         version = await store.read(schema.version)
     except Unavailable as error:

@@ -4,6 +4,7 @@ import asyncio
 
 import click
 
+from gapless.bootstrap.ledger import open_configured_store
 from gapless.cli.common import Exit, Invocation, failing_clearly
 from gapless.ledger import migrate, schema
 from gapless.ledger.engine import SqliteStore, open_store
@@ -55,7 +56,7 @@ async def _upgrade(settings: Settings) -> tuple[str | None, str]:
 
 
 async def _version(settings: Settings) -> str | None:
-    store = open_store(settings.store.url.read().reveal())
+    store = open_configured_store(settings)
     try:
         return await store.read(schema.version)
     finally:

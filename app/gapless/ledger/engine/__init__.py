@@ -12,12 +12,18 @@ from pathlib import Path
 from sqlalchemy import make_url
 
 from gapless.ledger.engine.base import (
+    PATIENT,
     BadData,
     Conflict,
+    ConnectionLost,
+    LedgerReplaced,
+    ReadOnly,
     Store,
     StoreError,
     StoreInvalid,
+    StoreLimits,
     StoreUnavailable,
+    UncertainCommit,
     bind,
     classify,
 )
@@ -25,27 +31,37 @@ from gapless.ledger.engine.postgres import PostgresStore
 from gapless.ledger.engine.sqlite import SqliteStore
 
 
-def open_store(url: str) -> Store:
-    """Return the store at `url`: `sqlite:///path` or `postgresql://…`. It connects on first use."""
-    parsed = make_url(url)
-    if parsed.get_backend_name() == "sqlite":
+def open_store(url: str, limits: StoreLimits = PATIENT) -> Store:
+    """Return the store at `url`: `sqlite:///path` or `postgresql://…`. It connects on first use.
+
+    Raises `StoreInvalid`. No message repeats the address, which may contain a password.
+    """
+    scheme = url.partition(":")[0].partition("+")[0]
+    if scheme == "sqlite":
+        parsed = make_url(url)
         if not parsed.database or parsed.database == ":memory:":
             raise StoreInvalid(f"store url is {url!r}; wanted a file, such as sqlite:///gapless.db")
         return SqliteStore(Path(parsed.database))
-    if parsed.get_backend_name() == "postgresql":
-        return PostgresStore(parsed.set(drivername="postgresql+asyncpg").render_as_string(hide_password=False))
-    raise StoreInvalid(f"store url starts with {parsed.drivername!r}; use sqlite:///… or postgresql://…")
+    if scheme in ("postgresql", "postgres"):
+        return PostgresStore(url, limits)
+    raise StoreInvalid(f"store url starts with {scheme!r}; use sqlite:///… or postgresql://…")
 
 
 __all__ = [
+    "PATIENT",
     "BadData",
     "Conflict",
+    "ConnectionLost",
+    "LedgerReplaced",
     "PostgresStore",
+    "ReadOnly",
     "SqliteStore",
     "Store",
     "StoreError",
     "StoreInvalid",
+    "StoreLimits",
     "StoreUnavailable",
+    "UncertainCommit",
     "bind",
     "classify",
     "open_store",
