@@ -19,8 +19,9 @@ class HalfOpenProxy:
         self.accepted = 0
         self._open: list[asyncio.Event] = []
         self._tasks: set[asyncio.Task[None]] = set()
+        self._writers: list[asyncio.StreamWriter] = []
         self.on_sent: Callable[[bytes], bool] = lambda _: False
-        """Looks at what a client sends; its connection falls silent, after the bytes were forwarded, if True."""
+        """Looks at what a client sends: if True, that connection falls silent after these bytes, once."""
 
     @property
     def url(self) -> str:
@@ -45,6 +46,9 @@ class HalfOpenProxy:
             for task in self._tasks:
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
+            for writer in self._writers:
+                writer.transport.abort()
+            await asyncio.gather(*(writer.wait_closed() for writer in self._writers), return_exceptions=True)
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.accepted += 1
@@ -53,6 +57,7 @@ class HalfOpenProxy:
             quiet.set()
         self._open.append(quiet)
         server_reader, server_writer = await self._connect()
+        self._writers += [writer, server_writer]
         for source, target, is_client in ((reader, server_writer, True), (server_reader, writer, False)):
             task = asyncio.create_task(self._forward(source, target, quiet, is_client=is_client))
             self._tasks.add(task)
@@ -73,6 +78,7 @@ class HalfOpenProxy:
             while part := await source.read(1 << 16):
                 if not quiet.is_set():
                     if is_client and self.on_sent(part):
+                        self.on_sent = lambda _: False
                         quiet.set()
                     target.write(part)
                     await target.drain()

@@ -314,13 +314,21 @@ class Writer:
             await asyncio.sleep(LOOK_UP_EVERY_S)
 
     async def _write_through_conflicts(self, work: Work[T]) -> T:
-        if self._needs_slot and self._take_slot is not None:
-            self._recorder.slot = await self._store.write(self._take_slot)
-            self._needs_slot = False
+        await self._renew_slot()
         try:
             return await self._store.write(work)
         except Conflict:
             return await RETRIES(Conflict, self._store.write, work)
+
+    async def _renew_slot(self) -> None:
+        """Take a new slot after a lost connection, whose transaction may still hold the tallies of the old one."""
+        if not self._needs_slot or self._take_slot is None:
+            return
+        try:
+            self._recorder.slot = await self._store.write(self._take_slot)
+        except ConnectionLost as lost:  # this commit is not the one that may be looked up
+            raise StoreUnavailable(str(lost)) from lost
+        self._needs_slot = False
 
 
 def _look_at(future: asyncio.Future[Any]) -> None:

@@ -330,7 +330,7 @@ class PostgresStore(Store):
         try:
             async with asyncio.timeout(BACKEND_ENDS_WITHIN_S):
                 while await driver.fetchval(END_BACKEND, self._lost.pid, self._lost.started):
-                    await asyncio.sleep(0.05)
+                    await driver.execute("SELECT pg_sleep(0.02)")
         except TimeoutError as error:
             raise StoreUnavailable(f"process {self._lost.pid} of PostgreSQL does not end") from error
         except Exception as error:
