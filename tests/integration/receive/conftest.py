@@ -156,3 +156,9 @@ def serve(store: Store) -> Serve:
         return served(store, **options)
 
     return start
+
+
+@pytest.fixture
+def serve_on() -> Serve:
+    """`async with serve_on(store, …) as setup`: on a store of the test's own."""
+    return served

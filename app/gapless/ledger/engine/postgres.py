@@ -212,10 +212,15 @@ class PostgresStore(Store):
         other = await self._connect_driver()
         try:
             await other.execute("BEGIN")  # a pooler of transactions lends it the session that was used last
-            if await _is_true(other, is_same) or not await _is_true(driver, is_same):
-                raise StoreInvalid(f"the store url names a pooler that shares sessions between transactions. {POOLERS}")
+            is_shared = await _is_true(other, is_same) or not await _is_true(driver, is_same)
+        except Exception as error:
+            if "pooling mode" not in str(error):
+                raise
+            is_shared = True  # a pooler of statements allows no transaction
         finally:
             other.terminate()
+        if is_shared:
+            raise StoreInvalid(f"the store url names a pooler that shares sessions between transactions: {POOLERS}")
 
     async def read(self, query: Callable[Concatenate[Connection, P], T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         bound = bind(query, *args, **kwargs)
