@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from itertools import combinations
 
 import pytest
@@ -10,7 +11,7 @@ from reports import DAY, DESTINATION, HOUR, LOSS, MINUTE, NO_PROOF, NOW, SOURCE,
 
 from gapless.domain import Mode, from_us
 from gapless.ledger.deliveries import DeliveryState
-from gapless.status.report import DestinationReport, Gap, SourceReport, StatusReport
+from gapless.status.report import DestinationReport, Gap, SourceReport, StatusReport, StoreFault, StoreReport
 from gapless.status.troubles import (
     Severity,
     Trouble,
@@ -43,11 +44,20 @@ def proven(source: SourceReport, **changes: object) -> SourceReport:
     return listed(source, proof=replace(source.listed.proof, **changes))
 
 
+def with_fault(whole: StatusReport, fault: StoreFault) -> StatusReport:
+    return replace(whole, store=(*whole.store, StoreReport(fault=fault, detail="it said so", since=NOW - MINUTE)))
+
+
 Changed = SourceReport | DestinationReport | StatusReport
 K = TroubleKind
 CASES: dict[str, tuple[TroubleKind, Severity, Callable[..., Changed]]] = {
     "no source": (K.NO_SOURCE, UNKNOWN, lambda whole: replace(whole, sources=())),
     "source not in the ledger": (K.SOURCE_UNKNOWN, UNKNOWN, lambda whole: replace(whole, unknown_sources=("new",))),
+    "store read-only": (K.STORE_READ_ONLY, TROUBLE, partial(with_fault, fault=StoreFault.READ_ONLY)),
+    "store locked": (K.STORE_LOCKED, TROUBLE, partial(with_fault, fault=StoreFault.LOCKED)),
+    "store replaced": (K.STORE_REPLACED, TROUBLE, partial(with_fault, fault=StoreFault.REPLACED)),
+    "store unavailable": (K.STORE_UNAVAILABLE, TROUBLE, partial(with_fault, fault=StoreFault.UNAVAILABLE)),
+    "store log grows": (K.STORE_LOG_GROWS, TROUBLE, partial(with_fault, fault=StoreFault.LOG_GROWS)),
     "source parked": (K.SOURCE_PARKED, TROUBLE, lambda source: replace(source, state="parked", reason="by hand")),
     "source retired": (K.SOURCE_RETIRED, TROUBLE, lambda source: replace(source, state="retired")),
     "stream parked": (K.STREAM_PARKED, TROUBLE, lambda source: read_as(source, parked_reason="401: revoked")),
@@ -103,7 +113,8 @@ CASES: dict[str, tuple[TroubleKind, Severity, Callable[..., Changed]]] = {
         lambda shop: replace(owing(shop, DeliveryState.PENDING), late_since=NOW - HOUR - MINUTE),
     ),
 }
-OF_WHOLE = {"no source", "source not in the ledger"}
+OF_STORE = {name for name in CASES if name.startswith("store ")}
+OF_WHOLE = {"no source", "source not in the ledger", *OF_STORE}
 OF_DESTINATION = {"dead letters", "held", "parked", "owed by a retired destination", "late", "late for long"}
 
 
