@@ -62,7 +62,8 @@ async def test_readyz_and_status_tell_of_a_store_that_takes_no_writes(
         if isinstance(store, SqliteStore):
             aside.rename(store.path)
         else:
-            await run_sql(store_url, f"ALTER DATABASE {database} RESET default_transaction_read_only")
+            other = make_url(store_url).set(database="postgres").render_as_string(hide_password=False)
+            await run_sql(other, f"ALTER DATABASE {database} RESET default_transaction_read_only")
         assert (await client.get("/readyz")).status_code == 200
         assert kind not in {each["kind"] for each in (await client.get("/api/status")).json()["troubles"]}
         assert "gapless_ledger_writable 1.0" in (await client.get("/metrics")).text

@@ -143,7 +143,7 @@ class StoreLimits:
 
 
 PATIENT = StoreLimits(connect_within=timedelta(seconds=10), command_within=None, connections=7)
-"""For work of any length, such as an upgrade of the schema."""
+"""For work of any length, such as an upgrade of the schema. Its commits are not looked up."""
 
 
 class Store(ABC):

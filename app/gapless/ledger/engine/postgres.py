@@ -321,12 +321,12 @@ class PostgresStore(Store):
         if found["read_only"]:
             raise ReadOnly(ADVICE[READ_ONLY])
         await self._end_lost_backend(driver)
-        name = secrets.token_hex(8)
-        if found["marks"]:
+        name, marks = secrets.token_hex(8), found["marks"] and self._command_s is not None
+        if marks:
             await driver.execute(MARK.format(writer=name))
             await driver.execute(OLD_MARKS, MARKS_KEPT_S * 1_000_000)
         backend = _Backend(found["pid"], found["started"])
-        return _Writer(connection=connection, driver=driver, backend=backend, name=name, marks=found["marks"])
+        return _Writer(connection=connection, driver=driver, backend=backend, name=name, marks=marks)
 
     async def _end_lost_backend(self, driver: Any) -> None:
         """End the process that served the lost connection, so that its locks and its transaction are gone."""
