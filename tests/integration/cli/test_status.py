@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from collections.abc import Callable
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
@@ -177,6 +178,8 @@ def test_the_store_is_told_about_while_something_is_wrong_with_it(
     monkeypatch.setattr(postgres, "LOCKS_WITHIN_S", 1)
     ledger, name = Ledger(tmp_path, postgres_url), make_url(postgres_url).database
     ledger.open()
+    ledger.config.write_text(re.sub('url = ".*"', 'url_env = "STORE_URL"', ledger.config.read_text()))
+    monkeypatch.setenv("STORE_URL", postgres_url)
     assert ledger.call("status").exit_code == 0
     with closing(asyncio.new_event_loop()) as loop:
         session = loop.run_until_complete(asyncpg.connect(postgres_url))
