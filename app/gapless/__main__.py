@@ -31,7 +31,7 @@ Options:
 Commands:
   audit       Compare the provider's list with the ids you have processed.
   check       Check settings, store, providers, destinations and clocks.
-  db          Check or upgrade the schema of the ledger.
+  db          Upgrade the ledger, or tell it that it was restored.
   dead        List or requeue dead letters and held deliveries.
   demo        Watch the daemon recover webhooks that a fake provider loses.
   event       List, show, follow and replay recorded events.

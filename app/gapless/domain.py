@@ -151,6 +151,8 @@ class Source:
     keep_unsubscribed: bool = False
     silence: Silence | None = None
     """None: silence is not watched."""
+    can_ask: bool = True
+    """False: there is no key, so the provider is asked nothing. Only a source of webhooks alone can do without."""
 
     def expects(self, event: RemoteEvent) -> bool:
         """Return True if our subscription should have pushed `event`. Decided once, when it is first recorded."""

@@ -68,7 +68,7 @@ def test_gap_opens_and_closes(run_demo: Callable[..., subprocess.CompletedProces
     by_webhook, by_list = (number(done.stdout, f"in the ledger by {via}") for via in ("webhook", "list"))
     assert events == number(done.stdout, "at the consumer") == by_webhook + by_list
     assert by_list > 0
-    assert number(done.stdout, "webhooks lost") <= by_list  # a webhook that came after the list is late, not lost
+    assert number(done.stdout, "webhooks lost") > 0
     assert number(done.stdout, "attempts beyond the first") > 0
     assert "each with the same idempotency id" in done.stdout
     assert re.search(r"^receiver dead \(kill -9\) +\d", done.stdout, re.MULTILINE)

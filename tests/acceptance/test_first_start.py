@@ -49,7 +49,7 @@ async def test_imported_events_are_not_delivered_again(store_url: str, tmp_path:
         lines = "\n".join(json.dumps({"id": event.key, "type": event.type}) for event in processed)
         code, out, err = await daemon.call("import", "stripe-live", "-", stdin=lines)
         assert (code, out.strip()) == (0, "50 new, 0 known already"), err
-        async with running(daemon), httpx.AsyncClient(trust_env=False) as client:
+        async with running(daemon), httpx.AsyncClient(trust_env=False, timeout=60) as client:
             code, out, err = await daemon.call("import", "stripe-live", "-", stdin=lines)
             assert (code, out.strip()) == (0, "0 new, 50 known already"), err
             endpoint = fake.add_endpoint(daemon.public, secret=WEBHOOK_SECRET)

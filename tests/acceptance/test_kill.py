@@ -20,7 +20,7 @@ from gapless_reconcilers.testing.fake import FakeProvider
 from gapless_reconcilers.testing.fake.formats.stripe import StripeFormat
 from gapless_reconcilers.testing.fake.webhook_sender import Faults
 
-pytestmark = [pytest.mark.anyio, pytest.mark.slow]
+pytestmark = [pytest.mark.anyio, pytest.mark.slow, pytest.mark.timeout(900)]
 SECOND = timedelta(seconds=1)
 GRACE = SECOND
 
@@ -101,7 +101,7 @@ async def _assert_all_is_well(fake: FakeProvider, daemon: Gapless, consumer: Con
     truth = {event.key for event in fake.events}
     await fake.settle()
     with suppress(AssertionError):
-        await until(lambda: truth <= consumer.ids, within_s=90)
+        await until(lambda: truth <= consumer.ids)
     absent = [event for event in fake.events if event.key not in consumer.ids]
     assert not absent, (len(absent), absent[:5], [push for push in fake.pushes if push.event in absent][:9])
     acknowledged, recorded = _acknowledged(fake), await daemon.ledger_ids()

@@ -36,7 +36,7 @@ class Shop:
     """A client that creates business events through localstripe's API."""
 
     def __init__(self, base: str) -> None:
-        self.client = httpx.AsyncClient(base_url=base, auth=(KEY, ""), trust_env=False)
+        self.client = httpx.AsyncClient(base_url=base, auth=(KEY, ""), trust_env=False, timeout=60)
 
     async def post(self, path: str, **fields: str) -> dict[str, Any]:
         response = await self.client.post(path, data=fields)
@@ -111,7 +111,7 @@ async def _lose_and_recover(shop: Shop, localstripe: str, store_url: str, tmp_pa
             await daemon.start()
             await shop.trade(4)
             everything = {event["id"] for event in await shop.events()} - before
-            await until(lambda: everything <= consumer.ids, within_s=60)
+            await until(lambda: everything <= consumer.ids)
             await daemon.end()
             await daemon.start()
 

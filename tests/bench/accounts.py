@@ -105,6 +105,7 @@ async def _pass(store: Store, source: Source, rate: float) -> None:
         rate=rate,
         budget=None,
         capabilities=source.provider.capabilities,
+        request_within=timedelta(seconds=60),
         webhook_url="",
         share_account=False,
         repair=False,

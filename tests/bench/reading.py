@@ -81,6 +81,7 @@ async def make_pass(provider: Provider, start: datetime, slices: int, rate: floa
         rate=rate,
         budget=None,
         capabilities=provider.capabilities,
+        request_within=timedelta(seconds=60),
         webhook_url="",
         share_account=False,
         repair=False,

@@ -8,13 +8,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
+import pytest
+
+pytestmark = pytest.mark.timeout(900)
 ROOT = Path(__file__).parents[2]
 
 
 def quick(part: str, path: Path) -> list[dict[str, Any]]:
     """One short round on SQLite."""
     command = [sys.executable, "tests/bench", "--quick", "--only", part, "--postgres", "", "--json", str(path)]
-    subprocess.run(command, cwd=ROOT, check=True, timeout=120, capture_output=True)
+    subprocess.run(command, cwd=ROOT, check=True, timeout=600, capture_output=True)
     rows: list[dict[str, Any]] = json.loads(path.read_text())[part]
     return rows
 

@@ -39,7 +39,6 @@ LISTED = ListReport(
     missing_since=None,
     lost=0,
     lost_since=None,
-    unrecoverable=(),
     budget_remaining=100,
     interval=5 * MINUTE,
     next_pass=NOW + MINUTE,
@@ -64,6 +63,7 @@ SOURCE = SourceReport(
     duplicates=0,
     losses=Losses(expected=1000, missed=dict.fromkeys(Cause, 0), recovered=0, late=0, unlisted=0),
     gaps={window: Gap(missed=0, expected=1000) for window in WINDOWS},
+    unrecoverable=(),
     listed=LISTED,
 )
 DESTINATION = DestinationReport(

@@ -64,6 +64,7 @@ POLICY = SourcePolicy(
     rate=10_000,
     budget=None,
     capabilities=Stripe.capabilities,
+    request_within=timedelta(seconds=60),
     webhook_url="/webhooks/acme",
     share_account=False,
     repair=False,
@@ -239,7 +240,7 @@ class World:
         return await self.store.read(lambda c: [dict(row) for row in c.execute(query).mappings()])
 
     async def unrecoverable(self) -> Sequence[UnrecoverableRow]:
-        return (await self.comparison()).unrecoverable
+        return (await self.report()).unrecoverable
 
     async def missing_open(self) -> int:
         return (await self.comparison()).missing_open

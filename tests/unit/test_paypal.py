@@ -243,6 +243,14 @@ def test_the_next_link_is_followed_as_it_is_given_with_its_ampersands_unescaped(
     assert str(following.url) == f"{LIST}?page_size=5&index_id=WH-1"
 
 
+@pytest.mark.parametrize("host", ["api.paypal.com", "api-m.paypal.com"])
+def test_a_next_link_to_another_host_of_paypal_is_asked_at_ours(host: str) -> None:
+    """PayPal's reference shows a link to api.paypal.com with a slash at the end of its path."""
+    path = httpx.URL(LIST).path
+    following = page(linked(f"https://{host}{path}/?page_size=5&amp;index_id=WH-1")).next
+    assert str(following.url) == f"{LIST}?page_size=5&index_id=WH-1"
+
+
 @pytest.mark.parametrize(
     "href", ["https://evil.example/v1/notifications/webhooks-events?x=1", "http" + LIST[5:], f"{LIST}/WH-1", ""]
 )

@@ -42,6 +42,7 @@ SECRETS = {
     "DATABASE_URL": "postgresql://gapless:hunter2@db/gapless",
     "PRIVATE_TOKEN": "token",
     "METRICS_TOKEN": "token",
+    "CONSUMER_TOKEN": "token",
 }
 SOURCE = """
 [[source]]

@@ -30,6 +30,7 @@ BASE = {
 }
 SAMPLES = {
     ("public_url",): ("https://hooks.example", "https://hooks.example"),
+    ("stop_within",): ("20s", timedelta(seconds=20)),
     ("include",): ("*.nothing", ("*.nothing",)),
     ("store", "url"): ("postgresql://u:p@h/d", Secret("postgresql://u:p@h/d")),
     ("store", "min_free"): ("1GB", 10**9),
@@ -62,6 +63,8 @@ SAMPLES = {
     ("source", "pace"): ("interval", "interval"),
     ("source", "every"): ("7s", timedelta(seconds=7)),
     ("source", "every_max"): ("2h", timedelta(hours=2)),
+    ("source", "request_within"): ("90s", timedelta(seconds=90)),
+    ("source", "body_limit"): ("2MB", 2_000_000),
     ("source", "lookback"): ("0s", timedelta(0)),
     ("source", "sweep"): ("off", None),
     ("source", "grace"): ("9s", timedelta(seconds=9)),

@@ -6,6 +6,7 @@ import hmac
 import json
 import random
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -372,3 +373,18 @@ def test_listed_state_has_no_webhook_to_be_rendered_as() -> None:
     made = provider().render(state, "https://merchant.example", Secret(SECRET), NOW)
     assert isinstance(made, CannotRender)
     assert "no such webhook" in made.reason
+
+
+def test_a_redelivery_keeps_the_version_and_all_headers_of_the_webhook() -> None:
+    """A webhook of an older version of the API stays one; shopify-api-js also reads event id, name and sub-topic."""
+    body = b'{"id": 1}'
+    original = headers_of(body, SECRET, api_version="2025-07", name="ours", sub_topic="sub")
+    kept = {name: value for name, value in original.items() if name in provider().capabilities.kept_headers}
+    event = replace(recorded(body), headers=kept)
+    message = provider().render(event, "https://merchant.example", Secret("another"), NOW)
+    assert isinstance(message, WebhookMessage)
+    assert message.headers == {
+        **original,
+        "x-shopify-hmac-sha256": sign(body, "another"),
+        "content-type": "application/json",
+    }

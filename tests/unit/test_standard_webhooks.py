@@ -25,6 +25,7 @@ from gapless_reconcilers.kit.contract import (
     WebhookRequest,
 )
 from gapless_reconcilers.kit.errors import MalformedWebhook, SignatureInvalid, WebhookRefused
+from gapless_reconcilers.kit.standard_signature import symmetric_key
 from gapless_reconcilers.providers.standard_webhooks import StandardWebhooks, StandardWebhooksOptions
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
@@ -198,3 +199,10 @@ def test_a_source_that_lists_nothing_only_receives_whatever_its_mode_says() -> N
     assert not isinstance(sender(), ListsEvents)
     configured = SourceSettings(name="acme", provider="standard_webhooks", mode=Mode.HYBRID)
     assert mode_of(configured, sender()) is Mode.WEBHOOK
+
+
+@pytest.mark.parametrize("padding", ["", "="])
+def test_a_secret_is_read_with_and_without_its_padding(padding: str) -> None:
+    key = b"k" * 32
+    text = "whsec_" + base64.b64encode(key).decode().rstrip("=") + padding
+    assert symmetric_key(Secret(text)) == key

@@ -20,6 +20,7 @@ def make_destination(settings: DestinationSettings, destination_id: int, since_u
         via=frozenset(settings.via),
         since_us=since_us,
         delay_us=span_us(settings.delay),
+        receipts=settings.receipts,
         concurrency=settings.concurrency,
         rate=settings.rate,
         timeout=settings.timeout,

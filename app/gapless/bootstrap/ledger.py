@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from gapless.bootstrap.sources import make_source, mode_of, restore_subscription
 from gapless.domain import Source, align_down, from_us, to_us
 from gapless.ledger import Connection, dead_letters, deliveries, destinations, leases, migrate, schema, sources
-from gapless.ledger.engine import SqliteStore, Store, StoreInvalid, StoreLimits, open_store
+from gapless.ledger.engine import SqliteStore, Store, StoreInvalid, StoreLimits, naming_store, open_store
 from gapless.ledger.engine.lock import LedgerLock, hold
 from gapless.settings import Settings, build_provider
 
@@ -40,10 +40,12 @@ async def open_ledger(settings: Settings, held: ExitStack) -> OpenLedger:
 
     Raises `LedgerHeld`, `StoreInvalid` and `StoreUnavailable`.
     """
+    url = settings.store.url.read().reveal()
     store = open_configured_store(settings)
     lock = held.enter_context(hold(store.path)) if isinstance(store, SqliteStore) else None
     try:
-        await _ensure_schema(store)
+        with naming_store(url):
+            await _ensure_schema(store)
     except BaseException:
         await store.close()
         raise
@@ -109,19 +111,14 @@ async def _ensure_schema(store: Store) -> None:
     if version == schema.head():
         return
     if not isinstance(store, SqliteStore) or not (version is None or version in schema.VERSIONS):
-        raise StoreInvalid(_describe_mismatch(version))
+        raise StoreInvalid(schema.mismatch(version))
+    if await store.read(schema.is_foreign):
+        raise StoreInvalid(schema.FOREIGN)
     if version is not None:
         copy = migrate.back_up_sqlite(store.path, version)
         log.info("ledger_backed_up", extra={"copy": str(copy)})
     await store.write(migrate.upgrade)
     log.info("ledger_upgraded", extra={"was": version, "version": schema.head()})
-
-
-def _describe_mismatch(version: str | None) -> str:
-    wanted = schema.head()
-    if version is None or version in schema.VERSIONS:
-        return f"the ledger's schema is {version or 'empty'}, this release wants {wanted}: run gapless db upgrade first"
-    return f"the ledger's schema is {version}, which this release does not know (it wants {wanted}): run a newer one"
 
 
 def _park_deliveries(connection: Connection) -> None:

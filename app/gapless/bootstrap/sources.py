@@ -29,6 +29,7 @@ from gapless.settings import (
     Settings,
     SourceSettings,
     build_provider,
+    lacks_key,
 )
 from gapless_reconcilers.kit.contract import Capabilities, Coverage, Provider, Reading, Subscription, Window
 
@@ -49,6 +50,7 @@ def make_source(settings: SourceSettings, provider: Provider, source_id: int, st
         types_origin=TypesOrigin.ASSUMED if settings.types is None else TypesOrigin.CONFIG,
         keep_unsubscribed=settings.keep_unsubscribed,
         silence=settings.silence_after,
+        can_ask=not lacks_key(settings),
     )
 
 
@@ -89,6 +91,7 @@ def make_policy(settings: SourceSettings, provider: Provider, public_url: str | 
         rate=settings.requests_per_second or known.requests_per_second,
         budget=settings.effective_budget(known),
         capabilities=known,
+        request_within=settings.request_within,
         webhook_url=webhook_url(public_url, settings.name),
         share_account=settings.share_account,
         repair=settings.repair,
@@ -139,14 +142,23 @@ def restore_subscription(source: Source, history: Sequence[Mapping[str, Any]]) -
 
 @asynccontextmanager
 async def open_provider_client(
-    settings: SourceSettings, public_url: str | None, environ: Mapping[str, str]
+    settings: SourceSettings, public_url: str | None, environ: Mapping[str, str], *, only_reads: bool = False
 ) -> AsyncIterator[ProviderClient]:
-    """Open a client of the source's provider, which is closed at the end. Needs no ledger."""
-    provider = build_provider(settings, environ)
+    """Open a client of the source's provider, which is closed at the end. Needs no ledger.
+
+    `only_reads`: the secrets of webhooks may be missing.
+    """
+    provider = build_provider(settings, environ, only_reads=only_reads)
     source = make_source(settings, provider, 0, system_clock())
     policy = make_policy(settings, provider, public_url)
     metrics = Metrics(gapless.__version__)
     async with new_client() as client:
         yield ProviderClient(
-            client, Sources([source]), source.name, clock=system_clock, metrics=metrics, rate=policy.rate
+            client,
+            Sources([source]),
+            source.name,
+            clock=system_clock,
+            metrics=metrics,
+            rate=policy.rate,
+            within=policy.request_within,
         )

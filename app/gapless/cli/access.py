@@ -15,8 +15,15 @@ import msgspec
 
 from gapless.bootstrap.ledger import open_configured_store
 from gapless.bootstrap.runtime import ProcessParts, open_runtime
-from gapless.ledger import Connection
-from gapless.ledger.engine import LedgerReplaced, SqliteStore, Store, StoreInvalid, StoreUnavailable
+from gapless.ledger import Connection, schema
+from gapless.ledger.engine import (
+    LedgerReplaced,
+    SqliteStore,
+    Store,
+    StoreInvalid,
+    StoreUnavailable,
+    naming_store,
+)
 from gapless.ledger.engine.lock import LedgerHeld, LockHolder, holder_of
 from gapless.operations.context import OperationContext, OperationRefused
 from gapless.operations.registry import perform
@@ -33,7 +40,8 @@ Operate: TypeAlias = Callable[[str, Mapping[str, object]], Awaitable[dict[str, A
 
 @asynccontextmanager
 async def open_reader(settings: Settings) -> AsyncIterator[Store]:
-    """Open the store to read from it. Raises `StoreInvalid` if there is no ledger yet."""
+    """Open the store to read from it. Raises `StoreInvalid` if there is no ledger yet, or one of another release."""
+    url = settings.store.url.read().reveal()
     store = open_configured_store(settings)
     if isinstance(store, SqliteStore) and not store.path.exists():
         if (holder := daemon_of(settings)) is not None:
@@ -43,6 +51,10 @@ async def open_reader(settings: Settings) -> AsyncIterator[Store]:
             )
         raise StoreInvalid(f"there is no ledger at {store.path}; `gapless serve` makes one")
     try:
+        with naming_store(url):
+            mismatch = schema.mismatch(await store.read(schema.version))
+        if mismatch is not None:
+            raise StoreInvalid(mismatch)
         yield store
     finally:
         await store.close()

@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 
 from gapless.errors import Unavailable, UserError
-from gapless.settings import Settings, SourceSettings, load
+from gapless.settings import Settings, SourceSettings, load, remarks
 from gapless_reconcilers.kit.errors import ProviderError
 
 
@@ -34,9 +34,21 @@ class Invocation:
     config: str | None
     debug: bool
 
-    def settings(self) -> Settings:
-        """Load the settings. Raises `SettingsInvalid`."""
-        return load(None if self.config is None else Path(self.config), os.environ)
+    def settings(self, *, reads: str | None = None) -> Settings:
+        """Load the settings; `reads`: only the list of that source will be read. Raises `SettingsInvalid`."""
+        settings = load(self._path, os.environ, reads=reads)
+        if not settings.sources:
+            for each in self.remarks():
+                click.echo(f"gapless: {each}", err=True)
+        return settings
+
+    def remarks(self) -> list[str]:
+        """Return what may be missing from the configuration: a sentence each."""
+        return remarks(self._path, os.environ)
+
+    @property
+    def _path(self) -> Path | None:
+        return None if self.config is None else Path(self.config)
 
 
 def find_source(settings: Settings, name: str) -> SourceSettings:
@@ -53,6 +65,8 @@ def failing_clearly(*, debug: bool) -> Iterator[None]:
     """Turn expected errors into one message on stderr and an exit code; with `debug`, leave the traceback."""
     try:
         yield
+    except BrokenPipeError:
+        raise  # click ends quietly
     except UserError as error:
         _fail(str(error), Exit.USAGE, error, debug=debug)
     except ExceptionGroup as errors:

@@ -43,8 +43,10 @@ def read_rows(lines: Iterable[str], format_: str, bad: BadLines) -> Iterator[dic
     numbered = ((number, line.strip()) for number, line in enumerate(lines, 1) if line.strip())
     first = next(numbered, None)
     if first is None:
-        return
+        raise LineInvalid("the file is empty; wanted ids of events: one a line, CSV or NDJSON")
     as_json = format_ == "ndjson" or (format_ == "auto" and first[1].startswith("{"))
+    if not as_json:
+        _refuse_other_separators(first[1])
     names = None if as_json else _column_names(first[1])
     for number, line in numbered if names else _prepend(first, numbered):
         try:
@@ -58,6 +60,13 @@ def read_rows(lines: Iterable[str], format_: str, bad: BadLines) -> Iterator[dic
 def _prepend(first: tuple[int, str], others: Iterator[tuple[int, str]]) -> Iterator[tuple[int, str]]:
     yield first
     yield from others
+
+
+def _refuse_other_separators(line: str) -> None:
+    """Raise `LineInvalid` if the columns are parted by something else than commas."""
+    for separator, name in ((";", "semicolons"), ("\t", "tabs")):
+        if separator in line and "," not in line:
+            raise LineInvalid(f"line 1: its columns are separated by {name}; wanted commas")
 
 
 def _column_names(line: str) -> list[str] | None:

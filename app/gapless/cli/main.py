@@ -15,7 +15,7 @@ COMMANDS = {
         "gapless.cli.commands.check:check",
         "Check settings, store, providers, destinations and clocks.",
     ),
-    "db": ("gapless.cli.commands.db:db", "Check or upgrade the schema of the ledger."),
+    "db": ("gapless.cli.commands.db:db", "Upgrade the ledger, or tell it that it was restored."),
     "dead": (
         "gapless.cli.commands.dead:dead",
         "List or requeue dead letters and held deliveries.",

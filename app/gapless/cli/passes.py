@@ -18,6 +18,7 @@ from gapless.cli import output
 from gapless.cli.access import Operate, call_daemon, daemon_of, open_operations, open_reader, perform_here
 from gapless.cli.common import find_source
 from gapless.domain import ALL_TYPES, TypePatterns, from_us, system_clock
+from gapless.errors import Unavailable
 from gapless.ledger import Connection, events, sources, streams
 from gapless.ledger.engine import PostgresStore, Store
 from gapless.operations import deliveries
@@ -25,11 +26,14 @@ from gapless.operations.audit import AuditReport, KeyLookup, audit_list
 from gapless.operations.deliveries import PLAN_BATCH, PlannedDeliveries
 from gapless.reconcile.scheduler import Scheduler
 from gapless.settings import Settings
+from gapless.status.troubles import READ
 from gapless.text import format_time
 
 POLL_S = 0.5
-PARKED_WAIT_S = 20.0
-"""Time without progress of parked streams after which the command stops waiting: they need a person."""
+
+
+class PassNotMade(Unavailable):
+    """The provider could not be read now. The daemon goes on trying."""
 
 
 async def make_passes(settings: Settings, args: dict[str, object], *, wait: bool) -> list[dict[str, Any]]:
@@ -58,19 +62,35 @@ async def _make_here(parts: ProcessParts, args: dict[str, object], *, wait: bool
 
 
 async def _follow(operate: Operate, made: dict[str, Any], *, wait: bool) -> list[dict[str, Any]]:
-    """Show progress until no pass is running, or all that run are parked and make no progress."""
-    ids, before, idle_s = [row["id"] for row in made["passes"]], None, 0.0
-    progress = output.ProgressLine()
+    """Show progress until no pass is running, or all that run have been tried and could not be made.
+
+    Raises `PassNotMade` if there is no pass because the provider wants a pause.
+    """
+    if not made["passes"] and made.get("waiting_until"):
+        raise PassNotMade(f"source {made['source']!r}: {waiting_text(made['waiting_until'])}")
+    ids, progress = [row["id"] for row in made["passes"]], output.ProgressLine()
     while True:
         progressed = await operate("pass.status", {"ids": ids})
         running = [row for row in progressed["passes"] if row["state"] == "running"]
-        idle_s = idle_s + POLL_S if running == before and all(row["parked_reason"] for row in running) else 0.0
-        if not wait or not running or idle_s > PARKED_WAIT_S:
+        if not wait or all(reason_not_made(row) for row in running):
             progress.end()
             return list(progressed["passes"])
-        before = running
         progress.show(_progress_text(progressed["passes"]))
         await asyncio.sleep(POLL_S)
+
+
+def reason_not_made(row: dict[str, Any]) -> str | None:
+    """Return why a pass that is still running cannot be made now, once it was tried. None: it may still be made."""
+    if row["waiting_until"]:
+        return waiting_text(row["waiting_until"])
+    if row["tried"] and row["stream_outcome"] not in READ:
+        return str(row["error"] or row["parked_reason"] or row["stream_outcome"])
+    return None
+
+
+def waiting_text(until: str) -> str:
+    """Return the sentence that says until when the provider wants no request."""
+    return f"waiting until {format_time(datetime.fromisoformat(until))}, because the provider said so"
 
 
 def _progress_text(rows: list[dict[str, Any]]) -> str:
@@ -92,7 +112,7 @@ async def audit_source(
     def show(report: AuditReport) -> None:
         progress.show(f"{report.listed} listed" + (f", {len(report.missing)} missing" if known else ""))
 
-    async with open_provider_client(wanted, settings.public_url, os.environ) as client:
+    async with open_provider_client(wanted, settings.public_url, os.environ, only_reads=True) as client:
         report = await audit_list(
             client,
             capabilities_of(wanted, client.source.provider),

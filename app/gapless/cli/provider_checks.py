@@ -19,7 +19,7 @@ from gapless_reconcilers.kit.contract import (
     ReadsAccount,
     ReadsSubscription,
 )
-from gapless_reconcilers.kit.errors import ProviderError
+from gapless_reconcilers.kit.errors import ProviderError, Retryable
 
 SKEW_WARNING = timedelta(seconds=5)
 SKEW_PROBLEM = timedelta(seconds=60)
@@ -34,6 +34,8 @@ async def check_provider(source: SourceSettings, public_url: str | None, account
             found = [*_account(source, client, health, accounts), *_subscription(source, client, health)]
             found += await _list(subject, client)
             return [*found, *_clock(subject, client)]
+    except Retryable as error:
+        return [problem(subject, f"the provider cannot be reached: {error}")]
     except ProviderError as error:
         return [problem(subject, f"the provider refuses: {error}")]
 

@@ -12,6 +12,7 @@ from litestar.exceptions import HTTPException
 from litestar.handlers import HTTPRouteHandler
 
 from gapless.console.api.operations import operations_route
+from gapless.console.api.receipts import receipts_route
 from gapless.console.api.status import status_route
 from gapless.console.auth import Area
 from gapless.console.metrics import metrics_route
@@ -33,6 +34,7 @@ def build_console_app(options: ConsoleOptions, context: OperationContext, metric
         handlers += [
             status_route(options, context),
             operations_route(options, context),
+            receipts_route(options, context),
             overview_route(options, context),
             style_route(options),
         ]

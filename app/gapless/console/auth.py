@@ -27,6 +27,8 @@ class Area(StrEnum):
     METRICS = "metrics"
     READ = "read"
     WRITE = "write"
+    RECEIPTS = "receipts"
+    """A handler reports what it has processed."""
 
 
 class AccessDecision(Enum):
@@ -60,6 +62,7 @@ class Access:
     run_token: Secret
     token: TokenNow = no_token
     metrics_token: TokenNow = no_token
+    consumer_token: TokenNow = no_token
 
     def __post_init__(self) -> None:
         if not is_loopback(self.bind) and self.token() is None:
@@ -80,13 +83,15 @@ def decide_access(access: Access, area: Area, caller: Caller) -> AccessDecision:
     """Decide on a request of `caller` to `area`."""
     if area is Area.PROBE:
         return AccessDecision.ALLOWED
-    if area is Area.WRITE and _is_foreign(caller):
+    changes = area in (Area.WRITE, Area.RECEIPTS)
+    if changes and _is_foreign(caller):
         return AccessDecision.FOREIGN_ORIGIN
     token, metrics_token = access.token(), access.metrics_token()
-    accepted = [access.run_token, token, metrics_token if area is Area.METRICS else None]
+    of_area = {Area.METRICS: metrics_token, Area.RECEIPTS: access.consumer_token()}
+    accepted = [access.run_token, token, of_area.get(area)]
     if _matches_any(_presented(caller.authorization), (secret for secret in accepted if secret is not None)):
         return AccessDecision.ALLOWED
-    if area is Area.WRITE or (metrics_token if area is Area.METRICS else token) is not None:
+    if changes or (metrics_token if area is Area.METRICS else token) is not None:
         return AccessDecision.TOKEN_REQUIRED
     if not is_loopback(access.bind):
         return AccessDecision.ALLOWED if area is Area.METRICS else AccessDecision.TOKEN_REQUIRED

@@ -17,7 +17,7 @@ from gapless.console import auth
 from gapless.console.auth import Access, AccessDecision, Area, Caller
 from gapless.ledger.engine import StoreError
 from gapless.ledger.writer import Work
-from gapless.operations.context import OperationContext
+from gapless.operations.context import OperationContext, OperationRefused
 from gapless.status.reader import fault_of, read_report
 from gapless.status.report import StatusReport
 from gapless_reconcilers.kit.contract import ReadBudget
@@ -98,3 +98,13 @@ def respond_text(status_code: int, text: str) -> Response[bytes]:
 def respond_json(status_code: int, value: object, extra: Mapping[str, str] | None = None) -> Response[bytes]:
     """Return a response with `value` as JSON, and `extra` headers."""
     return respond(status_code, msgspec.json.encode(value), JSON, {**HEADERS, **(extra or {})})
+
+
+def read_object(content_type: str, body: bytes) -> dict[str, object]:
+    """Return the JSON object in the body. Its content type is required because forms of other sites cannot send it."""
+    if content_type.partition(";")[0].strip().lower() != JSON:
+        raise HTTPException(status_code=415, detail=f"content-type is {content_type!r}; wanted {JSON}")
+    try:
+        return msgspec.json.decode(body or b"{}", type=dict[str, object])
+    except msgspec.DecodeError as error:
+        raise OperationRefused(f"the body is not a JSON object: {error}") from error

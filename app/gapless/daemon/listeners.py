@@ -9,10 +9,11 @@ from typing import Any
 import uvicorn
 
 from gapless.receive.server import SERVING
+from gapless.sockets import bind
 
 BACKLOG = 2048
-DRAIN_S = 10
-"""Time that running requests have to end."""
+DRAIN_S = 10.0
+"""Time that running requests have to end, unless the listener is given another."""
 
 
 class _Server(uvicorn.Server):
@@ -36,10 +37,10 @@ class _Server(uvicorn.Server):
 class Listener:
     """An application on a bound socket. `run` serves until `stop`."""
 
-    def __init__(self, app: Any, host: str, port: int, **options: Any) -> None:
+    def __init__(self, app: Any, host: str, port: int, *, drain_s: float = DRAIN_S, **options: Any) -> None:
         self._socket = bind(host, port)
-        uvicorn_options = {**SERVING, "lifespan": "on", **options}
-        config = uvicorn.Config(app, timeout_graceful_shutdown=DRAIN_S, backlog=BACKLOG, **uvicorn_options)
+        uvicorn_options = {**SERVING, "lifespan": "on", "timeout_graceful_shutdown": drain_s, **options}
+        config = uvicorn.Config(app, backlog=BACKLOG, **uvicorn_options)
         self._server = _Server(config)
 
     @property
@@ -60,16 +61,3 @@ class Listener:
     def stop(self) -> None:
         """Accept no more connections, finish the running requests, and let `run` return."""
         self._server.should_exit = True
-
-
-def bind(host: str, port: int) -> socket.socket:
-    """Return a bound socket; port 0 takes a free one. Raises `OSError` with the address in its message."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    bound = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        bound.bind((host, port))
-    except OSError as error:
-        bound.close()
-        raise OSError(error.errno, f"cannot listen on {host}:{port}: {error.strerror}") from error
-    return bound

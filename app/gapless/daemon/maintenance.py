@@ -68,6 +68,7 @@ async def prune_once(writer: Writer, limits: RetentionSettings, destination_ids:
         *((limits.deliveries, partial(retention.prune_deliveries, destination_id=each)) for each in destination_ids),
         (limits.attempts, retention.prune_attempts),
         (limits.payloads, retention.prune_payloads),
+        (limits.payloads, retention.prune_receipts),
         (limits.passes, retention.prune_passes),
     ]
     for age, step in steps:

@@ -6,6 +6,7 @@ import os
 import secrets
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from enum import StrEnum
 from functools import partial
 from typing import Any
@@ -34,6 +35,12 @@ from gapless.settings import SecretRef, Settings
 from gapless_reconcilers.kit.contract import Secret
 
 log = logging.getLogger(__name__)
+RECEIVING, WORKING, ANSWERING = 0.2, 0.4, 0.1
+"""Shares of `stop_within`, in the order of a stop: webhooks under way, then pages and attempts, then the console.
+
+The rest is for the commits, the leases and the connections. What takes longer is cut: it is done again later."""
+SLACK = 0.05
+"""Share of `stop_within` that a part may take to end beyond its own limit."""
 
 
 class Role(StrEnum):
@@ -95,6 +102,7 @@ class Process:
             for task in background:
                 task.cancel()
             self.private.stop()
+            await self._end(listeners, ANSWERING)
         log.info("stopped")
 
     @property
@@ -133,13 +141,22 @@ class Process:
         if self.public is not None:
             self.receiver.admission.pause("shutting down")
             self.public.stop()
-            await listeners[0]
+            await self._end(listeners[:1], RECEIVING)
 
     async def _stop_workers(self, workers: list[asyncio.Task[None]]) -> None:
         for each in self._workers:
             each.stop()
-        if workers:
-            await asyncio.wait(workers)
+        await self._end(workers, WORKING)
+
+    async def _end(self, tasks: list[asyncio.Task[None]], share: float) -> None:
+        """Wait for tasks that were told to stop, a little longer than their own limit, then cancel them."""
+        if not tasks:
+            return
+        within_s = self.settings.stop_within.total_seconds()
+        _, late = await asyncio.wait(tasks, timeout=(share + SLACK) * within_s)
+        for task in late:
+            log.warning("stop_cut", extra={"part": str(task.get_coro())})
+            task.cancel()
 
 
 def receive_options(settings: Settings) -> ReceiveOptions:
@@ -148,6 +165,7 @@ def receive_options(settings: Settings) -> ReceiveOptions:
     return ReceiveOptions(
         answer_within=settings.public.answer_within,
         body_limit=settings.public.body_limit,
+        body_limits={each.name: each.body_limit for each in settings.sources if each.body_limit is not None},
         quarantine=QuarantineOptions(
             max_rows=quarantine.max_rows, max_bytes=quarantine.max_bytes, per_minute=quarantine.per_minute
         ),
@@ -162,7 +180,8 @@ def make_process(
         raise StoreInvalid("on SQLite one process has all roles; leave --role out, or use a postgresql:// store")
     runtime = parts.runtime
     receiver = make_receiver(runtime, client=parts.client, options=receive_options(settings))
-    dispatcher = Dispatcher(parts.destinations, runtime) if Role.DELIVER in roles else None
+    grace = WORKING * settings.stop_within
+    dispatcher = Dispatcher(parts.destinations, runtime, grace=grace) if Role.DELIVER in roles else None
     if dispatcher is not None:
         runtime.writer.recorder.wake = dispatcher.wake
     return Process(
@@ -173,7 +192,7 @@ def make_process(
         receiver=receiver,
         private=_private(settings, parts, roles),
         public=_public(settings, parts, receiver) if Role.RECEIVE in roles else None,
-        scheduler=_scheduler(parts, timing) if Role.RECONCILE in roles else None,
+        scheduler=_scheduler(parts, timing, grace) if Role.RECONCILE in roles else None,
         dispatcher=dispatcher,
     )
 
@@ -187,6 +206,7 @@ def _private(settings: Settings, parts: ProcessParts, roles: frozenset[Role]) ->
             run_token=Secret(token),
             token=partial(_read_secret, private.token),
             metrics_token=partial(_read_secret, private.metrics_token),
+            consumer_token=partial(_read_secret, private.consumer_token),
         ),
         roles=frozenset(role.value for role in roles),
         version=gapless.__version__,
@@ -201,7 +221,9 @@ def _private(settings: Settings, parts: ProcessParts, roles: frozenset[Role]) ->
         stream_ids=StreamIds(runtime.writer),
         wake=runtime.writer.recorder.wake,
     )
-    listener = Listener(build_console_app(options, context, runtime.metrics), private.host, private.port)
+    app = build_console_app(options, context, runtime.metrics)
+    drain_s = ANSWERING * settings.stop_within.total_seconds()
+    listener = Listener(app, private.host, private.port, drain_s=drain_s)
     if parts.lock is not None:
         parts.lock.write_holder(LockHolder(pid=os.getpid(), url=listener.address, token=token))
     return listener
@@ -213,10 +235,11 @@ def _read_secret(reference: SecretRef | None) -> Secret | None:
 
 def _public(settings: Settings, parts: ProcessParts, receiver: Receiver) -> Listener:
     public = settings.public
-    return Listener(build_app(receiver, parts.rows.retired), public.host, public.port)
+    drain_s = RECEIVING * settings.stop_within.total_seconds()
+    return Listener(build_app(receiver, parts.rows.retired), public.host, public.port, drain_s=drain_s)
 
 
-def _scheduler(parts: ProcessParts, timing: Timing) -> Scheduler:
+def _scheduler(parts: ProcessParts, timing: Timing, stop_within: timedelta) -> Scheduler:
     return Scheduler(
         parts.runtime,
         parts.policies,
@@ -224,4 +247,5 @@ def _scheduler(parts: ProcessParts, timing: Timing) -> Scheduler:
         holder=parts.holder,
         tick_s=timing.tick_s,
         retry=timing.patience,
+        stop_within=stop_within,
     )

@@ -30,7 +30,9 @@ class Destination:
     via: frozenset[Via]
     since_us: int
     delay_us: int
-    """Delay of an event that a list showed first, so that its webhook may still arrive."""
+    """Delay of an event that a list showed first, so that its webhook may still arrive; with `receipts`, of each."""
+    receipts: bool
+    """The handler has a webhook of its own, and reports what it has processed."""
     concurrency: int
     rate: float | None
     """Attempts per second; None: no limit but `concurrency`."""
@@ -39,6 +41,15 @@ class Destination:
     breaker: BreakerRule = field(default_factory=BreakerRule)
     releases: frozenset[HoldReason]
     """Reasons whose held deliveries are released when the dispatcher starts, because the team chose to deliver them."""
+
+    @property
+    def fills_gaps(self) -> bool:
+        """True if its handler has a webhook of its own, and is to get only what that lost."""
+        return self.receipts or Via.WEBHOOK not in self.via
+
+    def delay_of(self, via: Via) -> int:
+        """Return how long an event waits that was first recorded in this way, in microseconds."""
+        return self.delay_us if self.receipts or via is Via.LIST else 0
 
     def __post_init__(self) -> None:
         if self.concurrency < 1:
@@ -58,7 +69,7 @@ def build_route(destinations: Iterable[Destination]) -> Route:
             return []
         occurred_us = to_us(event.occurred_at)
         return [
-            Owed(destination_id=each.id, not_before_us=recorded_us + (each.delay_us if via is Via.LIST else 0))
+            Owed(destination_id=each.id, not_before_us=recorded_us + each.delay_of(via))
             for each in ordered
             if wants(each, source.name, event.type, via, occurred_us)
         ]

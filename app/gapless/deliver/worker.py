@@ -11,6 +11,8 @@ from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from random import Random
 
+import msgspec
+
 from gapless.deliver import breaker, retry
 from gapless.deliver.breaker import Breaker
 from gapless.deliver.routing import Destination
@@ -243,8 +245,15 @@ class DestinationWorker:
 
 
 def is_withdrawn(destination: Destination, event: StoredEvent) -> bool:
-    """Return True if the webhook of a missed event came after all, so that the destination need not fill the gap."""
-    return event.via is not Via.WEBHOOK and event.webhook_us is not None and Via.WEBHOOK not in destination.via
+    """Return True if the handler has the event already, so that the destination need not fill the gap.
+
+    A handler says so itself by a receipt. An import speaks for each handler that has a webhook of its own. Without
+    receipts, the webhook of a missed event that came to us after all must have come to that handler as well.
+    """
+    if event.received or (event.imported and destination.fills_gaps and Via.IMPORT not in destination.via):
+        return True
+    came_after_all = event.via is not Via.WEBHOOK and event.webhook_us is not None
+    return came_after_all and destination.fills_gaps and not destination.receipts
 
 
 def outcome_of(settled: Settlement) -> str:
@@ -256,7 +265,7 @@ def outcome_of(settled: Settlement) -> str:
 
 def _delivery(claim: DeliveryClaim, event: StoredEvent, payload: bytes) -> Delivery:
     return Delivery(
-        id=event_id(event.source_id, event.key),
+        id=event_id(event.identity_seed, event.key),
         key=event.key,
         source=event.source,
         stream=event.stream,
@@ -265,6 +274,7 @@ def _delivery(claim: DeliveryClaim, event: StoredEvent, payload: bytes) -> Deliv
         recorded_at=from_us(event.first_seen_us),
         via=event.via,
         payload=payload,
+        headers={} if event.headers is None else msgspec.json.decode(event.headers, type=dict[str, str]),
         attempt=claim.attempts + 1,
         released=claim.released,
     )

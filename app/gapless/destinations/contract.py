@@ -2,8 +2,8 @@
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, Protocol, TypeAlias, runtime_checkable
@@ -36,6 +36,7 @@ class HoldReason(StrEnum):
     """The reason why a delivery waits for a person. A closed set, because it labels metrics."""
 
     VERSION_MISMATCH = "version_mismatch"
+    RESTORED = "restored"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +55,8 @@ class Delivery:
     via: Via
     payload: bytes
     """As received, byte for byte: the webhook's body, or the listed item."""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    """The kept headers of its webhook, by lower-case name; empty if no webhook brought it."""
     attempt: int
     """1 for the first. An attempt that a crash interrupted is not counted, so a number can occur twice."""
     released: bool = False
@@ -122,6 +125,15 @@ class RendersEvents(Protocol):
     @property
     def renders(self) -> bool:
         """True if it is configured to render."""
+        ...
+
+
+@runtime_checkable
+class TriesRendering(Protocol):
+    """A sender that can try whether it could sign a delivery, without sending it."""
+
+    def rendering_problem(self, delivery: Delivery) -> str | None:
+        """Return why `delivery` could not be sent as configured, or None."""
         ...
 
 
@@ -198,6 +210,9 @@ class Reject(Exception):
     """Raised by a Python target for an event that it will never accept: it becomes a dead letter at once."""
 
 
-def event_id(source_id: int, key: str) -> str:
-    """Return our id of an event for consumers: safe in a header, and unchanged when the source is renamed."""
-    return "gapless_" + hashlib.sha256(f"{source_id}:{key}".encode()).hexdigest()[:32]
+def event_id(identity_seed: str, key: str) -> str:
+    """Return our id of an event for consumers: safe in a header, and equal wherever the source has the same seed.
+
+    A seed holds no colon.
+    """
+    return "gapless_" + hashlib.sha256(f"{identity_seed}:{key}".encode()).hexdigest()[:32]

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from sqlalchemy import (
     ColumnElement,
     Connection,
+    Select,
     and_,
     case,
     func,
@@ -188,6 +189,12 @@ def replay(connection: Connection, destination_id: int, seqs: Sequence[int], now
     return len(found)
 
 
+def hold_pending(connection: Connection, reason: str, limit: int = BATCH) -> int:
+    """Hold pending deliveries of every destination. Returns how many, at most `limit`; call until 0."""
+    query = select(DELIVERY.c.destination_id, DELIVERY.c.event_seq).where(PENDING)
+    return _change(connection, query, PENDING, DeliveryState.HELD, reason, limit)
+
+
 def park_source(connection: Connection, source_id: int, limit: int = BATCH) -> int:
     """Park the pending deliveries of a retired source. Returns how many, at most `limit`; call until 0."""
     return _move(connection, source_id, was=PENDING, state=DeliveryState.PARKED, reason="source_retired", limit=limit)
@@ -259,7 +266,20 @@ def _move(
     limit: int,
 ) -> int:
     query = select(DELIVERY.c.destination_id, DELIVERY.c.event_seq).join(EVENT, EVENT.c.seq == DELIVERY.c.event_seq)
-    batch = query.where(OWING, was, EVENT.c.source_id == source_id).order_by(DELIVERY.c.event_seq).limit(limit)
+    query = query.where(OWING, was, EVENT.c.source_id == source_id)
+    return _change(connection, query, was, state, reason, limit)
+
+
+def _change(
+    connection: Connection,
+    query: Select[tuple[int, int]],
+    was: ColumnElement[bool],
+    state: DeliveryState,
+    reason: str | None,
+    limit: int,
+) -> int:
+    """Give the first deliveries that `query` finds another state, unless they changed meanwhile; return how many."""
+    batch = query.order_by(DELIVERY.c.event_seq).limit(limit)
     rows = sorted(map(tuple, connection.execute(batch)))
     if not rows:
         return 0

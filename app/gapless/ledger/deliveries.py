@@ -32,6 +32,8 @@ from sqlalchemy import (
 
 from gapless.domain import Via
 from gapless.ledger.engine import dialect
+from gapless.ledger.receipts import EVERY_HANDLER, has_receipt
+from gapless.ledger.sources import IDENTITY_SEED
 from gapless.ledger.tables import ATTEMPT, DELIVERY, EVENT, PAYLOAD, SOURCE, STREAM
 
 PENDING: ColumnElement[bool] = literal_column("delivery.state = 'pending'")
@@ -76,8 +78,9 @@ class DeliveryClaim:
 class StoredEvent:
     """An event with everything that its delivery needs. Times are microseconds."""
 
-    source_id: int
     source: str
+    identity_seed: str
+    """The seed of its id for consumers."""
     stream: str
     key: str
     type: str
@@ -86,8 +89,14 @@ class StoredEvent:
     via: Via
     webhook_us: int | None
     """The time of its first webhook; None: none came."""
+    received: bool
+    """The handler behind the destination has processed it already."""
+    imported: bool
+    """It was imported: a handler with a webhook of its own has processed it."""
     payload: bytes | None
     """None: it was imported, or its payload was pruned."""
+    headers: str | None = None
+    """The kept headers of its webhook, as JSON; None: no webhook brought it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -176,13 +185,16 @@ def next_due_us(connection: Connection, destination_id: int) -> int | None:
 
 
 def load(connection: Connection, claims: Sequence[DeliveryClaim]) -> list[tuple[DeliveryClaim, StoredEvent]]:
-    """Return each of `claims` with its event, in order of seq."""
+    """Return each of `claims`, all of one destination, with its event, in order of seq."""
     by_seq = {claim.seq: claim for claim in claims}
+    handlers = sorted({claim.destination_id for claim in claims})
     query = (
         select(
-            EVENT.c.seq, EVENT.c.source_id, SOURCE.c.name.label("source"), STREAM.c.name.label("stream"), EVENT.c.key,
-            EVENT.c.type, EVENT.c.occurred_us, EVENT.c.first_seen_us, EVENT.c.via, EVENT.c.webhook_us,
-            PAYLOAD.c.body.label("payload"),
+            EVENT.c.seq, SOURCE.c.name.label("source"), IDENTITY_SEED.label("identity_seed"),
+            STREAM.c.name.label("stream"), EVENT.c.key, EVENT.c.type, EVENT.c.occurred_us, EVENT.c.first_seen_us,
+            EVENT.c.via, EVENT.c.webhook_us,
+            PAYLOAD.c.body.label("payload"), PAYLOAD.c.headers, has_receipt(handlers).label("received"),
+            has_receipt([EVERY_HANDLER]).label("imported"),
         )
         .join(SOURCE, SOURCE.c.id == EVENT.c.source_id)
         .join(STREAM, STREAM.c.id == EVENT.c.stream_id)

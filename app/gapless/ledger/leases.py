@@ -63,10 +63,23 @@ def fence(connection: Connection, lease: Lease, ttl: timedelta = SOURCE_LEASE) -
         raise LeaseLost(f"source {lease.source_id}: epoch {lease.epoch} is over")
 
 
-def release(connection: Connection, lease: Lease, *, next_pass_us: int, interval_us: int | None) -> None:
-    """Give the source back and set its next due time. Raises `LeaseLost`."""
+def release(
+    connection: Connection,
+    lease: Lease,
+    *,
+    next_pass_us: int,
+    interval_us: int | None,
+    waiting_until_us: int | None = None,
+) -> None:
+    """Give the source back, and set its next due time and the pause that the provider wants. Raises `LeaseLost`."""
     fence(connection, lease)
-    values = {"lease_holder": None, "lease_until_us": 0, "next_pass_us": next_pass_us, "interval_us": interval_us}
+    values = {
+        "lease_holder": None,
+        "lease_until_us": 0,
+        "next_pass_us": next_pass_us,
+        "interval_us": interval_us,
+        "waiting_until_us": waiting_until_us,
+    }
     connection.execute(update(SOURCE).where(SOURCE.c.id == lease.source_id).values(**values))
 
 

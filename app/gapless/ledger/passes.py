@@ -73,7 +73,11 @@ class PassProgress:
     slices: int
     slices_done: int
     stream_outcome: str | None
+    stream_error: str | None
     parked_reason: str | None
+    tried: bool
+    """True if a run of the source that began after the pass was created has ended."""
+    waiting_until_us: int | None
 
 
 def begin(connection: Connection, planned: Pass, slices: Sequence[tuple[int, int]]) -> Pass:
@@ -176,7 +180,9 @@ def progress(connection: Connection, pass_ids: Sequence[int]) -> list[PassProgre
             PASS.c.id, SOURCE.c.name.label("source"), STREAM.c.name.label("stream"), PASS.c.kind, PASS.c.start_us,
             PASS.c.end_us, PASS.c.state, PASS.c.outcome, PASS.c.listed, PASS.c.found, PASS.c.missed,
             func.coalesce(parts.c.all, 0).label("slices"), func.coalesce(parts.c.done, 0).label("slices_done"),
-            STREAM.c.last_outcome.label("stream_outcome"), STREAM.c.parked_reason,
+            STREAM.c.last_outcome.label("stream_outcome"), STREAM.c.last_error.label("stream_error"),
+            STREAM.c.parked_reason, (SOURCE.c.next_pass_us > PASS.c.started_us).label("tried"),
+            SOURCE.c.waiting_until_us,
         )
         .join_from(PASS, STREAM, STREAM.c.id == PASS.c.stream_id)
         .join(SOURCE, SOURCE.c.id == PASS.c.source_id)

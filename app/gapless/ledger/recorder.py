@@ -12,7 +12,7 @@ import msgspec
 from sqlalchemy import Connection, select, update
 
 from gapless.domain import Cause, Route, Source, Via, to_us
-from gapless.ledger import missing
+from gapless.ledger import missing, restored
 from gapless.ledger.deliveries import DELIVERY_CHANNEL
 from gapless.ledger.engine import dialect
 from gapless.ledger.tables import DELIVERY, EVENT, ID_BLOCK, PAYLOAD
@@ -31,7 +31,7 @@ EVENT_COLUMNS = (
 OCCURRED, EXPECTED = EVENT_COLUMNS.index("occurred_us"), EVENT_COLUMNS.index("expected")
 BY_VIA = {via: f"by_{via.value}" for via in Via}
 PAYLOAD_COLUMNS = ("id", "body", "headers", "stored_us", "envelope_id")
-DELIVERY_COLUMNS = ("destination_id", "event_seq", "state", "attempts", "next_us", "lease_us", "created_us")
+DELIVERY_COLUMNS = ("destination_id", "event_seq", "state", "reason", "attempts", "next_us", "lease_us", "created_us")
 
 
 class Sighting(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -49,11 +49,18 @@ class Sighting(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     cause: Cause | None = None
     """The cause if it counts as missed; None if it came by webhook."""
     behind_watermark: bool = False
+    restored: bool = False
+    """True if it occurred in a time that a restored backup lacks: not expected, and its deliveries are held."""
 
     @property
     def identity(self) -> EventKey:
         """(source id, event key)."""
         return (self.source.id, self.event.key)
+
+    @property
+    def expected(self) -> bool:
+        """True if our subscription should have pushed it, for all that we know."""
+        return not self.restored and self.source.expects(self.event)
 
     @property
     def is_part(self) -> bool:
@@ -146,7 +153,7 @@ class Recorder:
 
     def _owe(self, connection: Connection, new: Sequence[tuple[int, Sighting]]) -> None:
         rows = [
-            (owed.destination_id, seq, "pending", 0, owed.not_before_us, 0, sighting.seen_us)
+            (owed.destination_id, seq, *_state(sighting), 0, owed.not_before_us, 0, sighting.seen_us)
             for seq, sighting in new
             for owed in self.route(sighting.source, sighting.event, sighting.via, sighting.seen_us)
         ]
@@ -154,6 +161,11 @@ class Recorder:
             dialect.insert_many(connection, DELIVERY, DELIVERY_COLUMNS, sorted(rows))
             dialect.notify(connection, DELIVERY_CHANNEL)
             self.wake()
+
+
+def _state(sighting: Sighting) -> tuple[str, str | None]:
+    """Return the state and the reason of the deliveries of a new event."""
+    return ("held", restored.REASON) if sighting.restored else ("pending", None)
 
 
 def _states_shown(connection: Connection, first: Mapping[EventKey, Sighting]) -> dict[EventKey, bool]:
@@ -172,7 +184,7 @@ def _states_shown(connection: Connection, first: Mapping[EventKey, Sighting]) ->
 
 def _event_row(sighting: Sighting, payload_id: int | None, *, is_shown: bool) -> tuple[object, ...]:
     event, pushed = sighting.event, sighting.via is Via.WEBHOOK
-    expected = not is_shown and sighting.source.expects(event)
+    expected = not is_shown and sighting.expected
     return (
         sighting.source.id,
         event.key,

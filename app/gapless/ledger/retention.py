@@ -1,4 +1,4 @@
-"""Prunes finished deliveries, attempts, payloads and passes. Events stay for good.
+"""Prunes finished deliveries, attempts, payloads, receipts and passes. Events stay for good.
 
 Each call looks at no more than `limit` rows, in the order of a primary key, and commits, so that webhooks
 never wait for a long delete. Rows enter these tables in order of time, so a walk ends at the
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from sqlalchemy import Connection, delete, select
 
 from gapless.ledger.deliveries import OWING
-from gapless.ledger.tables import ATTEMPT, DELIVERY, EVENT, PASS, PAYLOAD, SLICE
+from gapless.ledger.tables import ATTEMPT, DELIVERY, EVENT, PASS, PAYLOAD, RECEIPT, SLICE
 
 LIMIT = 500
 """Rows looked at in one transaction."""
@@ -67,6 +67,16 @@ def prune_payloads(connection: Connection, before_us: int, *, after: int = 0, li
     gone = connection.execute(delete(PAYLOAD).where(PAYLOAD.c.id.in_(old), PAYLOAD.c.id.not_in(owed))).rowcount
     has_more = len(rows) == limit and rows[-1].stored_us < before_us
     return Pruned(count=gone, after=rows[-1].id if has_more else None)
+
+
+def prune_receipts(connection: Connection, before_us: int, *, after: int = 0, limit: int = LIMIT) -> Pruned:
+    """Delete receipts that came before `before_us`."""
+    query = select(RECEIPT.c.id, RECEIPT.c.at_us).where(RECEIPT.c.id > after).order_by(RECEIPT.c.id).limit(limit)
+    rows = connection.execute(query).all()
+    old = [row.id for row in rows if row.at_us < before_us]
+    connection.execute(delete(RECEIPT).where(RECEIPT.c.id.in_(old)))
+    has_more = len(rows) == limit and rows[-1].at_us < before_us
+    return Pruned(count=len(old), after=rows[-1].id if has_more else None)
 
 
 def prune_passes(connection: Connection, before_us: int, *, after: int = 0, limit: int = LIMIT) -> Pruned:

@@ -76,6 +76,7 @@ class SourceSnapshot:
     subscription_good_us: int | None
     interval_us: int | None
     next_pass_us: int
+    waiting_until_us: int | None = None
     streams: tuple[Stream, ...]
     missing: Mapping[int, MissingCounts]
     """By stream id; a stream without missing events has no entry."""
@@ -148,6 +149,7 @@ def _source(
         subscription_good_us=row["subscription_good_us"],
         interval_us=row["interval_us"],
         next_pass_us=row["next_pass_us"],
+        waiting_until_us=row["waiting_until_us"],
         streams=tuple(streams),
         missing={stream.id: missing[stream.id] for stream in streams if stream.id in missing},
         losses=tuple(losses),

@@ -1,21 +1,25 @@
 """Rows of sources: their state, and the history of their subscription, since it decides which events are expected."""
 
 import json
+import secrets
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, RowMapping, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, RowMapping, Text, cast, func, insert, or_, select, update
 
-from gapless.domain import from_us, to_us
+from gapless.domain import from_us, span_us, to_us
 from gapless.ledger.engine import dialect
 from gapless.ledger.streams import ensure_stream, streams
 from gapless.ledger.tables import SOURCE, SUBSCRIPTION
 from gapless_reconcilers.kit.contract import Subscription
+from gapless_reconcilers.kit.statuses import LONGEST_WAIT
 
 RETIRED_GRACE = timedelta(days=3)
 """Time for which a retired source's path still answers 503, so that its provider keeps retrying."""
 UNREADABLE = "the read key may not read it"
+IDENTITY_SEED: ColumnElement[str] = func.coalesce(SOURCE.c.identity_seed, cast(SOURCE.c.id, Text))
+"""The seed of the ids that consumers see. A row of a release that knew no seeds has its id for one."""
 
 
 def register_source(connection: Connection, name: str, provider: str, mode: str, start: datetime, now: datetime) -> int:
@@ -24,7 +28,8 @@ def register_source(connection: Connection, name: str, provider: str, mode: str,
     A source that was retired becomes active again. The start of a known source never changes here.
     """
     row = {"name": name, "provider": provider, "mode": mode, "start_us": to_us(start), "state_us": to_us(now)}
-    dialect.insert_or_ignore(connection, SOURCE, row)
+    if source_named(connection, name) is None:
+        dialect.insert_or_ignore(connection, SOURCE, {**row, "identity_seed": _free_seed(connection, name)})
     where = SOURCE.c.name == name
     connection.execute(update(SOURCE).where(where).values(mode=mode, provider=provider))
     active = update(SOURCE).where(where, SOURCE.c.state == "retired").values(state="active", state_us=to_us(now))
@@ -32,6 +37,23 @@ def register_source(connection: Connection, name: str, provider: str, mode: str,
     source_id = int(connection.execute(select(SOURCE.c.id).where(where)).scalar_one())
     ensure_stream(connection, source_id, "")
     return source_id
+
+
+def _free_seed(connection: Connection, name: str) -> str:
+    """Return the name, so that a rebuilt ledger gives events the ids that they had; with a suffix if it is taken."""
+    return name if holder_of_seed(connection, name) is None else f"{name}.{secrets.token_hex(8)}"
+
+
+def holder_of_seed(connection: Connection, seed: str) -> str | None:
+    """Return the name of the source that has this identity seed; None: no source has it."""
+    is_its = IDENTITY_SEED == seed  # noqa: SIM300 - a condition in SQL
+    found: str | None = connection.execute(select(SOURCE.c.name).where(is_its)).scalar()
+    return found
+
+
+def set_identity_seed(connection: Connection, source_id: int, seed: str) -> None:
+    """Give the source another identity seed. The ids of all its events change for consumers."""
+    connection.execute(update(SOURCE).where(SOURCE.c.id == source_id).values(identity_seed=seed))
 
 
 def retire_absent(connection: Connection, configured: Sequence[str], now: datetime) -> list[str]:
@@ -67,8 +89,13 @@ def source_named(connection: Connection, name: str) -> RowMapping | None:
 
 
 def due(connection: Connection, now_us: int) -> list[str]:
-    """Return the active sources whose next pass is due, the longest overdue first."""
-    where = (SOURCE.c.state == "active", SOURCE.c.next_pass_us <= now_us)
+    """Return the active sources whose next pass is due, the longest overdue first.
+
+    A source whose provider wants a pause is not due. A pause that is further ahead than any may be counts as over.
+    """
+    until = SOURCE.c.waiting_until_us
+    may_ask = or_(until.is_(None), until <= now_us, until > now_us + span_us(LONGEST_WAIT))
+    where = (SOURCE.c.state == "active", SOURCE.c.next_pass_us <= now_us, may_ask)
     return list(connection.execute(select(SOURCE.c.name).where(*where).order_by(SOURCE.c.next_pass_us)).scalars())
 
 
@@ -92,9 +119,10 @@ def ids_in_state(connection: Connection, state: str) -> list[int]:
 
 
 def sources(connection: Connection) -> list[dict[str, Any]]:
-    """Return every source with its provider, mode, state and start, by name."""
+    """Return every source with its provider, mode, state, start and identity seed, by name."""
     columns = (SOURCE.c[name] for name in ("name", "provider", "mode", "state", "start_us"))
-    return [dict(row) for row in connection.execute(select(*columns).order_by(SOURCE.c.name)).mappings()]
+    query = select(*columns, IDENTITY_SEED.label("identity_seed")).order_by(SOURCE.c.name)
+    return [dict(row) for row in connection.execute(query).mappings()]
 
 
 def note_account(connection: Connection, source_id: int, fingerprint: str) -> list[str]:

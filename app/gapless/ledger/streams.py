@@ -23,6 +23,7 @@ class Stream:
     parked_reason: str | None
     last_listed: int
     cursor: str | None
+    last_error: str | None = None
 
 
 def ensure_stream(connection: Connection, source_id: int, name: str) -> int:

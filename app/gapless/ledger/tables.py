@@ -77,6 +77,7 @@ class SourceRow(TableRow, table=True):
     id: int | None = _id()
     name: str = Field(sa_column=Column(Text, nullable=False, unique=True))
     provider: str = _text()
+    identity_seed: str | None = _text(null=True)  # see `sources.identity_seed`
     mode: str = _text()
     start_us: int = _long()
     state: str = _text(default="active")  # active | parked | retired
@@ -93,6 +94,7 @@ class SourceRow(TableRow, table=True):
     lapsed_us: int | None = _long(null=True)  # since when it may be inactive, where the list needs it active
     interval_us: int | None = _long(null=True)
     next_pass_us: int = _long(default=0)
+    waiting_until_us: int | None = _long(null=True)  # the provider wants no request before
     lookback_us: int | None = _long(null=True)  # widened by what a sweep found; None: as configured
     last_sweep_us: int | None = _long(null=True)
     lease_holder: str | None = _text(null=True)
@@ -129,6 +131,7 @@ class StreamRow(TableRow, table=True):
     checked_us: int | None = _long(null=True)  # when the list was last read up to the watermark
     last_complete_pass_us: int | None = _long(null=True)
     last_outcome: str | None = _text(null=True)
+    last_error: str | None = _text(null=True)  # why the last pass could not be completed; None: it was
     parked_reason: str | None = _text(null=True)
     last_listed: int = _long(default=0)  # how many events its last complete pass listed
     cursor: str | None = _text(null=True)  # where reading consumes: the next request, which acknowledges what was read
@@ -277,6 +280,16 @@ class UnrecoverableRow(TableRow, table=True):
     acknowledged_reason: str | None = _text(null=True)  # what was looked into, in that person's words
 
 
+class RestoredRow(TableRow, table=True):
+    """A time that a restored backup lacks: what a list shows of it may have come, and been delivered, before."""
+
+    __tablename__ = "restored"
+    __table_args__ = (PrimaryKeyConstraint("stream_id", "start_us"),)
+    stream_id: int = _long()
+    start_us: int = _long()
+    end_us: int = _long()
+
+
 class BudgetRow(TableRow, table=True):
     """Read requests used in the current period, per scope of the budget."""
 
@@ -319,6 +332,18 @@ class AttemptRow(TableRow, table=True):
     duration_us: int = _long()
     outcome: str = _text()
     detail: str | None = _text(null=True)
+
+
+class ReceiptRow(TableRow, table=True):
+    """An event that a handler has processed itself. `destination_id` 0: any handler with a webhook of its own."""
+
+    __tablename__ = "receipt"
+    __table_args__ = (UniqueConstraint("source_id", "key", "destination_id"), {"sqlite_autoincrement": True})
+    id: int | None = _id()
+    source_id: int = _long()
+    key: str = _text()
+    destination_id: int = _long()
+    at_us: int = _long()
 
 
 class TallyRow(TableRow, table=True):
@@ -414,5 +439,5 @@ SOURCE, STREAM, DESTINATION = _table(SourceRow), _table(StreamRow), _table(Desti
 EVENT, PAYLOAD, MISSING = _table(EventRow), _table(PayloadRow), _table(MissingRow)
 PASS, SLICE, UNRECOVERABLE, BUDGET = _table(PassRow), _table(SliceRow), _table(UnrecoverableRow), _table(BudgetRow)
 DELIVERY, ATTEMPT, TALLY = _table(DeliveryRow), _table(AttemptRow), _table(TallyRow)
-SUBSCRIPTION = _table(SubscriptionRow)
+SUBSCRIPTION, RESTORED, RECEIPT = _table(SubscriptionRow), _table(RestoredRow), _table(ReceiptRow)
 SLOT, DOWNTIME, QUARANTINE, AUDIT_LOG = _table(SlotRow), _table(DowntimeRow), _table(QuarantineRow), _table(AuditLogRow)

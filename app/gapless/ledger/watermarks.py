@@ -54,7 +54,13 @@ def advance(connection: Connection, pass_: Pass, limit_us: int) -> Prefix:
 
 def complete_pass(connection: Connection, stream_id: int, outcome: str, now_us: int, listed: int) -> None:
     """Note that a whole window of the stream was read, that it is not suspect, and how many events it listed."""
-    values = {"last_complete_pass_us": now_us, "last_outcome": outcome, "parked_reason": None, "last_listed": listed}
+    values = {
+        "last_complete_pass_us": now_us,
+        "last_outcome": outcome,
+        "last_error": None,
+        "parked_reason": None,
+        "last_listed": listed,
+    }
     connection.execute(update(STREAM).where(STREAM.c.id == stream_id).values(**values))
 
 
@@ -69,9 +75,11 @@ def note_consumed(connection: Connection, stream_id: int, up_to_us: int, now_us:
     connection.execute(update(STREAM).where(*where).values(watermark_us=up_to_us, checked_us=now_us))
 
 
-def note_outcome(connection: Connection, stream_id: int, outcome: str, parked_reason: str | None) -> None:
-    """Store the outcome of a pass that could not be completed."""
-    values = {"last_outcome": outcome, "parked_reason": parked_reason}
+def note_outcome(
+    connection: Connection, stream_id: int, outcome: str, parked_reason: str | None, error: str | None = None
+) -> None:
+    """Store the outcome of a pass that could not be completed, and the error if there was one."""
+    values = {"last_outcome": outcome, "last_error": error, "parked_reason": parked_reason}
     connection.execute(update(STREAM).where(STREAM.c.id == stream_id).values(**values))
 
 

@@ -1,4 +1,4 @@
-"""Imports events that were processed before Gapless was installed."""
+"""Imports events that handlers have processed, and takes their receipts."""
 
 from collections.abc import Sequence
 from typing import Annotated
@@ -6,10 +6,10 @@ from typing import Annotated
 from msgspec import Meta, Struct
 
 from gapless.domain import Source, Via
-from gapless.ledger import Connection, streams
+from gapless.ledger import Connection, destinations, receipts, streams
 from gapless.ledger.recorder import Recorder, Sighting
-from gapless.operations.context import AwareTime, Name, OperationContext, OperationRefused, OperationRequest
-from gapless_reconcilers.kit.contract import RemoteEvent
+from gapless.operations.context import AwareTime, Keys, Name, OperationContext, OperationRefused, OperationRequest
+from gapless_reconcilers.kit.contract import RemoteEvent, check_text
 
 IMPORT_BATCH = 500
 """Events recorded in one transaction: about a page."""
@@ -48,6 +48,40 @@ async def import_events(context: OperationContext, request: ImportEvents) -> dic
     return {"new": new, "known": len(seen) - new}
 
 
+class RecordReceipts(OperationRequest, frozen=True, kw_only=True):
+    """Note that the handler behind a destination has processed these events of a source."""
+
+    operation = "receipts"
+    destination: Name
+    source: Name
+    keys: Keys
+
+
+async def record_receipts(context: OperationContext, request: RecordReceipts) -> dict[str, object]:
+    """Record receipts. An event with one is not delivered to that destination; it may be recorded later."""
+    destination = await context.read(destinations.destination, name=request.destination)
+    if destination is None:
+        known = "`gapless status` shows those that are"
+        raise OperationRefused(f"destination {request.destination!r} is not known; {known}")
+    for key in request.keys:
+        _check_key(key)
+    new = await context.runtime.write(
+        receipts.record,
+        source_id=context.source(request.source).id,
+        destination_id=destination.id,
+        keys=request.keys,
+        now_us=context.now_us,
+    )
+    return {"new": new, "known": len(request.keys) - new}
+
+
+def _check_key(key: str) -> None:
+    try:
+        check_text("key", key)
+    except ValueError as error:
+        raise OperationRefused(f"{error}; no receipt was recorded") from error
+
+
 def _sighting(context: OperationContext, source: Source, stream_id: int, event: ImportedEvent, index: int) -> Sighting:
     """Return the sighting of an imported event. Without a time it occurred now, and is never expected."""
     try:
@@ -64,4 +98,8 @@ def _sighting(context: OperationContext, source: Source, stream_id: int, event: 
 
 
 def _import(connection: Connection, recorder: Recorder, seen: Sequence[Sighting]) -> int:
-    return len(recorder.store(connection, seen))
+    """Record events that handlers have processed; what is owed to them for these is not sent any more."""
+    new = recorder.store(connection, seen)
+    keys, source_id = [each.event.key for each in seen], seen[0].source.id
+    receipts.record(connection, source_id, receipts.EVERY_HANDLER, keys, seen[0].seen_us)
+    return len(new)

@@ -11,6 +11,7 @@ from gapless.ledger.passes import PassKind
 from gapless.ledger.streams import Stream
 from gapless.operations.context import AwareTime, Name, OperationContext, OperationRefused, OperationRequest
 from gapless_reconcilers.kit.contract import Capabilities, Coverage, Reading, Window
+from gapless_reconcilers.kit.statuses import waiting_until
 
 
 class DemandPass(OperationRequest, frozen=True, kw_only=True):
@@ -39,7 +40,13 @@ async def demand(context: OperationContext, request: DemandPass) -> dict[str, ob
             f"the list of source {source.name!r} is consumed by reading, and cannot be read again; nothing to do"
         )
     made = await context.write(request.operation, source.name, _begin, context=context, source=source, request=request)
-    return {"source": source.name, "passes": made}
+    row = await context.read(sources.source_row, source_id=source.id)
+    until = None if row["waiting_until_us"] is None else from_us(row["waiting_until_us"])
+    return {
+        "source": source.name,
+        "passes": made,
+        "waiting_until": waiting_until(until, context.runtime.clock()),
+    }
 
 
 def _begin(
@@ -90,10 +97,12 @@ async def read_status(context: OperationContext, request: ReadPassStatus) -> dic
     """Return the progress of the passes; `remaining` is the number that still run."""
     rows = await context.read(passes.progress, pass_ids=request.ids)
     running = sum(row.state == "running" for row in rows)
-    return {"remaining": running, "passes": [_as_values(row) for row in rows]}
+    now = context.runtime.clock()
+    return {"remaining": running, "passes": [_as_values(row, now) for row in rows]}
 
 
-def _as_values(row: passes.PassProgress) -> dict[str, object]:
+def _as_values(row: passes.PassProgress, now: datetime) -> dict[str, object]:
+    until = None if row.waiting_until_us is None else waiting_until(from_us(row.waiting_until_us), now)
     return {
         "id": row.id,
         "source": row.source,
@@ -109,5 +118,8 @@ def _as_values(row: passes.PassProgress) -> dict[str, object]:
         "found": row.found,
         "missed": row.missed,
         "stream_outcome": row.stream_outcome,
+        "error": row.stream_error,
+        "tried": bool(row.tried),
+        "waiting_until": until,
         "parked_reason": row.parked_reason,
     }

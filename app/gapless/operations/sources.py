@@ -1,4 +1,4 @@
-"""Renames a source, and acknowledges what it has lost for good."""
+"""Renames a source, sets the seed of its ids, and acknowledges what it has lost for good."""
 
 from typing import Annotated
 
@@ -28,11 +28,40 @@ async def rename(context: OperationContext, request: RenameSource) -> dict[str, 
 
 
 def _rename(connection: Connection, request: RenameSource) -> dict[str, str]:
-    if ledger.source_named(connection, request.old) is None:
-        raise OperationRefused(f"source {request.old!r} is not in the ledger; `gapless source list` shows all sources")
+    _source_id(connection, request.old)
     if not ledger.rename(connection, request.old, request.new):
         raise OperationRefused(f"source {request.new!r} exists already; choose another name")
     return {"new": request.new}
+
+
+class SetIdentity(OperationRequest, frozen=True, kw_only=True):
+    """Give a source the identity seed that it has in another ledger."""
+
+    operation = "source.identity"
+    source: Name
+    seed: Annotated[str, Meta(max_length=64, pattern=r"^[A-Za-z0-9._-]+$")]
+
+
+async def set_identity(context: OperationContext, request: SetIdentity) -> dict[str, object]:
+    """Set the seed from which consumers' ids of this source's events are made; deliveries from now on have it."""
+    return await context.write(request.operation, request.source, _set_identity, request=request)
+
+
+def _set_identity(connection: Connection, request: SetIdentity) -> dict[str, object]:
+    source_id, holder = _source_id(connection, request.source), ledger.holder_of_seed(connection, request.seed)
+    if holder not in (None, request.source):
+        raise OperationRefused(
+            f"source {holder!r} has the identity {request.seed!r}, and two events could get one id; nothing was changed"
+        )
+    ledger.set_identity_seed(connection, source_id, request.seed)
+    return {"source": request.source, "identity_seed": request.seed}
+
+
+def _source_id(connection: Connection, name: str) -> int:
+    row = ledger.source_named(connection, name)
+    if row is None:
+        raise OperationRefused(f"source {name!r} is not in the ledger; `gapless source list` shows all sources")
+    return int(row["id"])
 
 
 class AcknowledgeLosses(OperationRequest, frozen=True, kw_only=True):
@@ -56,23 +85,19 @@ async def acknowledge(context: OperationContext, request: AcknowledgeLosses) -> 
 
 
 def _acknowledge(connection: Connection, context: OperationContext, request: AcknowledgeLosses) -> dict[str, object]:
-    row = ledger.source_named(connection, request.source)
-    if row is None:
-        raise OperationRefused(
-            f"source {request.source!r} is not in the ledger; `gapless source list` shows all sources"
-        )
-    _check_intervals(connection, row["id"], request)
+    source_id = _source_id(connection, request.source)
+    _check_intervals(connection, source_id, request)
     now_us, until_us = context.now_us, None if request.until is None else to_us(request.until)
     ids = watermarks.acknowledge(
         connection,
-        row["id"],
+        source_id,
         by=context.actor,
         reason=request.reason,
         now_us=now_us,
         until_us=until_us,
         ids=request.intervals,
     )
-    lost = 0 if request.intervals else missing.acknowledge_lost(connection, row["id"], now_us, until_us)
+    lost = 0 if request.intervals else missing.acknowledge_lost(connection, source_id, now_us, until_us)
     return {"intervals": ids, "lost": lost, "reason": request.reason}
 
 

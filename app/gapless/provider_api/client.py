@@ -4,13 +4,16 @@ The only place that does I/O with providers. It raises the contract's errors and
 """
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from email.utils import parsedate_to_datetime
+from typing import TypeGuard
 
 import httpx
 import stamina
+import stamina.instrumentation
 from aiolimiter import AsyncLimiter
 
 from gapless.domain import Clock, Source, Sources
@@ -20,11 +23,21 @@ from gapless_reconcilers.kit.contract import JudgesResponses
 from gapless_reconcilers.kit.errors import (
     CredentialsRejected,
     ProviderUnavailable,
+    RateLimited,
     Retryable,
+    UnexpectedShape,
 )
-from gapless_reconcilers.kit.statuses import judge
+from gapless_reconcilers.kit.statuses import describe_origin, judge, waiting_until
 
+log = logging.getLogger(__name__)
 TIMEOUT = httpx.Timeout(30.0, connect=10.0)
+"""Limits of single steps; httpx has none for the whole, so a byte every few seconds would never end."""
+REQUEST_WITHIN = timedelta(seconds=60)
+"""Time for a whole request, to the last byte of the answer: twice what a provider may hold a long poll."""
+ANSWER_BYTES = 64 << 20
+"""Most bytes of an answer, decoded: a page of a hundred events of half a megabyte each."""
+SLEPT_WITHIN = timedelta(seconds=30)
+"""The longest wait that is slept within a request. Told to wait longer, the whole source waits."""
 BURST_S = 0.1
 """The requests of this time may go out at once; the others are slowed so that no second has more than the rate."""
 RATE_MARGIN = 0.97
@@ -45,7 +58,11 @@ DEFAULT_RETRY = RequestRetryPolicy()
 
 
 def new_client() -> httpx.AsyncClient:
-    """Return an HTTP client for providers: it follows no redirects and reads nothing from the environment."""
+    """Return an HTTP client for providers: it follows no redirects and reads nothing from the environment.
+
+    The retries of this process print nothing from then on: stamina's lines go to stdout, which may be JSON.
+    """
+    stamina.instrumentation.set_on_retry_hooks([])
     limits = httpx.Limits(max_connections=100, max_keepalive_connections=50)
     return httpx.AsyncClient(timeout=TIMEOUT, follow_redirects=False, trust_env=False, limits=limits)
 
@@ -74,8 +91,10 @@ class ProviderClient:
         rate: float,
         spend: Callable[[int], Awaitable[None]] = _unlimited,
         retry: RequestRetryPolicy = DEFAULT_RETRY,
+        within: timedelta = REQUEST_WITHIN,
     ) -> None:
         self._client = client
+        self._within = within
         self._sources = sources
         self._name = name
         self._clock = clock
@@ -93,6 +112,12 @@ class ProviderClient:
         self.requests = 0
         self.skew: timedelta | None = None
         """Our clock less the provider's, from its last answer; None: unknown."""
+        self._waits_until: datetime | None = None
+
+    @property
+    def waits_until(self) -> datetime | None:
+        """Return the time before which the provider wants no request; None: it has not said so, or it is past."""
+        return waiting_until(self._waits_until, self._clock())
 
     @property
     def behind(self) -> timedelta:
@@ -105,32 +130,60 @@ class ProviderClient:
         return self._sources[self._name]
 
     async def send(self, request: httpx.Request) -> httpx.Response:
-        """Return the provider's answer to `request`, if its status is good. Raises `ProviderError`s only."""
+        """Return the provider's answer to `request`, if its status is good. Raises `ProviderError`s only.
+
+        If the provider asks for a wait of more than `SLEPT_WITHIN`, that error is raised at once, and again by each
+        request until then, without sending it.
+        """
         return await self._retrying(_retry_after, self._send, request)
 
     async def _send(self, request: httpx.Request) -> httpx.Response:
+        self._refuse_while_waiting()
         await self._take_from_budget()
         provider = self.source.provider
         async with self._limiter:
-            try:
-                response = await self._client.send(request, auth=provider.auth())
-            except (httpx.LocalProtocolError, UnicodeError):  # its text shows the header, which is the credential
-                self._metrics.provider_requests.labels(self._name, "error").inc()
-                raise CredentialsRejected(
-                    f"no header can carry the credentials of source {self._name!r}; check the secret for odd characters"
-                ) from None
-            except httpx.HTTPError as error:
-                self._metrics.provider_requests.labels(self._name, "error").inc()
-                raise ProviderUnavailable(f"{request.url.host}: {type(error).__name__}: {error}") from error
-        response.stream = httpx.ByteStream(b"")  # read already; it holds the response, body and all, in a cycle
+            self._refuse_while_waiting()
+            response = await self._exchange(request, provider.auth())
         now = self._clock()
         self._metrics.provider_requests.labels(self._name, status_class(response.status_code)).inc()
         self._read_clock(response, now)
-        if isinstance(provider, JudgesResponses):
-            provider.judge(response, now)
-        else:
-            judge(response, now)
+        try:
+            if isinstance(provider, JudgesResponses):
+                provider.judge(response, now)
+            else:
+                judge(response, now)
+        except Retryable as error:
+            if _is_long(error.retry_after):
+                self._waits_until = now + error.retry_after
+                log.warning("provider_wants_a_pause", extra={"source": self._name, "until": str(self._waits_until)})
+            raise
         return response
+
+    def _refuse_while_waiting(self) -> None:
+        until = self.waits_until
+        if until is not None:
+            message = f"the provider asked for no request before {until.isoformat(timespec='seconds')}"
+            raise RateLimited(message, retry_after=max(until - self._clock(), SLEPT_WITHIN + timedelta(seconds=1)))
+
+    async def _exchange(self, request: httpx.Request, auth: httpx.Auth | None) -> httpx.Response:
+        """Return the whole answer. Raises `ProviderError`s."""
+        address = describe_origin(request.url)
+        try:
+            async with asyncio.timeout(self._within.total_seconds()):
+                return await read_answer(self._client, request, auth)
+        except (httpx.LocalProtocolError, UnicodeError):  # its text shows the header, which is the credential
+            self._metrics.provider_requests.labels(self._name, "error").inc()
+            raise CredentialsRejected(
+                f"no header can carry the credentials of source {self._name!r}; check the secret for odd characters"
+            ) from None
+        except TimeoutError as error:
+            self._metrics.provider_requests.labels(self._name, "error").inc()
+            message = f"{address}: no whole answer within {self._within.total_seconds():g} s"
+            log.warning("provider_request_cut", extra={"source": self._name, "error": message})
+            raise ProviderUnavailable(message) from error
+        except httpx.HTTPError as error:
+            self._metrics.provider_requests.labels(self._name, "error").inc()
+            raise ProviderUnavailable(f"{address}: {type(error).__name__}: {error}") from error
 
     async def _take_from_budget(self) -> None:
         """Count the request. A block counts only once it is reserved, even if this is cancelled; so one at a time."""
@@ -150,8 +203,33 @@ class ProviderClient:
             self.skew = now - provider_now
 
 
+async def read_answer(
+    client: httpx.AsyncClient, request: httpx.Request, auth: httpx.Auth | None, most: int = ANSWER_BYTES
+) -> httpx.Response:
+    """Return the whole answer. Raises `UnexpectedShape` if its body is longer than `most` bytes, and httpx's errors."""
+    response = await client.send(request, auth=auth, stream=True)
+    body = bytearray()
+    try:
+        async for part in response.aiter_bytes():
+            body += part
+            if len(body) > most:
+                raise UnexpectedShape("body", f"longer than {most} bytes", "a page that fits into memory")
+    finally:
+        await response.aclose()
+    headers = [(name, value) for name, value in response.headers.raw if name.lower() not in DECODED]
+    return httpx.Response(response.status_code, headers=headers, content=bytes(body), request=response.request)
+
+
+DECODED = frozenset((b"content-encoding", b"content-length", b"transfer-encoding"))
+"""Headers that no longer hold once the body is read."""
+
+
+def _is_long(wait: timedelta | None) -> TypeGuard[timedelta]:
+    return wait is not None and wait > SLEPT_WITHIN
+
+
 def _retry_after(error: Exception) -> bool | timedelta:
-    """Return the wait before the next try, True for the usual one, False if no try can help."""
-    if not isinstance(error, Retryable):
+    """Return the wait before the next try, True for the usual one, False if no try can help now."""
+    if not isinstance(error, Retryable) or _is_long(error.retry_after):
         return False
     return error.retry_after or True

@@ -6,8 +6,8 @@ exception unless something is wrong. Whatever a stranger can cause is answered 4
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, MutableMapping
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from time import perf_counter
 from typing import Any, Final
@@ -34,9 +34,17 @@ class ReceiveOptions:
     """Limits of receiving."""
 
     body_limit: int
-    """Most bytes of a body; a longer one is answered 413."""
+    """Most bytes of a body; a longer one is answered 413. Where the vendor sends more, the vendor's own maximum."""
     answer_within: timedelta
     """Time from the last byte of the body to the answer: durable, or 503."""
+    body_limits: Mapping[str, int] = field(default_factory=dict)
+    """The configured limits of single sources, by name."""
+
+    def limit_of(self, source: Source) -> int:
+        """Return the most bytes of a body: as configured for the source, else what its vendor may send."""
+        default = max(self.body_limit, source.provider.capabilities.body_bytes or 0)
+        return self.body_limits.get(source.name, default)
+
     body_within: timedelta = timedelta(seconds=30)
     """Time that a sender has for a body that comes in several parts."""
     quarantine: QuarantineOptions
@@ -76,7 +84,9 @@ Send = Callable[[Any], Awaitable[None]]
 
 METHOD_NOT_ALLOWED: Final = 405
 DRAINED: Final = 8
-"""A body over the limit is read up to this many times the limit, before the connection is closed."""
+"""A body over the limit is read up to this many times the limit before it is answered."""
+LINGER_S: Final = 5.0
+"""Time for which a longer one is read on after the answer: who is cut while sending does not see it."""
 _log = logging.getLogger(__name__)
 
 
@@ -99,7 +109,7 @@ class WebhookEndpoint:
         self._quarantine = receiver.quarantine
         self._stream_ids = receiver.stream_ids
         self._evidence = receiver.evidence
-        self._limit = receiver.options.body_limit
+        self._limit = receiver.options.limit_of(source)
         self._within_s = receiver.options.body_within.total_seconds()
         self._answer_s = receiver.options.answer_within.total_seconds()
         metrics = receiver.runtime.metrics
@@ -125,6 +135,9 @@ class WebhookEndpoint:
         self._seconds.observe(perf_counter() - started)
         await send(start)
         await send(body)
+        if body is responses.TOO_LARGE_UNREAD[1]:
+            await linger(receive)
+            await send(responses.END)
 
     async def _decide(self, scope: Scope, receive: Receive) -> tuple[Outcome | None, Response]:
         """Return the outcome and the answer. An outcome of None is counted later: the commit is still under way."""
@@ -137,6 +150,8 @@ class WebhookEndpoint:
             body = await read_body(
                 message, receive, declared=content_length(scope), limit=self._limit, within_s=self._within_s
             )
+            if body is None:
+                return Outcome.TOO_LARGE, responses.TOO_LARGE_UNREAD
             if isinstance(body, Outcome):
                 return body, responses.TOO_LARGE if body is Outcome.TOO_LARGE else responses.CUT
         else:
@@ -237,12 +252,27 @@ def content_length(scope: Scope) -> int:
     return int(value) if value.isdigit() and len(value) < 20 else 0  # noqa: PLR2004 - more digits than any body
 
 
-async def read_body(first: Any, receive: Receive, *, declared: int, limit: int, within_s: float) -> bytes | Outcome:
+async def linger(receive: Receive) -> None:
+    """Throw away what a sender still sends, for `LINGER_S` at most, so that it can read the answer."""
+    try:
+        async with asyncio.timeout(LINGER_S):
+            while True:
+                message = await receive()
+                if message["type"] != "http.request" or not message.get("more_body"):
+                    return
+    except TimeoutError:
+        return
+
+
+async def read_body(
+    first: Any, receive: Receive, *, declared: int, limit: int, within_s: float
+) -> bytes | Outcome | None:
     """Read a body that comes in several parts; `first` is the first message.
 
-    Returns `Outcome.TOO_LARGE` if it is over `limit`. The rest is then read and thrown away, up to `DRAINED` times the
-    limit, because a sender whose connection is closed while it sends does not see the answer. Returns `Outcome.CUT` if
-    the sender goes away or takes longer than `within_s` seconds. A cut body is never mistaken for a whole one.
+    Returns `Outcome.TOO_LARGE` if it is over `limit`; the rest was read and thrown away, because a sender whose
+    connection is closed while it sends does not see the answer. Returns None if it is over `DRAINED` times the limit,
+    and the sender still sends. Returns `Outcome.CUT` if the sender goes away or takes longer than `within_s` seconds.
+    A cut body is never mistaken for a whole one.
     """
     parts, size, message = [], 0, first
     try:
@@ -255,6 +285,8 @@ async def read_body(first: Any, receive: Receive, *, declared: int, limit: int, 
                 if not message.get("more_body"):
                     return b"".join(parts) if size <= limit else Outcome.TOO_LARGE
                 message = await receive()
+            if message["type"] == "http.request":
+                return None
     except TimeoutError:
         pass
     return Outcome.TOO_LARGE if max(declared, size) > limit else Outcome.CUT

@@ -24,6 +24,7 @@ from gapless.receive.webhook import Refusal
 from gapless.token_bucket import TokenBucket
 from gapless_reconcilers.kit.contract import NeedsEvidence, Reply, WebhookRequest
 from gapless_reconcilers.kit.errors import ProviderError
+from gapless_reconcilers.kit.statuses import describe_origin
 
 WITHIN_S: Final = 5.0
 """Vendors wait ten seconds for our answer, and it must still be stored."""
@@ -85,7 +86,7 @@ class EvidenceFetcher:
             if not isinstance(reply, NeedsEvidence):
                 return reply
             if not source.provider.capabilities.may_fetch(reply.request.url):
-                detail = f"evidence would have to come from {reply.request.url.host}, which is not the vendor's"
+                detail = f"evidence would come from {describe_origin(reply.request.url)}, which is not the vendor's"
                 return Refusal(reason=webhook.OTHER, detail=detail)
             found[reply.cache_key] = await self._get(source, reply)
         raise EvidenceUnavailable(f"provider {source.provider.kind!r} asks for evidence without end")
@@ -129,12 +130,12 @@ class EvidenceFetcher:
                 answer = await self._send(needed.request, auth)
         except (TimeoutError, httpx.HTTPError, OSError, ProviderError) as error:
             self._count(source, "error")
-            message = f"{needed.request.url.host}: {type(error).__name__}: {error}"
+            message = f"{describe_origin(needed.request.url)}: {type(error).__name__}: {error}"
             raise EvidenceUnavailable(message) from error
         self._count(source, status_class(answer.status_code))
         is_ours = needed.with_credentials and answer.status_code in CREDENTIALS_REFUSED
         if answer.is_server_error or answer.status_code in TRY_AGAIN or is_ours:
-            raise EvidenceUnavailable(f"{needed.request.url.host} answered {answer.status_code}")
+            raise EvidenceUnavailable(f"{describe_origin(needed.request.url)} answered {answer.status_code}")
         return answer
 
     async def _send(self, request: httpx.Request, auth: httpx.Auth | None) -> httpx.Response:

@@ -47,7 +47,10 @@ def refused(status: int, reason: str) -> Response:
 
 _CLOSE: Final = ((b"connection", b"close"),)
 TOO_LARGE: Final = _json(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, {"error": "too_large"}, _CLOSE)
-"""413. The rest of the body is not read: the connection is closed."""
+"""413. The connection is closed after it."""
+TOO_LARGE_UNREAD: Final = (TOO_LARGE[0], {**TOO_LARGE[1], "more_body": True})
+"""The same while the sender still sends; `END` follows it once the sender had time to read it."""
+END: Final[Message] = {"type": "http.response.body", "body": b""}
 CUT: Final = _json(HTTPStatus.REQUEST_TIMEOUT, {"error": "body_incomplete"}, _CLOSE)
 """408, in case the sender still reads it."""
 HEALTHY: Final = response(HTTPStatus.OK, b"ok\n", "text/plain; charset=utf-8")

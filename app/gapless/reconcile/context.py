@@ -36,6 +36,8 @@ class SourcePolicy:
     budget: ReadBudget | None
     capabilities: Capabilities
     """The provider's, with what the configuration overrides."""
+    request_within: timedelta
+    """Time for a whole request, to the last byte of the answer."""
     webhook_url: str
     share_account: bool
     repair: bool

@@ -20,6 +20,8 @@ class Circumstances:
     downtimes: Sequence[tuple[int, int]] = ()
     refusals: Sequence[int] = ()
     subscription_healthy: bool | None = None
+    restored: Mapping[int, Sequence[tuple[int, int]]] = field(default_factory=dict)
+    """Per stream id: times that a restored backup lacks."""
 
 
 @dataclass(slots=True)
@@ -60,6 +62,11 @@ def is_ours(event: RemoteEvent, source: Source, *, reach_back: bool) -> bool:
     if source.keep_unsubscribed:
         return True
     return source.expects(event) if source.mode is Mode.HYBRID else event.type in source.types
+
+
+def is_restored(occurred_us: int, stream_id: int, circumstances: Circumstances) -> bool:
+    """Return True if the event occurred in a time that a restored backup lacks: it may have been recorded before."""
+    return any(start <= occurred_us < end for start, end in circumstances.restored.get(stream_id, ()))
 
 
 def cause_of(event: RemoteEvent, circumstances: Circumstances) -> Cause:

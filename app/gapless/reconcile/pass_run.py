@@ -23,7 +23,7 @@ from gapless.ledger.streams import Stream
 from gapless.ledger.writer import Work
 from gapless.provider_api.pages import freeze, walk_pages
 from gapless.reconcile.context import LeasedSource
-from gapless.reconcile.diff import Circumstances, Diff, cause_of, compare_page
+from gapless.reconcile.diff import Circumstances, Diff, cause_of, compare_page, is_restored
 from gapless_reconcilers.kit.contract import Coverage, Page, Remedy, RemoteEvent, Window
 from gapless_reconcilers.kit.errors import ProviderError, Retryable, UnexpectedShape
 
@@ -218,6 +218,7 @@ class PassRun:
             via=Via.LIST,
             seen_us=self.leased.runtime.now_us,
             cause=cause_of(event, self.circumstances),
+            restored=is_restored(to_us(event.occurred_at), self.stream.id, self.circumstances),
             behind_watermark=to_us(event.occurred_at) < self.stream.watermark_us
             and self.row.kind is not PassKind.DEMAND,
         )
@@ -230,7 +231,7 @@ class PassRun:
             if sighting.identity not in new:
                 continue
             event = sighting.event
-            self._count_found(event.occurred_at, expected=sighting.source.expects(event))
+            self._count_found(event.occurred_at, expected=sighting.expected)
             delay = max(timedelta(0), from_us(sighting.seen_us) - event.occurred_at)
             self.leased.runtime.metrics.record_delay.labels(sighting.source.name, Via.LIST.value).observe(
                 delay.total_seconds()
@@ -329,7 +330,7 @@ def missing_row(sighting: Sighting, cause: Cause, reason: str) -> missing.Missin
         type=event.type,
         occurred_us=to_us(event.occurred_at),
         found_us=sighting.seen_us,
-        expected=sighting.source.expects(event),
+        expected=sighting.expected,
         cause=cause,
         reason=reason,
         ref=event.ref,

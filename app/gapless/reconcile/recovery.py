@@ -12,6 +12,7 @@ from gapless.ledger.missing import Missing
 from gapless.ledger.recorder import Sighting
 from gapless.ledger.streams import stream_name
 from gapless.reconcile.context import LeasedSource
+from gapless.reconcile.diff import Circumstances, is_restored
 from gapless_reconcilers.kit.contract import AsksRedelivery, FetchesDetail, MissingEvent, Remedy, RemoteEvent
 from gapless_reconcilers.kit.errors import CredentialsRejected, OptionsInvalid, ProviderError
 
@@ -29,9 +30,11 @@ def wait_after(attempts: int) -> timedelta:
     return min(FIRST_WAIT * (1 << min(attempts, 20)), LONGEST_WAIT)
 
 
-async def recover_missing(leased: LeasedSource, slots: asyncio.Semaphore) -> list[ProviderError]:
+async def recover_missing(
+    leased: LeasedSource, circumstances: Circumstances, slots: asyncio.Semaphore
+) -> list[ProviderError]:
     """Try the missing rows that are due. Return the errors that concern the source rather than one event."""
-    recovery = Recovery(leased=leased, slots=slots)
+    recovery = Recovery(leased=leased, circumstances=circumstances, slots=slots)
     for _ in range(IN_ONE_RUN // AT_ONCE):
         rows = await leased.runtime.read(
             missing.due, source_id=leased.source.id, now_us=leased.runtime.now_us, limit=AT_ONCE
@@ -49,6 +52,7 @@ class Recovery:
     """Requests missing events, as many at once as slices are read."""
 
     leased: LeasedSource
+    circumstances: Circumstances
     slots: asyncio.Semaphore
     failures: list[ProviderError] = field(default_factory=list)
 
@@ -110,6 +114,7 @@ class Recovery:
             via=Via.LIST,
             seen_us=self.leased.runtime.now_us,
             cause=row.cause,
+            restored=is_restored(row.occurred_us, row.stream_id, self.circumstances),
         )
 
     async def _give_up(self, row: Missing, error: ProviderError) -> None:

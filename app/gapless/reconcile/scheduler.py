@@ -22,7 +22,7 @@ from gapless_reconcilers.kit.contract import Provider, ReadsSubscription
 
 log = logging.getLogger(__name__)
 TICK_S = 1.0
-STOP_WITHIN_S = 5.0
+STOP_WITHIN = timedelta(seconds=5)
 """Time that the runs under way have to reach a point where they can stop."""
 HEALTH_EVERY = timedelta(hours=1)
 """Time between two health checks of a source: its account, its endpoint and its streams."""
@@ -43,6 +43,7 @@ class Scheduler:
         holder: str,
         tick_s: float = TICK_S,
         retry: RequestRetryPolicy = DEFAULT_RETRY,
+        stop_within: timedelta = STOP_WITHIN,
     ) -> None:
         self._runtime = runtime
         self._policies = policies
@@ -50,6 +51,7 @@ class Scheduler:
         self._holder = holder
         self._tick_s = tick_s
         self._retry = retry
+        self._stop_within = stop_within
         self._stopping = asyncio.Event()
         self._busy: set[str] = set()
         self._runs: set[asyncio.Task[None]] = set()
@@ -75,7 +77,7 @@ class Scheduler:
             await self._stopping.wait()
             ticks.shutdown(wait=False)
             if self._runs:
-                _, late = await asyncio.wait(self._runs, timeout=STOP_WITHIN_S)
+                _, late = await asyncio.wait(self._runs, timeout=self._stop_within.total_seconds())
                 for run in late:  # it waits for a provider; what it had read is durable
                     run.cancel()
 
@@ -135,6 +137,7 @@ class Scheduler:
             log.exception("run_failed", extra={"source": name})
         finally:
             renewal.cancel()
+            run.cancel()
             await asyncio.gather(renewal, run, return_exceptions=True)
             self._busy.discard(name)
 
@@ -180,6 +183,7 @@ class Scheduler:
                 rate=self._policies[name].rate,
                 spend=partial(self._spend, name),
                 retry=self._retry,
+                within=self._policies[name].request_within,
             )
         return self._clients[name]
 
@@ -192,4 +196,4 @@ class Scheduler:
 
 def is_scheduled(source: Source) -> bool:
     """Return True if there is a list to read or, for a source of webhooks alone, the state of our endpoint."""
-    return source.mode is not Mode.WEBHOOK or isinstance(source.provider, ReadsSubscription)
+    return source.can_ask and (source.mode is not Mode.WEBHOOK or isinstance(source.provider, ReadsSubscription))

@@ -9,7 +9,18 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from gapless.domain import Mode, Source, TypesOrigin, from_us, span_us, to_us
-from gapless.ledger import Connection, budgets, leases, passes, quarantine, silence, sources, streams, watermarks
+from gapless.ledger import (
+    Connection,
+    budgets,
+    leases,
+    passes,
+    quarantine,
+    restored,
+    silence,
+    sources,
+    streams,
+    watermarks,
+)
 from gapless.ledger.passes import Pass
 from gapless.ledger.streams import Stream
 from gapless.ledger.watermarks import UnrecoverableInterval
@@ -73,7 +84,7 @@ class SourceRun:
             await self._check_precondition(streams)
         await self._read_streams(stream_run, streams)
         if not stream_run.is_down and not self.leased.stopping.is_set():
-            stream_run.failures += await recover_missing(self.leased, stream_run.slots)
+            stream_run.failures += await recover_missing(self.leased, stream_run.circumstances, stream_run.slots)
 
     async def _streams(self) -> list[Stream]:
         return await self.leased.runtime.read(streams.streams, source_id=self.leased.source.id)
@@ -207,7 +218,14 @@ class SourceRun:
         demanded = row["next_pass_us"] > self.leased.lease.taken_us  # a pass was demanded meanwhile
         interrupted = self.leased.stopping.is_set() and bool(passes.unfinished(connection, source_id))
         next_us = to_us(now if demanded or interrupted else now + interval)
-        leases.release(connection, self.leased.lease, next_pass_us=next_us, interval_us=span_us(interval))
+        until = self.leased.client.waits_until
+        leases.release(
+            connection,
+            self.leased.lease,
+            next_pass_us=next_us,
+            interval_us=span_us(interval),
+            waiting_until_us=None if until is None else to_us(until),
+        )
 
     def _is_silent(self, connection: Connection, now: datetime) -> bool:
         wanted = self.leased.source.silence
@@ -286,4 +304,5 @@ def _circumstances(connection: Connection, source_id: int, since_us: int, now_us
         downtimes=leases.downtimes(connection, since_us, now_us),
         refusals=quarantine.received_since(connection, source_id, since_us),
         subscription_healthy=sources.source_row(connection, source_id)["subscription_healthy"],
+        restored=restored.intervals(connection, source_id),
     )

@@ -203,7 +203,9 @@ class StreamRun:
         log.warning(
             "pass_failed", extra={"source": name, "stream": stream.name, "outcome": outcome, "error": str(error)}
         )
-        await self.leased.write(watermarks.note_outcome, stream_id=stream.id, outcome=outcome, parked_reason=reason)
+        await self.leased.write(
+            watermarks.note_outcome, stream_id=stream.id, outcome=outcome, parked_reason=reason, error=str(error)
+        )
 
     def _report(self, stream: Stream, kind: str, result: PassResult, duration_s: float) -> None:
         name, metrics = self.leased.source.name, self.leased.runtime.metrics

@@ -1,9 +1,10 @@
 """Settings: one frozen tree from `gapless.toml` and the environment, read once by the command line and passed down."""
 
-from gapless.settings.load import DECLARED, SettingsInvalid, declared_file, is_loopback, load
+from gapless.settings.load import DECLARED, SettingsInvalid, declared_file, is_loopback, load, remarks
 from gapless.settings.provider_options import (
     build_provider,
     declared_providers,
+    lacks_key,
     option_files,
     resolve_options,
     signing_secret,
@@ -49,8 +50,10 @@ __all__ = [
     "declared_file",
     "declared_providers",
     "is_loopback",
+    "lacks_key",
     "load",
     "option_files",
+    "remarks",
     "resolve_options",
     "signing_secret",
 ]

@@ -1,7 +1,7 @@
 """Builds the frozen settings from raw tables, and collects one sentence for each thing that is wrong."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, Field, dataclass, fields
+from dataclasses import MISSING, Field, dataclass, field, fields
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeVar
@@ -34,6 +34,15 @@ class SettingsBuilder:
 
     environ: Mapping[str, str]
     problems: list[str]
+    remarks: list[str] = field(default_factory=list)
+    """What is no problem, but may not be what was meant."""
+    reads: str | None = None
+    """The only source that is used, and only to read its list. None: everything is used."""
+
+    @property
+    def only_reads(self) -> bool:
+        """Return True if secrets that are not there are no problem until they are used."""
+        return self.reads is not None
 
     def section(self, cls: type[T], table: RawTable) -> T | None:
         """Return `table` as a `cls`, or None if anything in it is wrong; `problems` then says what."""
@@ -126,6 +135,8 @@ class SettingsBuilder:
         try:
             return self._checked(self._reference(f, key, raw, table), f.metadata["literal"])
         except SecretUnavailable as error:
+            if self.only_reads:
+                return SecretRef()
             self.problems.append(f"{_place_of(key, raw, table)}: {error}")
         except ParseFailed:
             self.problems.append(
@@ -165,7 +176,9 @@ class SettingsBuilder:
             try:
                 found[name] = from_variable(variable, self.environ)
             except SecretUnavailable as error:
-                self.problems.append(f"{table.place}: option {f.name}.{name}: {error}")
+                found[name] = SecretRef()
+                if not self.only_reads:
+                    self.problems.append(f"{table.place}: option {f.name}.{name}: {error}")
         return MappingProxyType(found)
 
 

@@ -54,12 +54,13 @@ class SettingsInvalid(UserError):
         super().__init__("\n".join(self.problems))
 
 
-def load(path: Path | None, environ: Mapping[str, str]) -> Settings:
+def load(path: Path | None, environ: Mapping[str, str], *, reads: str | None = None) -> Settings:
     """Return the settings of the file `path` (else `GAPLESS_CONFIG`, else `./gapless.toml`) and of `environ`.
 
-    The environment wins. Neither is changed. Raises `SettingsInvalid` with all problems found.
+    The environment wins. Neither is changed. `reads`: only the list of that source will be read, so only its key must
+    be there. Raises `SettingsInvalid` with all problems found.
     """
-    builder = SettingsBuilder(environ=environ, problems=[])
+    builder = SettingsBuilder(environ=environ, problems=[], reads=reads)
     root = _root_table(path, builder)
     tables = _tables(root, builder)
     tables = _with_environment(tables, environ)
@@ -69,6 +70,14 @@ def load(path: Path | None, environ: Mapping[str, str]) -> Settings:
     if builder.problems or settings is None:
         raise SettingsInvalid(dict.fromkeys(builder.problems))
     return settings
+
+
+def remarks(path: Path | None, environ: Mapping[str, str]) -> list[str]:
+    """Return a sentence for each file that may be missing: no configuration at all, or an include without a match."""
+    builder = SettingsBuilder(environ=environ, problems=[])
+    for _ in _included(_root_table(path, builder), builder):
+        pass
+    return builder.remarks
 
 
 def is_loopback(host: str) -> bool:
@@ -82,6 +91,10 @@ def is_loopback(host: str) -> bool:
 def _root_table(path: Path | None, builder: SettingsBuilder) -> RawTable:
     named = path or (Path(builder.environ[CONFIG_VARIABLE]) if builder.environ.get(CONFIG_VARIABLE) else None)
     if named is None and not DEFAULT_FILE.is_file():
+        builder.remarks.append(
+            f"there is no {DEFAULT_FILE} in {Path.cwd()}, and neither --config nor {CONFIG_VARIABLE} names a file; "
+            "only the environment is used"
+        )
         return RawTable(place="config", base=Path(), content={})
     file = named or DEFAULT_FILE
     return RawTable(
@@ -155,6 +168,8 @@ def _files_of(entry: str, root: RawTable, builder: SettingsBuilder) -> list[Path
     files = _matching(root.base, entry)
     if not files and "*" not in entry:
         builder.problems.append(f"{root.place}: option include names {show(entry)}, and there is no such file")
+    elif not files:
+        builder.remarks.append(f"{root.place}: option include names {show(entry)}, and no file matches it")
     return files
 
 
@@ -220,7 +235,7 @@ def _sources(tables: Iterable[RawTable], builder: SettingsBuilder) -> Iterator[S
     for table in tables:
         if (source := builder.section(SourceSettings, table)) is not None:
             _add(builder, table, source_problems(source))
-            _add(builder, table, _provider_problems(source, builder.environ))
+            _add(builder, table, _provider_problems(source, builder))
             yield source
 
 
@@ -237,9 +252,11 @@ def _add(builder: SettingsBuilder, table: RawTable, problems: Iterable[str]) -> 
     builder.problems.extend(f"{table.place}: {problem}" for problem in problems)
 
 
-def _provider_problems(source: SourceSettings, environ: Mapping[str, str]) -> Iterator[str]:
+def _provider_problems(source: SourceSettings, builder: SettingsBuilder) -> Iterator[str]:
+    if builder.reads not in (None, source.name):
+        return
     try:
-        build_provider(source, environ)
+        build_provider(source, builder.environ, only_reads=builder.only_reads)
     except (SecretUnavailable, OptionsInvalid) as error:
         yield str(error)
 
@@ -290,6 +307,8 @@ def destination_problems(destination: DestinationSettings, sources: Sequence[str
     yield from destination.options.problems()
     if destination.backoff_first > destination.backoff_max:
         yield "option backoff_first is longer than backoff_max; wanted it to be shorter, or equal"
+    if destination.receipts and not destination.delay:
+        yield 'option receipts is true, but delay is 0s; set the time within which the handler reports, such as "5m"'
     for name in destination.sources:
         if name != "*" and name not in sources:
             near = difflib.get_close_matches(name, sources, n=1)

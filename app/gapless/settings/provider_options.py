@@ -8,10 +8,12 @@ import json
 import tomllib
 import types
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Union, get_args, get_origin
 
+from gapless.domain import Mode
 from gapless.settings.environment import EnvironmentValue
 from gapless.settings.secrets import SecretUnavailable, read_file, read_variable
 from gapless.settings.tree import SourceSettings
@@ -23,12 +25,23 @@ PLACES = ("env", "file")
 """An option names the variable, or the file, that contains a secret."""
 
 
-def build_provider(source: SourceSettings, environ: Mapping[str, str]) -> Provider:
+def build_provider(source: SourceSettings, environ: Mapping[str, str], *, only_reads: bool = False) -> Provider:
     """Return the provider of `source`, built with its options and their current secrets.
 
-    Raises `SecretUnavailable` or `OptionsInvalid`.
+    A source of webhooks alone needs no key: what is missing is empty then (see `lacks_key`). With `only_reads`, the
+    secrets of webhooks may be missing. Raises `SecretUnavailable` or `OptionsInvalid`.
     """
-    return registry.build(source.provider, resolve_options(source, environ))
+    options = resolve_options(source, environ, only_reads=only_reads)
+    if source.mode is Mode.WEBHOOK:
+        options = dict.fromkeys(registry.required_secrets(source.provider), Secret("")) | options
+    return registry.build(source.provider, options)
+
+
+def lacks_key(source: SourceSettings) -> bool:
+    """Return True if `source` takes webhooks alone and has no key, so that the provider cannot be asked anything."""
+    missing = registry.required_secrets(source.provider)
+    given = {key.removesuffix(f"_{place}") for key in source.options for place in PLACES}
+    return source.mode is Mode.WEBHOOK and not missing <= given
 
 
 def declared_providers(file: Path) -> Iterator[tuple[str, Provider]]:
@@ -58,9 +71,16 @@ def _with_placeholders(table: Mapping[str, object], secrets: Iterable[str], pref
     return options
 
 
-def resolve_options(source: SourceSettings, environ: Mapping[str, str]) -> dict[str, object]:
-    """Return the options of `source` with each secret read from its variables and files. Raises `SecretUnavailable`."""
-    return _resolved(source.options, registry.secret_fields(source.provider), "", environ)
+def resolve_options(
+    source: SourceSettings, environ: Mapping[str, str], *, only_reads: bool = False
+) -> dict[str, object]:
+    """Return the options of `source` with each secret read from its variables and files. Raises `SecretUnavailable`.
+
+    With `only_reads`, the secrets that sign webhooks may be missing.
+    """
+    fields = registry.secret_fields(source.provider)
+    optional = frozenset(name for name, number in fields.items() if only_reads and number == "many")
+    return _resolved(source.options, fields, "", environ, optional)
 
 
 def signing_secret(source: SourceSettings, environ: Mapping[str, str]) -> Secret | None:
@@ -77,19 +97,25 @@ def signing_secret(source: SourceSettings, environ: Mapping[str, str]) -> Secret
 
 
 def _resolved(
-    table: Mapping[str, object], secrets: Mapping[str, str], prefix: str, environ: Mapping[str, str]
+    table: Mapping[str, object],
+    secrets: Mapping[str, str],
+    prefix: str,
+    environ: Mapping[str, str],
+    optional: frozenset[str] = frozenset(),
 ) -> dict[str, object]:
-    """Resolve `table`, the part of the options under `prefix`."""
+    """Resolve `table`, the part of the options under `prefix`. Secrets in `optional` may be unavailable."""
     here = {name.removeprefix(prefix): number for name, number in secrets.items() if _is_directly_in(name, prefix)}
     references = {f"{name}_{place}" for name in here for place in PLACES}
     resolved: dict[str, object] = {}
     for key, value in table.items():
         if isinstance(value, Mapping) and key not in references:
-            resolved[key] = _resolved(value, secrets, f"{prefix}{key}.", environ)
+            resolved[key] = _resolved(value, secrets, f"{prefix}{key}.", environ, optional)
         elif key not in references:
             resolved[key] = value
     for name, number in here.items():
-        found = list(_secrets_of(name, prefix, table, environ))
+        found = list[Secret]()
+        with suppress(SecretUnavailable) if prefix + name in optional else nullcontext():
+            found += _secrets_of(name, prefix, table, environ)
         if number == "one" and len(found) > 1:
             raise SecretUnavailable(f"option options.{prefix}{name} has {len(found)} secrets; wanted one")
         if found:

@@ -141,6 +141,8 @@ class PrivateSettings:
     """Bearer token for API and pages. Required unless `host` is a loopback address."""
     metrics_token: SecretRef | None = secret()
     """Bearer token for `/metrics`. Without it `/metrics` is open to all who reach the listener."""
+    consumer_token: SecretRef | None = secret()
+    """Bearer token that handlers send with their receipts. It opens `/api/v1/receipts` and nothing else."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -231,6 +233,11 @@ class SourceSettings:
     """Slices of one pass that are listed at the same time, within the rate. 1: one after the other."""
     requests_per_second: float | None = optional(parsers.rate("requests"))
     """Most list requests per second. Absent: the provider's own value, under the vendor's limit."""
+    request_within: timedelta = setting(parsers.duration(_SECOND), "60s")
+    """Time for one request to the provider, to the last byte of its answer. Twice what a long poll may take."""
+    body_limit: int | None = optional(parsers.size())
+    """Most bytes of one webhook's body; more is answered 413. Absent: the most that the vendor sends, else
+    `public.body_limit`."""
     read_budget: ReadBudgetSettings | None = field(default=None, metadata={"section": ReadBudgetSettings})
     """Reads that the vendor grants in a period. Absent: the provider's own value."""
     keep_unsubscribed: bool = setting(parsers.flag(), default=False)
@@ -278,6 +285,10 @@ class DestinationSettings:
     """Only events that occurred at or after this time are owed. "now" (None): the time of the first start with it."""
     delay: timedelta = setting(parsers.duration(), "0s")
     """Time that an event found by a pass waits before it is sent, so that its webhook can come first. "0s": off."""
+    receipts: bool = setting(parsers.flag(), default=False)
+    """`true`: the handler has a webhook of its own and reports what it has processed, to `/api/v1/receipts`.
+
+    Then it is owed what it has not reported after `delay`, whichever way we learnt of it."""
     concurrency: int = setting(parsers.count(1, 1024, "deliveries"), 8)
     """Deliveries at the same time. The default spares a small handler, and allows 80 a second at 100 ms each."""
     rate: float | None = optional(parsers.rate("deliveries"))
@@ -302,6 +313,10 @@ class Settings:
 
     public_url: str | None = optional(_HTTP_URL)
     """Public base URL of the webhooks, without a path. Finds our endpoint in a subscription; absent: by path alone."""
+    stop_within: timedelta = setting(parsers.duration(_SECOND), "10s")
+    """Time in which the daemon ends after SIGTERM, whatever it waits for. As long as `docker stop` waits.
+
+    What is under way and not finished by then is cut; everything acknowledged is durable already."""
     include: tuple[str, ...] = setting(parsers.many(parsers.text("a path"), "paths such as sources.d/*.toml"), [])
     """Further files, relative to this one, with `[[source]]` and `[[destination]]` only."""
     store: StoreSettings = field(default_factory=StoreSettings, metadata={"section": StoreSettings})

@@ -23,6 +23,7 @@ from gapless.status.report import (
     StreamReport,
 )
 from gapless_reconcilers.kit.contract import Coverage, ReadBudget
+from gapless_reconcilers.kit.statuses import waiting_until
 
 DISBELIEVED = frozenset({"suspect_listing", "unexpected_shape"})
 """Outcomes of a pass after which the list proves nothing, until a later pass can be believed."""
@@ -94,6 +95,7 @@ def _source(snapshot: SourceSnapshot, budget: ReadBudget | None, now: datetime) 
         duplicates=snapshot.totals.counts["duplicates"],
         losses=_losses(snapshot) if _has_both_ways(snapshot) else None,
         gaps={name: _gap(snapshot, name, now) for name in WINDOWS},
+        unrecoverable=snapshot.losses,
         listed=_listed(snapshot, budget, now) if _is_listed(snapshot) else None,
     )
 
@@ -159,6 +161,7 @@ def _stream(stream: Stream, snapshot: SourceSnapshot) -> StreamReport:
         complete_from=from_us(stream.complete_from_us),
         proof=_proof(stream, snapshot),
         last_outcome=stream.last_outcome,
+        last_error=stream.last_error,
         parked_reason=stream.parked_reason,
     )
 
@@ -177,6 +180,7 @@ def _proof(stream: Stream, snapshot: SourceSnapshot) -> Proof:
 def _listed(snapshot: SourceSnapshot, budget: ReadBudget | None, now: datetime) -> ListReport:
     proofs = [_proof(stream, snapshot) for stream in snapshot.streams]
     history, missing = snapshot.source.provider.capabilities.history, tuple(snapshot.missing.values())
+    waits = waiting_until(_time(snapshot.waiting_until_us), now)
     return ListReport(
         proof=Proof(
             watermark=_earliest([proof.watermark for proof in proofs]),
@@ -191,10 +195,10 @@ def _listed(snapshot: SourceSnapshot, budget: ReadBudget | None, now: datetime) 
         missing_since=_first(each.found_us for each in missing),
         lost=sum(each.lost for each in missing),
         lost_since=_first(each.lost_found_us for each in missing),
-        unrecoverable=snapshot.losses,
         budget_remaining=remaining(budget, snapshot.budget_used, now),
         interval=None if snapshot.interval_us is None else timedelta(microseconds=snapshot.interval_us),
-        next_pass=from_us(snapshot.next_pass_us),
+        next_pass=max(from_us(snapshot.next_pass_us), waits or from_us(snapshot.next_pass_us)),
+        waiting_until=waits,
     )
 
 

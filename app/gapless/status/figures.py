@@ -65,6 +65,10 @@ def _events(source: SourceReport) -> Samples:
     return {(via.value,): count for via, count in source.events.items()}
 
 
+def _unrecoverable(source: SourceReport) -> Samples:
+    return {(): source.unrecoverable_time} if source.listed or source.unrecoverable else {}
+
+
 def _missed(source: SourceReport) -> Samples:
     return {(cause.value,): count for cause, count in source.losses.missed.items()} if source.losses else {}
 
@@ -194,8 +198,8 @@ SOURCE_FIGURES: Final[tuple[Figure[SourceReport], ...]] = (
         name="unrecoverable_seconds_total",
         help="length of the intervals about which the provider can prove nothing any more, acknowledged or not, summed "
         "over streams",
-        absent=_NO_LIST,
-        samples=_of_list(lambda listed: listed.unrecoverable_time),
+        absent="mode `webhook`, unless there is such an interval",
+        samples=_unrecoverable,
     ),
     Figure(
         name="missing_open",

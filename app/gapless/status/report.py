@@ -61,6 +61,7 @@ class StreamReport:
     complete_from: datetime
     proof: Proof
     last_outcome: str | None
+    last_error: str | None = None
     parked_reason: str | None
 
 
@@ -79,10 +80,11 @@ class ListReport:
     lost: int
     """Events that the provider no longer has, and that nobody has acknowledged."""
     lost_since: datetime | None
-    unrecoverable: tuple[UnrecoverableRow, ...]
     budget_remaining: int | None
     interval: timedelta | None
     next_pass: datetime
+    waiting_until: datetime | None = None
+    """The time before which the provider wants no request; None: it wants no pause."""
 
     @property
     def is_running_out(self) -> bool:
@@ -90,16 +92,6 @@ class ListReport:
         if self.history is None or self.history_headroom is None:
             return False
         return self.history_headroom < LEAST_HEADROOM * self.history
-
-    @property
-    def not_acknowledged(self) -> tuple[UnrecoverableRow, ...]:
-        """Return the unrecoverable intervals that nobody has acknowledged."""
-        return tuple(loss for loss in self.unrecoverable if loss.acknowledged_us is None)
-
-    @property
-    def unrecoverable_time(self) -> timedelta:
-        """Return the length of all unrecoverable intervals, acknowledged or not, summed over streams."""
-        return sum((from_us(loss.end_us) - from_us(loss.start_us) for loss in self.unrecoverable), timedelta(0))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,8 +121,20 @@ class SourceReport:
     losses: Losses | None
     gaps: Mapping[str, Gap | None]
     """By window; None: unknown."""
+    unrecoverable: tuple[UnrecoverableRow, ...]
+    """The intervals for which nothing can be proven any more, whatever the list shows later."""
     listed: ListReport | None
     """None: the source is never compared with a list, so nothing can be proven about it."""
+
+    @property
+    def not_acknowledged(self) -> tuple[UnrecoverableRow, ...]:
+        """Return the unrecoverable intervals that nobody has acknowledged."""
+        return tuple(loss for loss in self.unrecoverable if loss.acknowledged_us is None)
+
+    @property
+    def unrecoverable_time(self) -> timedelta:
+        """Return the length of all unrecoverable intervals, acknowledged or not, summed over streams."""
+        return sum((from_us(loss.end_us) - from_us(loss.start_us) for loss in self.unrecoverable), timedelta(0))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -83,6 +83,7 @@ class TroubleKind(StrEnum):
     LIST_SUSPECT = "list_suspect"
     LIST_UNREADABLE = "list_unreadable"
     READ_FAILED = "read_failed"
+    PROVIDER_WAITS = "provider_waits"
     NEVER_COMPARED = "never_compared"
     PROOF_STALLED = "proof_stalled"
     HISTORY_RUNS_OUT = "history_runs_out"
@@ -223,6 +224,7 @@ def _of_whole(report: StatusReport) -> Iterator[Trouble]:
 def _of_source(source: SourceReport, now: datetime) -> Iterator[Trouble]:
     yield from _of_state(source)
     yield from _of_webhooks(source)
+    yield from _of_unrecoverable(source)
     if source.listed is not None:
         yield from _of_streams(source)
         yield from _of_proof(source, source.listed, now)
@@ -311,7 +313,8 @@ def _reason_unread(stream: StreamReport) -> tuple[TroubleKind, str] | None:
             return TroubleKind.LIST_UNREADABLE, "The provider's list has a shape that is not known."
         return TroubleKind.LIST_SUSPECT, "The provider's list shows none of the events that came by webhook."
     if stream.last_outcome not in READ:
-        return TroubleKind.READ_FAILED, f"The last pass ended early: {stream.last_outcome}."
+        why = f": {stream.last_error}" if stream.last_error else ""
+        return TroubleKind.READ_FAILED, f"The last pass ended early: {stream.last_outcome}{why}."
     return None
 
 
@@ -334,6 +337,15 @@ def _of_proof(source: SourceReport, listed: ListReport, now: datetime) -> Iterat
             text="The list was not read completely for too long: losses since then are not seen.",
             next=f"See whether `gapless serve` runs and what `gapless check` says, then {read_now}.",
         )
+    if listed.waiting_until is not None:
+        yield Trouble(
+            kind=TroubleKind.PROVIDER_WAITS,
+            severity=Severity.IN_HAND,
+            source=source.name,
+            text=f"Waiting until {format_time(listed.waiting_until)}, because the provider said so: nothing is read "
+            "before.",
+            next="Nothing, if it is rare; else lower requests_per_second, or ask the provider for a higher limit.",
+        )
     if listed.is_running_out:
         yield bad(
             kind=TroubleKind.HISTORY_RUNS_OUT,
@@ -351,26 +363,35 @@ def _of_proof(source: SourceReport, listed: ListReport, now: datetime) -> Iterat
         )
 
 
-def _of_missing(source: SourceReport, listed: ListReport, now: datetime) -> Iterator[Trouble]:
-    bad = partial(Trouble, severity=Severity.TROUBLE, source=source.name)
-    acknowledge = f'`gapless source acknowledge {source.name} --reason "…"`'
-    if listed.not_acknowledged:
-        first, *others = listed.not_acknowledged
+def _of_unrecoverable(source: SourceReport) -> Iterator[Trouble]:
+    if source.not_acknowledged:
+        first, *others = source.not_acknowledged
         start, end = format_time(from_us(first.start_us)), format_time(from_us(first.end_us))
         more = f" The same holds for {_counted(len(others), 'other time')}." if others else ""
-        yield bad(
+        yield Trouble(
             kind=TroubleKind.UNRECOVERABLE,
+            severity=Severity.TROUBLE,
+            source=source.name,
             stream=first.stream or None,
-            since=from_us(min(loss.recorded_us for loss in listed.not_acknowledged)),
+            since=from_us(min(loss.recorded_us for loss in source.not_acknowledged)),
             text=f"Losses from {start} to {end} can never be found: {first.reason}.{more}",
-            next=f"Compare that time by other means, then {acknowledge}.",
+            next=f"Compare that time by other means, then {_acknowledge(source)}.",
         )
+
+
+def _acknowledge(source: SourceReport) -> str:
+    return f'`gapless source acknowledge {source.name} --reason "…"`'
+
+
+def _of_missing(source: SourceReport, listed: ListReport, now: datetime) -> Iterator[Trouble]:
     if listed.lost:
-        yield bad(
+        yield Trouble(
             kind=TroubleKind.EVENTS_LOST,
+            severity=Severity.TROUBLE,
+            source=source.name,
             since=listed.lost_since,
             text=f"The provider no longer has {_counted(listed.lost, 'known event')} that the ledger lacks.",
-            next=f"The log line event_lost names each; look them up by other means, then {acknowledge}.",
+            next=f"The log line event_lost names each; look them up by other means, then {_acknowledge(source)}.",
         )
     if listed.missing_open:
         is_old = listed.missing_since is None or now - listed.missing_since > MISSING_WITHIN

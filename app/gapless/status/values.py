@@ -71,6 +71,7 @@ def of_source(source: SourceReport, found: Iterable[Trouble]) -> Values:
         "duplicates": source.duplicates,
         "losses": None if source.losses is None else _losses(source.losses),
         "gaps": {window: None if gap is None else _gap(gap) for window, gap in source.gaps.items()},
+        "unrecoverable": [_loss(loss) for loss in source.unrecoverable],
         "list": None if listed is None else _listed(listed),
         "streams": [_stream(stream) for stream in source.streams],
         "figures": _figures(SOURCE_FIGURES, source),
@@ -134,13 +135,13 @@ def _listed(listed: ListReport) -> Values:
     return {
         **_proof(listed.proof),
         "next_pass": listed.next_pass,
+        "waiting_until": listed.waiting_until,
         "interval_s": _plain(listed.interval),
         "history_headroom_s": _plain(listed.history_headroom),
         "budget_remaining": listed.budget_remaining,
         "missing_open": listed.missing_open,
         "lost": listed.lost,
         "found_behind_watermark": listed.behind_watermark,
-        "unrecoverable": [_loss(loss) for loss in listed.unrecoverable],
     }
 
 

@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from gapless_reconcilers.kit.contract import Secret
 from gapless_reconcilers.kit.decoders import decode_or_none
 from gapless_reconcilers.kit.errors import CredentialsRejected, ProviderUnavailable
+from gapless_reconcilers.kit.statuses import describe_origin
 
 EARLY: Final = timedelta(seconds=60)
 """A token is replaced this long before it expires."""
@@ -161,7 +162,8 @@ class ClientCredentialsAuth(httpx.Auth):
 
     def _keep(self, response: httpx.Response) -> None:
         if response.is_server_error or response.status_code == httpx.codes.TOO_MANY_REQUESTS:
-            raise ProviderUnavailable(f"no token for now: {response.request.url.host} answered {response.status_code}")
+            address = describe_origin(response.request.url)
+            raise ProviderUnavailable(f"no token for now: {address} answered {response.status_code}")
         granted = decode_or_none(response.content, _Grant) if response.is_success else None
         if granted is None:
             raise CredentialsRejected(f"client credentials got no token: {response.status_code}; check id and secret")

@@ -44,8 +44,8 @@ def prepared(options: Struct, table: Mapping[str, object], owner: str, prefix: s
             continue
         if name not in hints:
             raise OptionsInvalid(
-                f"{owner} has no option {prefix + name!r}{nearest(name, hints)}; "
-                f"its options are: {', '.join(prefix + each for each in sorted(hints))}"
+                f"{owner} has no option {prefix + name!r}{nearest(name, _written(hints))}; "
+                f"its options are: {', '.join(prefix + each for each in sorted(_written(hints)))}"
             )
         ready[name] = _value(hints[name], value, owner, prefix + name)
     return ready
@@ -70,6 +70,13 @@ def is_many(hint: object) -> bool:
 
 def _hints(options: Struct) -> dict[str, Any]:
     return {name: hint for name, hint in get_type_hints(options).items() if name in options.__struct_fields__}
+
+
+def _written(hints: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the names under which options are written: a secret is named by its variable or its file."""
+    for name, hint in hints.items():
+        is_secret = hint is Secret or Secret in get_args(hint)
+        yield from (f"{name}_env", f"{name}_file") if is_secret else (name,)
 
 
 def _value(hint: object, value: object, owner: str, name: str) -> object:

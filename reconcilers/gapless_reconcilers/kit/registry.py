@@ -79,6 +79,12 @@ def secret_fields(kind: str) -> dict[str, Literal["one", "many"]]:
     return {name: "many" if is_many(hint) else "one" for name, hint in found.items()}
 
 
+def required_secrets(kind: str) -> frozenset[str]:
+    """Return the single secrets that the options of `kind` must have, such as the key of an API."""
+    required = {each.name for each in msgspec.structs.fields(load(kind).Options) if each.required}
+    return frozenset(name for name, number in secret_fields(kind).items() if number == "one" and name in required)
+
+
 def entry_points(group: str) -> Mapping[str, importlib.metadata.EntryPoint]:
     """Return the entry points of `group`, by name."""
     return _entry_points_on(tuple(sys.path), group)

@@ -75,11 +75,12 @@ def signed_headers(key: bytes, message_id: str, sent_at_s: int, body: bytes) -> 
 
 
 def symmetric_key(secret: Secret) -> bytes | None:
-    """Return the signing key; None if `secret` is not symmetric. The prefix is optional, as in the libraries."""
+    """Return the signing key; None if `secret` is not symmetric. Prefix and padding are optional."""
     text = secret.reveal()
     if text.startswith(PUBLIC):
         return None
-    return _base64(text.removeprefix(SYMMETRIC)) or None
+    encoded = text.removeprefix(SYMMETRIC).rstrip("=")
+    return _base64(encoded + "=" * (-len(encoded) % 4)) or None
 
 
 def public_key(secret: Secret) -> Ed25519PublicKey | None:

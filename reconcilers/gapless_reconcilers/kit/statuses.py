@@ -62,10 +62,23 @@ def parse_retry_after(response: httpx.Response, now: datetime) -> timedelta | No
     return min(max(at - now, timedelta(0)), LONGEST_WAIT)
 
 
+def waiting_until(until: datetime | None, now: datetime) -> datetime | None:
+    """Return the end of a pause that the provider wants, or None if it is over.
+
+    A time further ahead than any pause may be comes from a clock that was wrong, and counts as over.
+    """
+    return until if until is not None and now < until <= now + LONGEST_WAIT else None
+
+
 def describe_request(response: httpx.Response) -> str:
-    """Return method, host and path of the request of `response`, without the query, which may hold ids."""
+    """Return method and address of the request of `response`."""
     try:
         request = response.request
     except RuntimeError:  # httpx: a response that was built by hand has no request
         return "the request"
-    return f"{request.method} {request.url.host}{request.url.path}"
+    return f"{request.method} {describe_origin(request.url)}{request.url.path}"
+
+
+def describe_origin(url: httpx.URL) -> str:
+    """Return scheme, host and port, without user name, path and query, which may hold secrets and ids."""
+    return str(url.copy_with(username=None, password=None, path="/", query=None, fragment=None)).rstrip("/")

@@ -70,7 +70,7 @@ async def test_audit_exits_with_3_if_the_list_cannot_be_read(gapless: Gapless, f
 
 async def test_a_dry_run_makes_the_requests_and_writes_nothing(gapless: Gapless, fake: FakeProvider) -> None:
     assert (await gapless.call("source", "pass", "stripe-live", "--since", "2d"))[0] == 0
-    recorded, requests = await gapless.ledger_ids(), len(fake.requests)
+    recorded, requests, passes = await gapless.ledger_ids(), len(fake.requests), await pass_count(gapless)
     code, out, err = await gapless.call("source", "pass", "stripe-live", "--since", "7d", "--dry-run", "--json")
     assert code == 0, err
     report = json.loads(out)
@@ -78,7 +78,11 @@ async def test_a_dry_run_makes_the_requests_and_writes_nothing(gapless: Gapless,
     assert {event["key"] for event in report["missing_events"]} == {event.key for event in fake.events} - recorded
     assert len(fake.requests) > requests
     assert await gapless.ledger_ids() == recorded
-    assert await gapless.read(lambda connection: connection.execute(select(func.count(PASS.c.id))).scalar_one()) == 1
+    assert await pass_count(gapless) == passes
+
+
+async def pass_count(gapless: Gapless) -> int:
+    return await gapless.read(lambda connection: connection.execute(select(func.count(PASS.c.id))).scalar_one())
 
 
 async def test_a_pass_with_deliver_asks_and_delivers_once(fake: FakeProvider, store_url: str, tmp_path: Path) -> None:

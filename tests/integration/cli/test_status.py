@@ -197,3 +197,26 @@ def test_the_store_is_told_about_while_something_is_wrong_with_it(
     away = ledger.call("status")
     run_all(postgres_server, f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
     assert (away.exit_code, len(away.output.splitlines())) == (3, 1), away.output
+
+
+def test_the_identity_of_a_source_is_shown_and_can_be_set(ledger: Ledger) -> None:
+    assert json.loads(ledger.call("source", "list", "--json").stdout)[0]["identity_seed"] == "acme"
+    done = ledger.call("source", "identity", "acme", "acme-eu", "--yes")
+    assert (done.exit_code, done.stdout) == (0, "identity of acme: acme-eu\n"), done.output
+    assert "acme-eu" in ledger.call("source", "list").stdout
+
+
+def test_an_identity_that_another_source_has_is_refused(ledger: Ledger) -> None:
+    ledger.write(
+        lambda connection: sources.register_source(connection, "other", "stripe", "hybrid", ledger.now, ledger.now)
+    )
+    done = ledger.call("source", "identity", "acme", "other", "--yes")
+    assert done.exit_code == 2
+    assert "two events could get one id; nothing was changed" in done.output
+
+
+def test_a_restored_ledger_is_told_so(ledger: Ledger) -> None:
+    done = ledger.call("db", "restored", "--since", "1h")
+    assert done.exit_code == 0, done.output
+    assert "noted for 1 streams; 0 deliveries are held" in done.stdout
+    assert "gapless dead requeue --held --reason restored" in done.stdout

@@ -174,7 +174,7 @@ async def listening(console: ConsoleSetup, **changes: Any) -> AsyncIterator[http
         await asyncio.sleep(0.005)
     url = f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
     try:
-        async with httpx.AsyncClient(base_url=url, timeout=20) as client:
+        async with httpx.AsyncClient(base_url=url, timeout=120) as client:
             yield client
     finally:
         server.should_exit = True

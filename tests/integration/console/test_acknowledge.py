@@ -14,7 +14,7 @@ from gapless.ledger.tables import AUDIT_LOG, MISSING, UNRECOVERABLE
 from gapless.operations.context import OperationRefused
 from gapless.operations.registry import perform
 from gapless.status.reader import read_report
-from gapless.status.report import ListReport, StatusReport
+from gapless.status.report import SourceReport, StatusReport
 from gapless.status.troubles import TroubleKind, troubles
 
 pytestmark = pytest.mark.anyio
@@ -46,10 +46,8 @@ async def read(console: Any) -> StatusReport:
     return await read_report(console.context.runtime.store, console.context.sources, console.budgets, console.now[0])
 
 
-async def listed(console: Any) -> ListReport:
-    found = (await read(console)).sources[0].listed
-    assert found is not None
-    return found
+async def source(console: Any) -> SourceReport:
+    return (await read(console)).sources[0]
 
 
 async def kinds(console: Any) -> set[TroubleKind]:
@@ -69,7 +67,7 @@ async def test_what_is_lost_is_trouble_until_acknowledged(console: Any) -> None:
     done = await acknowledge(console)
     assert (done["intervals"], done["lost"]) == ([first, second], 1)
     assert await kinds(console) == set()
-    after = await listed(console)
+    after = await source(console)
     assert after.unrecoverable_time == 2 * MINUTE
     assert {each.acknowledged_reason for each in after.unrecoverable} == {"compared with the payouts"}
     assert {each.acknowledged_by for each in after.unrecoverable} == {"api"}
@@ -89,14 +87,14 @@ async def test_what_ended_later_is_not_acknowledged_with_the_rest(console: Any) 
     await lose_event(console, 2 * DAY)
     done = await acknowledge(console, until=(console.now[0] - 5 * DAY).isoformat())
     assert (done["intervals"], done["lost"]) == ([first], 0)
-    assert [each.id for each in (await listed(console)).not_acknowledged] == [second]
+    assert [each.id for each in (await source(console)).not_acknowledged] == [second]
 
 
 async def test_one_interval_can_be_named_and_keeps_its_first_reason(console: Any) -> None:
     first, second = await lose(console, 9 * DAY), await lose(console, 3 * DAY)
     assert (await acknowledge(console, intervals=[second]))["intervals"] == [second]
     assert (await acknowledge(console, reason="again"))["intervals"] == [first]
-    reasons = {each.id: each.acknowledged_reason for each in (await listed(console)).unrecoverable}
+    reasons = {each.id: each.acknowledged_reason for each in (await source(console)).unrecoverable}
     assert reasons == {second: "compared with the payouts", first: "again"}
 
 
@@ -130,7 +128,7 @@ async def test_the_page_shows_what_was_acknowledged_as_such(console: Any, listen
         assert "not acknowledged" in (await client.get("/")).text
         await acknowledge(console)
         page = (await client.get("/")).text
-        (source,) = (await client.get("/api/status")).json()["sources"]
+        (shown,) = (await client.get("/api/status")).json()["sources"]
     assert "not acknowledged" not in page
     assert "compared with the payouts" in page
-    assert source["list"]["unrecoverable"][0]["acknowledged"]["reason"] == "compared with the payouts"
+    assert shown["unrecoverable"][0]["acknowledged"]["reason"] == "compared with the payouts"

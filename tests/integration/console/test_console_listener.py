@@ -179,3 +179,20 @@ async def test_a_source_that_needs_a_person_is_shown_as_such(console: Any, liste
         page = (await client.get("/")).text
     assert "Look here" in page
     assert "Not read: 401: revoked" in page
+
+
+async def test_a_handler_reports_with_a_token_that_opens_nothing_else(console: Any, listen: Any) -> None:
+    await console.add_destination("shop")
+    access = replace(WIDE, consumer_token=lambda: Secret("consumer-token"))
+    token, body = (
+        {"authorization": "Bearer consumer-token"},
+        {"destination": "shop", "source": "acme", "keys": ["evt_1"]},
+    )
+    async with listen(access=access) as client:
+        assert (await client.post("/api/v1/receipts", json=body)).status_code == 401
+        taken = await client.post("/api/v1/receipts", json=body, headers=token)
+        assert (taken.status_code, taken.json()) == (200, {"new": 1, "known": 0})
+        unknown = await client.post("/api/v1/receipts", json={**body, "destination": "nobody"}, headers=token)
+        assert (unknown.status_code, "is not known" in unknown.json()["error"]) == (400, True)
+        assert (await client.post("/api/operations/receipts", json=body, headers=token)).status_code == 401
+        assert (await client.get("/api/status", headers=token)).status_code == 401

@@ -300,7 +300,7 @@ async def scraping(target: str, folder: Path, absent: Absent) -> AsyncIterator[h
         stderr=asyncio.subprocess.DEVNULL,
     )
     try:
-        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
             yield client
     finally:
         process.terminate()

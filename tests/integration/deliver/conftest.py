@@ -13,7 +13,7 @@ from random import Random
 from typing import Any, NoReturn
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import select, update
 
 from gapless.bootstrap.destinations import make_destination
 from gapless.bootstrap.runtime import make_writer
@@ -176,8 +176,13 @@ class DeliverySetup:
         new = await self.writer.submit(lambda c: self.recorder.store(c, sightings))
         return {key: seq for (_, key), seq in new.items()}
 
+    async def add_destination(self, name: str) -> str:
+        """Make the row of another destination, and return its name."""
+        await self.store.write(destinations.register_destination, name=name, since=system_clock())
+        return name
+
     def destination(self, sender: Sender, **changes: Any) -> Destination:
-        quick: dict[str, Any] = {"retry": QUICK, "breaker": NEVER_OPENS, "timeout": timedelta(seconds=2)}
+        quick: dict[str, Any] = {"retry": QUICK, "breaker": NEVER_OPENS, "timeout": timedelta(seconds=20)}
         return replace(make_destination(APP, self.destination_id, 0, sender), **(quick | changes))
 
     def context(self, *releases: HoldReason) -> SenderContext:
@@ -216,15 +221,20 @@ class DeliverySetup:
         query = select(DELIVERY).order_by(DELIVERY.c.event_seq)
         return list(await self.store.read(lambda c: c.execute(query).all()))
 
+    async def end_delays(self, dispatcher: Dispatcher) -> None:
+        """Make every pending delivery due now."""
+        await self.writer.submit(lambda c: c.execute(update(DELIVERY).values(next_us=0)).rowcount)
+        dispatcher.wake()
+
     async def states(self) -> set[str]:
         return {row.state for row in await self.deliveries()}
 
-    async def until(self, state: str, seconds: float = 10) -> list[Any]:
+    async def until(self, state: str, seconds: float = 120) -> list[Any]:
         """Return every delivery, once all of them are in `state`."""
         await self.wait_for(lambda rows: {row.state for row in rows} == {state}, seconds)
         return await self.deliveries()
 
-    async def wait_for(self, wanted: Callable[[list[Any]], bool], seconds: float = 10) -> None:
+    async def wait_for(self, wanted: Callable[[list[Any]], bool], seconds: float = 120) -> None:
         """Wait until `wanted` is true of the deliveries."""
         async with asyncio.timeout(seconds):
             while not wanted(await self.deliveries()):

@@ -52,7 +52,7 @@ async def test_every_sample_payload_comes_out_of_the_ledger_byte_for_byte(store:
         while not server.started:
             await asyncio.sleep(0.01)
         url = f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}/webhooks/acme"
-        async with httpx.AsyncClient() as client:
+        async with httpx.AsyncClient(timeout=60) as client:
             for (name, _), (guid, body) in zip(samples, bodies.items(), strict=True):
                 headers = {
                     "X-Hub-Signature-256": "sha256=" + hmac_sha256_hex(SECRET.encode(), body).decode(),

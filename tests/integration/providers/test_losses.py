@@ -183,7 +183,7 @@ async def world(store: Store, clock: FakeClock, vendor: Vendor) -> AsyncIterator
     async with fake.serve() as url:
         fake.vendor_format = vendor.vendor_format(url)
         mounts = {"https://": ToFake(httpx.URL(url))}
-        async with httpx.AsyncClient(trust_env=False, mounts=mounts) as client:
+        async with httpx.AsyncClient(trust_env=False, timeout=60, mounts=mounts) as client:
             world = World(store=store, clock=clock, fake=fake, client=client, make=vendor.make, url=url)
             await world.open()
             yield world

@@ -51,7 +51,7 @@ def clock() -> FakeClock:
 @pytest.fixture
 async def world(store: Store, clock: FakeClock) -> AsyncIterator[World]:
     fake = FakeProvider(ShopifyFormat(), clock=clock, seed=11, retries_s=(0.01, 0.01))
-    async with fake.serve() as url, httpx.AsyncClient(trust_env=False) as client:
+    async with fake.serve() as url, httpx.AsyncClient(trust_env=False, timeout=60) as client:
         world = World(store=store, clock=clock, fake=fake, client=client, make=make_shopify, url=url)
         await world.open()
         yield world

@@ -137,7 +137,7 @@ async def served(
         keeping = tasks.create_task(receiver.quarantine.run())
         await until(lambda: server.started)
         url = f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-        async with httpx.AsyncClient(base_url=url, timeout=20) as client:
+        async with httpx.AsyncClient(base_url=url, timeout=120) as client:
             yield ReceiverSetup(url=url, store=store, receiver=receiver, source=source, client=client, now=now)
         server.should_exit = True
         server.force_exit = not writes

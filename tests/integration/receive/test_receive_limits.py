@@ -2,7 +2,8 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from datetime import timedelta
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import asyncpg
@@ -10,12 +11,16 @@ import msgspec
 import pytest
 from sqlalchemy import text
 
+from gapless.daemon.process import receive_options
+from gapless.domain import Mode, Source
 from gapless.ledger.engine import BadData, Store
 from gapless.settings import PublicSettings, Settings
 from gapless_reconcilers.kit.contract import Reply, Secret
+from gapless_reconcilers.providers.github import GitHub, GitHubOptions
 from gapless_reconcilers.providers.stripe import Stripe, StripeOptions
 
 pytestmark = pytest.mark.anyio
+NOW = datetime(2026, 11, 20, tzinfo=UTC)
 SMALL = {"body_limit": 2_000, "body_within": timedelta(seconds=0.3)}
 
 
@@ -36,7 +41,7 @@ async def raw_exchange(setup: Any, *parts: bytes, half_close: bool = False, wait
             await asyncio.sleep(wait_s)
         if half_close:
             return b""
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             return await reader.read(1 << 16)
     finally:
         writer.close()
@@ -191,3 +196,34 @@ async def test_one_unstorable_webhook_of_a_batch_is_quarantined_and_the_others_c
 async def test_the_store_really_refuses_what_the_test_calls_unstorable(store: Store) -> None:
     with pytest.raises(BadData):
         await store.write(lambda c: c.execute(text("SELECT :x"), {"x": "\ud800"}))
+
+
+async def test_a_sender_of_an_endless_body_reads_its_413(serve: Any) -> None:
+    """Closing a connection while the sender still sends destroys the answer before it is read."""
+    async with serve(body_limit=2_000) as setup:
+        host, port = setup.url.removeprefix("http://").split(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        writer.write(head(setup, b"", length=2_000_000))
+        for _ in range(200):  # whoever sends everything before it reads
+            writer.write(b"x" * 10_000)
+            await writer.drain()
+        assert (await reader.read()).startswith(b"HTTP/1.1 413")
+        writer.close()
+
+
+async def test_each_source_has_its_own_limit(serve: Any) -> None:
+    async with serve(body_limit=2_000, body_limits={"acme": 9_000}) as setup:
+        assert (await setup.post(setup.event("evt_1", filler="x" * 5_000))).status_code == 200
+        assert (await setup.post(setup.event("evt_2", filler="x" * 10_000))).status_code == 413
+
+
+def test_the_vendors_maximum_is_the_default() -> None:
+    options = receive_options(Settings())
+    github = GitHub(GitHubOptions(repository="a/b", hook_id=1))
+    sources = [
+        Source(id=1, name="x", provider=each, mode=Mode.WEBHOOK, start=NOW)
+        for each in (github, Stripe(StripeOptions(api_key=Secret(""))))
+    ]
+    assert [options.limit_of(each) for each in sources] == [25 << 20, 1_000_000]
+    own = replace(options, body_limits={"x": 5})
+    assert [own.limit_of(each) for each in sources] == [5, 5]

@@ -28,8 +28,9 @@ def test_ids_are_found_in_every_kind_of_file(text: str) -> None:
     assert keys(text) == ["evt_1", "evt_2"]
 
 
-def test_an_empty_file_names_nothing() -> None:
-    assert read("") == []
+def test_an_empty_file_is_told() -> None:
+    with pytest.raises(LineInvalid, match="the file is empty"):
+        read("")
     assert read("id,type\n") == []
 
 

@@ -1,6 +1,7 @@
 """Access decisions for every bind address, area and credential."""
 
 import base64
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -74,7 +75,15 @@ def test_each_caller_gets_its_decision_in_each_area(
     write: AccessDecision,
 ) -> None:
     caller = Caller(host=host, authorization=authorization)
-    assert [decide_access(access, area, caller) for area in Area] == [probe, metrics, read, write]
+    areas = (Area.PROBE, Area.METRICS, Area.READ, Area.WRITE, Area.RECEIPTS)
+    assert [decide_access(access, area, caller) for area in areas] == [probe, metrics, read, write, write]
+
+
+def test_the_token_of_a_handler_opens_receipts_and_nothing_else() -> None:
+    access = replace(WIDE_METRICS, consumer_token=lambda: Secret("consumer-token"))
+    caller = Caller(host=PUBLIC, authorization=bearer("consumer-token"))
+    opened = {area for area in Area if decide_access(access, area, caller) is ALLOWED}
+    assert opened == {Area.PROBE, Area.RECEIPTS}
 
 
 @pytest.mark.parametrize(

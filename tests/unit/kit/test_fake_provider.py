@@ -112,13 +112,13 @@ async def rig(**faults: Any) -> AsyncIterator[Rig]:
             )
         )
         fake.add_endpoint(f"{hook}/webhooks", secret=SECRET)
-        async with httpx.AsyncClient(auth=reader.auth(), trust_env=False) as client:
+        async with httpx.AsyncClient(auth=reader.auth(), trust_env=False, timeout=60) as client:
             yield Rig(fake=fake, clock=clock, reader=reader, client=client, receiver=receiver)
 
 
 def run(scene: Callable[[Rig], Awaitable[None]], **faults: Any) -> None:
     async def play() -> None:
-        async with asyncio.timeout(20), rig(**faults) as built:
+        async with asyncio.timeout(120), rig(**faults) as built:
             await scene(built)
 
     asyncio.run(play())
@@ -206,7 +206,7 @@ def test_api_fault_is_answered_as_the_vendor_would(faults: dict[str, Any], wante
 
 def test_wrong_key_is_refused() -> None:
     async def scene(rig: Rig) -> None:
-        async with httpx.AsyncClient(trust_env=False) as stranger:
+        async with httpx.AsyncClient(trust_env=False, timeout=60) as stranger:
             response = await stranger.send(rig.reader.account_request())
         assert response.status_code == 401
         assert rig.fake.requests[-1].status == 401

@@ -55,7 +55,10 @@ def test_given_table_is_not_changed() -> None:
     ("options", "message"),
     [
         ({}, r"options of provider 'stripe': .*missing required field `api_key`"),
-        ({"api_kye": KEY}, r"has no option 'api_kye' \(did you mean 'api_key'\?\); its options are: api_base, api_key"),
+        (
+            {"api_kye": KEY},
+            r"has no option 'api_kye' \(did you mean 'api_key_\w+'\?\); its options are: api_base, api_key_env, api_",
+        ),
         ({"api_key": "sk_live_do_not_show"}, r"Expected `Secret`, got `str` - at `\$.api_key`"),
         ({"api_key": KEY, "webhook_secret": ["whsec_do_not_show"]}, r"Expected `Secret`, .* `\$.webhook_secret\[0\]`"),
         ({"api_key": KEY, "page_limit": 500}, r"<= 100 - at `\$.page_limit`"),

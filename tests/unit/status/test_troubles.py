@@ -65,6 +65,11 @@ CASES: dict[str, tuple[TroubleKind, Severity, Callable[..., Changed]]] = {
     "unexpected shape": (K.LIST_UNREADABLE, TROUBLE, lambda source: read_as(source, last_outcome="unexpected_shape")),
     "provider down": (K.READ_FAILED, IN_HAND, lambda source: read_as(source, last_outcome="provider_unavailable")),
     "provider throttles": (K.READ_FAILED, IN_HAND, lambda source: read_as(source, last_outcome="rate_limited")),
+    "provider wants a pause": (
+        K.PROVIDER_WAITS,
+        IN_HAND,
+        lambda source: listed(source, waiting_until=NOW + HOUR),
+    ),
     "never compared": (K.NEVER_COMPARED, UNKNOWN, lambda source: listed(source, proof=NO_PROOF)),
     "a stream never read whole": (K.NEVER_COMPARED, UNKNOWN, lambda source: proven(source, last_complete_pass=None)),
     "proof stalled": (
@@ -74,7 +79,7 @@ CASES: dict[str, tuple[TroubleKind, Severity, Callable[..., Changed]]] = {
     ),
     "history runs out": (K.HISTORY_RUNS_OUT, TROUBLE, lambda source: listed(source, history_headroom=7 * DAY)),
     "budget spent": (K.BUDGET_SPENT, IN_HAND, lambda source: listed(source, budget_remaining=0)),
-    "unrecoverable": (K.UNRECOVERABLE, TROUBLE, lambda source: listed(source, unrecoverable=(LOSS,))),
+    "unrecoverable": (K.UNRECOVERABLE, TROUBLE, lambda source: replace(source, unrecoverable=(LOSS,))),
     "events lost": (K.EVENTS_LOST, TROUBLE, lambda source: listed(source, lost=2, lost_since=NOW - DAY)),
     "events missing": (
         K.EVENTS_MISSING,
@@ -200,7 +205,7 @@ def test_the_verdict_is_the_worst(one: Severity, other: Severity) -> None:
 
 
 def test_the_worst_comes_first_then_the_oldest() -> None:
-    old = listed(SOURCE, unrecoverable=(LOSS,))
+    old = replace(SOURCE, unrecoverable=(LOSS,))
     parked = replace(read_as(SOURCE, parked_reason="401"), name="b")
     new = replace(listed(SOURCE, missing_open=1, missing_since=NOW), name="c")
     found = troubles(report(new, parked, old))
@@ -226,9 +231,9 @@ def test_a_blind_source_can_still_be_in_trouble() -> None:
 
 def test_what_was_acknowledged_is_no_trouble() -> None:
     done = replace(LOSS, acknowledged_us=1, acknowledged_by="api", acknowledged_reason="compared")
-    found = troubles(report(listed(SOURCE, unrecoverable=(done, LOSS))))
+    found = troubles(report(replace(SOURCE, unrecoverable=(done, LOSS))))
     assert [each.kind for each in found] == [K.UNRECOVERABLE]
-    assert troubles(report(listed(SOURCE, unrecoverable=(done,)))) == []
+    assert troubles(report(replace(SOURCE, unrecoverable=(done,)))) == []
 
 
 def test_a_small_gap_that_closed_yesterday_is_no_trouble() -> None:

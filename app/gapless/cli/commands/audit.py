@@ -50,7 +50,7 @@ def audit(
     gapless audit stripe-live --since 30d --against ids.csv
     """
     with failing_clearly(debug=invocation.debug):
-        settings = invocation.settings()
+        settings = invocation.settings(reads=source)
         find_source(settings, source)
         processed = None if against is None else _keys(against, skip_bad=skip_bad)
         known = None if processed is None else _lookup(processed)

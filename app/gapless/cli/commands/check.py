@@ -3,20 +3,27 @@
 import asyncio
 import os
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 
 import click
+import httpx
+import msgspec
 
 from gapless.bootstrap.senders import make_sender
 from gapless.cli import output
 from gapless.cli.common import Exit, Invocation, failing_clearly
 from gapless.cli.output import Finding, FindingLevel, ok, problem, warning
-from gapless.destinations.contract import ChecksAddress, DestinationInvalid, RendersEvents
-from gapless.domain import LONGEST_INTERVAL, Mode, Sources, system_clock
+from gapless.destinations.contract import ChecksAddress, Delivery, DestinationInvalid, RendersEvents, TriesRendering
+from gapless.domain import LONGEST_INTERVAL, Mode, Source, Sources, Via, system_clock
 from gapless.errors import Unavailable
-from gapless.settings import DestinationSettings, Settings, SourceSettings, build_provider
+from gapless.settings import DestinationSettings, Settings, SourceSettings, build_provider, lacks_key
+from gapless.sockets import bind
 from gapless.text import format_span
 from gapless_reconcilers.kit.contract import Provider, Rendering, WarnsAboutOptions
+
+PROBE_S = 2.0
+"""Time in which a daemon that listens already must answer its probe."""
 
 
 @click.command()
@@ -31,7 +38,7 @@ def check(invocation: Invocation, offline: bool, json_: bool) -> None:  # noqa: 
     gapless --config gapless.toml check && gapless serve
     """
     with failing_clearly(debug=invocation.debug):
-        findings = asyncio.run(_check(invocation.settings(), offline=offline))
+        findings = asyncio.run(_check(invocation.settings(), invocation.remarks(), offline=offline))
         if json_:
             output.as_json(findings)
         else:
@@ -41,16 +48,20 @@ def check(invocation: Invocation, offline: bool, json_: bool) -> None:  # noqa: 
         raise SystemExit(Exit.NEGATIVE if bad else Exit.OK)
 
 
-async def _check(settings: Settings, *, offline: bool) -> list[Finding]:
+async def _check(settings: Settings, remarks: list[str], *, offline: bool) -> list[Finding]:
     findings = [ok("config", f"{len(settings.sources)} sources, {len(settings.destinations)} destinations")]
     if not settings.sources:
         findings.append(warning("config", "no source is configured; add a [[source]]"))
+    findings += [warning("config", each) for each in remarks]
     findings.append(await _store(settings))
+    findings += await listener_findings(settings)
     accounts: dict[str, str] = {}
     for each in settings.sources:
         provider = build_provider(each, os.environ)
         findings += _options(each, provider)
-        if not offline:
+        if lacks_key(each):
+            findings.append(ok(f"source {each.name}", "it has no key: the provider is asked nothing"))
+        elif not offline:
             from gapless.cli.provider_checks import check_provider  # noqa: PLC0415 - its imports take long
 
             findings += await check_provider(each, settings.public_url, accounts)
@@ -61,22 +72,25 @@ async def _check(settings: Settings, *, offline: bool) -> list[Finding]:
 
 async def _store(settings: Settings) -> Finding:
     url = settings.store.url.read().reveal()
+    if (file := _file(url)) is not None and (unusable := file_problem(file)) is not None:
+        return problem("store", unusable)
     if (absent := _absent_file(url)) is not None:
         return ok("store", f"{absent} will be created by `gapless serve`")
     from gapless.bootstrap.ledger import open_configured_store  # noqa: PLC0415 - its imports take long
     from gapless.ledger import schema  # noqa: PLC0415
-    from gapless.ledger.engine import SqliteStore, StoreInvalid  # noqa: PLC0415
+    from gapless.ledger.engine import SqliteStore, naming_store  # noqa: PLC0415
 
     try:
         store = open_configured_store(settings)
-    except StoreInvalid as error:
-        return problem("store", str(error))
-    try:
-        version = await store.read(schema.version)
+        with naming_store(url):
+            try:
+                version, foreign = await store.read(schema.version), await store.read(schema.is_foreign)
+            finally:
+                await store.close()
     except Unavailable as error:
         return problem("store", str(error))
-    finally:
-        await store.close()
+    if foreign:
+        return problem("store", schema.FOREIGN)
     if version == schema.head():
         return ok("store", f"{store.dialect}, schema {version}")
     upgrades_itself = isinstance(store, SqliteStore) and (version is None or version in schema.VERSIONS)
@@ -88,11 +102,55 @@ async def _store(settings: Settings) -> Finding:
     )
 
 
-def _absent_file(url: str) -> Path | None:
-    """Return the SQLite file at `url` if it does not exist yet. None: it exists, or `url` names no plain file."""
+def _file(url: str) -> Path | None:
+    """Return the SQLite file at `url`; None: `url` names no plain file."""
     before, is_sqlite, path = url.partition("sqlite:///")
     is_file = is_sqlite and not before and "?" not in path and path not in ("", ":memory:")
-    return Path(path) if is_file and not Path(path).exists() else None
+    return Path(path) if is_file else None
+
+
+def _absent_file(url: str) -> Path | None:
+    """Return the SQLite file at `url` if it does not exist yet. None: it exists, or `url` names no plain file."""
+    file = _file(url)
+    return file if file is not None and not file.exists() else None
+
+
+def file_problem(file: Path) -> str | None:
+    """Return why `gapless serve` could not write the ledger at `file`, or None."""
+    folder = file.absolute().parent
+    if not folder.is_dir():
+        return f"there is no folder {folder} for the ledger; make it"
+    if not os.access(folder, os.W_OK | os.X_OK):
+        return f"the folder {folder} of the ledger cannot be written to; give it to the user of the daemon"
+    if file.exists() and not os.access(file, os.R_OK | os.W_OK):
+        return f"the ledger {file} cannot be written to; give it to the user of the daemon"
+    return None
+
+
+async def listener_findings(settings: Settings) -> list[Finding]:
+    """Return a problem for each listener whose address `gapless serve` could not take."""
+    found = []
+    for name, host, port, probe in (
+        ("public", settings.public.host, settings.public.port, "/healthz"),
+        ("private", settings.private.host, settings.private.port, "/livez"),
+    ):
+        try:
+            bind(host, port).close()
+        except OSError as error:
+            if not await _answers(host, port, probe):
+                found.append(problem(name, error.strerror or str(error)))
+    return found
+
+
+async def _answers(host: str, port: int, probe: str) -> bool:
+    """Return True if a daemon of Gapless seems to listen there: it may be the one of this configuration."""
+    near = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - not bound here
+    address = f"[{near}]" if ":" in near else near
+    try:
+        async with httpx.AsyncClient(trust_env=False, timeout=PROBE_S) as client:
+            return (await client.get(f"http://{address}:{port}{probe}")).text.strip() in ("ok", "alive")
+    except (httpx.HTTPError, httpx.InvalidURL):
+        return False
 
 
 def _options(source: SourceSettings, provider: Provider) -> Iterator[Finding]:
@@ -113,20 +171,58 @@ def _options(source: SourceSettings, provider: Provider) -> Iterator[Finding]:
 
 async def _destination(destination: DestinationSettings, settings: Settings, *, offline: bool) -> list[Finding]:
     subject = f"destination {destination.name}"
+    sending = [each for each in settings.sources if destination.sources == ("*",) or each.name in destination.sources]
+    now = system_clock()
+    known = Sources(
+        Source(id=0, name=each.name, provider=build_provider(each, os.environ), mode=each.mode, start=now)
+        for each in sending
+    )
     try:
-        sender = make_sender(destination, Sources(), system_clock)
+        sender = make_sender(destination, known, system_clock)
     except DestinationInvalid as error:
         return [problem(subject, str(error))]
     found = list[Finding]()
     if isinstance(sender, RendersEvents) and sender.renders:
-        for source in settings.sources:
-            if destination.sources == ("*",) or source.name in destination.sources:
-                found += _rendering(subject, source)
+        for source in sending:
+            found += _rendering(subject, source)
+    if isinstance(sender, TriesRendering):
+        tried = (sender.rendering_problem(_sample(source, now)) for source in sending)
+        found += [problem(subject, f"it could not sign a delivery: {each}") for each in dict.fromkeys(tried) if each]
+    found += _filling(subject, destination, settings)
     found.append(ok(subject, f"{destination.type} {destination.options.address}".strip()))
     if isinstance(sender, ChecksAddress) and not offline:
         found += [problem(subject, each) for each in await sender.address_problems()]
     await sender.close()
     return found
+
+
+def _sample(source: SourceSettings, now: datetime) -> Delivery:
+    """Return a delivery as of a webhook, to try a signature with."""
+    at, payload = int(now.timestamp()), {"id": "check", "object": "event", "type": "check", "data": {"object": {}}}
+    return Delivery(
+        id="check",
+        key="check",
+        source=source.name,
+        stream="",
+        type="check",
+        occurred_at=now,
+        recorded_at=now,
+        via=Via.WEBHOOK,
+        payload=msgspec.json.encode({**payload, "created": at}),
+        attempt=1,
+    )
+
+
+def _filling(subject: str, destination: DestinationSettings, settings: Settings) -> Iterator[Finding]:
+    """Yield why a destination that is to fill the gaps of a handler may not do it."""
+    chosen = [each for each in settings.sources if destination.sources == ("*",) or each.name in destination.sources]
+    pushed = [each.name for each in chosen if each.mode is not Mode.POLL]
+    if Via.WEBHOOK not in destination.via and not destination.receipts and pushed:
+        message = f"what the webhooks of source {', '.join(pushed)} bring to us is never sent, although its handler may"
+        yield warning(subject, f'{message} have lost it; set receipts = true, or mode = "poll" for the source')
+    if destination.receipts and settings.private.consumer_token is None:
+        message = "its handler can report only with the token of the whole console"
+        yield warning(subject, f"{message}; set consumer_token_env or consumer_token_file under [private]")
 
 
 def _rendering(subject: str, source: SourceSettings) -> Iterator[Finding]:

@@ -1,11 +1,14 @@
-"""`gapless db`: the ledger's schema."""
+"""`gapless db`: the ledger's schema, and what a restored backup lacks."""
 
 import asyncio
+from datetime import datetime
 
 import click
 
 from gapless.bootstrap.ledger import open_configured_store
+from gapless.cli.access import operate
 from gapless.cli.common import Exit, Invocation, failing_clearly
+from gapless.cli.param_types import TIME
 from gapless.ledger import migrate, schema
 from gapless.ledger.engine import SqliteStore, open_store
 from gapless.ledger.engine.lock import hold
@@ -14,7 +17,7 @@ from gapless.settings import Settings
 
 @click.group()
 def db() -> None:
-    """Check or upgrade the schema of the ledger."""
+    """Upgrade the ledger, or tell it that it was restored."""
 
 
 @db.command()
@@ -37,6 +40,27 @@ def check(invocation: Invocation) -> None:
         version = asyncio.run(_version(invocation.settings()))
         click.echo(f"schema {version or 'empty'}, this release needs {schema.head()}")
         raise SystemExit(Exit.OK if version == schema.head() else Exit.NEGATIVE)
+
+
+@db.command()
+@click.option("--since", type=TIME, required=True, help="The time of the backup. 1h, 2026-01-31T06:00Z, …")
+@click.pass_obj
+def restored(invocation: Invocation, since: datetime) -> None:
+    """Tell the ledger that it was restored from a backup, or lost its newest rows at a failover.
+
+    Run it before the daemon starts again. What was recorded since the backup counts as no miss when a list shows it
+    again. Its deliveries are held, because they may have been made before, and so are those that were pending in the
+    backup. Of sources that list nothing, the interval is unrecoverable.
+
+    gapless db restored --since 2026-01-31T06:00Z
+    """
+    with failing_clearly(debug=invocation.debug):
+        done = asyncio.run(operate(invocation.settings(), "db.restored", {"since": since}))
+        click.echo(f"noted for {done['streams']} streams; {done['held']} deliveries are held")
+        if done["unlisted"]:
+            click.echo(f"nothing can fill the interval of {', '.join(done['unlisted'])}: it is unrecoverable")
+        click.echo("next: start the daemon, wait for a pass, then see gapless dead list --held; consumers that")
+        click.echo("recognise repeats can have them all: gapless dead requeue --held --reason restored")
 
 
 async def _upgrade(settings: Settings) -> tuple[str | None, str]:

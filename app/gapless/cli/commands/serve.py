@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import click
-import stamina.instrumentation
 import structlog
 
 from gapless import daemon
 from gapless.cli.common import Invocation, failing_clearly
 from gapless.daemon import ALL_ROLES, ListenAddresses, Role
 from gapless.settings import LogFormat, LogSettings
+
+log = logging.getLogger("gapless.cli.serve")
 
 
 @click.command()
@@ -31,6 +32,8 @@ def serve(invocation: Invocation, roles: str | None) -> None:
     with failing_clearly(debug=invocation.debug):
         settings = invocation.settings()
         start_logging(settings.log)
+        for remark in invocation.remarks():
+            log.warning("configuration_remark", extra={"remark": remark})
         sys.path.insert(0, str(Path.cwd()))  # for the module of a python destination
         run_loop(daemon.serve(settings, os.environ, roles=read_roles(roles), started=_show_addresses))
 
@@ -54,7 +57,6 @@ def start_logging(settings: LogSettings) -> None:
     handler.setFormatter(formatter)
     logging.root.handlers[:] = [handler]
     logging.root.setLevel(logging.WARNING)
-    stamina.instrumentation.set_on_retry_hooks([])  # the code that retries logs it itself
     for package in ("gapless", "gapless_reconcilers"):
         logging.getLogger(package).setLevel(settings.level.value.upper())
 

@@ -14,12 +14,21 @@ from gapless.cli.access import operate, read_ledger
 from gapless.cli.commands.audit import show_report
 from gapless.cli.common import Exit, Invocation, failing_clearly, find_source
 from gapless.cli.param_types import TIME
-from gapless.cli.passes import deliver, describe, make_passes, plan_deliveries, try_pass
+from gapless.cli.passes import (
+    PassNotMade,
+    deliver,
+    describe,
+    make_passes,
+    plan_deliveries,
+    reason_not_made,
+    try_pass,
+)
 from gapless.domain import from_us, system_clock
 from gapless.ledger import sources
 from gapless.operations.audit import AuditReport
 from gapless.operations.endpoint import RegisteredEndpoint, register_endpoint, repair_endpoint
 from gapless.settings import Settings
+from gapless.status.evaluation import DISBELIEVED
 from gapless_reconcilers.kit.contract import Subscription
 
 CLEAN = ("clean", "found")
@@ -40,8 +49,11 @@ def list_(invocation: Invocation, json_: bool) -> None:  # noqa: FBT001 - click 
         if json_:
             output.as_json([{**row, "start_us": from_us(row["start_us"])} for row in rows])
             return
-        columns = ("source", "provider", "mode", "state", "start")
-        cells = ((row["name"], row["provider"], row["mode"], row["state"], from_us(row["start_us"])) for row in rows)
+        columns = ("source", "provider", "mode", "state", "start", "identity")
+        cells = (
+            (row["name"], row["provider"], row["mode"], row["state"], from_us(row["start_us"]), row["identity_seed"])
+            for row in rows
+        )
         output.table(columns, cells, empty="no source is in the ledger yet")
 
 
@@ -57,6 +69,29 @@ def rename(invocation: Invocation, old: str, new: str) -> None:
     with failing_clearly(debug=invocation.debug):
         result = asyncio.run(operate(invocation.settings(), "source.rename", {"old": old, "new": new}))
         click.echo(result["next"])
+
+
+@source.command()
+@click.argument("name")
+@click.argument("seed")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.pass_obj
+def identity(invocation: Invocation, name: str, seed: str, *, yes: bool) -> None:
+    """Give source NAME the identity SEED that it has in another ledger; `gapless source list` shows it.
+
+    Consumers recognise an event by an id that is made from the seed and the event's key. A source that is registered
+    gets its name as seed, and keeps it when it is renamed. Two ledgers with the same seed give an event the same id: a
+    ledger that was built anew, or a second region.
+
+    gapless source identity stripe-live stripe-acme
+    """
+    with failing_clearly(debug=invocation.debug):
+        settings = invocation.settings()
+        question = "The ids of all events of this source change, so consumers take a replay for a new event. Go on?"
+        if not (yes or click.confirm(question, err=True)):
+            raise SystemExit(Exit.NEGATIVE)
+        done = asyncio.run(operate(settings, "source.identity", {"source": name, "seed": seed}))
+        click.echo(f"identity of {name}: {done['identity_seed']}")
 
 
 @source.command()
@@ -110,7 +145,7 @@ def pass_(
 
     Events before the source's start are recorded and not delivered. With --deliver, the command shows how many they
     are, the first and the last, and asks before it delivers them. A running daemon makes the pass, else this command.
-    Exit 1 if a list could not be read.
+    Exit 1 if a list could not be read, 3 if the provider cannot be reached or wants a pause.
 
     gapless source pass stripe-live --since 7d
     """
@@ -127,8 +162,7 @@ def pass_(
         args: dict[str, object] = {"source": name, "since": since, "until": until}
         rows = asyncio.run(make_passes(settings, args, wait=wait))
         output.as_json(rows) if json_ else _show_passes(rows)
-        if any(row["outcome"] not in (*CLEAN, None) or row["parked_reason"] for row in rows):
-            raise SystemExit(Exit.NEGATIVE)
+        _check_made(name, rows)
         if delivers and since is not None:
             _deliver(settings, name, since, until or system_clock(), yes=yes)
 
@@ -216,6 +250,16 @@ def _deliver(settings: Settings, name: str, since: datetime, until: datetime, *,
     click.echo(f"{asyncio.run(deliver(settings, name, plan))} deliveries are owed", err=True)
 
 
+def _check_made(name: str, rows: list[dict[str, Any]]) -> None:
+    """Exit with 1 if a list could not be read. Raises `PassNotMade` if the provider could not be asked now."""
+    for row in rows:
+        reason = reason_not_made(row) if row["state"] == "running" else None
+        if reason is not None and not row["parked_reason"] and row["stream_outcome"] not in DISBELIEVED:
+            raise PassNotMade(f"source {name!r} could not be read: {reason}; a running daemon goes on with the pass")
+    if any(row["outcome"] not in (*CLEAN, None) or row["parked_reason"] or reason_not_made(row) for row in rows):
+        raise SystemExit(Exit.NEGATIVE)
+
+
 def _show_passes(rows: list[dict[str, Any]]) -> None:
     columns = ("pass", "stream", "from", "to", "outcome", "listed", "recorded", "missed")
     cells = (
@@ -224,7 +268,7 @@ def _show_passes(rows: list[dict[str, Any]]) -> None:
             row["stream"] or "-",
             row["start"],
             row["end"],
-            row["outcome"] or row["parked_reason"] or row["state"],
+            row["outcome"] or reason_not_made(row) or row["parked_reason"] or row["state"],
             row["listed"],
             row["found"],
             row["missed"],

@@ -122,7 +122,7 @@ def _show_trouble(trouble: dict[str, Any]) -> None:
 def _show_notes(source: dict[str, Any]) -> None:
     for note in source["notes"]:
         click.echo(f"note: {source['name']}: {note}")
-    for loss in (source["list"] or {}).get("unrecoverable", ()):
+    for loss in source["unrecoverable"]:
         done = loss["acknowledged"]
         state = f"acknowledged by {done['by']}: {done['reason']}" if done else "not acknowledged"
         where = f"{source['name']} {loss['stream']}".strip()

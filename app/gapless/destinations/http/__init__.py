@@ -51,7 +51,7 @@ from gapless_reconcilers.kit.contract import (
     Secret,
     WebhookMessage,
 )
-from gapless_reconcilers.kit.standard_signature import SYMMETRIC, signed_headers, symmetric_key
+from gapless_reconcilers.kit.standard_signature import signed_headers, symmetric_key
 from gapless_reconcilers.kit.statuses import parse_retry_after
 
 PERMANENT = frozenset({400, 410, 413, 414, 415, 422})
@@ -162,6 +162,14 @@ class HttpSender:
         """Return the problem if the host has no address, or one to which delivery is not allowed."""
         return await addresses.address_problems(self._url.host, self._rule)
 
+    def rendering_problem(self, delivery: Delivery) -> str | None:
+        """Return why `delivery` could not be signed or rendered, or None."""
+        try:
+            message = self._message(delivery)
+        except ValueError as error:
+            return str(error)
+        return message.detail if isinstance(message, Failed) else None
+
     async def send(self, delivery: Delivery) -> Result:
         """POST once, and return the result that the answer means."""
         message = self._message(delivery)
@@ -240,8 +248,7 @@ def read_status(status: int, retry_after_us: int = 0) -> Result:
 
 def signing_key(secret: Secret) -> bytes:
     """Return the key of a standard signature: base64, `whsec_` or not. Raises `ValueError`, which never shows it."""
-    text = secret.reveal().strip().removeprefix(SYMMETRIC)
-    key = symmetric_key(Secret(text + "=" * (-len(text) % 4)))
+    key = symmetric_key(Secret(secret.reveal().strip()))
     if key is None:
         raise ValueError(
             "the secret of a standard signature is not base64; wanted whsec_ and the base64 of 24 to 64 random bytes"
@@ -288,6 +295,7 @@ def _recorded(delivery: Delivery) -> RecordedEvent:
         stream=delivery.stream,
         payload=delivery.payload,
         via=delivery.via.value,
+        headers=delivery.headers,
     )
 
 

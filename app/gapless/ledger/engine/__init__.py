@@ -7,9 +7,12 @@ event loop (`run_sync`). So each statement is written once and tested on both.
 Only `ledger.writer` calls `Store.write`.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from sqlalchemy import make_url
+from sqlalchemy.exc import ArgumentError
 
 from gapless.ledger.engine.base import (
     PATIENT,
@@ -43,8 +46,26 @@ def open_store(url: str, limits: StoreLimits = PATIENT) -> Store:
             raise StoreInvalid(f"store url is {url!r}; wanted a file, such as sqlite:///gapless.db")
         return SqliteStore(Path(parsed.database))
     if scheme in ("postgresql", "postgres"):
-        return PostgresStore(url, limits)
+        try:
+            return PostgresStore(url, limits)
+        except ModuleNotFoundError as error:
+            raise StoreInvalid(
+                f"a PostgreSQL store needs the package {error.name}; install it: pip install 'gapless[postgres]'"
+            ) from error
     raise StoreInvalid(f"store url starts with {scheme!r}; use sqlite:///… or postgresql://…")
+
+
+@contextmanager
+def naming_store(url: str) -> Iterator[None]:
+    """Add the address of the store, without its password, to the message of `StoreUnavailable`."""
+    try:
+        yield
+    except StoreUnavailable as error:
+        try:
+            address = make_url(url).set(query={}).render_as_string(hide_password=True)
+        except (ValueError, ArgumentError):  # several hosts
+            address = "with several hosts"
+        raise StoreUnavailable(f"the store {address} cannot be used: {error}") from error
 
 
 __all__ = [
@@ -64,5 +85,6 @@ __all__ = [
     "UncertainCommit",
     "bind",
     "classify",
+    "naming_store",
     "open_store",
 ]

@@ -110,6 +110,8 @@ class Capabilities:
     """Other headers that are needed to read a webhook, such as that of its type; they are kept beside the body."""
     evidence_hosts: tuple[str, ...] = ()
     """Hosts that evidence may be fetched from, by https; `.vendor.example` stands for all below that domain."""
+    body_bytes: int | None = None
+    """The most bytes of a webhook's body that the vendor sends; None: it names no maximum."""
     requests_per_second: float = 1.0
     """Rate under the vendor's limit, used unless another is configured."""
     budget: ReadBudget | None = None

@@ -1,7 +1,7 @@
 """The values that a provider receives and returns."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from types import MappingProxyType
 from typing import Final
@@ -213,6 +213,8 @@ class RecordedEvent:
     stream: str
     payload: bytes
     via: str
+    headers: Mapping[str, str] = field(default_factory=dict)
+    """The kept headers of its webhook, by lower-case name; empty if no webhook brought it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -82,6 +82,7 @@ class GitHub:
         rendering=Rendering.EQUIVALENT,
         signature_headers=(webhook.SIGNATURE_HEADER,),
         carried_headers=(webhook.EVENT_HEADER, webhook.DELIVERY_HEADER, webhook.HOOK_HEADER),
+        body_bytes=25 << 20,  # "webhook payloads are capped at 25 MB", docs: webhook events and payloads, November 2026
         requests_per_second=5,
         budget=ReadBudget(requests=5000, period=timedelta(hours=1)),
         unproven=(

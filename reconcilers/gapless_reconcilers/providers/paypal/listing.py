@@ -9,7 +9,6 @@ import msgspec
 from gapless_reconcilers.kit.contract import MissingEvent, Page, RemoteEvent, Window
 from gapless_reconcilers.kit.decoders import decode_items, decode_response, recordable, recordable_items
 from gapless_reconcilers.kit.errors import UnexpectedShape
-from gapless_reconcilers.kit.pagination import next_address
 from gapless_reconcilers.providers.paypal.webhook import Event, remote
 
 
@@ -43,11 +42,24 @@ def read_detail(missing: MissingEvent, response: httpx.Response) -> RemoteEvent:
 
 
 def _next(request: httpx.Request, href: str) -> httpx.Request:
-    """Return the next link with unescaped ampersands. It must lead to PayPal's list."""
+    """Return the query of the next link, with unescaped ampersands, at our own address.
+
+    PayPal's documented link names another host of PayPal (`api-m.paypal.com` for `api.paypal.com`), and a slash at the
+    end of the path. Credentials go only to the configured address.
+    """
     path = "links[next].href"
-    url = next_address(request, html.unescape(href), path)
-    if url.path != request.url.path:
+    try:
+        named = request.url.join(html.unescape(href))
+    except (httpx.InvalidURL, ValueError) as error:
+        raise UnexpectedShape(path, "no address", "that of the next page") from error
+    here = request.url
+    is_theirs = named.scheme == "https" and named.host.endswith(".paypal.com")
+    is_here = (named.scheme, named.host, named.port) == (here.scheme, here.host, here.port)
+    if not (is_theirs or is_here) or named.path.rstrip("/") != here.path.rstrip("/"):
         raise UnexpectedShape(path, "another address than that of the list", "a page of the list")
+    url = here.copy_with(query=named.query)
+    if url == here:
+        raise UnexpectedShape(path, "this page's own address", "one that moves on")
     return httpx.Request("GET", url)
 
 

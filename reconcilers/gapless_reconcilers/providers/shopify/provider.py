@@ -86,7 +86,7 @@ class Shopify:
         grace=timedelta(minutes=2),  # NV: the time until search finds an update
         rendering=Rendering.PUSHED,
         signature_headers=(webhook.HMAC,),
-        carried_headers=(webhook.TOPIC, webhook.SHOP, webhook.WEBHOOK_ID),
+        carried_headers=webhook.CARRIED,
         requests_per_second=2,  # of 100 points a second on the smallest plan; a full page costs up to about 250
         streams_share_endpoint=True,
         unproven=(

@@ -31,6 +31,18 @@ TOPIC: Final = "x-shopify-topic"
 SHOP: Final = "x-shopify-shop-domain"
 WEBHOOK_ID: Final = "x-shopify-webhook-id"
 TRIGGERED_AT: Final = "x-shopify-triggered-at"
+API_VERSION: Final = "x-shopify-api-version"
+CARRIED: Final = (
+    TOPIC,
+    SHOP,
+    WEBHOOK_ID,
+    TRIGGERED_AT,
+    API_VERSION,
+    "x-shopify-event-id",
+    "x-shopify-name",
+    "x-shopify-sub-topic",
+)
+"""Every header that the vendor's SDK reads beside the signature. Source: shopify-api-js 13.1.0, webhooks/validate."""
 TOPIC_FORM: Final = re.compile(r"[a-z0-9_]+[/.][a-z0-9_]+")
 ORDERS_SHOWN: Final = timedelta(days=60)
 """Age of the oldest orders that are listed without `read_all_orders`, by creation according to the docs (NV)."""
@@ -73,21 +85,24 @@ def read(api: ShopifyApi, shop: str, request: WebhookRequest, now: datetime) -> 
 
 
 def render(event: RecordedEvent, secret: Secret, shop: str, api_version: str) -> WebhookMessage | CannotRender:
-    """Return a received webhook byte for byte, signed with `secret`; its `X-Shopify-Event-Id` is not kept.
+    """Return a received webhook byte for byte, with its headers, signed now with `secret`.
 
-    A listed state has another shape than a webhook, so it cannot be rendered as one. A destination with
-    Shopify's own signature would never get missed events: `gapless check` says so.
+    `api_version` stands in for a webhook that was recorded without its headers. A listed state has another shape than
+    a webhook, so it cannot be rendered as one. A destination with Shopify's own signature would never get missed
+    events: `gapless check` says so.
     """
     if event.type in STATE_TYPES:
         return CannotRender(reason="it was listed, as GraphQL shows the object: Shopify sends no such webhook")
+    kept = {name: value for name, value in event.headers.items() if name in CARRIED and value.isascii()}
     headers = {
         "content-type": "application/json",
-        HMAC: hmac_sha256_base64(secret.reveal().encode(), event.payload).decode(),
         TOPIC: event.type,
         SHOP: shop,
         WEBHOOK_ID: event.key,
         TRIGGERED_AT: to_text(event.occurred_at),
-        "x-shopify-api-version": api_version,
+        API_VERSION: api_version,
+        **kept,
+        HMAC: hmac_sha256_base64(secret.reveal().encode(), event.payload).decode(),
     }
     return WebhookMessage(headers=headers, body=event.payload)
 

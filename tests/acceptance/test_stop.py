@@ -1,0 +1,94 @@
+"""SIGTERM ends the daemon within `stop_within`, and a signal ends a command, whatever they wait for."""
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+
+import asyncpg
+import pytest
+from outside import PROGRAM, Consumer, Gapless, running, until
+
+from gapless.daemon import STOPPED_LATE
+
+pytestmark = pytest.mark.anyio
+STOP = {"GAPLESS_STOP_WITHIN": "3s"}
+PAUSE = b"HTTP/1.1 429 X\r\nretry-after: %b\r\ncontent-length: 2\r\n\r\n{}"
+
+
+class Vendor:
+    """A provider of one answer: nothing at all, a drip, or a pause."""
+
+    def __init__(self, behaviour: str) -> None:
+        self.behaviour = behaviour
+        self.asked = 0
+
+    async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(asyncio.IncompleteReadError, ConnectionError):
+            while True:
+                await reader.readuntil(b"\r\n\r\n")
+                self.asked += 1
+                if self.behaviour == "drip":
+                    writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 100000\r\n\r\n")
+                while self.behaviour == "drip":
+                    writer.write(b" ")
+                    await writer.drain()
+                    await asyncio.sleep(0.1)
+                if self.behaviour != "silent":
+                    writer.write(PAUSE % self.behaviour.encode())
+                    await writer.drain()
+        writer.close()
+
+    @asynccontextmanager
+    async def serve(self) -> AsyncIterator[str]:
+        server = await asyncio.start_server(self.answer, "127.0.0.1", 0)
+        try:
+            yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        finally:
+            server.close()
+
+
+@pytest.mark.parametrize(
+    "behaviour", ["silent", "3600", *(pytest.param(each, marks=pytest.mark.slow) for each in ("drip", "25"))]
+)
+async def test_sigterm_ends_whatever_the_provider_does(behaviour: str, sqlite_url: str, tmp_path: Path) -> None:
+    vendor = Vendor(behaviour)
+    async with vendor.serve() as api, running(Gapless(tmp_path, sqlite_url, api, environment=STOP)) as daemon:
+        await until(lambda: vendor.asked)
+        assert await daemon.end() == 0
+        assert "stop_took_too_long" not in daemon.log.read_text()
+
+
+async def test_sigterm_ends_while_a_consumer_is_silent(sqlite_url: str, tmp_path: Path) -> None:
+    silent = Vendor("silent")
+    async with silent.serve() as url, Vendor("25").serve() as api:
+        consumer = Consumer(port=int(url.rpartition(":")[2]))
+        gapless = Gapless(tmp_path, sqlite_url, api, consumer, environment=STOP)
+        async with running(gapless) as daemon:
+            assert await daemon.end() == 0
+
+
+async def test_sigterm_ends_while_the_database_hangs(postgres_url: str, tmp_path: Path) -> None:
+    async with Vendor("25").serve() as api, running(Gapless(tmp_path, postgres_url, api, environment=STOP)) as daemon:
+        locking = await asyncpg.connect(postgres_url)
+        try:
+            async with locking.transaction():
+                await locking.execute("LOCK TABLE slot, source, stream IN ACCESS EXCLUSIVE MODE")
+                assert await daemon.end() == STOPPED_LATE
+        finally:
+            await locking.close()
+    assert "stop_took_too_long" in daemon.log.read_text()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+async def test_a_signal_ends_a_command(number: int, sqlite_url: str, tmp_path: Path) -> None:
+    vendor = Vendor("silent")
+    async with vendor.serve() as api:
+        gapless = Gapless(tmp_path, sqlite_url, api)
+        command = (PROGRAM, "--config", str(gapless.config), "source", "pass", "stripe-live", "--since", "1d")
+        quiet = asyncio.subprocess.DEVNULL
+        process = await asyncio.create_subprocess_exec(*command, env=gapless.env, stdout=quiet, stderr=quiet)
+        await until(lambda: vendor.asked)
+        process.send_signal(number)
+        assert await asyncio.wait_for(process.wait(), 30) != 0
