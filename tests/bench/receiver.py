@@ -17,8 +17,8 @@ import machine
 import session
 
 from gapless.bootstrap.destinations import make_destination
-from gapless.bootstrap.ledger import open_configured_store
 from gapless.bootstrap.runtime import make_writer
+from gapless.bootstrap.store import open_configured_store
 from gapless.cli.commands.serve import run_loop
 from gapless.daemon.listeners import Listener
 from gapless.daemon.process import receive_options

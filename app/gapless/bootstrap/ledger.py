@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from gapless.bootstrap.sources import make_source, mode_of, restore_subscription
+from gapless.bootstrap.store import open_configured_store
 from gapless.domain import Source, align_down, from_us, to_us
 from gapless.ledger import Connection, dead_letters, deliveries, destinations, leases, migrate, schema, sources
-from gapless.ledger.engine import SqliteStore, Store, StoreInvalid, StoreLimits, naming_store, open_store
+from gapless.ledger.engine import SqliteStore, Store, StoreInvalid, naming_store
 from gapless.ledger.engine.lock import LedgerLock, hold
 from gapless.settings import Settings, build_provider
 
@@ -24,15 +25,6 @@ class OpenLedger:
 
     store: Store
     lock: LedgerLock | None
-
-
-def open_configured_store(settings: Settings) -> Store:
-    """Return the configured store, with the configured limits. Raises `StoreInvalid`."""
-    store = settings.store
-    limits = StoreLimits(
-        connect_within=store.connect_within, command_within=store.command_within, connections=store.connections
-    )
-    return open_store(store.url.read().reveal(), limits)
 
 
 async def open_ledger(settings: Settings, held: ExitStack) -> OpenLedger:

@@ -13,8 +13,8 @@ from typing import Any, Concatenate, ParamSpec, TypeAlias, TypeVar
 import httpx
 import msgspec
 
-from gapless.bootstrap.ledger import open_configured_store
 from gapless.bootstrap.runtime import ProcessParts, open_runtime
+from gapless.bootstrap.store import open_configured_store
 from gapless.ledger import Connection, schema
 from gapless.ledger.engine import (
     LedgerReplaced,

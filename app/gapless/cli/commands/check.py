@@ -76,12 +76,12 @@ async def _store(settings: Settings) -> Finding:
         return problem("store", unusable)
     if (absent := _absent_file(url)) is not None:
         return ok("store", f"{absent} will be created by `gapless serve`")
-    from gapless.bootstrap.ledger import open_configured_store  # noqa: PLC0415 - its imports take long
+    from gapless.bootstrap.store import open_configured_store  # noqa: PLC0415 - its imports take long
     from gapless.ledger import schema  # noqa: PLC0415
     from gapless.ledger.engine import SqliteStore, naming_store  # noqa: PLC0415
 
+    store = open_configured_store(settings)
     try:
-        store = open_configured_store(settings)
         with naming_store(url):
             try:
                 version, foreign = await store.read(schema.version), await store.read(schema.is_foreign)

@@ -5,7 +5,7 @@ from datetime import datetime
 
 import click
 
-from gapless.bootstrap.ledger import open_configured_store
+from gapless.bootstrap.store import open_configured_store
 from gapless.cli.access import operate
 from gapless.cli.common import Exit, Invocation, failing_clearly
 from gapless.cli.param_types import TIME
