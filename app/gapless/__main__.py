@@ -36,6 +36,7 @@ Commands:
   demo        Watch the daemon recover webhooks that a fake provider loses.
   event       List, show, follow and replay recorded events.
   import      Record processed events, so that they are not delivered again.
+  pass        List passes, or cancel those on demand.
   providers   Show what each provider can do, and what it cannot prove.
   quarantine  List or release refused webhooks.
   serve       Run the daemon: receive, reconcile, deliver, show the status.

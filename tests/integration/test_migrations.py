@@ -51,3 +51,28 @@ async def test_the_newest_migration_can_be_taken_back_and_made_again(store: Stor
     assert not await store.read(schema.is_current)
     await store.write(migrate.upgrade)
     assert await store.read(columns) == now
+
+
+async def test_events_lost_by_earlier_releases_get_an_interval(store: Store) -> None:
+    row = "(source_id, stream_id, key, type, occurred_us, found_us, reason, state, next_attempt_us, acknowledged_us)"
+    lost = (
+        "(1, 1, 'a', 'x', 5000000, 9, 'detail', 'lost', 0, NULL), (1, 1, 'b', 'x', 5900000, 8, 'detail', 'lost', 0, 7)",
+        "(1, 1, 'c', 'x', 7000001, 9, 'detail', 'lost', 0, 7), (1, 1, 'd', 'x', 1, 9, 'detail', 'open', 0, NULL)",
+    )
+
+    def before(connection: Connection) -> None:
+        config = migrate._config()
+        config.attributes["connection"] = connection
+        command.downgrade(config, "0007")
+        connection.exec_driver_sql(f"INSERT INTO missing {row} VALUES {', '.join(lost)}")
+
+    def intervals(connection: Connection) -> list[tuple[object, ...]]:
+        columns = "start_us, end_us, reason, recorded_us, acknowledged_us"
+        return [tuple(each) for each in connection.exec_driver_sql(f"SELECT {columns} FROM unrecoverable ORDER BY 1")]
+
+    await store.write(before)
+    await store.write(migrate.upgrade)
+    assert await store.read(intervals) == [
+        (5000000, 6000000, "event_lost", 8, None),
+        (7000000, 8000000, "event_lost", 9, 7),
+    ]

@@ -38,7 +38,6 @@ LISTED = ListReport(
     missing_open=0,
     missing_since=None,
     lost=0,
-    lost_since=None,
     budget_remaining=100,
     interval=5 * MINUTE,
     next_pass=NOW + MINUTE,

@@ -37,7 +37,7 @@ from gapless.reconcile.source_run import SourceRun
 from gapless.runtime import Runtime
 from gapless.settings import PublicSettings
 from gapless.status.reader import read_report
-from gapless.status.report import ListReport, SourceReport
+from gapless.status.report import ListReport, SourceReport, StatusReport
 from gapless_reconcilers.kit.contract import Provider, Reply, Secret, WebhookRequest, Window
 from gapless_reconcilers.providers.stripe import Stripe, StripeOptions
 from gapless_reconcilers.testing.fake import FakeProvider
@@ -215,9 +215,13 @@ class World:
         found = await self.store.read(streams.streams, source_id=self.source_id)
         return next(each for each in found if each.name == name)
 
+    async def whole_report(self) -> StatusReport:
+        """Return the report as metrics, API and page show it."""
+        return await read_report(self.store, Sources([self.source()]), {}, self.clock())
+
     async def report(self) -> SourceReport:
-        """Return the report of the source, as metrics, API and page show it."""
-        return (await read_report(self.store, Sources([self.source()]), {}, self.clock())).sources[0]
+        """Return the report of the source."""
+        return (await self.whole_report()).sources[0]
 
     async def comparison(self) -> ListReport:
         """Return the part of the report that comes from comparing with the list."""

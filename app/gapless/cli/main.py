@@ -32,6 +32,7 @@ COMMANDS = {
         "gapless.cli.commands.import_:import_",
         "Record processed events, so that they are not delivered again.",
     ),
+    "pass": ("gapless.cli.commands.pass_:pass_", "List passes, or cancel those on demand."),
     "providers": (
         "gapless.cli.commands.providers:providers",
         "Show what each provider can do, and what it cannot prove.",

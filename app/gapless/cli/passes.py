@@ -83,9 +83,16 @@ def reason_not_made(row: dict[str, Any]) -> str | None:
     """Return why a pass that is still running cannot be made now, once it was tried. None: it may still be made."""
     if row["waiting_until"]:
         return waiting_text(row["waiting_until"])
+    if row["last_error"]:
+        return str(row["last_error"])
     if row["tried"] and row["stream_outcome"] not in READ:
         return str(row["error"] or row["parked_reason"] or row["stream_outcome"])
     return None
+
+
+def has_failed_for_good(row: dict[str, Any]) -> bool:
+    """Return True if the pass itself failed, and not because the provider could not be reached."""
+    return bool(row["last_error"]) and not row["last_error"].startswith(("ProviderUnavailable", "RateLimited"))
 
 
 def waiting_text(until: str) -> str:

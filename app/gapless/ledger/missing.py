@@ -3,16 +3,21 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, select, tuple_, update
+from sqlalchemy import Connection, RowMapping, delete, select, tuple_, update
 
 from gapless.domain import Cause
+from gapless.ledger import watermarks
 from gapless.ledger.engine import dialect
-from gapless.ledger.tables import MISSING
-from gapless.ledger.tallies import Tallies
+from gapless.ledger.tables import EVENT, MISSING
+from gapless.ledger.tallies import MISSED, Tallies
+from gapless.ledger.watermarks import UnrecoverableInterval
 
 ANY_OPEN = "SELECT 1 FROM missing WHERE state = 'open' LIMIT 1"
 CHUNK = 400
 """Keys in one statement."""
+CLAIM_COLUMNS = ("source_id", "key", "stream_id", "type", "occurred_us", "first_seen_us", "via")
+Place = tuple[int, int, int]
+"""The place of a due row in the order of `due`: (attempts, next attempt, id)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +35,7 @@ class Missing:
     reason: str
     ref: str | None = None
     attempts: int = 0
+    place: Place = (0, 0, 0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,10 +47,13 @@ class Closed:
 
 
 def add(connection: Connection, slot: int, found: Sequence[Missing]) -> list[Missing]:
-    """Insert the rows that do not exist yet, and count each as expected and missed, once. Returns the new ones."""
+    """Insert the rows that do not exist yet, and count each as expected and missed, once. Returns the new ones.
+
+    An event that is recorded already gets no row, also if its webhook is being recorded at this moment.
+    """
     tallies = Tallies()
     made = []
-    for row in sorted(found, key=lambda each: (each.source_id, each.key)):
+    for row in _not_recorded(connection, found):
         values = {
             "source_id": row.source_id, "stream_id": row.stream_id, "key": row.key, "type": row.type,
             "occurred_us": row.occurred_us, "found_us": row.found_us, "expected": row.expected,
@@ -57,6 +66,37 @@ def add(connection: Connection, slot: int, found: Sequence[Missing]) -> list[Mis
                 tallies.add(row.source_id, row.occurred_us, "expected", f"missed_{row.cause.value}")
     tallies.write(connection, slot)
     return made
+
+
+def _not_recorded(connection: Connection, found: Sequence[Missing]) -> list[Missing]:
+    """Return those of `found` whose event is not in the ledger, sorted, and hold their identities until the commit.
+
+    A webhook and a pass that meet do not see each other's rows before the commit. So this makes the same unique insert
+    as the recorder and takes it back at once: it waits for a webhook that is being recorded and finds its event, and a
+    webhook that comes later waits for this transaction and then closes the row. The webhook pays nothing for it.
+    """
+    rows = {(row.source_id, row.key): row for row in found}
+    for identity in _with_a_row(connection, list(rows)):
+        del rows[identity]
+    claims = [
+        (*identity, row.stream_id, row.type, row.occurred_us, row.found_us, "list")
+        for identity, row in sorted(rows.items())
+    ]
+    claimed = dialect.insert_new(connection, EVENT, CLAIM_COLUMNS, claims, ("source_id", "key"))
+    seqs = list(claimed.values())
+    for at in range(0, len(seqs), CHUNK):
+        connection.execute(delete(EVENT).where(EVENT.c.seq.in_(seqs[at : at + CHUNK])))
+    return [rows[source_id, key] for source_id, key in sorted(claimed)]
+
+
+def _with_a_row(connection: Connection, identities: Sequence[tuple[int, str]]) -> set[tuple[int, str]]:
+    """Return those of `identities` that have a row, open or not."""
+    found: set[tuple[int, str]] = set()
+    for at in range(0, len(identities), CHUNK):
+        query = select(MISSING.c.source_id, MISSING.c.key)
+        chosen = tuple_(MISSING.c.source_id, MISSING.c.key).in_(identities[at : at + CHUNK])
+        found |= {(row.source_id, row.key) for row in connection.execute(query.where(chosen))}
+    return found
 
 
 def close(connection: Connection, identities: Iterable[tuple[int, str]]) -> dict[tuple[int, str], Closed]:
@@ -77,30 +117,52 @@ def close(connection: Connection, identities: Iterable[tuple[int, str]]) -> dict
     return closed
 
 
-def due(connection: Connection, source_id: int, now_us: int, limit: int) -> list[Missing]:
-    """Return the open rows whose next attempt is due, oldest first."""
-    query = (
-        select(MISSING)
-        .where(MISSING.c.source_id == source_id, MISSING.c.state == "open", MISSING.c.next_attempt_us <= now_us)
-        .order_by(MISSING.c.next_attempt_us)
-        .limit(limit)
+def due(connection: Connection, source_id: int, now_us: int, limit: int, after: Place = (-1, 0, 0)) -> list[Missing]:
+    """Return the open rows after `after` whose next attempt is due: the least tried first, then the longest due.
+
+    So a row that fails again and again never stands before one that was not tried yet.
+    """
+    place = (MISSING.c.attempts, MISSING.c.next_attempt_us, MISSING.c.id)
+    is_due = (MISSING.c.source_id == source_id, MISSING.c.state == "open", MISSING.c.next_attempt_us <= now_us)
+    query = select(MISSING).where(*is_due, tuple_(*place) > tuple_(*after)).order_by(*place).limit(limit)
+    return [_missing(row) for row in connection.execute(query).mappings()]
+
+
+def still_missing(connection: Connection, slot: int, rows: Sequence[Missing]) -> list[Missing]:
+    """Return those of `rows` whose event is not in the ledger. Close the others, which count as no miss.
+
+    An event that closes its row when it is recorded is not counted again. So an event beside an open row was counted
+    by itself, and what was counted for the row is taken back.
+    """
+    recorded: set[tuple[int, str]] = set()
+    keys = [(row.source_id, row.key) for row in rows]
+    for at in range(0, len(keys), CHUNK):
+        query = select(EVENT.c.source_id, EVENT.c.key)
+        found = connection.execute(query.where(tuple_(EVENT.c.source_id, EVENT.c.key).in_(keys[at : at + CHUNK])))
+        recorded |= {(row.source_id, row.key) for row in found}
+    closed, tallies = close(connection, recorded) if recorded else {}, Tallies()
+    for row in rows:
+        if (row.source_id, row.key) in closed and row.expected:
+            tallies.add(row.source_id, row.occurred_us, "expected", MISSED[row.cause], times=-1)
+    tallies.write(connection, slot)
+    return [row for row in rows if (row.source_id, row.key) not in recorded]
+
+
+def _missing(row: RowMapping) -> Missing:
+    return Missing(
+        source_id=row["source_id"],
+        stream_id=row["stream_id"],
+        key=row["key"],
+        type=row["type"],
+        occurred_us=row["occurred_us"],
+        found_us=row["found_us"],
+        expected=row["expected"],
+        cause=Cause(row["cause"]),
+        reason=row["reason"],
+        ref=row["ref"],
+        attempts=row["attempts"],
+        place=(row["attempts"], row["next_attempt_us"], row["id"]),
     )
-    return [
-        Missing(
-            source_id=row.source_id,
-            stream_id=row.stream_id,
-            key=row.key,
-            type=row.type,
-            occurred_us=row.occurred_us,
-            found_us=row.found_us,
-            expected=row.expected,
-            cause=Cause(row.cause),
-            reason=row.reason,
-            ref=row.ref,
-            attempts=row.attempts,
-        )
-        for row in connection.execute(query)
-    ]
 
 
 def postpone(connection: Connection, row: Missing, next_attempt_us: int, error: str) -> None:
@@ -113,17 +175,15 @@ def note_redelivery_request(connection: Connection, row: Missing, now_us: int, n
     _change(connection, row, attempts=MISSING.c.attempts + 1, asked_us=now_us, next_attempt_us=next_attempt_us)
 
 
-def give_up(connection: Connection, row: Missing, error: str) -> None:
-    """Mark the event as lost, because the provider no longer has it; it stays visible."""
+def give_up(connection: Connection, row: Missing, error: str, now_us: int, unit_us: int) -> None:
+    """Mark the event as lost, because the provider no longer has it, and its time as unrecoverable.
+
+    `unit_us`: the unit of the provider's times, in microseconds; the interval is the one that the event occurred in.
+    """
     _change(connection, row, state="lost", last_error=error)
-
-
-def acknowledge_lost(connection: Connection, source_id: int, now_us: int, until_us: int | None = None) -> int:
-    """Note that a person looked into the lost events that occurred by `until_us`. Returns how many were new."""
-    where = [MISSING.c.source_id == source_id, MISSING.c.state == "lost", MISSING.c.acknowledged_us.is_(None)]
-    if until_us is not None:
-        where.append(MISSING.c.occurred_us <= until_us)
-    return connection.execute(update(MISSING).where(*where).values(acknowledged_us=now_us)).rowcount
+    start_us = row.occurred_us // unit_us * unit_us
+    loss = UnrecoverableInterval(start_us=start_us, end_us=start_us + unit_us, reason=watermarks.EVENT_LOST)
+    watermarks.note_lost_event(connection, row.stream_id, loss, now_us)
 
 
 def _change(connection: Connection, row: Missing, **values: object) -> None:

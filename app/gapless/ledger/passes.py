@@ -40,6 +40,8 @@ class Pass:
     start_us: int
     end_us: int
     started_us: int
+    attempts: int = 0
+    next_attempt_us: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +59,7 @@ class Slice:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PassProgress:
-    """The progress of a pass, and the reason if its stream is parked."""
+    """The progress of a pass, why it failed the last time, and the reason if its stream is parked."""
 
     id: int
     source: str
@@ -72,6 +74,9 @@ class PassProgress:
     missed: int
     slices: int
     slices_done: int
+    attempts: int
+    next_attempt_us: int
+    last_error: str | None
     stream_outcome: str | None
     stream_error: str | None
     parked_reason: str | None
@@ -163,6 +168,34 @@ def finish(connection: Connection, pass_id: int, outcome: str, now_us: int) -> N
     connection.execute(update(PASS).where(PASS.c.id == pass_id, PASS.c.state == "running").values(**values))
 
 
+def postpone(connection: Connection, pass_id: int, error: str, next_attempt_us: int) -> None:
+    """Note that the pass failed, and when it goes on."""
+    values = {"attempts": PASS.c.attempts + 1, "next_attempt_us": next_attempt_us, "last_error": error}
+    connection.execute(update(PASS).where(PASS.c.id == pass_id, PASS.c.state == "running").values(**values))
+
+
+def fail(connection: Connection, pass_id: int, error: str, outcome: str, now_us: int) -> None:
+    """Close a pass that failed for the last time."""
+    postpone(connection, pass_id, error, now_us)
+    finish(connection, pass_id, outcome, now_us)
+
+
+def is_running(connection: Connection, pass_id: int) -> bool:
+    """Return True if the pass is to go on: it was neither finished nor cancelled."""
+    query = select(PASS.c.id).where(PASS.c.id == pass_id, PASS.c.state == "running")
+    return connection.execute(query).first() is not None
+
+
+def recent(connection: Connection, source: str | None, *, only_running: bool, limit: int) -> list[int]:
+    """Return the ids of the newest passes: of one source, or of all."""
+    query = select(PASS.c.id).join(SOURCE, SOURCE.c.id == PASS.c.source_id)
+    if source is not None:
+        query = query.where(SOURCE.c.name == source)
+    if only_running:
+        query = query.where(PASS.c.state == "running")
+    return list(connection.execute(query.order_by(PASS.c.id.desc()).limit(limit)).scalars())
+
+
 def request_count(connection: Connection, source_id: int, limit: int = 10) -> float:
     """Return the average number of requests of recent scheduled passes; 1.0 before the first."""
     recent = select(PASS.c.requests).where(PASS.c.source_id == source_id, PASS.c.kind == PassKind.SCHEDULED.value)
@@ -179,6 +212,7 @@ def progress(connection: Connection, pass_ids: Sequence[int]) -> list[PassProgre
         select(
             PASS.c.id, SOURCE.c.name.label("source"), STREAM.c.name.label("stream"), PASS.c.kind, PASS.c.start_us,
             PASS.c.end_us, PASS.c.state, PASS.c.outcome, PASS.c.listed, PASS.c.found, PASS.c.missed,
+            PASS.c.attempts, PASS.c.next_attempt_us, PASS.c.last_error,
             func.coalesce(parts.c.all, 0).label("slices"), func.coalesce(parts.c.done, 0).label("slices_done"),
             STREAM.c.last_outcome.label("stream_outcome"), STREAM.c.last_error.label("stream_error"),
             STREAM.c.parked_reason, (SOURCE.c.next_pass_us > PASS.c.started_us).label("tried"),
@@ -194,5 +228,5 @@ def progress(connection: Connection, pass_ids: Sequence[int]) -> list[PassProgre
 
 
 def _pass(row: RowMapping | dict[str, Any]) -> Pass:
-    fields = {name: row[name] for name in Pass.__dataclass_fields__}
+    fields = {name: row[name] for name in Pass.__dataclass_fields__ if name in row}
     return Pass(**{**fields, "kind": PassKind(fields["kind"])})

@@ -4,7 +4,8 @@ The rows of each reason are a share (released rows are one too). When a source e
 rows of the largest share are deleted, so a flood of one reason displaces only itself.
 """
 
-from collections.abc import Sequence
+import re
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import Connection, case, delete, func, insert, select, update
@@ -15,6 +16,10 @@ from gapless.ledger.tables import QUARANTINE
 RELEASED = "released"
 """The name of the share of released rows, whatever their reason."""
 EVICTED_AT_ONCE = 64
+RANDOM_FROM = 16
+"""Characters from which on an id that a vendor draws cannot be guessed. Counters are shorter."""
+_WORD = re.compile(rb"[\w.@-]+")
+"""An id, as JSON, forms and headers have it between other characters."""
 _share = case((QUARANTINE.c.released_us.is_not(None), RELEASED), else_=QUARANTINE.c.reason)
 _SIZE = func.length(QUARANTINE.c.body) + func.length(QUARANTINE.c.headers)
 _ENTRY = (
@@ -137,7 +142,25 @@ def release(
     return recorder.record_webhooks(connection, [webhook])[0]
 
 
-def received_since(connection: Connection, source_id: int, since_us: int) -> list[int]:
-    """Return the times of refused webhooks of the source, in microseconds: each may explain a missed event."""
-    where = (QUARANTINE.c.source_id == source_id, QUARANTINE.c.received_us >= since_us)
-    return list(connection.execute(select(QUARANTINE.c.received_us).where(*where)).scalars())
+def named_in(connection: Connection, source_id: int, keys: Collection[str], since_us: int) -> set[str]:
+    """Return those of `keys` that a webhook of the source names which was refused at or after `since_us`.
+
+    The webhook was not verified. But the key of an event that never reached us is known only to the vendor, unless it
+    can be guessed: keys that are short or plain numbers are never returned. A key of several parts, such as GitHub's,
+    is named if each part of it is.
+    """
+    parts = {key: key.encode().split(b":") for key in keys if any(map(_is_random, key.split(":")))}
+    if not parts:
+        return set()
+    query = select(QUARANTINE.c.headers, QUARANTINE.c.body)
+    rows = connection.execute(query.where(QUARANTINE.c.source_id == source_id, QUARANTINE.c.received_us >= since_us))
+    wanted, found = {part for each in parts.values() for part in each}, set[str]()
+    for headers, body in rows:
+        named = wanted.intersection((*_WORD.findall(headers.encode()), *_WORD.findall(body)))
+        found |= {key for key, each in parts.items() if named.issuperset(each)}
+    return found
+
+
+def _is_random(part: str) -> bool:
+    """Return True if nobody can guess it: long, and no number."""
+    return len(part) >= RANDOM_FROM and not part.isdigit()

@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from types import MappingProxyType
 from typing import Final
 
-from sqlalchemy import Connection, RowMapping, and_, case, func, select
+from sqlalchemy import Connection, RowMapping, case, func, select
 
 from gapless.domain import Source, span_us, to_us
 from gapless.ledger import budgets, dead_letters, silence, tallies
@@ -56,9 +56,7 @@ class MissingCounts:
     found_us: int | None = None
     """The time at which the first open event was found."""
     lost: int = 0
-    """Events that the provider no longer has, and that nobody has acknowledged."""
-    lost_found_us: int | None = None
-    """The time at which the first lost event was found."""
+    """Events that the provider no longer has, acknowledged or not."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -182,7 +180,7 @@ def _streams(connection: Connection, source_ids: Sequence[int]) -> Mapping[int, 
 def _missing(connection: Connection, source_ids: Sequence[int]) -> Mapping[int, MissingCounts]:
     """Return the counts by stream id, of streams that have missing events."""
     is_open = MISSING.c.state == "open"
-    is_lost = and_(MISSING.c.state == "lost", MISSING.c.acknowledged_us.is_(None))
+    is_lost = MISSING.c.state == "lost"
     query = (
         select(
             MISSING.c.stream_id,
@@ -191,7 +189,6 @@ def _missing(connection: Connection, source_ids: Sequence[int]) -> Mapping[int, 
             func.min(case((is_open, MISSING.c.occurred_us))).label("oldest_open_us"),
             func.min(case((is_open, MISSING.c.found_us))).label("found_us"),
             func.sum(case((is_lost, 1), else_=0)).label("lost"),
-            func.min(case((is_lost, MISSING.c.found_us))).label("lost_found_us"),
         )
         .where(MISSING.c.source_id.in_(source_ids), MISSING.c.state.in_(("open", "lost")))
         .group_by(MISSING.c.stream_id)
@@ -203,7 +200,6 @@ def _missing(connection: Connection, source_ids: Sequence[int]) -> Mapping[int, 
             oldest_open_us=row.oldest_open_us,
             found_us=row.found_us,
             lost=int(row.lost),
-            lost_found_us=row.lost_found_us,
         )
         for row in connection.execute(query)
     }

@@ -221,7 +221,7 @@ class MissingRow(TableRow, table=True):
     next_attempt_us: int = _long()
     asked_us: int | None = _long(null=True)  # when the provider was asked to send it again
     last_error: str | None = _text(null=True)
-    acknowledged_us: int | None = _long(null=True)  # of a lost one: when a person acknowledged it
+    acknowledged_us: int | None = _long(null=True)  # of no use since 0008: the unrecoverable interval has it
 
 
 class PassRow(TableRow, table=True):
@@ -240,13 +240,16 @@ class PassRow(TableRow, table=True):
     start_us: int = _long()
     end_us: int = _long()
     state: str = _text(default="running")  # running | finished
-    outcome: str | None = _text(null=True)  # clean | found | suspect_listing | error class | superseded
+    outcome: str | None = _text(null=True)  # clean | found | suspect_listing | error class | superseded | cancelled
     started_us: int = _long()
     finished_us: int | None = _long(null=True)
     listed: int = _long(default=0)
     found: int = _long(default=0)
     missed: int = _long(default=0)
     requests: int = _long(default=0)
+    attempts: int = _long(default=0)  # of a pass on demand: how often it failed
+    next_attempt_us: int = _long(default=0)  # of a pass on demand: when it goes on
+    last_error: str | None = _text(null=True)  # why it failed the last time
 
 
 class SliceRow(TableRow, table=True):

@@ -9,6 +9,9 @@ from gapless.ledger.engine import dialect
 from gapless.ledger.passes import Pass, Slice, slices
 from gapless.ledger.tables import SOURCE, STREAM, UNRECOVERABLE
 
+EVENT_LOST = "event_lost"
+"""The reason of an unrecoverable interval in which the provider listed an event that it then no longer had."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prefix:
@@ -105,6 +108,15 @@ def note_unrecoverable(connection: Connection, stream_id: int, loss: Unrecoverab
     return dialect.insert_or_ignore(
         connection, UNRECOVERABLE, {**asdict(loss), "stream_id": stream_id, "recorded_us": now_us}
     )
+
+
+def note_lost_event(connection: Connection, stream_id: int, loss: UnrecoverableInterval, now_us: int) -> None:
+    """Record the time of a lost event as unrecoverable. If it was acknowledged before, a person is asked again."""
+    if note_unrecoverable(connection, stream_id, loss, now_us):
+        return
+    is_it = [UNRECOVERABLE.c[name] == value for name, value in (("stream_id", stream_id), *asdict(loss).items())]
+    anew = {"acknowledged_us": None, "acknowledged_by": None, "acknowledged_reason": None, "recorded_us": now_us}
+    connection.execute(update(UNRECOVERABLE).where(*is_it).values(**anew))
 
 
 def acknowledge(

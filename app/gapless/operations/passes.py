@@ -1,4 +1,4 @@
-"""Starts passes on demand, and reports their progress."""
+"""Requests passes on demand, cancels them, and reports the progress of passes."""
 
 from datetime import datetime
 from typing import Annotated
@@ -28,6 +28,13 @@ class ReadPassStatus(OperationRequest, frozen=True, kw_only=True):
 
     operation = "pass.status"
     ids: Annotated[tuple[int, ...], Meta(max_length=1000)]
+
+
+class CancelPasses(OperationRequest, frozen=True, kw_only=True):
+    """End passes on demand; what they have recorded stays."""
+
+    operation = "pass.cancel"
+    ids: Annotated[tuple[int, ...], Meta(min_length=1, max_length=1000)]
 
 
 async def demand(context: OperationContext, request: DemandPass) -> dict[str, object]:
@@ -93,15 +100,39 @@ def _nothing_to_read(request: DemandPass, capabilities: Capabilities, now: datet
     )
 
 
+async def cancel(context: OperationContext, request: CancelPasses) -> dict[str, object]:
+    """End the passes, all or none. One that reads at this moment ends after its slice."""
+    subject = ", ".join(map(str, request.ids))
+    return await context.write(request.operation, subject, _cancel, ids=request.ids, now_us=context.now_us)
+
+
+def _cancel(connection: Connection, ids: tuple[int, ...], now_us: int) -> dict[str, object]:
+    known = {row.id: row for row in passes.progress(connection, ids)}
+    for each in ids:
+        row = known.get(each)
+        if row is None:
+            raise OperationRefused(f"there is no pass {each}; `gapless pass list` shows those that there are")
+        if row.kind != PassKind.DEMAND.value:
+            raise OperationRefused(
+                f"pass {each} is {row.kind}: it would be made again; only a pass on demand can be cancelled"
+            )
+        if row.state != "running":
+            raise OperationRefused(f"pass {each} has ended already ({row.outcome}); nothing was changed")
+    for each in ids:
+        passes.finish(connection, each, "cancelled", now_us)
+    return {"cancelled": sorted(set(ids))}
+
+
 async def read_status(context: OperationContext, request: ReadPassStatus) -> dict[str, object]:
     """Return the progress of the passes; `remaining` is the number that still run."""
     rows = await context.read(passes.progress, pass_ids=request.ids)
     running = sum(row.state == "running" for row in rows)
     now = context.runtime.clock()
-    return {"remaining": running, "passes": [_as_values(row, now) for row in rows]}
+    return {"remaining": running, "passes": [as_values(row, now) for row in rows]}
 
 
-def _as_values(row: passes.PassProgress, now: datetime) -> dict[str, object]:
+def as_values(row: passes.PassProgress, now: datetime) -> dict[str, object]:
+    """Return the progress of a pass for JSON."""
     until = None if row.waiting_until_us is None else waiting_until(from_us(row.waiting_until_us), now)
     return {
         "id": row.id,
@@ -117,6 +148,9 @@ def _as_values(row: passes.PassProgress, now: datetime) -> dict[str, object]:
         "listed": row.listed,
         "found": row.found,
         "missed": row.missed,
+        "attempts": row.attempts,
+        "next_attempt": from_us(row.next_attempt_us) if row.attempts and row.state == "running" else None,
+        "last_error": row.last_error,
         "stream_outcome": row.stream_outcome,
         "error": row.stream_error,
         "tried": bool(row.tried),

@@ -46,6 +46,7 @@ OPERATIONS: Final[Mapping[str, Operation]] = dict(
         _operation(restore.NoteRestored, restore.note_restored),
         _operation(passes.DemandPass, passes.demand),
         _operation(passes.ReadPassStatus, passes.read_status),
+        _operation(passes.CancelPasses, passes.cancel),
         _operation(imports.ImportEvents, imports.import_events),
         _operation(imports.RecordReceipts, imports.record_receipts),
         _operation(deliveries.ReplayEvents, deliveries.replay),

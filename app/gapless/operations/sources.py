@@ -5,7 +5,7 @@ from typing import Annotated
 from msgspec import Meta
 
 from gapless.domain import to_us
-from gapless.ledger import Connection, missing, watermarks
+from gapless.ledger import Connection, watermarks
 from gapless.ledger import sources as ledger
 from gapless.operations.context import AwareTime, Name, OperationContext, OperationRefused, OperationRequest
 
@@ -75,7 +75,7 @@ class AcknowledgeLosses(OperationRequest, frozen=True, kw_only=True):
 
 
 async def acknowledge(context: OperationContext, request: AcknowledgeLosses) -> dict[str, object]:
-    """Record who acknowledged the losses, when and why; without `intervals`, lost events are acknowledged too.
+    """Record who acknowledged the losses, when and why.
 
     They no longer count as trouble, and stay in every report. Earlier acknowledgements keep their reason.
     """
@@ -97,8 +97,7 @@ def _acknowledge(connection: Connection, context: OperationContext, request: Ack
         until_us=until_us,
         ids=request.intervals,
     )
-    lost = 0 if request.intervals else missing.acknowledge_lost(connection, source_id, now_us, until_us)
-    return {"intervals": ids, "lost": lost, "reason": request.reason}
+    return {"intervals": ids, "reason": request.reason}
 
 
 def _check_intervals(connection: Connection, source_id: int, request: AcknowledgeLosses) -> None:

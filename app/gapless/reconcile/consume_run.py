@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 
-from gapless.domain import Cause, Via, to_us
+from gapless.domain import Via, to_us
 from gapless.ledger import Connection, engine, missing, streams, watermarks
 from gapless.ledger.recorder import Sighting
 from gapless.ledger.streams import Stream
@@ -73,7 +73,7 @@ class ConsumeRun:
                     self._store, sightings=[sighting], cursor=self.stream.cursor
                 )
             except engine.BadData:
-                row = missing_row(sighting, Cause.UNEXPLAINED, "unstorable")
+                row = missing_row(sighting, "unstorable")
                 slot = self.leased.runtime.writer.recorder.slot
                 await self.leased.write(missing.add, slot=slot, found=[row])
         await self.leased.write(self._store, sightings=[], cursor=cursor)

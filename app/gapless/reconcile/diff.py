@@ -1,16 +1,14 @@
 """Compare a listed page with the ledger, and explain what the ledger lacks. Pure."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 
 from gapless.domain import Cause, Mode, Source, span_us, to_us
 from gapless_reconcilers.kit.contract import RemoteEvent
 
-DOWNTIME_SLACK = timedelta(minutes=1)
-"""A webhook is sent a little after its event, so events from just before a downtime count as well."""
-REFUSED_SLACK = timedelta(hours=1)
-"""A refused webhook explains the loss of events that occurred up to this long before it."""
+SEND_DELAY = timedelta(seconds=10)
+"""A webhook is sent a little after its event, so events from just before a downtime met it as well."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,8 +16,8 @@ class Circumstances:
     """Facts about the time of a pass that may explain a lost webhook. Times are microseconds."""
 
     downtimes: Sequence[tuple[int, int]] = ()
-    refusals: Sequence[int] = ()
-    subscription_healthy: bool | None = None
+    endpoint_off_since: int | None = None
+    """When our endpoint was last seen active, if it was not active when it was last looked at; None: it was."""
     restored: Mapping[int, Sequence[tuple[int, int]]] = field(default_factory=dict)
     """Per stream id: times that a restored backup lacks."""
 
@@ -39,9 +37,13 @@ class Diff:
 def compare_page(
     events: Sequence[RemoteEvent], known: Mapping[str, tuple[int, bool]], source: Source, *, reach_back: bool
 ) -> Diff:
-    """Sort a page into known and absent events. `known` is {key: (seq, is a witness)}."""
+    """Sort a page into known and absent events. `known` is {key: (seq, is a witness)}.
+
+    An event that the page shows several times counts once.
+    """
     diff = Diff()
-    for event in events:
+    first = {event.key: event for event in reversed(events)}
+    for event in reversed(first.values()):
         row = known.get(event.key)
         if row is not None:
             diff.seen.append(row[0])
@@ -69,14 +71,17 @@ def is_restored(occurred_us: int, stream_id: int, circumstances: Circumstances) 
     return any(start <= occurred_us < end for start, end in circumstances.restored.get(stream_id, ()))
 
 
-def cause_of(event: RemoteEvent, circumstances: Circumstances) -> Cause:
-    """Return the likeliest reason why the event's webhook was not recorded."""
-    at = to_us(event.occurred_at)
-    slack = span_us(DOWNTIME_SLACK)
-    if any(start - slack <= at < end for start, end in circumstances.downtimes):
-        return Cause.RECEIVER_DOWN
-    if circumstances.subscription_healthy is False:
-        return Cause.SUBSCRIPTION
-    if any(at <= refused < at + span_us(REFUSED_SLACK) for refused in circumstances.refusals):
+def cause_of(event: RemoteEvent, circumstances: Circumstances, refused: Collection[str] = ()) -> Cause:
+    """Return the reason why the event's webhook was not recorded, as far as there is evidence of it.
+
+    `refused`: the keys of events that a webhook which we refused names (`ledger.quarantine.named_in`). That there was
+    some refused webhook proves nothing, because anybody can send one.
+    """
+    at, delay = to_us(event.occurred_at), span_us(SEND_DELAY)
+    if event.key in refused:
         return Cause.REFUSED
+    if any(start - delay <= at < end for start, end in circumstances.downtimes):
+        return Cause.RECEIVER_DOWN
+    if circumstances.endpoint_off_since is not None and at >= circumstances.endpoint_off_since:
+        return Cause.SUBSCRIPTION
     return Cause.UNEXPLAINED

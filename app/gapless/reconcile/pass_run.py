@@ -9,13 +9,13 @@ import asyncio
 import math
 import time
 from array import array
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import partial
 
 from gapless.domain import Cause, Via, align_down, from_us, span_us, to_us
-from gapless.ledger import Connection, engine, missing, passes, watermarks, witnesses
+from gapless.ledger import Connection, engine, missing, passes, quarantine, watermarks, witnesses
 from gapless.ledger.engine import dialect
 from gapless.ledger.passes import Pass, PassKind, Slice
 from gapless.ledger.recorder import EventKey, Sighting
@@ -29,6 +29,8 @@ from gapless_reconcilers.kit.errors import ProviderError, Retryable, UnexpectedS
 
 CURSOR_EVERY_S = 5.0
 """How often a slice that finds nothing saves its cursor."""
+CLOCKS_DIFFER = timedelta(minutes=5)
+"""By our clock, a webhook may come this long before its event occurred by the provider's."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -65,7 +67,8 @@ class PassResult:
 class PassRun:
     """A pass under way. `slots` bounds the slices of the source that are read at once; `stream_slots`, the stream's.
 
-    When the client's count of requests has come to `limit`, the pass stops where it is and goes on later.
+    When the client's count of requests has come to `limit`, or `must_pause` returns True, the pass stops where
+    it is and goes on later.
     """
 
     leased: LeasedSource
@@ -75,6 +78,7 @@ class PassRun:
     slots: asyncio.Semaphore
     stream_slots: asyncio.Semaphore
     limit: float = math.inf
+    must_pause: Callable[[], bool] = lambda: False
     result: PassResult = field(default_factory=PassResult)
 
     async def run(self) -> PassResult:
@@ -94,7 +98,8 @@ class PassRun:
 
     @property
     def _must_stop(self) -> bool:
-        return self.leased.stopping.is_set() or bool(self.result.failures) or self.leased.client.requests >= self.limit
+        is_over = self.leased.client.requests >= self.limit or self.must_pause()
+        return self.leased.stopping.is_set() or bool(self.result.failures) or is_over
 
     @property
     def _lists_states(self) -> bool:
@@ -107,7 +112,7 @@ class PassRun:
 
     async def _read_slice(self, part: Slice) -> None:
         async with self.stream_slots, self.slots:
-            if self._must_stop:
+            if self._must_stop or not await self.leased.runtime.read(passes.is_running, pass_id=self.row.id):
                 return
             progress = SliceProgress(part=part, matched=part.matched)
             try:
@@ -133,16 +138,26 @@ class PassRun:
         source = self.leased.source
         known = await self.leased.runtime.read(self._look_up(page.events)) if page.events else {}
         diff = compare_page(page.events, known, source, reach_back=self.row.kind is PassKind.DEMAND)
-        self.result.listed += len(page.events)
+        self.result.listed += len({event.key for event in page.events})
         self.result.requests += 1
         progress.matched += diff.matched
         progress.seen.extend(diff.seen)
+        refused = await self._refused(diff.absent) if diff.absent else set()
         if diff.absent and self.leased.capabilities.remedy is not Remedy.LIST:
-            await self._note_missing(diff, None if page.next is None else freeze(page.next), progress)
+            await self._note_missing(diff, refused, None if page.next is None else freeze(page.next), progress)
         elif diff.absent:
-            await self._record(diff, None if page.next is None else freeze(page.next), progress)
+            await self._record(diff, refused, None if page.next is None else freeze(page.next), progress)
         elif time.monotonic() - progress.saved_at > CURSOR_EVERY_S and page.next is not None:
             await self._save(progress, freeze(page.next))
+
+    async def _refused(self, absent: Sequence[RemoteEvent]) -> set[str]:
+        """Return the keys of absent events that a webhook names which we refused."""
+        return await self.leased.runtime.read(
+            quarantine.named_in,
+            source_id=self.leased.source.id,
+            keys=[event.key for event in absent],
+            since_us=to_us(min(event.occurred_at for event in absent)) - span_us(CLOCKS_DIFFER),
+        )
 
     def _look_up(self, listed: Sequence[RemoteEvent]) -> Work[dialect.Known]:
         if self._lists_states:
@@ -162,8 +177,8 @@ class PassRun:
             before_us=self._settled_before_us,
         )
 
-    async def _record(self, diff: Diff, cursor: str | None, progress: "SliceProgress") -> None:
-        sightings = [self._sighting(event) for event in diff.absent]
+    async def _record(self, diff: Diff, refused: set[str], cursor: str | None, progress: "SliceProgress") -> None:
+        sightings = [self._sighting(event, refused) for event in diff.absent]
         save_cursor = partial(passes.save_cursor, slice_id=progress.part.id, cursor=cursor, matched=progress.matched)
         try:
             new = await self.leased.write(self._record_page, sightings=sightings, save_cursor=save_cursor)
@@ -173,13 +188,12 @@ class PassRun:
         progress.seen.extend(new.values())
         self._count(sightings, new)
 
-    async def _note_missing(self, diff: Diff, cursor: str | None, progress: "SliceProgress") -> None:
+    async def _note_missing(self, diff: Diff, refused: set[str], cursor: str | None, progress: "SliceProgress") -> None:
         """Note events of which the list shows only that they exist: `recovery` requests them one by one."""
-        rows = {
-            event.key: self._missing(self._sighting(event), self.leased.capabilities.remedy) for event in diff.absent
-        }
+        remedy = self.leased.capabilities.remedy
+        rows = [missing_row(self._sighting(event, refused), remedy) for event in diff.absent]
         save_cursor = partial(passes.save_cursor, slice_id=progress.part.id, cursor=cursor, matched=progress.matched)
-        added = await self.leased.write(self._note_page, rows=list(rows.values()), save_cursor=save_cursor)
+        added = await self.leased.write(self._note_page, rows=rows, save_cursor=save_cursor)
         progress.saved_at = time.monotonic()
         for row in added:
             self._count_found(from_us(row.occurred_us), expected=row.expected)
@@ -205,26 +219,23 @@ class PassRun:
             try:
                 new |= await self.leased.write(self._record_page, sightings=[sighting], save_cursor=_keep_cursor)
             except engine.BadData:
-                row = self._missing(sighting, "unstorable")
+                row = missing_row(sighting, "unstorable")
                 slot = self.leased.runtime.writer.recorder.slot
                 await self.leased.write(missing.add, slot=slot, found=[row])
         return new
 
-    def _sighting(self, event: RemoteEvent) -> Sighting:
+    def _sighting(self, event: RemoteEvent, refused: set[str]) -> Sighting:
         return Sighting(
             source=self.leased.source,
             stream_id=self.stream.id,
             event=event,
             via=Via.LIST,
             seen_us=self.leased.runtime.now_us,
-            cause=cause_of(event, self.circumstances),
+            cause=cause_of(event, self.circumstances, refused),
             restored=is_restored(to_us(event.occurred_at), self.stream.id, self.circumstances),
             behind_watermark=to_us(event.occurred_at) < self.stream.watermark_us
             and self.row.kind is not PassKind.DEMAND,
         )
-
-    def _missing(self, sighting: Sighting, reason: str) -> missing.Missing:
-        return missing_row(sighting, cause_of(sighting.event, self.circumstances), reason)
 
     def _count(self, sightings: Sequence[Sighting], new: dict[EventKey, int]) -> None:
         for sighting in sightings:
@@ -320,7 +331,7 @@ def state_of(event: RemoteEvent) -> tuple[str, int]:
     return event.object_key, event.object_version
 
 
-def missing_row(sighting: Sighting, cause: Cause, reason: str) -> missing.Missing:
+def missing_row(sighting: Sighting, reason: str) -> missing.Missing:
     """Return the row of an event that is known to exist and cannot be recorded at once."""
     event = sighting.event
     return missing.Missing(
@@ -331,7 +342,7 @@ def missing_row(sighting: Sighting, cause: Cause, reason: str) -> missing.Missin
         occurred_us=to_us(event.occurred_at),
         found_us=sighting.seen_us,
         expected=sighting.expected,
-        cause=cause,
+        cause=sighting.cause or Cause.UNEXPLAINED,
         reason=reason,
         ref=event.ref,
     )

@@ -8,7 +8,7 @@ from datetime import timedelta
 from gapless.domain import Via, from_us, span_us
 from gapless.ledger import Connection, missing
 from gapless.ledger.engine import BadData
-from gapless.ledger.missing import Missing
+from gapless.ledger.missing import Missing, Place
 from gapless.ledger.recorder import Sighting
 from gapless.ledger.streams import stream_name
 from gapless.reconcile.context import LeasedSource
@@ -19,10 +19,14 @@ from gapless_reconcilers.kit.errors import CredentialsRejected, OptionsInvalid, 
 log = logging.getLogger(__name__)
 FIRST_WAIT = timedelta(minutes=1)
 LONGEST_WAIT = timedelta(hours=6)
+FIRST: Place = (-1, 0, 0)
+"""The place before all rows."""
 AT_ONCE = 50
 """Missing rows that are read from the ledger at a time."""
 IN_ONE_RUN = 1000
 """Missing rows that one run of a source tries at most; the next run goes on."""
+REJECTIONS = 5
+"""Requests that are rejected, while none is answered, after which a run stops asking: the key is wrong."""
 
 
 def wait_after(attempts: int) -> timedelta:
@@ -35,14 +39,18 @@ async def recover_missing(
 ) -> list[ProviderError]:
     """Try the missing rows that are due. Return the errors that concern the source rather than one event."""
     recovery = Recovery(leased=leased, circumstances=circumstances, slots=slots)
+    now_us, slot, after = leased.runtime.now_us, leased.runtime.writer.recorder.slot, FIRST
     for _ in range(IN_ONE_RUN // AT_ONCE):
         rows = await leased.runtime.read(
-            missing.due, source_id=leased.source.id, now_us=leased.runtime.now_us, limit=AT_ONCE
+            missing.due, source_id=leased.source.id, now_us=now_us, limit=AT_ONCE, after=after
         )
+        if not rows:
+            break
         async with asyncio.TaskGroup() as group:
-            for row in rows:
+            for row in await leased.write(missing.still_missing, slot=slot, rows=rows):
                 group.create_task(recovery.try_row(row))
-        if len(rows) < AT_ONCE or recovery.failures or leased.stopping.is_set():
+        after = rows[-1].place
+        if len(rows) < AT_ONCE or recovery.must_stop:
             break
     return recovery.failures
 
@@ -54,19 +62,33 @@ class Recovery:
     leased: LeasedSource
     circumstances: Circumstances
     slots: asyncio.Semaphore
-    failures: list[ProviderError] = field(default_factory=list)
+    answered: int = 0
+    rejections: list[ProviderError] = field(default_factory=list)
+
+    @property
+    def failures(self) -> list[ProviderError]:
+        """Return the rejections, if nothing was answered: one rejected request beside others concerns its event."""
+        return [] if self.answered else self.rejections
+
+    @property
+    def must_stop(self) -> bool:
+        """Return True if no further row may be tried in this run."""
+        return len(self.failures) >= REJECTIONS or self.leased.stopping.is_set()
 
     async def try_row(self, row: Missing) -> None:
         """Request one event, and record the outcome in its row. Raises `LeaseLost` and `StoreError`."""
         async with self.slots:
-            if self.failures or self.leased.stopping.is_set():
+            if self.must_stop:
                 return
             try:
                 await self._try(row)
             except CredentialsRejected as error:
-                self.failures.append(error)
+                self.rejections.append(error)
+                await self._postpone(row, f"{type(error).__name__}: {error}")
             except ProviderError as error:
                 await self._postpone(row, f"{type(error).__name__}: {error}")
+            else:
+                self.answered += 1
 
     async def _try(self, row: Missing) -> None:
         provider = self.leased.source.provider
@@ -91,7 +113,7 @@ class Recovery:
             await self._give_up(row, error)
             return
         try:
-            await self.leased.write(_store, leased=self.leased, sighting=self._sighting(row, event))
+            await self.leased.write(_store, leased=self.leased, row=row, sighting=self._sighting(row, event))
         except BadData as error:
             await self._postpone(row, str(error))
 
@@ -118,7 +140,8 @@ class Recovery:
         )
 
     async def _give_up(self, row: Missing, error: ProviderError) -> None:
-        await self.leased.write(missing.give_up, row=row, error=str(error))
+        unit_us, now_us = span_us(self.leased.capabilities.resolution), self.leased.runtime.now_us
+        await self.leased.write(missing.give_up, row=row, error=str(error), now_us=now_us, unit_us=unit_us)
         log.warning("event_lost", extra={"source": self.leased.source.name, "event_key": row.key, "error": str(error)})
 
     async def _postpone(self, row: Missing, error: str) -> None:
@@ -127,5 +150,8 @@ class Recovery:
         await self.leased.write(missing.postpone, row=row, next_attempt_us=next_us, error=error)
 
 
-def _store(connection: Connection, leased: LeasedSource, sighting: Sighting) -> None:
-    leased.runtime.writer.recorder.store(connection, [sighting])
+def _store(connection: Connection, leased: LeasedSource, row: Missing, sighting: Sighting) -> None:
+    """Record the event. If it was recorded meanwhile, close its row nevertheless, or it would be fetched for ever."""
+    recorder = leased.runtime.writer.recorder
+    recorder.store(connection, [sighting])
+    missing.still_missing(connection, recorder.slot, [row])

@@ -4,9 +4,10 @@ import asyncio
 import logging
 import math
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import TypeVar
 
 from gapless.domain import Mode, Source, TypesOrigin, from_us, span_us, to_us
 from gapless.ledger import (
@@ -14,14 +15,13 @@ from gapless.ledger import (
     budgets,
     leases,
     passes,
-    quarantine,
     restored,
     silence,
     sources,
     streams,
     watermarks,
 )
-from gapless.ledger.passes import Pass
+from gapless.ledger.passes import Pass, PassKind
 from gapless.ledger.streams import Stream
 from gapless.ledger.watermarks import UnrecoverableInterval
 from gapless.provider_api.health import ProviderHealth, read_health, read_subscription, repair_endpoint, stream_names
@@ -41,6 +41,7 @@ from gapless.reconcile.stream_run import StreamRun
 from gapless_reconcilers.kit.contract import OWN_STREAM, Reading
 from gapless_reconcilers.kit.errors import NeedsOperator, ProviderError, UnexpectedShape
 
+T = TypeVar("T")
 log = logging.getLogger(__name__)
 LONGEST_RETRY = timedelta(days=3)
 """Time for which vendors retry a webhook: an outage so far back may explain a loss."""
@@ -85,6 +86,14 @@ class SourceRun:
         await self._read_streams(stream_run, streams)
         if not stream_run.is_down and not self.leased.stopping.is_set():
             stream_run.failures += await recover_missing(self.leased, stream_run.circumstances, stream_run.slots)
+        await self._run_demanded(stream_run, streams)
+
+    async def _run_demanded(self, stream_run: StreamRun, streams: Iterable[Stream]) -> None:
+        """Go on with the passes on demand that are due, after everything that is scheduled."""
+        now_us, by_id = self.leased.runtime.now_us, {stream.id: stream for stream in streams}
+        rows = await self.leased.runtime.read(passes.unfinished, source_id=self.leased.source.id)
+        due = [row for row in rows if row.kind is PassKind.DEMAND and row.next_attempt_us <= now_us]
+        await self._for_each(due, lambda row: stream_run.run_demanded(by_id[row.stream_id], row))
 
     async def _streams(self) -> list[Stream]:
         return await self.leased.runtime.read(streams.streams, source_id=self.leased.source.id)
@@ -147,12 +156,19 @@ class SourceRun:
         )
 
     async def _read_streams(self, stream_run: StreamRun, streams: Iterable[Stream]) -> None:
-        """Make the passes of all streams, then sweep those that could be read: sweeps use what the passes leave."""
+        """Make the passes of all streams, then sweep those that could be read: sweeps use what the passes leave.
+
+        A parked stream is tried again if a person has demanded a pass of it.
+        """
         leased = self.leased
         ahead, behind = defaultdict[int, list[Pass]](list), defaultdict[int, list[Pass]](list)
+        demanded = set[int]()
         for row in await leased.runtime.read(passes.unfinished, source_id=leased.source.id):
-            (behind if row.kind in passes.LOOKS_BEHIND else ahead)[row.stream_id].append(row)
-        ordered = in_order(streams, retry_parked=self.check_health)
+            if row.kind is PassKind.DEMAND:
+                demanded.add(row.stream_id)
+            else:
+                (behind if row.kind in passes.LOOKS_BEHIND else ahead)[row.stream_id].append(row)
+        ordered = in_order(streams, retry_parked=self.check_health, demanded=demanded)
         complete = await self._for_each(ordered, lambda stream: stream_run.run(stream, ahead[stream.id]))
         if complete and leased.capabilities.reading is not Reading.CONSUME:
             await self._sweep(stream_run, complete, behind)
@@ -176,19 +192,19 @@ class SourceRun:
             now_us = leased.runtime.now_us
             await leased.write(watermarks.note_sweep, source_id=leased.source.id, now_us=now_us)
 
-    async def _for_each(self, streams: Iterable[Stream], work: Callable[[Stream], Awaitable[bool]]) -> list[Stream]:
-        """Run `work` for every stream, some at a time. Return the streams for which it returned True."""
+    async def _for_each(self, items: Iterable[T], work: Callable[[T], Awaitable[bool]]) -> list[T]:
+        """Run `work` for every stream or pass, some at a time. Return those for which it returned True."""
         slots = asyncio.Semaphore(self.leased.policy.at_once)
-        done: list[Stream] = []
+        done: list[T] = []
 
-        async def run(stream: Stream) -> None:
+        async def run(item: T) -> None:
             async with slots:
-                if await work(stream):
-                    done.append(stream)
+                if await work(item):
+                    done.append(item)
 
         async with asyncio.TaskGroup() as group:
-            for stream in streams:
-                group.create_task(run(stream))
+            for item in items:
+                group.create_task(run(item))
         return done
 
     def _sweep_is_due(self, last_us: int | None) -> bool:
@@ -215,9 +231,12 @@ class SourceRun:
             parked=stream_run.is_down and any(isinstance(error, NeedsOperator) for error in stream_run.failures),
         )
         interval = self._affordable(connection, next_interval(self.leased.policy.pace, last, signals), now)
+        left = passes.unfinished(connection, source_id)
         demanded = row["next_pass_us"] > self.leased.lease.taken_us  # a pass was demanded meanwhile
-        interrupted = self.leased.stopping.is_set() and bool(passes.unfinished(connection, source_id))
+        interrupted = self.leased.stopping.is_set() and bool(left)
         next_us = to_us(now if demanded or interrupted else now + interval)
+        goes_on = [each.next_attempt_us for each in left if each.kind is PassKind.DEMAND]
+        next_us = max(to_us(now), min(next_us, *goes_on)) if goes_on else next_us
         until = self.leased.client.waits_until
         leases.release(
             connection,
@@ -270,12 +289,17 @@ async def record_health(leased: LeasedSource, known: ProviderHealth) -> None:
         leased.runtime.sources.replace(current.subscribed(known.subscription, leased.runtime.clock()))
 
 
-def in_order(streams: Iterable[Stream], *, retry_parked: bool) -> list[Stream]:
+def in_order(streams: Iterable[Stream], *, retry_parked: bool, demanded: Collection[int] = ()) -> list[Stream]:
     """Return the streams in the order in which they are read: those that failed last time first, then the busiest.
 
-    A parked stream is left out, except the account's own or with `retry_parked`.
+    A parked stream is left out, except the account's own, those whose id is in `demanded`, or with `retry_parked`.
     """
-    waiting = [each for each in streams if retry_parked or each.parked_reason is None or each.name == OWN_STREAM]
+
+    def is_tried(stream: Stream) -> bool:
+        is_asked_for = stream.name == OWN_STREAM or stream.id in demanded
+        return retry_parked or stream.parked_reason is None or is_asked_for
+
+    waiting = list(filter(is_tried, streams))
     return sorted(waiting, key=lambda each: (each.last_outcome == "clean", -each.last_listed))
 
 
@@ -299,10 +323,15 @@ def _end_lapse(connection: Connection, source_id: int, stream_ids: Iterable[int]
     sources.end_lapse(connection, source_id)
 
 
+def _endpoint_off_since(connection: Connection, source_id: int) -> int | None:
+    """Return when our endpoint was last seen active, 0 if never; None: it is active, or nobody knows."""
+    row = sources.source_row(connection, source_id)
+    return None if row["subscription_healthy"] is not False else int(row["subscription_good_us"] or 0)
+
+
 def _circumstances(connection: Connection, source_id: int, since_us: int, now_us: int) -> Circumstances:
     return Circumstances(
         downtimes=leases.downtimes(connection, since_us, now_us),
-        refusals=quarantine.received_since(connection, source_id, since_us),
-        subscription_healthy=sources.source_row(connection, source_id)["subscription_healthy"],
+        endpoint_off_since=_endpoint_off_since(connection, source_id),
         restored=restored.intervals(connection, source_id),
     )

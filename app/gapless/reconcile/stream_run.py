@@ -3,6 +3,8 @@
 import asyncio
 import logging
 import math
+import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
 
@@ -14,11 +16,14 @@ from gapless.reconcile.consume_run import ConsumeRun
 from gapless.reconcile.context import LeasedSource
 from gapless.reconcile.diff import Circumstances
 from gapless.reconcile.pass_run import PassResult, PassRun
+from gapless.reconcile.recovery import wait_after
 from gapless.reconcile.window import Plan, plan_horizon, plan_pass, plan_sweep, sweep_depth
 from gapless_reconcilers.kit.contract import Reading, Window
 from gapless_reconcilers.kit.errors import NeedsOperator, ProviderError
 
 log = logging.getLogger(__name__)
+MOST_ATTEMPTS = 8
+"""Failures of a pass on demand after which it ends: two hours after the first."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -50,7 +55,7 @@ class StreamRun:
         if self.leased.capabilities.reading is Reading.CONSUME:
             return await self._consume(stream)
         for row in open_passes:
-            if row.kind is not PassKind.DEMAND and self._is_out_of_reach(row):
+            if self._is_out_of_reach(row):
                 await self._supersede(row)
             elif not (await self._run(stream, row)).complete:
                 return False
@@ -63,6 +68,31 @@ class StreamRun:
             return True
         row = await self._begin(stream, PassKind.SCHEDULED, plan.window)
         return (await self._run(stream, row)).complete
+
+    async def run_demanded(self, stream: Stream, row: Pass) -> bool:
+        """Make a pass on demand, or a part of it: after a while it gives way, so that scheduled passes come in time.
+
+        A failure is the pass's own: it is written into its row, the pass is tried again after a wait, and the stream is
+        neither parked nor read less often. Return True if the pass is ended.
+        """
+        runtime = self.leased.runtime
+        deadline = time.monotonic() + self.leased.policy.pace.shortest.total_seconds()
+        stream = await self._reload(stream)
+        result = await self._make(stream, row, must_pause=lambda: time.monotonic() >= deadline)
+        if not result.failures:
+            return result.ended
+        error, attempts = result.failures[0], row.attempts + 1
+        text = f"{type(error).__name__}: {error}"
+        labels = {"source": self.leased.source.name, "stream": stream.name, "pass_id": row.id}
+        log.warning("demanded_pass_failed", extra={**labels, "attempts": attempts, "error": text})
+        if attempts >= MOST_ATTEMPTS:
+            await self.leased.write(
+                passes.fail, pass_id=row.id, error=text, outcome=result.outcome, now_us=runtime.now_us
+            )
+        else:
+            next_us = runtime.now_us + span_us(wait_after(row.attempts))
+            await self.leased.write(passes.postpone, pass_id=row.id, error=text, next_attempt_us=next_us)
+        return False
 
     async def sweep(self, stream: Stream, open_passes: list[Pass], *, due: bool, limit: float) -> bool:
         """Make the horizon pass and the sweep of the stream. Return True if neither is left to do.
@@ -168,6 +198,21 @@ class StreamRun:
 
     async def _run(self, stream: Stream, row: Pass, limit: float = math.inf) -> PassResult:
         """Make one pass, and record its outcome."""
+        result = await self._make(stream, row, limit=limit)
+        if result.failures:
+            await self.note_failure(stream, result.failures[0])
+        if result.suspect:
+            await self.leased.write(
+                watermarks.note_outcome, stream_id=stream.id, outcome=result.outcome, parked_reason=None
+            )
+        if row.kind in passes.LOOKS_BEHIND and result.oldest_found is not None:
+            await self._widen_lookback(self.leased.runtime.clock() - result.oldest_found)
+        return result
+
+    async def _make(
+        self, stream: Stream, row: Pass, limit: float = math.inf, must_pause: Callable[[], bool] = lambda: False
+    ) -> PassResult:
+        """Make one pass, as far as it gets, and report it. What failed is in the result."""
         runtime = self.leased.runtime
         pass_run = PassRun(
             leased=self.leased,
@@ -177,20 +222,13 @@ class StreamRun:
             slots=self.slots,
             stream_slots=asyncio.Semaphore(self.leased.policy.slices),
             limit=limit,
+            must_pause=must_pause,
         )
         started = runtime.clock()
         result = await pass_run.run()
         self.found |= result.missed > 0
-        if result.failures:
-            await self.note_failure(stream, result.failures[0])
-        else:
+        if not result.failures:
             self._report(stream, row.kind.value, result, (runtime.clock() - started).total_seconds())
-        if result.suspect:
-            await self.leased.write(
-                watermarks.note_outcome, stream_id=stream.id, outcome=result.outcome, parked_reason=None
-            )
-        if row.kind in passes.LOOKS_BEHIND and result.oldest_found is not None:
-            await self._widen_lookback(runtime.clock() - result.oldest_found)
         return result
 
     async def note_failure(self, stream: Stream, error: ProviderError) -> None:

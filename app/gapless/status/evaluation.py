@@ -11,6 +11,7 @@ from gapless.ledger.deliveries import DeliveryState
 from gapless.ledger.snapshot import WINDOWS, DestinationSnapshot, LedgerSnapshot, MissingCounts, SourceSnapshot
 from gapless.ledger.streams import Stream
 from gapless.ledger.tallies import MISSED
+from gapless.ledger.watermarks import EVENT_LOST
 from gapless.status.report import (
     OWED,
     DestinationReport,
@@ -135,15 +136,17 @@ def _gap(snapshot: SourceSnapshot, name: str, now: datetime) -> Gap | None:
 
     It is unknown for a source without webhooks or without a list, before the first complete pass, while a stream cannot
     be read or its list cannot be believed, if part of the window is unrecoverable, and if the watermark is further
-    back than the window is long: then nothing of the window that ends now was read.
+    back than the window is long: then nothing of the window that ends now was read. The time of a lost event was read,
+    and the event is counted, so it makes nothing unknown.
     """
+    unknown = [loss for loss in snapshot.losses if loss.reason != EVENT_LOST]
     start_us = snapshot.watermark_us - span_us(WINDOWS[name])
     is_known = (
         _has_both_ways(snapshot)
         and snapshot.state == "active"
         and all(_is_believed(stream) for stream in snapshot.streams)
         and snapshot.watermark_us >= to_us(now - WINDOWS[name])
-        and not any(loss.end_us > start_us and loss.start_us < snapshot.watermark_us for loss in snapshot.losses)
+        and not any(loss.end_us > start_us and loss.start_us < snapshot.watermark_us for loss in unknown)
     )
     totals = snapshot.windows[name]
     return Gap(missed=totals.missed, expected=totals.expected) if is_known else None
@@ -194,7 +197,6 @@ def _listed(snapshot: SourceSnapshot, budget: ReadBudget | None, now: datetime) 
         missing_open=sum(each.open for each in missing),
         missing_since=_first(each.found_us for each in missing),
         lost=sum(each.lost for each in missing),
-        lost_since=_first(each.lost_found_us for each in missing),
         budget_remaining=remaining(budget, snapshot.budget_used, now),
         interval=None if snapshot.interval_us is None else timedelta(microseconds=snapshot.interval_us),
         next_pass=max(from_us(snapshot.next_pass_us), waits or from_us(snapshot.next_pass_us)),

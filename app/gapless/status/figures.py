@@ -151,8 +151,8 @@ SOURCE_FIGURES: Final[tuple[Figure[SourceReport], ...]] = (
         help="missed per expected over `[watermark - window, watermark)` by time of occurrence; window: `1h`, `24h`, "
         "`7d`, in whole hours, those that the window touches",
         absent="mode not `hybrid`; before the first complete pass; while a stream is parked or its list is not "
-        "believed; part of the window is unrecoverable; the watermark is older than the window is long; nothing was "
-        "expected",
+        "believed; part of the window is unrecoverable for another reason than a lost event; the watermark is older "
+        "than the window is long; nothing was expected",
         labels=("window",),
         samples=_of_gaps(lambda gap: gap.rate),
     ),
@@ -206,6 +206,12 @@ SOURCE_FIGURES: Final[tuple[Figure[SourceReport], ...]] = (
         help="events that are known to exist and are not recorded yet",
         absent=_NO_LIST,
         samples=_of_list(lambda listed: listed.missing_open),
+    ),
+    Figure(
+        name="lost_events",
+        help="events that the provider listed, no longer has, and that are not recorded; acknowledged or not",
+        absent=_NO_LIST,
+        samples=_of_list(lambda listed: listed.lost),
     ),
     Figure(
         name="provider_budget_remaining",

@@ -78,8 +78,7 @@ class ListReport:
     missing_since: datetime | None
     """When the first of the missing events was found; None: nothing is missing."""
     lost: int
-    """Events that the provider no longer has, and that nobody has acknowledged."""
-    lost_since: datetime | None
+    """Events that the list showed and the provider no longer has; acknowledged or not."""
     budget_remaining: int | None
     interval: timedelta | None
     next_pass: datetime

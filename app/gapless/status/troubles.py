@@ -23,6 +23,7 @@ from typing import Final
 
 from gapless.domain import TypesOrigin, from_us
 from gapless.ledger.deliveries import DeliveryState
+from gapless.ledger.watermarks import EVENT_LOST
 from gapless.status.evaluation import DISBELIEVED
 from gapless.status.report import DestinationReport, ListReport, SourceReport, StatusReport, StoreFault, StreamReport
 from gapless.text import format_time
@@ -364,19 +365,35 @@ def _of_proof(source: SourceReport, listed: ListReport, now: datetime) -> Iterat
 
 
 def _of_unrecoverable(source: SourceReport) -> Iterator[Trouble]:
-    if source.not_acknowledged:
-        first, *others = source.not_acknowledged
+    lost = [loss for loss in source.not_acknowledged if loss.reason == EVENT_LOST]
+    unread = [loss for loss in source.not_acknowledged if loss.reason != EVENT_LOST]
+    if lost:
+        yield Trouble(
+            kind=TroubleKind.EVENTS_LOST,
+            severity=Severity.TROUBLE,
+            source=source.name,
+            stream=lost[0].stream or None,
+            since=from_us(min(loss.recorded_us for loss in lost)),
+            text=f"The provider listed what it no longer has, and the ledger lacks it: an event of "
+            f"{format_time(from_us(lost[0].start_us))}.{_more(len(lost) - 1)}",
+            next=f"The log line event_lost names each; look them up by other means, then {_acknowledge(source)}.",
+        )
+    if unread:
+        first, *others = unread
         start, end = format_time(from_us(first.start_us)), format_time(from_us(first.end_us))
-        more = f" The same holds for {_counted(len(others), 'other time')}." if others else ""
         yield Trouble(
             kind=TroubleKind.UNRECOVERABLE,
             severity=Severity.TROUBLE,
             source=source.name,
             stream=first.stream or None,
-            since=from_us(min(loss.recorded_us for loss in source.not_acknowledged)),
-            text=f"Losses from {start} to {end} can never be found: {first.reason}.{more}",
+            since=from_us(min(loss.recorded_us for loss in unread)),
+            text=f"Losses from {start} to {end} can never be found: {first.reason}.{_more(len(others))}",
             next=f"Compare that time by other means, then {_acknowledge(source)}.",
         )
+
+
+def _more(count: int) -> str:
+    return f" The same holds for {_counted(count, 'other time')}." if count else ""
 
 
 def _acknowledge(source: SourceReport) -> str:
@@ -384,15 +401,6 @@ def _acknowledge(source: SourceReport) -> str:
 
 
 def _of_missing(source: SourceReport, listed: ListReport, now: datetime) -> Iterator[Trouble]:
-    if listed.lost:
-        yield Trouble(
-            kind=TroubleKind.EVENTS_LOST,
-            severity=Severity.TROUBLE,
-            source=source.name,
-            since=listed.lost_since,
-            text=f"The provider no longer has {_counted(listed.lost, 'known event')} that the ledger lacks.",
-            next=f"The log line event_lost names each; look them up by other means, then {_acknowledge(source)}.",
-        )
     if listed.missing_open:
         is_old = listed.missing_since is None or now - listed.missing_since > MISSING_WITHIN
         wait, look = "Nothing: they are requested one by one.", "The log line event_still_missing names each."

@@ -113,11 +113,11 @@ async def test_deliver_wants_a_time_to_begin_at(gapless: Gapless) -> None:
 
 
 @pytest.mark.slow
-async def test_a_pass_that_is_parked_ends_with_the_reason(gapless: Gapless, fake: FakeProvider) -> None:
+async def test_a_pass_with_a_rejected_key_ends_with_the_reason(gapless: Gapless, fake: FakeProvider) -> None:
     fake.faults.key_revoked = True
     code, out, err = await gapless.call("source", "pass", "stripe-live", "--since", "7d", "--json")
     assert code == 1, err
-    assert ["401" in row["parked_reason"] for row in json.loads(out)] == [True]
+    assert ["401" in row["last_error"] for row in json.loads(out)] == [True]
 
 
 async def test_check_reports_a_private_address_and_a_small_budget(fake: FakeProvider, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from gapless.cli.main import main
 from gapless.domain import to_us
 from gapless.ledger import sources
 from gapless.ledger.engine import open_store, postgres
-from gapless.ledger.tables import MISSING, SOURCE, STREAM, UNRECOVERABLE
+from gapless.ledger.tables import MISSING, PASS, SOURCE, STREAM, UNRECOVERABLE
 
 CONFIG = """
 [store]
@@ -152,10 +152,32 @@ def test_an_unrecoverable_time_exits_with_1_until_acknowledged(ledger: Ledger) -
     assert ledger.call("source", "acknowledge", "acme").exit_code == 2
     assert ledger.call("source", "acknowledge", "acme", "--reason", " ").exit_code == 2
     done = ledger.call("source", "acknowledge", "acme", "--reason", "no difference in the payouts")
-    assert (done.exit_code, done.stdout) == (0, "acknowledged: 1 unrecoverable intervals, 0 lost events\n"), done.output
+    assert (done.exit_code, done.stdout) == (0, "acknowledged: 1 unrecoverable intervals\n"), done.output
     after = ledger.call("status")
     assert after.exit_code == 0
     assert "acknowledged by command: no difference in the payouts" in after.stdout
+
+
+def test_passes_are_listed_and_one_on_demand_is_cancelled(ledger: Ledger) -> None:
+    at_us = to_us(ledger.now - DAY)
+    ids = {"source_id": select(SOURCE.c.id).scalar_subquery(), "stream_id": select(STREAM.c.id).scalar_subquery()}
+    times = {"start_us": at_us, "end_us": at_us + 1, "started_us": at_us}
+    failed = {"attempts": 2, "next_attempt_us": at_us, "last_error": "UnexpectedShape: 400"}
+    ledger.write(
+        lambda c: c.execute(insert(PASS).values(kind="scheduled", state="finished", outcome="clean", **times, **ids))
+    )
+    ledger.write(lambda c: c.execute(insert(PASS).values(kind="demand", **times, **ids, **failed)))
+    (line,) = ledger.call("pass", "list", "--json").stdout.splitlines()
+    row = json.loads(line)
+    assert (row["id"], row["source"], row["kind"], row["state"]) == (2, "acme", "demand", "running")
+    assert (row["attempts"], row["last_error"]) == (2, "UnexpectedShape: 400")
+    assert "UnexpectedShape: 400" in ledger.call("pass", "list").stdout
+    assert len(ledger.call("pass", "list", "--all", "--source", "acme", "--json").stdout.splitlines()) == 2
+    done = ledger.call("pass", "cancel", "2", "--json")
+    assert (done.exit_code, json.loads(done.stdout)) == (0, {"cancelled": [2]}), done.output
+    again = ledger.call("pass", "cancel", "2")
+    assert (again.exit_code, "has ended already (cancelled)" in again.output) == (2, True)
+    assert "no pass is under way" in ledger.call("pass", "list").output
 
 
 def test_a_source_that_only_receives_can_be_well(ledger: Ledger) -> None:

@@ -5,12 +5,12 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import select, update
+from sqlalchemy import select
 
 from gapless.domain import Cause, to_us
 from gapless.ledger import missing
 from gapless.ledger.missing import Missing
-from gapless.ledger.tables import AUDIT_LOG, MISSING, UNRECOVERABLE
+from gapless.ledger.tables import AUDIT_LOG, UNRECOVERABLE
 from gapless.operations.context import OperationRefused
 from gapless.operations.registry import perform
 from gapless.status.reader import read_report
@@ -38,8 +38,8 @@ async def lose_event(console: Any, ago: timedelta) -> None:
         cause=Cause.UNEXPLAINED, reason="detail",
     )  # fmt: skip
     await console.context.runtime.write(lambda c: missing.add(c, 0, [row]))
-    gone = update(MISSING).where(MISSING.c.key == row.key).values(state="lost")
-    await console.context.runtime.write(lambda c: c.execute(gone).rowcount)
+    now_us = to_us(console.now[0])
+    await console.context.runtime.write(missing.give_up, row=row, error="404", now_us=now_us, unit_us=1_000_000)
 
 
 async def read(console: Any) -> StatusReport:
@@ -65,10 +65,11 @@ async def test_what_is_lost_is_trouble_until_acknowledged(console: Any) -> None:
     await lose_event(console, 5 * DAY)
     assert await kinds(console) == {TroubleKind.UNRECOVERABLE, TroubleKind.EVENTS_LOST}
     done = await acknowledge(console)
-    assert (done["intervals"], done["lost"]) == ([first, second], 1)
+    assert done["intervals"][:2] == [first, second]
+    assert len(done["intervals"]) == 3
     assert await kinds(console) == set()
     after = await source(console)
-    assert after.unrecoverable_time == 2 * MINUTE
+    assert after.unrecoverable_time == 2 * MINUTE + timedelta(seconds=1)
     assert {each.acknowledged_reason for each in after.unrecoverable} == {"compared with the payouts"}
     assert {each.acknowledged_by for each in after.unrecoverable} == {"api"}
     assert (await read(console)).sources[0].losses.recovered == 0  # type: ignore[union-attr]
@@ -79,15 +80,17 @@ async def test_the_audit_log_keeps_the_reason(console: Any) -> None:
     await acknowledge(console)
     assert await console.audited() == [("source.acknowledge", "acme")]
     detail = json.loads(await console.sql(select(AUDIT_LOG.c.detail)))
-    assert detail == {"intervals": [number], "lost": 0, "reason": "compared with the payouts"}
+    assert detail == {"intervals": [number], "reason": "compared with the payouts"}
 
 
 async def test_what_ended_later_is_not_acknowledged_with_the_rest(console: Any) -> None:
     first, second = await lose(console, 9 * DAY), await lose(console, 3 * DAY)
     await lose_event(console, 2 * DAY)
     done = await acknowledge(console, until=(console.now[0] - 5 * DAY).isoformat())
-    assert (done["intervals"], done["lost"]) == ([first], 0)
-    assert [each.id for each in (await source(console)).not_acknowledged] == [second]
+    assert done["intervals"] == [first]
+    left = (await source(console)).not_acknowledged
+    assert [(each.id, each.reason) for each in left][:1] == [(second, "history_exceeded")]
+    assert [each.reason for each in left][1:] == ["event_lost"]
 
 
 async def test_one_interval_can_be_named_and_keeps_its_first_reason(console: Any) -> None:

@@ -257,6 +257,28 @@ async def test_release_reads_a_source_again_and_names_what_stays(console: Any) -
     assert await console.audited() == [("quarantine.release", "acme")]
 
 
+async def test_a_pass_on_demand_can_be_cancelled_once(console: Any) -> None:
+    await console.listed(ago=2 * HOUR)
+    done = await do(console.context, "source.pass", {"source": "acme"})
+    (number,) = (made["id"] for made in done["passes"])
+    assert await do(console.context, "pass.cancel", {"ids": [number]}) == {"cancelled": [number]}
+    (row,) = (await do(console.context, "pass.status", {"ids": [number]}))["passes"]
+    assert (row["state"], row["outcome"]) == ("finished", "cancelled")
+    with pytest.raises(OperationRefused, match=rf"pass {number} has ended already \(cancelled\)"):
+        await do(console.context, "pass.cancel", {"ids": [number]})
+    assert await console.audited() == [("source.pass", "acme"), ("pass.cancel", str(number))]
+
+
+async def test_no_other_pass_can_be_cancelled(console: Any) -> None:
+    row = {"source_id": console.source().id, "stream_id": await console.stream_id(), "start_us": 0, "end_us": 1}
+    await console.rows(PASS, **row, kind="scheduled", started_us=0)
+    with pytest.raises(OperationRefused, match="pass 1 is scheduled: it would be made again"):
+        await do(console.context, "pass.cancel", {"ids": [1]})
+    with pytest.raises(OperationRefused, match="there is no pass 7; `gapless pass list` shows"):
+        await do(console.context, "pass.cancel", {"ids": [7]})
+    assert await console.audited() == []
+
+
 async def test_a_webhook_that_is_not_in_quarantine_is_refused(console: Any) -> None:
     done = await do(console.context, "quarantine.release", {"id": 7})
     assert (done["released"], done["first_refused"][0]["reason"]) == (0, "absent")
@@ -265,7 +287,7 @@ async def test_a_webhook_that_is_not_in_quarantine_is_refused(console: Any) -> N
 
 def test_every_operation_documents_what_it_takes() -> None:
     assert sorted(OPERATIONS) == [
-        "db.restored", "dead.requeue", "event.replay", "held.release", "import", "pass.status", "quarantine.release",
-        "receipts",        "source.acknowledge", "source.identity", "source.pass", "source.rename",
+        "db.restored", "dead.requeue", "event.replay", "held.release", "import", "pass.cancel", "pass.status",
+        "quarantine.release", "receipts", "source.acknowledge", "source.identity", "source.pass", "source.rename",
     ]  # fmt: skip
     assert DemandPass.__doc__

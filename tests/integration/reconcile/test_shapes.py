@@ -2,18 +2,23 @@
 
 import json
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
 import httpx
 import pytest
+from sqlalchemy import insert
 from world import HASTY, Daemon, FakeClock, World, new_fake
 
-from gapless.domain import Via, from_us
+from gapless.domain import Mode, Via, from_us
+from gapless.ledger import Connection, missing, watermarks
 from gapless.ledger.engine import Store
+from gapless.ledger.tables import MISSING
+from gapless.ledger.tallies import Tallies
 from gapless.receive import webhook
+from gapless.status.troubles import TroubleKind, troubles
 from gapless_reconcilers.kit.contract import Provider, RecordedEvent, Reply, Secret
 from gapless_reconcilers.providers.github import GitHub, GitHubOptions
 from gapless_reconcilers.testing.suite.scenario import make_request
@@ -192,14 +197,122 @@ def oldest_missing(connection: Any) -> int:
     return int(connection.exec_driver_sql("SELECT min(occurred_us) FROM missing WHERE state = 'open'").scalar())
 
 
-async def test_what_left_the_log_is_lost_and_stays_visible(world: World, hook: Hook, clock: FakeClock) -> None:
+@pytest.mark.parametrize("mode", list(Mode)[::2])
+@pytest.mark.parametrize("remedy", ["detail", "redelivery"])
+async def test_what_left_the_log_is_lost_and_unrecoverable(
+    world: World, hook: Hook, clock: FakeClock, mode: Mode
+) -> None:
+    world.mode = mode
     made = hook.deliver()
     assert made is not None
-    hook.answers[str(made["id"])] = 404
+    happened = clock()
+    hook.answers[str(made["id"])] = hook.answers["attempts"] = 404
     clock.advance(minutes=10)
     async with world.daemon() as daemon:
         await daemon.run_source()
-        assert (await world.missed(), await world.missing_open(), await world.keys()) == (1, 0, set())
+        assert (await world.missing_open(), await world.keys()) == (0, set())
+        (loss,) = await world.unrecoverable()
+        assert (from_us(loss.start_us), from_us(loss.end_us)) == (happened, happened + timedelta(seconds=1))
+        assert loss.reason == "event_lost"
+        report = await world.report()
+        assert report.listed is not None
+        assert (report.listed.lost, report.unrecoverable_time) == (1, timedelta(seconds=1))
+        (trouble,) = (each for each in troubles(await world.whole_report()) if each.kind is TroubleKind.EVENTS_LOST)
+        assert "gapless source acknowledge acme" in trouble.next
+        if mode is Mode.HYBRID:
+            assert (await world.missed(), report.losses and report.losses.recovered) == (1, 0)
+            assert report.gaps["24h"] is not None
+
+
+async def test_a_second_loss_in_an_acknowledged_second_is_new(world: World, hook: Hook, clock: FakeClock) -> None:
+    first, second = hook.deliver(), hook.deliver()
+    assert first is not None
+    assert second is not None
+    hook.answers |= {str(first["id"]): 404, str(second["id"]): 502}
+    clock.advance(minutes=10)
+    async with world.daemon() as daemon:
+        await daemon.run_source()
+        done = await daemon.runtime.write(
+            watermarks.acknowledge, source_id=world.source_id, by="x", reason="y", now_us=daemon.runtime.now_us
+        )
+        assert len(done) == 1
+        assert not (await world.report()).not_acknowledged
+        hook.answers[str(second["id"])] = 404
+        clock.advance(minutes=5)
+        await daemon.run_source()
+        assert len((await world.report()).not_acknowledged) == 1
+        assert (await world.comparison()).lost == 2
+
+
+async def insert_rows(daemon: Daemon, made: Sequence[dict[str, Any]], **changes: Any) -> None:
+    """Open missing rows for these deliveries, counted as earlier releases did beside a webhook."""
+    slot, tallied = daemon.runtime.writer.recorder.slot, Tallies()
+    at_us = daemon.runtime.now_us
+    rows = [
+        {
+            "source_id": daemon.world.source_id, "stream_id": daemon.world.stream_id, "key": f"{HOOK}:{each['guid']}",
+            "type": "push", "occurred_us": at_us, "found_us": at_us, "expected": True, "cause": "unexplained",
+            "reason": "detail", "next_attempt_us": at_us, "ref": str(each["id"]), **changes,
+        }
+        for each in made
+    ]  # fmt: skip
+
+    def work(connection: Connection) -> None:
+        connection.execute(insert(MISSING), rows)
+        for row in rows:
+            tallied.add(row["source_id"], row["occurred_us"], "expected", "missed_unexplained")
+        tallied.write(connection, slot)
+
+    await daemon.runtime.write(work)
+
+
+async def test_a_row_beside_its_event_is_closed_and_counted_back(world: World, hook: Hook, clock: FakeClock) -> None:
+    async with world.daemon() as daemon:
+        made = [each for each in (hook.deliver() for _ in range(60)) if each]
+        for each in made:
+            await receive(daemon, each)
+        await insert_rows(daemon, made)
+        lost = [each for each in (hook.deliver() for _ in range(5)) if each]
+        clock.advance(minutes=10)
+        await daemon.run_source()
+        assert len(await world.keys()) == 65
+        totals = await world.totals()
+        assert (totals.expected, totals.missed, await world.missing_open()) == (65, 5, 0)
+        assert await world.complete_up_to() == from_us((await world.stream()).watermark_us)
+        fetched = {path for path in hook.requests if path.startswith("GET deliveries/")}
+        assert fetched == {f"GET deliveries/{each['id']}" for each in lost}
+
+
+@pytest.mark.parametrize("status", [502, 403])
+async def test_rows_that_keep_failing_starve_no_others(world: World, hook: Hook, clock: FakeClock, status: int) -> None:
+    async with world.daemon() as daemon:
+        bad = [each for each in (hook.deliver() for _ in range(60)) if each]
+        hook.answers |= {str(each["id"]): status for each in bad}
+        await insert_rows(daemon, bad)
+        for _ in range(3):
+            clock.advance(hours=1)
+            await daemon.run_source()
+        lost = [each for each in (hook.deliver() for _ in range(5)) if each]
+        clock.advance(hours=7)
+        await daemon.run_source()
+        wanted = {f"{HOOK}:{each['guid']}" for each in lost}
+        assert await world.keys() == wanted
+
+
+async def test_a_row_whose_event_came_meanwhile_is_closed(world: World, hook: Hook, clock: FakeClock) -> None:
+    """The webhook is recorded while its delivery is being fetched."""
+    made = hook.deliver()
+    assert made is not None
+    clock.advance(minutes=10)
+    async with world.daemon() as daemon:
+        await insert_rows(daemon, [made], found_us=daemon.runtime.now_us)
+        (row,) = await daemon.runtime.read(
+            missing.due, source_id=world.source_id, now_us=daemon.runtime.now_us, limit=9
+        )
+        await receive(daemon, made)
+        assert await daemon.runtime.write(missing.still_missing, slot=0, rows=[row]) == []
+        totals = await world.totals()
+        assert (totals.expected, totals.missed, totals.counts["late"], await world.missing_open()) == (1, 1, 1, 0)
 
 
 @pytest.mark.parametrize("remedy", ["redelivery"])

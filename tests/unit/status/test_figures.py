@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import pytest
-from reports import DAY, DESTINATION, NOW, SOURCE, listed, report
+from reports import DESTINATION, LOSS, NOW, SOURCE, listed, report
 
 from gapless.console.pages import overview
 from gapless.domain import Mode
@@ -41,7 +41,7 @@ def test_what_does_not_apply_is_null() -> None:
 
 
 def test_json_and_page_show_the_same_troubles() -> None:
-    whole = report(listed(SOURCE, lost=3, lost_since=NOW - DAY), DESTINATION)
+    whole = report(replace(SOURCE, unrecoverable=(replace(LOSS, reason="event_lost"),)), DESTINATION)
     (found,) = troubles(whole)
     values = of_report(whole)
     page = overview.render_overview(whole, version="1")
@@ -67,7 +67,7 @@ def test_the_page_has_every_figure_of_a_source() -> None:
     ("source", "state", "word"),
     [
         (SOURCE, "good", "Complete"),
-        (listed(SOURCE, lost=1), "trouble", "Look here"),
+        (replace(SOURCE, unrecoverable=(LOSS,)), "trouble", "Look here"),
         (replace(SOURCE, silent=True), "trouble", "Look here"),
         (listed(SOURCE, missing_open=1, missing_since=NOW), "in_hand", "In hand"),
         (replace(SOURCE, losses=None, listed=None), "blind", "Cannot be proven"),

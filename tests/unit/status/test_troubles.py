@@ -11,6 +11,7 @@ from reports import DAY, DESTINATION, HOUR, LOSS, MINUTE, NO_PROOF, NOW, SOURCE,
 
 from gapless.domain import Mode, from_us
 from gapless.ledger.deliveries import DeliveryState
+from gapless.ledger.snapshot import UnrecoverableRow
 from gapless.status.report import DestinationReport, Gap, SourceReport, StatusReport, StoreFault, StoreReport
 from gapless.status.troubles import (
     Severity,
@@ -48,6 +49,10 @@ def with_fault(whole: StatusReport, fault: StoreFault) -> StatusReport:
     return replace(whole, store=(*whole.store, StoreReport(fault=fault, detail="it said so", since=NOW - MINUTE)))
 
 
+def lose(source: SourceReport, loss: UnrecoverableRow) -> SourceReport:
+    return replace(source, unrecoverable=(*source.unrecoverable, loss))
+
+
 Changed = SourceReport | DestinationReport | StatusReport
 K = TroubleKind
 CASES: dict[str, tuple[TroubleKind, Severity, Callable[..., Changed]]] = {
@@ -79,8 +84,12 @@ CASES: dict[str, tuple[TroubleKind, Severity, Callable[..., Changed]]] = {
     ),
     "history runs out": (K.HISTORY_RUNS_OUT, TROUBLE, lambda source: listed(source, history_headroom=7 * DAY)),
     "budget spent": (K.BUDGET_SPENT, IN_HAND, lambda source: listed(source, budget_remaining=0)),
-    "unrecoverable": (K.UNRECOVERABLE, TROUBLE, lambda source: replace(source, unrecoverable=(LOSS,))),
-    "events lost": (K.EVENTS_LOST, TROUBLE, lambda source: listed(source, lost=2, lost_since=NOW - DAY)),
+    "unrecoverable": (K.UNRECOVERABLE, TROUBLE, lambda source: lose(source, LOSS)),
+    "events lost": (
+        K.EVENTS_LOST,
+        TROUBLE,
+        lambda source: lose(source, replace(LOSS, reason="event_lost")),
+    ),
     "events missing": (
         K.EVENTS_MISSING,
         IN_HAND,

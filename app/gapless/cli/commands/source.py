@@ -18,6 +18,7 @@ from gapless.cli.passes import (
     PassNotMade,
     deliver,
     describe,
+    has_failed_for_good,
     make_passes,
     plan_deliveries,
     reason_not_made,
@@ -114,7 +115,7 @@ def acknowledge(
     with failing_clearly(debug=invocation.debug):
         args = {"source": name, "reason": reason, "until": until, "intervals": intervals or None}
         done = asyncio.run(operate(invocation.settings(), "source.acknowledge", args))
-        click.echo(f"acknowledged: {len(done['intervals'])} unrecoverable intervals, {done['lost']} lost events")
+        click.echo(f"acknowledged: {len(done['intervals'])} unrecoverable intervals")
 
 
 @source.command("pass")
@@ -254,7 +255,8 @@ def _check_made(name: str, rows: list[dict[str, Any]]) -> None:
     """Exit with 1 if a list could not be read. Raises `PassNotMade` if the provider could not be asked now."""
     for row in rows:
         reason = reason_not_made(row) if row["state"] == "running" else None
-        if reason is not None and not row["parked_reason"] and row["stream_outcome"] not in DISBELIEVED:
+        is_unread = bool(row["parked_reason"]) or row["stream_outcome"] in DISBELIEVED or has_failed_for_good(row)
+        if reason is not None and not is_unread:
             raise PassNotMade(f"source {name!r} could not be read: {reason}; a running daemon goes on with the pass")
     if any(row["outcome"] not in (*CLEAN, None) or row["parked_reason"] or reason_not_made(row) for row in rows):
         raise SystemExit(Exit.NEGATIVE)
