@@ -1,14 +1,14 @@
 """The number of the last transaction of each connection that writes, so that an unanswered commit can be looked up.
 
 Revision ID: 0009
-Revises: 0007
+Revises: 0008
 """
 
 import sqlalchemy as sa
 from alembic import op
 
 revision = "0009"
-down_revision = "0007"
+down_revision = "0008"
 branch_labels = None
 depends_on = None
 
