@@ -57,6 +57,7 @@ class Metrics:
         self.due_times_ahead = counter(
             "due_times_ahead", "Due times that lay too far ahead, and were made due.", "kind"
         )
+        self.ledger_writable = gauge("ledger_writable", "1 while this process can write to the ledger.")
         self.recorder_queue = gauge("recorder_queue", "Webhooks that wait for a commit.")
         self.batch_size = histogram("recorder_batch_size", "Webhooks in one commit.", BATCH_BUCKETS)
         self.commit_seconds = histogram("commit_seconds", "How long commits of webhooks took.", FAST_BUCKETS_S)

@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from types import MappingProxyType
 
 from gapless.bootstrap.sources import make_source, mode_of, restore_subscription
+from gapless.bootstrap.store import open_configured_store
 from gapless.domain import Source, align_down, from_us, to_us
 from gapless.ledger import (
     Connection,
@@ -23,7 +24,7 @@ from gapless.ledger import (
     sources,
 )
 from gapless.ledger.configurations import Standing
-from gapless.ledger.engine import SqliteStore, Store, StoreInvalid, naming_store, open_store
+from gapless.ledger.engine import SqliteStore, Store, StoreInvalid, naming_store
 from gapless.ledger.engine.lock import LedgerLock, hold
 from gapless.settings import DestinationSettings, Settings, build_provider
 
@@ -46,7 +47,7 @@ async def open_ledger(settings: Settings, held: ExitStack) -> OpenLedger:
     Raises `LedgerHeld`, `StoreInvalid` and `StoreUnavailable`.
     """
     url = settings.store.url.read().reveal()
-    store = open_store(url)
+    store = open_configured_store(settings)
     lock = held.enter_context(hold(store.path)) if isinstance(store, SqliteStore) else None
     try:
         with naming_store(url):
@@ -173,11 +174,16 @@ async def take_slot(
         if ledger.lock is not None:
             leases.clear(connection)
             deliveries.give_back_all(connection, to_us(now))
-        slot = leases.take_slot(connection, holder, receives=receives)
-        configurations.note_process(connection, slot, standing)
-        return slot
+        return take_next_slot(connection, holder, receives=receives, standing=standing)
 
     return await ledger.store.write(work)
+
+
+def take_next_slot(connection: Connection, holder: str, *, receives: bool, standing: Standing | None) -> int:
+    """Take a free writer slot, and note the configuration of the process that has it."""
+    slot = leases.take_slot(connection, holder, receives=receives)
+    configurations.note_process(connection, slot, standing)
+    return slot
 
 
 async def _ensure_schema(store: Store) -> None:

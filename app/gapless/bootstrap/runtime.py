@@ -13,18 +13,18 @@ import httpx
 
 import gapless
 from gapless.bootstrap.destinations import make_destinations
-from gapless.bootstrap.ledger import OpenLedger, RegisteredRows, open_ledger, register_rows, take_slot
+from gapless.bootstrap.ledger import OpenLedger, RegisteredRows, open_ledger, register_rows, take_next_slot, take_slot
 from gapless.bootstrap.sources import make_policies, open_provider_client
 from gapless.clock import ProcessClock
 from gapless.deliver.routing import Destination, build_route
 from gapless.domain import Clock, Sources
 from gapless.ledger import destinations as destination_rows
 from gapless.ledger import leases, sources
-from gapless.ledger.engine import Store
+from gapless.ledger.engine import Store, bind
 from gapless.ledger.engine.lock import LedgerLock
 from gapless.ledger.recorder import Recorder
 from gapless.ledger.times import ledger_time
-from gapless.ledger.writer import Writer
+from gapless.ledger.writer import Work, Writer
 from gapless.metrics import Metrics
 from gapless.provider_api.client import new_client
 from gapless.provider_api.health import ask_time
@@ -95,7 +95,9 @@ async def _make_parts(
     destinations = make_destinations(settings, rows, sources, clock)
     standing = rows.standing if serves else None
     slot = await take_slot(ledger, holder, receives=receives, now=clock(), standing=standing)
-    writer = make_writer(settings.public, ledger.store, Recorder(slot, build_route(destinations)), metrics)
+    again = None if ledger.lock else bind(take_next_slot, holder=holder, receives=receives, standing=standing)
+    recorder = Recorder(slot, build_route(destinations))
+    writer = make_writer(settings.public, ledger.store, recorder, metrics, take_slot=again)
     return ProcessParts(
         runtime=Runtime(store=ledger.store, writer=writer, clock=clock, metrics=metrics, sources=sources),
         lock=ledger.lock,
@@ -121,8 +123,8 @@ async def provider_times(
     """Return the time at each source's provider, if a source or a destination is new.
 
     A start by a clock that is ahead would leave out what happens until then; by one that is behind, it would deliver
-    what happened before. A source whose provider does not answer,
-    or does not say what time it is, has no entry. Raises `StoreError`.
+    what happened before. A source whose provider does not answer, or does not say what time it is, has no entry. Raises
+    `StoreError`.
     """
     known = {row["name"] for row in await store.read(sources.sources)}
     addressed = await store.read(destination_rows.names)
@@ -137,9 +139,25 @@ async def provider_times(
     return {name: time for name, time in found if time is not None}
 
 
-def make_writer(settings: PublicSettings, store: Store, recorder: Recorder, metrics: Metrics) -> Writer:
-    """Return the writer, with the bounds of its queue."""
-    return Writer(store, recorder, metrics, queue_max=settings.queue_max, queue_max_bytes=settings.queue_max_bytes)
+def make_writer(
+    settings: PublicSettings,
+    store: Store,
+    recorder: Recorder,
+    metrics: Metrics,
+    *,
+    take_slot: Work[int] | None = None,
+) -> Writer:
+    """Return the writer, with the bounds of its queue. `take_slot` takes a new slot after a lost connection."""
+    writer = Writer(
+        store,
+        recorder,
+        metrics,
+        queue_max=settings.queue_max,
+        queue_max_bytes=settings.queue_max_bytes,
+        take_slot=take_slot,
+    )
+    metrics.ledger_writable.set_function(lambda: writer.failure is None)
+    return writer
 
 
 def _holder_name() -> str:

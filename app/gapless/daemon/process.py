@@ -167,6 +167,7 @@ def receive_options(settings: Settings) -> ReceiveOptions:
     """Return the options of the receiver, from the settings."""
     quarantine = settings.quarantine
     return ReceiveOptions(
+        answer_within=settings.public.answer_within,
         body_limit=settings.public.body_limit,
         body_limits={each.name: each.body_limit for each in settings.sources if each.body_limit is not None},
         quarantine=QuarantineOptions(

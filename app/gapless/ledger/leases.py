@@ -8,14 +8,14 @@ the source, and the transaction must not take effect.
 from dataclasses import dataclass
 from datetime import timedelta
 
-from sqlalchemy import Connection, insert, or_, select, update
+from sqlalchemy import Connection, delete, false, insert, or_, select, update
 
 from gapless.clock import TOLERANCE_US
 from gapless.domain import span_us
 from gapless.ledger import engine
 from gapless.ledger.engine import dialect
 from gapless.ledger.sources import READABLE
-from gapless.ledger.tables import DOWNTIME, SLOT, SOURCE
+from gapless.ledger.tables import DOWNTIME, EVENT, SLOT, SOURCE
 
 SOURCE_LEASE = timedelta(seconds=30)
 SLOT_LEASE = timedelta(seconds=30)
@@ -132,6 +132,15 @@ def beat(connection: Connection, slot: int, holder: str, silent: timedelta) -> N
     where = (SLOT.c.slot == slot, SLOT.c.holder == holder)
     if connection.execute(update(SLOT).where(*where).values(**values)).rowcount != 1:
         raise LeaseLost(f"writer slot {slot} was taken over")
+
+
+def try_write(connection: Connection, slot: int) -> None:
+    """Write without changing anything, to find out whether the ledger can be written. Raises `StoreError`.
+
+    It takes the locks that a webhook needs, so it also meets a locked table.
+    """
+    connection.execute(delete(EVENT).where(false()))
+    connection.execute(update(SLOT).where(SLOT.c.slot == slot).values(slot=SLOT.c.slot))
 
 
 def leave_slot(connection: Connection, slot: int, holder: str) -> None:

@@ -441,6 +441,18 @@ class ConfigurationRow(TableRow, table=True):
     first_us: int = _long()  # when it was first seen, or activated
 
 
+class LastCommitRow(TableRow, table=True):
+    """The last transaction of one connection to PostgreSQL, so that a commit without an answer can be looked up.
+
+    `writer` is another name for each connection. SQLite always tells what became of a commit.
+    """
+
+    __tablename__ = "last_commit"
+    writer: str = Field(sa_column=Column(Text, primary_key=True))
+    number: int = _long()
+    at_us: int = _long()
+
+
 class DowntimeRow(TableRow, table=True):
     """A time in which no process of ours received webhooks."""
 

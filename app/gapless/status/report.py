@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from enum import StrEnum
 
 from gapless.domain import LEAST_HEADROOM, Cause, Mode, Via, from_us
 from gapless.ledger.absences import NO_ABSENCES, AbsenceCounts
@@ -183,6 +184,26 @@ class DestinationReport:
         return self.oldest.get(DeliveryState.PENDING)
 
 
+class StoreFault(StrEnum):
+    """What is wrong with the store."""
+
+    READ_ONLY = "read_only"
+    LOCKED = "locked"
+    REPLACED = "replaced"
+    UNAVAILABLE = "unavailable"
+    LOG_GROWS = "log_grows"
+    """The write-ahead log of SQLite cannot start over; everything else works."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoreReport:
+    """One fault of the store, as the process that writes sees it."""
+
+    fault: StoreFault
+    detail: str
+    since: datetime | None = None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StatusReport:
     """All sources and destinations at one moment."""
@@ -190,6 +211,7 @@ class StatusReport:
     at: datetime
     sources: tuple[SourceReport, ...]
     destinations: tuple[DestinationReport, ...]
+    store: tuple[StoreReport, ...] = ()
     older_processes: tuple[OlderProcess, ...] = ()
     """Running processes that were started with an older configuration."""
     unknown_sources: tuple[str, ...] = ()

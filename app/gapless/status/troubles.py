@@ -26,7 +26,7 @@ from gapless.domain import EventMode, TypesOrigin, from_us
 from gapless.ledger.deliveries import DeliveryState
 from gapless.ledger.watermarks import EVENT_LOST
 from gapless.status.evaluation import DISBELIEVED
-from gapless.status.report import DestinationReport, ListReport, SourceReport, StatusReport, StreamReport
+from gapless.status.report import DestinationReport, ListReport, SourceReport, StatusReport, StoreFault, StreamReport
 from gapless.text import format_span, format_time
 
 STALLED_AFTER: Final = timedelta(hours=1)
@@ -74,6 +74,11 @@ class Severity(StrEnum):
 class TroubleKind(StrEnum):
     """The kinds of trouble: everything that can be wrong."""
 
+    STORE_READ_ONLY = "store_read_only"
+    STORE_LOCKED = "store_locked"
+    STORE_REPLACED = "store_replaced"
+    STORE_UNAVAILABLE = "store_unavailable"
+    STORE_LOG_GROWS = "store_log_grows"
     NO_SOURCE = "no_source"
     SOURCE_UNKNOWN = "source_unknown"
     CONFIGURATION_OLDER = "configuration_older"
@@ -186,7 +191,40 @@ def notes(source: SourceReport) -> list[str]:
     return found
 
 
+OF_STORE: Final = {
+    StoreFault.READ_ONLY: "The database allows no writes, so webhooks are answered 503 and nothing is recorded",
+    StoreFault.LOCKED: "Another program holds a lock on the ledger, so webhooks are answered 503",
+    StoreFault.REPLACED: "The ledger's file is not the one that Gapless has open, so webhooks are answered 503",
+    StoreFault.UNAVAILABLE: "Nothing can be recorded, so webhooks are answered 503",
+    StoreFault.LOG_GROWS: "The write-ahead log of the ledger cannot start over and grows",
+}
+NEXT_OF_STORE: Final = {
+    StoreFault.READ_ONLY: "Name the primary server in the store url, or let this one write "
+    "(default_transaction_read_only, a standby, a full disk). Gapless connects again by itself.",
+    StoreFault.LOCKED: "End that program. PostgreSQL shows it in pg_stat_activity; with SQLite it is whatever has the "
+    "file open in a write transaction, such as a sqlite3 shell (`fuser` names it).",
+    StoreFault.REPLACED: "Put the file back, and Gapless goes on by itself. To go on with the file that is there now, "
+    "start `gapless serve` again.",
+    StoreFault.UNAVAILABLE: "Look at the database and its log, and run `gapless check`. Gapless connects again by "
+    "itself.",
+    StoreFault.LOG_GROWS: "End the program that reads the ledger in one long transaction, such as a sqlite3 shell or a "
+    "backup (`fuser` names it).",
+}
+
+
+def _of_store(report: StatusReport) -> Iterator[Trouble]:
+    for each in report.store:
+        yield Trouble(
+            kind=TroubleKind(f"store_{each.fault}"),
+            severity=Severity.TROUBLE,
+            text=f"{OF_STORE[each.fault]}: {each.detail.rstrip('.')}.",
+            next=NEXT_OF_STORE[each.fault],
+            since=each.since,
+        )
+
+
 def _of_whole(report: StatusReport) -> Iterator[Trouble]:
+    yield from _of_store(report)
     if not report.sources and not report.unknown_sources:
         yield Trouble(
             kind=TroubleKind.NO_SOURCE,

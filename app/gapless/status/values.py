@@ -30,6 +30,7 @@ def of_report(report: StatusReport) -> Values:
         "verdict": verdict(found).value,
         "summary": summary(found),
         "troubles": [of_trouble(each) for each in found],
+        "store": [{"fault": each.fault.value, "detail": each.detail, "since": each.since} for each in report.store],
         "sources": [of_source(source, found) for source in report.sources],
         "destinations": [of_destination(destination, found) for destination in report.destinations],
     }

@@ -2,19 +2,24 @@
 
 import asyncio
 import json
+import re
 from collections.abc import Callable
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import pytest
 from click.testing import CliRunner, Result
+from ledgers import run_sql
 from sqlalchemy import Connection, insert, select, update
+from sqlalchemy.engine import make_url
 
 from gapless.cli.main import main
 from gapless.domain import to_us
 from gapless.ledger import destinations, sources
-from gapless.ledger.engine import open_store
+from gapless.ledger.engine import open_store, postgres
 from gapless.ledger.tables import ABSENCE, DELIVERY, EVENT, MISSING, PASS, SOURCE, STREAM, UNRECOVERABLE
 
 CONFIG = """
@@ -263,6 +268,39 @@ def test_a_source_that_only_receives_can_be_well(ledger: Ledger) -> None:
     done = ledger.call("status")
     assert (done.exit_code, done.stdout.splitlines()[0]) == (0, "Nothing is wrong.")
     assert "note: acme: There is no list to compare with: lost webhooks cannot be seen." in done.stdout
+
+
+def run_all(url: str, *statements: str) -> None:
+    for each in statements:
+        asyncio.run(run_sql(url, each))
+
+
+def test_the_store_is_told_about_while_something_is_wrong_with_it(
+    tmp_path: Path, postgres_url: str, postgres_server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The command asks PostgreSQL itself: it may run on another machine than the daemons."""
+    monkeypatch.setattr(postgres, "LOCKS_WITHIN_S", 1)
+    ledger, name = Ledger(tmp_path, postgres_url), make_url(postgres_url).database
+    ledger.open()
+    ledger.config.write_text(re.sub('url = ".*"', 'url_env = "STORE_URL"', ledger.config.read_text()))
+    monkeypatch.setenv("STORE_URL", postgres_url)
+    assert ledger.call("status").exit_code == 0
+    with closing(asyncio.new_event_loop()) as loop:
+        session = loop.run_until_complete(asyncpg.connect(postgres_url))
+        loop.run_until_complete(session.execute("BEGIN; LOCK TABLE event IN EXCLUSIVE MODE"))
+        locked = ledger.call("status")
+        loop.run_until_complete(session.close())
+    assert (locked.exit_code, "pg_stat_activity" in locked.output) == (1, True)
+    assert "Another program holds a lock on the ledger" in locked.output
+    run_all(postgres_server, f"ALTER DATABASE {name} SET default_transaction_read_only = on")
+    standby = ledger.call("status")
+    run_all(postgres_server, f"ALTER DATABASE {name} RESET default_transaction_read_only")
+    assert (standby.exit_code, "Name the primary server in the store url" in standby.output) == (1, True)
+    assert ledger.call("status").exit_code == 0
+    run_all(postgres_server, f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
+    away = ledger.call("status")
+    run_all(postgres_server, f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
+    assert (away.exit_code, len(away.output.splitlines())) == (3, 1), away.output
 
 
 def test_the_identity_of_a_source_is_shown_and_can_be_set(ledger: Ledger) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from itertools import combinations
 
 import pytest
@@ -13,7 +14,7 @@ from gapless.ledger.absences import AbsenceCounts
 from gapless.ledger.configurations import OlderProcess
 from gapless.ledger.deliveries import DeliveryState
 from gapless.ledger.snapshot import UnrecoverableRow
-from gapless.status.report import DestinationReport, Gap, SourceReport, StatusReport
+from gapless.status.report import DestinationReport, Gap, SourceReport, StatusReport, StoreFault, StoreReport
 from gapless.status.troubles import (
     Severity,
     Trouble,
@@ -53,6 +54,10 @@ def missing_open(source: SourceReport) -> int:
     return 0 if source.listed is None else source.listed.missing_open
 
 
+def with_fault(whole: StatusReport, fault: StoreFault) -> StatusReport:
+    return replace(whole, store=(*whole.store, StoreReport(fault=fault, detail="it said so", since=NOW - MINUTE)))
+
+
 def lose(source: SourceReport, loss: UnrecoverableRow) -> SourceReport:
     return replace(source, unrecoverable=(*source.unrecoverable, loss))
 
@@ -74,6 +79,11 @@ CASES: dict[str, tuple[TroubleKind, Severity, Callable[..., Changed]]] = {
         TROUBLE,
         lambda source: replace(source, state="parked", reason="other_account", other_account="acct_2"),
     ),
+    "store read-only": (K.STORE_READ_ONLY, TROUBLE, partial(with_fault, fault=StoreFault.READ_ONLY)),
+    "store locked": (K.STORE_LOCKED, TROUBLE, partial(with_fault, fault=StoreFault.LOCKED)),
+    "store replaced": (K.STORE_REPLACED, TROUBLE, partial(with_fault, fault=StoreFault.REPLACED)),
+    "store unavailable": (K.STORE_UNAVAILABLE, TROUBLE, partial(with_fault, fault=StoreFault.UNAVAILABLE)),
+    "store log grows": (K.STORE_LOG_GROWS, TROUBLE, partial(with_fault, fault=StoreFault.LOG_GROWS)),
     "source parked": (K.SOURCE_PARKED, TROUBLE, lambda source: replace(source, state="parked", reason="by hand")),
     "source retired": (K.SOURCE_RETIRED, TROUBLE, lambda source: replace(source, state="retired")),
     "stream parked": (K.STREAM_PARKED, TROUBLE, lambda source: read_as(source, parked_reason="401: revoked")),
@@ -153,7 +163,8 @@ CASES: dict[str, tuple[TroubleKind, Severity, Callable[..., Changed]]] = {
         lambda shop: replace(owing(shop, DeliveryState.PENDING), late_since=NOW - HOUR - MINUTE),
     ),
 }
-OF_WHOLE = {"no source", "source not in the ledger", "an older configuration"}
+OF_STORE = {name for name in CASES if name.startswith("store ")}
+OF_WHOLE = {"no source", "source not in the ledger", "an older configuration", *OF_STORE}
 OF_DESTINATION = {
     "deliveries ahead",
     "dead letters",

@@ -82,10 +82,11 @@ async def _store(settings: Settings) -> list[Finding]:
         return [problem("store", unusable)]
     if (absent := _absent_file(url)) is not None:
         return [ok("store", f"{absent} will be created by `gapless serve`")]
-    from gapless.ledger import schema  # noqa: PLC0415 - its imports take long
-    from gapless.ledger.engine import SqliteStore, naming_store, open_store  # noqa: PLC0415
+    from gapless.bootstrap.store import open_configured_store  # noqa: PLC0415 - its imports take long
+    from gapless.ledger import schema  # noqa: PLC0415
+    from gapless.ledger.engine import SqliteStore, naming_store  # noqa: PLC0415
 
-    store = open_store(url)
+    store = open_configured_store(settings)
     try:
         with naming_store(url):
             try:
