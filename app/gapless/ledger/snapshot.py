@@ -14,9 +14,10 @@ from typing import Final
 from sqlalchemy import Connection, RowMapping, case, func, select
 
 from gapless.domain import Source, span_us, to_us
-from gapless.ledger import budgets, dead_letters, silence, tallies
+from gapless.ledger import budgets, dead_letters, passes, silence, tallies
 from gapless.ledger.dead_letters import Backlog
 from gapless.ledger.engine import dialect
+from gapless.ledger.passes import FailingPass
 from gapless.ledger.streams import Stream
 from gapless.ledger.tables import DESTINATION, MISSING, SOURCE, STREAM, UNRECOVERABLE
 from gapless.ledger.tallies import Totals
@@ -79,6 +80,7 @@ class SourceSnapshot:
     missing: Mapping[int, MissingCounts]
     """By stream id; a stream without missing events has no entry."""
     losses: tuple[UnrecoverableRow, ...]
+    failing: tuple[FailingPass, ...] = ()
     totals: Totals
     windows: Mapping[str, Totals]
     """Sums over the hours that touch `[watermark - window, watermark)`."""
@@ -151,6 +153,7 @@ def _source(
         streams=tuple(streams),
         missing={stream.id: missing[stream.id] for stream in streams if stream.id in missing},
         losses=tuple(losses),
+        failing=passes.failing(connection, source.id),
         totals=tallies.totals(connection, source.id),
         windows={
             name: tallies.totals(connection, source.id, watermark_us - span_us(width), watermark_us)

@@ -231,6 +231,7 @@ class PassRow(TableRow, table=True):
     __table_args__ = (
         Index("ix_pass_stream", "stream_id", "id"),
         _index_where("ix_pass_running", "source_id", where="state = 'running'"),
+        _index_where("ix_pass_failed", "source_id", where="state = 'failed'"),
         {"sqlite_autoincrement": True},
     )
     id: int | None = _id()
@@ -239,7 +240,7 @@ class PassRow(TableRow, table=True):
     kind: str = _text()  # scheduled | sweep | horizon | demand
     start_us: int = _long()
     end_us: int = _long()
-    state: str = _text(default="running")  # running | finished
+    state: str = _text(default="running")  # running | finished | failed: on demand, given up, until a person cancels it
     outcome: str | None = _text(null=True)  # clean | found | suspect_listing | error class | superseded | cancelled
     started_us: int = _long()
     finished_us: int | None = _long(null=True)

@@ -129,13 +129,15 @@ class ProviderClient:
         """Return the current source: its secrets may have been replaced."""
         return self._sources[self._name]
 
-    async def send(self, request: httpx.Request) -> httpx.Response:
+    async def send(self, request: httpx.Request, *, retry: bool = True) -> httpx.Response:
         """Return the provider's answer to `request`, if its status is good. Raises `ProviderError`s only.
+
+        With `retry` False it is sent once: for callers that try again at a later time of their own.
 
         If the provider asks for a wait of more than `SLEPT_WITHIN`, that error is raised at once, and again by each
         request until then, without sending it.
         """
-        return await self._retrying(_retry_after, self._send, request)
+        return await self._retrying(_retry_after, self._send, request) if retry else await self._send(request)
 
     async def _send(self, request: httpx.Request) -> httpx.Response:
         self._refuse_while_waiting()

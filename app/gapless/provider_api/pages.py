@@ -15,20 +15,23 @@ from gapless_reconcilers.kit.errors import OptionsInvalid, UnexpectedShape
 Pages = AsyncGenerator[Page, None]
 
 
-def walk_pages(client: ProviderClient, stream: str, window: Window, cursor: str | None = None) -> aclosing[Pages]:
+def walk_pages(
+    client: ProviderClient, stream: str, window: Window, cursor: str | None = None, *, retry: bool = True
+) -> aclosing[Pages]:
     """Return the pages of `window`, as a context manager around an async generator.
 
     `cursor` is a page's `next`, frozen: the walk goes on after that page. The next page is requested while the caller
-    works on this one. Raises `ProviderError`s; `UnexpectedShape` if a request repeats: the walk would never end.
+    works on this one. With `retry` False each request is sent once. Raises `ProviderError`s; `UnexpectedShape` if a
+    request repeats: the walk would never end.
     """
-    return aclosing(_walk(client, stream, window, cursor))
+    return aclosing(_walk(client, stream, window, cursor, retry=retry))
 
 
-async def _walk(client: ProviderClient, stream: str, window: Window, cursor: str | None) -> Pages:
+async def _walk(client: ProviderClient, stream: str, window: Window, cursor: str | None, *, retry: bool) -> Pages:
     request: httpx.Request | None
     request = thaw(cursor) if cursor else as_lister(client.source.provider).first_request(stream, window)
     seen = {_fingerprint(request)}
-    pending = asyncio.ensure_future(client.send(request))
+    pending = asyncio.ensure_future(client.send(request, retry=retry))
     try:
         while request is not None:
             page = as_lister(client.source.provider).read_page(request, await pending, stream, window)
@@ -37,7 +40,7 @@ async def _walk(client: ProviderClient, stream: str, window: Window, cursor: str
                 if (fingerprint := _fingerprint(request)) in seen:
                     raise UnexpectedShape("next page", "the address of a page that was read already", "a new one")
                 seen.add(fingerprint)
-                pending = asyncio.ensure_future(client.send(request))
+                pending = asyncio.ensure_future(client.send(request, retry=retry))
             yield page
     finally:
         pending.cancel()

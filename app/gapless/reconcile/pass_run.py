@@ -29,6 +29,8 @@ from gapless_reconcilers.kit.errors import ProviderError, Retryable, UnexpectedS
 
 CURSOR_EVERY_S = 5.0
 """How often a slice that finds nothing saves its cursor."""
+FAILURES = 5
+"""Slices of a pass on demand that fail, while none is read, after which a run reads no more of them."""
 CLOCKS_DIFFER = timedelta(minutes=5)
 """By our clock, a webhook may come this long before its event occurred by the provider's."""
 
@@ -45,6 +47,8 @@ class PassResult:
     failures: list[ProviderError] = field(default_factory=list)
     suspect: bool = False
     complete: bool = False
+    progressed: bool = False
+    """True if a slice was read to its end, or goes on behind where it began."""
 
     @property
     def ended(self) -> bool:
@@ -68,7 +72,9 @@ class PassRun:
     """A pass under way. `slots` bounds the slices of the source that are read at once; `stream_slots`, the stream's.
 
     When the client's count of requests has come to `limit`, or `must_pause` returns True, the pass stops where
-    it is and goes on later.
+    it is and goes on later. The first failure ends the run of a pass, except of one on demand: of that, the newest
+    slices are read first, one that fails leaves the others alone, and each request is sent once, because the pass is
+    tried again at times of its own.
     """
 
     leased: LeasedSource
@@ -88,7 +94,7 @@ class PassRun:
         """
         parts = await self.leased.runtime.read(passes.slices, pass_id=self.row.id)
         async with asyncio.TaskGroup() as group:
-            for part in parts:
+            for part in reversed(parts) if self._is_demanded else parts:
                 if not part.done:
                     group.create_task(self._read_slice(part))
         if all(part.done for part in parts):  # a process died between the last slice and closing the pass
@@ -99,7 +105,20 @@ class PassRun:
     @property
     def _must_stop(self) -> bool:
         is_over = self.leased.client.requests >= self.limit or self.must_pause()
-        return self.leased.stopping.is_set() or bool(self.result.failures) or is_over
+        return self.leased.stopping.is_set() or self._has_failed or is_over
+
+    @property
+    def _is_demanded(self) -> bool:
+        return self.row.kind is PassKind.DEMAND
+
+    @property
+    def _has_failed(self) -> bool:
+        if not self._is_demanded:
+            return bool(self.result.failures)
+        return not self.result.requests and len(self.result.failures) >= FAILURES
+
+    async def _is_cancelled(self) -> bool:
+        return self._is_demanded and not await self.leased.runtime.read(passes.is_running, pass_id=self.row.id)
 
     @property
     def _lists_states(self) -> bool:
@@ -112,24 +131,35 @@ class PassRun:
 
     async def _read_slice(self, part: Slice) -> None:
         async with self.stream_slots, self.slots:
-            if self._must_stop or not await self.leased.runtime.read(passes.is_running, pass_id=self.row.id):
+            if self._must_stop or await self._is_cancelled():
                 return
             progress = SliceProgress(part=part, matched=part.matched)
             try:
                 await self._read_pages(progress)
             except ProviderError as error:
                 self.result.failures.append(error)
-                if part.cursor is not None and not isinstance(error, Retryable):
+                if isinstance(error, Retryable):
+                    await self._keep_place(progress)
+                elif part.cursor is not None:
                     await self.leased.write(passes.save_cursor, slice_id=part.id, cursor=None, matched=0)
+
+    async def _keep_place(self, progress: "SliceProgress") -> None:
+        """Let a slice of a pass on demand go on where it failed: no request of it is sent twice in a run."""
+        if self._is_demanded and progress.next is not None:
+            await self._save(progress, progress.next)
+            self.result.progressed = True
 
     async def _read_pages(self, progress: "SliceProgress") -> None:
         part = progress.part
         window = Window(start=from_us(part.start_us), end=from_us(part.end_us))
-        async with walk_pages(self.leased.client, self.stream.name, window, part.cursor) as pages:
+        async with walk_pages(
+            self.leased.client, self.stream.name, window, part.cursor, retry=not self._is_demanded
+        ) as pages:
             async for page in pages:
                 await self._compare_and_record(page, progress)
-                if self._must_stop and page.next is not None:
-                    await self._save(progress, freeze(page.next))
+                progress.next = None if page.next is None else freeze(page.next)
+                if progress.next is not None and (self._must_stop or await self._is_cancelled()):
+                    await self._save(progress, progress.next)
                     return
         await self._finish_slice(progress)
 
@@ -137,7 +167,7 @@ class PassRun:
         """Compare one page with the ledger, and record what it lacks."""
         source = self.leased.source
         known = await self.leased.runtime.read(self._look_up(page.events)) if page.events else {}
-        diff = compare_page(page.events, known, source, reach_back=self.row.kind is PassKind.DEMAND)
+        diff = compare_page(page.events, known, source, reach_back=self._is_demanded)
         self.result.listed += len({event.key for event in page.events})
         self.result.requests += 1
         progress.matched += diff.matched
@@ -155,7 +185,7 @@ class PassRun:
         return await self.leased.runtime.read(
             quarantine.named_in,
             source_id=self.leased.source.id,
-            keys=[event.key for event in absent],
+            events=absent,
             since_us=to_us(min(event.occurred_at for event in absent)) - span_us(CLOCKS_DIFFER),
         )
 
@@ -233,8 +263,7 @@ class PassRun:
             seen_us=self.leased.runtime.now_us,
             cause=cause_of(event, self.circumstances, refused),
             restored=is_restored(to_us(event.occurred_at), self.stream.id, self.circumstances),
-            behind_watermark=to_us(event.occurred_at) < self.stream.watermark_us
-            and self.row.kind is not PassKind.DEMAND,
+            behind_watermark=to_us(event.occurred_at) < self.stream.watermark_us and not self._is_demanded,
         )
 
     def _count(self, sightings: Sequence[Sighting], new: dict[EventKey, int]) -> None:
@@ -275,6 +304,7 @@ class PassRun:
         if 0 < progress.matched < witnessed and part.cursor is None and not self._lists_states:
             absent = await self.leased.runtime.read(witnesses.absent, span=span, seen=frozenset(progress.seen))
         prefix = await self.leased.write(self._advance, progress=progress, witnessed=witnessed, absent=absent)
+        self.result.progressed = True
         self._conclude(prefix)
 
     def _conclude(self, prefix: watermarks.Prefix) -> None:
@@ -309,7 +339,10 @@ class PassRun:
         }
         passes.count(connection, self.row.id, **sums)
         if not result.failures and result.ended:
-            passes.finish(connection, self.row.id, result.outcome, now_us)
+            failed = self._is_demanded and result.suspect
+            passes.finish(connection, self.row.id, result.outcome, now_us, failed=failed)
+        if result.complete and self._is_demanded:
+            passes.settle_failed(connection, self.row)
         if result.complete and self.row.kind is PassKind.SCHEDULED:
             watermarks.complete_pass(connection, self.stream.id, result.outcome, now_us, result.listed)
 
@@ -322,6 +355,8 @@ class SliceProgress:
     matched: int
     seen: "array[int]" = field(default_factory=lambda: array("q"))
     saved_at: float = field(default_factory=time.monotonic)
+    next: str | None = None
+    """The request for the next page, frozen; None: no page was read yet, or the last one was."""
 
 
 def state_of(event: RemoteEvent) -> tuple[str, int]:
