@@ -31,11 +31,13 @@ Options:
 Commands:
   audit       Compare the provider's list with the ids you have processed.
   check       Check settings, store, providers, destinations and clocks.
+  config      Put an older configuration in force again.
   db          Upgrade the ledger, or tell it that it was restored.
   dead        List or requeue dead letters and held deliveries.
   demo        Watch the daemon recover webhooks that a fake provider loses.
   event       List, show, follow and replay recorded events.
   import      Record processed events, so that they are not delivered again.
+  missing     List, show or dismiss what is known and not recorded.
   pass        List passes, or cancel those on demand.
   providers   Show what each provider can do, and what it cannot prove.
   quarantine  List or release refused webhooks.

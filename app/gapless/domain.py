@@ -4,12 +4,13 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
+from functools import cache
 from itertools import pairwise
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
-from gapless_reconcilers.kit.contract import OWN_STREAM, Provider, RemoteEvent, Subscription, Window
+from gapless_reconcilers.kit.contract import OWN_STREAM, HasModes, Provider, RemoteEvent, Subscription, Window
 
 Clock = Callable[[], datetime]
 """Returns the current time as aware UTC. Tests pass their own."""
@@ -82,6 +83,18 @@ class Mode(StrEnum):
     POLL = "poll"
 
 
+class EventMode(StrEnum):
+    """The vendor's mode of an event, where the vendor has modes."""
+
+    LIVE = "live"
+    TEST = "test"
+
+    @classmethod
+    def of(cls, *, livemode: bool) -> "EventMode":
+        """Return the mode that the vendor names by `livemode`."""
+        return cls.LIVE if livemode else cls.TEST
+
+
 class Cause(StrEnum):
     """The cause of a missed event, as far as it is known."""
 
@@ -125,6 +138,11 @@ class TypePatterns:
 ALL_TYPES = TypePatterns(("*",))
 
 
+@cache
+def _has_modes(kind: type) -> bool:
+    return issubclass(kind, HasModes)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Silence:
     """A source without webhooks counts as silent after this time; None: by its own rhythm."""
@@ -151,6 +169,8 @@ class Source:
     keep_unsubscribed: bool = False
     silence: Silence | None = None
     """None: silence is not watched."""
+    absences_allowed: int = 0
+    """Webhook events that the list of a stream may lack before its watermark is held."""
     can_ask: bool = True
     """False: there is no key, so the provider is asked nothing. Only a source of webhooks alone can do without."""
 
@@ -163,6 +183,15 @@ class Source:
             and event.type in self.types_at(event.occurred_at)
             and self._covers(event.stream)
         )
+
+    @property
+    def livemode(self) -> bool | None:
+        """The mode of the source; None: its provider has no modes."""
+        return cast("HasModes", self.provider).own_livemode() if _has_modes(type(self.provider)) else None
+
+    def is_of_other_mode(self, livemode: bool | None) -> bool:  # noqa: FBT001 - the vendor's own value
+        """Return True if an event of that mode is not of the source's own. Without a mode it always is."""
+        return livemode is not None and self.livemode not in (None, livemode)
 
     def _covers(self, stream: str) -> bool:
         if stream == OWN_STREAM:

@@ -52,6 +52,12 @@ class Metrics:
             "delivery_seconds", "From the record of an event to its delivery.", SLOW_BUCKETS_S, "destination"
         )
         self.circuit_open = gauge("circuit_open", "1 while a destination is given a rest.", "destination")
+        self.clock_jumps = counter("clock_jumps", "Times that the ledger's clock jumped.")
+        self.clock_offset = gauge("clock_offset_seconds", "This machine's clock less the ledger's.")
+        self.due_times_ahead = counter(
+            "due_times_ahead", "Due times that lay too far ahead, and were made due.", "kind"
+        )
+        self.ledger_writable = gauge("ledger_writable", "1 while this process can write to the ledger.")
         self.recorder_queue = gauge("recorder_queue", "Webhooks that wait for a commit.")
         self.batch_size = histogram("recorder_batch_size", "Webhooks in one commit.", BATCH_BUCKETS)
         self.commit_seconds = histogram("commit_seconds", "How long commits of webhooks took.", FAST_BUCKETS_S)

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Concatenate, ParamSpec, Self, TypeVar
 
+from gapless.clock import elapsed_us
 from gapless.domain import Clock, Sources, to_us
 from gapless.ledger import Connection
 from gapless.ledger.engine import Store
@@ -25,6 +26,7 @@ class Runtime:
     store: Store
     writer: Writer
     clock: Clock
+    """The ledger's clock: every stored time is by it."""
     metrics: Metrics
     sources: Sources
     """The current sources: an entry is replaced when its secrets or its subscription change."""
@@ -32,8 +34,13 @@ class Runtime:
 
     @property
     def now_us(self) -> int:
-        """Return the current time in microseconds."""
+        """Return the current time of the ledger's clock in microseconds."""
         return to_us(self.clock())
+
+    @property
+    def elapsed_us(self) -> int:
+        """Return the microseconds since some moment in the past, to measure lengths of time. They never jump."""
+        return elapsed_us(self.clock)
 
     async def read(self, query: Callable[Concatenate[Connection, P], T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Return the result of `query(connection, …)`. Raises `StoreError`."""

@@ -18,6 +18,7 @@ import session
 
 from gapless.bootstrap.destinations import make_destination
 from gapless.bootstrap.runtime import make_writer
+from gapless.bootstrap.store import open_configured_store
 from gapless.cli.commands.serve import run_loop
 from gapless.daemon.listeners import Listener
 from gapless.daemon.process import receive_options
@@ -25,14 +26,14 @@ from gapless.deliver.routing import build_route
 from gapless.domain import Mode, Source, Sources, system_clock
 from gapless.ledger import destinations
 from gapless.ledger import sources as rows
-from gapless.ledger.engine import Store, open_store
+from gapless.ledger.engine import Store
 from gapless.ledger.recorder import Recorder, Webhook
 from gapless.ledger.writer import Writer
 from gapless.metrics import Metrics
 from gapless.receive.endpoint import make_receiver
 from gapless.receive.server import build_app
 from gapless.runtime import Runtime
-from gapless.settings import DestinationSettings, PublicSettings, Settings
+from gapless.settings import DestinationSettings, PublicSettings, SecretRef, Settings, StoreSettings
 from gapless_reconcilers.kit import registry
 from gapless_reconcilers.kit.contract import Secret
 
@@ -78,7 +79,8 @@ async def serve(variant: str, url: str) -> None:
     if variant == SESSION:
         await _serve(session.build_app(url, provider, PATH))
         return
-    store, now = open_store(url), system_clock()
+    settings = Settings(store=StoreSettings(url=SecretRef(value=Secret(url))))
+    store, now = open_configured_store(settings), system_clock()
     start = now - timedelta(days=1)
     source_id = await store.write(
         lambda c: rows.register_source(c, "bench", provider.kind, Mode.HYBRID.value, start, now)

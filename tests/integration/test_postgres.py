@@ -4,7 +4,7 @@ import asyncpg
 import pytest
 
 from gapless.ledger import Connection, streams
-from gapless.ledger.engine import Conflict, Store, StoreUnavailable, open_store, postgres
+from gapless.ledger.engine import Conflict, ConnectionLost, Store, open_store, postgres
 
 pytestmark = pytest.mark.anyio
 
@@ -41,8 +41,8 @@ async def test_a_lock_that_somebody_else_holds_stops_the_writer_for_seconds_only
         await store.close()
 
 
-async def test_after_a_cut_connection_a_read_is_made_again_and_a_write_says_that_it_failed(postgres_url: str) -> None:
-    """A read can be repeated. It is unknown whether a transaction that was cut took effect."""
+async def test_after_a_cut_connection_reads_and_writes_go_on(postgres_url: str) -> None:
+    """A read can be repeated. A connection that was idle had no transaction that could have taken effect."""
     store = await with_a_source(postgres_url)
     session = await asyncpg.connect(postgres_url)
     try:
@@ -50,9 +50,25 @@ async def test_after_a_cut_connection_a_read_is_made_again_and_a_write_says_that
         others = "FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
         await session.execute(f"SELECT pg_terminate_backend(pid) {others}")
         assert len(await store.read(streams.streams, source_id=1)) == 1
-        with pytest.raises(StoreUnavailable):
-            await store.write(touch)
         await store.write(touch)
     finally:
         await session.close()
+        await store.close()
+
+
+async def test_a_write_that_is_cut_says_that_it_failed(postgres_url: str) -> None:
+    """Nothing of it took effect, so the caller may do it again."""
+
+    def cut(connection: Connection) -> None:
+        touch(connection)
+        connection.exec_driver_sql("SELECT pg_terminate_backend(pg_backend_pid())")
+
+    store = await with_a_source(postgres_url)
+    try:
+        with pytest.raises(ConnectionLost) as lost:
+            await store.write(cut)
+        assert lost.value.uncertain is None
+        await store.write(touch)
+        assert await store.read(lambda c: c.exec_driver_sql("SELECT next_pass_us FROM source").scalar_one()) == 1
+    finally:
         await store.close()

@@ -54,6 +54,11 @@ class Model(RuleBasedStateMachine):
         self.stack = AsyncExitStack()
         self.unsent: list[FakeEvent] = []
         self.sent: list[FakeEvent] = []
+        self.hidden: list[FakeEvent] = []
+        """Events whose webhooks came at once, and that the list does not show."""
+
+    def faults(self, **others: Any) -> Faults:
+        return Faults(hidden_keys=frozenset(event.key for event in self.hidden), **others)
 
     def do(self, coroutine: Any) -> Any:
         return self.runner.run(coroutine)
@@ -79,12 +84,26 @@ class Model(RuleBasedStateMachine):
 
     @rule(number=st.integers(1, 6), lag_s=st.sampled_from([0, 0, 0, 5, 50, 300]), lost=st.booleans())
     def something_happens(self, number: int, lag_s: int, lost: bool) -> None:
-        self.fake.faults = Faults(late_visible=1.0 if lag_s else 0.0, late_visible_s=lag_s)
+        self.fake.faults = self.faults(late_visible=1.0 if lag_s else 0.0, late_visible_s=lag_s)
         for _ in range(number):
             event = self.fake.emit("invoice.paid")
             if not lost:
                 self.unsent.append(event)
-        self.fake.faults = Faults()
+        self.fake.faults = self.faults()
+
+    @precondition(lambda self: len(self.hidden) < 4)
+    @rule(number=st.integers(1, 2))
+    def the_list_lacks_what_came(self, number: int) -> None:
+        lacked = [self.fake.emit("invoice.paid") for _ in range(number)]
+        self.do(self.daemon.push(*lacked))
+        self.hidden += lacked
+        self.fake.faults = self.faults()
+
+    @precondition(lambda self: self.hidden)
+    @rule()
+    def the_list_shows_it_after_all(self) -> None:
+        self.hidden.pop()
+        self.fake.faults = self.faults()
 
     @rule(seconds=st.sampled_from([0.2, 1, 7, 61, 400]))
     def time_passes(self, seconds: float) -> None:
@@ -113,12 +132,12 @@ class Model(RuleBasedStateMachine):
         self.transport.before = partial(self._refuse, [after], status)
         self.do(self.daemon.run_source())
         self.transport.before = lambda _: None
-        self.fake.faults = Faults()
+        self.fake.faults = self.faults()
 
     def _refuse(self, left: list[int], status: int, _request: httpx.Request) -> None:
         if left[0] == 0:
-            refusals = {429: Faults(throttle_every=1, retry_after="0"), 500: Faults(error_rate=1.0)}
-            self.fake.faults = refusals.get(status, Faults(key_revoked=True))
+            refusals = {429: self.faults(throttle_every=1, retry_after="0"), 500: self.faults(error_rate=1.0)}
+            self.fake.faults = refusals.get(status, self.faults(key_revoked=True))
         left[0] = max(0, left[0] - 1)
 
     @rule(after=st.integers(0, 4))
@@ -180,9 +199,16 @@ class Model(RuleBasedStateMachine):
             await self.daemon.run_source()
             self.clock.advance(seconds=61)
         await self._check()
+        lacked = [event.occurred_at for event in self.hidden if event.occurred_at >= T0]
+        if lacked and (up_to := await self.world.complete_up_to()) is not None:
+            assert up_to <= min(lacked)
+        assert (await self.world.totals()).counts["unlisted"] >= len(lacked) or await self._is_disbelieved()
         ours = {event.key for event in self.fake.events if event.occurred_at >= T0}
         assert ours <= await self.world.keys()
         await self.process.aclose()
+
+    async def _is_disbelieved(self) -> bool:
+        return (await self.world.stream()).last_outcome == "suspect_listing"
 
 
 def run(machine: Any, examples: int) -> None:

@@ -139,7 +139,7 @@ name = "consumer"
 url = "http://127.0.0.1:{port}/hook"
 secret_env = "CONSUMER_SECRET"
 allow = ["127.0.0.1"]
-since = "{since}"
+{since}
 backoff_first = "200ms"
 backoff_max = "2s"
 max_attempts = 100
@@ -159,7 +159,7 @@ class Gapless:
     environment: Mapping[str, str] = field(default_factory=dict)
     min_free: str = "1MB"
     since: str = "2020-01-01"
-    """From when on the consumer is owed."""
+    """From when on the consumer is owed; empty: from its first start on."""
     arguments: tuple[str, ...] = ()
     public_port: int = field(default_factory=free_port)
     private_port: int = field(default_factory=free_port)
@@ -178,7 +178,8 @@ class Gapless:
     @property
     def config(self) -> Path:
         """The configuration file, written anew."""
-        destination = DESTINATION.format(port=self.consumer.port, since=self.since) if self.consumer else ""
+        since = f'since = "{self.since}"' if self.since else ""
+        destination = DESTINATION.format(port=self.consumer.port, since=since) if self.consumer else ""
         path = self.folder / f"gapless-{self.public_port}.toml"
         path.write_text(
             CONFIG.format(
@@ -209,11 +210,16 @@ class Gapless:
         """What the daemon said on stderr, over all its lives."""
         return self.folder / f"gapless-{self.public_port}.log"
 
-    async def start(self) -> None:
-        """Start the process and return when it is ready."""
+    async def spawn(self) -> asyncio.subprocess.Process:
+        """Start the process."""
         with self.log.open("ab") as log:
             arguments = ("--config", str(self.config), "serve", *self.arguments)
             self.process = await asyncio.create_subprocess_exec(PROGRAM, *arguments, env=self.env, stderr=log)
+        return self.process
+
+    async def start(self) -> None:
+        """Start the process and return when it is ready."""
+        await self.spawn()
         await until(self.is_ready, every_s=0.05)
 
     async def is_ready(self) -> bool:

@@ -135,7 +135,8 @@ class World:
 
         def work(connection: Connection) -> tuple[int, int]:
             kind = self.provider().kind
-            source_id = sources.register_source(connection, "acme", kind, self.mode.value, self.start, self.clock())
+            row = ("acme", kind, self.mode.value, self.start, self.clock())
+            source_id = sources.register_source(connection, *row, livemode=self.source().livemode)
             return source_id, streams.streams(connection, source_id)[0].id
 
         self.source_id, self.stream_id = await self.store.write(work)

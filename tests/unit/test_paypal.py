@@ -262,8 +262,8 @@ def test_a_next_link_that_leads_elsewhere_is_refused(href: str) -> None:
 def test_a_short_page_with_a_next_link_goes_on_and_a_full_one_without_ends() -> None:
     assert page(linked(f"{LIST}?index_id=1") | {"events": []}).next is not None
     assert page({"events": [EVENT] * 100, "links": []}).next is None
-    with pytest.raises(UnexpectedShape, match=r"events\[1\].create_time"):
-        page({"events": [EVENT, {**EVENT, "create_time": "2026-11-20T11:59:00"}]})
+    (odd,) = page({"events": [EVENT, {**EVENT, "create_time": "2026-11-20T11:59:00"}]}).unreadable
+    assert odd.problem.startswith("events[1].create_time is ")
 
 
 def test_our_webhook_is_found_by_its_id_and_said_to_be_unhealthy_if_another_would_be_signed_for() -> None:

@@ -152,11 +152,6 @@ def orders(nodes: object, info: object = DONE) -> dict[str, Any]:
         (orders([], {"hasNextPage": "no"}), "data.orders.pageInfo.hasNextPage"),
         (orders([], MORE), "data.orders.pageInfo"),
         (orders([node(1)], {"hasNextPage": True}), "data.orders.pageInfo"),
-        (orders([node(1), {"id": "x"}]), "data.orders.nodes[1].updatedAt"),
-        (orders([None]), "data.orders.nodes[0]"),
-        (orders([node(1, updatedAt="2026-11-20T11:00:00")]), "data.orders.nodes[0].updatedAt"),
-        (orders([node(1, updatedAt="0001-01-01T00:00:00+10:00")]), "data.orders.nodes[0]"),
-        (orders([node(1, id="x" * 600)]), "data.orders.nodes[0]"),
     ],
 )
 def test_page_of_another_shape_names_the_field(body: dict[str, Any], path: str) -> None:
@@ -164,6 +159,23 @@ def test_page_of_another_shape_names_the_field(body: dict[str, Any], path: str) 
     with pytest.raises(UnexpectedShape) as caught:
         reader.read_page(reader.first_request("orders", WINDOW), httpx.Response(200, json=body), "orders", WINDOW)
     assert caught.value.path == path
+
+
+@pytest.mark.parametrize(
+    ("body", "path"),
+    [
+        (orders([node(1), {"id": "x"}]), "data.orders.nodes[1].updatedAt"),
+        (orders([None]), "data.orders.nodes[0]"),
+        (orders([node(1, updatedAt="2026-11-20T11:00:00")]), "data.orders.nodes[0].updatedAt"),
+        (orders([node(1, updatedAt="0001-01-01T00:00:00+10:00")]), "data.orders.nodes[0]"),
+        (orders([node(1, id="x" * 600)]), "data.orders.nodes[0]"),
+    ],
+)
+def test_row_that_cannot_be_read_is_set_aside(body: dict[str, Any], path: str) -> None:
+    reader, response = provider(), httpx.Response(200, json=body)
+    page = reader.read_page(reader.first_request("orders", WINDOW), response, "orders", WINDOW)
+    (odd,) = page.unreadable
+    assert odd.problem.startswith(f"{path} is ")
 
 
 def test_filter_that_shopify_passed_over_is_no_list_of_the_window() -> None:

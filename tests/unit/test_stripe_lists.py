@@ -105,6 +105,18 @@ def test_next_request_repeats_nothing_that_the_engine_added() -> None:
         ({"data": []}, "has_more"),
         ({"data": [], "has_more": "false"}, "has_more"),
         ({"data": [], "has_more": True}, "data"),
+    ],
+)
+def test_page_of_another_shape_names_the_field(body: dict[str, Any], path: str) -> None:
+    reader = provider()
+    with pytest.raises(UnexpectedShape) as caught:
+        reader.read_page(reader.first_request(OWN_STREAM, WINDOW), httpx.Response(200, json=body), OWN_STREAM, WINDOW)
+    assert caught.value.path == path
+
+
+@pytest.mark.parametrize(
+    ("body", "path"),
+    [
         ({"data": [item("a"), {**item("b"), "id": 5}], "has_more": False}, "data[1].id"),
         ({"data": [{"id": "a"}], "has_more": False}, "data[0].type"),
         ({"data": [item("a", created="2026-11-20")], "has_more": False}, "data[0].created"),
@@ -113,11 +125,24 @@ def test_next_request_repeats_nothing_that_the_engine_added() -> None:
         ({"data": [item("a", created=10**30)], "has_more": False}, "data[0]"),
     ],
 )
-def test_page_of_another_shape_names_the_field(body: dict[str, Any], path: str) -> None:
+def test_row_that_cannot_be_read_is_set_aside(body: dict[str, Any], path: str) -> None:
+    reader, response = provider(), httpx.Response(200, json=body)
+    page = reader.read_page(reader.first_request(OWN_STREAM, WINDOW), response, OWN_STREAM, WINDOW)
+    (odd,) = page.unreadable
+    assert odd.problem.startswith(f"{path} is ")
+    assert (len(page.events), page.rows) == (len(body["data"]) - 1, len(body["data"]))
+
+
+def test_page_that_ends_with_an_odd_row_is_continued() -> None:
+    """Stripe is asked for what follows the last id that can be read: the odd row is shown again, and none is lost."""
     reader = provider()
-    with pytest.raises(UnexpectedShape) as caught:
-        reader.read_page(reader.first_request(OWN_STREAM, WINDOW), httpx.Response(200, json=body), OWN_STREAM, WINDOW)
-    assert caught.value.path == path
+    first = reader.first_request(OWN_STREAM, WINDOW)
+    page = reader.read_page(first, page_of(item("a"), item("b"), {"id": None}, has_more=True), OWN_STREAM, WINDOW)
+    assert page.next is not None
+    assert page.next.url.params["starting_after"] == "b"
+    only_id = reader.read_page(first, page_of(item("a"), {"id": "c"}, has_more=True), OWN_STREAM, WINDOW)
+    assert only_id.next is not None
+    assert only_id.next.url.params["starting_after"] == "c"
 
 
 def test_cursor_that_does_not_move_is_refused() -> None:

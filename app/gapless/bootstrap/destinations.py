@@ -18,6 +18,7 @@ def make_destination(settings: DestinationSettings, destination_id: int, since_u
         sources=None if "*" in settings.sources else frozenset(settings.sources),
         types=TypePatterns(settings.types),
         via=frozenset(settings.via),
+        modes=None if settings.modes is None else frozenset(settings.modes),
         since_us=since_us,
         delay_us=span_us(settings.delay),
         receipts=settings.receipts,

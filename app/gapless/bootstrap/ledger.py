@@ -1,17 +1,32 @@
 """Open the ledger for a process: its lock, its schema, the rows of the configuration, and a writer slot."""
 
+import hashlib
+import json
 import logging
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from types import MappingProxyType
 
 from gapless.bootstrap.sources import make_source, mode_of, restore_subscription
+from gapless.bootstrap.store import open_configured_store
 from gapless.domain import Source, align_down, from_us, to_us
-from gapless.ledger import Connection, dead_letters, deliveries, destinations, leases, migrate, schema, sources
-from gapless.ledger.engine import SqliteStore, Store, StoreInvalid, naming_store, open_store
+from gapless.ledger import (
+    Connection,
+    configurations,
+    dead_letters,
+    deliveries,
+    destinations,
+    leases,
+    migrate,
+    schema,
+    sources,
+)
+from gapless.ledger.configurations import Standing
+from gapless.ledger.engine import SqliteStore, Store, StoreInvalid, naming_store
 from gapless.ledger.engine.lock import LedgerLock, hold
-from gapless.settings import Settings, build_provider
+from gapless.settings import DestinationSettings, Settings, build_provider
 
 log = logging.getLogger(__name__)
 WHOLE_SECOND = timedelta(seconds=1)
@@ -32,7 +47,7 @@ async def open_ledger(settings: Settings, held: ExitStack) -> OpenLedger:
     Raises `LedgerHeld`, `StoreInvalid` and `StoreUnavailable`.
     """
     url = settings.store.url.read().reveal()
-    store = open_store(url)
+    store = open_configured_store(settings)
     lock = held.enter_context(hold(store.path)) if isinstance(store, SqliteStore) else None
     try:
         with naming_store(url):
@@ -50,40 +65,108 @@ class RegisteredRows:
     sources: tuple[Source, ...]
     destinations: Mapping[str, tuple[int, int]]
     retired: Mapping[str, int]
+    standing: Standing
 
 
-async def register_rows(settings: Settings, environ: Mapping[str, str], store: Store, now: datetime) -> RegisteredRows:
+def digest_of(settings: Settings) -> str:
+    """Return the digest of the names and kinds of sources and destinations: replicas do not differ in them."""
+    sources = sorted((each.name, each.provider) for each in settings.sources)
+    destinations = sorted((each.name, each.type) for each in settings.destinations)
+    return hashlib.sha256(json.dumps([sources, destinations]).encode()).hexdigest()
+
+
+async def register_rows(
+    settings: Settings,
+    environ: Mapping[str, str],
+    store: Store,
+    now: datetime,
+    times: Mapping[str, datetime] = MappingProxyType({}),
+    *,
+    serves: bool = False,
+) -> RegisteredRows:
     """Make or find the rows of every configured source and destination, and retire those that were removed.
 
-    The process does not run yet, so this is its only use of the store that is not through the writer.
+    `times` has the time at the providers of sources, as far as it is known: a new source starts then, else now.
+    A configuration that is not in force retires and brings back nothing. A new one comes into force with the first
+    daemon that has it (`serves`), never with a command. The process does not run yet, so this is its only use of the
+    store that is not through the writer.
     """
     providers = {each.name: build_provider(each, environ) for each in settings.sources}
 
     def work(connection: Connection) -> RegisteredRows:
+        digest = digest_of(settings)
+        standing = (
+            configurations.enter(connection, digest, to_us(now)) if serves else configurations.find(connection, digest)
+        )
+        if not standing.in_force:
+            standing = replace(standing, withheld=_withheld(connection, settings))
         known = []
         for each in settings.sources:
-            start = align_down(each.start or now, providers[each.name].capabilities.resolution)
+            start = align_down(each.start or times.get(each.name, now), providers[each.name].capabilities.resolution)
             mode = mode_of(each, providers[each.name])
-            source_id = sources.register_source(connection, each.name, each.provider, mode.value, start, now)
+            source = make_source(each, providers[each.name], 0, start)
+            source_id = sources.register_source(
+                connection,
+                each.name,
+                each.provider,
+                mode.value,
+                start,
+                now,
+                livemode=source.livemode,
+                in_force=standing.in_force,
+            )
             row = sources.source_row(connection, source_id)
-            source = make_source(each, providers[each.name], source_id, from_us(row["start_us"]))
+            source = replace(source, id=source_id, start=from_us(row["start_us"]))
             known.append(restore_subscription(source, sources.subscriptions(connection, source_id)))
-        sources.retire_absent(connection, [each.name for each in settings.sources], now)
+        if standing.in_force:
+            sources.retire_absent(connection, [each.name for each in settings.sources], now)
+            destinations.retire_absent_destinations(connection, [each.name for each in settings.destinations])
         _park_deliveries(connection)
         destination_rows = {}
         for wanted in settings.destinations:
-            since = align_down(wanted.since or now, WHOLE_SECOND)
-            row_id = destinations.register_destination(connection, wanted.name, since)
+            since = align_down(wanted.since or _first_since(wanted, settings, times, now), WHOLE_SECOND)
+            row_id = destinations.register_destination(connection, wanted.name, since, in_force=standing.in_force)
             destination_rows[wanted.name] = (row_id, destinations.destination_since(connection, row_id))
-        destinations.retire_absent_destinations(connection, [each.name for each in settings.destinations])
         retired = sources.retired_since(connection)
-        return RegisteredRows(sources=tuple(known), destinations=destination_rows, retired=retired)
+        return RegisteredRows(sources=tuple(known), destinations=destination_rows, retired=retired, standing=standing)
 
-    return await store.write(work)
+    rows = await store.write(work)
+    if rows.standing.withheld:
+        log.warning(
+            "configuration_not_in_force",
+            extra={"generation": rows.standing.generation, "withheld": list(rows.standing.withheld)},
+        )
+    return rows
 
 
-async def take_slot(ledger: OpenLedger, holder: str, *, receives: bool, now: datetime) -> int:
-    """Take a writer slot for this process. On SQLite, where it is alone, first clear what a crash left."""
+def _withheld(connection: Connection, settings: Settings) -> tuple[str, ...]:
+    """Return what the configuration would retire and bring back, if it were in force."""
+    configured = [each.name for each in settings.sources]
+    wanted = [each.name for each in settings.destinations]
+    retired = sources.retired_since(connection)
+    return (
+        *(f"retire source {name}" for name in sources.absent(connection, configured)),
+        *(f"bring back source {name}" for name in configured if name in retired),
+        *(f"retire destination {each.name}" for each in destinations.absent(connection, wanted)),
+        *(f"bring back destination {each.name}" for each in destinations.retired(connection, wanted)),
+    )
+
+
+def _first_since(
+    wanted: DestinationSettings, settings: Settings, times: Mapping[str, datetime], now: datetime
+) -> datetime:
+    """Return the time at those of the destination's sources whose clock is most behind."""
+    names = [each.name for each in settings.sources if "*" in wanted.sources or each.name in wanted.sources]
+    return min((times.get(name, now) for name in names), default=now)
+
+
+async def take_slot(
+    ledger: OpenLedger, holder: str, *, receives: bool, now: datetime, standing: Standing | None = None
+) -> int:
+    """Take a writer slot for this process. On SQLite, where it is alone, first clear what a crash left.
+
+    `standing`: that of a daemon's configuration; None: this process is a command.
+    """
 
     def work(connection: Connection) -> int:
         if receives:
@@ -91,9 +174,16 @@ async def take_slot(ledger: OpenLedger, holder: str, *, receives: bool, now: dat
         if ledger.lock is not None:
             leases.clear(connection)
             deliveries.give_back_all(connection, to_us(now))
-        return leases.take_slot(connection, holder, receives=receives)
+        return take_next_slot(connection, holder, receives=receives, standing=standing)
 
     return await ledger.store.write(work)
+
+
+def take_next_slot(connection: Connection, holder: str, *, receives: bool, standing: Standing | None) -> int:
+    """Take a free writer slot, and note the configuration of the process that has it."""
+    slot = leases.take_slot(connection, holder, receives=receives)
+    configurations.note_process(connection, slot, standing)
+    return slot
 
 
 async def _ensure_schema(store: Store) -> None:
@@ -114,7 +204,8 @@ async def _ensure_schema(store: Store) -> None:
 
 def _park_deliveries(connection: Connection) -> None:
     """Park the deliveries that retired sources still owe, and unpark those of sources that are back."""
-    for state, move in (("retired", dead_letters.park_source), ("active", dead_letters.unpark_source)):
-        for source_id in sources.ids_in_state(connection, state):
+    moves = ((("retired",), dead_letters.park_source), (sources.READABLE, dead_letters.unpark_source))
+    for states, move in moves:
+        for source_id in sources.ids_in_state(connection, *states):
             while move(connection, source_id):
                 pass

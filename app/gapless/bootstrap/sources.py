@@ -10,6 +10,7 @@ from typing import Any
 import gapless
 from gapless.domain import (
     ALL_TYPES,
+    Clock,
     Mode,
     Source,
     Sources,
@@ -50,6 +51,7 @@ def make_source(settings: SourceSettings, provider: Provider, source_id: int, st
         types_origin=TypesOrigin.ASSUMED if settings.types is None else TypesOrigin.CONFIG,
         keep_unsubscribed=settings.keep_unsubscribed,
         silence=settings.silence_after,
+        absences_allowed=settings.absences_allowed,
         can_ask=not lacks_key(settings),
     )
 
@@ -142,14 +144,19 @@ def restore_subscription(source: Source, history: Sequence[Mapping[str, Any]]) -
 
 @asynccontextmanager
 async def open_provider_client(
-    settings: SourceSettings, public_url: str | None, environ: Mapping[str, str], *, only_reads: bool = False
+    settings: SourceSettings,
+    public_url: str | None,
+    environ: Mapping[str, str],
+    clock: Clock = system_clock,
+    *,
+    only_reads: bool = False,
 ) -> AsyncIterator[ProviderClient]:
     """Open a client of the source's provider, which is closed at the end. Needs no ledger.
 
     `only_reads`: the secrets of webhooks may be missing.
     """
     provider = build_provider(settings, environ, only_reads=only_reads)
-    source = make_source(settings, provider, 0, system_clock())
+    source = make_source(settings, provider, 0, clock())
     policy = make_policy(settings, provider, public_url)
     metrics = Metrics(gapless.__version__)
     async with new_client() as client:
@@ -157,7 +164,7 @@ async def open_provider_client(
             client,
             Sources([source]),
             source.name,
-            clock=system_clock,
+            clock=clock,
             metrics=metrics,
             rate=policy.rate,
             within=policy.request_within,

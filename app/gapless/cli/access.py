@@ -14,8 +14,16 @@ import httpx
 import msgspec
 
 from gapless.bootstrap.runtime import ProcessParts, open_runtime
+from gapless.bootstrap.store import open_configured_store
 from gapless.ledger import Connection, schema
-from gapless.ledger.engine import SqliteStore, Store, StoreInvalid, StoreUnavailable, naming_store, open_store
+from gapless.ledger.engine import (
+    LedgerReplaced,
+    SqliteStore,
+    Store,
+    StoreInvalid,
+    StoreUnavailable,
+    naming_store,
+)
 from gapless.ledger.engine.lock import LedgerHeld, LockHolder, holder_of
 from gapless.operations.context import OperationContext, OperationRefused
 from gapless.operations.registry import perform
@@ -34,8 +42,13 @@ Operate: TypeAlias = Callable[[str, Mapping[str, object]], Awaitable[dict[str, A
 async def open_reader(settings: Settings) -> AsyncIterator[Store]:
     """Open the store to read from it. Raises `StoreInvalid` if there is no ledger yet, or one of another release."""
     url = settings.store.url.read().reveal()
-    store = open_store(url)
+    store = open_configured_store(settings)
     if isinstance(store, SqliteStore) and not store.path.exists():
+        if (holder := daemon_of(settings)) is not None:
+            raise LedgerReplaced(
+                f"the ledger {store.path} is gone, and process {holder.pid} has it open: put the file back (with its "
+                "-wal), or restore a backup and start `gapless serve` again"
+            )
         raise StoreInvalid(f"there is no ledger at {store.path}; `gapless serve` makes one")
     try:
         with naming_store(url):
@@ -96,7 +109,7 @@ def perform_here(parts: ProcessParts) -> Operate:
 
 def daemon_of(settings: Settings) -> LockHolder | None:
     """Return the daemon that holds the SQLite ledger; None on PostgreSQL or if none runs."""
-    store = open_store(settings.store.url.read().reveal())
+    store = open_configured_store(settings)
     holder = holder_of(store.path) if isinstance(store, SqliteStore) else None
     return holder if holder is not None and holder.url and _is_running(holder.pid) else None
 
@@ -113,11 +126,15 @@ def _is_running(pid: int) -> bool:
 
 async def call_daemon(holder: LockHolder, name: str, args: Mapping[str, object]) -> dict[str, Any]:
     """Perform an operation through the daemon's private API."""
+    return await ask_daemon(holder, "POST", f"/api/operations/{name}", msgspec.json.encode(args))
+
+
+async def ask_daemon(holder: LockHolder, method: str, path: str, body: bytes | None = None) -> dict[str, Any]:
+    """Return the answer of the daemon's private API. Raises `OperationRefused` and `StoreUnavailable`."""
     headers = {"authorization": f"Bearer {holder.token}", "content-type": "application/json"}
     async with httpx.AsyncClient(timeout=CALL_TIMEOUT_S, trust_env=False) as client:
         try:
-            url = f"{holder.url}/api/operations/{name}"
-            response = await client.post(url, content=msgspec.json.encode(args), headers=headers)
+            response = await client.request(method, f"{holder.url}{path}", content=body, headers=headers)
         except httpx.HTTPError as error:
             raise StoreUnavailable(
                 f"the daemon (process {holder.pid}) does not answer at {holder.url}: {error}"
@@ -145,6 +162,7 @@ def plain(value: Mapping[str, object]) -> dict[str, Any]:
 
 __all__ = [
     "Operate",
+    "ask_daemon",
     "call_daemon",
     "daemon_of",
     "open_operations",

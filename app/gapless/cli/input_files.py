@@ -80,7 +80,10 @@ def _from_csv(line: str, names: list[str] | None) -> dict[str, Any]:
 
 
 def _from_json(line: str) -> dict[str, Any]:
-    value = json.loads(line)
+    try:
+        value = json.loads(line)
+    except RecursionError:
+        raise ValueError("it is nested too deep") from None
     if not isinstance(value, dict):
         raise ValueError(f"it is {type(value).__name__}; wanted an object with an id")  # noqa: TRY004 - a bad line
     return _event(value)

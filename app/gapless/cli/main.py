@@ -15,6 +15,10 @@ COMMANDS = {
         "gapless.cli.commands.check:check",
         "Check settings, store, providers, destinations and clocks.",
     ),
+    "config": (
+        "gapless.cli.commands.config:config",
+        "Put an older configuration in force again.",
+    ),
     "db": ("gapless.cli.commands.db:db", "Upgrade the ledger, or tell it that it was restored."),
     "dead": (
         "gapless.cli.commands.dead:dead",
@@ -31,6 +35,10 @@ COMMANDS = {
     "import": (
         "gapless.cli.commands.import_:import_",
         "Record processed events, so that they are not delivered again.",
+    ),
+    "missing": (
+        "gapless.cli.commands.missing:missing",
+        "List, show or dismiss what is known and not recorded.",
     ),
     "pass": ("gapless.cli.commands.pass_:pass_", "List passes, or cancel those on demand."),
     "providers": (

@@ -17,15 +17,15 @@ from gapless.bootstrap.sources import capabilities_of, known_sources, open_provi
 from gapless.cli import output
 from gapless.cli.access import Operate, call_daemon, daemon_of, open_operations, open_reader, perform_here
 from gapless.cli.common import find_source
-from gapless.domain import ALL_TYPES, TypePatterns, from_us, system_clock
+from gapless.domain import ALL_TYPES, EventMode, TypePatterns, from_us, system_clock
 from gapless.errors import Unavailable
 from gapless.ledger import Connection, events, sources, streams
 from gapless.ledger.engine import PostgresStore, Store
 from gapless.operations import deliveries
 from gapless.operations.audit import AuditReport, KeyLookup, audit_list
-from gapless.operations.deliveries import PLAN_BATCH, PlannedDeliveries
+from gapless.operations.deliveries import PLAN_BATCH, PlannedDeliveries, WantedEvents
 from gapless.reconcile.scheduler import Scheduler
-from gapless.settings import Settings
+from gapless.settings import DestinationSettings, Settings
 from gapless.status.troubles import READ
 from gapless.text import format_time
 
@@ -156,11 +156,16 @@ async def _recorded(store: Store, name: str, keys: Sequence[str]) -> Collection[
 async def plan_deliveries(settings: Settings, source: str, since: datetime, until: datetime) -> list[PlannedDeliveries]:
     """Return the events that each destination of the source would be owed from a pass before the source's start."""
     receiving = [each for each in settings.destinations if each.sources == ("*",) or source in each.sources]
-    wanted_types = {each.name: TypePatterns(each.types) for each in receiving}
+    wanted = {each.name: _wanted(each) for each in receiving}
     async with open_reader(settings) as store:
         known = await store.read(known_sources, settings, os.environ)
         types = known[source].types if source in known else ALL_TYPES
-        return await deliveries.plan_deliveries(store, source, types, since, until, wanted_types)
+        return await deliveries.plan_deliveries(store, source, types, since, until, wanted)
+
+
+def _wanted(destination: DestinationSettings) -> WantedEvents:
+    modes = None if destination.modes is None else frozenset(mode is EventMode.LIVE for mode in destination.modes)
+    return WantedEvents(types=TypePatterns(destination.types), livemodes=modes)
 
 
 def describe(planned: PlannedDeliveries) -> str:

@@ -1,7 +1,7 @@
 """The checks of `gapless check` that send requests to a provider: account, subscription, list, clock."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import timedelta
 
 from gapless.bootstrap import sources
@@ -15,6 +15,7 @@ from gapless.settings import SourceSettings
 from gapless_reconcilers.kit.contract import (
     Coverage,
     NamesVersions,
+    Provider,
     Reading,
     ReadsAccount,
     ReadsSubscription,
@@ -25,15 +26,20 @@ SKEW_WARNING = timedelta(seconds=5)
 SKEW_PROBLEM = timedelta(seconds=60)
 
 
-async def check_provider(source: SourceSettings, public_url: str | None, accounts: dict[str, str]) -> list[Finding]:
-    """Return the findings about `source`. `accounts` maps the accounts met so far to their sources; it is added to."""
+async def check_provider(
+    source: SourceSettings, public_url: str | None, accounts: dict[str, str], *, has_clock: bool
+) -> list[Finding]:
+    """Return the findings about `source`. `accounts` maps the accounts met so far to their sources; it is added to.
+
+    `has_clock`: the ledger's database has a clock of its own, with which this machine's is compared.
+    """
     subject = f"source {source.name}"
     try:
         async with open_provider_client(source, public_url, os.environ) as client:
             health = await read_health(client, sources.webhook_url(public_url, source.name))
             found = [*_account(source, client, health, accounts), *_subscription(source, client, health)]
-            found += await _list(subject, client)
-            return [*found, *_clock(subject, client)]
+            found += await _list(subject, client, health)
+            return [*found, *_clock(subject, client, has_clock=has_clock)]
     except Retryable as error:
         return [problem(subject, f"the provider cannot be reached: {error}")]
     except ProviderError as error:
@@ -83,7 +89,7 @@ def _subscription(source: SourceSettings, client: ProviderClient, health: Provid
             )
 
 
-async def _list(subject: str, client: ProviderClient) -> list[Finding]:
+async def _list(subject: str, client: ProviderClient, health: ProviderHealth) -> list[Finding]:
     provider, now = client.source.provider, system_clock()
     if provider.capabilities.coverage is Coverage.NONE:
         return [warning(subject, "the provider has no list: losses can never be seen")]
@@ -94,16 +100,46 @@ async def _list(subject: str, client: ProviderClient) -> list[Finding]:
     request = as_lister(provider).first_request("", window)
     page = as_lister(provider).read_page(request, await client.send(request), "", window)
     count = len(page.events)
-    return [ok(subject, f"the list can be read ({count} events on the first page of the last hour)")]
+    found = [ok(subject, f"the list can be read ({count} events on the first page of the last hour)")]
+    return [*found, *_versions(subject, provider, health, [bytes(event.payload) for event in page.events])]
 
 
-def _clock(subject: str, client: ProviderClient) -> Iterator[Finding]:
-    skew = client.skew
-    if skew is None:
-        yield warning(subject, "the provider sends no Date header: it is unknown if the clocks agree")
-    elif abs(skew) >= SKEW_PROBLEM:
-        yield problem(subject, f"our clock differs from the provider's by {skew.total_seconds():+.0f} s; set it right")
-    elif abs(skew) >= SKEW_WARNING:
-        yield warning(subject, f"our clock differs from the provider's by {skew.total_seconds():+.0f} s")
+def _versions(subject: str, provider: Provider, health: ProviderHealth, listed: Sequence[bytes]) -> Iterator[Finding]:
+    """Compare the API version of our endpoint with those of the list: where they differ, listed events are held."""
+    if not isinstance(provider, NamesVersions):
+        return
+    of_endpoint = provider.endpoint_version() or (health.subscription.api_version if health.subscription else None)
+    if of_endpoint is None:
+        yield ok(subject, "the API version of our endpoint is not known: listed events are delivered in any version")
+        return
+    versions = {provider.payload_version(payload) for payload in listed}
+    others = sorted(version for version in versions if version not in (None, of_endpoint))
+    if others:
+        yield warning(
+            subject,
+            f"the list shows events of API version {', '.join(map(str, others))}, and our endpoint has {of_endpoint}: "
+            'with signature = "provider" they are held; set on_version_mismatch, or give the endpoint that version',
+        )
     else:
-        yield ok(subject, "the clocks agree")
+        seen = "the list has it too" if listed else "the last hour shows none to compare with"
+        yield ok(subject, f"our endpoint has the API version {of_endpoint}; {seen}")
+
+
+def _clock(subject: str, client: ProviderClient, *, has_clock: bool) -> Iterator[Finding]:
+    if client.skew is not None:
+        yield compare_clocks(subject, "the provider's", client.skew)
+    elif has_clock:
+        yield warning(subject, "the provider sends no Date header: it is unknown if its clock and ours agree")
+    else:
+        message = "our clock is unverified: the provider sends no Date header, and a SQLite ledger has no clock"
+        yield warning(subject, f"{message}; make sure that this machine's is synchronised")
+
+
+def compare_clocks(subject: str, whose: str, skew: timedelta) -> Finding:
+    """Return the finding about our clock, which is ahead of another by `skew`."""
+    differs = f"our clock differs from {whose} by {skew.total_seconds():+.0f} s"
+    if abs(skew) >= SKEW_PROBLEM:
+        return problem(subject, f"{differs}; set it right")
+    if abs(skew) >= SKEW_WARNING:
+        return warning(subject, differs)
+    return ok(subject, f"the clocks agree: ours and {whose}")

@@ -18,6 +18,7 @@ from gapless.console.auth import Area
 from gapless.console.metrics import metrics_route
 from gapless.console.pages.overview import overview_route, style_route
 from gapless.console.routing import CONSOLE, ConsoleOptions, guarded, respond_json, respond_text
+from gapless.ledger import leases
 from gapless.ledger.engine import StoreError
 from gapless.metrics import Metrics
 from gapless.operations.context import OperationContext, OperationRefused
@@ -64,12 +65,19 @@ def readyz_route(options: ConsoleOptions, context: OperationContext) -> HTTPRout
 
     @get("/readyz", guards=[guarded(options.access, Area.PROBE)])
     async def readyz() -> Response[bytes]:
-        """Answer 200 if the store answers and has the schema of this release."""
+        """Answer 200 if the store can be read and written and has the schema of this release."""
+        runtime = context.runtime
         try:
             async with asyncio.timeout(READY_TIMEOUT_S):
                 current = await context.read(options.schema_is_current)
-        except (StoreError, TimeoutError):
-            return respond_text(HTTPStatus.SERVICE_UNAVAILABLE, "the store does not answer")
+                if current:
+                    await runtime.write(leases.try_write, slot=runtime.writer.recorder.slot)
+        except StoreError as error:
+            return respond_text(HTTPStatus.SERVICE_UNAVAILABLE, f"the store does not work: {error}")
+        except TimeoutError:
+            failure = runtime.writer.failure
+            why = f": {failure.error}" if failure else ""
+            return respond_text(HTTPStatus.SERVICE_UNAVAILABLE, f"the store does not answer{why}")
         return respond_text(
             *_probe_result(current, "the schema is not the one of this release; run `gapless db upgrade`")
         )

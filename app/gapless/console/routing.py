@@ -18,7 +18,7 @@ from gapless.console.auth import Access, AccessDecision, Area, Caller
 from gapless.ledger.engine import StoreError
 from gapless.ledger.writer import Work
 from gapless.operations.context import OperationContext, OperationRefused
-from gapless.status.reader import read_report
+from gapless.status.reader import fault_of, read_report
 from gapless.status.report import StatusReport
 from gapless_reconcilers.kit.contract import ReadBudget
 
@@ -52,7 +52,10 @@ class ConsoleOptions:
 
 async def make_report(options: ConsoleOptions, context: OperationContext) -> StatusReport:
     """Return the current report. Raises `StoreError`."""
-    return await read_report(context.runtime.store, context.sources, options.budgets, context.runtime.clock())
+    runtime = context.runtime
+    now, failure = runtime.clock(), runtime.writer.failure
+    faults = () if failure is None else (fault_of(failure.error, now - failure.lasts),)
+    return await read_report(runtime.store, context.sources, options.budgets, now, faults=faults)
 
 
 async def make_report_or_none(options: ConsoleOptions, context: OperationContext) -> StatusReport | None:

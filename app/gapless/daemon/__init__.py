@@ -37,7 +37,7 @@ async def run(
     `DestinationInvalid`, `SecretUnavailable` and `OptionsInvalid` before anything has started.
     """
     timing, receives = timing or Timing(), Role.RECEIVE in roles
-    async with open_runtime(settings, environ, receives=receives, clock=timing.clock) as parts:
+    async with open_runtime(settings, environ, serves=True, receives=receives, clock=timing.clock) as parts:
         await make_process(settings, environ, parts, roles, timing).run(stop, started)
 
 

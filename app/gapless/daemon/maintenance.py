@@ -8,13 +8,16 @@ from datetime import timedelta
 from functools import partial
 from pathlib import Path
 
-from gapless.domain import Clock, Sources, span_us, to_us
-from gapless.ledger import leases, retention, silence
+from gapless.clock import TOLERANCE, ProcessClock
+from gapless.domain import Sources, span_us
+from gapless.ledger import configurations, leases, retention, silence, sources, times
+from gapless.ledger.configurations import Standing
 from gapless.ledger.deliveries import DELIVERY_CHANNEL
 from gapless.ledger.engine import PostgresStore, Store, StoreError
 from gapless.ledger.leases import LeaseLost
 from gapless.ledger.retention import Pruned
 from gapless.ledger.writer import Writer
+from gapless.runtime import Runtime
 from gapless.settings import (
     RetentionSettings,
     SecretUnavailable,
@@ -26,44 +29,106 @@ from gapless_reconcilers.kit.errors import OptionsInvalid
 
 log = logging.getLogger(__name__)
 BEAT_EVERY = timedelta(seconds=2)
+READ_CLOCK_EVERY = timedelta(seconds=1)
+READ_WAITS_EVERY = timedelta(minutes=1)
 PRUNE_EVERY = timedelta(minutes=10)
+PRUNE_AFTER = timedelta(minutes=1)
+"""Time from the start to the first pruning: by then, the sources' first runs have shown whether our clock is right."""
+PRUNE_AFTER_JUMP = timedelta(hours=2)
+"""Time without pruning after the clock has jumped: by then, each source was read again, and showed if it is right."""
 CHECK_FILES_EVERY = timedelta(seconds=2)
 RECONNECT_EVERY = timedelta(seconds=5)
 
 
-async def beat(writer: Writer, holder: str, *, receives: bool) -> None:
+async def beat(runtime: Runtime, holder: str, *, receives: bool, standing: Standing | None = None) -> None:
     """Keep the writer slot, which also proves that webhooks were received. Runs until cancelled."""
+    writer, last_us = runtime.writer, runtime.elapsed_us
     saved: dict[int, int] = {}
     while True:
         await asyncio.sleep(BEAT_EVERY.total_seconds())
+        silent = timedelta(microseconds=runtime.elapsed_us - last_us)
         try:
-            await writer.submit(leases.beat, slot=writer.recorder.slot, holder=holder)
+            await writer.submit(leases.beat, slot=writer.recorder.slot, holder=holder, silent=silent)
+            last_us = runtime.elapsed_us
             heard = dict(writer.recorder.heard)
             if heard != saved:
                 await writer.submit(silence.note_heard, heard=heard)
                 saved = heard
         except LeaseLost:
             slot = await writer.submit(leases.take_slot, holder=holder, receives=receives)
+            await writer.submit(configurations.note_process, slot=slot, standing=standing)
             log.warning("writer_slot_lost", extra={"slot": writer.recorder.slot, "taken": slot})
             writer.recorder.slot = slot
         except StoreError as error:
             log.warning("heartbeat_failed", extra={"error": str(error)})
 
 
-async def prune(writer: Writer, retention: RetentionSettings, destination_ids: Iterable[int], clock: Clock) -> None:
-    """Prune what is older than the retention, in small steps when the writer is idle. Runs until cancelled."""
-    destinations = tuple(destination_ids)
+async def watch_clock(runtime: Runtime) -> None:
+    """Let the process's clock follow the ledger's, and keep what is stored right if a clock jumps, until cancelled."""
+    readings = READ_WAITS_EVERY // READ_CLOCK_EVERY
+    while True:
+        for reading in range(readings):
+            try:
+                jumped = await follow_clock(runtime)
+                if jumped or reading == 0:
+                    await correct_waits(runtime)
+            except StoreError as error:
+                log.warning("clock_not_read", extra={"error": str(error)})
+            await asyncio.sleep(READ_CLOCK_EVERY.total_seconds())
+
+
+async def follow_clock(runtime: Runtime) -> bool:
+    """Set the process's clock by the ledger's; return True if that jumped. Raises `StoreError`.
+
+    On SQLite the ledger's clock is the machine's, and what waits is moved with it: a wait under way keeps its length.
+    """
+    clock, metrics = runtime.clock, runtime.metrics
+    if not isinstance(clock, ProcessClock):
+        return False
+    now, took = await times.ledger_time(runtime.store, clock)
+    if took > TOLERANCE:  # too slow to tell
+        return False
+    by = now - clock()
+    jumped = abs(by) > TOLERANCE
+    if jumped:
+        log.warning("clock_jumped", extra={"by_s": round(by.total_seconds(), 3)})
+        metrics.clock_jumps.inc()
+        clock.note_jump()
+        if not isinstance(runtime.store, PostgresStore):
+            await runtime.write(times.move, now_us=runtime.now_us, by_us=span_us(by))
+    clock.set(clock() + by)
+    metrics.clock_offset.set((clock.machine() - clock()).total_seconds())
+    return jumped
+
+
+async def correct_waits(runtime: Runtime) -> None:
+    """Make due what lies further ahead than its own wait, and log it. Raises `StoreError`."""
+    if await runtime.read(times.any_ahead, now_us=runtime.now_us):
+        found = await runtime.write(times.make_due, now_us=runtime.now_us)
+        log.warning("due_times_ahead", extra=found)
+        for kind, count in found.items():
+            runtime.metrics.due_times_ahead.labels(kind).inc(count)
+
+
+async def prune(runtime: Runtime, retention: RetentionSettings, destination_ids: Iterable[int]) -> None:
+    """Prune what is older than the retention, in small steps when the writer is idle. Runs until cancelled.
+
+    The time is the earlier of ours and the providers', so that a wrong clock prunes nothing.
+    """
+    destinations, clock = tuple(destination_ids), runtime.clock
+    await asyncio.sleep(PRUNE_AFTER.total_seconds())
     while True:
         try:
-            await prune_once(writer, retention, destinations, clock)
+            if not isinstance(clock, ProcessClock) or clock.is_settled(PRUNE_AFTER_JUMP):
+                now_us = runtime.now_us - await runtime.read(sources.greatest_skew_us)
+                await prune_once(runtime.writer, retention, destinations, now_us)
         except StoreError as error:
             log.warning("pruning_failed", extra={"error": str(error)})
         await asyncio.sleep(PRUNE_EVERY.total_seconds())
 
 
-async def prune_once(writer: Writer, limits: RetentionSettings, destination_ids: Iterable[int], clock: Clock) -> None:
-    """Prune everything that is old enough now; deliveries first, because payloads are kept for them."""
-    now_us = to_us(clock())
+async def prune_once(writer: Writer, limits: RetentionSettings, destination_ids: Iterable[int], now_us: int) -> None:
+    """Prune everything that is old enough at `now_us`; deliveries first, because payloads are kept for them."""
     steps: list[tuple[timedelta | None, Callable[..., Pruned]]] = [
         *((limits.deliveries, partial(retention.prune_deliveries, destination_id=each)) for each in destination_ids),
         (limits.attempts, retention.prune_attempts),
@@ -78,7 +143,7 @@ async def prune_once(writer: Writer, limits: RetentionSettings, destination_ids:
             after = done.after
 
 
-async def watch_secrets(configured: Iterable[SourceSettings], sources: Sources, environ: Mapping[str, str]) -> None:
+async def watch_secrets(configured: Iterable[SourceSettings], known: Sources, environ: Mapping[str, str]) -> None:
     """Rebuild the provider of a source when a file of its secrets changes. Runs until cancelled.
 
     If the file cannot be read or is invalid, the old secret stays in use, and the log says so.
@@ -91,12 +156,12 @@ async def watch_secrets(configured: Iterable[SourceSettings], sources: Sources, 
             stamps = await _stamps(files)
             if stamps != seen[source.name]:
                 seen[source.name] = stamps
-                _replace_provider(source, sources, environ)
+                _replace_provider(source, known, environ)
 
 
-def _replace_provider(source: SourceSettings, sources: Sources, environ: Mapping[str, str]) -> None:
+def _replace_provider(source: SourceSettings, known: Sources, environ: Mapping[str, str]) -> None:
     try:
-        sources.change(source.name, provider=build_provider(source, environ))
+        known.change(source.name, provider=build_provider(source, environ))
     except (SecretUnavailable, OptionsInvalid) as error:
         log.error("secret_not_replaced", extra={"source": source.name, "error": str(error)})  # noqa: TRY400
     else:

@@ -19,7 +19,7 @@ from gapless.console.routing import ConsoleOptions
 from gapless.daemon import maintenance
 from gapless.daemon.listeners import Listener
 from gapless.deliver.dispatcher import Dispatcher
-from gapless.domain import Clock, system_clock
+from gapless.domain import Clock
 from gapless.ledger import schema
 from gapless.ledger.engine import StoreInvalid
 from gapless.ledger.engine.lock import LockHolder
@@ -67,7 +67,8 @@ class ListenAddresses:
 class Timing:
     """The clock, the tick of the scheduler, and the retries of requests to providers."""
 
-    clock: Clock = system_clock
+    clock: Clock | None = None
+    """None: the ledger's clock."""
     tick_s: float = TICK_S
     patience: RequestRetryPolicy = DEFAULT_RETRY
 
@@ -116,7 +117,10 @@ class Process:
     def _maintenance(self) -> list[Coroutine[Any, Any, None]]:
         runtime, settings = self.parts.runtime, self.settings
         tasks = [
-            maintenance.beat(runtime.writer, self.parts.holder, receives=Role.RECEIVE in self.roles),
+            maintenance.watch_clock(runtime),
+            maintenance.beat(
+                runtime, self.parts.holder, receives=Role.RECEIVE in self.roles, standing=self.parts.rows.standing
+            ),
             maintenance.watch_secrets(settings.sources, runtime.sources, self.environ),
         ]
         if self.public is not None:
@@ -128,7 +132,7 @@ class Process:
         if self.dispatcher is not None:
             ids = [each.id for each in self.parts.destinations]
             tasks += [
-                maintenance.prune(runtime.writer, settings.retention, ids, runtime.clock),
+                maintenance.prune(runtime, settings.retention, ids),
                 maintenance.wake_on_notice(runtime.store, self.dispatcher.wake),
             ]
         return tasks
@@ -164,6 +168,7 @@ def receive_options(settings: Settings) -> ReceiveOptions:
     """Return the options of the receiver, from the settings."""
     quarantine = settings.quarantine
     return ReceiveOptions(
+        answer_within=settings.public.answer_within,
         body_limit=settings.public.body_limit,
         body_limits={each.name: each.body_limit for each in settings.sources if each.body_limit is not None},
         quarantine=QuarantineOptions(

@@ -12,7 +12,7 @@ from datetime import timedelta
 from gapless.deliver.breaker import BreakerRule
 from gapless.deliver.retry import DeliveryRetryPolicy
 from gapless.destinations.contract import DestinationInvalid, HoldReason, Sender
-from gapless.domain import Mode, Owed, Route, Source, TypePatterns, Via, to_us
+from gapless.domain import EventMode, Mode, Owed, Route, Source, TypePatterns, Via, to_us
 from gapless_reconcilers.kit.contract import RemoteEvent
 
 
@@ -28,6 +28,8 @@ class Destination:
     """Names of the sources whose events it takes; None: all."""
     types: TypePatterns
     via: frozenset[Via]
+    modes: frozenset[EventMode] | None
+    """Modes of the events that it takes; None: each source's own. An event without a mode is always taken."""
     since_us: int
     delay_us: int
     """Delay of an event that a list showed first, so that its webhook may still arrive; with `receipts`, of each."""
@@ -72,6 +74,7 @@ def build_route(destinations: Iterable[Destination]) -> Route:
             Owed(destination_id=each.id, not_before_us=recorded_us + each.delay_of(via))
             for each in ordered
             if wants(each, source.name, event.type, via, occurred_us)
+            and takes_mode(each.modes, event.livemode, source.livemode)
         ]
 
     return route
@@ -86,6 +89,13 @@ def is_owed_at_all(source: Source, event: RemoteEvent, via: Via) -> bool:
     if source.mode is Mode.POLL:
         return event.type in source.types
     return source.expects(event)
+
+
+def takes_mode(modes: frozenset[EventMode] | None, of_event: bool | None, of_source: bool | None) -> bool:  # noqa: FBT001
+    """Return True if events of that mode are taken. `modes` None: of the source's own; None of the others: no mode."""
+    if of_event is None or of_source is None:
+        return True
+    return of_event is of_source if modes is None else EventMode.of(livemode=of_event) in modes
 
 
 def wants(destination: Destination, source: str, event_type: str, via: Via, occurred_us: int) -> bool:

@@ -130,11 +130,11 @@ class DestinationWorker:
 
     async def _run_once(self, group: asyncio.TaskGroup) -> int:
         """Settle and claim; return the microseconds until the next run, unless woken."""
-        now_us = self._runtime.now_us
-        limit = self._claimable(now_us)
+        now_us, at_us = self._runtime.now_us, self._runtime.elapsed_us
+        limit = self._claimable(at_us)
         settlements, self._in_flight.settlements = self._in_flight.settlements, []
         if not settlements and limit < 1:
-            return self._rest_us(now_us)
+            return self._rest_us(at_us)
         try:
             batch = await self._runtime.write(
                 deliveries.settle_and_claim,
@@ -147,33 +147,33 @@ class DestinationWorker:
         except (StoreUnavailable, Conflict) as error:
             self._in_flight.settlements[:0] = settlements
             return self._store_failed(error)
-        await self._begin(group, batch.claims, now_us)
+        await self._begin(group, batch.claims, at_us)
         if batch.next_due_us is None:
             return span_us(POLL)
-        return max(batch.next_due_us - now_us, 0) if self._claimable(now_us) > 0 else self._rest_us(now_us)
+        return max(batch.next_due_us - now_us, 0) if self._claimable(at_us) > 0 else self._rest_us(at_us)
 
     def _store_failed(self, error: StoreError) -> int:
         log.warning("deliveries_postponed", extra={"destination": self._destination.name, "error": str(error)})
         self._awake.clear()
         return span_us(POLL)
 
-    def _claimable(self, now_us: int) -> int:
-        """Return how many deliveries may be claimed now."""
+    def _claimable(self, at_us: int) -> int:
+        """Return how many deliveries may be claimed now. `at_us` is elapsed time, as for everything in memory."""
         in_flight = len(self._in_flight.attempts)
         wanted = min(self._destination.concurrency - in_flight, CLAIM_MAX)
         if self._bucket is not None:
-            wanted = min(wanted, self._bucket.available(now_us))
-        return breaker.claimable(self._breaker, wanted, in_flight, now_us)
+            wanted = min(wanted, self._bucket.available(at_us))
+        return breaker.claimable(self._breaker, wanted, in_flight, at_us)
 
-    def _rest_us(self, now_us: int) -> int:
+    def _rest_us(self, at_us: int) -> int:
         """Return the microseconds until something can be claimed, unless an attempt ends before."""
-        if self._breaker.is_open and now_us < self._breaker.rests_until_us:
-            return self._breaker.rests_until_us - now_us
+        if self._breaker.is_open and at_us < self._breaker.rests_until_us:
+            return self._breaker.rests_until_us - at_us
         if self._bucket is not None and len(self._in_flight.attempts) < self._destination.concurrency:
-            return self._bucket.wait_us(now_us) or span_us(POLL)
+            return self._bucket.wait_us(at_us) or span_us(POLL)
         return span_us(POLL)
 
-    async def _begin(self, group: asyncio.TaskGroup, claims: list[DeliveryClaim], now_us: int) -> None:
+    async def _begin(self, group: asyncio.TaskGroup, claims: list[DeliveryClaim], at_us: int) -> None:
         if not claims:
             return
         try:
@@ -182,9 +182,9 @@ class DestinationWorker:
             self._store_failed(error)
             return
         if self._bucket is not None:
-            self._bucket.take(now_us, len(loaded))
+            self._bucket.take(at_us, len(loaded))
         for claim, event in loaded:
-            attempt = group.create_task(self._attempt(claim, event))
+            attempt = group.create_task(self._attempt(claim, event, at_us + self._lease_us))
             self._in_flight.attempts.add(attempt)
             attempt.add_done_callback(self._attempt_ended)
 
@@ -192,17 +192,23 @@ class DestinationWorker:
         self._in_flight.attempts.discard(attempt)
         self._awake.set()
 
-    async def _attempt(self, claim: DeliveryClaim, event: StoredEvent) -> None:
-        began_us = self._runtime.now_us
-        if began_us >= claim.lease_us:  # this process was paused: another may have claimed the delivery
+    async def _attempt(self, claim: DeliveryClaim, event: StoredEvent, until_us: int) -> None:
+        """Attempt one delivery before `until_us`, when its lease ends, in elapsed time."""
+        began_us = self._runtime.elapsed_us
+        if began_us >= until_us:  # this process was paused: another may have claimed the delivery
             return
         result = storable(await self._send(claim, event))
-        now_us = self._runtime.now_us
+        now_us, at_us = self._runtime.now_us, self._runtime.elapsed_us
         settled = retry.settlement(
-            claim, result, began_us=began_us, now_us=now_us, rule=self._destination.retry, rng=self._rng
+            claim,
+            result,
+            began_us=now_us - (at_us - began_us),
+            now_us=now_us,
+            rule=self._destination.retry,
+            rng=self._rng,
         )
         self._in_flight.settlements.append(settled)
-        self._breaker = breaker.after(self._breaker, result, now_us, self._destination.breaker)
+        self._breaker = breaker.after(self._breaker, result, at_us, self._destination.breaker)
         self._count(settled, event, result)
 
     async def _send(self, claim: DeliveryClaim, event: StoredEvent) -> Result:
@@ -277,6 +283,8 @@ def _delivery(claim: DeliveryClaim, event: StoredEvent, payload: bytes) -> Deliv
         headers={} if event.headers is None else msgspec.json.decode(event.headers, type=dict[str, str]),
         attempt=claim.attempts + 1,
         released=claim.released,
+        livemode=event.livemode,
+        endpoint_version=event.endpoint_version,
     )
 
 

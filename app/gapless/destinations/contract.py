@@ -36,7 +36,9 @@ class HoldReason(StrEnum):
     """The reason why a delivery waits for a person. A closed set, because it labels metrics."""
 
     VERSION_MISMATCH = "version_mismatch"
+    UNREADABLE = "unreadable"  # what decides about it cannot be read in the payload
     RESTORED = "restored"
+    OTHER_ACCOUNT = "other_account"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +63,10 @@ class Delivery:
     """1 for the first. An attempt that a crash interrupted is not counted, so a number can occur twice."""
     released: bool = False
     """A person released it, so it must not be held again."""
+    livemode: bool | None = None
+    """False for an event of the vendor's test mode; None: the vendor has no modes."""
+    endpoint_version: str | None = None
+    """The API version of our endpoint, as the vendor last showed it; None: unknown."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

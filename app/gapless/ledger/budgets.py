@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, select, update
+from sqlalchemy import Connection, or_, select, update
 
+from gapless.clock import TOLERANCE_US
 from gapless.domain import span_us
 from gapless.ledger.engine import dialect
 from gapless.ledger.tables import BUDGET
@@ -22,10 +23,11 @@ class Used:
 
 
 def reserve(connection: Connection, scope: str, budget: ReadBudget, requests: int, now_us: int) -> Used:
-    """Count `requests` against the scope, and start a new period if the last one is over."""
+    """Count `requests` against the scope, and start a new period if the last one is over, or lies in the future."""
     dialect.insert_or_ignore(connection, BUDGET, {"scope": scope, "period_start_us": now_us})
     over = now_us - span_us(budget.period)
-    fresh = update(BUDGET).where(BUDGET.c.scope == scope, BUDGET.c.period_start_us <= over)
+    is_over = or_(BUDGET.c.period_start_us <= over, BUDGET.c.period_start_us > now_us + TOLERANCE_US)
+    fresh = update(BUDGET).where(BUDGET.c.scope == scope, is_over)
     connection.execute(fresh.values(period_start_us=now_us, used=0))
     taken = update(BUDGET).where(BUDGET.c.scope == scope).values(used=BUDGET.c.used + requests)
     row = connection.execute(taken.returning(BUDGET.c.period_start_us, BUDGET.c.used)).one()

@@ -9,6 +9,7 @@ from sqlalchemy import (
     Select,
     and_,
     case,
+    delete,
     func,
     insert,
     literal,
@@ -18,7 +19,8 @@ from sqlalchemy import (
 )
 
 from gapless.domain import Via
-from gapless.ledger.deliveries import DELIVERY_CHANNEL, OWING, PENDING, RELEASED, DeliveryState
+from gapless.ledger.accounts import OTHER_ACCOUNT
+from gapless.ledger.deliveries import BEGAN, DELIVERY_CHANNEL, OWING, PENDING, RELEASED, DeliveryState
 from gapless.ledger.engine import dialect
 from gapless.ledger.events import EventFilter
 from gapless.ledger.tables import DELIVERY, DESTINATION, EVENT, PAYLOAD, SOURCE
@@ -55,6 +57,8 @@ class Backlog:
     oldest_us: int
     late_us: int | None
     """Time from which the oldest pending one could have been delivered; None: none is due, or none is pending."""
+    began_us: int = 0
+    """Time at which the last of the waits of pending ones began."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,7 +111,7 @@ def backlog(connection: Connection, now_us: int) -> list[Backlog]:
     query = (
         select(
             DESTINATION.c.name, DELIVERY.c.state, DELIVERY.c.reason,
-            func.count(), func.min(DELIVERY.c.created_us), func.min(late_us),
+            func.count(), func.min(DELIVERY.c.created_us), func.min(late_us), func.max(BEGAN),
         )
         .join(DESTINATION, DESTINATION.c.id == DELIVERY.c.destination_id)
         .where(OWING)
@@ -122,8 +126,9 @@ def backlog(connection: Connection, now_us: int) -> list[Backlog]:
             count=count,
             oldest_us=oldest_us,
             late_us=late_us if state == DeliveryState.PENDING else None,
+            began_us=began_us if state == DeliveryState.PENDING else 0,
         )
-        for name, state, reason, count, oldest_us, late_us in connection.execute(query)
+        for name, state, reason, count, oldest_us, late_us, began_us in connection.execute(query)
     ]
 
 
@@ -165,7 +170,10 @@ def release(
     seqs: Sequence[int] | None = None,
     limit: int = BATCH,
 ) -> int:
-    """Release held deliveries; they are not held again. Returns how many, at most `limit`; call until 0."""
+    """Release held deliveries; they are not held again. Returns how many, at most `limit`; call until 0.
+
+    Those of another account are released only if `reason` names that, because a person may not have them in mind.
+    """
     return _restart(connection, DeliveryState.HELD, now_us, destination_id, reason, seqs, limit)
 
 
@@ -195,6 +203,39 @@ def hold_pending(connection: Connection, reason: str, limit: int = BATCH) -> int
     return _change(connection, query, PENDING, DeliveryState.HELD, reason, limit)
 
 
+def hold_listed(connection: Connection, source_id: int, reason: str, now_us: int, limit: int = BATCH) -> int:
+    """Hold the pending deliveries of a source's listed events, except those under way and those that a person released.
+
+    Returns how many, at most `limit`; call until 0.
+    """
+    was = and_(PENDING, DELIVERY.c.lease_us <= now_us, func.coalesce(DELIVERY.c.reason, "") != RELEASED)
+    query = _of_source(source_id).where(was, EVENT.c.via == Via.LIST.value)
+    return _change(connection, query, was, DeliveryState.HELD, reason, limit)
+
+
+def holds(connection: Connection, source_id: int, reason: str) -> bool:
+    """Return True if deliveries of the source are held for `reason`."""
+    held = and_(OWING, DELIVERY.c.state == DeliveryState.HELD, DELIVERY.c.reason == reason)
+    return connection.execute(_of_source(source_id).where(held).limit(1)).first() is not None
+
+
+def owe_held(connection: Connection, source_id: int, reason: str, limit: int = BATCH) -> int:
+    """Owe a source's deliveries again that are held for `reason`. Returns how many, at most `limit`; call until 0."""
+    was = and_(DELIVERY.c.state == DeliveryState.HELD, DELIVERY.c.reason == reason)
+    return _move(connection, source_id, was=was, state=DeliveryState.PENDING, reason=None, limit=limit)
+
+
+def dismiss_held(connection: Connection, source_id: int, reason: str, limit: int = BATCH) -> int:
+    """Delete a source's deliveries that are held for `reason`. Returns how many, at most `limit`; call until 0."""
+    held = and_(OWING, DELIVERY.c.state == DeliveryState.HELD, DELIVERY.c.reason == reason)
+    batch = _of_source(source_id).where(held).order_by(DELIVERY.c.event_seq).limit(limit)
+    rows = sorted(map(tuple, connection.execute(batch)))
+    if not rows:
+        return 0
+    chosen = tuple_(DELIVERY.c.destination_id, DELIVERY.c.event_seq).in_(rows)
+    return connection.execute(delete(DELIVERY).where(chosen, DELIVERY.c.state == DeliveryState.HELD)).rowcount
+
+
 def park_source(connection: Connection, source_id: int, limit: int = BATCH) -> int:
     """Park the pending deliveries of a retired source. Returns how many, at most `limit`; call until 0."""
     return _move(connection, source_id, was=PENDING, state=DeliveryState.PARKED, reason="source_retired", limit=limit)
@@ -212,6 +253,7 @@ def _fresh(now_us: int) -> dict[str, object]:
         "state": DeliveryState.PENDING.value,
         "attempts": 0,
         "next_us": now_us,
+        "wait_us": 0,
         "lease_us": 0,
         "done_us": None,
         "reason": RELEASED,
@@ -241,6 +283,8 @@ def _restart(
     limit: int,
 ) -> int:
     chosen = _chosen(state, destination_id, reason, seqs)
+    if reason is None:
+        chosen = and_(chosen, func.coalesce(DELIVERY.c.reason, "") != OTHER_ACCOUNT)
     batch = (
         select(DELIVERY.c.destination_id, DELIVERY.c.event_seq)
         .where(chosen)
@@ -265,9 +309,12 @@ def _move(
     reason: str | None,
     limit: int,
 ) -> int:
+    return _change(connection, _of_source(source_id).where(OWING, was), was, state, reason, limit)
+
+
+def _of_source(source_id: int) -> Select[tuple[int, int]]:
     query = select(DELIVERY.c.destination_id, DELIVERY.c.event_seq).join(EVENT, EVENT.c.seq == DELIVERY.c.event_seq)
-    query = query.where(OWING, was, EVENT.c.source_id == source_id)
-    return _change(connection, query, was, state, reason, limit)
+    return query.where(EVENT.c.source_id == source_id)
 
 
 def _change(

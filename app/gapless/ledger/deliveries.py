@@ -34,12 +34,14 @@ from gapless.domain import Via
 from gapless.ledger.engine import dialect
 from gapless.ledger.receipts import EVERY_HANDLER, has_receipt
 from gapless.ledger.sources import IDENTITY_SEED
-from gapless.ledger.tables import ATTEMPT, DELIVERY, EVENT, PAYLOAD, SOURCE, STREAM
+from gapless.ledger.tables import ATTEMPT, DELIVERY, DESTINATION, EVENT, PAYLOAD, SOURCE, STREAM
 
 PENDING: ColumnElement[bool] = literal_column("delivery.state = 'pending'")
 """A literal without a type: a partial index serves only the text of its own condition, not a bound value or `… = 1`."""
 OWING: ColumnElement[bool] = literal_column("delivery.state <> 'delivered'")
 """A literal without a type, as `PENDING`."""
+BEGAN = DELIVERY.c.next_us - func.coalesce(DELIVERY.c.wait_us, DELIVERY.c.next_us - DELIVERY.c.created_us)
+"""The time at which the wait of a pending delivery began."""
 DELIVERY_CHANNEL = "gapless_deliver"
 """Notified when a transaction has created deliveries."""
 
@@ -95,6 +97,10 @@ class StoredEvent:
     """It was imported: a handler with a webhook of its own has processed it."""
     payload: bytes | None
     """None: it was imported, or its payload was pruned."""
+    livemode: bool | None = None
+    """False for an event of the vendor's test mode; None: the vendor has no modes."""
+    endpoint_version: str | None = None
+    """The API version of our endpoint, as the vendor last showed it; None: unknown."""
     headers: str | None = None
     """The kept headers of its webhook, as JSON; None: no webhook brought it."""
 
@@ -166,7 +172,7 @@ def claim(connection: Connection, destination_id: int, now_us: int, limit: int, 
     statement = (
         update(DELIVERY)
         .where(*due_now, _PENDING_BY_KEY, DELIVERY.c.event_seq.in_(seqs))
-        .values(lease_us=until_us, next_us=until_us)
+        .values(lease_us=until_us, next_us=until_us, wait_us=lease_us)
         .returning(DELIVERY.c.event_seq, DELIVERY.c.attempts, DELIVERY.c.reason)
     )
     rows = sorted(connection.execute(statement))
@@ -192,7 +198,7 @@ def load(connection: Connection, claims: Sequence[DeliveryClaim]) -> list[tuple[
         select(
             EVENT.c.seq, SOURCE.c.name.label("source"), IDENTITY_SEED.label("identity_seed"),
             STREAM.c.name.label("stream"), EVENT.c.key, EVENT.c.type, EVENT.c.occurred_us, EVENT.c.first_seen_us,
-            EVENT.c.via, EVENT.c.webhook_us,
+            EVENT.c.via, EVENT.c.webhook_us, EVENT.c.livemode, SOURCE.c.endpoint_version,
             PAYLOAD.c.body.label("payload"), PAYLOAD.c.headers, has_receipt(handlers).label("received"),
             has_receipt([EVERY_HANDLER]).label("imported"),
         )
@@ -204,6 +210,14 @@ def load(connection: Connection, claims: Sequence[DeliveryClaim]) -> list[tuple[
     )  # fmt: skip
     rows = [dict(row) for row in connection.execute(query).mappings()]
     return [(by_seq[row.pop("seq")], StoredEvent(**{**row, "via": Via(row["via"])})) for row in rows]
+
+
+def of_event(connection: Connection, seq: int) -> list[tuple[str, DeliveryState, str | None]]:
+    """Return the deliveries of an event, as (destination, state, reason), by destination."""
+    query = select(DESTINATION.c.name, DELIVERY.c.state, DELIVERY.c.reason)
+    query = query.join_from(DELIVERY, DESTINATION, DESTINATION.c.id == DELIVERY.c.destination_id)
+    query = query.where(DELIVERY.c.event_seq == seq).order_by(DESTINATION.c.name)
+    return [(name, DeliveryState(state), reason) for name, state, reason in connection.execute(query)]
 
 
 def settle(connection: Connection, settlements: Sequence[Settlement]) -> None:
@@ -235,6 +249,7 @@ _SETTLE = (
         state=bindparam("new_state"),
         attempts=bindparam("new_attempts"),
         next_us=bindparam("new_next_us"),
+        wait_us=bindparam("new_wait_us"),
         lease_us=0,
         done_us=bindparam("new_done_us"),
         reason=func.coalesce(bindparam("new_reason", type_=Text), DELIVERY.c.reason),
@@ -259,6 +274,7 @@ def _values(settlement: Settlement) -> dict[str, object]:
         "new_state": settlement.state,
         "new_attempts": settlement.claim.attempts + (settlement.attempt is not None),
         "new_next_us": settlement.next_us,
+        "new_wait_us": max(settlement.next_us - settlement.at_us, 0),
         "new_done_us": None if pending else settlement.at_us,
         "new_reason": settlement.reason,
     }
@@ -274,4 +290,4 @@ def _attempt_rows(settlement: Settlement) -> list[tuple[object, ...]]:
 def give_back_all(connection: Connection, now_us: int) -> int:
     """End every lease at once and return how many. Only for a process that holds the ledger alone (SQLite)."""
     where = (PENDING, DELIVERY.c.lease_us > 0)
-    return connection.execute(update(DELIVERY).where(*where).values(lease_us=0, next_us=now_us)).rowcount
+    return connection.execute(update(DELIVERY).where(*where).values(lease_us=0, next_us=now_us, wait_us=0)).rowcount

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, RowMapping, Select, func, select
+from sqlalchemy import ColumnElement, Connection, RowMapping, Select, func, or_, select
 
 from gapless.domain import Via
 from gapless.ledger.tables import EVENT, PAYLOAD, SOURCE, STREAM
@@ -32,6 +32,10 @@ class Event:
     missed_cause: str | None
     webhook_us: int | None
     webhook_count: int
+    livemode: bool | None
+    """False for an event of the vendor's test mode; None: the vendor has no modes."""
+    source_livemode: bool | None
+    """The mode of its source."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +45,8 @@ class EventFilter:
     source: str | None
     start_us: int
     end_us: int
+    livemodes: frozenset[bool] | None = None
+    """The modes of the events; None: each source's own. Events without a mode are always chosen."""
 
     def where(self) -> list[ColumnElement[bool]]:
         """Return the conditions on `event`."""
@@ -48,6 +54,12 @@ class EventFilter:
         streams = select(STREAM.c.id)
         if self.source is not None:
             streams = streams.join(SOURCE, SOURCE.c.id == STREAM.c.source_id).where(SOURCE.c.name == self.source)
+        has_none = EVENT.c.livemode.is_(None)
+        if self.livemodes is None:
+            own = select(SOURCE.c.livemode).where(SOURCE.c.id == EVENT.c.source_id).scalar_subquery()
+            clauses.append(or_(has_none, EVENT.c.livemode == func.coalesce(own, EVENT.c.livemode)))
+        else:
+            clauses.append(or_(has_none, EVENT.c.livemode.in_(self.livemodes)))
         return [*clauses, EVENT.c.stream_id.in_(streams)]  # the index of events by time is per stream
 
 
@@ -135,7 +147,8 @@ def extent(connection: Connection, chosen: EventFilter) -> Extent:
 
 def _select() -> Select[Any]:
     names = SOURCE.c.name.label("source"), STREAM.c.name.label("stream")
-    joined = select(EVENT, *names).join_from(EVENT, SOURCE, SOURCE.c.id == EVENT.c.source_id)
+    livemode = SOURCE.c.livemode.label("source_livemode")
+    joined = select(EVENT, *names, livemode).join_from(EVENT, SOURCE, SOURCE.c.id == EVENT.c.source_id)
     return joined.join(STREAM, STREAM.c.id == EVENT.c.stream_id)
 
 

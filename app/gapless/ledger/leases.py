@@ -8,12 +8,14 @@ the source, and the transaction must not take effect.
 from dataclasses import dataclass
 from datetime import timedelta
 
-from sqlalchemy import Connection, insert, or_, select, update
+from sqlalchemy import Connection, delete, false, insert, or_, select, update
 
+from gapless.clock import TOLERANCE_US
 from gapless.domain import span_us
 from gapless.ledger import engine
 from gapless.ledger.engine import dialect
-from gapless.ledger.tables import DOWNTIME, SLOT, SOURCE
+from gapless.ledger.sources import READABLE
+from gapless.ledger.tables import DOWNTIME, EVENT, SLOT, SOURCE
 
 SOURCE_LEASE = timedelta(seconds=30)
 SLOT_LEASE = timedelta(seconds=30)
@@ -44,7 +46,7 @@ def claim(
         update(SOURCE)
         .where(
             SOURCE.c.id == source_id,
-            SOURCE.c.state == "active",
+            SOURCE.c.state.in_(READABLE),
             SOURCE.c.next_pass_us <= now_us,
             or_(SOURCE.c.lease_until_us < clock, SOURCE.c.lease_holder.is_(None)),
         )
@@ -77,6 +79,7 @@ def release(
         "lease_holder": None,
         "lease_until_us": 0,
         "next_pass_us": next_pass_us,
+        "wait_us": interval_us,
         "interval_us": interval_us,
         "waiting_until_us": waiting_until_us,
     }
@@ -105,23 +108,39 @@ def take_slot(connection: Connection, holder: str, *, receives: bool) -> int:
 def note_downtime(connection: Connection) -> None:
     """Record the time since the last receiver's heartbeat as downtime if it exceeds `OUTAGE`.
 
-    Call it before a receiver takes its slot.
+    Call it before a receiver takes its slot. A heartbeat in the future proves nothing: it counts as one of now.
     """
     clock = dialect.database_now_us(connection)
+    ahead = SLOT.c.heartbeat_us > clock + TOLERANCE_US
+    connection.execute(update(SLOT).where(ahead).values(heartbeat_us=clock))
     query = select(SLOT.c.heartbeat_us).where(SLOT.c.receives).order_by(SLOT.c.heartbeat_us.desc()).limit(1)
     last = connection.execute(query).scalar()
     if last and clock - last > span_us(OUTAGE):
         connection.execute(insert(DOWNTIME).values(start_us=last, end_us=clock))
 
 
-def beat(connection: Connection, slot: int, holder: str) -> None:
-    """Renew the writer slot, and record downtime if there was any. Raises `LeaseLost` if another process took it."""
-    note_downtime(connection)
+def beat(connection: Connection, slot: int, holder: str, silent: timedelta) -> None:
+    """Renew the writer slot, and record downtime if there was any. Raises `LeaseLost` if another process took it.
+
+    `silent` is the time that has elapsed since this process renewed it before. While that is short, the process was
+    there, whatever a clock that jumped says.
+    """
+    if silent > OUTAGE:
+        note_downtime(connection)
     clock = dialect.database_now_us(connection)
     values = {"heartbeat_us": clock, "lease_until_us": clock + span_us(SLOT_LEASE)}
     where = (SLOT.c.slot == slot, SLOT.c.holder == holder)
     if connection.execute(update(SLOT).where(*where).values(**values)).rowcount != 1:
         raise LeaseLost(f"writer slot {slot} was taken over")
+
+
+def try_write(connection: Connection, slot: int) -> None:
+    """Write without changing anything, to find out whether the ledger can be written. Raises `StoreError`.
+
+    It takes the locks that a webhook needs, so it also meets a locked table.
+    """
+    connection.execute(delete(EVENT).where(false()))
+    connection.execute(update(SLOT).where(SLOT.c.slot == slot).values(slot=SLOT.c.slot))
 
 
 def leave_slot(connection: Connection, slot: int, holder: str) -> None:

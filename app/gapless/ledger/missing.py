@@ -8,7 +8,7 @@ from sqlalchemy import Connection, RowMapping, delete, select, tuple_, update
 from gapless.domain import Cause
 from gapless.ledger import watermarks
 from gapless.ledger.engine import dialect
-from gapless.ledger.tables import EVENT, MISSING
+from gapless.ledger.tables import EVENT, MISSING, SOURCE, STREAM
 from gapless.ledger.tallies import MISSED, Tallies
 from gapless.ledger.watermarks import UnrecoverableInterval
 
@@ -132,7 +132,8 @@ def due(connection: Connection, source_id: int, now_us: int, limit: int, after: 
     """
     place = (MISSING.c.attempts, MISSING.c.next_attempt_us, MISSING.c.id)
     is_due = (MISSING.c.source_id == source_id, MISSING.c.state == "open", MISSING.c.next_attempt_us <= now_us)
-    query = select(MISSING).where(*is_due, tuple_(*place) > tuple_(*after)).order_by(*place).limit(limit)
+    is_event = MISSING.c.reason != "unreadable"  # each pass looks at such a row again; there is no event to ask for
+    query = select(MISSING).where(*is_due, is_event, tuple_(*place) > tuple_(*after)).order_by(*place).limit(limit)
     return [_missing(row) for row in connection.execute(query).mappings()]
 
 
@@ -173,14 +174,58 @@ def _missing(row: RowMapping) -> Missing:
     )
 
 
-def postpone(connection: Connection, row: Missing, next_attempt_us: int, error: str) -> None:
-    """Note a failed attempt."""
-    _change(connection, row, attempts=MISSING.c.attempts + 1, next_attempt_us=next_attempt_us, last_error=error)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MissingEntry:
+    """A missing row for people, with the names of its source and stream. Times are microseconds."""
+
+    source: str
+    stream: str
+    key: str
+    type: str
+    reason: str
+    state: str
+    occurred_us: int
+    until_us: int | None
+    found_us: int
+    attempts: int
+    last_error: str | None
+    row: bytes | None = None
+    """The row of the list, of an unreadable one."""
 
 
-def note_redelivery_request(connection: Connection, row: Missing, now_us: int, next_attempt_us: int) -> None:
-    """Note that redelivery was requested, and the time at which to check whether it arrived."""
-    _change(connection, row, attempts=MISSING.c.attempts + 1, asked_us=now_us, next_attempt_us=next_attempt_us)
+def entries(
+    connection: Connection, *, source: str | None = None, key: str | None = None, closed: bool = False, limit: int = 100
+) -> list[MissingEntry]:
+    """Return the open rows, or with `closed` all, oldest first: of one source, or with one key."""
+    names = [name for name in MissingEntry.__dataclass_fields__ if name not in ("source", "stream")]
+    query = (
+        select(SOURCE.c.name.label("source"), STREAM.c.name.label("stream"), *(MISSING.c[name] for name in names))
+        .join_from(MISSING, STREAM, STREAM.c.id == MISSING.c.stream_id)
+        .join(SOURCE, SOURCE.c.id == MISSING.c.source_id)
+        .order_by(MISSING.c.occurred_us, MISSING.c.id)
+        .limit(limit)
+    )
+    if source is not None:
+        query = query.where(SOURCE.c.name == source)
+    if key is not None:
+        query = query.where(MISSING.c.key == key)
+    if not closed:
+        query = query.where(MISSING.c.state == "open")
+    return [MissingEntry(**row) for row in connection.execute(query).mappings()]
+
+
+def postpone(connection: Connection, row: Missing, now_us: int, wait_us: int, error: str) -> None:
+    """Note a failed attempt, and wait before the next."""
+    _change(connection, row, **_next_attempt(now_us, wait_us), last_error=error)
+
+
+def note_redelivery_request(connection: Connection, row: Missing, now_us: int, wait_us: int) -> None:
+    """Note that redelivery was requested, and wait before it is checked whether it arrived."""
+    _change(connection, row, **_next_attempt(now_us, wait_us), asked_us=now_us)
+
+
+def _next_attempt(now_us: int, wait_us: int) -> dict[str, object]:
+    return {"attempts": MISSING.c.attempts + 1, "next_attempt_us": now_us + wait_us, "wait_us": wait_us}
 
 
 def give_up(connection: Connection, row: Missing, error: str, now_us: int, unit_us: int) -> bool:

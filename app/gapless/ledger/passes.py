@@ -6,11 +6,11 @@ from datetime import timedelta
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import Connection, RowMapping, and_, func, insert, or_, select, update
+from sqlalchemy import Connection, RowMapping, and_, delete, func, insert, or_, select, update
 
 from gapless.domain import cut, to_us
 from gapless.ledger.streams import Stream
-from gapless.ledger.tables import PASS, SLICE, SOURCE, STREAM
+from gapless.ledger.tables import PASS, SHOWN, SLICE, SOURCE, STREAM
 from gapless_reconcilers.kit.contract import Window
 
 
@@ -23,6 +23,8 @@ class PassKind(StrEnum):
     HORIZON = "horizon"
     """Reads once more what is about to leave the provider's history."""
     DEMAND = "demand"
+    RECHECK = "recheck"
+    """Looks once more for webhook events that a listing lacked: the time of each by itself."""
 
 
 OPEN_STATES = ("running", "failed")
@@ -116,17 +118,23 @@ def begin_window(
     connection: Connection, stream: Stream, kind: PassKind, window: Window, now_us: int, unit: timedelta | None
 ) -> Pass:
     """Insert a pass over `window` in slices that start at multiples of `unit`; None: one slice."""
+    return begin_windows(connection, stream, kind, [window] if unit is None else cut(window, unit), now_us)
+
+
+def begin_windows(
+    connection: Connection, stream: Stream, kind: PassKind, windows: Sequence[Window], now_us: int
+) -> Pass:
+    """Insert a pass with a slice for each of `windows`, which are in order of time and do not overlap."""
     planned = Pass(
         id=0,
         source_id=stream.source_id,
         stream_id=stream.id,
         kind=kind,
-        start_us=to_us(window.start),
-        end_us=to_us(window.end),
+        start_us=to_us(windows[0].start),
+        end_us=to_us(windows[-1].end),
         started_us=now_us,
     )
-    parts = [window] if unit is None else cut(window, unit)
-    return begin(connection, planned, [(to_us(part.start), to_us(part.end)) for part in parts])
+    return begin(connection, planned, [(to_us(each.start), to_us(each.end)) for each in windows])
 
 
 def unfinished(connection: Connection, source_id: int) -> list[Pass]:
@@ -159,15 +167,29 @@ def slices(connection: Connection, pass_id: int) -> list[Slice]:
     ]
 
 
-def save_cursor(connection: Connection, slice_id: int, cursor: str | None, matched: int) -> None:
-    """Store the cursor of a slice; everything before it is durable."""
-    connection.execute(update(SLICE).where(SLICE.c.id == slice_id).values(cursor=cursor, matched=matched))
+def save_cursor(connection: Connection, slice_id: int, cursor: str | None, shown: bytes = b"") -> None:
+    """Store the cursor of a slice; everything before it is durable. None: the slice begins anew.
+
+    `shown`: the witnesses that were shown since the cursor was last stored, as `shown` returns them.
+    """
+    connection.execute(update(SLICE).where(SLICE.c.id == slice_id).values(cursor=cursor))
+    if cursor is None:
+        connection.execute(delete(SHOWN).where(SHOWN.c.slice_id == slice_id))
+    elif shown:
+        connection.execute(insert(SHOWN).values(slice_id=slice_id, seqs=shown))
+
+
+def shown(connection: Connection, slice_id: int) -> bytes:
+    """Return the seqs of the witnesses that the slice has shown before its cursor, 8 bytes each."""
+    query = select(SHOWN.c.seqs).where(SHOWN.c.slice_id == slice_id).order_by(SHOWN.c.id)
+    return b"".join(connection.execute(query).scalars())
 
 
 def finish_slice(connection: Connection, slice_id: int, witnesses: int, matched: int) -> None:
     """Note that a slice was read to its end, its number of witnesses, and how many of them the listing showed."""
     values = {"state": "done", "cursor": None, "witnesses": witnesses, "matched": matched}
     connection.execute(update(SLICE).where(SLICE.c.id == slice_id).values(**values))
+    connection.execute(delete(SHOWN).where(SHOWN.c.slice_id == slice_id))
 
 
 def count(connection: Connection, pass_id: int, **sums: int) -> None:

@@ -26,7 +26,7 @@ EventKey = tuple[int, str]
 
 EVENT_COLUMNS = (
     "source_id", "key", "stream_id", "type", "object_key", "object_version", "occurred_us", "first_seen_us", "via",
-    "expected", "missed_cause", "webhook_us", "webhook_count", "payload_id", "item",
+    "expected", "missed_cause", "webhook_us", "webhook_count", "payload_id", "item", "livemode",
 )  # fmt: skip
 OCCURRED, EXPECTED = EVENT_COLUMNS.index("occurred_us"), EVENT_COLUMNS.index("expected")
 BY_VIA = {via: f"by_{via.value}" for via in Via}
@@ -201,6 +201,7 @@ def _event_row(sighting: Sighting, payload_id: int | None, *, is_shown: bool) ->
         int(pushed),
         payload_id,
         sighting.item,
+        event.livemode,
     )
 
 
@@ -221,6 +222,8 @@ def _count_new(
         names.append("late")
     if sighting.behind_watermark:
         names.append("behind_watermark")
+    if sighting.source.is_of_other_mode(sighting.event.livemode):
+        names.append("other_mode")
     tallies.add(sighting.source.id, row[OCCURRED], *names)
 
 

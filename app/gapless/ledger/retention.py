@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from sqlalchemy import Connection, delete, select
 
 from gapless.ledger.deliveries import OWING
-from gapless.ledger.tables import ATTEMPT, DELIVERY, EVENT, PASS, PAYLOAD, RECEIPT, SLICE
+from gapless.ledger.tables import ATTEMPT, DELIVERY, EVENT, PASS, PAYLOAD, RECEIPT, SHOWN, SLICE
 
 LIMIT = 500
 """Rows looked at in one transaction."""
@@ -84,6 +84,8 @@ def prune_passes(connection: Connection, before_us: int, *, after: int = 0, limi
     query = select(PASS.c.id, PASS.c.state, PASS.c.started_us).where(PASS.c.id > after).order_by(PASS.c.id).limit(limit)
     rows = connection.execute(query).all()
     old = [row.id for row in rows if row.state == "finished" and row.started_us < before_us]
+    slices = select(SLICE.c.id).where(SLICE.c.pass_id.in_(old))
+    connection.execute(delete(SHOWN).where(SHOWN.c.slice_id.in_(slices)))
     connection.execute(delete(SLICE).where(SLICE.c.pass_id.in_(old)))
     connection.execute(delete(PASS).where(PASS.c.id.in_(old)))
     has_more = len(rows) == limit and rows[-1].started_us < before_us

@@ -11,16 +11,20 @@ from datetime import datetime, timedelta
 from types import MappingProxyType
 from typing import Final
 
-from sqlalchemy import Connection, RowMapping, case, func, select
+from sqlalchemy import Connection, RowMapping, and_, case, func, select
 
 from gapless.domain import Source, span_us, to_us
-from gapless.ledger import budgets, dead_letters, passes, silence, tallies
+from gapless.ledger import absences, budgets, configurations, dead_letters, passes, silence, tallies
+from gapless.ledger.absences import AbsenceCounts
+from gapless.ledger.accounts import Accounts
+from gapless.ledger.configurations import OlderProcess
 from gapless.ledger.dead_letters import Backlog
 from gapless.ledger.engine import dialect
 from gapless.ledger.passes import FailingPass
 from gapless.ledger.streams import Stream
 from gapless.ledger.tables import DESTINATION, MISSING, SOURCE, STREAM, UNRECOVERABLE
 from gapless.ledger.tallies import Totals
+from gapless.ledger.unreadable import REASON
 
 WINDOWS: Final[Mapping[str, timedelta]] = MappingProxyType(
     {"1h": timedelta(hours=1), "24h": timedelta(hours=24), "7d": timedelta(days=7)}
@@ -55,7 +59,11 @@ class MissingCounts:
     oldest_open_us: int | None = None
     """The time at which the oldest open event occurred."""
     found_us: int | None = None
-    """The time at which the first open event was found."""
+    """The time at which the first open event was found, other than of unreadable rows."""
+    unreadable: int = 0
+    """Those of the open ones that are rows of the list which cannot be read."""
+    unreadable_found_us: int | None = None
+    """The time at which the first of these was found."""
     lost: int = 0
     """Events that the provider no longer has, acknowledged or not."""
 
@@ -73,12 +81,23 @@ class SourceSnapshot:
     subscription_healthy: bool | None
     subscription_reason: str | None
     subscription_good_us: int | None
+    accounts: Accounts
+    livemode: bool | None
+    """The mode of the source; None: its provider has no modes."""
     interval_us: int | None
     next_pass_us: int
+    wait_us: int
+    """The wait that ends at the next pass."""
+    skew_us: int | None
+    """The ledger's clock less the provider's."""
+    has_clock: bool
+    """The database has a clock of its own."""
     waiting_until_us: int | None = None
     streams: tuple[Stream, ...]
     missing: Mapping[int, MissingCounts]
     """By stream id; a stream without missing events has no entry."""
+    absences: Mapping[int, AbsenceCounts]
+    """By stream id; a stream whose list lacks no event has no entry."""
     losses: tuple[UnrecoverableRow, ...]
     failing: tuple[FailingPass, ...] = ()
     totals: Totals
@@ -108,6 +127,8 @@ class LedgerSnapshot:
 
     sources: tuple[SourceSnapshot, ...]
     destinations: tuple[DestinationSnapshot, ...]
+    older_processes: tuple[OlderProcess, ...] = ()
+    """Running processes that were started with an older configuration."""
 
 
 def take_snapshot(connection: Connection, sources: Sequence[Source], now: datetime) -> LedgerSnapshot:
@@ -116,13 +137,15 @@ def take_snapshot(connection: Connection, sources: Sequence[Source], now: dateti
     ids = [source.id for source in sources]
     rows = {row["id"]: row for row in connection.execute(select(SOURCE).where(SOURCE.c.id.in_(ids))).mappings()}
     streams, missing, losses = _streams(connection, ids), _missing(connection, ids), _losses(connection, ids)
+    absent = absences.counts(connection, ids)
     return LedgerSnapshot(
         sources=tuple(
-            _source(connection, source, rows[source.id], streams[source.id], missing, losses[source.id], now)
+            _source(connection, source, rows[source.id], streams[source.id], missing, absent, losses[source.id], now)
             for source in sources
             if streams[source.id]
         ),
         destinations=_destinations(connection, now),
+        older_processes=tuple(configurations.older_processes(connection)),
     )
 
 
@@ -132,6 +155,7 @@ def _source(
     row: RowMapping,
     streams: Sequence[Stream],
     missing: Mapping[int, MissingCounts],
+    absent: Mapping[int, AbsenceCounts],
     losses: Sequence[UnrecoverableRow],
     now: datetime,
 ) -> SourceSnapshot:
@@ -147,11 +171,17 @@ def _source(
         subscription_healthy=row["subscription_healthy"],
         subscription_reason=row["subscription_reason"],
         subscription_good_us=row["subscription_good_us"],
+        accounts=Accounts(row["account"], row["other_account"]),
+        livemode=row["livemode"],
         interval_us=row["interval_us"],
         next_pass_us=row["next_pass_us"],
+        wait_us=row["wait_us"] or row["interval_us"] or 0,
+        skew_us=row["skew_us"],
+        has_clock=dialect.has_clock(connection.dialect.name),
         waiting_until_us=row["waiting_until_us"],
         streams=tuple(streams),
         missing={stream.id: missing[stream.id] for stream in streams if stream.id in missing},
+        absences={stream.id: absent[stream.id] for stream in streams if stream.id in absent},
         losses=tuple(losses),
         failing=passes.failing(connection, source.id),
         totals=tallies.totals(connection, source.id),
@@ -183,6 +213,7 @@ def _streams(connection: Connection, source_ids: Sequence[int]) -> Mapping[int, 
 def _missing(connection: Connection, source_ids: Sequence[int]) -> Mapping[int, MissingCounts]:
     """Return the counts by stream id, of streams that have missing events."""
     is_open = MISSING.c.state == "open"
+    is_unreadable = and_(is_open, MISSING.c.reason == REASON)
     is_lost = MISSING.c.state == "lost"
     query = (
         select(
@@ -190,7 +221,9 @@ def _missing(connection: Connection, source_ids: Sequence[int]) -> Mapping[int, 
             func.sum(case((is_open, 1), else_=0)).label("open"),
             func.sum(case((MISSING.c.expected, 1), else_=0)).label("unrecovered"),
             func.min(case((is_open, MISSING.c.occurred_us))).label("oldest_open_us"),
-            func.min(case((is_open, MISSING.c.found_us))).label("found_us"),
+            func.min(case((and_(is_open, ~is_unreadable), MISSING.c.found_us))).label("found_us"),
+            func.sum(case((is_unreadable, 1), else_=0)).label("unreadable"),
+            func.min(case((is_unreadable, MISSING.c.found_us))).label("unreadable_found_us"),
             func.sum(case((is_lost, 1), else_=0)).label("lost"),
         )
         .where(MISSING.c.source_id.in_(source_ids), MISSING.c.state.in_(("open", "lost")))
@@ -202,6 +235,8 @@ def _missing(connection: Connection, source_ids: Sequence[int]) -> Mapping[int, 
             unrecovered=int(row.unrecovered),
             oldest_open_us=row.oldest_open_us,
             found_us=row.found_us,
+            unreadable=int(row.unreadable),
+            unreadable_found_us=row.unreadable_found_us,
             lost=int(row.lost),
         )
         for row in connection.execute(query)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, RowMapping, Text, cast, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, Connection, RowMapping, Text, case, cast, func, insert, or_, select, update
 
 from gapless.domain import from_us, span_us, to_us
 from gapless.ledger.engine import dialect
@@ -18,22 +18,39 @@ from gapless_reconcilers.kit.statuses import LONGEST_WAIT
 RETIRED_GRACE = timedelta(days=3)
 """Time for which a retired source's path still answers 503, so that its provider keeps retrying."""
 UNREADABLE = "the read key may not read it"
+READABLE = ("active", "parked")
+"""States in which a source is leased; of a parked one only the account is read."""
 IDENTITY_SEED: ColumnElement[str] = func.coalesce(SOURCE.c.identity_seed, cast(SOURCE.c.id, Text))
 """The seed of the ids that consumers see. A row of a release that knew no seeds has its id for one."""
 
 
-def register_source(connection: Connection, name: str, provider: str, mode: str, start: datetime, now: datetime) -> int:
+def register_source(
+    connection: Connection,
+    name: str,
+    provider: str,
+    mode: str,
+    start: datetime,
+    now: datetime,
+    *,
+    livemode: bool | None = None,
+    in_force: bool = True,
+) -> int:
     """Return the id of the source `name`; a new one is created with `start` and its own stream.
 
-    A source that was retired becomes active again. The start of a known source never changes here.
+    A source that was retired becomes active again. The start of a known source never changes here. `in_force` False:
+    the configuration is an older one, and nothing of a known source changes.
     """
     row = {"name": name, "provider": provider, "mode": mode, "start_us": to_us(start), "state_us": to_us(now)}
     if source_named(connection, name) is None:
-        dialect.insert_or_ignore(connection, SOURCE, {**row, "identity_seed": _free_seed(connection, name)})
+        dialect.insert_or_ignore(
+            connection, SOURCE, {**row, "livemode": livemode, "identity_seed": _free_seed(connection, name)}
+        )
     where = SOURCE.c.name == name
-    connection.execute(update(SOURCE).where(where).values(mode=mode, provider=provider))
-    active = update(SOURCE).where(where, SOURCE.c.state == "retired").values(state="active", state_us=to_us(now))
-    connection.execute(active)
+    if in_force:
+        connection.execute(update(SOURCE).where(where).values(mode=mode, provider=provider, livemode=livemode))
+        state = case((SOURCE.c.other_account.is_(None), "active"), else_="parked")
+        back = update(SOURCE).where(where, SOURCE.c.state == "retired").values(state=state, state_us=to_us(now))
+        connection.execute(back)
     source_id = int(connection.execute(select(SOURCE.c.id).where(where)).scalar_one())
     ensure_stream(connection, source_id, "")
     return source_id
@@ -58,11 +75,16 @@ def set_identity_seed(connection: Connection, source_id: int, seed: str) -> None
 
 def retire_absent(connection: Connection, configured: Sequence[str], now: datetime) -> list[str]:
     """Retire the sources that are no longer configured, and return their names. Their rows stay."""
-    where = (SOURCE.c.name.not_in(configured), SOURCE.c.state != "retired")
-    names = list(connection.execute(select(SOURCE.c.name).where(*where)).scalars())
+    names = absent(connection, configured)
     if names:
         connection.execute(update(SOURCE).where(SOURCE.c.name.in_(names)).values(state="retired", state_us=to_us(now)))
     return names
+
+
+def absent(connection: Connection, configured: Sequence[str]) -> list[str]:
+    """Return the names of the sources that are not configured and not retired."""
+    where = (SOURCE.c.name.not_in(configured), SOURCE.c.state != "retired")
+    return list(connection.execute(select(SOURCE.c.name).where(*where).order_by(SOURCE.c.name)).scalars())
 
 
 def retired_since(connection: Connection) -> dict[str, int]:
@@ -89,13 +111,13 @@ def source_named(connection: Connection, name: str) -> RowMapping | None:
 
 
 def due(connection: Connection, now_us: int) -> list[str]:
-    """Return the active sources whose next pass is due, the longest overdue first.
+    """Return the sources whose next run is due, the longest overdue first. Of a parked one only the account is read.
 
     A source whose provider wants a pause is not due. A pause that is further ahead than any may be counts as over.
     """
     until = SOURCE.c.waiting_until_us
     may_ask = or_(until.is_(None), until <= now_us, until > now_us + span_us(LONGEST_WAIT))
-    where = (SOURCE.c.state == "active", SOURCE.c.next_pass_us <= now_us, may_ask)
+    where = (SOURCE.c.state.in_(READABLE), SOURCE.c.next_pass_us <= now_us, may_ask)
     return list(connection.execute(select(SOURCE.c.name).where(*where).order_by(SOURCE.c.next_pass_us)).scalars())
 
 
@@ -105,17 +127,28 @@ def make_due(connection: Connection, source_id: int, due: Callable[[datetime | N
     oldest = None if None in completed else from_us(min(us for us in completed if us is not None))
     at_us = to_us(due(oldest))
     where = (SOURCE.c.id == source_id, SOURCE.c.next_pass_us > at_us)
-    connection.execute(update(SOURCE).where(*where).values(next_pass_us=at_us))
+    connection.execute(update(SOURCE).where(*where).values(next_pass_us=at_us, wait_us=0))
 
 
 def make_due_now(connection: Connection, source_id: int, now_us: int) -> None:
     """Make the source due now; a run that is under way is followed by another."""
-    connection.execute(update(SOURCE).where(SOURCE.c.id == source_id).values(next_pass_us=now_us))
+    connection.execute(update(SOURCE).where(SOURCE.c.id == source_id).values(next_pass_us=now_us, wait_us=0))
 
 
-def ids_in_state(connection: Connection, state: str) -> list[int]:
-    """Return the ids of the sources in that state."""
-    return list(connection.execute(select(SOURCE.c.id).where(SOURCE.c.state == state)).scalars())
+def note_skew(connection: Connection, source_id: int, skew_us: int) -> None:
+    """Store by how much the ledger's clock is ahead of the provider's."""
+    connection.execute(update(SOURCE).where(SOURCE.c.id == source_id).values(skew_us=skew_us))
+
+
+def greatest_skew_us(connection: Connection) -> int:
+    """Return by how much the ledger's clock is ahead of the active source's whose clock is most behind; at least 0."""
+    query = select(func.max(SOURCE.c.skew_us)).where(SOURCE.c.state == "active")
+    return max(0, connection.execute(query).scalar() or 0)
+
+
+def ids_in_state(connection: Connection, *states: str) -> list[int]:
+    """Return the ids of the sources in those states."""
+    return list(connection.execute(select(SOURCE.c.id).where(SOURCE.c.state.in_(states))).scalars())
 
 
 def sources(connection: Connection) -> list[dict[str, Any]]:
@@ -123,13 +156,6 @@ def sources(connection: Connection) -> list[dict[str, Any]]:
     columns = (SOURCE.c[name] for name in ("name", "provider", "mode", "state", "start_us"))
     query = select(*columns, IDENTITY_SEED.label("identity_seed")).order_by(SOURCE.c.name)
     return [dict(row) for row in connection.execute(query).mappings()]
-
-
-def note_account(connection: Connection, source_id: int, fingerprint: str) -> list[str]:
-    """Store the account of the source's key; return the names of other active sources on the same account."""
-    connection.execute(update(SOURCE).where(SOURCE.c.id == source_id).values(account=fingerprint))
-    twins = (SOURCE.c.account == fingerprint, SOURCE.c.id != source_id, SOURCE.c.state != "retired")
-    return list(connection.execute(select(SOURCE.c.name).where(*twins)).scalars())
 
 
 def note_types(connection: Connection, source_id: int, types: Sequence[str] | None, origin: str) -> None:
@@ -146,7 +172,7 @@ def note_subscription(connection: Connection, source_id: int, subscription: Subs
         values = {"subscription_healthy": subscription.healthy, "subscription_reason": subscription.reason}
         _note_change(connection, source_id, subscription, now_us)
     if subscription is not None and subscription.healthy:
-        values["subscription_good_us"] = now_us
+        values |= {"subscription_good_us": now_us, "endpoint_version": subscription.api_version}
     connection.execute(update(SOURCE).where(SOURCE.c.id == source_id).values(**values, subscription_us=now_us))
 
 

@@ -17,6 +17,8 @@ class Stream:
     name: str
     complete_from_us: int
     watermark_us: int
+    read_us: int | None = None
+    """How far passes have read, while absent events hold the watermark back; None: up to the watermark."""
     checked_us: int | None
     last_complete_pass_us: int | None
     last_outcome: str | None
@@ -24,6 +26,11 @@ class Stream:
     last_listed: int
     cursor: str | None
     last_error: str | None = None
+
+    @property
+    def read_to_us(self) -> int:
+        """The time up to which passes have read the list; the next one goes on there."""
+        return self.watermark_us if self.read_us is None else max(self.read_us, self.watermark_us)
 
 
 def ensure_stream(connection: Connection, source_id: int, name: str) -> int:

@@ -84,16 +84,22 @@ class SourceRow(TableRow, table=True):
     reason: str | None = _text(null=True)  # why it is parked
     state_us: int | None = _long(null=True)  # since when it is in this state
     account: str | None = _text(null=True)  # fingerprint, once read
+    account_us: int | None = _long(null=True)  # when that account was first read
+    other_account: str | None = _text(null=True)  # that of the key, while it is another one
+    livemode: bool | None = Field(default=None, nullable=True)  # its own mode; None: the provider has no modes
     types: str | None = _text(null=True)  # JSON list of patterns, as last known
     types_origin: str = _text(default="assumed")
     subscription_healthy: bool | None = Field(default=None, nullable=True)
     subscription_reason: str | None = _text(null=True)
     subscription_us: int | None = _long(null=True)
     subscription_good_us: int | None = _long(null=True)  # when it was last seen healthy
+    endpoint_version: str | None = _text(null=True)  # API version of our endpoint, when it was last seen healthy
     last_webhook_us: int | None = _long(null=True)  # within seconds; see `ledger.silence`
     lapsed_us: int | None = _long(null=True)  # since when it may be inactive, where the list needs it active
     interval_us: int | None = _long(null=True)
     next_pass_us: int = _long(default=0)
+    wait_us: int | None = _long(null=True)  # the wait that ends at next_pass_us
+    skew_us: int | None = _long(null=True)  # the ledger's clock less the provider's, as last seen
     waiting_until_us: int | None = _long(null=True)  # the provider wants no request before
     lookback_us: int | None = _long(null=True)  # widened by what a sweep found; None: as configured
     last_sweep_us: int | None = _long(null=True)
@@ -128,6 +134,7 @@ class StreamRow(TableRow, table=True):
     name: str = _text()
     complete_from_us: int = _long()
     watermark_us: int = _long()
+    read_us: int | None = _long(null=True)  # how far passes have read, while absent events hold the watermark back
     checked_us: int | None = _long(null=True)  # when the list was last read up to the watermark
     last_complete_pass_us: int | None = _long(null=True)
     last_outcome: str | None = _text(null=True)
@@ -175,6 +182,7 @@ class EventRow(TableRow, table=True):
     absent_count: int = _long(default=0)  # complete listings of its window that did not show it; 2: unlisted
     payload_id: int | None = _long(null=True)
     item: int = _long(default=0)  # its position in a webhook that carries several
+    livemode: bool | None = Field(default=None, nullable=True)  # False: of the vendor's test mode; None: no modes
 
 
 class PayloadRow(TableRow, table=True):
@@ -203,6 +211,7 @@ class MissingRow(TableRow, table=True):
     __table_args__ = (
         UniqueConstraint("source_id", "key"),
         _index_where("ix_missing_open", "source_id", "next_attempt_us", where="state = 'open'"),
+        _index_where("ix_missing_unreadable", "stream_id", where="reason = 'unreadable'"),
         {"sqlite_autoincrement": True},
     )
     id: int | None = _id()
@@ -215,13 +224,17 @@ class MissingRow(TableRow, table=True):
     found_us: int = _long()
     expected: bool = _flag(default=False)
     cause: str | None = _text(null=True)
-    reason: str = _text()  # unstorable | detail | redelivery
-    state: str = _text(default="open")  # open | recovered | lost
+    reason: str = _text()  # unstorable | detail | redelivery | unreadable
+    state: str = _text(default="open")  # open | recovered | lost; of an unreadable row also resolved | dismissed
     attempts: int = _long(default=0)
     next_attempt_us: int = _long()
+    wait_us: int | None = _long(null=True)  # the wait that ends at next_attempt_us; None: since it was found
     asked_us: int | None = _long(null=True)  # when the provider was asked to send it again
     last_error: str | None = _text(null=True)
     acknowledged_us: int | None = _long(null=True)  # of no use since 0008: the unrecoverable interval has it
+    until_us: int | None = _long(null=True)  # of an unreadable row: it occurred from `occurred_us` up to this time
+    seen_us: int | None = _long(null=True)  # of an unreadable row: when the list last showed it
+    row: bytes | None = Field(default=None, sa_column=Column(LargeBinary, nullable=True))  # the unreadable row, bounded
 
 
 class PassRow(TableRow, table=True):
@@ -237,11 +250,12 @@ class PassRow(TableRow, table=True):
     id: int | None = _id()
     source_id: int = _long()
     stream_id: int = _long()
-    kind: str = _text()  # scheduled | sweep | horizon | demand
+    kind: str = _text()  # scheduled | sweep | horizon | demand | recheck
     start_us: int = _long()
     end_us: int = _long()
     state: str = _text(default="running")  # running | finished | failed: on demand, given up, until a person cancels it
-    outcome: str | None = _text(null=True)  # clean | found | suspect_listing | error class | superseded | cancelled
+    # clean | found | contradicted | suspect_listing | error class | superseded | cancelled
+    outcome: str | None = _text(null=True)
     started_us: int = _long()
     finished_us: int | None = _long(null=True)
     listed: int = _long(default=0)
@@ -266,6 +280,34 @@ class SliceRow(TableRow, table=True):
     cursor: str | None = _text(null=True)  # the next request, without credentials; None: at the start
     witnesses: int = _long(default=0)  # settled webhook events that its listing should have shown
     matched: int = _long(default=0)  # of those, how many it did show
+
+
+class ShownRow(TableRow, table=True):
+    """The witnesses that pages of a slice showed before its cursor. The rows go when the slice is done."""
+
+    __tablename__ = "shown"
+    __table_args__ = (Index("ix_shown_slice", "slice_id"), {"sqlite_autoincrement": True})
+    id: int | None = _id()
+    slice_id: int = _long()
+    seqs: bytes = Field(sa_column=Column(LargeBinary, nullable=False))  # of events, 8 bytes each
+
+
+class AbsenceRow(TableRow, table=True):
+    """An event that came by webhook, and that a listing of its time lacked."""
+
+    __tablename__ = "absence"
+    __table_args__ = (
+        PrimaryKeyConstraint("event_seq"),
+        _index_where("ix_absence_open", "stream_id", "occurred_us", where="state = 'open'"),
+    )
+    event_seq: int = _long()
+    stream_id: int = _long()
+    occurred_us: int = _long()
+    found_us: int = _long()
+    pass_id: int = _long()  # the last pass whose listing lacked it
+    state: str = _text(default="open")  # open | listed | accepted
+    tries: int = _long(default=0)  # how often it was looked for in other cuts of the list
+    next_us: int = _long()  # when it is looked for again
 
 
 class UnrecoverableRow(TableRow, table=True):
@@ -318,6 +360,7 @@ class DeliveryRow(TableRow, table=True):
     state: str = _text(default="pending")  # pending | delivered | dead | held | parked
     attempts: int = _long(default=0)
     next_us: int = _long()
+    wait_us: int | None = _long(null=True)  # the wait that ends at next_us; None: since it was created
     lease_us: int = _long(default=0)  # claimed until
     reason: str | None = _text(null=True)
     created_us: int = _long()
@@ -371,6 +414,7 @@ class TallyRow(TableRow, table=True):
     duplicates: int = _long(default=0)
     unlisted: int = _long(default=0)
     behind_watermark: int = _long(default=0)
+    other_mode: int = _long(default=0)  # events of the mode that is not the source's own
 
 
 class SlotRow(TableRow, table=True):
@@ -382,6 +426,32 @@ class SlotRow(TableRow, table=True):
     receives: bool = _flag(default=False)
     heartbeat_us: int = _long(default=0)
     lease_until_us: int = _long(default=0)
+    generation: int | None = _long(null=True)  # of the configuration with which the process was started
+    withheld: str | None = _text(null=True)  # JSON list: what that configuration, being older, did not change
+
+
+class ConfigurationRow(TableRow, table=True):
+    """The names in a configuration. The row with the greatest generation is the one in force."""
+
+    __tablename__ = "configuration"
+    __table_args__ = ({"sqlite_autoincrement": True},)
+    generation: int | None = Field(
+        default=None, sa_column=Column("generation", Whole, primary_key=True, autoincrement=True)
+    )
+    digest: str = Field(sa_column=Column(Text, nullable=False, unique=True))
+    first_us: int = _long()  # when it was first seen, or activated
+
+
+class LastCommitRow(TableRow, table=True):
+    """The last transaction of one connection to PostgreSQL, so that a commit without an answer can be looked up.
+
+    `writer` is another name for each connection. SQLite always tells what became of a commit.
+    """
+
+    __tablename__ = "last_commit"
+    writer: str = Field(sa_column=Column(Text, primary_key=True))
+    number: int = _long()
+    at_us: int = _long()
 
 
 class DowntimeRow(TableRow, table=True):
@@ -431,5 +501,6 @@ SOURCE, STREAM, DESTINATION = _table(SourceRow), _table(StreamRow), _table(Desti
 EVENT, PAYLOAD, MISSING = _table(EventRow), _table(PayloadRow), _table(MissingRow)
 PASS, SLICE, UNRECOVERABLE, BUDGET = _table(PassRow), _table(SliceRow), _table(UnrecoverableRow), _table(BudgetRow)
 DELIVERY, ATTEMPT, TALLY = _table(DeliveryRow), _table(AttemptRow), _table(TallyRow)
+SHOWN, ABSENCE, CONFIGURATION = _table(ShownRow), _table(AbsenceRow), _table(ConfigurationRow)
 SUBSCRIPTION, RESTORED, RECEIPT = _table(SubscriptionRow), _table(RestoredRow), _table(ReceiptRow)
 SLOT, DOWNTIME, QUARANTINE, AUDIT_LOG = _table(SlotRow), _table(DowntimeRow), _table(QuarantineRow), _table(AuditLogRow)

@@ -5,8 +5,10 @@ from dataclasses import asdict, dataclass
 
 from sqlalchemy import ColumnElement, Connection, select, update
 
+from gapless.ledger import absences
 from gapless.ledger.engine import dialect
-from gapless.ledger.passes import Pass, Slice, slices
+from gapless.ledger.passes import Pass, PassKind, Slice, slices
+from gapless.ledger.streams import stream
 from gapless.ledger.tables import SOURCE, STREAM, UNRECOVERABLE
 
 EVENT_LOST = "event_lost"
@@ -19,6 +21,8 @@ class Prefix:
 
     end_us: int
     suspect: bool
+    whole: bool = False
+    """True if every slice of the pass is done."""
 
 
 def finished_prefix(start_us: int, parts: list[Slice]) -> Prefix:
@@ -33,26 +37,57 @@ def finished_prefix(start_us: int, parts: list[Slice]) -> Prefix:
         end_us = max(end_us, part.end_us)
         witnesses += part.witnesses
         matched += part.matched
-    return Prefix(end_us=end_us, suspect=witnesses > 0 and matched == 0)
+    suspect = witnesses > 0 and matched == 0
+    return Prefix(end_us=end_us, suspect=suspect, whole=all(part.done for part in parts))
 
 
-def advance(connection: Connection, pass_: Pass, limit_us: int) -> Prefix:
-    """Move the stream's watermark over the finished prefix of `pass_`, never past `limit_us`, never back.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What a watermark does not pass."""
 
-    Nothing moves if the prefix is suspect, or if the pass begins after the watermark: that would
-    leave a hole. The caller has fenced this transaction and has made every listed event durable.
+    latest_us: int
+    """The time from which on the list may still grow."""
+    absences_allowed: int = 0
+    """Open absences of the stream above which the watermark stays before the first of them."""
+    margin_us: int = 0
+    """How far before an absent event that is, because webhook and list may differ about its time."""
+    unit_us: int = 1
+    """The watermark is a multiple of it."""
+
+
+def advance(connection: Connection, pass_: Pass, limits: Limits) -> Prefix:
+    """Move the stream's watermark over the finished prefix of `pass_`, never past `limits`, never back.
+
+    Nothing moves if the prefix is suspect, or if the pass begins after the time up to which the list was read: that
+    would leave a hole. The caller has fenced this transaction and has made every listed event durable. A recheck
+    proves nothing of its own: it only lets the watermark go on to where the list was read already.
     """
     prefix = finished_prefix(pass_.start_us, slices(connection, pass_.id))
-    to_us = min(prefix.end_us, limit_us)
-    if prefix.suspect or to_us <= pass_.start_us:
+    rechecks = pass_.kind is PassKind.RECHECK
+    to_us = min(prefix.end_us, limits.latest_us)
+    if not rechecks and (prefix.suspect or to_us <= pass_.start_us):
         return prefix
-    stream = STREAM.c.id == pass_.stream_id
-    contiguous = STREAM.c.watermark_us >= pass_.start_us
-    moves = (stream, contiguous, STREAM.c.watermark_us < to_us)
-    connection.execute(update(STREAM).where(*moves).values(watermark_us=to_us))
-    reaches = (stream, contiguous, STREAM.c.watermark_us <= prefix.end_us)
-    connection.execute(update(STREAM).where(*reaches).values(checked_us=pass_.started_us))
+    row = stream(connection, pass_.stream_id)
+    if not rechecks and row.read_to_us < pass_.start_us:
+        return prefix
+    read_us = row.read_to_us if rechecks else max(row.read_to_us, to_us)
+    held_us = _held_us(connection, pass_.stream_id, limits)
+    watermark_us = max(row.watermark_us, read_us if held_us is None else min(read_us, held_us))
+    values: dict[str, int | None] = {
+        "watermark_us": watermark_us,
+        "read_us": None if read_us <= watermark_us else read_us,
+    }
+    if not rechecks and watermark_us <= prefix.end_us:
+        values["checked_us"] = pass_.started_us
+    where = (STREAM.c.id == pass_.stream_id, STREAM.c.watermark_us == row.watermark_us)
+    connection.execute(update(STREAM).where(*where).values(**values))
     return prefix
+
+
+def _held_us(connection: Connection, stream_id: int, limits: Limits) -> int | None:
+    """Return the time that absent events do not let the watermark pass; None: there is none."""
+    first_us = absences.first_held_us(connection, stream_id, limits.absences_allowed)
+    return None if first_us is None else (first_us - limits.margin_us) // limits.unit_us * limits.unit_us
 
 
 def complete_pass(connection: Connection, stream_id: int, outcome: str, now_us: int, listed: int) -> None:
@@ -98,7 +133,7 @@ class UnrecoverableInterval:
 def write_off(connection: Connection, stream_id: int, loss: UnrecoverableInterval, now_us: int) -> bool:
     """Record the loss as unrecoverable and move the watermark to its end. Returns True if it is new."""
     where = (STREAM.c.id == stream_id, STREAM.c.watermark_us < loss.end_us)
-    if connection.execute(update(STREAM).where(*where).values(watermark_us=loss.end_us)).rowcount != 1:
+    if connection.execute(update(STREAM).where(*where).values(watermark_us=loss.end_us, read_us=None)).rowcount != 1:
         return False
     return note_unrecoverable(connection, stream_id, loss, now_us)
 

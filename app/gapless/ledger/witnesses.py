@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from sqlalchemy import ColumnElement, Connection, and_, exists, func, select, true, update
 
 from gapless.ledger.events import CHUNK, UNLISTED_AFTER
-from gapless.ledger.tables import EVENT
+from gapless.ledger.tables import ABSENCE, EVENT
 from gapless.ledger.tallies import Tallies
 
 NEWER = EVENT.alias("newer")
@@ -16,8 +16,8 @@ NEWER = EVENT.alias("newer")
 class WitnessSpan:
     """The expected events of a stream in `[start_us, end_us)` whose webhook came before `before_us`.
 
-    Each is a witness: a complete listing of that time must show it. A list of states shows only the last
-    state of an object (`last_states`).
+    Each is a witness: a complete listing of that time must show it, unless a person has accepted that it does not. A
+    list of states shows only the last state of an object (`last_states`).
     """
 
     stream_id: int
@@ -41,6 +41,7 @@ class WitnessSpan:
             EVENT.c.expected,
             EVENT.c.webhook_us.is_not(None),
             EVENT.c.webhook_us < self.before_us,
+            EVENT.c.seq.not_in(select(ABSENCE.c.event_seq).where(ABSENCE.c.state == "accepted")),
         )
 
 
@@ -49,9 +50,10 @@ def count_witnesses(connection: Connection, span: WitnessSpan) -> int:
     return int(connection.execute(select(func.count()).select_from(EVENT).where(span.where())).scalar_one())
 
 
-def absent(connection: Connection, span: WitnessSpan, seen: Collection[int]) -> list[int]:
-    """Return the seqs of witnesses that are not among the listed ones (`seen`)."""
-    return [seq for seq in connection.execute(select(EVENT.c.seq).where(span.where())).scalars() if seq not in seen]
+def absent(connection: Connection, span: WitnessSpan, shown: Collection[int]) -> dict[int, int]:
+    """Return {seq: time of occurrence} of the witnesses that the listing has not `shown`."""
+    query = select(EVENT.c.seq, EVENT.c.occurred_us).where(span.where())
+    return {seq: occurred_us for seq, occurred_us in connection.execute(query) if seq not in shown}
 
 
 def note_absent(connection: Connection, slot: int, seqs: Sequence[int]) -> int:

@@ -41,6 +41,8 @@ class AuditReport:
     repeated: int = 0
     """Count of repeated entries in the list."""
     found: int = 0
+    unreadable: set[str] = field(default_factory=set)
+    """The SHA-256 of each listed row that cannot be read: it may be an event that is missing."""
     missing: dict[str, MissingEntry] = field(default_factory=dict)
     days: dict[str, Counter[str]] = field(default_factory=dict)
     """{day: {listed, missing}}"""
@@ -95,6 +97,7 @@ class AuditReport:
             "listed_twice": self.repeated,
             "found": counts.get("found"),
             "missing": counts.get("missing"),
+            "unreadable": len(self.unreadable),
             "not_listed": None if known is None else self.not_listed(known),
             "by_type": self._counts(self.kinds),
             "by_day": self._counts(self.days),
@@ -161,6 +164,7 @@ async def _read_stream(
 ) -> None:
     async with walk_pages(client, stream, report.window) as pages:
         async for page in pages:
+            report.unreadable.update(row.digest for row in page.unreadable)
             events = report.audited(page.events)
             report.add(events, await known([event.key for event in events]) if known else ())
             progress(report)

@@ -4,7 +4,7 @@ Also plans the deliveries of events that a pass found before the start of its so
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
 
@@ -32,6 +32,8 @@ class ReplayEvents(OperationRequest, frozen=True, kw_only=True):
     keys: Keys | None = None
     since: AwareTime | None = None
     until: AwareTime | None = None
+    other_mode: bool = False
+    """Of all that occurred in that time, also send the events of the mode that is not their source's own."""
     dry_run: bool = False
 
 
@@ -85,7 +87,12 @@ async def _replay_range(
     until = context.runtime.clock() if request.until is None else request.until
     if request.source is not None:
         context.source(request.source)
-    chosen = EventFilter(source=request.source, start_us=to_us(since), end_us=to_us(until))
+    chosen = EventFilter(
+        source=request.source,
+        start_us=to_us(since),
+        end_us=to_us(until),
+        livemodes=frozenset((True, False)) if request.other_mode else None,
+    )
     if request.dry_run:
         return _extent(await context.read(events.extent, chosen=chosen))
     sent = count = after = 0
@@ -180,22 +187,35 @@ class PlannedDeliveries:
         self.keys.append(event.key)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WantedEvents:
+    """The event types and the modes that a destination takes; `livemodes` None: each source's own mode."""
+
+    types: TypePatterns
+    livemodes: frozenset[bool] | None
+
+
 async def plan_deliveries(
     store: Store,
     source: str,
     source_types: TypePatterns,
     since: datetime,
     until: datetime,
-    wanted_types: Mapping[str, TypePatterns],
+    wanted: Mapping[str, WantedEvents],
 ) -> list[PlannedDeliveries]:
     """Return, for each destination, the listed events in `[since, until)` that it was never owed.
 
-    `wanted_types` is {destination: its event types}. Raises `OperationRefused` if one is not in the ledger.
+    `wanted` is {destination: what it takes}. Raises `OperationRefused` if one is not in the ledger.
     """
     chosen = EventFilter(source=source, start_us=to_us(since), end_us=to_us(until))
     return [
-        await store.read(_plan, destination=name, wanted=(types, source_types), chosen=chosen)
-        for name, types in wanted_types.items()
+        await store.read(
+            _plan,
+            destination=name,
+            wanted=(each.types, source_types),
+            chosen=replace(chosen, livemodes=each.livemodes),
+        )
+        for name, each in wanted.items()
     ]
 
 

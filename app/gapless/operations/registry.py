@@ -9,7 +9,17 @@ from typing import Final, TypeVar
 
 import msgspec
 
-from gapless.operations import deliveries, imports, passes, quarantine, restore, sources
+from gapless.operations import (
+    absences,
+    configuration,
+    deliveries,
+    imports,
+    missing,
+    passes,
+    quarantine,
+    restore,
+    sources,
+)
 from gapless.operations.context import OperationContext, OperationRefused, OperationRequest
 
 R = TypeVar("R", bound=OperationRequest)
@@ -43,15 +53,19 @@ OPERATIONS: Final[Mapping[str, Operation]] = dict(
         _operation(sources.RenameSource, sources.rename),
         _operation(sources.SetIdentity, sources.set_identity),
         _operation(sources.AcknowledgeLosses, sources.acknowledge),
+        _operation(sources.AcceptAccount, sources.accept_account),
+        _operation(configuration.ActivateConfiguration, configuration.activate),
         _operation(restore.NoteRestored, restore.note_restored),
         _operation(passes.DemandPass, passes.demand),
         _operation(passes.ReadPassStatus, passes.read_status),
+        _operation(missing.DismissMissing, missing.dismiss),
         _operation(passes.CancelPasses, passes.cancel),
         _operation(imports.ImportEvents, imports.import_events),
         _operation(imports.RecordReceipts, imports.record_receipts),
         _operation(deliveries.ReplayEvents, deliveries.replay),
         _operation(deliveries.RequeueDeadLetters, deliveries.requeue),
         _operation(deliveries.ReleaseHeld, deliveries.release_held),
+        _operation(absences.AcceptUnlisted, absences.accept_unlisted),
         _operation(quarantine.ReleaseQuarantined, quarantine.release_quarantined),
     )
 )

@@ -1,11 +1,11 @@
-"""Renames a source, sets the seed of its ids, and acknowledges what it has lost for good."""
+"""Renames a source, sets the seed of its ids, accepts its account, and acknowledges what it has lost for good."""
 
 from typing import Annotated
 
 from msgspec import Meta
 
 from gapless.domain import to_us
-from gapless.ledger import Connection, watermarks
+from gapless.ledger import Connection, accounts, dead_letters, watermarks
 from gapless.ledger import sources as ledger
 from gapless.operations.context import AwareTime, Name, OperationContext, OperationRefused, OperationRequest
 
@@ -62,6 +62,48 @@ def _source_id(connection: Connection, name: str) -> int:
     if row is None:
         raise OperationRefused(f"source {name!r} is not in the ledger; `gapless source list` shows all sources")
     return int(row["id"])
+
+
+class AcceptAccount(OperationRequest, frozen=True, kw_only=True):
+    """Accept the account that a source's key reads; its held deliveries are sent, or dismissed."""
+
+    operation = "source.accept_account"
+    source: Name
+    account: str | None = None
+    """The account to accept; None: whatever the key reads."""
+    dismiss: bool = False
+
+
+async def accept_account(context: OperationContext, request: AcceptAccount) -> dict[str, object]:
+    """Make the account that the key reads the source's own, read it from now on, and settle the held deliveries.
+
+    If the key reads the source's own account again, only the held deliveries are settled.
+    """
+    accepted = await context.write(request.operation, request.source, _accept, context=context, request=request)
+    settle = dead_letters.dismiss_held if request.dismiss else dead_letters.owe_held
+    source_id, count = await context.read(_source_id, name=request.source), 0
+    while settled := await context.write(
+        request.operation, request.source, settle, source_id=source_id, reason=accounts.OTHER_ACCOUNT
+    ):
+        count += settled
+    context.wake()
+    return {**accepted, "dismissed" if request.dismiss else "released": count}
+
+
+def _accept(connection: Connection, context: OperationContext, request: AcceptAccount) -> dict[str, object]:
+    source_id = _source_id(connection, request.source)
+    known = accounts.read(connection, source_id)
+    holds = dead_letters.holds(connection, source_id, accounts.OTHER_ACCOUNT)
+    if known.other is None and not holds:
+        raise OperationRefused(
+            f"source {request.source!r} reads its own account, {known.own}; there is nothing to accept"
+        )
+    if request.account not in (None, known.other or known.own):
+        raise OperationRefused(
+            f"the key of source {request.source!r} reads account {known.other or known.own}, not {request.account}"
+        )
+    accounts.accept(connection, source_id, context.now_us)
+    return {"was": known.own, "account": known.other or known.own}
 
 
 class AcknowledgeLosses(OperationRequest, frozen=True, kw_only=True):

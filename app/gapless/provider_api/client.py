@@ -8,15 +8,15 @@ import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from email.utils import parsedate_to_datetime
-from typing import TypeGuard
+from typing import TypeAlias, TypeGuard
 
 import httpx
 import stamina
 import stamina.instrumentation
 from aiolimiter import AsyncLimiter
 
-from gapless.domain import Clock, Source, Sources
+from gapless.clock import elapsed_us
+from gapless.domain import Clock, Source, Sources, span_us
 from gapless.ledger.budgets import BLOCK
 from gapless.metrics import Metrics, status_class
 from gapless_reconcilers.kit.contract import JudgesResponses
@@ -27,7 +27,7 @@ from gapless_reconcilers.kit.errors import (
     Retryable,
     UnexpectedShape,
 )
-from gapless_reconcilers.kit.statuses import describe_origin, judge, waiting_until
+from gapless_reconcilers.kit.statuses import date_of, describe_origin, judge
 
 log = logging.getLogger(__name__)
 TIMEOUT = httpx.Timeout(30.0, connect=10.0)
@@ -110,14 +110,36 @@ class ProviderClient:
             wait_max=retry.longest_wait,
         )
         self.requests = 0
-        self.skew: timedelta | None = None
-        """Our clock less the provider's, from its last answer; None: unknown."""
-        self._waits_until: datetime | None = None
+        self.answered = False
+        """True once the provider has answered at all; if `skew` is None then, it does not say what time it is."""
+        self._date: tuple[datetime, int] | None = None
+        """The time in the provider's last answer, and when that came, in elapsed microseconds."""
+        self._waits_until_us: int | None = None
+        """The time before which the provider wants no request, in elapsed microseconds."""
 
     @property
     def waits_until(self) -> datetime | None:
         """Return the time before which the provider wants no request; None: it has not said so, or it is past."""
-        return waiting_until(self._waits_until, self._clock())
+        left_us = 0 if self._waits_until_us is None else self._waits_until_us - elapsed_us(self._clock)
+        return self._clock() + timedelta(microseconds=left_us) if left_us > 0 else None
+
+    @property
+    def skew(self) -> timedelta | None:
+        """Return our clock less the provider's, as its last answer showed that; None: unknown."""
+        if self._date is None:
+            return None
+        date, came_us = self._date
+        return self._clock() - date - timedelta(microseconds=elapsed_us(self._clock) - came_us)
+
+    @property
+    def now(self) -> datetime:
+        """Return the earlier of our time and the provider's: an event that has happened is never later."""
+        return self._clock() - self.behind
+
+    @property
+    def provider_now(self) -> datetime:
+        """Return the time at the provider, up to which its list has events; ours if that is unknown."""
+        return self._clock() - (self.skew or timedelta(0))
 
     @property
     def behind(self) -> timedelta:
@@ -129,35 +151,34 @@ class ProviderClient:
         """Return the current source: its secrets may have been replaced."""
         return self._sources[self._name]
 
-    async def send(self, request: httpx.Request, *, retry: bool = True) -> httpx.Response:
+    async def send(self, request: httpx.Request) -> httpx.Response:
         """Return the provider's answer to `request`, if its status is good. Raises `ProviderError`s only.
-
-        With `retry` False it is sent once: for callers that try again at a later time of their own.
 
         If the provider asks for a wait of more than `SLEPT_WITHIN`, that error is raised at once, and again by each
         request until then, without sending it.
         """
-        return await self._retrying(_retry_after, self._send, request) if retry else await self._send(request)
+        return await self._retrying(_retry_after, self.send_once, request)
 
-    async def _send(self, request: httpx.Request) -> httpx.Response:
+    async def send_once(self, request: httpx.Request) -> httpx.Response:
+        """Do as `send`, without a retry."""
         self._refuse_while_waiting()
         await self._take_from_budget()
         provider = self.source.provider
         async with self._limiter:
             self._refuse_while_waiting()
             response = await self._exchange(request, provider.auth())
-        now = self._clock()
         self._metrics.provider_requests.labels(self._name, status_class(response.status_code)).inc()
-        self._read_clock(response, now)
+        self.answered = True
+        self._read_clock(response)
         try:
             if isinstance(provider, JudgesResponses):
-                provider.judge(response, now)
+                provider.judge(response, self.provider_now)
             else:
-                judge(response, now)
+                judge(response, self.provider_now)
         except Retryable as error:
             if _is_long(error.retry_after):
-                self._waits_until = now + error.retry_after
-                log.warning("provider_wants_a_pause", extra={"source": self._name, "until": str(self._waits_until)})
+                self._waits_until_us = elapsed_us(self._clock) + span_us(error.retry_after)
+                log.warning("provider_wants_a_pause", extra={"source": self._name, "until": str(self.waits_until)})
             raise
         return response
 
@@ -196,13 +217,30 @@ class ProviderClient:
                 self._reserved = BLOCK
             self._reserved -= 1
 
-    def _read_clock(self, response: httpx.Response, now: datetime) -> None:
-        try:
-            provider_now = parsedate_to_datetime(response.headers["date"])
-        except (KeyError, ValueError, OverflowError):
-            return
-        if provider_now.utcoffset() is not None:
-            self.skew = now - provider_now
+    def _read_clock(self, response: httpx.Response) -> None:
+        date = date_of(response)
+        if date is not None:
+            self._date = date, elapsed_us(self._clock)
+
+
+@dataclass(frozen=True, slots=True)
+class OneAttempt:
+    """Sends each request of a client once: for callers that try again at later times of their own."""
+
+    client: ProviderClient
+
+    @property
+    def source(self) -> Source:
+        """Return the current source, as the client does."""
+        return self.client.source
+
+    async def send(self, request: httpx.Request) -> httpx.Response:
+        """Return the provider's answer, as the client's `send_once` does."""
+        return await self.client.send_once(request)
+
+
+Sender: TypeAlias = ProviderClient | OneAttempt
+"""Sends requests for one source, with retries or without."""
 
 
 async def read_answer(

@@ -1,20 +1,34 @@
-"""Ask a provider about our key, our endpoint and the account's streams."""
+"""Ask a provider about our key, our endpoint and the account's streams, and what time it is there."""
 
+import asyncio
 import logging
+from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import partial
+from typing import Final
+
+import httpx
 
 from gapless.provider_api.client import ProviderClient
+from gapless.provider_api.pages import read_or_ask_again
 from gapless_reconcilers.kit.contract import (
     Account,
+    ConsumesEvents,
+    ListsEvents,
     ListsStreams,
+    Provider,
     ReadsAccount,
     ReadsSubscription,
     RegistersEndpoint,
     Subscription,
+    Window,
 )
-from gapless_reconcilers.kit.errors import CredentialsRejected, OptionsInvalid, UnexpectedShape
+from gapless_reconcilers.kit.errors import CredentialsRejected, OptionsInvalid, ProviderError, UnexpectedShape
 
 log = logging.getLogger(__name__)
+TIME_WITHIN_S: Final = 5.0
+"""Time that a provider has to tell its own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,19 +39,47 @@ class ProviderHealth:
     subscription: Subscription | None = None
 
 
+async def ask_time(client: ProviderClient) -> datetime | None:
+    """Return the time at the provider; None: it does not say what time it is there.
+
+    Any answer will do, a refusal too. It takes at most `TIME_WITHIN_S`.
+    """
+    request = _cheapest_request(client.source.provider, client.now)
+    if request is not None:
+        with suppress(ProviderError, TimeoutError):
+            async with asyncio.timeout(TIME_WITHIN_S):
+                await client.send_once(request)
+    return None if client.skew is None else client.provider_now
+
+
+def _cheapest_request(provider: Provider, now: datetime) -> httpx.Request | None:
+    if isinstance(provider, ReadsAccount):
+        return provider.account_request()
+    if isinstance(provider, ReadsSubscription):
+        return provider.subscription_request()
+    if isinstance(provider, ListsEvents) and not isinstance(provider, ConsumesEvents):
+        return provider.first_request("", Window(start=now - timedelta(minutes=1), end=now))
+    return None
+
+
 async def read_health(client: ProviderClient, webhook_url: str) -> ProviderHealth:
     """Return whose account it is and the state of our endpoint.
 
     If the key lacks a permission, that part is None. Raises `Retryable` and `UnexpectedShape`.
     """
+    account = await read_account(client)
+    return ProviderHealth(account=account, subscription=await read_subscription(client, webhook_url))
+
+
+async def read_account(client: ProviderClient) -> Account | None:
+    """Return the account that our key reads; None: unknown. Raises `Retryable` and `UnexpectedShape`."""
     provider = client.source.provider
-    account = None
     try:
         if isinstance(provider, ReadsAccount):
-            account = provider.read_account(await client.send(provider.account_request()))
+            return provider.read_account(await client.send(provider.account_request()))
     except (CredentialsRejected, OptionsInvalid) as error:
         log.info("account_unknown", extra={"source": client.source.name, "error": str(error)})
-    return ProviderHealth(account=account, subscription=await read_subscription(client, webhook_url))
+    return None
 
 
 async def read_subscription(client: ProviderClient, webhook_url: str) -> Subscription | None:
@@ -72,7 +114,8 @@ async def stream_names(client: ProviderClient) -> list[str]:
         return []
     request, names = provider.streams_request(), list[str]()
     while request is not None:
-        page = provider.read_streams(request, await client.send(request))
+        read = partial(provider.read_streams, request)
+        page = await read_or_ask_again(client, request, await client.send(request), read)
         names += page.streams
         request = page.next
     return names

@@ -3,48 +3,84 @@
 import asyncio
 import base64
 import json
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
+from functools import partial
+from typing import Concatenate, ParamSpec, TypeVar
 
 import httpx
 
-from gapless.provider_api.client import ProviderClient
+from gapless.provider_api.client import Sender
+from gapless_reconcilers.kit import tolerant
 from gapless_reconcilers.kit.contract import ConsumesEvents, ListsEvents, Page, Provider, Window
 from gapless_reconcilers.kit.errors import OptionsInvalid, UnexpectedShape
 
 Pages = AsyncGenerator[Page, None]
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
-def walk_pages(
-    client: ProviderClient, stream: str, window: Window, cursor: str | None = None, *, retry: bool = True
-) -> aclosing[Pages]:
+def walk_pages(client: Sender, stream: str, window: Window, cursor: str | None = None) -> aclosing[Pages]:
     """Return the pages of `window`, as a context manager around an async generator.
 
     `cursor` is a page's `next`, frozen: the walk goes on after that page. The next page is requested while the caller
-    works on this one. With `retry` False each request is sent once. Raises `ProviderError`s; `UnexpectedShape` if a
-    request repeats: the walk would never end.
+    works on this one. Raises `ProviderError`s; `UnexpectedShape` if a request repeats: the walk would never end.
     """
-    return aclosing(_walk(client, stream, window, cursor, retry=retry))
+    first = thaw(cursor) if cursor else as_lister(client.source.provider).first_request(stream, window)
+    return walk_from(client, first, stream, window)
 
 
-async def _walk(client: ProviderClient, stream: str, window: Window, cursor: str | None, *, retry: bool) -> Pages:
-    request: httpx.Request | None
-    request = thaw(cursor) if cursor else as_lister(client.source.provider).first_request(stream, window)
-    seen = {_fingerprint(request)}
-    pending = asyncio.ensure_future(client.send(request, retry=retry))
+def walk_from(client: Sender, first: httpx.Request, stream: str, window: Window) -> aclosing[Pages]:
+    """Return the pages of `window` from the request `first` on, as `walk_pages` does."""
+    return aclosing(_walk(client, first, stream, window))
+
+
+async def first_page(client: Sender, stream: str, window: Window) -> Page:
+    """Return the first page of `window` alone. Raises `ProviderError`s."""
+    lister = as_lister(client.source.provider)
+    request = lister.first_request(stream, window)
+    return lister.read_page(request, await client.send(request), stream, window)
+
+
+async def _walk(client: Sender, first: httpx.Request, stream: str, window: Window) -> Pages:
+    request: httpx.Request | None = first
+    seen = {_fingerprint(first)}
+    pending = asyncio.ensure_future(client.send(first))
     try:
         while request is not None:
-            page = as_lister(client.source.provider).read_page(request, await pending, stream, window)
+            read = partial(as_lister(client.source.provider).read_page, request)
+            page = await read_or_ask_again(client, request, await pending, read, stream, window)
             request = page.next
             if request is not None:
                 if (fingerprint := _fingerprint(request)) in seen:
                     raise UnexpectedShape("next page", "the address of a page that was read already", "a new one")
                 seen.add(fingerprint)
-                pending = asyncio.ensure_future(client.send(request, retry=retry))
+                pending = asyncio.ensure_future(client.send(request))
             yield page
     finally:
         pending.cancel()
         await asyncio.gather(pending, return_exceptions=True)
+
+
+async def read_or_ask_again(
+    client: Sender,
+    request: httpx.Request,
+    response: httpx.Response,
+    read: Callable[Concatenate[httpx.Response, P], T],
+    /,
+    *args: P.args,
+    **kwargs: P.kwargs,
+) -> T:
+    """Return what `read` makes of the response. One that is no JSON, such as one cut short, is requested once more.
+
+    Raises `UnexpectedShape` if it is no JSON twice, or has another shape.
+    """
+    try:
+        return read(response, *args, **kwargs)
+    except UnexpectedShape:
+        if tolerant.is_json(response.content):
+            raise
+    return read(await client.send(request), *args, **kwargs)
 
 
 def as_lister(provider: Provider) -> ListsEvents:

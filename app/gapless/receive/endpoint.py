@@ -14,10 +14,11 @@ from typing import Any, Final
 
 import httpx
 
+from gapless.clock import machine_clock
 from gapless.domain import Source, Via, to_us
 from gapless.ledger.engine import StoreError
 from gapless.ledger.quarantine import CLOSED, TOO_LARGE
-from gapless.ledger.writer import Unstorable
+from gapless.ledger.writer import NotInTime, Unstorable
 from gapless.receive import responses, webhook
 from gapless.receive.admission import Admission
 from gapless.receive.bounded_log import BoundedLog
@@ -37,6 +38,8 @@ class ReceiveOptions:
 
     body_limit: int
     """Most bytes of a body; a longer one is answered 413. Where the vendor sends more, the vendor's own maximum."""
+    answer_within: timedelta
+    """Time from the last byte of the body to the answer: durable, or 503."""
     body_limits: Mapping[str, int] = field(default_factory=dict)
     """The configured limits of single sources, by name."""
 
@@ -98,9 +101,9 @@ class WebhookEndpoint:
     """`POST /webhooks/<name>`. The source is looked up at each request: it is replaced when its secrets change."""
 
     __slots__ = (
-        "_admission", "_answer", "_answer_messages", "_clock", "_counts", "_delay", "_evidence", "_header_names",
-        "_limit", "_log", "_name", "_quarantine", "_refused", "_seconds", "_sources", "_stream_ids", "_turned_away",
-        "_within_s", "_writer",
+        "_admission", "_answer", "_answer_messages", "_answer_s", "_clock", "_counts", "_delay", "_evidence",
+        "_header_names", "_limit", "_log", "_machine_clock", "_name", "_quarantine", "_refused", "_seconds", "_sources",
+        "_stream_ids", "_turned_away", "_within_s", "_writer",
     )  # fmt: skip
 
     def __init__(self, source: Source, receiver: Receiver) -> None:
@@ -109,6 +112,7 @@ class WebhookEndpoint:
         self._sources = receiver.runtime.sources
         self._writer = receiver.runtime.writer
         self._clock = receiver.runtime.clock
+        self._machine_clock = machine_clock(receiver.runtime.clock)
         self._admission = receiver.admission
         self._quarantine = receiver.quarantine
         self._turned_away = receiver.turned_away
@@ -116,6 +120,7 @@ class WebhookEndpoint:
         self._evidence = receiver.evidence
         self._limit = receiver.options.limit_of(source)
         self._within_s = receiver.options.body_within.total_seconds()
+        self._answer_s = receiver.options.answer_within.total_seconds()
         metrics = receiver.runtime.metrics
         self._counts = {outcome: metrics.webhooks.labels(source.name, outcome.value) for outcome in Outcome}
         self._refused = {reason: metrics.refused.labels(source.name, reason) for reason in REASONS}
@@ -134,7 +139,8 @@ class WebhookEndpoint:
             await send({"type": "websocket.close"})
             return
         outcome, (start, body) = await self._decide(scope, receive)
-        self._counts[outcome].inc()
+        if outcome is not None:
+            self._counts[outcome].inc()
         self._seconds.observe(perf_counter() - started)
         await send(start)
         await send(body)
@@ -142,7 +148,8 @@ class WebhookEndpoint:
             await linger(receive)
             await send(responses.END)
 
-    async def _decide(self, scope: Scope, receive: Receive) -> tuple[Outcome, Response]:
+    async def _decide(self, scope: Scope, receive: Receive) -> tuple[Outcome | None, Response]:
+        """Return the outcome and the answer. An outcome of None is counted later: the commit is still under way."""
         if scope["method"] != "POST":
             return self._refuse(Refusal(reason=METHOD, detail=scope["method"], status=METHOD_NOT_ALLOWED))
         if self._admission.closed_because:
@@ -173,39 +180,51 @@ class WebhookEndpoint:
         refusal = Refusal(reason=reason, detail=f"only its headers were kept: {why}")
         self._quarantine.offer(self._sources[self._name], request, refusal, to_us(self._clock()))
 
-    async def _take(self, request: WebhookRequest) -> tuple[Outcome, Response]:
+    async def _take(self, request: WebhookRequest) -> tuple[Outcome | None, Response]:
         """Verify and record the webhook; return its outcome and the answer."""
-        now = self._clock()
+        answer_by = asyncio.get_running_loop().time() + self._answer_s
+        now, machine_now = self._clock(), self._machine_clock()
         source = self._sources[self._name]
-        reply = webhook.read_webhook(source.provider, request, now)
+        reply = webhook.read_webhook(source.provider, request, machine_now)
         if isinstance(reply, NeedsEvidence):
             try:
-                reply = await self._evidence.read(source, request, now)
-            except EvidenceUnavailable as error:
-                self._log.log(logging.WARNING, "evidence_unavailable", to_us(now), error=str(error))
-                self._quarantine.offer(source, request, Refusal(reason=EVIDENCE, detail=str(error)), to_us(now))
+                async with asyncio.timeout_at(answer_by):
+                    reply = await self._evidence.read(source, request, machine_now)
+            except (EvidenceUnavailable, TimeoutError) as error:
+                message = str(error) or f"the evidence did not come within {self._answer_s:g} s"
+                self._log.log(logging.WARNING, "evidence_unavailable", to_us(now), error=message)
+                self._quarantine.offer(source, request, Refusal(reason=EVIDENCE, detail=message), to_us(now))
                 return Outcome.UNAVAILABLE, responses.unavailable()
         if isinstance(reply, Refusal):
             self._quarantine.offer(source, request, reply, to_us(now))
             return self._refuse(reply)
         try:
-            new = await self._record(source, request, reply, now)
+            new = await self._record(source, request, reply, now, answer_by)
         except Exception as error:  # noqa: BLE001 - the loop edge: whatever it is, it was not acknowledged
             return self._not_recorded(source, request, reply, error, now)
         if new:
             self._delay.observe(max(0.0, (now - reply.events[0].occurred_at).total_seconds()))
         return Outcome.ACCEPTED if new or not reply.events else Outcome.DUPLICATE, self._prescribed(reply.answer)
 
-    async def _record(self, source: Source, request: WebhookRequest, reply: Reply, now: datetime) -> int:
-        """Record the events; return how many were new, once all are durable."""
+    async def _record(
+        self, source: Source, request: WebhookRequest, reply: Reply, now: datetime, answer_by: float
+    ) -> int:
+        """Record the events; return how many were new, once all are durable. Raises `NotInTime` at `answer_by`."""
         if not reply.events:
             return 0
         stream_ids = self._stream_ids.known(source.id, reply.events)
         if stream_ids is None:
-            stream_ids = await self._stream_ids.learn(source.id, reply.events)
+            stream_ids = await self._learn(source, reply, answer_by)
         headers = webhook.kept_headers(request.headers, self._header_names)
         seen = webhook.sightings(source, reply, stream_ids, body=request.body, headers=headers, seen_us=to_us(now))
-        return await self._writer.record(seen, len(request.body))
+        return await self._writer.record(seen, len(request.body), answer_by)
+
+    async def _learn(self, source: Source, reply: Reply, answer_by: float) -> list[int]:
+        try:
+            async with asyncio.timeout_at(answer_by):
+                return await self._stream_ids.learn(source.id, reply.events)
+        except TimeoutError:
+            raise NotInTime(None) from None
 
     def _prescribed(self, answer: Answer) -> Response:
         """The provider's answer; nearly always the same one as before."""
@@ -224,7 +243,7 @@ class WebhookEndpoint:
 
     def _not_recorded(
         self, source: Source, request: WebhookRequest, reply: Reply, error: Exception, now: datetime
-    ) -> tuple[Outcome, Response]:
+    ) -> tuple[Outcome | None, Response]:
         """Answer 503, so that the provider sends it again. A webhook that can never be stored is quarantined too."""
         if isinstance(error, Unstorable):
             refusal = Refusal(reason=UNSTORABLE, detail=str(error))
@@ -233,11 +252,20 @@ class WebhookEndpoint:
             self._log.log(logging.ERROR, "webhook_unstorable", to_us(now), error=str(error))
             return Outcome.UNSTORABLE, responses.unavailable()
         self._turned_away.note(source, reply.events, to_us(now))
+        if isinstance(error, NotInTime) and error.recorded is not None:
+            self._log.log(logging.WARNING, "webhook_unavailable", to_us(now), error=str(error))
+            error.recorded.add_done_callback(self._count_late)
+            return None, responses.unavailable()
         if isinstance(error, StoreError):
             self._log.log(logging.WARNING, "webhook_unavailable", to_us(now), error=str(error))
         else:
             self._log.log(logging.ERROR, "recorder_bug", to_us(now), error=repr(error), exc_info=error)
         return Outcome.UNAVAILABLE, responses.unavailable()
+
+    def _count_late(self, recorded: asyncio.Future[int]) -> None:
+        """Count a webhook that was answered before its commit ended."""
+        is_recorded = not recorded.cancelled() and recorded.exception() is None
+        self._counts[Outcome.RECORDED_LATE if is_recorded else Outcome.UNAVAILABLE].inc()
 
 
 def content_length(scope: Scope) -> int:

@@ -17,7 +17,8 @@ from typing import Final
 import httpx
 from httpx import codes
 
-from gapless.domain import Source, to_us
+from gapless.clock import elapsed_us
+from gapless.domain import Source, span_us
 from gapless.metrics import Metrics, status_class
 from gapless.receive import webhook
 from gapless.receive.webhook import Refusal
@@ -95,7 +96,7 @@ class EvidenceFetcher:
         """Return the answer: from the cache, from a request under way, or from a new request."""
         if not needed.max_age:
             return await self._fetch(source, needed)
-        key, now_us = (source.id, needed.cache_key), to_us(self._clock())
+        key, now_us = (source.id, needed.cache_key), elapsed_us(self._clock)
         kept = self._kept.get(key)
         if kept is not None and now_us < kept.until_us:
             self._kept.move_to_end(key)
@@ -116,7 +117,7 @@ class EvidenceFetcher:
     async def _fetch_and_keep(self, source: Source, needed: NeedsEvidence) -> httpx.Response:
         answer = await self._fetch(source, needed)
         life = needed.max_age if answer.is_success else min(needed.max_age, REFUSAL_KEPT)
-        until_us = to_us(self._clock() + life)
+        until_us = elapsed_us(self._clock) + span_us(life)
         self._kept[source.id, needed.cache_key] = _CachedAnswer(answer, until_us)
         while len(self._kept) > CACHE_MAX:
             self._kept.popitem(last=False)

@@ -30,6 +30,8 @@ class Outcome(StrEnum):
     """Verified, but the store refuses its content."""
     UNAVAILABLE = "unavailable"
     """Nothing can be recorded now; the sender is asked to try again."""
+    RECORDED_LATE = "recorded_late"
+    """Answered 503 because the commit took too long, and recorded after all."""
 
 
 OTHER: Final = "other"

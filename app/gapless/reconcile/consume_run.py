@@ -8,14 +8,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 
-from gapless.domain import Via, to_us
+from gapless.domain import Via, span_us, to_us
 from gapless.ledger import Connection, engine, missing, streams, watermarks
 from gapless.ledger.recorder import Sighting
 from gapless.ledger.streams import Stream
+from gapless.provider_api.pages import read_or_ask_again
+from gapless.reconcile import odd_rows
 from gapless.reconcile.context import LeasedSource
-from gapless.reconcile.pass_run import PassResult, missing_row
-from gapless_reconcilers.kit.contract import Batch, ConsumesEvents, RemoteEvent
-from gapless_reconcilers.kit.errors import OptionsInvalid, ProviderError
+from gapless.reconcile.pass_run import PassResult, missing_row, set_aside
+from gapless_reconcilers.kit.contract import Batch, ConsumesEvents, Page, RemoteEvent
+from gapless_reconcilers.kit.errors import OptionsInvalid, ProviderError, UnexpectedShape
 
 WAIT = timedelta(seconds=25)
 """Time that the provider may hold a request open, where the pace is `long_poll`."""
@@ -43,27 +45,47 @@ class ConsumeRun:
 
     async def _take_batch(self, provider: ConsumesEvents) -> bool:
         """Read one batch. Return False if it was empty: then the source is complete up to the time of the request."""
-        requested_at = self.leased.runtime.clock()
+        requested_at = self.leased.client.now
         wait = WAIT if self.leased.policy.pace.long_poll else timedelta(0)
-        response = await self.leased.client.send(provider.batch_request(self.stream.cursor, wait))
-        batch = provider.read_batch(response, self.leased.runtime.clock())
+        request = provider.batch_request(self.stream.cursor, wait)
+        response = await self.leased.send(request)
+        now = self.leased.runtime.clock()
+        batch = await read_or_ask_again(self.leased.client, request, response, provider.read_batch, now)
         self.result.requests += 1
         self.result.listed += len(batch.events)
         if batch.cursor is None:
             self.result.complete = True
             await self.leased.write(self._note_complete, up_to_us=to_us(requested_at))
             return False
-        await self._record(batch)
+        refusal = await self._set_aside(batch) if batch.unreadable else None
+        await self._record(batch, batch.cursor if refusal is None else self.stream.cursor)
+        if refusal is not None:
+            raise refusal
         self.stream = await self.leased.runtime.read(streams.stream, stream_id=self.stream.id)
         return True
 
-    async def _record(self, batch: Batch) -> None:
+    async def _set_aside(self, batch: Batch) -> UnexpectedShape | None:
+        """Keep the rows that cannot be read, because the vendor forgets them. Return the error if they are too many."""
+        times = odd_rows.Times(
+            order=self.leased.capabilities.order,
+            unit_us=span_us(self.leased.capabilities.resolution),
+            start_us=self.stream.watermark_us,
+            end_us=self.leased.runtime.now_us,
+        )
+        page = Page(events=batch.events, next=None, unreadable=batch.unreadable)
+        new = await set_aside(self.leased, self.stream, page, times, before=self.result.set_aside)
+        if isinstance(new, UnexpectedShape):
+            return new
+        self.result.set_aside += new
+        return None
+
+    async def _record(self, batch: Batch, cursor: str | None) -> None:
         """Record every event, wanted or not, because the vendor forgets it now. The route decides who is owed it."""
         sightings = [self._sighting(event) for event in batch.events]
         try:
-            self.result.found += await self.leased.write(self._store, sightings=sightings, cursor=batch.cursor)
+            self.result.found += await self.leased.write(self._store, sightings=sightings, cursor=cursor)
         except engine.BadData:
-            await self._record_singly(sightings, batch.cursor)
+            await self._record_singly(sightings, cursor)
 
     async def _record_singly(self, sightings: Sequence[Sighting], cursor: str | None) -> None:
         """Record the events one by one, note as missing those that cannot be stored, and only then save the cursor."""

@@ -2,9 +2,11 @@
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Concatenate, ParamSpec, TypeVar
+
+import httpx
 
 from gapless.domain import Source
 from gapless.ledger import Connection
@@ -14,12 +16,17 @@ from gapless.ledger.writer import Work
 from gapless.provider_api.client import ProviderClient
 from gapless.reconcile.pace import Pace
 from gapless.runtime import Runtime
-from gapless_reconcilers.kit.contract import Capabilities, ReadBudget
+from gapless_reconcilers.kit.contract import Capabilities, Provider, ReadBudget
+from gapless_reconcilers.kit.errors import Retryable
 
 P = ParamSpec("P")
 T = TypeVar("T")
 MOST_AT_ONCE = 64
 """Slices of one source that are read at once, whatever its rate."""
+
+
+class KeyReplaced(Retryable):
+    """A secret of the source was replaced during the run: the next run begins by comparing the account."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +65,11 @@ class LeasedSource:
     policy: SourcePolicy
     lease: Lease
     stopping: asyncio.Event
+    provider: Provider = field(init=False)
+    """The provider with the credential of this run: whose account it reads is compared before anything is recorded."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "provider", self.client.source.provider)
 
     @property
     def source(self) -> Source:
@@ -68,6 +80,23 @@ class LeasedSource:
     def capabilities(self) -> Capabilities:
         """Return the capabilities of the provider, with the overrides of the configuration."""
         return self.policy.capabilities
+
+    @property
+    def is_replaced(self) -> bool:
+        """Return True if a secret of the source was replaced since the run began."""
+        return self.source.provider is not self.provider
+
+    def require_same_key(self) -> None:
+        """Raise `KeyReplaced` if a secret was replaced since the run began: what was just read may be another's."""
+        if self.is_replaced:
+            raise KeyReplaced(f"a secret of source {self.source.name!r} was replaced: its account is checked first")
+
+    async def send(self, request: httpx.Request) -> httpx.Response:
+        """Return the provider's answer, read with the credential of this run. Raises `ProviderError`s only."""
+        try:
+            return await self.client.send(request)
+        finally:
+            self.require_same_key()
 
     async def write(self, work: Callable[Concatenate[Connection, P], T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Run `work` in a transaction that also checks the lease. Raises `LeaseLost`; then nothing was written."""

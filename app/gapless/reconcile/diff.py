@@ -28,10 +28,8 @@ class Diff:
 
     absent: list[RemoteEvent] = field(default_factory=list)
     """Events that are listed, not in the ledger, and to be recorded."""
-    seen: list[int] = field(default_factory=list)
-    """The seq of each event that is in the ledger."""
-    matched: int = 0
-    """Number of settled webhook events among `seen`: each is a witness that the list can be believed."""
+    witnesses: list[int] = field(default_factory=list)
+    """The seqs of listed events whose webhook is settled: each is a witness that the list can be believed."""
 
 
 def compare_page(
@@ -46,8 +44,8 @@ def compare_page(
     for event in reversed(first.values()):
         row = known.get(event.key)
         if row is not None:
-            diff.seen.append(row[0])
-            diff.matched += row[1]
+            if row[1]:
+                diff.witnesses.append(row[0])
         elif is_ours(event, source, reach_back=reach_back):
             diff.absent.append(event)
     return diff

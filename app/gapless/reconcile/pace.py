@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from gapless.domain import LEAST_HEADROOM, LONGEST_INTERVAL
+from gapless.clock import is_due
+from gapless.domain import LEAST_HEADROOM, LONGEST_INTERVAL, span_us, to_us
 from gapless.ledger.budgets import BLOCK
 from gapless_reconcilers.kit.contract import ReadBudget
 
@@ -55,7 +56,8 @@ def due_at_start(last_complete: datetime | None, pace: Pace, now: datetime) -> d
     """Return the time of a source's first pass after a start: now, unless it was read within the shortest interval."""
     if last_complete is None:
         return now
-    return max(now, last_complete + pace.shortest)
+    due = last_complete + pace.shortest
+    return now if is_due(to_us(due), span_us(pace.shortest), to_us(now)) else due
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,33 +6,53 @@ ends the pass and nothing is written.
 """
 
 import asyncio
+import logging
 import math
 import time
 from array import array
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import partial
 
+import httpx
+
 from gapless.domain import Cause, Via, align_down, from_us, span_us, to_us
-from gapless.ledger import Connection, engine, missing, passes, quarantine, watermarks, witnesses
+from gapless.ledger import (
+    Connection,
+    absences,
+    engine,
+    missing,
+    passes,
+    quarantine,
+    unreadable,
+    watermarks,
+    witnesses,
+)
 from gapless.ledger.engine import dialect
 from gapless.ledger.passes import Pass, PassKind, Slice
 from gapless.ledger.recorder import EventKey, Sighting
 from gapless.ledger.streams import Stream
 from gapless.ledger.writer import Work
+from gapless.provider_api.client import OneAttempt, Sender
 from gapless.provider_api.pages import freeze, walk_pages
+from gapless.reconcile import odd_rows
 from gapless.reconcile.context import LeasedSource
+from gapless.reconcile.contradiction import MOST_WINDOWS, OtherCuts, windows_around
 from gapless.reconcile.diff import Circumstances, Diff, cause_of, compare_page, is_restored
 from gapless_reconcilers.kit.contract import Coverage, Page, Remedy, RemoteEvent, Window
 from gapless_reconcilers.kit.errors import ProviderError, Retryable, UnexpectedShape
 
+log = logging.getLogger(__name__)
 CURSOR_EVERY_S = 5.0
 """How often a slice that finds nothing saves its cursor."""
 FAILURES = 5
 """Slices of a pass on demand that fail, while none is read, after which a run reads no more of them."""
 CLOCKS_DIFFER = timedelta(minutes=5)
 """By our clock, a webhook may come this long before its event occurred by the provider's."""
+NOTED_AT_ONCE = 500
+"""Absent events that are noted in one transaction, so that webhooks need not wait for long."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -43,9 +63,14 @@ class PassResult:
     found: int = 0
     missed: int = 0
     requests: int = 0
+    set_aside: int = 0
+    """Number of unreadable rows that were new."""
     oldest_found: datetime | None = None
     failures: list[ProviderError] = field(default_factory=list)
     suspect: bool = False
+    contradicted: bool = False
+    absent_anew: bool = False
+    """The listing lacks events whose webhooks came, and which no listing lacked before."""
     complete: bool = False
     progressed: bool = False
     """True if a slice was read to its end, or goes on behind where it began."""
@@ -57,13 +82,15 @@ class PassResult:
 
     @property
     def outcome(self) -> str:
-        """Return `clean`, `found`, `suspect_listing`, `unfinished`, or the failure in snake case."""
+        """Return `clean`, `found`, `contradicted`, `suspect_listing`, `unfinished`, or the failure in snake case."""
         if self.failures:
             return _snake(type(self.failures[0]).__name__)
         if self.suspect:
             return "suspect_listing"
         if not self.complete:
             return "unfinished"
+        if self.contradicted:
+            return "contradicted"
         return "found" if self.found else "clean"
 
 
@@ -85,7 +112,11 @@ class PassRun:
     stream_slots: asyncio.Semaphore
     limit: float = math.inf
     must_pause: Callable[[], bool] = lambda: False
+    windows_left: int = MOST_WINDOWS
+    """Windows in which the pass may still look for absent events."""
     result: PassResult = field(default_factory=PassResult)
+    _setting_aside: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Slices are read side by side, and the unreadable rows of all of them count together."""
 
     async def run(self) -> PassResult:
         """Read every open slice. Provider errors are in the result; `LeaseLost` and `StoreError` are raised.
@@ -98,7 +129,7 @@ class PassRun:
                 if not part.done:
                     group.create_task(self._read_slice(part))
         if all(part.done for part in parts):  # a process died between the last slice and closing the pass
-            self._conclude(await self.leased.write(watermarks.advance, pass_=self.row, limit_us=self._limit_us()))
+            self._conclude(await self.leased.write(watermarks.advance, pass_=self.row, limits=self._limits()))
         await self._close()
         return self.result
 
@@ -117,6 +148,10 @@ class PassRun:
             return bool(self.result.failures)
         return not self.result.requests and len(self.result.failures) >= FAILURES
 
+    @property
+    def _client(self) -> Sender:
+        return OneAttempt(self.leased.client) if self._is_demanded else self.leased.client
+
     async def _is_cancelled(self) -> bool:
         return self._is_demanded and not await self.leased.runtime.read(passes.is_running, pass_id=self.row.id)
 
@@ -133,7 +168,7 @@ class PassRun:
         async with self.stream_slots, self.slots:
             if self._must_stop or await self._is_cancelled():
                 return
-            progress = SliceProgress(part=part, matched=part.matched)
+            progress = await self._progress(part)
             try:
                 await self._read_pages(progress)
             except ProviderError as error:
@@ -141,7 +176,7 @@ class PassRun:
                 if isinstance(error, Retryable):
                     await self._keep_place(progress)
                 elif part.cursor is not None:
-                    await self.leased.write(passes.save_cursor, slice_id=part.id, cursor=None, matched=0)
+                    await self.leased.write(passes.save_cursor, slice_id=part.id, cursor=None)
 
     async def _keep_place(self, progress: "SliceProgress") -> None:
         """Let a slice of a pass on demand go on where it failed: no request of it is sent twice in a run."""
@@ -149,36 +184,66 @@ class PassRun:
             await self._save(progress, progress.next)
             self.result.progressed = True
 
+    async def _progress(self, part: Slice) -> "SliceProgress":
+        progress = SliceProgress(part=part)
+        if part.cursor is not None:
+            progress.shown.frombytes(await self.leased.runtime.read(passes.shown, slice_id=part.id))
+            progress.stored = len(progress.shown)
+        return progress
+
     async def _read_pages(self, progress: "SliceProgress") -> None:
-        part = progress.part
-        window = Window(start=from_us(part.start_us), end=from_us(part.end_us))
-        async with walk_pages(
-            self.leased.client, self.stream.name, window, part.cursor, retry=not self._is_demanded
-        ) as pages:
+        cursor = progress.part.cursor
+        async with walk_pages(self._client, self.stream.name, progress.window, cursor) as pages:
             async for page in pages:
                 await self._compare_and_record(page, progress)
-                progress.next = None if page.next is None else freeze(page.next)
-                if progress.next is not None and (self._must_stop or await self._is_cancelled()):
-                    await self._save(progress, progress.next)
+                progress.next = page.next
+                if page.next is not None and (self._must_stop or await self._is_cancelled()):
+                    await self._save(progress, page.next)
                     return
         await self._finish_slice(progress)
 
     async def _compare_and_record(self, page: Page, progress: "SliceProgress") -> None:
-        """Compare one page with the ledger, and record what it lacks."""
+        """Compare one page with the ledger, and record what it lacks.
+
+        Raises `UnexpectedShape`, once the events are recorded, if too many rows cannot be read for them to be odd ones.
+        """
+        self.leased.require_same_key()
         source = self.leased.source
+        refusal = await self._set_aside(page, progress) if page.unreadable else None
         known = await self.leased.runtime.read(self._look_up(page.events)) if page.events else {}
         diff = compare_page(page.events, known, source, reach_back=self._is_demanded)
         self.result.listed += len({event.key for event in page.events})
         self.result.requests += 1
-        progress.matched += diff.matched
-        progress.seen.extend(diff.seen)
+        progress.shown.extend(diff.witnesses)
+        save_cursor = progress.saving(page.next) if refusal is None else progress.starting_again()
         refused = await self._refused(diff.absent) if diff.absent else set()
         if diff.absent and self.leased.capabilities.remedy is not Remedy.LIST:
-            await self._note_missing(diff, refused, None if page.next is None else freeze(page.next), progress)
-        elif diff.absent:
-            await self._record(diff, refused, None if page.next is None else freeze(page.next), progress)
-        elif time.monotonic() - progress.saved_at > CURSOR_EVERY_S and page.next is not None:
-            await self._save(progress, freeze(page.next))
+            await self._note_missing(diff, refused, save_cursor, progress)
+        elif diff.absent or refusal is not None:
+            await self._record(diff, refused, save_cursor, progress)
+        elif (
+            not progress.in_other_cut
+            and time.monotonic() - progress.saved_at > CURSOR_EVERY_S
+            and page.next is not None
+        ):
+            await self._save(progress, page.next)
+        if refusal is not None:
+            raise refusal
+
+    async def _set_aside(self, page: Page, progress: "SliceProgress") -> UnexpectedShape | None:
+        """Keep the rows that cannot be read, before the cursor passes them. Return the error if they are too many."""
+        times = odd_rows.Times(
+            order=self.leased.capabilities.order,
+            unit_us=span_us(self.leased.capabilities.resolution),
+            start_us=max(progress.part.start_us, to_us(self.leased.source.start)),
+            end_us=progress.part.end_us,
+        )
+        async with self._setting_aside:
+            new = await set_aside(self.leased, self.stream, page, times, before=self.result.set_aside)
+            if isinstance(new, UnexpectedShape):
+                return new
+            self.result.set_aside += new
+        return None
 
     async def _refused(self, absent: Sequence[RemoteEvent]) -> set[str]:
         """Return the keys of absent events that a webhook names which we refused."""
@@ -207,24 +272,23 @@ class PassRun:
             before_us=self._settled_before_us,
         )
 
-    async def _record(self, diff: Diff, refused: set[str], cursor: str | None, progress: "SliceProgress") -> None:
+    async def _record(self, diff: Diff, refused: set[str], save_cursor: Work[None], progress: "SliceProgress") -> None:
         sightings = [self._sighting(event, refused) for event in diff.absent]
-        save_cursor = partial(passes.save_cursor, slice_id=progress.part.id, cursor=cursor, matched=progress.matched)
         try:
             new = await self.leased.write(self._record_page, sightings=sightings, save_cursor=save_cursor)
         except engine.BadData:
             new = await self._record_singly(sightings)
-        progress.saved_at = time.monotonic()
-        progress.seen.extend(new.values())
+        progress.note_saved()
         self._count(sightings, new)
 
-    async def _note_missing(self, diff: Diff, refused: set[str], cursor: str | None, progress: "SliceProgress") -> None:
+    async def _note_missing(
+        self, diff: Diff, refused: set[str], save_cursor: Work[None], progress: "SliceProgress"
+    ) -> None:
         """Note events of which the list shows only that they exist: `recovery` requests them one by one."""
         remedy = self.leased.capabilities.remedy
         rows = [missing_row(self._sighting(event, refused), remedy) for event in diff.absent]
-        save_cursor = partial(passes.save_cursor, slice_id=progress.part.id, cursor=cursor, matched=progress.matched)
         added = await self.leased.write(self._note_page, rows=rows, save_cursor=save_cursor)
-        progress.saved_at = time.monotonic()
+        progress.note_saved()
         for row in added:
             self._count_found(from_us(row.occurred_us), expected=row.expected)
 
@@ -283,47 +347,122 @@ class PassRun:
         oldest = self.result.oldest_found
         self.result.oldest_found = occurred_at if oldest is None else min(oldest, occurred_at)
 
-    async def _save(self, progress: "SliceProgress", cursor: str) -> None:
-        progress.saved_at = time.monotonic()
-        await self.leased.write(passes.save_cursor, slice_id=progress.part.id, cursor=cursor, matched=progress.matched)
+    async def _save(self, progress: "SliceProgress", following: httpx.Request) -> None:
+        await self.leased.write(progress.saving(following))
+        progress.note_saved()
 
     async def _finish_slice(self, progress: "SliceProgress") -> None:
         """Close the slice, compare its listing with the webhook events in it, and advance the watermark if allowed."""
-        part, capabilities = progress.part, self.leased.capabilities
+        span = self._witness_span(progress.part)
+        hidden = await self._hidden(progress.part)
+        witnessed = max(0, await self.leased.runtime.read(witnesses.count_witnesses, span=span) - hidden)
+        await self._settle_absences(progress, span, witnessed, hidden)
+        self._conclude(await self.leased.write(self._advance, progress=progress, witnessed=witnessed))
+        self.result.progressed = True
+
+    async def _hidden(self, part: Slice) -> int:
+        """Return the number of unreadable rows in the slice. Each may be a witness, which the list then does show."""
+        return await self.leased.runtime.read(
+            unreadable.count_shown,
+            stream_id=self.stream.id,
+            start_us=part.start_us,
+            end_us=part.end_us,
+            since_us=self.row.started_us,
+        )
+
+    def _conclude(self, prefix: watermarks.Prefix) -> None:
+        if prefix.whole:
+            self.result.suspect = prefix.suspect and self.row.kind is not PassKind.RECHECK
+            self.result.complete = not self.result.suspect
+
+    def _advance(self, connection: Connection, progress: "SliceProgress", witnessed: int) -> watermarks.Prefix:
+        passes.finish_slice(connection, progress.part.id, witnessed, len(set(progress.shown)))
+        return watermarks.advance(connection, self.row, self._limits())
+
+    async def _settle_absences(
+        self, progress: "SliceProgress", span: witnesses.WitnessSpan, witnessed: int, hidden: int
+    ) -> None:
+        """Look in other cuts of the list for witnesses that it lacks, and note which are absent and which no longer."""
+        if self._lists_states:  # an object that has changed again or was deleted is no longer listed in its window
+            return
+        accepted = await self.leased.runtime.read(absences.accepted, stream_id=self.stream.id)
+        is_short = len({*progress.shown} - accepted) < witnessed or not self.leased.capabilities.exact_times
+        absent: dict[int, int] = {}
+        if witnessed and is_short:
+            absent = await self.leased.runtime.read(witnesses.absent, span=span, shown=frozenset(progress.shown))
+        if len(absent) <= hidden:
+            absent = {}
+        known = {
+            each.event_seq: each
+            for each in await self.leased.runtime.read(absences.open_absences, stream_id=self.stream.id)
+        }
+        tried = await self._look_elsewhere(progress, absent, known) if absent else set[int]()
+        shown = frozenset(progress.shown)
+        listed = known.keys() & shown
+        if listed:
+            await self.leased.write(absences.close_listed, seqs=listed)
+        left = {seq: us for seq, us in absent.items() if seq not in shown}
+        self.result.absent_anew |= bool(left.keys() - known.keys())
+        ordered = sorted(left)
+        for at in range(0, len(ordered), NOTED_AT_ONCE):
+            part = {seq: left[seq] for seq in ordered[at : at + NOTED_AT_ONCE]}
+            await self.leased.write(self._note_absent, absent=part, tried=tried)
+
+    async def _look_elsewhere(
+        self, progress: "SliceProgress", absent: Mapping[int, int], known: Mapping[int, absences.Absence]
+    ) -> set[int]:
+        """Look in other cuts of the list for absent events whose turn it is. Return the seqs that were looked for."""
+        now_us, capabilities = self.leased.runtime.now_us, self.leased.capabilities
+        due = {seq: us for seq, us in absent.items() if seq not in known or known[seq].next_us <= now_us}
+        windows = windows_around(due.values(), capabilities, self.windows_left)
+        self.windows_left -= len(windows)
+        cuts = OtherCuts(
+            client=self._client,
+            capabilities=capabilities,
+            stream=self.stream.name,
+            window=progress.window,
+            compare=partial(self._compare_and_record, progress=progress),
+            shown=lambda: frozenset(progress.shown),
+            must_stop=lambda: self._must_stop,
+        )
+        progress.in_other_cut = True
+        return await cuts.look_for(due, windows)
+
+    def _note_absent(self, connection: Connection, absent: Mapping[int, int], tried: AbstractSet[int]) -> None:
+        runtime, policy = self.leased.runtime, self.leased.policy
+        absences.note(connection, self.stream.id, self.row.id, absent, runtime.now_us)
+        later_us = runtime.now_us + span_us(policy.sweep_every)
+        absences.note_tries(connection, tried & absent.keys(), self._soon_us, later_us)
+
+    @property
+    def _soon_us(self) -> int:
+        return self.leased.runtime.now_us + span_us(self.leased.policy.pace.shortest)
+
+    def _witness_span(self, part: Slice) -> witnesses.WitnessSpan:
+        capabilities = self.leased.capabilities
         # Unless times are exact, webhook and list may differ by up to the grace about when an event occurred.
         edge_us = 0 if capabilities.exact_times else span_us(capabilities.grace)
-        span = witnesses.WitnessSpan(
+        return witnesses.WitnessSpan(
             stream_id=self.stream.id,
             start_us=part.start_us + edge_us,
             end_us=part.end_us - edge_us,
             before_us=self._settled_before_us,
             last_states=self._lists_states,
         )
-        witnessed = await self.leased.runtime.read(witnesses.count_witnesses, span=span)
-        absent: list[int] = []
-        if 0 < progress.matched < witnessed and part.cursor is None and not self._lists_states:
-            absent = await self.leased.runtime.read(witnesses.absent, span=span, seen=frozenset(progress.seen))
-        prefix = await self.leased.write(self._advance, progress=progress, witnessed=witnessed, absent=absent)
-        self.result.progressed = True
-        self._conclude(prefix)
 
-    def _conclude(self, prefix: watermarks.Prefix) -> None:
-        if prefix.end_us >= self.row.end_us:
-            self.result.suspect, self.result.complete = prefix.suspect, not prefix.suspect
+    def _limits(self) -> watermarks.Limits:
+        """Return what the watermark does not pass: absent events, and the earlier now of ours and the provider's.
 
-    def _advance(
-        self, connection: Connection, progress: "SliceProgress", witnessed: int, absent: Sequence[int]
-    ) -> watermarks.Prefix:
-        passes.finish_slice(connection, progress.part.id, witnessed, progress.matched)
-        if absent:
-            witnesses.note_absent(connection, self.leased.runtime.writer.recorder.slot, absent)
-        return watermarks.advance(connection, self.row, self._limit_us())
-
-    def _limit_us(self) -> int:
-        """Return the provider's own now less the grace, in whole units of its times: later, the list may still grow."""
+        That is less the grace, and in whole units of the provider's times: later, the list may still grow.
+        """
         capabilities = self.leased.capabilities
-        provider_now = from_us(self.row.started_us) - self.leased.client.behind
-        return to_us(align_down(provider_now - capabilities.grace, capabilities.resolution))
+        earlier_now = from_us(self.row.started_us) - self.leased.client.behind
+        return watermarks.Limits(
+            latest_us=to_us(align_down(earlier_now - capabilities.grace, capabilities.resolution)),
+            absences_allowed=self.leased.source.absences_allowed,
+            margin_us=0 if capabilities.exact_times else span_us(capabilities.grace),
+            unit_us=span_us(capabilities.resolution),
+        )
 
     async def _close(self) -> None:
         """Record how the pass ended. A pass that was only interrupted stays open and goes on later."""
@@ -338,6 +477,10 @@ class PassRun:
             "requests": result.requests,
         }
         passes.count(connection, self.row.id, **sums)
+        if not result.failures and result.complete:
+            covered = {"start_us": self.row.start_us, "end_us": self.row.end_us, "since_us": self.row.started_us}
+            unreadable.resolve(connection, self.stream.id, **covered)
+            self._count_absences(connection)
         if not result.failures and result.ended:
             failed = self._is_demanded and result.suspect
             passes.finish(connection, self.row.id, result.outcome, now_us, failed=failed)
@@ -346,17 +489,51 @@ class PassRun:
         if result.complete and self.row.kind is PassKind.SCHEDULED:
             watermarks.complete_pass(connection, self.stream.id, result.outcome, now_us, result.listed)
 
+    def _count_absences(self, connection: Connection) -> None:
+        """Count that a listing which is believed lacked events, and say so unless the source may lack them."""
+        lacked = absences.lacked_by(connection, self.stream.id, self.row.id)
+        if lacked:
+            witnesses.note_absent(connection, self.leased.runtime.writer.recorder.slot, lacked)
+            absences.hasten(connection, lacked, self._soon_us)
+            allowed = self.leased.source.absences_allowed
+            self.result.contradicted = absences.first_held_us(connection, self.stream.id, allowed) is not None
+
 
 @dataclass(slots=True, kw_only=True)
 class SliceProgress:
-    """The progress of one slice. `seen` holds the seq of every event that the listing showed."""
+    """The progress of one slice. `shown` holds the seq of every witness that the listing showed."""
 
     part: Slice
-    matched: int
-    seen: "array[int]" = field(default_factory=lambda: array("q"))
+    shown: "array[int]" = field(default_factory=lambda: array("q"))
+    next: httpx.Request | None = None
+    """The request for the next page; None: no page was read yet, or the last one was."""
+    stored: int = 0
+    """Length of `shown` that is stored with the cursor."""
     saved_at: float = field(default_factory=time.monotonic)
-    next: str | None = None
-    """The request for the next page, frozen; None: no page was read yet, or the last one was."""
+    in_other_cut: bool = False
+    """True: the pages are not those of the slice's own walk, so they do not move its cursor."""
+
+    @property
+    def window(self) -> Window:
+        """The time of the slice."""
+        return Window(start=from_us(self.part.start_us), end=from_us(self.part.end_us))
+
+    def saving(self, following: httpx.Request | None) -> Work[None]:
+        """Return the work that stores the cursor; None: the last page was read."""
+        if self.in_other_cut:
+            return _keep_cursor
+        cursor = None if following is None else freeze(following)
+        shown = self.shown[self.stored :].tobytes()
+        return partial(passes.save_cursor, slice_id=self.part.id, cursor=cursor, shown=shown)
+
+    def starting_again(self) -> Work[None]:
+        """Return the work that makes the slice start from its beginning the next time."""
+        return _keep_cursor if self.in_other_cut else partial(passes.save_cursor, slice_id=self.part.id, cursor=None)
+
+    def note_saved(self) -> None:
+        """Note that `saving` was done."""
+        self.saved_at = time.monotonic()
+        self.stored = len(self.shown)
 
 
 def state_of(event: RemoteEvent) -> tuple[str, int]:
@@ -364,6 +541,38 @@ def state_of(event: RemoteEvent) -> tuple[str, int]:
     if event.object_key is None or event.object_version is None:
         raise UnexpectedShape(f"event {event.key!r}", "without object_key or object_version", "a state of an object")
     return event.object_key, event.object_version
+
+
+async def set_aside(
+    leased: LeasedSource, stream: Stream, page: Page, times: odd_rows.Times, *, before: int
+) -> int | UnexpectedShape:
+    """Keep the unreadable rows of `page`. Return how many are new, or the error if they are too many for odd ones.
+
+    `before`: the new ones of the same pass so far.
+    """
+    keys = [unreadable.key_of(row.digest) for row in page.unreadable]
+    states = await leased.runtime.read(unreadable.states, source_id=leased.source.id, keys=keys)
+    found = odd_rows.judge(page, states, times, before=before)
+    if found.refusal is not None:
+        return found.refusal
+    rows = [
+        unreadable.OddRow(
+            source_id=leased.source.id,
+            stream_id=stream.id,
+            key=unreadable.key_of(row.digest),
+            row=row.row,
+            problem=row.problem,
+            occurred_us=start_us,
+            until_us=until_us,
+        )
+        for row, (start_us, until_us) in found.rows
+    ]
+    await leased.write(unreadable.set_aside, rows=rows, now_us=leased.runtime.now_us)
+    if found.new:
+        extra = {"source": leased.source.name, "stream": stream.name, "count": found.new, "error": rows[0].problem}
+        log.warning("rows_unreadable", extra=extra)
+    is_open = await leased.runtime.read(unreadable.count_open, stream_id=stream.id)
+    return odd_rows.refuse_open(is_open) or found.new
 
 
 def missing_row(sighting: Sighting, reason: str) -> missing.Missing:

@@ -107,7 +107,7 @@ class Recovery:
 
     async def _fetch(self, row: Missing, provider: FetchesDetail, wanted: MissingEvent) -> None:
         try:
-            response = await self.leased.client.send(provider.detail_request(wanted))
+            response = await self.leased.send(provider.detail_request(wanted))
             event = provider.read_detail(wanted, response)
         except OptionsInvalid as error:  # 404, 410: the provider no longer has it
             await self._give_up(row, error)
@@ -120,13 +120,12 @@ class Recovery:
     async def _request_redelivery(self, row: Missing, provider: AsksRedelivery, wanted: MissingEvent) -> None:
         """Ask the provider to send the webhook again. The row closes when that webhook is recorded."""
         try:
-            await self.leased.client.send(provider.redelivery_request(wanted))
+            await self.leased.send(provider.redelivery_request(wanted))
         except OptionsInvalid as error:
             await self._give_up(row, error)
             return
-        now_us = self.leased.runtime.now_us
-        next_us = now_us + span_us(wait_after(row.attempts))
-        await self.leased.write(missing.note_redelivery_request, row=row, now_us=now_us, next_attempt_us=next_us)
+        now_us, wait_us = self.leased.runtime.now_us, span_us(wait_after(row.attempts))
+        await self.leased.write(missing.note_redelivery_request, row=row, now_us=now_us, wait_us=wait_us)
 
     def _sighting(self, row: Missing, event: RemoteEvent) -> Sighting:
         return Sighting(
@@ -146,9 +145,10 @@ class Recovery:
             log.warning("event_lost", extra=labels)
 
     async def _postpone(self, row: Missing, error: str) -> None:
-        next_us = self.leased.runtime.now_us + span_us(wait_after(row.attempts))
-        log.warning("event_still_missing", extra={"event_key": row.key, "error": error, "next": str(from_us(next_us))})
-        await self.leased.write(missing.postpone, row=row, next_attempt_us=next_us, error=error)
+        now_us, wait_us = self.leased.runtime.now_us, span_us(wait_after(row.attempts))
+        next_at = str(from_us(now_us + wait_us))
+        log.warning("event_still_missing", extra={"event_key": row.key, "error": error, "next": next_at})
+        await self.leased.write(missing.postpone, row=row, now_us=now_us, wait_us=wait_us, error=error)
 
 
 def _store(connection: Connection, leased: LeasedSource, row: Missing, sighting: Sighting) -> None:

@@ -3,13 +3,14 @@
 import asyncio
 import logging
 from collections.abc import Mapping
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 
 import httpx
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
+from apscheduler.triggers.base import BaseTrigger
 
-from gapless.domain import Mode, Source
+from gapless.domain import Mode, Source, span_us
 from gapless.ledger import budgets, leases, sources
 from gapless.ledger.engine import StoreError
 from gapless.ledger.leases import SOURCE_LEASE, Lease, LeaseLost
@@ -26,6 +27,39 @@ STOP_WITHIN = timedelta(seconds=5)
 """Time that the runs under way have to reach a point where they can stop."""
 HEALTH_EVERY = timedelta(hours=1)
 """Time between two health checks of a source: its account, its endpoint and its streams."""
+
+
+class Every(BaseTrigger):  # type: ignore[misc] # it has no types
+    """Fires `every` after the last time, whatever the clock did meanwhile: no missed time is ever made up for."""
+
+    def __init__(self, every: timedelta) -> None:
+        self.every = every
+
+    def get_next_fire_time(self, previous_fire_time: datetime | None, now: datetime) -> datetime:
+        """Return the next time, reckoned from `now`."""
+        return now if previous_fire_time is None else now + self.every
+
+
+class Ticks(AsyncIOScheduler):  # type: ignore[misc] # it has no types
+    """An APScheduler with one job, which it runs every `every` even if the machine's clock jumps.
+
+    APScheduler reads the machine's clock. It would wait for a job until a clock that was set back shows the time again.
+    """
+
+    def __init__(self, every: timedelta) -> None:
+        super().__init__(timezone="UTC")
+        self._every = every
+
+    def wakeup(self) -> None:
+        """Run what is due. A time that lies further ahead than `every` is due."""
+        for job in self.get_jobs():
+            if job.next_run_time - datetime.now(self.timezone) > self._every:
+                job.modify(next_run_time=datetime.now(self.timezone))
+        super().wakeup()
+
+    def _start_timer(self, wait_seconds: float | None) -> None:
+        longest = self._every.total_seconds()
+        super()._start_timer(longest if wait_seconds is None else min(wait_seconds, longest))
 
 
 class Scheduler:
@@ -60,17 +94,10 @@ class Scheduler:
 
     async def run(self) -> None:
         """Tick until `stop`; then finish the current pages and release every lease."""
-        ticks = AsyncIOScheduler(timezone="UTC")
+        every = timedelta(seconds=self._tick_s)
+        ticks = Ticks(every)
         async with asyncio.TaskGroup() as group:
-            ticks.add_job(
-                self._tick,
-                "interval",
-                [group],
-                seconds=self._tick_s,
-                coalesce=True,
-                max_instances=1,
-                misfire_grace_time=None,
-            )
+            ticks.add_job(self._tick, Every(every), [group], coalesce=True, max_instances=1, misfire_grace_time=None)
             await self._make_due()
             await self._tick(group)
             ticks.start()
@@ -117,8 +144,9 @@ class Scheduler:
 
     async def _run_source(self, name: str, lease: Lease) -> None:
         """Run the source once and renew its lease meanwhile. An error ends only this run."""
-        renewal = asyncio.create_task(self._renew(lease))
-        run = asyncio.create_task(self._source_run(name, lease).run())
+        renewal, at_us = asyncio.create_task(self._renew(lease)), self._runtime.elapsed_us
+        source_run = self._source_run(name, lease)
+        run = asyncio.create_task(source_run.run())
         try:
             await asyncio.wait((renewal, run), return_when=asyncio.FIRST_COMPLETED)
             run.cancel()
@@ -139,6 +167,8 @@ class Scheduler:
             renewal.cancel()
             run.cancel()
             await asyncio.gather(renewal, run, return_exceptions=True)
+            if source_run.checked:
+                self._checked[name] = (source_run.leased.provider, at_us)
             self._busy.discard(name)
 
     async def _renew(self, lease: Lease) -> None:
@@ -164,13 +194,10 @@ class Scheduler:
         return SourceRun(leased=leased, check_health=self._health_is_due(name))
 
     def _health_is_due(self, name: str) -> bool:
-        """Return True at the start, once an hour, and when a credential was replaced."""
-        provider, now_us = self._runtime.sources[name].provider, self._runtime.now_us
+        """Return True until a check has succeeded, once an hour, and when a credential was replaced."""
+        provider, at_us = self._runtime.sources[name].provider, self._runtime.elapsed_us
         last = self._checked.get(name)
-        if last is not None and last[0] is provider and now_us - last[1] < HEALTH_EVERY / timedelta(microseconds=1):
-            return False
-        self._checked[name] = (provider, now_us)
-        return True
+        return last is None or last[0] is not provider or at_us - last[1] >= span_us(HEALTH_EVERY)
 
     def _provider_client(self, name: str) -> ProviderClient:
         if name not in self._clients:

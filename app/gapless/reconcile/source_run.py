@@ -9,10 +9,13 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TypeVar
 
+from gapless.clock import is_due
 from gapless.domain import Mode, Source, TypesOrigin, from_us, span_us, to_us
 from gapless.ledger import (
     Connection,
+    accounts,
     budgets,
+    dead_letters,
     leases,
     passes,
     restored,
@@ -24,7 +27,7 @@ from gapless.ledger import (
 from gapless.ledger.passes import Pass, PassKind
 from gapless.ledger.streams import Stream
 from gapless.ledger.watermarks import UnrecoverableInterval
-from gapless.provider_api.health import ProviderHealth, read_health, read_subscription, repair_endpoint, stream_names
+from gapless.provider_api.health import read_account, read_subscription, repair_endpoint, stream_names
 from gapless.reconcile.context import LeasedSource
 from gapless.reconcile.diff import Circumstances
 from gapless.reconcile.pace import (
@@ -36,9 +39,9 @@ from gapless.reconcile.pace import (
     slow_down,
     sweep_allowance,
 )
-from gapless.reconcile.recovery import recover_missing
+from gapless.reconcile.recovery import recover_missing, wait_after
 from gapless.reconcile.stream_run import StreamRun
-from gapless_reconcilers.kit.contract import OWN_STREAM, Reading
+from gapless_reconcilers.kit.contract import OWN_STREAM, Reading, Subscription
 from gapless_reconcilers.kit.errors import NeedsOperator, ProviderError, UnexpectedShape
 
 T = TypeVar("T")
@@ -48,7 +51,11 @@ LONGEST_RETRY = timedelta(days=3)
 
 
 class AccountShared(NeedsOperator):
-    """Another source reads the same account, so that each event would be counted twice."""
+    """A source that had the account before reads it too, so that each event would be counted twice."""
+
+
+class OtherAccount(NeedsOperator):
+    """The key reads another account than the source's, so that nothing may be recorded."""
 
 
 class SubscriptionInactive(NeedsOperator):
@@ -61,6 +68,8 @@ class SourceRun:
 
     leased: LeasedSource
     check_health: bool
+    checked: bool = False
+    """True once the health was read, all of it: until then every run begins with that."""
 
     async def run(self) -> None:
         """Do everything that is due, then release the lease with the time of the next run.
@@ -70,9 +79,11 @@ class SourceRun:
         streams = await self._streams()
         stream_run = await self._stream_run(streams)
         try:
+            self.check_health |= await self._is_parked()
             if self.check_health:
                 streams = await self._refresh_health()
                 stream_run = await self._stream_run(streams)  # with the new state of our endpoint
+            await self._require_account_of_its_own()
             if self.leased.source.mode is not Mode.WEBHOOK:
                 await self._reconcile(stream_run, streams)
         except ProviderError as error:  # a source-wide request raised it: no stream can be read
@@ -92,21 +103,65 @@ class SourceRun:
         """Go on with the passes on demand that are due, after everything that is scheduled."""
         now_us, by_id = self.leased.runtime.now_us, {stream.id: stream for stream in streams}
         rows = await self.leased.runtime.read(passes.unfinished, source_id=self.leased.source.id)
-        due = [row for row in rows if row.kind is PassKind.DEMAND and row.next_attempt_us <= now_us]
+        due = [row for row in rows if row.kind is PassKind.DEMAND and _goes_on(row, now_us)]
         await self._for_each(due, lambda row: stream_run.run_demanded(by_id[row.stream_id], row))
 
     async def _streams(self) -> list[Stream]:
         return await self.leased.runtime.read(streams.streams, source_id=self.leased.source.id)
 
     async def _refresh_health(self) -> list[Stream]:
-        """Ask the provider about our key, our endpoint and the account's streams. Return all streams."""
+        """Ask the provider about our key, then about our endpoint and the account's streams. Return all streams."""
+        await self._compare_account()
         if self.leased.policy.repair:
             await self._repair_endpoint()
-        known = await read_health(self.leased.client, self.leased.policy.webhook_url)
-        await record_health(self.leased, known)
+        await record_subscription(
+            self.leased, await read_subscription(self.leased.client, self.leased.policy.webhook_url)
+        )
         for name in await stream_names(self.leased.client):
             await self.leased.write(streams.ensure_stream, source_id=self.leased.source.id, name=name)
+        self.checked = True
         return await self._streams()
+
+    async def _is_parked(self) -> bool:
+        row = await self.leased.runtime.read(sources.source_row, source_id=self.leased.source.id)
+        return bool(row["state"] == "parked")
+
+    async def _compare_account(self) -> None:
+        """Compare the account of our key with the source's. Raises `OtherAccount`; then listed events are held."""
+        leased = self.leased
+        account = await read_account(leased.client)
+        leased.require_same_key()
+        found = await leased.write(
+            accounts.note,
+            source_id=leased.source.id,
+            fingerprint=None if account is None else account.fingerprint,
+            now_us=leased.runtime.now_us,
+        )
+        if found.other is None:
+            return
+        while await leased.write(
+            dead_letters.hold_listed,
+            source_id=leased.source.id,
+            reason=accounts.OTHER_ACCOUNT,
+            now_us=leased.runtime.now_us,
+        ):
+            pass
+        raise OtherAccount(
+            f"the key reads account {found.other}, and the source is that of {found.own}; use a key of that account, "
+            f"or run gapless source accept-account {leased.source.name}"
+        )
+
+    async def _require_account_of_its_own(self) -> None:
+        """Raise `AccountShared` if a source that had the account before reads it too, and this one may not share it."""
+        leased = self.leased
+        if leased.policy.share_account:
+            return
+        others = await leased.runtime.read(accounts.had_before, source_id=leased.source.id)
+        if others:
+            raise AccountShared(
+                f"source {leased.source.name!r} reads the same account as {', '.join(others)}: each event would be "
+                "recorded twice; remove one, or set share_account = true"
+            )
 
     async def _repair_endpoint(self) -> None:
         """Enable our endpoint again (opt-in). If the key may not do that, log it: the list can still be read."""
@@ -123,14 +178,16 @@ class SourceRun:
         leased, source_id = self.leased, self.leased.source.id
         if not self.check_health:
             subscription = await read_subscription(leased.client, leased.policy.webhook_url)
-            await record_health(leased, ProviderHealth(subscription=subscription))
+            await record_subscription(leased, subscription)
         row = await leased.runtime.read(sources.source_row, source_id=source_id)
         if row["subscription_healthy"] is False:
             await leased.write(sources.note_lapse, source_id=source_id)
             raise SubscriptionInactive(f"{row['subscription_reason']}: meanwhile the list proves nothing")
         if row["lapsed_us"] is not None and row["subscription_healthy"]:
             lost = UnrecoverableInterval(
-                start_us=row["lapsed_us"], end_us=row["subscription_us"], reason="subscription_inactive"
+                start_us=min(row["lapsed_us"], row["subscription_us"]),
+                end_us=row["subscription_us"],
+                reason="subscription_inactive",
             )
             log.error(
                 "subscription_was_inactive",
@@ -209,7 +266,8 @@ class SourceRun:
 
     def _sweep_is_due(self, last_us: int | None) -> bool:
         since_us = to_us(self.leased.source.start) if last_us is None else last_us
-        return self.leased.runtime.now_us - since_us >= span_us(self.leased.policy.sweep_every)
+        every_us = span_us(self.leased.policy.sweep_every)
+        return is_due(since_us + every_us, every_us, self.leased.runtime.now_us)
 
     def _sweep_allowance(self, connection: Connection) -> float:
         """Return the requests that the sweeps of this run may use; infinity: there is no budget."""
@@ -234,7 +292,10 @@ class SourceRun:
         left = passes.unfinished(connection, source_id)
         demanded = row["next_pass_us"] > self.leased.lease.taken_us  # a pass was demanded meanwhile
         interrupted = self.leased.stopping.is_set() and bool(left)
-        next_us = to_us(now if demanded or interrupted else now + interval)
+        at_once = demanded or interrupted or self.leased.is_replaced
+        next_us = to_us(now if at_once else now + interval)
+        if self.leased.client.skew is not None:
+            sources.note_skew(connection, source_id, span_us(self.leased.client.skew))
         goes_on = [each.next_attempt_us for each in left if each.kind is PassKind.DEMAND]
         next_us = max(to_us(now), min(next_us, *goes_on)) if goes_on else next_us
         until = self.leased.client.waits_until
@@ -256,8 +317,8 @@ class SourceRun:
         spending = self._spending(connection)
         if spending is None:
             return interval
-        watermark = min(stream.watermark_us for stream in streams.streams(connection, self.leased.source.id))
-        latest = latest_next_pass(self.leased.capabilities.history, from_us(watermark))
+        read_to_us = min(stream.read_to_us for stream in streams.streams(connection, self.leased.source.id))
+        latest = latest_next_pass(self.leased.capabilities.history, from_us(read_to_us))
         return slow_down(interval, affordable_interval(spending, now), now, latest)
 
     def _spending(self, connection: Connection) -> Spending | None:
@@ -275,18 +336,13 @@ class SourceRun:
         )
 
 
-async def record_health(leased: LeasedSource, known: ProviderHealth) -> None:
-    """Record what the provider said, in the ledger and in `runtime.sources`. Raises `AccountShared`."""
-    source = leased.source
-    others = await leased.write(_note_health, now=leased.runtime.clock(), source=source, known=known)
-    if others and not leased.policy.share_account:
-        raise AccountShared(
-            f"source {source.name!r} reads the same account as {', '.join(others)}: each event would be recorded "
-            "twice; remove one, or set share_account = true"
-        )
-    if known.subscription is not None:
+async def record_subscription(leased: LeasedSource, subscription: Subscription | None) -> None:
+    """Record our endpoint as the provider has it, in the ledger and in `runtime.sources`. None: it is unknown."""
+    leased.require_same_key()
+    await leased.write(_note_subscription, now=leased.runtime.clock(), source=leased.source, subscription=subscription)
+    if subscription is not None:
         current = leased.source  # its secrets may have been replaced meanwhile
-        leased.runtime.sources.replace(current.subscribed(known.subscription, leased.runtime.clock()))
+        leased.runtime.sources.replace(current.subscribed(subscription, leased.runtime.clock()))
 
 
 def in_order(streams: Iterable[Stream], *, retry_parked: bool, demanded: Collection[int] = ()) -> list[Stream]:
@@ -303,13 +359,17 @@ def in_order(streams: Iterable[Stream], *, retry_parked: bool, demanded: Collect
     return sorted(waiting, key=lambda each: (each.last_outcome == "clean", -each.last_listed))
 
 
-def _note_health(connection: Connection, now: datetime, source: Source, known: ProviderHealth) -> list[str]:
-    others = [] if known.account is None else sources.note_account(connection, source.id, known.account.fingerprint)
-    subscription = known.subscription
+def _note_subscription(
+    connection: Connection, now: datetime, source: Source, subscription: Subscription | None
+) -> None:
     sources.note_subscription(connection, source.id, subscription, now)
     if subscription is not None and subscription.types is not None and source.types_origin is not TypesOrigin.CONFIG:
         sources.note_types(connection, source.id, subscription.types, TypesOrigin.SUBSCRIPTION.value)
-    return others
+
+
+def _goes_on(row: Pass, now_us: int) -> bool:
+    """Return True if the next attempt of a pass on demand is due."""
+    return is_due(row.next_attempt_us, span_us(wait_after(max(row.attempts - 1, 0))), now_us)
 
 
 def _is_transient(failures: Iterable[ProviderError]) -> bool:

@@ -5,15 +5,18 @@ import logging
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
+from gapless.clock import is_due
 from gapless.domain import from_us, span_us, to_us
-from gapless.ledger import passes, streams, watermarks
+from gapless.ledger import absences, passes, streams, watermarks
 from gapless.ledger.passes import Pass, PassKind
 from gapless.ledger.streams import Stream
+from gapless.provider_api.health import ask_time
 from gapless.reconcile.consume_run import ConsumeRun
 from gapless.reconcile.context import LeasedSource
+from gapless.reconcile.contradiction import windows_around
 from gapless.reconcile.diff import Circumstances
 from gapless.reconcile.pass_run import PassResult, PassRun
 from gapless.reconcile.recovery import wait_after
@@ -62,12 +65,31 @@ class StreamRun:
         if open_passes:
             stream = await self._reload(stream)
         plan = self._plan(stream)
+        if plan.unrecoverable is not None and not self.leased.client.answered:
+            await ask_time(self.leased.client)  # before anything is written off, because our clock may be wrong
+            plan = self._plan(stream)
         if plan.unrecoverable is not None:
             stream = await self._write_off(stream, plan.unrecoverable)
         if plan.window is None:
             return True
         row = await self._begin(stream, PassKind.SCHEDULED, plan.window)
-        return (await self._run(stream, row)).complete
+        if not (await self._run(stream, row)).complete:
+            return False
+        await self._recheck(stream)
+        return True
+
+    async def _recheck(self, stream: Stream) -> None:
+        """Look once more for events that listings lacked, where it is their turn and the history reaches so far."""
+        capabilities, now = self.leased.capabilities, self.leased.runtime.clock()
+        oldest_us = 0 if capabilities.history is None else to_us(now - capabilities.history)
+        known = await self.leased.runtime.read(absences.open_absences, stream_id=stream.id)
+        due = [each.occurred_us for each in known if each.next_us <= to_us(now) and each.occurred_us >= oldest_us]
+        windows = windows_around(due, capabilities)
+        if windows and not self.leased.stopping.is_set():
+            recheck = await self.leased.write(
+                passes.begin_windows, stream=stream, kind=PassKind.RECHECK, windows=windows, now_us=to_us(now)
+            )
+            await self._run(stream, recheck)
 
     async def run_demanded(self, stream: Stream, row: Pass) -> bool:
         """Make a pass on demand, or a part of it: after a while it gives way, so that scheduled passes come in time.
@@ -128,9 +150,9 @@ class StreamRun:
 
     async def _plan_behind(self, stream: Stream, kind: PassKind) -> Window | None:
         """Return the window of a sweep or a horizon pass, or None if the stream has had it since the last sweep."""
-        policy, now = self.leased.policy, self.leased.runtime.clock()
+        policy, now = self.leased.policy, self.leased.client.now
         last = await self.leased.runtime.read(passes.last_finished, stream_id=stream.id, kind=kind)
-        watermark, complete_from = from_us(stream.watermark_us), from_us(stream.complete_from_us)
+        watermark, complete_from = from_us(stream.read_to_us), from_us(stream.complete_from_us)
         if kind is PassKind.HORIZON:
             return plan_horizon(
                 watermark=watermark,
@@ -140,7 +162,7 @@ class StreamRun:
                 looked_to=None if last is None else from_us(last["end_us"]),
                 capabilities=self.leased.capabilities,
             )
-        if last is not None and now - from_us(last["finished_us"]) < policy.sweep_every:
+        if last is not None and not self._is_over(last["finished_us"], policy.sweep_every):
             return None
         return plan_sweep(
             watermark=watermark,
@@ -149,31 +171,39 @@ class StreamRun:
             capabilities=self.leased.capabilities,
         )
 
+    def _is_over(self, began_us: int, wait: timedelta) -> bool:
+        """Return True if the wait that began at that stored time is over."""
+        return is_due(began_us + span_us(wait), span_us(wait), self.leased.runtime.now_us)
+
     async def _consume(self, stream: Stream) -> bool:
-        history, now = self.leased.capabilities.history, self.leased.runtime.clock()
+        history, client = self.leased.capabilities.history, self.leased.client
+        if history is not None and from_us(stream.watermark_us) < client.now - history and not client.answered:
+            await ask_time(client)
+        now = client.now
         if history is not None and from_us(stream.watermark_us) < now - history:
             stream = await self._write_off(stream, Window(start=from_us(stream.watermark_us), end=now - history))
-        started = self.leased.runtime.clock()
+        began_us = self.leased.runtime.elapsed_us
         result = await ConsumeRun(leased=self.leased, stream=stream).run()
         self.found |= result.missed > 0
         if result.failures:
             await self.note_failure(stream, result.failures[0])
         else:
-            self._report(stream, "consume", result, (self.leased.runtime.clock() - started).total_seconds())
+            self._report(stream, "consume", result, self._seconds_since(began_us))
         return result.complete
 
     def _plan(self, stream: Stream) -> Plan:
         return plan_pass(
-            watermark=from_us(stream.watermark_us),
+            watermark=from_us(stream.read_to_us),
             complete_from=from_us(stream.complete_from_us),
-            now=self.leased.runtime.clock() - self.leased.client.behind,
+            now=self.leased.client.now,
+            provider_now=self.leased.client.provider_now,
             lookback=self.lookback,
             capabilities=self.leased.capabilities,
         )
 
     def _is_out_of_reach(self, row: Pass) -> bool:
         history = self.leased.capabilities.history
-        return history is not None and from_us(row.start_us) < self.leased.runtime.clock() - history
+        return history is not None and from_us(row.start_us) < self.leased.client.now - history
 
     async def _supersede(self, row: Pass) -> None:
         now_us = self.leased.runtime.now_us
@@ -213,7 +243,7 @@ class StreamRun:
                 watermarks.note_outcome, stream_id=stream.id, outcome=result.outcome, parked_reason=None
             )
         if row.kind in passes.LOOKS_BEHIND and result.oldest_found is not None:
-            await self._widen_lookback(self.leased.runtime.clock() - result.oldest_found)
+            await self._widen_lookback(self.leased.client.now - result.oldest_found)
         return result
 
     async def _make(
@@ -224,19 +254,22 @@ class StreamRun:
         pass_run = PassRun(
             leased=self.leased,
             stream=stream,
-            row=row,
+            row=replace(row, started_us=min(row.started_us, runtime.now_us)),  # the clock was ahead when it began
             circumstances=self.circumstances,
             slots=self.slots,
             stream_slots=asyncio.Semaphore(self.leased.policy.slices),
             limit=limit,
             must_pause=must_pause,
         )
-        started = runtime.clock()
+        began_us = runtime.elapsed_us
         result = await pass_run.run()
-        self.found |= result.missed > 0
+        self.found |= result.missed > 0 or result.absent_anew
         if not result.failures:
-            self._report(stream, row.kind.value, result, (runtime.clock() - started).total_seconds())
+            self._report(stream, row.kind.value, result, self._seconds_since(began_us))
         return result
+
+    def _seconds_since(self, began_us: int) -> float:
+        return (self.leased.runtime.elapsed_us - began_us) / 1_000_000
 
     async def note_failure(self, stream: Stream, error: ProviderError) -> None:
         """Record why the stream could not be read. It is parked if only a person can repair it."""

@@ -19,20 +19,27 @@ class Plan:
 
 
 def plan_pass(
-    *, watermark: datetime, complete_from: datetime, now: datetime, lookback: timedelta, capabilities: Capabilities
+    *,
+    watermark: datetime,
+    complete_from: datetime,
+    now: datetime,
+    provider_now: datetime,
+    lookback: timedelta,
+    capabilities: Capabilities,
 ) -> Plan:
-    """Return the window of a scheduled pass: from the watermark less the lookback, to now less the grace.
+    """Return the window of a scheduled pass: from the watermark less the lookback to the provider's now less its grace.
 
-    `now` is the earlier of our clock and the provider's. The time between the watermark and the start of the provider's
-    history is unrecoverable.
+    `now` is the earlier of our time and the provider's. If our clock is behind, or if one that was ahead has left the
+    watermark in the future, what happens now is read all the same, and the watermark does not move over it. The time
+    between the watermark and the start of the provider's history is unrecoverable.
     """
     unit = capabilities.resolution
-    end = align_down(now - capabilities.grace, unit)
+    end = align_down(provider_now - capabilities.grace, unit)
     oldest = None if capabilities.history is None else align_up(now - capabilities.history, unit)
     lost = None
     if oldest is not None and watermark < oldest:
         lost, watermark = Window(start=watermark, end=oldest), oldest
-    start = align_down(max(watermark - lookback, complete_from), unit)
+    start = align_down(max(min(watermark, end) - lookback, complete_from), unit)
     if oldest is not None:
         start = max(start, oldest)
     return Plan(window=Window(start=start, end=end) if start < end else None, unrecoverable=lost)

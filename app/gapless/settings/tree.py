@@ -12,7 +12,7 @@ from typing import Any, TypeVar, cast
 
 from gapless.destinations import registry
 from gapless.destinations.contract import DestinationOptions
-from gapless.domain import Mode, Silence, Via
+from gapless.domain import EventMode, Mode, Silence, Via
 from gapless.settings import parsers
 from gapless.settings.parsers import OptionParser
 from gapless.settings.secrets import SecretRef
@@ -36,6 +36,7 @@ _TYPES = parsers.many(
     least=1,
 )
 _SECOND = timedelta(seconds=1)
+_TENTH = timedelta(milliseconds=100)
 
 
 class PaceStrategy(StrEnum):
@@ -98,6 +99,16 @@ class StoreSettings:
     """Least free bytes on the disk of a SQLite ledger; below it, webhooks are answered 503. 0: off.
 
     The default holds a checkpoint of a busy write-ahead log with room to spare."""
+    connect_within: timedelta = setting(parsers.duration(_TENTH), "5s")
+    """Time that opening a connection to PostgreSQL may take. A server in the same region answers in milliseconds."""
+    command_within: timedelta = setting(parsers.duration(_TENTH), "10s")
+    """Time that one statement on PostgreSQL may take; then its connection is dropped. Webhooks get 503 meanwhile.
+
+    Far above what any statement takes, and short enough that silent connections are replaced soon."""
+    connections: int = setting(parsers.count(3, 1000, "connections"), 12)
+    """Most connections of one process to PostgreSQL: one writes, one listens, the others read.
+
+    Ten readers serve every part of a busy process; the sum over all processes must stay below `max_connections`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,6 +119,8 @@ class PublicSettings:
     """Address to bind. All interfaces, because receiving is what this listener is for."""
     port: int = setting(parsers.count(0, 65535, "a TCP port"), 8000)
     """TCP port; 0 takes a free one."""
+    answer_within: timedelta = setting(parsers.duration(_TENTH), "4s")
+    """Time from a webhook's last byte to its answer: durable by then, or 503. Some vendors wait five seconds."""
     body_limit: int = setting(parsers.size(), "1MB")
     """Most bytes of one webhook's body; more is answered 413. Stripe's largest events stay under 256 kB."""
     queue_max: int = setting(parsers.count(1, 1_000_000, "webhooks"), 10_000)
@@ -229,6 +242,10 @@ class SourceSettings:
     """Reads that the vendor grants in a period. Absent: the provider's own value."""
     keep_unsubscribed: bool = setting(parsers.flag(), default=False)
     """Record what is listed but not expected. Off, because in a shared account it is most of the traffic."""
+    absences_allowed: int = setting(parsers.count(0, 1_000_000, "events"), 0)
+    """Webhook events that the list of one stream may lack. Above it the watermark stays before the first of them.
+
+    0, because no built-in provider is known to leave events out; raise it only where the vendor says that it does."""
     silence_after: Silence | None = optional(parsers.silence())
     """Time without a webhook after which the source counts as silent: it alerts, and is read more often.
 
@@ -268,6 +285,12 @@ class DestinationSettings:
     """Ways of recording whose events are sent. `["list"]` fills the gaps of a handler that keeps its own webhook.
 
     Imported events were processed before Gapless was installed, so they are not owed unless named."""
+    modes: tuple[EventMode, ...] | None = optional(
+        parsers.many(parsers.choice(EventMode), f"words out of {', '.join(EventMode)}", least=1)
+    )
+    """Modes of the events that are sent here. Absent: each source's own, so that no test event is taken for a real one.
+
+    Events of a provider without modes are always sent."""
     since: datetime | None = setting(parsers.moment(), "now")
     """Only events that occurred at or after this time are owed. "now" (None): the time of the first start with it."""
     delay: timedelta = setting(parsers.duration(), "0s")

@@ -1,11 +1,14 @@
 """Compute the report from a snapshot of the ledger. Pure. Each figure is computed by one function here."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 
+from gapless.clock import is_ahead
 from gapless.destinations.contract import FailureReason
 from gapless.domain import Mode, Via, from_us, span_us, to_us
 from gapless.ledger import silence
+from gapless.ledger.absences import NO_ABSENCES, AbsenceCounts
 from gapless.ledger.budgets import Used
 from gapless.ledger.deliveries import DeliveryState
 from gapless.ledger.snapshot import WINDOWS, DestinationSnapshot, LedgerSnapshot, MissingCounts, SourceSnapshot
@@ -42,20 +45,22 @@ def evaluate(
     return StatusReport(
         at=now,
         sources=tuple(_source(each, budgets.get(each.source.name), now) for each in snapshot.sources),
-        destinations=tuple(map(_destination, snapshot.destinations)),
+        destinations=tuple(_destination(each, now) for each in snapshot.destinations),
+        older_processes=snapshot.older_processes,
         unknown_sources=tuple(name for name in configured if name not in in_ledger),
     )
 
 
-def complete_up_to(stream: Stream, missing: MissingCounts) -> datetime | None:
+def complete_up_to(stream: Stream, missing: MissingCounts, absent: AbsenceCounts = NO_ABSENCES) -> datetime | None:
     """Return the time up to which the stream agrees with the list. None before a list was read.
 
-    It is the watermark, or the time of the oldest event that is known and not recorded yet, if that is earlier.
+    It is the watermark, or if that is earlier, the time of the oldest event that is known and not recorded yet, or that
+    the list lacks.
     """
     if stream.checked_us is None:
         return None
-    oldest_us = missing.oldest_open_us
-    return from_us(stream.watermark_us if oldest_us is None else min(stream.watermark_us, oldest_us))
+    limits = (stream.watermark_us, missing.oldest_open_us, absent.first_us)
+    return from_us(min(us for us in limits if us is not None))
 
 
 def remaining(budget: ReadBudget | None, used: Used | None, now: datetime) -> int | None:
@@ -89,6 +94,13 @@ def _source(snapshot: SourceSnapshot, budget: ReadBudget | None, now: datetime) 
         subscription_healthy=None if source.mode is Mode.POLL else snapshot.subscription_healthy,
         subscription_reason=None if source.mode is Mode.POLL else snapshot.subscription_reason,
         subscription_good_at=_time(snapshot.subscription_good_us),
+        other_account=snapshot.accounts.other,
+        account=snapshot.accounts.own,
+        livemode=snapshot.livemode,
+        other_mode=snapshot.totals.counts["other_mode"],
+        clock_skew=None if snapshot.skew_us is None else timedelta(microseconds=snapshot.skew_us),
+        clock_unverified=snapshot.skew_us is None and not snapshot.has_clock,
+        ahead=_ahead(snapshot, now),
         silent=_is_silent(snapshot, now),
         heard_at=None if snapshot.heard is None else from_us(snapshot.heard.since_us),
         streams=tuple(_stream(stream, snapshot) for stream in snapshot.streams),
@@ -100,6 +112,17 @@ def _source(snapshot: SourceSnapshot, budget: ReadBudget | None, now: datetime) 
         failing=snapshot.failing,
         listed=_listed(snapshot, budget, now) if _is_listed(snapshot) else None,
     )
+
+
+def _ahead(snapshot: SourceSnapshot, now: datetime) -> tuple[str, ...]:
+    """Return the names of the stored times that lie in the future: what has begun, was done or is proven."""
+    read = [stream for stream in snapshot.streams if stream.checked_us is not None]
+    began_us = {
+        "next pass": snapshot.next_pass_us - snapshot.wait_us,
+        "last complete pass": max((stream.last_complete_pass_us or 0 for stream in read), default=0),
+        "watermark": max((stream.watermark_us for stream in read), default=0),
+    }
+    return tuple(name for name, us in began_us.items() if is_ahead(us, to_us(now)))
 
 
 def _is_silent(snapshot: SourceSnapshot, now: datetime) -> bool | None:
@@ -167,7 +190,14 @@ def _stream(stream: Stream, snapshot: SourceSnapshot) -> StreamReport:
         last_outcome=stream.last_outcome,
         last_error=stream.last_error,
         parked_reason=stream.parked_reason,
+        absences=_absences(stream, snapshot),
     )
+
+
+def _absences(stream: Stream, snapshot: SourceSnapshot) -> AbsenceCounts:
+    """Return the events that the list of the stream lacks; none if it may lack so many."""
+    found = snapshot.absences.get(stream.id, NO_ABSENCES)
+    return found if found.open > snapshot.source.absences_allowed else NO_ABSENCES
 
 
 def _proof(stream: Stream, snapshot: SourceSnapshot) -> Proof:
@@ -175,7 +205,9 @@ def _proof(stream: Stream, snapshot: SourceSnapshot) -> Proof:
         return Proof(watermark=None, complete_up_to=None, checked_at=None, last_complete_pass=None)
     return Proof(
         watermark=from_us(stream.watermark_us),
-        complete_up_to=complete_up_to(stream, snapshot.missing.get(stream.id, NOTHING_MISSING)),
+        complete_up_to=complete_up_to(
+            stream, snapshot.missing.get(stream.id, NOTHING_MISSING), _absences(stream, snapshot)
+        ),
         checked_at=from_us(stream.checked_us),
         last_complete_pass=_time(stream.last_complete_pass_us),
     )
@@ -197,7 +229,10 @@ def _listed(snapshot: SourceSnapshot, budget: ReadBudget | None, now: datetime) 
         behind_watermark=snapshot.totals.counts["behind_watermark"],
         missing_open=sum(each.open for each in missing),
         missing_since=_first(each.found_us for each in missing),
+        unreadable_rows=sum(each.unreadable for each in missing),
+        unreadable_since=_first(each.unreadable_found_us for each in missing),
         lost=sum(each.lost for each in missing),
+        contradicting=sum(_absences(stream, snapshot).open for stream in snapshot.streams),
         budget_remaining=remaining(budget, snapshot.budget_used, now),
         interval=None if snapshot.interval_us is None else timedelta(microseconds=snapshot.interval_us),
         next_pass=max(from_us(snapshot.next_pass_us), waits or from_us(snapshot.next_pass_us)),
@@ -220,14 +255,17 @@ def _time(us: int | None) -> datetime | None:
     return None if us is None else from_us(us)
 
 
-def _destination(snapshot: DestinationSnapshot) -> DestinationReport:
+def _destination(snapshot: DestinationSnapshot, now: datetime) -> DestinationReport:
     backlog: dict[DeliveryState, int] = dict.fromkeys(OWED, 0)
     oldest: dict[DeliveryState, datetime] = {}
     dead = {reason.value: 0 for reason in FailureReason}
+    held = Counter[str]()
     for part in snapshot.backlog:
         made = from_us(part.oldest_us)
         backlog[part.state] += part.count
         oldest[part.state] = min(oldest.get(part.state, made), made)
+        if part.state is DeliveryState.HELD:
+            held[part.reason or ""] += part.count
         if part.state is DeliveryState.DEAD:
             reason = part.reason or FailureReason.INTERNAL.value
             dead[reason] = dead.get(reason, 0) + part.count
@@ -237,5 +275,7 @@ def _destination(snapshot: DestinationSnapshot) -> DestinationReport:
         backlog=backlog,
         oldest=oldest,
         late_since=_first(part.late_us for part in snapshot.backlog),
+        ahead=any(is_ahead(part.began_us, to_us(now)) for part in snapshot.backlog),
         dead=dead,
+        held=held,
     )

@@ -178,7 +178,7 @@ SOURCE_FIGURES: Final[tuple[Figure[SourceReport], ...]] = (
     ),
     Figure(
         name="complete_up_to_timestamp_seconds",
-        help="the watermark, or the oldest open missing row if that is earlier",
+        help="the watermark, or if that is earlier, the oldest open missing row or event that the list lacks",
         absent="as the watermark",
         samples=_of_proof(lambda proof: proof.complete_up_to),
     ),
@@ -214,6 +214,18 @@ SOURCE_FIGURES: Final[tuple[Figure[SourceReport], ...]] = (
         samples=_of_list(lambda listed: listed.lost),
     ),
     Figure(
+        name="contradicting_events",
+        help="events by webhook that the list lacks and that hold the watermark; 0 within `absences_allowed`",
+        absent=_NO_LIST,
+        samples=_of_list(lambda listed: listed.contradicting),
+    ),
+    Figure(
+        name="unreadable_rows",
+        help="rows of the list that cannot be read: a part of missing",
+        absent=_NO_LIST,
+        samples=_of_list(lambda listed: listed.unreadable_rows),
+    ),
+    Figure(
         name="provider_budget_remaining",
         help="read requests left in the vendor's period",
         absent="no budget, or none of it used yet",
@@ -230,6 +242,25 @@ SOURCE_FIGURES: Final[tuple[Figure[SourceReport], ...]] = (
         help="1 if the provider has our endpoint, enabled",
         absent="the provider does not say, or the key may not ask; mode `poll`",
         samples=_of_source(lambda source: source.subscription_healthy),
+    ),
+    Figure(
+        name="source_other_account",
+        help="1 while the key reads another account than the source's: the list is not read",
+        absent="the account was never read",
+        samples=_of_source(lambda source: None if source.account is None else source.other_account is not None),
+    ),
+    Figure(
+        name="other_mode_total",
+        help="events of the mode (live or test) that is not the source's own: owed only where `modes` says so",
+        absent="the provider has no modes",
+        samples=lambda source: {} if source.livemode is None else {(): source.other_mode},
+    ),
+    Figure(
+        name="clock_skew_seconds",
+        help="our clock less the provider's, as of the last run: above 0, ours is ahead. Ours is the ledger's: "
+        "PostgreSQL's, or on SQLite the machine's",
+        absent="the provider has not said what time it is",
+        samples=_of_source(lambda source: source.clock_skew),
     ),
     Figure(
         name="source_silent",

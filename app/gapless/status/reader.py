@@ -1,14 +1,19 @@
 """Read the report from the store: metrics, the API, the page and `gapless status` all get it here."""
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from datetime import datetime
 
 from gapless.domain import Sources
 from gapless.ledger import snapshot
-from gapless.ledger.engine import Store
+from gapless.ledger.engine import Conflict, LedgerReplaced, ReadOnly, Store, StoreError
+from gapless.ledger.engine.sqlite import LOG_LIMIT_BYTES
 from gapless.status.evaluation import evaluate
-from gapless.status.report import StatusReport
+from gapless.status.report import StatusReport, StoreFault, StoreReport
 from gapless_reconcilers.kit.contract import ReadBudget
+
+LOG_TOO_LARGE = 2 * LOG_LIMIT_BYTES
+"""Size of the write-ahead log that is never reached while it can start over."""
 
 
 async def read_report(
@@ -17,11 +22,29 @@ async def read_report(
     budgets: Mapping[str, ReadBudget | None],
     now: datetime,
     configured: Iterable[str] = (),
+    faults: Iterable[StoreReport] = (),
 ) -> StatusReport:
     """Return the report of `sources` at `now`. Raises `StoreError`.
 
     `budgets`: the read budget of each source, by name. `configured`: further names that the ledger may not know yet.
+    `faults`: what is wrong with the store for the process that writes to it.
     """
     known = tuple(sources)
     ledger_snapshot = await store.read(lambda connection: snapshot.take_snapshot(connection, known, now))
-    return evaluate(ledger_snapshot, budgets, now, dict.fromkeys([*(source.name for source in known), *configured]))
+    names = dict.fromkeys([*(source.name for source in known), *configured])
+    return replace(evaluate(ledger_snapshot, budgets, now, names), store=(*faults, *log_faults(store.log_bytes())))
+
+
+def fault_of(error: StoreError, since: datetime | None = None) -> StoreReport:
+    """Return the fault that an error of writing means."""
+    kinds: tuple[tuple[type[StoreError], StoreFault], ...]
+    kinds = ((ReadOnly, StoreFault.READ_ONLY), (LedgerReplaced, StoreFault.REPLACED), (Conflict, StoreFault.LOCKED))
+    fault = next((fault for kind, fault in kinds if isinstance(error, kind)), StoreFault.UNAVAILABLE)
+    return StoreReport(fault=fault, detail=str(error), since=since)
+
+
+def log_faults(log_bytes: int | None) -> tuple[StoreReport, ...]:
+    """Return the fault of a write-ahead log of that size, if it has one."""
+    if log_bytes is None or log_bytes <= LOG_TOO_LARGE:
+        return ()
+    return (StoreReport(fault=StoreFault.LOG_GROWS, detail=f"{log_bytes / 1e6:.0f} MB"),)

@@ -1,10 +1,13 @@
 """The values of the report: every source and destination at one moment. None always means unknown, never 0."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from enum import StrEnum
 
 from gapless.domain import LEAST_HEADROOM, Cause, Mode, Via, from_us
+from gapless.ledger.absences import NO_ABSENCES, AbsenceCounts
+from gapless.ledger.configurations import OlderProcess
 from gapless.ledger.deliveries import DeliveryState
 from gapless.ledger.passes import FailingPass
 from gapless.ledger.snapshot import UnrecoverableRow
@@ -63,6 +66,8 @@ class StreamReport:
     last_outcome: str | None
     last_error: str | None = None
     parked_reason: str | None
+    absences: AbsenceCounts = NO_ABSENCES
+    """Webhook events that its list lacks, where they are more than the source may lack; else none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,10 +80,16 @@ class ListReport:
     history_headroom: timedelta | None
     behind_watermark: int
     missing_open: int
+    """Events that are known and not recorded, and rows that cannot be read."""
     missing_since: datetime | None
-    """When the first of the missing events was found; None: nothing is missing."""
+    """When the first of the missing events was found; None: nothing is missing but rows that cannot be read."""
+    unreadable_rows: int
+    """Those of `missing_open` that are rows of the list which cannot be read."""
+    unreadable_since: datetime | None
     lost: int
     """Events that the list showed and the provider no longer has; acknowledged or not."""
+    contradicting: int
+    """Webhook events that lists lack, and that hold watermarks."""
     budget_remaining: int | None
     interval: timedelta | None
     next_pass: datetime
@@ -110,6 +121,20 @@ class SourceReport:
     subscription_reason: str | None
     subscription_good_at: datetime | None
     """When our endpoint was last seen to be healthy."""
+    other_account: str | None
+    """The account that the key reads, if that is not the source's own."""
+    account: str | None
+    """The account that the source belongs to; None: not known yet."""
+    livemode: bool | None
+    """The mode of the source; None: its provider has no modes."""
+    other_mode: int
+    """Events of the mode that is not the source's own."""
+    clock_skew: timedelta | None
+    """Our clock less the provider's; None: unknown."""
+    clock_unverified: bool
+    """True if there is no clock to compare ours with: neither the provider's nor that of a database."""
+    ahead: tuple[str, ...]
+    """Which of the stored times lie in the future, although they cannot."""
     silent: bool | None
     """None: `silence_after` is not set, or the source's rhythm is not known yet."""
     heard_at: datetime | None
@@ -149,13 +174,37 @@ class DestinationReport:
     """When the oldest delivery in each state was created; only the states that occur."""
     late_since: datetime | None
     """Since when the oldest pending delivery has been due; None: none is due."""
+    ahead: bool
+    """True if deliveries are due further ahead than they are to wait."""
     dead: Mapping[str, int]
     """Dead letters by reason; every reason has an entry."""
+    held: Mapping[str, int] = field(default_factory=dict)
+    """Held deliveries by reason; only the reasons that occur."""
 
     @property
     def oldest_pending(self) -> datetime | None:
         """Return when the oldest pending delivery was created."""
         return self.oldest.get(DeliveryState.PENDING)
+
+
+class StoreFault(StrEnum):
+    """What is wrong with the store."""
+
+    READ_ONLY = "read_only"
+    LOCKED = "locked"
+    REPLACED = "replaced"
+    UNAVAILABLE = "unavailable"
+    LOG_GROWS = "log_grows"
+    """The write-ahead log of SQLite cannot start over; everything else works."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoreReport:
+    """One fault of the store, as the process that writes sees it."""
+
+    fault: StoreFault
+    detail: str
+    since: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,5 +214,8 @@ class StatusReport:
     at: datetime
     sources: tuple[SourceReport, ...]
     destinations: tuple[DestinationReport, ...]
+    store: tuple[StoreReport, ...] = ()
+    older_processes: tuple[OlderProcess, ...] = ()
+    """Running processes that were started with an older configuration."""
     unknown_sources: tuple[str, ...] = ()
     """Names of configured sources that the ledger does not know yet."""

@@ -21,13 +21,14 @@ from enum import StrEnum
 from functools import partial
 from typing import Final
 
-from gapless.domain import TypesOrigin, from_us
+from gapless.destinations.contract import HoldReason
+from gapless.domain import EventMode, TypesOrigin, from_us
 from gapless.ledger.deliveries import DeliveryState
 from gapless.ledger.passes import FailingPass
 from gapless.ledger.watermarks import EVENT_LOST
 from gapless.status.evaluation import DISBELIEVED
-from gapless.status.report import DestinationReport, ListReport, SourceReport, StatusReport, StreamReport
-from gapless.text import format_time
+from gapless.status.report import DestinationReport, ListReport, SourceReport, StatusReport, StoreFault, StreamReport
+from gapless.text import format_span, format_time
 
 STALLED_AFTER: Final = timedelta(hours=1)
 """Time without a complete pass, beyond `STALLED_INTERVALS`, after which the proof is stalled."""
@@ -41,9 +42,11 @@ LATE_WITHIN: Final = timedelta(hours=1)
 """Time in which every delivery should be made; after that a person is needed."""
 FRESH_WINDOW: Final = "1h"
 """The window in which a single missed event is already reported."""
+CLOCK_WRONG_FROM: Final = timedelta(minutes=1)
+"""Difference of our clock from the provider's from which on it is a trouble."""
 MUCH_MISSED: Final = 0.01
 """Share of a window from which on missed events are reported, even if they are recovered."""
-READ: Final = frozenset({None, "clean", "found"})
+READ: Final = frozenset({None, "clean", "found", "contradicted"})
 """Outcomes of a pass that are no trouble."""
 
 
@@ -72,12 +75,20 @@ class Severity(StrEnum):
 class TroubleKind(StrEnum):
     """The kinds of trouble: everything that can be wrong."""
 
+    STORE_READ_ONLY = "store_read_only"
+    STORE_LOCKED = "store_locked"
+    STORE_REPLACED = "store_replaced"
+    STORE_UNAVAILABLE = "store_unavailable"
+    STORE_LOG_GROWS = "store_log_grows"
     NO_SOURCE = "no_source"
     SOURCE_UNKNOWN = "source_unknown"
+    CONFIGURATION_OLDER = "configuration_older"
+    OTHER_ACCOUNT = "other_account"
     SOURCE_PARKED = "source_parked"
     SOURCE_RETIRED = "source_retired"
     STREAM_PARKED = "stream_parked"
     LIST_SUSPECT = "list_suspect"
+    LIST_CONTRADICTED = "list_contradicted"
     LIST_UNREADABLE = "list_unreadable"
     READ_FAILED = "read_failed"
     DEMAND_FAILED = "demand_failed"
@@ -88,10 +99,13 @@ class TroubleKind(StrEnum):
     BUDGET_SPENT = "budget_spent"
     UNRECOVERABLE = "unrecoverable"
     EVENTS_LOST = "events_lost"
+    ROWS_UNREADABLE = "rows_unreadable"
     EVENTS_MISSING = "events_missing"
     WEBHOOKS_LOST = "webhooks_lost"
     ENDPOINT_OFF = "endpoint_off"
     SILENT = "silent"
+    CLOCK_WRONG = "clock_wrong"
+    TIMES_AHEAD = "times_ahead"
     DEAD_LETTERS = "dead_letters"
     DELIVERIES_HELD = "deliveries_held"
     DELIVERIES_LATE = "deliveries_late"
@@ -165,10 +179,54 @@ def notes(source: SourceReport) -> list[str]:
             "It is assumed that every type is subscribed, so too much may count as missed; set types, or let the key "
             "read the endpoint."
         )
+    if source.other_mode and source.livemode is not None:
+        other = EventMode.of(livemode=not source.livemode).value
+        found.append(
+            f"{_counted(source.other_mode, 'event')} of {other} mode came by webhook: recorded, and delivered only to "
+            f'destinations with modes = ["{other}"].'
+        )
+    if source.clock_unverified:
+        found.append(
+            "Our clock is unverified: the provider has not said what time it is, and the ledger is on this machine. "
+            "Make sure that the clock is synchronised."
+        )
     return found
 
 
+OF_STORE: Final = {
+    StoreFault.READ_ONLY: "The database allows no writes, so webhooks are answered 503 and nothing is recorded",
+    StoreFault.LOCKED: "Another program holds a lock on the ledger, so webhooks are answered 503",
+    StoreFault.REPLACED: "The ledger's file is not the one that Gapless has open, so webhooks are answered 503",
+    StoreFault.UNAVAILABLE: "Nothing can be recorded, so webhooks are answered 503",
+    StoreFault.LOG_GROWS: "The write-ahead log of the ledger cannot start over and grows",
+}
+NEXT_OF_STORE: Final = {
+    StoreFault.READ_ONLY: "Name the primary server in the store url, or let this one write "
+    "(default_transaction_read_only, a standby, a full disk). Gapless connects again by itself.",
+    StoreFault.LOCKED: "End that program. PostgreSQL shows it in pg_stat_activity; with SQLite it is whatever has the "
+    "file open in a write transaction, such as a sqlite3 shell (`fuser` names it).",
+    StoreFault.REPLACED: "Put the file back, and Gapless goes on by itself. To go on with the file that is there now, "
+    "start `gapless serve` again.",
+    StoreFault.UNAVAILABLE: "Look at the database and its log, and run `gapless check`. Gapless connects again by "
+    "itself.",
+    StoreFault.LOG_GROWS: "End the program that reads the ledger in one long transaction, such as a sqlite3 shell or a "
+    "backup (`fuser` names it).",
+}
+
+
+def _of_store(report: StatusReport) -> Iterator[Trouble]:
+    for each in report.store:
+        yield Trouble(
+            kind=TroubleKind(f"store_{each.fault}"),
+            severity=Severity.TROUBLE,
+            text=f"{OF_STORE[each.fault]}: {each.detail.rstrip('.')}.",
+            next=NEXT_OF_STORE[each.fault],
+            since=each.since,
+        )
+
+
 def _of_whole(report: StatusReport) -> Iterator[Trouble]:
+    yield from _of_store(report)
     if not report.sources and not report.unknown_sources:
         yield Trouble(
             kind=TroubleKind.NO_SOURCE,
@@ -185,14 +243,26 @@ def _of_whole(report: StatusReport) -> Iterator[Trouble]:
             next="Start `gapless serve` with this configuration, or start it again.",
         )
 
+    for each in report.older_processes:
+        yield Trouble(
+            kind=TroubleKind.CONFIGURATION_OLDER,
+            severity=Severity.TROUBLE,
+            text=f"The process {each.holder} was started with an older configuration, and did not "
+            f"{', '.join(each.withheld) or 'change anything'}.",
+            next="Start it again with the current configuration; or, to go back to its own, run "
+            "`gapless config activate` with that and start it again.",
+        )
+
 
 def _of_source(source: SourceReport, now: datetime) -> Iterator[Trouble]:
     yield from _of_state(source)
+    yield from _of_clock(source)
     yield from _of_webhooks(source)
     yield from _of_unrecoverable(source)
     if source.listed is not None:
         yield from _of_streams(source)
         yield from _of_demanded(source)
+        yield from _of_absences(source)
         yield from _of_proof(source, source.listed, now)
         yield from _of_missing(source, source.listed, now)
 
@@ -205,11 +275,46 @@ def _of_state(source: SourceReport) -> Iterator[Trouble]:
             text="It is retired: nothing is received or compared.",
             next="Start `gapless serve` again with this configuration.",
         )
+    elif source.other_account is not None:
+        yield bad(
+            kind=TroubleKind.OTHER_ACCOUNT,
+            text=f"Its key reads account {source.other_account}, and the source is that of {source.account}: its list "
+            "is not read, and listed events are not delivered.",
+            next=f"Use a key of {source.account}; or, if the other account is meant, run "
+            f"`gapless source accept-account {source.name}`.",
+        )
     elif source.state != "active":
         yield bad(
             kind=TroubleKind.SOURCE_PARKED,
             text=f"It is {source.state}: {source.reason or 'no reason is written down'}.",
             next=f"Run `gapless check`, correct what it finds, then `gapless source pass {source.name}`.",
+        )
+
+
+WAS_AHEAD: Final = "A clock was ahead when they were stored, or ours is behind now."
+SET_CLOCK: Final = (
+    "Synchronise the clock (NTP) of this machine and of the database, then see what `gapless check` says of the clocks."
+)
+
+
+def _of_clock(source: SourceReport) -> Iterator[Trouble]:
+    skew = source.clock_skew
+    if skew is not None and abs(skew) >= CLOCK_WRONG_FROM:
+        yield Trouble(
+            kind=TroubleKind.CLOCK_WRONG,
+            severity=Severity.TROUBLE,
+            source=source.name,
+            text=f"Our clock is {format_span(abs(skew))} {'ahead of' if skew > timedelta(0) else 'behind'} the "
+            "provider's.",
+            next=SET_CLOCK,
+        )
+    if source.ahead:
+        yield Trouble(
+            kind=TroubleKind.TIMES_AHEAD,
+            severity=Severity.TROUBLE,
+            source=source.name,
+            text=f"Stored times lie in the future: {', '.join(source.ahead)}. {WAS_AHEAD}",
+            next=f"{SET_CLOCK} `gapless serve` does at once what it would wait for.",
         )
 
 
@@ -309,6 +414,34 @@ def _of_demanded(source: SourceReport) -> Iterator[Trouble]:
         )
 
 
+LOOKED_FOR: Final = 2
+"""Times that an absent event is looked for in other cuts of the list before a person is needed."""
+
+
+def _of_absences(source: SourceReport) -> Iterator[Trouble]:
+    """Yield a trouble for each stream whose list lacks events that came by webhook."""
+    for stream in source.streams:
+        absent = stream.absences
+        if not absent.open or absent.first_us is None:
+            continue
+        others = absent.open - len(absent.keys)
+        named = ", ".join(absent.keys) + (f" and {_counted(others, 'other')}" if others else "")
+        is_searched = absent.tries >= LOOKED_FOR
+        accept = f'`gapless event accept-unlisted {source.name} {absent.keys[0]} --reason "…"`'
+        yield Trouble(
+            kind=TroubleKind.LIST_CONTRADICTED,
+            severity=Severity.TROUBLE if is_searched else Severity.IN_HAND,
+            source=source.name,
+            stream=stream.name or None,
+            since=None if absent.found_us is None else from_us(absent.found_us),
+            text=f"The provider's list lacks {_counted(absent.open, 'event')} that came by webhook: {named}. "
+            f"It may lack others, so nothing is proven from {format_time(from_us(absent.first_us))} on.",
+            next=f"Look for {absent.keys[0]} at the provider. If its list cannot show it, let it pass: {accept}."
+            if is_searched
+            else "Nothing: the list is read again in other ways.",
+        )
+
+
 def _of_proof(source: SourceReport, listed: ListReport, now: datetime) -> Iterator[Trouble]:
     read_now = f"`gapless source pass {source.name}`"
     bad = partial(Trouble, severity=Severity.TROUBLE, source=source.name)
@@ -391,15 +524,30 @@ def _acknowledge(source: SourceReport) -> str:
 
 
 def _of_missing(source: SourceReport, listed: ListReport, now: datetime) -> Iterator[Trouble]:
-    if listed.missing_open:
+    if listed.unreadable_rows:
+        yield Trouble(
+            kind=TroubleKind.ROWS_UNREADABLE,
+            severity=Severity.TROUBLE,
+            source=source.name,
+            since=listed.unreadable_since,
+            text=f"The list shows {_counted(listed.unreadable_rows, 'row')} that cannot be read: it is not known "
+            "whether their events are recorded.",
+            next=f"See `gapless missing list --source {source.name}` and look for a newer release, or "
+            f'`gapless missing dismiss KEY --source {source.name} --reason "…"`.',
+        )
+    known = listed.missing_open - listed.unreadable_rows
+    if known:
         is_old = listed.missing_since is None or now - listed.missing_since > MISSING_WITHIN
-        wait, look = "Nothing: they are requested one by one.", "The log line event_still_missing names each."
+        wait, look = (
+            "Nothing: they are requested one by one.",
+            f"See `gapless missing list --source {source.name}`: it has the last error of each.",
+        )
         yield Trouble(
             kind=TroubleKind.EVENTS_MISSING,
             severity=Severity.TROUBLE if is_old else Severity.IN_HAND,
             source=source.name,
             since=listed.missing_since,
-            text=f"Not recorded yet: {_counted(listed.missing_open, 'known event')}.",
+            text=f"Not recorded yet: {_counted(known, 'known event')}.",
             next=look if is_old else wait,
         )
 
@@ -407,6 +555,21 @@ def _of_missing(source: SourceReport, listed: ListReport, now: datetime) -> Iter
 def _counted(count: int, noun: str) -> str:
     many = f"{noun[:-1]}ies" if noun.endswith("y") else f"{noun}es" if noun.endswith("s") else f"{noun}s"
     return f"{count} {noun if count == 1 else many}"
+
+
+RELEASE: Final = "Release them: `gapless dead requeue --held --destination {destination}`."
+HELD_BECAUSE: Final = {
+    HoldReason.VERSION_MISMATCH.value: (
+        "of another API version than the endpoint's",
+        f"Set on_version_mismatch. {RELEASE}",
+    ),
+    HoldReason.OTHER_ACCOUNT.value: (
+        "listed while the key read another account",
+        "`gapless source accept-account` sends or dismisses those of another account.",
+    ),
+    HoldReason.RESTORED.value: ("of a time that a restored backup lacks", RELEASE),
+}
+"""By reason: why deliveries are held, and what to do."""
 
 
 def _of_destination(destination: DestinationReport, now: datetime) -> Iterator[Trouble]:
@@ -423,12 +586,22 @@ def _of_destination(destination: DestinationReport, now: datetime) -> Iterator[T
             next=f"See `gapless dead list`; when the cause is removed, `gapless dead requeue --destination {name}`.",
         )
     if backlog[DeliveryState.HELD]:
+        reasons = [reason for reason in HELD_BECAUSE if destination.held.get(reason)]
+        because = "; ".join(HELD_BECAUSE[reason][0] for reason in reasons)
+        advice = " ".join(HELD_BECAUSE[reason][1] for reason in reasons)
         yield bad(
             kind=TroubleKind.DELIVERIES_HELD,
             since=oldest.get(DeliveryState.HELD),
-            text=f"Waiting for a decision: {_counted(backlog[DeliveryState.HELD], 'delivery')}.",
-            next=f"See `gapless dead list --held`; set on_version_mismatch, or release them: "
-            f"`gapless dead requeue --held --destination {name}`.",
+            text=f"Waiting for a decision: {_counted(backlog[DeliveryState.HELD], 'delivery')}"
+            f"{f' ({because})' if because else ''}.",
+            next=f"See `gapless dead list --held`. {advice or RELEASE}".format(destination=name),
+        )
+    if destination.ahead:
+        yield bad(
+            kind=TroubleKind.TIMES_AHEAD,
+            since=destination.oldest_pending,
+            text=f"Deliveries are due further ahead than they are to wait. {WAS_AHEAD}",
+            next=f"{SET_CLOCK} `gapless serve` does at once what it would wait for.",
         )
     yield from _of_late(destination, now)
     if backlog[DeliveryState.PARKED]:

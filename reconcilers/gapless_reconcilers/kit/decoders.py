@@ -3,17 +3,25 @@
 `msgspec` skips fields that a type does not name without building them, which is most of the speed of receiving and
 listing; a field typed `msgspec.Raw` keeps its bytes as received. Each type has one decoder, made at its first use: pass
 the type, a struct or any other that msgspec knows.
+
+What msgspec refuses is read again by `tolerant`, which looks only at the fields that the type names. So a lone
+surrogate, bad UTF-8 or deep nesting in a field that nobody reads is no error. In a field that is needed it is one: it
+is never replaced, so that no two events get one key.
 """
 
+import hashlib
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
 from functools import cache
 from typing import Any, Final, ParamSpec, TypeVar
 
 import httpx
 import msgspec
 
-from gapless_reconcilers.kit.contract import RemoteEvent
+from gapless_reconcilers.kit import tolerant
+from gapless_reconcilers.kit.contract import MAX_ROW_BYTES, Page, RemoteEvent, UnreadableRow, Window
 from gapless_reconcilers.kit.errors import MalformedWebhook, UnexpectedShape
 
 T = TypeVar("T")
@@ -31,21 +39,17 @@ _MISTYPED = re.compile(r"^Expected `(?P<wanted>[^`]*)`, got `(?P<got>[^`]*)`")
 
 _decoder: Final[Callable[[Any], "msgspec.json.Decoder[Any]"]] = cache(msgspec.json.Decoder)
 _TABLE: Final = _decoder(dict[str, msgspec.Raw])
-_ARRAY: Final = _decoder(list[msgspec.Raw])
 
 
 def decode_webhook(body: bytes, wanted: type[T]) -> T:
-    """Return the body of a webhook as `wanted`. Raises `MalformedWebhook` if it is not UTF-8 JSON of that type.
+    """Return the body of a webhook as `wanted`. Raises `MalformedWebhook` if it is not JSON of that type.
 
-    The encoding of the whole body is checked, because msgspec does not look into strings that it skips.
+    Only needed fields must be UTF-8: the others are the consumer's, and it gets the bytes that the vendor signed.
     """
     try:
-        if not body.isascii():
-            body.decode()
-        decoded: T = _decoder(wanted).decode(body)
+        return _decode(body, wanted)
     except _UNREADABLE as error:
         raise MalformedWebhook(f"the body cannot be read: {_explain(error)}") from error
-    return decoded
 
 
 def decode_response(response: httpx.Response, wanted: type[T]) -> T:
@@ -55,11 +59,10 @@ def decode_response(response: httpx.Response, wanted: type[T]) -> T:
 
 def decode_items(items: Sequence[msgspec.Raw], wanted: type[T], path: str) -> list[T]:
     """Return `items`, the raw elements of the array at `path`, as `wanted`. Raises `UnexpectedShape` (`data[3].id`)."""
-    decode = _decoder(wanted).decode
     decoded: list[T] = []
     try:
         for item in items:
-            decoded.append(decode(item))  # noqa: PERF401 - their number says which failed
+            decoded.append(_decode(item, wanted))  # noqa: PERF401 - their number says which failed
     except _UNREADABLE as error:
         where = f"{path}[{len(decoded)}]"
         raise _unexpected(error, whole=where, inside=where) from error
@@ -69,19 +72,17 @@ def decode_items(items: Sequence[msgspec.Raw], wanted: type[T], path: str) -> li
 def decode_json(text: msgspec.Raw | bytes, wanted: type[T], place: str) -> T:
     """Return the JSON `text`, found at `place`, as `wanted`. Raises `UnexpectedShape`."""
     try:
-        decoded: T = _decoder(wanted).decode(text)
+        return _decode(text, wanted)
     except _UNREADABLE as error:
         raise _unexpected(error, whole=place or "body", inside=place) from error
-    return decoded
 
 
 def decode_or_none(text: msgspec.Raw | bytes, wanted: type[T]) -> T | None:
     """Return the JSON `text` as `wanted`, or None if it has another shape, where that is no error."""
     try:
-        decoded: T = _decoder(wanted).decode(text)
+        return _decode(text, wanted)
     except _UNREADABLE:
         return None
-    return decoded
 
 
 def recordable(place: str | None, build: Callable[P, RemoteEvent], /, *args: P.args, **kwargs: P.kwargs) -> RemoteEvent:
@@ -112,13 +113,82 @@ def recordable_items(
     return events
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListedRows:
+    """The rows of one page, read one by one: the events, inside the window or not, and the rows that are none."""
+
+    events: list[RemoteEvent]
+    unreadable: list[UnreadableRow]
+
+    def page(self, window: Window, following: httpx.Request | None) -> Page:
+        """Return the page: its events inside `window`, the unreadable rows, and the next request."""
+        inside = [event for event in self.events if event.occurred_at in window]
+        rows = len(self.events) + len(self.unreadable)
+        return Page(events=inside, next=following, unreadable=self.unreadable, rows=rows)
+
+
+def read_rows(
+    path: str, rows: Sequence[msgspec.Raw], wanted: type[T], build: Callable[[T, msgspec.Raw], RemoteEvent]
+) -> ListedRows:
+    """Return the events that `build` makes of `rows`, the raw elements of the array at `path`, decoded as `wanted`.
+
+    A row that cannot be read, or that the ledger cannot hold, keeps no other from being read: it is among `unreadable`.
+    """
+    return read_each(path, rows, lambda row, place: recordable(place, build, decode_json(row, wanted, place), row))
+
+
+def read_each(path: str, rows: Sequence[msgspec.Raw], read: Callable[[msgspec.Raw, str], RemoteEvent]) -> ListedRows:
+    """Return the events that `read` makes of each of `rows` and its place, such as `data[3]`.
+
+    A row for which it raises `UnexpectedShape` is among `unreadable`.
+    """
+    found: list[RemoteEvent | tuple[msgspec.Raw, UnexpectedShape]] = []
+    for at, row in enumerate(rows):
+        try:
+            found.append(read(row, f"{path}[{at}]"))
+        except UnexpectedShape as error:
+            found.append((row, error))
+    events = [each for each in found if isinstance(each, RemoteEvent)]
+    if len(events) == len(found):
+        return ListedRows(events=events, unreadable=[])
+    times = [each.occurred_at if isinstance(each, RemoteEvent) else None for each in found]
+    odd = [
+        unreadable_row(
+            each[0],
+            str(each[1]),
+            before=next((time for time in reversed(times[:at]) if time), None),
+            after=next((time for time in times[at:] if time), None),
+        )
+        for at, each in enumerate(found)
+        if not isinstance(each, RemoteEvent)
+    ]
+    return ListedRows(events=events, unreadable=odd)
+
+
+def unreadable_row(
+    row: msgspec.Raw | bytes, problem: str, *, before: datetime | None = None, after: datetime | None = None
+) -> UnreadableRow:
+    """Return `row` as one that cannot be read. `before` and `after`: see `UnreadableRow`."""
+    text = bytes(row)
+    digest = hashlib.sha256(text).hexdigest()
+    return UnreadableRow(digest=digest, row=text[:MAX_ROW_BYTES], problem=problem, before=before, after=after)
+
+
+def last_readable(rows: Sequence[msgspec.Raw], wanted: type[T]) -> T | None:
+    """Return the last of `rows` that can be read as `wanted`, to continue after it; None if none can.
+
+    If it is not the last row, the next page shows the rows after it again.
+    """
+    return next((found for row in reversed(rows) if (found := decode_or_none(row, wanted)) is not None), None)
+
+
 def raw_at(text: msgspec.Raw | bytes, path: str) -> msgspec.Raw:
     """Return the raw JSON at `path`, such as `meta.next` or `data[-1].id`. Raises `UnexpectedShape`."""
     raw = text if isinstance(text, msgspec.Raw) else msgspec.Raw(text)
     for step in _STEP.finditer(path):
         name, index = step.groups()
         try:
-            raw = _TABLE.decode(raw)[name] if name is not None else _ARRAY.decode(raw)[int(index)]
+            raw = _member(raw, name) if name is not None else _decode(raw, list[msgspec.Raw])[int(index)]
         except (KeyError, IndexError):
             raise UnexpectedShape(path[: step.end()], "missing", "a value") from None
         except _UNREADABLE as error:
@@ -145,6 +215,40 @@ def has(text: msgspec.Raw | bytes, path: str) -> bool:
             raise
         return False
     return True
+
+
+def _decode(text: msgspec.Raw | bytes, wanted: type[T]) -> T:
+    """Return `text` as `wanted`: read by msgspec or, if it refuses the text for another reason, by `tolerant`."""
+    try:
+        decoded: T = _decoder(wanted).decode(text)
+    except msgspec.ValidationError:
+        raise
+    except _UNREADABLE as refusal:
+        decoded = _read_again(refusal, tolerant.decode, text, wanted)
+    return decoded
+
+
+def _member(text: msgspec.Raw | bytes, name: str) -> msgspec.Raw:
+    """Return the value of `name` in an object. Raises `KeyError` if there is none."""
+    try:
+        found: msgspec.Raw | None = _TABLE.decode(text)[name]
+    except msgspec.ValidationError:
+        raise
+    except _UNREADABLE as refusal:
+        found = _read_again(refusal, tolerant.member, text, name)
+    if found is None:
+        raise KeyError(name)
+    return found
+
+
+def _read_again(refusal: BaseException, read: Callable[[bytes, Any], Any], text: msgspec.Raw | bytes, what: Any) -> Any:
+    """Return what `read` finds. If the text is no JSON at all, raises `refusal`, which says so in msgspec's words."""
+    try:
+        return read(bytes(text), what)
+    except msgspec.ValidationError:
+        raise
+    except msgspec.DecodeError:
+        raise refusal from None
 
 
 def _unexpected(error: BaseException, *, whole: str, inside: str = "") -> UnexpectedShape:

@@ -4,11 +4,13 @@ A field that is absent or of another type raises `UnexpectedShape` with its path
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from datetime import datetime, timedelta
 from typing import Any
 
 import httpx
 
+from gapless_reconcilers.kit.contract import Window
 from gapless_reconcilers.kit.errors import UnexpectedShape
 
 _LINK = re.compile(
@@ -43,6 +45,23 @@ def cursor_after(request: httpx.Request, last: str, *, has_more: bool, param: st
     if request.url.params.get(param) == last:
         raise UnexpectedShape("data[-1]", "the row that this page was asked to start after", "one that moves on")
     return last
+
+
+def is_walked(times: Collection[datetime], window: Window, margin: timedelta) -> bool:
+    """Return True if a walk down a list without a filter by time may end after a page with rows of these `times`.
+
+    It may if the whole page lies before the window, by more than `margin`: the time by which the list may be out of
+    order, usually the grace. One old row among newer ones ends nothing, nor does a page without rows.
+    """
+    return bool(times) and max(times) < window.start - margin
+
+
+def other_size(size: int, most: int = 100) -> int:
+    """Return another number of rows a page: `most`, or if that is `size` two thirds of it, so that pages end elsewhere.
+
+    Two sizes of which one is a multiple of the other would meet at the same rows.
+    """
+    return most if size < most else max(1, most * 2 // 3)
 
 
 def next_link(response: httpx.Response) -> str | None:

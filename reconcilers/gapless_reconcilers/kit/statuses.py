@@ -48,18 +48,28 @@ def judge(response: httpx.Response, now: datetime) -> None:
 def parse_retry_after(response: httpx.Response, now: datetime) -> timedelta | None:
     """Return the wait that `Retry-After` requests as seconds or an HTTP date, within `[0, LONGEST_WAIT]`.
 
+    A date is reckoned from the response's own `Date`, or from `now` if it has none: our clocks may differ.
     None if there is no `Retry-After`, or one that is neither.
-    Source: RFC 9110 section 10.2.3, read November 2026.
+    Source: RFC 9110 sections 6.6.1 and 10.2.3, read November 2026.
     """
     text = response.headers.get("retry-after", "").strip()
     if text.isascii() and text.isdigit():
         return min(timedelta(seconds=int(text[:9])), LONGEST_WAIT)
+    at = _parse_date(text)
+    return None if at is None else min(max(at - (date_of(response) or now), timedelta(0)), LONGEST_WAIT)
+
+
+def date_of(response: httpx.Response) -> datetime | None:
+    """Return the time at which the response was made, from its header `Date`; None if it has none that is one."""
+    return _parse_date(response.headers.get("date", ""))
+
+
+def _parse_date(text: str) -> datetime | None:
     try:
         at = parsedate_to_datetime(text)
+        return at if at.utcoffset() is not None else at.replace(tzinfo=UTC)
     except (ValueError, OverflowError):
         return None
-    at = at if at.tzinfo else at.replace(tzinfo=UTC)
-    return min(max(at - now, timedelta(0)), LONGEST_WAIT)
 
 
 def waiting_until(until: datetime | None, now: datetime) -> datetime | None:

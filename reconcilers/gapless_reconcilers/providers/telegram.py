@@ -36,13 +36,13 @@ from gapless_reconcilers.kit.contract import (
     WebhookRequest,
 )
 from gapless_reconcilers.kit.decoders import (
-    decode_items,
     decode_json,
     decode_or_none,
     decode_response,
     decode_webhook,
+    last_readable,
+    read_rows,
     recordable,
-    recordable_items,
 )
 from gapless_reconcilers.kit.errors import (
     CredentialsRejected,
@@ -193,9 +193,12 @@ class Telegram:
         rows = decode_response(response, _Result)
         if not rows.ok:
             raise UnexpectedShape("ok", "false", "true")
-        updates = decode_items(rows.result, _Update, "result")
-        events = recordable_items("result", lambda update, row: _event(update, row, now), updates, rows.result)
-        return Batch(events=events, cursor=str(updates[-1].update_id + 1) if updates else None)
+        found = read_rows("result", rows.result, _Update, lambda update, row: _event(update, row, now))
+        last = last_readable(rows.result, _Update)
+        if last is None and rows.result:
+            raise UnexpectedShape("result", "without an update_id that can be read", "one, to acknowledge the updates")
+        cursor = None if last is None else str(last.update_id + 1)
+        return Batch(events=found.events, cursor=cursor, unreadable=found.unreadable)
 
     def subscription_request(self) -> httpx.Request:
         """`getWebhookInfo`."""

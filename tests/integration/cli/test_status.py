@@ -1,21 +1,26 @@
-"""`gapless status` and `gapless source acknowledge` on a prepared ledger: output and exit codes."""
+"""`gapless status`, and the commands by which a person answers it, on a prepared ledger: output and exit codes."""
 
 import asyncio
 import json
+import re
 from collections.abc import Callable
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import pytest
 from click.testing import CliRunner, Result
+from ledgers import run_sql
 from sqlalchemy import Connection, insert, select, update
+from sqlalchemy.engine import make_url
 
 from gapless.cli.main import main
 from gapless.domain import to_us
-from gapless.ledger import sources
-from gapless.ledger.engine import open_store
-from gapless.ledger.tables import MISSING, PASS, SOURCE, STREAM, UNRECOVERABLE
+from gapless.ledger import destinations, sources
+from gapless.ledger.engine import open_store, postgres
+from gapless.ledger.tables import ABSENCE, DELIVERY, EVENT, MISSING, PASS, SOURCE, STREAM, UNRECOVERABLE
 
 CONFIG = """
 [store]
@@ -76,6 +81,21 @@ class Ledger:
         row = insert(MISSING).values(reason="detail", next_attempt_us=at_us, **values, **ids)
         self.write(lambda connection: connection.execute(row))
 
+    def lack(self, *keys: str) -> None:
+        """Events that came by webhook, and that the list lacked twice."""
+        at_us = to_us(self.now - DAY)
+
+        def work(connection: Connection) -> None:
+            source_id, stream_id = connection.execute(select(STREAM.c.source_id, STREAM.c.id)).one()
+            for key in keys:
+                values = {"source_id": source_id, "stream_id": stream_id, "key": key, "type": "x", "via": "webhook"}
+                times = {"occurred_us": at_us, "first_seen_us": at_us, "webhook_us": at_us}
+                seq = connection.execute(insert(EVENT).values(**values, **times).returning(EVENT.c.seq)).scalar_one()
+                absent = {"event_seq": seq, "stream_id": stream_id, "occurred_us": at_us, "found_us": at_us}
+                connection.execute(insert(ABSENCE).values(**absent, pass_id=1, tries=2, next_us=at_us))
+
+        self.write(work)
+
     def change(self, table: Any, **values: object) -> None:
         self.write(lambda connection: connection.execute(update(table).values(**values)))
 
@@ -117,6 +137,59 @@ def test_what_needs_a_person_exits_with_1(ledger: Ledger, table: Any, values: di
     report = json.loads(done.stdout)
     assert [each["kind"] for each in report["troubles"]] == [kind]
     assert (done.exit_code, report["verdict"] in ("trouble", "unknown")) == (1, True)
+
+
+def test_a_clock_that_is_wrong_is_told(ledger: Ledger) -> None:
+    ledger.change(SOURCE, skew_us=600_000_000)
+    done = ledger.call("status")
+    assert done.exit_code == 1
+    assert "trouble: acme: Our clock is 10m ahead of the provider's." in done.stdout
+    assert "Synchronise the clock (NTP)" in done.stdout
+    ledger.change(SOURCE, skew_us=-600_000_000)
+    assert "Our clock is 10m behind the provider's." in ledger.call("status").stdout
+    ledger.change(SOURCE, skew_us=1_000_000)
+    assert ledger.call("status").exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("table", "column", "name"),
+    [
+        (SOURCE, "next_pass_us", "next pass"),
+        (STREAM, "last_complete_pass_us", "last complete pass"),
+        (STREAM, "watermark_us", "watermark"),
+    ],
+)
+def test_stored_times_in_the_future_are_told(ledger: Ledger, table: Any, column: str, name: str) -> None:
+    ledger.change(table, **{column: to_us(ledger.now + DAY)})
+    done = ledger.call("status")
+    assert done.exit_code == 1
+    assert f"trouble: acme: Stored times lie in the future: {name}. A clock was ahead" in done.stdout
+    assert "`gapless serve` does at once what it would wait for." in done.stdout
+
+
+def test_deliveries_due_too_far_ahead_are_told(ledger: Ledger) -> None:
+    at_us, ahead_us = to_us(ledger.now), to_us(ledger.now + DAY)
+    row = {"event_seq": 1, "attempts": 1, "next_us": ahead_us, "wait_us": 60_000_000, "created_us": at_us}
+
+    def work(connection: Connection) -> None:
+        destination_id = destinations.register_destination(connection, "shop", ledger.now)
+        connection.execute(insert(DELIVERY).values(destination_id=destination_id, **row))
+
+    ledger.write(work)
+    done = ledger.call("status")
+    assert done.exit_code == 1
+    assert "trouble: shop: Deliveries are due further ahead than they are to wait." in done.stdout
+    ledger.change(DELIVERY, wait_us=to_us(ledger.now + DAY) - at_us)
+    assert ledger.call("status").exit_code == 0
+
+
+def test_a_clock_that_nothing_verifies_is_told(ledger: Ledger) -> None:
+    ledger.change(SOURCE, skew_us=None)
+    done = ledger.call("status")
+    assert "note: acme: Our clock is unverified: the provider has not said what time it is" in done.stdout
+    assert done.exit_code == 0
+    ledger.change(SOURCE, skew_us=0)
+    assert "unverified" not in ledger.call("status").stdout
 
 
 def test_a_silent_source_exits_with_1(ledger: Ledger) -> None:
@@ -182,12 +255,59 @@ def test_passes_are_listed_and_one_on_demand_is_cancelled(ledger: Ledger) -> Non
     assert "no pass is under way" in ledger.call("pass", "list").output
 
 
+def test_events_that_the_list_lacks_exit_with_1_until_accepted(ledger: Ledger) -> None:
+    ledger.lack("evt_1", "evt_2")
+    before = ledger.call("status")
+    assert before.exit_code == 1
+    assert "acme: The provider's list lacks 2 events that came by webhook: evt_1, evt_2." in before.stdout
+    assert 'gapless event accept-unlisted acme evt_1 --reason "…"' in before.stdout
+    assert ledger.call("event", "accept-unlisted", "acme", "evt_1").exit_code == 2
+    refused = ledger.call("event", "accept-unlisted", "acme", "evt_1", "evt_3", "--reason", "a test")
+    assert (refused.exit_code, "does not lack evt_3" in refused.output) == (2, True)
+    done = ledger.call("event", "accept-unlisted", "acme", "evt_1", "evt_2", "--reason", "sent by the simulator")
+    assert (done.exit_code, done.stdout) == (0, "accepted: 2 events; the next pass moves the watermark over them\n")
+    assert ledger.call("status").exit_code == 0
+
+
 def test_a_source_that_only_receives_can_be_well(ledger: Ledger) -> None:
     text = ledger.config.read_text().replace('provider = "stripe"', 'provider = "stripe"\nmode = "webhook"')
     ledger.config.write_text(text)
     done = ledger.call("status")
     assert (done.exit_code, done.stdout.splitlines()[0]) == (0, "Nothing is wrong.")
     assert "note: acme: There is no list to compare with: lost webhooks cannot be seen." in done.stdout
+
+
+def run_all(url: str, *statements: str) -> None:
+    for each in statements:
+        asyncio.run(run_sql(url, each))
+
+
+def test_the_store_is_told_about_while_something_is_wrong_with_it(
+    tmp_path: Path, postgres_url: str, postgres_server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The command asks PostgreSQL itself: it may run on another machine than the daemons."""
+    monkeypatch.setattr(postgres, "LOCKS_WITHIN_S", 1)
+    ledger, name = Ledger(tmp_path, postgres_url), make_url(postgres_url).database
+    ledger.open()
+    ledger.config.write_text(re.sub('url = ".*"', 'url_env = "STORE_URL"', ledger.config.read_text()))
+    monkeypatch.setenv("STORE_URL", postgres_url)
+    assert ledger.call("status").exit_code == 0
+    with closing(asyncio.new_event_loop()) as loop:
+        session = loop.run_until_complete(asyncpg.connect(postgres_url))
+        loop.run_until_complete(session.execute("BEGIN; LOCK TABLE event IN EXCLUSIVE MODE"))
+        locked = ledger.call("status")
+        loop.run_until_complete(session.close())
+    assert (locked.exit_code, "pg_stat_activity" in locked.output) == (1, True)
+    assert "Another program holds a lock on the ledger" in locked.output
+    run_all(postgres_server, f"ALTER DATABASE {name} SET default_transaction_read_only = on")
+    standby = ledger.call("status")
+    run_all(postgres_server, f"ALTER DATABASE {name} RESET default_transaction_read_only")
+    assert (standby.exit_code, "Name the primary server in the store url" in standby.output) == (1, True)
+    assert ledger.call("status").exit_code == 0
+    run_all(postgres_server, f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
+    away = ledger.call("status")
+    run_all(postgres_server, f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
+    assert (away.exit_code, len(away.output.splitlines())) == (3, 1), away.output
 
 
 def test_the_identity_of_a_source_is_shown_and_can_be_set(ledger: Ledger) -> None:

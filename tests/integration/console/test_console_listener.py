@@ -5,10 +5,13 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from ledgers import run_sql
 from sqlalchemy import select
+from sqlalchemy.engine import make_url
 
 from gapless.console.auth import Access
 from gapless.domain import Sources, TypePatterns, Via
+from gapless.ledger.engine import SqliteStore, Store
 from gapless.ledger.tables import EVENT
 from gapless_reconcilers.kit.contract import Secret
 
@@ -33,6 +36,37 @@ async def test_probes_check_the_writer_and_the_schema(console: Any, listen: Any)
                 break
             await client.get("/livez")
         assert (await client.get("/livez")).status_code == 503
+
+
+async def test_readyz_and_status_tell_of_a_store_that_takes_no_writes(
+    console: Any, listen: Any, store: Store, store_url: str
+) -> None:
+    """Reads work meanwhile: /readyz was 200 for as long as this lasted."""
+    write = console.context.runtime.write
+    async with listen() as client:
+        assert (await client.get("/readyz")).status_code == 200
+        if isinstance(store, SqliteStore):
+            store.path.rename(aside := store.path.with_name("aside.db"))
+            kind = "store_replaced"
+        else:
+            await write(lambda c: c.exec_driver_sql("SET default_transaction_read_only = on"))
+            database = make_url(store_url).database
+            await run_sql(store_url, f"ALTER DATABASE {database} SET default_transaction_read_only = on")
+            kind = "store_read_only"
+        for _ in range(2):
+            ready = await client.get("/readyz")
+            assert (ready.status_code, "store" in ready.text) == (503, True)
+        told = (await client.get("/api/status")).json()["troubles"][0]
+        assert (told["kind"], told["severity"]) == (kind, "trouble")
+        assert "gapless_ledger_writable 0.0" in (await client.get("/metrics")).text
+        if isinstance(store, SqliteStore):
+            aside.rename(store.path)
+        else:
+            other = make_url(store_url).set(database="postgres").render_as_string(hide_password=False)
+            await run_sql(other, f"ALTER DATABASE {database} RESET default_transaction_read_only")
+        assert (await client.get("/readyz")).status_code == 200
+        assert kind not in {each["kind"] for each in (await client.get("/api/status")).json()["troubles"]}
+        assert "gapless_ledger_writable 1.0" in (await client.get("/metrics")).text
 
 
 async def test_on_loopback_only_operations_need_the_token(listen: Any) -> None:

@@ -46,7 +46,11 @@ async def settle(console: Any, state: str, reason: str) -> None:
 @pytest.mark.parametrize(
     ("name", "args", "message"),
     [
-        ("source.burn", {}, r"operation 'source.burn' does not exist; there are db.restored, dead.requeue, "),
+        (
+            "source.burn",
+            {},
+            r"operation 'source.burn' does not exist; there are config.activate, db.restored, dead.requeue, ",
+        ),
         ("source.rename", {"old": "acme"}, r"source.rename: .*`new`.*it takes old, new"),
         ("source.rename", {"old": "acme", "new": "Not Allowed"}, r"`\$\.new`"),
         ("source.rename", {"old": "nobody", "new": "somebody"}, r"source 'nobody' is not in the ledger"),
@@ -287,7 +291,9 @@ async def test_a_webhook_that_is_not_in_quarantine_is_refused(console: Any) -> N
 
 def test_every_operation_documents_what_it_takes() -> None:
     assert sorted(OPERATIONS) == [
-        "db.restored", "dead.requeue", "event.replay", "held.release", "import", "pass.cancel", "pass.status",
-        "quarantine.release", "receipts", "source.acknowledge", "source.identity", "source.pass", "source.rename",
+        "config.activate", "db.restored", "dead.requeue", "event.accept_unlisted", "event.replay", "held.release",
+        "import", "missing.dismiss", "pass.cancel", "pass.status", "quarantine.release", "receipts",
+        "source.accept_account", "source.acknowledge",
+        "source.identity", "source.pass", "source.rename",
     ]  # fmt: skip
     assert DemandPass.__doc__

@@ -23,7 +23,7 @@ from gapless.destinations.contract import FailureReason
 from gapless.domain import Mode, Silence, Via, to_us
 from gapless.ledger import silence
 from gapless.ledger.engine import StoreUnavailable
-from gapless.ledger.tables import BUDGET, SOURCE, UNRECOVERABLE
+from gapless.ledger.tables import BUDGET, MISSING, SOURCE, UNRECOVERABLE
 from gapless.metrics import Metrics
 from gapless.receive.webhook import REASONS, Outcome
 from gapless.status.figures import DESTINATION_FIGURES, SOURCE_FIGURES, SOURCE_INFO
@@ -102,9 +102,19 @@ async def fill(console: Any) -> None:
     await console.listed()
     scope = console.source().provider.budget_scope()
     await console.rows(BUDGET, scope=scope, period_start_us=to_us(console.now[0]), used=250)
-    statement = update(SOURCE).values(subscription_healthy=True, interval_us=300_000_000)
+    statement = update(SOURCE).values(
+        subscription_healthy=True,
+        interval_us=300_000_000,
+        account="acct_1",
+        livemode=False,
+        skew_us=-1_500_000,
+    )
     await console.context.runtime.write(lambda c: c.execute(statement).rowcount)
     long_ago_us = to_us(console.now[0] - 20 * DAY)
+    of_source = {"source_id": console.source().id, "stream_id": await console.stream_id(), "type": "x"}
+    times = {"occurred_us": to_us(console.now[0]), "found_us": to_us(console.now[0]), "next_attempt_us": 0}
+    await console.rows(MISSING, key="evt_6", reason="unstorable", **of_source, **times)
+    await console.rows(MISSING, key="unreadable:6", reason="unreadable", **of_source, **times)
     lost = {"start_us": long_ago_us, "end_us": long_ago_us + 90_000_000, "reason": "history_exceeded"}
     await console.rows(UNRECOVERABLE, stream_id=await console.stream_id(), recorded_us=long_ago_us, **lost)
 
@@ -130,9 +140,12 @@ async def test_totals_equal_what_was_recorded(console: Any) -> None:
         ("watermark_timestamp_seconds", "acme"): (console.now[0] - timedelta(minutes=5)).timestamp(),
         ("last_complete_pass_timestamp_seconds", "acme"): console.now[0].timestamp(),
         ("unrecoverable_seconds_total", "acme"): 90,
+        ("missing_open", "acme"): 2,
+        ("unreadable_rows", "acme"): 1,
         ("provider_budget_remaining", "acme"): 750,
         ("poll_interval_seconds", "acme"): 300,
         ("subscription_healthy", "acme"): 1,
+        ("clock_skew_seconds", "acme"): -1.5,
         ("delivery_backlog", "shop", "pending"): 5,
         ("delivery_backlog", "shop", "dead"): 0,
         ("oldest_pending_timestamp_seconds", "shop"): console.now[0].timestamp(),
@@ -147,7 +160,7 @@ async def test_of_an_idle_new_source_only_what_is_known_has_a_value(console: Any
     unknown = {
         "gap_rate", "window_missed", "window_expected", "watermark_timestamp_seconds", "subscription_healthy",
         "complete_up_to_timestamp_seconds", "last_complete_pass_timestamp_seconds", "provider_budget_remaining",
-        "poll_interval_seconds", "oldest_pending_timestamp_seconds",
+        "poll_interval_seconds", "clock_skew_seconds", "oldest_pending_timestamp_seconds",
     }  # fmt: skip
     assert names & unknown == set()
     assert {"source_info", "missed_total", "events_total", "missing_open"} <= names
@@ -254,10 +267,12 @@ def touch(metrics: Metrics, source: str, destination: str) -> None:
     for via in (Via.WEBHOOK, Via.LIST, Via.REDELIVERY):  # an import is no delay
         metrics.record_delay.labels(source, via.value)
     for made in (
-        "clean", "found", "suspect_listing", "unexpected_shape", "credentials_rejected", "options_invalid",
-        "history_expired", "account_shared", "rate_limited", "provider_unavailable", "bug",
+        "clean", "found", "contradicted", "suspect_listing", "unexpected_shape", "credentials_rejected",
+        "options_invalid", "history_expired", "account_shared", "rate_limited", "provider_unavailable", "bug",
     ):  # fmt: skip
         metrics.passes.labels(source, made)
+    for kind in ("source", "missing", "delivery"):
+        metrics.due_times_ahead.labels(kind)
     for status in ("2xx", "3xx", "4xx", "429", "5xx", "error"):
         metrics.provider_requests.labels(source, status)
     for histogram in (metrics.webhook_seconds, metrics.pass_seconds):

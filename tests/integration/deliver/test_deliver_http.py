@@ -191,6 +191,36 @@ async def test_a_listed_event_of_another_version_is_held_until_a_person_chooses(
     assert len(consumer.got) == 2
 
 
+@pytest.mark.parametrize("version", [rb'"\ud83d"', b"7", b'{"a":1}'])
+async def test_a_delivery_whose_version_cannot_be_read_is_held(setup: Any, consumer: Any, version: bytes) -> None:
+    options = StripeOptions(
+        api_key=Secret("rk_test_1"), webhook_secret=(Secret("whsec_1"),), livemode=False, api_version="2026-01-01"
+    )
+    setup.source = setup.sources.change("acme", provider=Stripe(options))
+    body = b'{"id":"evt_1","object":"event","note":"\\ud83d","api_version":%b}' % version
+    destination = setup.destination(setup.http(consumer.url, signature="provider"))
+    async with setup.delivering(destination):
+        await setup.record(setup.sighting("evt_1", Via.LIST, body))
+        rows = await setup.until("held")
+    assert ({row.reason for row in rows}, consumer.got) == ({"unreadable"}, [])
+    await setup.writer.submit(lambda c: dead_letters.release(c, 0, seqs=[rows[0].event_seq]))
+    async with setup.delivering(destination):
+        await setup.until("delivered")
+    assert [got.body for got in consumer.got] == [body]
+
+
+async def test_a_version_beside_odd_fields_is_read(setup: Any, consumer: Any) -> None:
+    options = StripeOptions(
+        api_key=Secret("rk_test_1"), webhook_secret=(Secret("whsec_1"),), livemode=False, api_version="2026-01-01"
+    )
+    setup.source = setup.sources.change("acme", provider=Stripe(options))
+    body = b'{"id":"evt_1","object":"event","note":"\\ud83d","api_version":"2026-01-01"}'
+    async with setup.delivering(setup.destination(setup.http(consumer.url, signature="provider"))):
+        await setup.record(setup.sighting("evt_1", Via.LIST, body))
+        await setup.until("delivered")
+    assert [got.body for got in consumer.got] == [body]
+
+
 async def test_a_resting_destination_costs_no_attempts_and_recovers(setup: Any, consumer: Any) -> None:
     consumer.will_answer(500, times=4)
     rule = BreakerRule(threshold=3, rest=timedelta(milliseconds=300), longest=timedelta(milliseconds=300))

@@ -33,6 +33,8 @@ from gapless_reconcilers.providers.stripe import Stripe, StripeOptions
 
 NOW = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
 DEFAULTS = Settings()
+PATIENT = timedelta(minutes=2)
+"""A busy machine may take longer than a vendor waits."""
 OLD_SECRET, NEW_SECRET = "whsec_before", "whsec_after"
 
 
@@ -128,7 +130,9 @@ async def served(
     metrics, now = Metrics("test"), [NOW]
     writer = make_writer(settings.public, store, Recorder(0, build_route([])), metrics)
     runtime = Runtime(store=store, writer=writer, clock=lambda: now[0], metrics=metrics, sources=Sources([source]))
-    receiver = make_receiver(runtime, client=vendor, options=replace(receive_options(settings), **options))
+    receiver = make_receiver(
+        runtime, client=vendor, options=replace(receive_options(settings), **{"answer_within": PATIENT, **options})
+    )
     config = uvicorn.Config(build_app(receiver, retired), host="127.0.0.1", port=0, **SERVING)
     server = uvicorn.Server(config)
     async with asyncio.TaskGroup() as tasks:
@@ -156,3 +160,9 @@ def serve(store: Store) -> Serve:
         return served(store, **options)
 
     return start
+
+
+@pytest.fixture
+def serve_on() -> Serve:
+    """`async with serve_on(store, …) as setup`: on a store of the test's own."""
+    return served

@@ -50,6 +50,26 @@ async def test_body_and_signature_headers_are_kept_as_they_came(serve: Any) -> N
         assert (row.via, row.expected, row.type, row.object_key) == ("webhook", True, "invoice.paid", "in_1")
 
 
+ODD = {"surrogate": rb'"x\ud83d"', "number": b"1e999999", "deep": b"[" * 50_000 + b"]" * 50_000, "encoding": b'"\xff"'}
+
+
+@pytest.mark.parametrize("odd", ODD.values(), ids=ODD)
+async def test_odd_fields_that_nobody_reads_are_stored_as_they_came(serve: Any, odd: bytes) -> None:
+    async with serve() as setup:
+        body = setup.event("evt_1", note="?").replace(b'"?"', odd)
+        first, again = await setup.post(body), await setup.post(body)
+        assert (first.status_code, again.status_code) == (200, 200)
+        assert await setup.events() == {"evt_1": 2}
+        assert await setup.store.read(lambda c: c.execute(select(PAYLOAD.c.body)).scalars().all()) == [body]
+
+
+@pytest.mark.parametrize("id_", [rb'"evt_\ud83d"', b'"evt_\xff"', rb'"evt_1","note":"\ud83d","id":"evt_1"'])
+async def test_an_odd_id_is_refused_and_never_replaced(serve: Any, id_: bytes) -> None:
+    async with serve() as setup:
+        assert (await setup.post(setup.event("?").replace(b'"?"', id_))).status_code == 400
+        assert await setup.events() == {}
+
+
 async def test_every_live_secret_is_tried(serve: Any) -> None:
     async with serve() as setup:
         answers = [await setup.post(setup.event(f"evt_{s}"), secret=s) for s in ("whsec_before", "whsec_after")]
@@ -168,7 +188,7 @@ async def test_trap_hookaido_retention_deletes_a_little_at_a_time_and_webhooks_g
         await setup.store.write(lambda c: c.execute(PAYLOAD.insert(), rows))
         retention = RetentionSettings(payloads=timedelta(days=90), attempts=None, deliveries=None)
         pruning = asyncio.create_task(
-            maintenance.prune_once(setup.receiver.runtime.writer, retention, [], setup.receiver.runtime.clock)
+            maintenance.prune_once(setup.receiver.runtime.writer, retention, [], setup.receiver.runtime.now_us)
         )
         meanwhile = 0
         for number in range(10):
@@ -185,7 +205,7 @@ async def test_when_a_source_was_last_heard_is_noted_with_the_heartbeat(
     monkeypatch.setattr(maintenance, "BEAT_EVERY", timedelta(milliseconds=20))
     last = select(SOURCE.c.last_webhook_us)
     async with serve() as setup:
-        beating = asyncio.create_task(maintenance.beat(setup.receiver.runtime.writer, "me", receives=True))
+        beating = asyncio.create_task(maintenance.beat(setup.receiver.runtime, "me", receives=True))
         assert await setup.store.read(lambda c: c.execute(last).scalar()) is None
         assert (await setup.post(setup.event("evt_1"))).status_code == 200
         async with asyncio.timeout(60):

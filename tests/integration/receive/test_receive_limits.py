@@ -138,7 +138,7 @@ async def test_too_little_free_disk_is_a_503_until_there_is_room_again(serve: An
         assert (await setup.post(setup.event("evt_1"))).status_code == 200
 
 
-async def test_a_store_that_refuses_to_write_is_a_503_and_then_it_goes_on(
+async def test_a_store_that_refuses_to_write_is_no_200_and_then_it_goes_on(
     serve: Any, store: Store, store_url: str
 ) -> None:
     """SQLite: its file may not grow (SQLITE_FULL, as on a full disk). PostgreSQL: the server ends our connections."""
@@ -152,7 +152,7 @@ async def test_a_store_that_refuses_to_write_is_a_503_and_then_it_goes_on(
             await store.write(lambda c: c.execute(text("PRAGMA max_page_count = 1000000")))
         else:
             statuses = await while_connections_end(setup, store_url)
-        assert 503 in statuses
+        assert (503 in statuses) == (store.dialect == "sqlite")  # a lost connection is replaced at once
         assert setup.counted("webhooks_total", source="acme", outcome="unavailable") == statuses.count(503)
         assert (await setup.post(setup.event("evt_after"))).status_code == 200
         assert "evt_after" in await setup.events()

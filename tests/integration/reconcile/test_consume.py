@@ -115,6 +115,27 @@ async def test_what_nobody_wants_is_recorded_all_the_same_for_the_vendor_forgets
         assert await world.owed() == 0
 
 
+async def test_an_odd_update_is_set_aside_and_acknowledged(world: World, bot: Bot, clock: FakeClock) -> None:
+    bot.add(1, 2)
+    bot.updates.insert(1, {"update_id": 11, "x" * 600: {}})
+    bot.updates.sort(key=lambda update: int(update["update_id"]))
+    async with world.daemon() as daemon:
+        clock.advance(minutes=3)
+        await daemon.run_source()
+        assert await world.keys() == {"1", "2"}
+        assert (await world.missing_open(), bot.updates) == (1, [])
+        assert await world.complete_up_to() == world.start
+
+
+async def test_an_update_without_an_id_is_another_shape(world: World, bot: Bot, clock: FakeClock) -> None:
+    """It cannot be acknowledged, so nothing behind it could be read."""
+    bot.updates += [{"update_id": None}]
+    async with world.daemon() as daemon:
+        clock.advance(minutes=3)
+        await daemon.run_source()
+        assert (await world.stream()).last_outcome == "unexpected_shape"
+
+
 async def test_a_webhook_in_the_way_parks_the_source_and_says_what_to_do(
     world: World, bot: Bot, clock: FakeClock
 ) -> None:

@@ -16,7 +16,7 @@ from gapless.reconcile.stream_run import MOST_ATTEMPTS
 from gapless.status.troubles import Severity, Trouble, TroubleKind, troubles
 
 pytestmark = pytest.mark.anyio
-DAY = timedelta(days=1)
+DAY, HOUR = timedelta(days=1), timedelta(hours=1)
 
 
 class RefusesOld(httpx.AsyncBaseTransport):
@@ -68,7 +68,7 @@ async def test_a_failing_pass_on_demand_blocks_no_other(
         await daemon.run_source()  # it waits
         assert vendor.refused == refused
         for _ in range(MOST_ATTEMPTS):
-            clock.advance(hours=3)
+            clock.advance(minutes=65)
             await daemon.run_source()
         (row,) = await rows(world, "demand")
         assert (row["state"], row["attempts"]) == ("failed", MOST_ATTEMPTS)
@@ -154,7 +154,7 @@ async def trouble_of(world: World) -> Trouble | None:
 @pytest.mark.usefixtures("vendor")
 async def test_a_failed_pass_is_a_trouble_until_cancelled(world: World, clock: FakeClock) -> None:
     async with world.daemon() as daemon:
-        row = await daemon.demand(T0 - 20 * DAY, T0)
+        row = await daemon.demand(T0 - 3 * HOUR, T0 - 2 * HOUR)
         assert await trouble_of(world) is None
         clock.advance(minutes=5)
         await daemon.run_source()
@@ -163,12 +163,12 @@ async def test_a_failed_pass_is_a_trouble_until_cancelled(world: World, clock: F
         assert (found.severity, f"gapless pass cancel {row.id}" in found.next) == (Severity.IN_HAND, True)
         assert "400" in found.text
         for _ in range(MOST_ATTEMPTS):
-            clock.advance(hours=3)
+            clock.advance(minutes=65)
             await daemon.run_source()
         found = await trouble_of(world)
         assert found is not None
         assert found.severity is Severity.TROUBLE
-        assert "gapless source pass acme --since 2026-10-31T12:00:00Z" in found.next
+        assert "gapless source pass acme --since 2026-11-20T09:00:00Z" in found.next
         await daemon.runtime.write(prune_passes, before_us=to_us(clock() + DAY))
         assert await trouble_of(world) == found
         await daemon.runtime.write(passes.cancel, pass_id=row.id, now_us=to_us(clock()))
@@ -176,17 +176,16 @@ async def test_a_failed_pass_is_a_trouble_until_cancelled(world: World, clock: F
 
 
 async def test_a_pass_that_reads_a_failed_window_settles_it(world: World, clock: FakeClock, vendor: RefusesOld) -> None:
+    clock.advance(minutes=5)
     async with world.daemon() as daemon:
-        await daemon.demand(T0 - 2 * DAY, T0)
-        for _ in range(MOST_ATTEMPTS):
-            clock.advance(hours=3)
-            await daemon.run_source()
-        assert await trouble_of(world) is not None
-        vendor.refuses_before = T0 - 30 * DAY
-        await daemon.demand(T0 - DAY, T0)
+        row = await daemon.demand(T0 - 4 * HOUR, T0 - 2 * HOUR)
+        failed = {"attempts": 8, "error": "OptionsInvalid: 400", "outcome": "options_invalid"}
+        await daemon.runtime.write(passes.fail, pass_id=row.id, now_us=to_us(clock()), **failed)
+        vendor.refuses_before = T0 - DAY
+        await daemon.demand(T0 - 3 * HOUR, T0)
         await daemon.run_source()
         assert await trouble_of(world) is not None
-        await daemon.demand(T0 - 3 * DAY, T0)
+        await daemon.demand(T0 - 5 * HOUR, T0)
         await daemon.run_source()
         assert await trouble_of(world) is None
 
@@ -194,8 +193,8 @@ async def test_a_pass_that_reads_a_failed_window_settles_it(world: World, clock:
 async def test_a_failing_slice_leaves_newer_ones_alone(world: World, clock: FakeClock, vendor: RefusesOld) -> None:
     """The list refuses what is more than a day old; the first slices of the pass are older."""
     vendor.refuses_before = T0 - DAY
-    old = world.fake.emit("invoice.paid", occurred_at=T0 - 30 * timedelta(hours=1)).key
-    new = {world.fake.emit("invoice.paid", occurred_at=T0 - hours * timedelta(hours=1)).key for hours in (2, 5, 20)}
+    old = world.fake.emit("invoice.paid", occurred_at=T0 - 30 * HOUR).key
+    new = {world.fake.emit("invoice.paid", occurred_at=T0 - hours * HOUR).key for hours in (2, 5, 20)}
     async with world.daemon() as daemon:
         await daemon.demand(T0 - 2 * DAY, T0)
         clock.advance(minutes=5)
@@ -229,7 +228,7 @@ async def test_a_request_on_demand_is_sent_once_a_run(
     """The client would retry it for two minutes, and the source's next scheduled pass would wait for that."""
     vendor.status = status
     async with world.daemon() as daemon:
-        await daemon.demand(T0 - 2 * timedelta(hours=1), T0 - timedelta(hours=1))
+        await daemon.demand(T0 - 2 * HOUR, T0 - HOUR)
         for run in range(1, 4):
             clock.advance(hours=1)
             await daemon.run_source()
@@ -240,7 +239,7 @@ async def test_a_request_on_demand_is_sent_once_a_run(
 
 async def test_a_pass_that_gets_on_is_not_given_up(world: World, clock: FakeClock, transport: InProcess) -> None:
     """Each run reads one page more, and then fails."""
-    for minutes in range(1, 25):
+    for minutes in range(1, 21):
         world.fake.emit("invoice.paid", occurred_at=T0 - timedelta(hours=1, minutes=minutes))
     turn = {"bad": False}
 
@@ -252,13 +251,13 @@ async def test_a_pass_that_gets_on_is_not_given_up(world: World, clock: FakeCloc
 
     transport.before = fail_each_second
     async with world.daemon(page_limit=2, lookback=timedelta(0)) as daemon:
-        await daemon.demand(T0 - timedelta(hours=2), T0 - timedelta(hours=1))
-        for _ in range(12):
-            clock.advance(hours=3)
+        await daemon.demand(T0 - 2 * HOUR, T0 - HOUR)
+        for _ in range(11):
+            clock.advance(minutes=2)
             await daemon.run_source()
         (row,) = await rows(world, "demand")
         assert (row["state"], row["outcome"]) == ("finished", "found")
-        assert len(await world.keys()) == 24
+        assert len(await world.keys()) == 20
 
 
 async def test_a_pass_that_is_cancelled_stops_after_its_page(
@@ -279,7 +278,7 @@ async def test_a_pass_that_is_cancelled_stops_after_its_page(
             return await transport.handle_async_request(request)
 
     async with httpx.AsyncClient(transport=Slow()) as world.client, world.daemon(page_limit=2) as daemon:
-        row = await daemon.demand(T0 - timedelta(hours=2), T0 - timedelta(hours=1))
+        row = await daemon.demand(T0 - 2 * HOUR, T0 - HOUR)
         clock.advance(minutes=5)
         await daemon.run_source()
         assert len(asked) in (2, 3)

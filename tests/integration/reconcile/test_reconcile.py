@@ -16,9 +16,8 @@ from gapless.ledger import Connection, leases, sources
 from gapless.ledger.engine import BadData
 from gapless.ledger.recorder import EventKey, Recorder, Sighting
 from gapless.ledger.tables import PASS, SLICE
-from gapless.provider_api.health import ProviderHealth
 from gapless.reconcile.context import LeasedSource
-from gapless.reconcile.source_run import record_health
+from gapless.reconcile.source_run import record_subscription
 from gapless.settings import RetentionSettings
 from gapless_reconcilers.kit.contract import Secret, Subscription
 from gapless_reconcilers.providers.stripe import Stripe, StripeOptions
@@ -345,7 +344,7 @@ async def test_finished_passes_are_pruned_with_their_slices_and_those_under_way_
         young_us = to_us(clock())
         retention = RetentionSettings(passes=timedelta(days=29), payloads=None, attempts=None, deliveries=None)
         before = await world.passes()
-        await maintenance.prune_once(daemon.runtime.writer, retention, [], clock)
+        await maintenance.prune_once(daemon.runtime.writer, retention, [], to_us(clock()))
         after = await world.passes()
         assert {row["id"] for row in after} == {2, left.id}
         assert len(before) == 6
@@ -355,7 +354,7 @@ async def test_finished_passes_are_pruned_with_their_slices_and_those_under_way_
         await daemon.runtime.writer.submit(
             lambda c: c.execute(update(PASS).values(state="finished", started_us=young_us))
         )
-        await maintenance.prune_once(daemon.runtime.writer, keep, [], clock)
+        await maintenance.prune_once(daemon.runtime.writer, keep, [], to_us(clock()))
         assert len(await world.passes()) == 2
 
 
@@ -376,6 +375,6 @@ async def test_a_replaced_key_survives_the_record_of_health(world: World) -> Non
             runtime=daemon.runtime, client=daemon.client, policy=daemon.policy, lease=lease, stopping=daemon.stopping
         )
         answer = Subscription(healthy=True, reason="", types=("invoice.paid",))
-        await record_health(leased, ProviderHealth(subscription=answer))
+        await record_subscription(leased, answer)
         assert daemon.source.provider is NEW
         assert daemon.source.types.patterns == ("invoice.paid",)

@@ -157,6 +157,27 @@ async def test_what_the_log_shows_and_we_lack_is_fetched_one_by_one_and_missed_o
         assert not [path for path in hook.requests[before:] if path.startswith("GET deliveries/")]
 
 
+async def test_an_odd_row_of_the_log_is_set_aside_once(world: World, hook: Hook, clock: FakeClock) -> None:
+    """The log has no filter by time: each pass shows the row again, also after its time was read."""
+    async with world.daemon() as daemon:
+        made = []
+        for _ in range(5):
+            made.append(hook.deliver())
+            clock.advance(minutes=1)
+        hook.deliveries[2]["delivered_at"] = None
+        clock.advance(minutes=10)
+        await daemon.run_source()
+        assert (len(await world.keys()), await world.missing_open()) == (4, 1)
+        assert await world.complete_up_to() == world.start + timedelta(minutes=1)
+        for _ in range(3):
+            hook.deliver()
+            clock.advance(hours=1)
+            await daemon.run_source()
+        assert (len(await world.keys()), await world.missing_open()) == (7, 1)
+        assert await world.complete_up_to() == world.start + timedelta(minutes=1)
+        assert (await world.stream()).last_outcome in ("clean", "found")
+
+
 async def test_several_attempts_of_one_event_are_one_event(world: World, hook: Hook, clock: FakeClock) -> None:
     async with world.daemon() as daemon:
         first = hook.deliver()

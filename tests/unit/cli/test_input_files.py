@@ -48,6 +48,7 @@ def test_types_and_times_are_read_where_given() -> None:
         ('{"id": 7}\n', "line 1: it names no event"),
         ('{"id": "evt_1"}\n[1]\n', "line 2: it is list; wanted an object with an id"),
         ('{"id": "evt_1"}\n{"id"\n', "line 2: "),
+        ('{"id": "evt_1"}\n{"id": "evt_2", "x": ' + "[" * 5_000 + "]" * 5_000 + "}\n", "line 2: it is nested too deep"),
         ("id,type\nevt_1,x\n,y\n", "line 3: it names no event"),
         ("id,created\nevt_1,soon\n", "line 2: 'soon' is no time"),
         ("id,created\nevt_1,99999999999999999999\n", "line 2: '99999999999999999999' is no time"),

@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 from gapless.bootstrap.destinations import make_destination
 from gapless.deliver.routing import Destination, build_route
 from gapless.destinations.contract import DestinationInvalid
-from gapless.domain import ALL_TYPES, Mode, Source, TypePatterns, Via, to_us
+from gapless.domain import ALL_TYPES, EventMode, Mode, Source, TypePatterns, Via, to_us
 from gapless.settings import DestinationSettings
 from gapless_reconcilers.kit.contract import RemoteEvent, Secret
 from gapless_reconcilers.providers.stripe import Stripe, StripeOptions
+from gapless_reconcilers.providers.telegram import Telegram, TelegramOptions
 
 START = datetime(2026, 11, 1, tzinfo=UTC)
 RECORDED_US = to_us(START + timedelta(days=30))
@@ -109,3 +110,35 @@ def test_sources_and_types_are_filters() -> None:
 def test_a_destination_that_could_never_deliver_is_refused(changes: dict[str, Any]) -> None:
     with pytest.raises(DestinationInvalid, match=r'"app".*wanted'):
         destination(**changes)
+
+
+LIVE = Stripe(StripeOptions(api_key=Secret("rk_live_1"), webhook_secret=(Secret("whsec_1"),)))
+BOTH = frozenset(EventMode)
+
+
+@pytest.mark.parametrize(
+    ("livemode", "modes", "owed"),
+    [
+        (True, None, True),
+        (False, None, False),
+        (None, None, True),
+        (False, BOTH, True),
+        (True, BOTH, True),
+        (True, frozenset({EventMode.TEST}), False),
+        (False, frozenset({EventMode.TEST}), True),
+        (None, frozenset({EventMode.TEST}), True),
+    ],
+)
+def test_a_destination_takes_its_sources_mode_unless_it_names_modes(
+    livemode: bool | None, modes: frozenset[EventMode] | None, *, owed: bool
+) -> None:
+    source = replace(source_in(), provider=LIVE)
+    assert owed_to([destination(modes=modes)], source, event(livemode=livemode), Via.WEBHOOK) == [1] * owed
+
+
+def test_a_provider_without_modes_always_matches() -> None:
+    telegram = Telegram(TelegramOptions(token=Secret("1:a"), webhook_secret=(Secret("whsec_1"),)))
+    source = replace(source_in(), provider=telegram)
+    assert source.livemode is None
+    one = destination(modes=frozenset({EventMode.LIVE}))
+    assert owed_to([one], source, event(livemode=False), Via.WEBHOOK) == [1]

@@ -21,7 +21,7 @@ from gapless_reconcilers.kit.decoders import (
     value_at,
 )
 from gapless_reconcilers.kit.errors import MalformedWebhook, UnexpectedShape
-from gapless_reconcilers.kit.pagination import cursor_after, require
+from gapless_reconcilers.kit.pagination import cursor_after, other_size, require
 
 BODY = {"data": [{"id": "a"}, {"id": "b"}], "meta": {"count": 2, "more": False, "next": None, "name": ""}}
 
@@ -110,7 +110,7 @@ def test_items_keep_the_bytes_they_came_in() -> None:
 
 
 @pytest.mark.parametrize(
-    "body", [b"", b"{", b'{"size":1}', b'{"id":1}', b'{"id":"a","other":"\xff"}', b'{"id":"a","deep":' + b"[" * 100_000]
+    "body", [b"", b"{", b'{"size":1}', b'{"id":1}', b'{"id":"\xff"}', b'{"id":"a","deep":' + b"[" * 100_000]
 )
 def test_webhook_body_that_cannot_be_read_is_malformed(body: bytes) -> None:
     with pytest.raises(MalformedWebhook):
@@ -184,3 +184,8 @@ def test_recordable_events_pass_unchanged() -> None:
         ("b", b"[]"),
     ]
     assert recordable(None, event, rows[0], payload=b"{}").key == "a"
+
+
+@pytest.mark.parametrize(("size", "most", "other"), [(100, 100, 66), (50, 100, 100), (1, 1, 1), (500, 500, 333)])
+def test_another_size_of_page_ends_elsewhere(size: int, most: int, other: int) -> None:
+    assert other_size(size, most) == other

@@ -121,3 +121,16 @@ def test_page_costs_its_own_length_whatever_the_shelf_holds() -> None:
     for number in range(0, 200_000, 2_000):
         assert len(shelf.read(Query(stream="", limit=100, after=str(number + 500)), NOW).events) == 100
     assert time.perf_counter() - began < 1.0, "100 pages of 200,000 events took more than a second"
+
+
+def test_a_cursor_inside_a_time_is_told_from_one_between_times() -> None:
+    shelf = shelf_of(5, 3, 3, 1)
+
+    def is_within(after: str | None) -> bool:
+        return shelf.is_within_a_time(Query(stream="", limit=2, after=after), NOW)
+
+    assert [is_within(after) for after in (None, "3", "2", "1", "0")] == [False, False, True, False, False]
+
+
+def test_hidden_events_are_left_out_of_pages() -> None:
+    assert keys(shelf_of(5, 4, 3, 2, 1), limit=2, hidden=frozenset({"3"})) == ("42", True)

@@ -239,6 +239,8 @@ def test_lies_of_the_list_can_be_switched_on() -> None:
         shown = rig.fake.emit("charge.failed", push=False)
         rig.fake.faults = Faults(hidden_types=frozenset({"invoice.paid"}))
         assert await rig.keys() == [shown.key]
+        rig.fake.faults = Faults(hidden_keys=frozenset({shown.key}))
+        assert shown.key not in await rig.keys()
         rig.fake.faults = Faults(empty_lists=True)
         assert await rig.keys() == []
 

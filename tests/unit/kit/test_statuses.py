@@ -84,3 +84,12 @@ def test_any_retry_after_is_read_or_ignored(text: str) -> None:
     response = httpx.Response(429, headers=[(b"retry-after", text.encode("latin-1"))])
     wait = parse_retry_after(response, NOW)
     assert wait is None or timedelta(0) <= wait <= LONGEST_WAIT
+
+
+def test_a_date_to_retry_after_is_reckoned_by_the_senders_clock() -> None:
+    """Our clock may be an hour behind: then the wait would be an hour too long."""
+    sent = {"date": "Fri, 20 Nov 2026 12:00:00 GMT", "retry-after": "Fri, 20 Nov 2026 12:00:30 GMT"}
+    for ours in (NOW, NOW - timedelta(hours=1), NOW + timedelta(days=365)):
+        assert parse_retry_after(httpx.Response(429, headers=sent), ours) == timedelta(seconds=30)
+    without = httpx.Response(429, headers={"retry-after": sent["retry-after"]})
+    assert parse_retry_after(without, datetime(2026, 11, 20, 12, tzinfo=UTC)) == timedelta(seconds=30)

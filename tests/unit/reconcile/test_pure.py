@@ -8,10 +8,11 @@ import httpx
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gapless.domain import LEAST_HEADROOM, LONGEST_INTERVAL, cut
+from gapless.domain import LEAST_HEADROOM, LONGEST_INTERVAL, align_down, cut, from_us
 from gapless.ledger.passes import Slice
 from gapless.ledger.watermarks import finished_prefix
 from gapless.provider_api.pages import freeze, thaw
+from gapless.reconcile.contradiction import MOST_WINDOWS, halves, windows_around
 from gapless.reconcile.pace import (
     RESERVED,
     Pace,
@@ -25,7 +26,7 @@ from gapless.reconcile.pace import (
     sweep_allowance,
 )
 from gapless.reconcile.window import SWEEP_DEPTH, plan_horizon, plan_pass, plan_sweep
-from gapless_reconcilers.kit.contract import ReadBudget, Window
+from gapless_reconcilers.kit.contract import ReadBudget, Reading, Window
 from gapless_reconcilers.providers.stripe import Stripe
 
 SECOND, NOW = timedelta(seconds=1), datetime(2026, 11, 20, 12, 0, 0, tzinfo=UTC)
@@ -60,6 +61,7 @@ def test_a_pass_begins_at_or_behind_the_watermark_and_within_history(
         watermark=watermark,
         complete_from=complete_from,
         now=NOW,
+        provider_now=NOW,
         lookback=lookback,
         capabilities=Stripe.capabilities,
     )
@@ -196,6 +198,41 @@ def test_the_finished_prefix_ends_at_the_first_open_slice(parts: list[tuple[bool
     assert prefix.end_us == done * 10
     believed = any(part.matched for part in slices[:done])
     assert prefix.suspect == (any(part.witnesses for part in slices[:done]) and not believed)
+
+
+@given(st.lists(st.integers(0, 10**15), max_size=60), st.sampled_from([Reading.WINDOW, Reading.WALK]))
+def test_absent_events_lie_in_the_windows_that_are_asked_for(times_us: list[int], reading: Reading) -> None:
+    known = replace(Stripe.capabilities, reading=reading)
+    windows = windows_around(times_us, known)
+    assert windows == sorted(windows, key=lambda each: each.start)
+    inside = {us for us in times_us if any(from_us(us) in window for window in windows)}
+    units = {us // 1_000_000 for us in times_us}
+    if reading is Reading.WINDOW:
+        assert {us // 1_000_000 for us in inside} == set(sorted(units)[:MOST_WINDOWS])
+        assert all(window.end - window.start == known.resolution for window in windows)
+    else:
+        assert inside == set(times_us)
+        assert len(windows) <= 1
+
+
+def test_windows_are_wider_where_webhooks_name_no_times() -> None:
+    vague = replace(Stripe.capabilities, exact_times=False, grace=timedelta(seconds=90))
+    first, second = windows_around([10**12, 10**12 + 60 * 10**6, 10**13], vague)
+    assert first == Window(start=from_us(10**12 - 90 * 10**6), end=from_us(10**12 + 151 * 10**6))
+    assert second.end - second.start == timedelta(seconds=181)
+
+
+@given(st.integers(0, 10**6), st.integers(1, 10**5))
+def test_halves_are_the_whole_and_end_at_one_unit(start_s: int, length_s: int) -> None:
+    start, unit = from_us(start_s * 1_000_000), timedelta(seconds=1)
+    window = Window(start=start, end=start + length_s * unit)
+    parts = halves(window, unit)
+    assert bool(parts) is (length_s > 1)
+    if parts:
+        first, second = parts
+        assert (first.start, first.end, second.end) == (window.start, second.start, window.end)
+        assert window.start < first.end < window.end
+        assert first.end == align_down(first.end, unit)
 
 
 @given(st.text(st.characters(codec="ascii", categories=["L", "N"]), max_size=20), st.binary(max_size=50))

@@ -1,6 +1,7 @@
 """Six ways for a list to go on, and how each ends; a list that does not move on is refused."""
 
 import json
+import re
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -205,7 +206,9 @@ def test_a_single_page_that_is_full_is_no_proof() -> None:
 def test_a_single_page_that_reaches_below_the_window_proves_it_though_it_is_full() -> None:
     narrow = Window(start=NOON + timedelta(seconds=10), end=NOON + timedelta(seconds=20))
     provider = lister({"type": "single", "most": 2}, order="newest_first")
-    assert walk(provider, [{"data": [row(15), row(9)]}], narrow)[0] == ["ev_15"]
+    assert walk(provider, [{"data": [row(15), row(-51)]}], narrow)[0] == ["ev_15"]
+    with pytest.raises(UnexpectedShape, match="as many as a page can hold"):
+        walk(provider, [{"data": [row(15), row(-50)]}], narrow)  # a row may be out of order by the grace
 
 
 @pytest.mark.parametrize(("order", "hours"), [("newest_first", -3), ("oldest_first", 3)])
@@ -221,14 +224,31 @@ def test_a_list_that_runs_against_its_order_does_not_end_the_walk(order: str, ho
 def test_a_list_in_order_is_read_no_further_than_the_window() -> None:
     narrow = Window(start=NOON + timedelta(seconds=10), end=NOON + timedelta(seconds=20))
     newest = lister(CURSOR, order="newest_first")
-    pages = [{"data": [row(30), row(15)], "next": "a"}, {"data": [row(9), row(8)], "next": "b"}]
+    pages = [{"data": [row(30), row(15)], "next": "a"}, {"data": [row(-51), row(-52)], "next": "b"}]
     assert walk(newest, pages, narrow)[0] == ["ev_15"]
     oldest = lister(CURSOR, order="oldest_first")
-    pages = [{"data": [row(1), row(15)], "next": "a"}, {"data": [row(20), row(21)], "next": "b"}]
+    pages = [{"data": [row(1), row(15)], "next": "a"}, {"data": [row(80), row(81)], "next": "b"}]
     assert walk(oldest, pages, narrow)[0] == ["ev_15"]
     unordered = lister(CURSOR, order="unordered")
     pages = [{"data": [row(30)], "next": "a"}, {"data": [row(1)], "next": "b"}, {"data": [row(12)], "next": None}]
     assert walk(unordered, pages, narrow)[0] == ["ev_12"]
+
+
+@pytest.mark.parametrize("old", [[30, -7000], [9, 8]])
+def test_one_old_row_or_one_just_before_ends_no_walk(old: list[int]) -> None:
+    narrow = Window(start=NOON + timedelta(seconds=10), end=NOON + timedelta(seconds=20))
+    pages = [{"data": [row(number) for number in old], "next": "a"}, {"data": [row(12)], "next": None}]
+    assert walk(lister(CURSOR, order="newest_first"), pages, narrow)[0] == ["ev_12"]
+
+
+def test_other_cuts_keep_their_parameters_on_every_page() -> None:
+    provider = lister(CURSOR, params={"limit": 100, "since": "{window.start|rfc3339}"}, other_cuts=({"limit": 66},))
+    (other,) = provider.other_requests("", WINDOW)
+    response = httpx.Response(200, json={"data": [row(1)], "next": "a"}, request=other)
+    following = provider.read_page(other, response, "", WINDOW).next
+    assert following is not None
+    assert [url.params["limit"] for url in (other.url, following.url)] == ["66", "66"]
+    assert following.url.params["since"] == other.url.params["since"]
 
 
 def test_the_whole_answer_for_nothing_is_nothing_and_no_other_is() -> None:
@@ -254,9 +274,38 @@ def test_the_whole_answer_for_nothing_is_nothing_and_no_other_is() -> None:
         ({"id": "x" * 600}, r"data\[0\] is not recordable: key has 600 bytes"),
     ],
 )
-def test_a_row_that_is_not_as_declared_stops_the_pass(bad: dict[str, Any], told: str) -> None:
-    with pytest.raises(UnexpectedShape, match=told):
-        walk(lister(CURSOR), [{"data": [{**row(1), **bad}], "next": None}])
+def test_a_row_that_is_not_as_declared_is_set_aside(bad: dict[str, Any], told: str) -> None:
+    provider = lister(CURSOR)
+    request = provider.first_request("", WINDOW)
+    response = httpx.Response(200, json={"data": [{**row(1), **bad}, row(2)], "next": None}, request=request)
+    page = provider.read_page(request, response, "", WINDOW)
+    (odd,) = page.unreadable
+    assert re.search(told, odd.problem)
+    assert len(page.events) == 1
+
+
+def test_cursor_of_the_last_row_is_that_of_one_that_has_it() -> None:
+    provider = lister({"type": "cursor", "param": "after", "cursor": "data[-1].id", "more": "more"})
+    request = provider.first_request("", WINDOW)
+    for last, after in (({"id": None}, "e2"), ({"no": 1}, "e2"), (None, "e2"), ({"id": "e3"}, "e3")):
+        body = {"data": [{**row(1), "id": "e1"}, {**row(2), "id": "e2"}, last], "more": True}
+        page = provider.read_page(request, httpx.Response(200, json=body, request=request), "", WINDOW)
+        assert page.next is not None
+        assert page.next.url.params["after"] == after
+
+
+ODD = [rb'"x\ud83d"', b"1e999999", b"[" * 5_000 + b"]" * 5_000]
+
+
+@pytest.mark.parametrize("odd", ODD, ids=["surrogate", "number", "deep"])
+def test_a_field_that_is_not_declared_may_hold_anything(odd: bytes) -> None:
+    provider = lister(CURSOR)
+    request = provider.first_request("", WINDOW)
+    text = json.dumps({"data": [{**row(1), "note": "?"}, row(2)], "next": None, "note": "?"}).encode()
+    response = httpx.Response(200, content=text.replace(b'"?"', odd), request=request)
+    page = provider.read_page(request, response, "", WINDOW)
+    assert (len(page.events), page.unreadable) == (2, [])
+    assert odd in bytes(page.events[0].payload)
 
 
 def test_statuses_mean_what_is_declared() -> None:

@@ -237,3 +237,47 @@ def test_without_a_declared_webhook_none_is_accepted() -> None:
         provider.read_webhook(WebhookRequest(headers=(), body=ONE), NOW)
     recorded = RecordedEvent(key="k", type="t", occurred_at=NOW, stream="", payload=ONE, via="list")
     assert isinstance(provider.render(recorded, URL, Secret("x"), NOW), CannotRender)
+
+
+def made_of_many(root: str) -> Any:
+    table = declaration()
+    table["webhook"] |= {"root": root, "many": True}
+    table["event"] = {"key": "id", "type": "kind", "time": "at"}
+    return build(table)
+
+
+def received(provider: Any, body: object) -> list[str]:
+    text = body if isinstance(body, bytes) else json.dumps(body).encode()
+    signed = provider.options.webhook.signature.sign(Secret("whsec_do_not_show"), "", text, URL, NOW)
+    return [event.key for event in provider.read_webhook(make_request(signed, text), NOW).events]
+
+
+def entity(key: str) -> dict[str, str]:
+    return {"id": key, "kind": "made", "at": NOW.isoformat()}
+
+
+def test_events_of_every_element_of_an_array_are_received() -> None:
+    """An index took the first notification and dropped the others behind a 200."""
+    provider = made_of_many("notifications[].change.entities")
+    body = {
+        "notifications": [
+            {"change": {"entities": [entity("a"), entity("b")]}},
+            {"change": {"entities": []}},
+            {"change": {"entities": [entity("c")]}},
+        ]
+    }
+    assert received(provider, body) == ["a", "b", "c"]
+    with pytest.raises(MalformedWebhook, match=r"notifications\[1\]\.change\.entities is missing"):
+        received(provider, {"notifications": [{"change": {"entities": [entity("a")]}}, {"change": {}}]})
+    with pytest.raises(MalformedWebhook, match="wanted events"):
+        received(provider, {"notifications": []})
+
+
+@pytest.mark.parametrize("root", ["", "a", "a.b", "a[].b", "a[]", "[].b", "a[].b[].c[]"])
+def test_an_event_is_rendered_where_it_is_received(root: str) -> None:
+    provider = made_of_many(root)
+    event = RecordedEvent(
+        key="a", type="made", occurred_at=NOW, stream="", payload=json.dumps(entity("a")).encode(), via="list"
+    )
+    message = provider.render(event, URL, Secret("whsec_do_not_show"), NOW)
+    assert received(provider, message.body) == ["a"]

@@ -3,16 +3,19 @@
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from itertools import combinations
 
 import pytest
 from reports import DAY, DESTINATION, HOUR, LOSS, MINUTE, NO_PROOF, NOW, SOURCE, listed, read_as, report
 
 from gapless.domain import Mode, from_us, to_us
+from gapless.ledger.absences import AbsenceCounts
+from gapless.ledger.configurations import OlderProcess
 from gapless.ledger.deliveries import DeliveryState
 from gapless.ledger.passes import FailingPass
 from gapless.ledger.snapshot import UnrecoverableRow
-from gapless.status.report import DestinationReport, Gap, SourceReport, StatusReport
+from gapless.status.report import DestinationReport, Gap, SourceReport, StatusReport, StoreFault, StoreReport
 from gapless.status.troubles import (
     Severity,
     Trouble,
@@ -49,6 +52,17 @@ def proven(source: SourceReport, **changes: object) -> SourceReport:
     return listed(source, proof=replace(source.listed.proof, **changes))
 
 
+ABSENT = AbsenceCounts(open=4, first_us=0, found_us=3_600_000_000, tries=1, keys=("evt_1", "evt_2", "evt_3"))
+
+
+def missing_open(source: SourceReport) -> int:
+    return 0 if source.listed is None else source.listed.missing_open
+
+
+def with_fault(whole: StatusReport, fault: StoreFault) -> StatusReport:
+    return replace(whole, store=(*whole.store, StoreReport(fault=fault, detail="it said so", since=NOW - MINUTE)))
+
+
 def lose(source: SourceReport, loss: UnrecoverableRow) -> SourceReport:
     return replace(source, unrecoverable=(*source.unrecoverable, loss))
 
@@ -58,10 +72,37 @@ K = TroubleKind
 CASES: dict[str, tuple[TroubleKind, Severity, Callable[..., Changed]]] = {
     "no source": (K.NO_SOURCE, UNKNOWN, lambda whole: replace(whole, sources=())),
     "source not in the ledger": (K.SOURCE_UNKNOWN, UNKNOWN, lambda whole: replace(whole, unknown_sources=("new",))),
+    "an older configuration": (
+        K.CONFIGURATION_OLDER,
+        TROUBLE,
+        lambda whole: replace(
+            whole, older_processes=(OlderProcess(holder="host:1", generation=1, withheld=("retire source b",)),)
+        ),
+    ),
+    "another account": (
+        K.OTHER_ACCOUNT,
+        TROUBLE,
+        lambda source: replace(source, state="parked", reason="other_account", other_account="acct_2"),
+    ),
+    "store read-only": (K.STORE_READ_ONLY, TROUBLE, partial(with_fault, fault=StoreFault.READ_ONLY)),
+    "store locked": (K.STORE_LOCKED, TROUBLE, partial(with_fault, fault=StoreFault.LOCKED)),
+    "store replaced": (K.STORE_REPLACED, TROUBLE, partial(with_fault, fault=StoreFault.REPLACED)),
+    "store unavailable": (K.STORE_UNAVAILABLE, TROUBLE, partial(with_fault, fault=StoreFault.UNAVAILABLE)),
+    "store log grows": (K.STORE_LOG_GROWS, TROUBLE, partial(with_fault, fault=StoreFault.LOG_GROWS)),
     "source parked": (K.SOURCE_PARKED, TROUBLE, lambda source: replace(source, state="parked", reason="by hand")),
     "source retired": (K.SOURCE_RETIRED, TROUBLE, lambda source: replace(source, state="retired")),
     "stream parked": (K.STREAM_PARKED, TROUBLE, lambda source: read_as(source, parked_reason="401: revoked")),
+    "clock ahead": (K.CLOCK_WRONG, TROUBLE, lambda source: replace(source, clock_skew=HOUR)),
+    "clock behind": (K.CLOCK_WRONG, TROUBLE, lambda source: replace(source, clock_skew=-HOUR)),
+    "times ahead": (K.TIMES_AHEAD, TROUBLE, lambda source: replace(source, ahead=("next pass",))),
+    "deliveries ahead": (K.TIMES_AHEAD, TROUBLE, lambda shop: replace(owing(shop, DeliveryState.PENDING), ahead=True)),
     "suspect listing": (K.LIST_SUSPECT, TROUBLE, lambda source: read_as(source, last_outcome="suspect_listing")),
+    "events that the list lacks": (K.LIST_CONTRADICTED, IN_HAND, lambda source: read_as(source, absences=ABSENT)),
+    "events that the list still lacks": (
+        K.LIST_CONTRADICTED,
+        TROUBLE,
+        lambda source: read_as(source, absences=replace(ABSENT, tries=2)),
+    ),
     "unexpected shape": (K.LIST_UNREADABLE, TROUBLE, lambda source: read_as(source, last_outcome="unexpected_shape")),
     "provider down": (K.READ_FAILED, IN_HAND, lambda source: read_as(source, last_outcome="provider_unavailable")),
     "provider throttles": (K.READ_FAILED, IN_HAND, lambda source: read_as(source, last_outcome="rate_limited")),
@@ -96,6 +137,11 @@ CASES: dict[str, tuple[TroubleKind, Severity, Callable[..., Changed]]] = {
         IN_HAND,
         lambda source: listed(source, missing_open=4, missing_since=NOW - 29 * MINUTE),
     ),
+    "rows unreadable": (
+        K.ROWS_UNREADABLE,
+        TROUBLE,
+        lambda source: listed(source, unreadable_rows=2, missing_open=missing_open(source) + 2, unreadable_since=NOW),
+    ),
     "events missing for long": (
         K.EVENTS_MISSING,
         TROUBLE,
@@ -128,13 +174,23 @@ CASES: dict[str, tuple[TroubleKind, Severity, Callable[..., Changed]]] = {
         lambda shop: replace(owing(shop, DeliveryState.PENDING), late_since=NOW - HOUR - MINUTE),
     ),
 }
-OF_WHOLE = {"no source", "source not in the ledger"}
-OF_DESTINATION = {"dead letters", "held", "parked", "owed by a retired destination", "late", "late for long"}
+OF_STORE = {name for name in CASES if name.startswith("store ")}
+OF_WHOLE = {"no source", "source not in the ledger", "an older configuration", *OF_STORE}
+OF_DESTINATION = {
+    "deliveries ahead",
+    "dead letters",
+    "held",
+    "parked",
+    "owed by a retired destination",
+    "late",
+    "late for long",
+}
 
 
 OF_SOURCE = set(CASES) - OF_WHOLE - OF_DESTINATION
 INSTEAD = [
-    {"source parked", "source retired"},
+    {"source parked", "another account", "source retired"},
+    {"clock ahead", "clock behind"},
     {"never compared", "a stream never read whole", "proof stalled"},
     {"events missing", "events missing for long"},
     {"a pass on demand fails", "a pass on demand was given up"},

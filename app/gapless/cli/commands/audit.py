@@ -45,7 +45,7 @@ def audit(
 ) -> None:
     """Compare the provider's list with the ids you have processed.
 
-    Needs a read key and nothing else. Exit 0 if nothing is missing, 1 if something is.
+    Needs a read key and nothing else. Exit 0 if nothing is missing, 1 if something is or may be.
 
     gapless audit stripe-live --since 30d --against ids.csv
     """
@@ -58,7 +58,7 @@ def audit(
         if missing_out is not None:
             missing_out.writelines(f"{key}\n" for key in report.missing)
         output.as_json(report.as_values(processed)) if json_ else show_report(report, processed)
-        raise SystemExit(Exit.NEGATIVE if report.missing else Exit.OK)
+        raise SystemExit(Exit.NEGATIVE if report.missing or report.unreadable else Exit.OK)
 
 
 def _keys(file: TextIO, *, skip_bad: bool) -> frozenset[str]:
@@ -77,7 +77,8 @@ def show_report(report: AuditReport, processed: Collection[str] | None, known_wo
     for line in _lines(report, processed, known_word):
         click.echo(line)
     if report.compared and not report.missing:
-        click.echo("nothing is missing", err=True)
+        if not report.unreadable:
+            click.echo("nothing is missing", err=True)
         return
     columns = ("listed", "missing") if report.compared else ("listed",)
     output.table(("type", *columns), _rows(report.kinds, columns), empty="")
@@ -99,6 +100,8 @@ def _lines(report: AuditReport, processed: Collection[str] | None, known_word: s
     if report.unaudited is not None:
         forgotten = format_span(report.unaudited)
         yield f"the provider no longer lists the first {forgotten} of the requested time: that part is unknown"
+    if report.unreadable:
+        yield f"{len(report.unreadable)} rows of the list cannot be read: nobody knows whether their events are missing"
     if not report.compared:
         yield f"{report.listed} events are listed; nothing was compared: name a file of processed ids with --against"
         return

@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 import httpx
@@ -14,6 +15,7 @@ from gapless.bootstrap.senders import make_sender
 from gapless.cli import output
 from gapless.cli.common import Exit, Invocation, failing_clearly
 from gapless.cli.output import Finding, FindingLevel, ok, problem, warning
+from gapless.clock import ProcessClock
 from gapless.destinations.contract import ChecksAddress, Delivery, DestinationInvalid, RendersEvents, TriesRendering
 from gapless.domain import LONGEST_INTERVAL, Mode, Source, Sources, Via, system_clock
 from gapless.errors import Unavailable
@@ -21,6 +23,9 @@ from gapless.settings import DestinationSettings, Settings, SourceSettings, buil
 from gapless.sockets import bind
 from gapless.text import format_span
 from gapless_reconcilers.kit.contract import Provider, Rendering, WarnsAboutOptions
+
+if TYPE_CHECKING:
+    from gapless.ledger.engine import Store
 
 PROBE_S = 2.0
 """Time in which a daemon that listens already must answer its probe."""
@@ -53,7 +58,7 @@ async def _check(settings: Settings, remarks: list[str], *, offline: bool) -> li
     if not settings.sources:
         findings.append(warning("config", "no source is configured; add a [[source]]"))
     findings += [warning("config", each) for each in remarks]
-    findings.append(await _store(settings))
+    findings += await _store(settings)
     findings += await listener_findings(settings)
     accounts: dict[str, str] = {}
     for each in settings.sources:
@@ -64,35 +69,54 @@ async def _check(settings: Settings, remarks: list[str], *, offline: bool) -> li
         elif not offline:
             from gapless.cli.provider_checks import check_provider  # noqa: PLC0415 - its imports take long
 
-            findings += await check_provider(each, settings.public_url, accounts)
+            has_clock = settings.store.url.read().reveal().startswith("postgres")
+            findings += await check_provider(each, settings.public_url, accounts, has_clock=has_clock)
     for destination in settings.destinations:
         findings += await _destination(destination, settings, offline=offline)
     return findings
 
 
-async def _store(settings: Settings) -> Finding:
+async def _store(settings: Settings) -> list[Finding]:
     url = settings.store.url.read().reveal()
     if (file := _file(url)) is not None and (unusable := file_problem(file)) is not None:
-        return problem("store", unusable)
+        return [problem("store", unusable)]
     if (absent := _absent_file(url)) is not None:
-        return ok("store", f"{absent} will be created by `gapless serve`")
-    from gapless.ledger import schema  # noqa: PLC0415 - its imports take long
-    from gapless.ledger.engine import SqliteStore, naming_store, open_store  # noqa: PLC0415
+        return [ok("store", f"{absent} will be created by `gapless serve`")]
+    from gapless.bootstrap.store import open_configured_store  # noqa: PLC0415 - its imports take long
+    from gapless.ledger import schema  # noqa: PLC0415
+    from gapless.ledger.engine import SqliteStore, naming_store  # noqa: PLC0415
 
-    store = open_store(url)
+    store = open_configured_store(settings)
     try:
         with naming_store(url):
             try:
                 version, foreign = await store.read(schema.version), await store.read(schema.is_foreign)
+                clocks = [] if isinstance(store, SqliteStore) else [await _store_clock(store)]
             finally:
                 await store.close()
     except Unavailable as error:
-        return problem("store", str(error))
+        return [problem("store", str(error))]
     if foreign:
-        return problem("store", schema.FOREIGN)
-    if version == schema.head():
-        return ok("store", f"{store.dialect}, schema {version}")
+        return [problem("store", schema.FOREIGN)]
     upgrades_itself = isinstance(store, SqliteStore) and (version is None or version in schema.VERSIONS)
+    return [_schema(store.dialect, version, upgrades_itself=upgrades_itself), *clocks]
+
+
+async def _store_clock(store: "Store") -> Finding:
+    """Compare this machine's clock with the database's. Raises `StoreError`."""
+    from gapless.cli.provider_checks import compare_clocks  # noqa: PLC0415 - its imports take long
+    from gapless.ledger.times import ledger_time  # noqa: PLC0415
+
+    clock = ProcessClock()
+    now, _ = await ledger_time(store, clock)
+    return compare_clocks("store", "the database's", clock.machine() - now)
+
+
+def _schema(dialect: str, version: str | None, *, upgrades_itself: bool) -> Finding:
+    from gapless.ledger import schema  # noqa: PLC0415 - its imports take long
+
+    if version == schema.head():
+        return ok("store", f"{dialect}, schema {version}")
     message = f"schema is {version or 'empty'}, this release needs {schema.head()}"
     return (
         warning("store", f"{message}; `gapless serve` upgrades it")

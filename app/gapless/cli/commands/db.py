@@ -5,6 +5,7 @@ from datetime import datetime
 
 import click
 
+from gapless.bootstrap.store import open_configured_store
 from gapless.cli.access import operate
 from gapless.cli.common import Exit, Invocation, failing_clearly
 from gapless.cli.param_types import TIME
@@ -79,7 +80,7 @@ async def _upgrade(settings: Settings) -> tuple[str | None, str]:
 
 
 async def _version(settings: Settings) -> str | None:
-    store = open_store(settings.store.url.read().reveal())
+    store = open_configured_store(settings)
     try:
         return await store.read(schema.version)
     finally:

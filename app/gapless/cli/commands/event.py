@@ -1,7 +1,6 @@
-"""`gapless event`: list, show, fetch, follow, replay and send events."""
+"""`gapless event`: list, show, fetch, follow, replay, send and accept events."""
 
 import asyncio
-import json
 import os
 import sys
 import time
@@ -12,16 +11,19 @@ from typing import Any, BinaryIO
 
 import click
 import httpx
+import msgspec
 
 from gapless.bootstrap.sources import open_provider_client
 from gapless.cli import output
 from gapless.cli.access import operate, read_ledger
 from gapless.cli.common import Exit, Invocation, failing_clearly, find_source
 from gapless.cli.param_types import TIME
+from gapless.deliver.routing import takes_mode
 from gapless.domain import Via, from_us
-from gapless.ledger import Connection, events
+from gapless.ledger import Connection, deliveries, events
+from gapless.ledger.deliveries import DeliveryState
 from gapless.ledger.events import Event
-from gapless.settings import Settings, build_provider, signing_secret
+from gapless.settings import DestinationSettings, Settings, build_provider, signing_secret
 from gapless.text import format_value
 from gapless_reconcilers.kit.contract import (
     OWN_STREAM,
@@ -67,17 +69,19 @@ def list_(invocation: Invocation, /, json_: bool, via: str | None, **filters: An
 @click.option("--payload", is_flag=True, help="Only the stored bytes, as received.")
 @click.pass_obj
 def show_event(invocation: Invocation, key: str, source: str | None, payload: bool) -> None:  # noqa: FBT001 - click calls it
-    """Show one event with its payload. Exit 1 if it is not in the ledger."""
+    """Show one event with its deliveries and its payload. Exit 1 if it is not in the ledger."""
     with failing_clearly(debug=invocation.debug):
-        found = read_ledger(invocation.settings(), _with_payloads, key=key, source=source)
+        settings = invocation.settings()
+        found = read_ledger(settings, _with_payloads, key=key, source=source)
         if not found:
             click.echo(f"event {key!r} is not in the ledger", err=True)
             raise SystemExit(Exit.NEGATIVE)
-        for row, stored in found:
+        for row, stored, deliveries_ in found:
             if payload:
                 sys.stdout.buffer.write(stored or b"")
             else:
-                output.as_json(_fields(row) | {"payload": _readable(stored)})
+                shown = _deliveries(row, deliveries_, settings.destinations)
+                output.as_json(_fields(row) | {"deliveries": shown, "payload": _readable(stored)})
 
 
 @event.command()
@@ -120,17 +124,42 @@ async def _fetch(settings: Settings, name: str, missing: MissingEvent) -> bytes:
         return bytes(provider.read_detail(missing, response).payload)
 
 
-def _with_payloads(connection: Connection, key: str, source: str | None) -> list[tuple[Event, bytes | None]]:
+def _with_payloads(
+    connection: Connection, key: str, source: str | None
+) -> list[tuple[Event, bytes | None, list[tuple[str, DeliveryState, str | None]]]]:
     rows = events.by_key(connection, key, source)
     payloads = [events.payload(connection, row.seq) for row in rows]
-    return [(row, None if stored is None else stored[0]) for row, stored in zip(rows, payloads, strict=True)]
+    return [
+        (row, None if stored is None else stored[0], deliveries.of_event(connection, row.seq))
+        for row, stored in zip(rows, payloads, strict=True)
+    ]
+
+
+def _deliveries(
+    row: Event, made: Sequence[tuple[str, DeliveryState, str | None]], configured: Sequence[DestinationSettings]
+) -> list[dict[str, object]]:
+    """Return the event's deliveries, and the destinations that are not owed it because it is of the other mode."""
+    owed: list[dict[str, object]] = [
+        {"destination": name, "state": state.value, "reason": reason} for name, state, reason in made
+    ]
+    others = [each for each in configured if each.name not in {name for name, _, _ in made}]
+    return owed + [
+        {"destination": each.name, "state": "not_owed", "reason": "other_mode"}
+        for each in others
+        if not takes_mode(None if each.modes is None else frozenset(each.modes), row.livemode, row.source_livemode)
+    ]
 
 
 def _readable(stored: bytes | None) -> object:
+    """Return the payload as JSON, or as text if it has what JSON for people cannot show, such as a lone surrogate."""
+    if stored is None:
+        return None
     try:
-        return None if stored is None else json.loads(stored)
-    except ValueError:
-        return None if stored is None else stored.decode(errors="replace")
+        value = msgspec.json.decode(stored)
+        msgspec.json.encode([value])  # what is printed is nested one level deeper
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return stored.decode(errors="backslashreplace")
+    return value
 
 
 @event.command()
@@ -169,6 +198,7 @@ def _follow(settings: Settings, source: str | None) -> Iterator[Event]:
 @click.option("--source")
 @click.option("--since", type=TIME, help="Instead of keys: all events from this time on.")
 @click.option("--until", type=TIME)
+@click.option("--other-mode", is_flag=True, help="With --since: also events that are not of their source's own mode.")
 @click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 @click.pass_obj
 def replay(invocation: Invocation, /, keys: Sequence[str], destination: str, yes: bool, **filters: Any) -> None:  # noqa: FBT001
@@ -188,6 +218,22 @@ def replay(invocation: Invocation, /, keys: Sequence[str], destination: str, yes
         click.echo(f"{result['replayed']} events will be sent to {destination} again")
         if result["without_payload"]:
             click.echo(f"{result['without_payload']} no longer have a payload and cannot be sent")
+
+
+@event.command("accept-unlisted")
+@click.argument("source")
+@click.argument("keys", nargs=-1, required=True)
+@click.option("--reason", required=True, help="Why the list may lack them. The audit log keeps it.")
+@click.pass_obj
+def accept_unlisted(invocation: Invocation, source: str, keys: Sequence[str], reason: str) -> None:
+    """Accept that the list of SOURCE lacks the events KEYS, which came by webhook: the watermark may pass them.
+
+    gapless event accept-unlisted stripe-live evt_1… --reason "sent by the simulator"
+    """
+    with failing_clearly(debug=invocation.debug):
+        args = {"source": source, "keys": list(keys), "reason": reason}
+        done = asyncio.run(operate(invocation.settings(), "event.accept_unlisted", args))
+        click.echo(f"accepted: {len(done['accepted'])} events; the next pass moves the watermark over them")
 
 
 @event.command()

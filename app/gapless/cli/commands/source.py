@@ -118,6 +118,26 @@ def acknowledge(
         click.echo(f"acknowledged: {len(done['intervals'])} unrecoverable intervals")
 
 
+@source.command("accept-account")
+@click.argument("name")
+@click.option("--account", help="Accept only this account, as `status` shows it.")
+@click.option("--dismiss", is_flag=True, help="Do not send the held deliveries. Default: send them.")
+@click.pass_obj
+def accept_account(invocation: Invocation, *, name: str, account: str | None, dismiss: bool) -> None:
+    """Accept that the key of source NAME reads another account than before, and read that one from now on.
+
+    Until then its list is not read, and the deliveries of events that the list showed are held. If the key reads the
+    source's own account again, this only settles the held deliveries.
+
+    gapless source accept-account stripe-live --account acct_1… --dismiss
+    """
+    with failing_clearly(debug=invocation.debug):
+        args = {"source": name, "account": account, "dismiss": dismiss}
+        done = asyncio.run(operate(invocation.settings(), "source.accept_account", args))
+        settled = f"{done['dismissed']} dismissed" if dismiss else f"{done['released']} sent"
+        click.echo(f"{name} is the source of account {done['account']}; of the held deliveries, {settled}")
+
+
 @source.command("pass")
 @click.argument("name")
 @click.option("--since", type=TIME, help="Default: the end of the last pass. 30d, 2026-01-31, …")

@@ -7,15 +7,20 @@ from datetime import datetime
 from typing import Any
 
 import click
+import msgspec
 
 from gapless.bootstrap.sources import known_sources, make_policies
 from gapless.cli import output
-from gapless.cli.access import open_reader, plain
+from gapless.cli.access import ask_daemon, daemon_of, open_reader, plain
 from gapless.cli.common import Exit, Invocation, failing_clearly
-from gapless.domain import system_clock
+from gapless.clock import ProcessClock
+from gapless.ledger import leases
+from gapless.ledger.engine import SqliteStore, Store, StoreError
+from gapless.ledger.times import ledger_time
 from gapless.settings import Settings
 from gapless.status import values
-from gapless.status.reader import read_report
+from gapless.status.reader import fault_of, read_report
+from gapless.status.report import StoreFault, StoreReport
 from gapless.status.troubles import Severity
 from gapless.text import format_time
 
@@ -54,7 +59,23 @@ async def _read(settings: Settings) -> dict[str, Any]:
         policies = make_policies(known, sources, settings.public_url)
         budgets = {name: policy.budget for name, policy in policies.items()}
         configured = [each.name for each in settings.sources]
-        return plain(values.of_report(await read_report(store, sources, budgets, system_clock(), configured)))
+        faults = await _store_faults(settings, store)
+        now, _ = await ledger_time(store, ProcessClock())
+        return plain(values.of_report(await read_report(store, sources, budgets, now, configured, faults)))
+
+
+async def _store_faults(settings: Settings, store: Store) -> list[StoreReport]:
+    """Return what keeps the ledger from being written: as the daemon sees it on SQLite, by a write on PostgreSQL."""
+    try:
+        if (holder := daemon_of(settings)) is not None:
+            seen = (await ask_daemon(holder, "GET", "/api/status")).get("store", ())
+            found = [msgspec.convert(each, StoreReport) for each in seen]
+            return [each for each in found if each.fault is not StoreFault.LOG_GROWS]
+        if not isinstance(store, SqliteStore):
+            await store.write(leases.try_write, slot=0)
+    except StoreError as error:
+        return [fault_of(error)]
+    return []
 
 
 def _show(report: dict[str, Any]) -> None:

@@ -6,6 +6,7 @@ Every attempt carries, whatever the signature:
     gapless-event-id       the same
     gapless-event-key      the vendor's own id
     gapless-event-type, gapless-source, gapless-stream (if any), gapless-via, gapless-occurred-at (RFC 3339)
+    gapless-mode           live or test; absent if the provider has no modes
     gapless-attempt        1 for the first
 
 Characters that a header cannot hold are percent-encoded. The body is the payload as received; with
@@ -42,7 +43,7 @@ from gapless.destinations.contract import (
 )
 from gapless.destinations.http import addresses
 from gapless.destinations.http.addresses import AddressRefused, AddressRule, CheckedTransport
-from gapless.domain import Via, span_us
+from gapless.domain import EventMode, Via, span_us
 from gapless_reconcilers.kit.contract import (
     CannotRender,
     NamesVersions,
@@ -51,6 +52,7 @@ from gapless_reconcilers.kit.contract import (
     Secret,
     WebhookMessage,
 )
+from gapless_reconcilers.kit.errors import ProviderError
 from gapless_reconcilers.kit.standard_signature import signed_headers, symmetric_key
 from gapless_reconcilers.kit.statuses import parse_retry_after
 
@@ -208,7 +210,10 @@ class HttpSender:
             return Failed(reason=FailureReason.CANNOT_RENDER, detail=f'source "{delivery.source}" is not configured')
         provider = self._sources[delivery.source].provider
         if self._holds_mismatch and not delivery.released and delivery.via is Via.LIST:
-            differing = version_mismatch(provider, delivery.payload)
+            try:
+                differing = version_mismatch(provider, delivery.payload, delivery.endpoint_version)
+            except ProviderError as error:
+                return Held(reason=HoldReason.UNREADABLE, detail=f"its API version cannot be read: {error}")
             if differing:
                 return Held(reason=HoldReason.VERSION_MISMATCH, detail=differing)
         message = provider.render(_recorded(delivery), self._options.url, self._secret(), self._clock())
@@ -270,14 +275,20 @@ def identity_headers(delivery: Delivery) -> dict[str, str]:
     }
     if delivery.stream:
         headers["gapless-stream"] = delivery.stream
+    if delivery.livemode is not None:
+        headers["gapless-mode"] = EventMode.of(livemode=delivery.livemode).value
     return {name: quote(value, safe=HEADER_SAFE) for name, value in headers.items()}
 
 
-def version_mismatch(provider: Provider, payload: bytes) -> str | None:
-    """Return a sentence with both API versions, if both are known and they differ."""
+def version_mismatch(provider: Provider, payload: bytes, as_read: str | None) -> str | None:
+    """Return a sentence with both API versions, if both are known and they differ.
+
+    The endpoint's is that of the options, else `as_read`: the one that the vendor last showed. Raises `ProviderError`
+    if that of the payload cannot be read.
+    """
     if not isinstance(provider, NamesVersions):
         return None
-    of_payload, of_endpoint = provider.payload_version(payload), provider.endpoint_version()
+    of_payload, of_endpoint = provider.payload_version(payload), provider.endpoint_version() or as_read
     if of_payload is None or of_endpoint is None or of_payload == of_endpoint:
         return None
     return f"payload is of API version {of_payload}, the endpoint of {of_endpoint}"

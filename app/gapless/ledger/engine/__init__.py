@@ -12,14 +12,21 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from sqlalchemy import make_url
+from sqlalchemy.exc import ArgumentError
 
 from gapless.ledger.engine.base import (
+    PATIENT,
     BadData,
     Conflict,
+    ConnectionLost,
+    LedgerReplaced,
+    ReadOnly,
     Store,
     StoreError,
     StoreInvalid,
+    StoreLimits,
     StoreUnavailable,
+    UncertainCommit,
     bind,
     classify,
 )
@@ -27,24 +34,25 @@ from gapless.ledger.engine.postgres import PostgresStore
 from gapless.ledger.engine.sqlite import SqliteStore
 
 
-def open_store(url: str) -> Store:
+def open_store(url: str, limits: StoreLimits = PATIENT) -> Store:
     """Return the store at `url`: `sqlite:///path` or `postgresql://…`. It connects on first use.
 
-    Raises `StoreInvalid`.
+    Raises `StoreInvalid`. No message repeats the address, which may contain a password.
     """
-    parsed = make_url(url)
-    if parsed.get_backend_name() == "sqlite":
+    scheme = url.partition(":")[0].partition("+")[0]
+    if scheme == "sqlite":
+        parsed = make_url(url)
         if not parsed.database or parsed.database == ":memory:":
             raise StoreInvalid(f"store url is {url!r}; wanted a file, such as sqlite:///gapless.db")
         return SqliteStore(Path(parsed.database))
-    if parsed.get_backend_name() == "postgresql":
+    if scheme in ("postgresql", "postgres"):
         try:
-            return PostgresStore(parsed.set(drivername="postgresql+asyncpg").render_as_string(hide_password=False))
+            return PostgresStore(url, limits)
         except ModuleNotFoundError as error:
             raise StoreInvalid(
                 f"a PostgreSQL store needs the package {error.name}; install it: pip install 'gapless[postgres]'"
             ) from error
-    raise StoreInvalid(f"store url starts with {parsed.drivername!r}; use sqlite:///… or postgresql://…")
+    raise StoreInvalid(f"store url starts with {scheme!r}; use sqlite:///… or postgresql://…")
 
 
 @contextmanager
@@ -53,19 +61,28 @@ def naming_store(url: str) -> Iterator[None]:
     try:
         yield
     except StoreUnavailable as error:
-        address = make_url(url).set(query={}).render_as_string(hide_password=True)
+        try:
+            address = make_url(url).set(query={}).render_as_string(hide_password=True)
+        except (ValueError, ArgumentError):  # several hosts
+            address = "with several hosts"
         raise StoreUnavailable(f"the store {address} cannot be used: {error}") from error
 
 
 __all__ = [
+    "PATIENT",
     "BadData",
     "Conflict",
+    "ConnectionLost",
+    "LedgerReplaced",
     "PostgresStore",
+    "ReadOnly",
     "SqliteStore",
     "Store",
     "StoreError",
     "StoreInvalid",
+    "StoreLimits",
     "StoreUnavailable",
+    "UncertainCommit",
     "bind",
     "classify",
     "naming_store",

@@ -242,6 +242,11 @@ def database_now_us(connection: Connection) -> int:
     return int(connection.exec_driver_sql(now).scalar_one())
 
 
+def has_clock(name: str) -> bool:
+    """Return True if databases of that dialect have a clock of their own, which all processes share."""
+    return name == "postgresql"
+
+
 def one_snapshot(connection: Connection) -> None:
     """Make every statement of a reading transaction see one state of the database. Call it before any statement.
 

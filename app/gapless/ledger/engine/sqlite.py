@@ -1,16 +1,20 @@
-"""The ledger on SQLite, in one file. One thread writes, two read."""
+"""The ledger on SQLite, in one file. One thread writes, two read, and one copies the write-ahead log into the file."""
 
 import asyncio
+import logging
 import shutil
 import sqlite3
+import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from sqlalchemy import Connection, Engine, create_engine, event
 
-from gapless.ledger.engine.base import Store, bind, store_errors
+from gapless.ledger.engine.base import LedgerReplaced, Store, bind, store_errors
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -19,6 +23,13 @@ READERS = 2
 """Threads that read: one for passes, one for everything else that may wait."""
 READ_CACHE_KIB, WRITE_CACHE_KIB = 4 << 10, 64 << 10
 """Page caches. A commit empties those of the reading connections, so a larger one would only cost memory."""
+LOG_LIMIT_BYTES = 64 << 20
+"""Size to which the write-ahead log is cut when it starts over."""
+COMMITS_PER_CHECKPOINT = 64
+CHECKPOINT_EVERY_S = 5.0
+"""Time after which few commits are copied too."""
+WARN_EVERY_S = 60.0
+log = logging.getLogger(__name__)
 
 
 class SqliteStore(Store):
@@ -32,6 +43,8 @@ class SqliteStore(Store):
         self._writer = ThreadPoolExecutor(1, "gapless-write")
         self._readers = ThreadPoolExecutor(READERS, "gapless-read")
         self._connection: Connection | None = None
+        self._files: tuple[tuple[int, int], ...] = ()
+        self._checkpoints: Checkpoints | None = None
 
     async def read(self, query: Callable[Concatenate[Connection, P], T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         bound = bind(query, *args, **kwargs)
@@ -47,27 +60,139 @@ class SqliteStore(Store):
 
     def _write(self, work: Callable[[Connection], T]) -> T:
         with store_errors():
-            if self._connection is None:
-                self._connection = self._open_writer()
-            with self._connection.begin():
-                return work(self._connection)
+            connection, checkpoints = self._open_writer()
+            if self._files:
+                self._refuse_other_files()
+            with checkpoints.turn, connection.begin():
+                result = work(connection)
+            self._refuse_other_files()
+            checkpoints.note_commit()
+            return result
 
-    def _open_writer(self) -> Connection:
-        connection = self._engine.connect().execution_options(gapless_writes=True)
-        driver: Any = connection.connection.driver_connection
-        driver.execute(f"PRAGMA cache_size=-{WRITE_CACHE_KIB}")
-        return connection
+    def _open_writer(self) -> tuple[Connection, "Checkpoints"]:
+        if self._connection is None or self._checkpoints is None:
+            self._connection = self._engine.connect().execution_options(gapless_writes=True)
+            driver: Any = self._connection.connection.driver_connection
+            driver.execute(f"PRAGMA cache_size=-{WRITE_CACHE_KIB}")
+            driver.execute(f"PRAGMA journal_size_limit={LOG_LIMIT_BYTES}")
+            self._checkpoints = Checkpoints(self.path)
+            driver.execute("PRAGMA wal_autocheckpoint=0")
+        return self._connection, self._checkpoints
+
+    def _refuse_other_files(self) -> None:
+        """Raise `LedgerReplaced` unless the files at the ledger's path are those that were written first.
+
+        An open file lives on without its name, so every commit to it would succeed and be lost with this process. It
+        is only looked at, never opened: closing a second descriptor would end SQLite's locks.
+        """
+        found = tuple(_identity(path) for path in (self.path, log_path(self.path)))
+        if not self._files:
+            self._files = found
+        elif found != self._files:
+            raise LedgerReplaced(
+                f"the ledger {self.path} was removed or replaced while this process has it open: put the file back "
+                "(with its -wal), or stop this process and start it again with the file that is there now"
+            )
 
     async def close(self) -> None:
         loop = asyncio.get_running_loop()
+        if self._checkpoints is not None:
+            await asyncio.to_thread(self._checkpoints.close)
         if self._connection is not None:
             await loop.run_in_executor(self._writer, self._connection.close)
         self._writer.shutdown(wait=True)
         self._readers.shutdown(wait=True)
         self._engine.dispose()
 
+    def log_bytes(self) -> int | None:
+        return _size(log_path(self.path))
+
     def free_bytes(self) -> int | None:
         return shutil.disk_usage(self.path.parent).free
+
+
+class Checkpoints:
+    """Copies the write-ahead log into the ledger's file, in a thread and by a connection of its own.
+
+    So no webhook waits for it, except at its end, when the log starts over: that needs the writer's `turn`. A reader
+    that stays keeps the log from starting over; then it grows, and the log of the process says so.
+    """
+
+    def __init__(self, ledger: Path) -> None:
+        self.turn = threading.Lock()
+        """Held by whoever writes."""
+        self._ledger = ledger
+        self._commits = 0
+        self._due = threading.Event()
+        self._closing = False
+        self._warned: float | None = None
+        self._thread = threading.Thread(target=self._run, name="gapless-checkpoint", daemon=True)
+        self._thread.start()
+
+    def note_commit(self) -> None:
+        """Count a commit."""
+        self._commits += 1
+        if self._commits >= COMMITS_PER_CHECKPOINT:
+            self._due.set()
+
+    def close(self) -> None:
+        """End the thread, and wait for it."""
+        self._closing = True
+        self._due.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        connection = sqlite3.connect(self._ledger, isolation_level=None)
+        try:
+            connection.execute("PRAGMA busy_timeout=0")
+            connection.execute("PRAGMA synchronous=FULL")
+            while not self._closing:
+                self._due.wait(CHECKPOINT_EVERY_S)
+                self._due.clear()
+                if self._commits:
+                    self._commits = 0
+                    with suppress(sqlite3.OperationalError):  # busy or full: the writer says what it means
+                        self._checkpoint(connection)
+        finally:
+            connection.close()
+
+    def _checkpoint(self, connection: sqlite3.Connection) -> None:
+        connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+        size = _size(log_path(self._ledger))
+        mode = "TRUNCATE" if size > LOG_LIMIT_BYTES else "RESTART"
+        with self.turn:
+            is_held, _, _ = connection.execute(f"PRAGMA wal_checkpoint({mode})").fetchone()
+        if is_held and size > LOG_LIMIT_BYTES:
+            self._warn(size)
+
+    def _warn(self, size: int) -> None:
+        now = time.monotonic()
+        if self._warned is None or now - self._warned >= WARN_EVERY_S:
+            self._warned = now
+            log.warning(
+                "ledger_log_grows",
+                extra={"bytes": size, "next": "end the program that reads the ledger in one long transaction"},
+            )
+
+
+def log_path(ledger: Path) -> Path:
+    """Return the path of the write-ahead log."""
+    return ledger.with_name(ledger.name + "-wal")
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return (0, 0)
+    return found.st_dev, found.st_ino
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
 
 
 def _sqlite_engine(path: Path) -> Engine:

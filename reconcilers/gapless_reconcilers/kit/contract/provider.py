@@ -83,6 +83,22 @@ class ListsEvents(Protocol):
 
 
 @runtime_checkable
+class ListsFromOtherCuts(Protocol):
+    """The same events can be listed in another way, such as with pages of another size or in the other order.
+
+    The engine uses it only if a list lacks an event whose webhook came: a list that drops events where its pages meet
+    may show them so.
+    """
+
+    def other_requests(self, stream: str, window: Window) -> Sequence[httpx.Request]:
+        """Return other first requests for all events in `window`, the most promising first; `read_page` reads each.
+
+        The pages that follow keep what is different about them.
+        """
+        ...
+
+
+@runtime_checkable
 class ConsumesEvents(Protocol):
     """The vendor hands events out and forgets them once they are acknowledged: reading `consume`."""
 
@@ -192,6 +208,15 @@ class NamesVersions(Protocol):
 
     def endpoint_version(self) -> str | None:
         """Return the version that the options name for our endpoint; None: unknown."""
+        ...
+
+
+@runtime_checkable
+class HasModes(Protocol):
+    """The vendor has a live and a test mode, and its events name theirs: `RemoteEvent.livemode` is never None."""
+
+    def own_livemode(self) -> bool:
+        """Return the mode of this source; events of the other mode are recorded, and not delivered unless wanted."""
         ...
 
 

@@ -14,6 +14,9 @@ from gapless_reconcilers.kit.errors import MalformedWebhook, SignatureInvalid
 MAX_KEY_BYTES = 512
 """The longest event key, type, stream or object key that the ledger stores, in bytes of UTF-8."""
 
+MAX_ROW_BYTES = 64 * 1024
+"""The bytes that are kept of a listed row that cannot be read."""
+
 EARLIEST = datetime(1990, 1, 1, tzinfo=UTC)
 LATEST = datetime(2200, 1, 1, tzinfo=UTC)
 """A time of occurrence outside these two is an error in reading, never an event."""
@@ -84,6 +87,8 @@ class RemoteEvent(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The vendor's id of this row of its list, if requesting the event needs another id than the key."""
     listable: bool = True
     """False for an event that this source's list can never show, such as another mode's: never expected."""
+    livemode: bool | None = None
+    """True for an event of the vendor's live mode, False for one of its test mode; None: the vendor has no modes."""
 
     def __post_init__(self) -> None:
         if not self.key or not self.type:
@@ -177,11 +182,30 @@ class NeedsEvidence:
     """True if the engine must add `auth()`."""
 
 
+class UnreadableRow(msgspec.Struct, frozen=True, kw_only=True):
+    """A row of a list that is no event, because a needed field is absent or cannot be read. `kit.decoders` makes it."""
+
+    digest: str
+    """The SHA-256 of the whole row, in hex."""
+    row: bytes
+    """The row as received, byte for byte, up to `MAX_ROW_BYTES`."""
+    problem: str
+    """What is wrong, for people. It names fields and never shows values."""
+    before: datetime | None = None
+    """The time of the nearest readable row before it on its page; None: there is none."""
+    after: datetime | None = None
+    """The time of the nearest readable row after it on its page; None: there is none."""
+
+
 class Page(msgspec.Struct, frozen=True, kw_only=True):
     """One page of a list and the request for the next one; None: this was the last."""
 
     events: list[RemoteEvent]
     next: httpx.Request | None
+    unreadable: list[UnreadableRow] = []
+    """The rows that are no events. The engine sets each aside, and records the events."""
+    rows: int | None = None
+    """The number of rows, inside the window or not; None: those of `events` and `unreadable`."""
 
 
 class Batch(msgspec.Struct, frozen=True, kw_only=True):
@@ -190,6 +214,8 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True):
     events: list[RemoteEvent]
     cursor: str | None
     """None: nothing was read, the cursor stays."""
+    unreadable: list[UnreadableRow] = []
+    """The rows that are no events, and that the cursor acknowledges too."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,7 +8,7 @@ import msgspec
 
 from gapless_reconcilers.kit import statuses
 from gapless_reconcilers.kit.contract import MissingEvent, RemoteEvent
-from gapless_reconcilers.kit.decoders import decode_items, decode_or_none, decode_response, recordable, recordable_items
+from gapless_reconcilers.kit.decoders import ListedRows, decode_or_none, decode_response, read_rows, recordable
 from gapless_reconcilers.kit.errors import UnexpectedShape
 from gapless_reconcilers.kit.pagination import next_link
 from gapless_reconcilers.providers.github.webhook import remote
@@ -43,10 +43,10 @@ class _Refusal(msgspec.Struct, gc=False):
     message: str = ""
 
 
-def read(response: httpx.Response, hook: str) -> list[RemoteEvent]:
+def read(response: httpx.Response, hook: str) -> ListedRows:
     """Return the attempts of a page; there may be several of one event."""
     rows = decode_response(response, list[msgspec.Raw])
-    return recordable_items("", lambda each, row: each.remote(hook, row), decode_items(rows, _Delivery, ""), rows)
+    return read_rows("", rows, _Delivery, lambda each, row: each.remote(hook, row))
 
 
 def next_cursor(request: httpx.Request, response: httpx.Response) -> str | None:

@@ -33,6 +33,7 @@ from gapless_reconcilers.kit.contract import (
     Window,
 )
 from gapless_reconcilers.kit.errors import RateLimited
+from gapless_reconcilers.kit.pagination import is_walked, other_size
 from gapless_reconcilers.kit.signatures import SigningKeys
 from gapless_reconcilers.providers.github import listing, subscription, webhook
 from gapless_reconcilers.providers.github.webhook import OF_APP
@@ -134,13 +135,17 @@ class GitHub:
         return self._ask("GET", "/deliveries", params={"per_page": self.options.page_limit})
 
     def read_page(self, request: httpx.Request, response: httpx.Response, stream: str, window: Window) -> Page:  # noqa: ARG002
-        """Return the attempts inside `window`. The walk ends before the window's start."""
+        """Return the attempts inside `window`. The walk ends when a whole page lies before it, by the grace."""
         listed = listing.read(response, self._hook)
-        is_bottom = any(event.occurred_at < window.start for event in listed)
+        is_bottom = is_walked([event.occurred_at for event in listed.events], window, self.capabilities.grace)
         cursor = None if is_bottom else listing.next_cursor(request, response)
-        params = {"per_page": self.options.page_limit, "cursor": cursor}
+        params = {"per_page": request.url.params.get("per_page", self.options.page_limit), "cursor": cursor}
         following = self._ask("GET", "/deliveries", params=params) if cursor else None
-        return Page(events=[event for event in listed if event.occurred_at in window], next=following)
+        return listed.page(window, following)
+
+    def other_requests(self, stream: str, window: Window) -> list[httpx.Request]:  # noqa: ARG002 - there is no filter
+        """Request the newest deliveries in pages of another size."""
+        return [self._ask("GET", "/deliveries", params={"per_page": other_size(self.options.page_limit)})]
 
     def detail_request(self, missing: MissingEvent) -> httpx.Request:
         """Request the delivery with its payload."""

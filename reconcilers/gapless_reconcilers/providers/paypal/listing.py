@@ -7,7 +7,7 @@ import httpx
 import msgspec
 
 from gapless_reconcilers.kit.contract import MissingEvent, Page, RemoteEvent, Window
-from gapless_reconcilers.kit.decoders import decode_items, decode_response, recordable, recordable_items
+from gapless_reconcilers.kit.decoders import decode_response, read_rows, recordable
 from gapless_reconcilers.kit.errors import UnexpectedShape
 from gapless_reconcilers.providers.paypal.webhook import Event, remote
 
@@ -30,10 +30,9 @@ def bounds(window: Window) -> dict[str, str]:
 def read_page(request: httpx.Request, response: httpx.Response, stream: str, window: Window) -> Page:  # noqa: ARG001
     """Return the page's events inside `window`. Only a missing next link ends the walk, as pages may be short."""
     rows = decode_response(response, _Rows)
-    events = recordable_items("events", remote, decode_items(rows.events, Event, "events"), rows.events)
     named = next((link.href for link in rows.links if link.rel == "next"), None)
     following = None if named is None else _next(request, named)
-    return Page(events=[event for event in events if event.occurred_at in window], next=following)
+    return read_rows("events", rows.events, Event, remote).page(window, following)
 
 
 def read_detail(missing: MissingEvent, response: httpx.Response) -> RemoteEvent:  # noqa: ARG001

@@ -11,12 +11,13 @@ import httpx
 from gapless_reconcilers.kit.contract import Order
 from gapless_reconcilers.kit.errors import OptionsInvalid
 from gapless_reconcilers.providers.rest_list import pages
-from gapless_reconcilers.providers.rest_list.options import ClientCredentials, Header, RestListOptions
+from gapless_reconcilers.providers.rest_list.options import ClientCredentials, Header, RestListOptions, WebhookOptions
 
 NOTHING_THERE: Final = frozenset(range(400, 500)) - {401, 403, 408, 425, 429}
 """Statuses that can mean that there are no events."""
 REFUSALS: Final = range(400, 600)
 _TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_INDEX: Final = re.compile(r"\[[^\]]")
 _TEMPLATE: Final = re.compile(r"[^{}]*(?:\{[^{}]+\}[^{}]*)*")
 
 
@@ -74,6 +75,8 @@ def _names(options: RestListOptions) -> Iterator[str]:
         path = getattr(event, name)
         if path is not None and (not path or not _TEMPLATE.fullmatch(path)):
             yield f"event.{name} is {path!r}; wanted a path, or a text with whole paths in braces"
+    if webhook is not None:
+        yield from _root(webhook)
     if webhook is not None and not all(webhook.unlisted):
         yield "webhook.unlisted has an empty text, with which every key begins"
     headers = [*options.list.headers, *([options.auth.name] if isinstance(options.auth, Header) else [])]
@@ -83,6 +86,17 @@ def _names(options: RestListOptions) -> Iterator[str]:
             yield f"{header!r} is no name of a header"
     if any(name.lower() in ("authorization", "cookie") for name in options.list.headers):
         yield "list.headers holds a credential; use auth, whose secret is in a variable or file"
+
+
+def _root(webhook: WebhookOptions) -> Iterator[str]:
+    """Check that the path of the events leads to all of them: an index would drop the others behind a 2xx."""
+    if _INDEX.search(webhook.root):
+        yield (
+            f"webhook.root is {webhook.root!r}, which takes one element and drops the others; write [] for each "
+            'element and set many = true, such as root = "notifications[].entities"'
+        )
+    elif "[]" in webhook.root and not webhook.many:
+        yield f"webhook.root is {webhook.root!r} and many is false; set many = true: [] stands for each of an array"
 
 
 def _list(options: RestListOptions, placeholders: list[str]) -> Iterator[str]:
@@ -97,7 +111,12 @@ def _list(options: RestListOptions, placeholders: list[str]) -> Iterator[str]:
             f'list names no time and list.order is "{listed.order}": each pass would read all that there is; '
             'name {window.start|…} in list.params, or ask for the newest first and say list.order = "newest_first"'
         )
+    for name in ("records", "item"):
+        if "[" in getattr(listed, name):
+            yield f"list.{name} is {getattr(listed, name)!r}: an index takes one element and drops the others"
     if any(True for _ in pages.placeholders(listed.headers)):
         yield "list.headers has braces; moments are filled in list.params and list.json alone"
+    if any(True for _ in pages.placeholders(listed.other_cuts)) or not all(listed.other_cuts):
+        yield "list.other_cuts has braces or an empty table; wanted parameters such as { limit = 50 }"
     if listed.json is not None and isinstance(listed.page, pages.NextUrlPage | pages.LinkHeaderPage):
         yield "list.page names addresses, which cannot be requested by POST; use a cursor"

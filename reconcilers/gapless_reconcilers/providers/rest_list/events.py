@@ -2,14 +2,13 @@
 
 import re
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 import msgspec
 
 from gapless_reconcilers.kit.contract import RemoteEvent
-from gapless_reconcilers.kit.decoders import decode_json, recordable
+from gapless_reconcilers.kit.decoders import recordable, value_at
 from gapless_reconcilers.kit.errors import UnexpectedShape
-from gapless_reconcilers.kit.pagination import require
 
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _PATHS: Final = re.compile(r"\{([^{}]*)\}")
@@ -31,19 +30,19 @@ class EventFields(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
     def read(self, text: msgspec.Raw | bytes, place: str) -> RemoteEvent:
         """Return the event in `text`, found at `place`. Raises `UnexpectedShape`."""
-        return recordable(place, self._event, decode_json(text, object, place), text)
+        return recordable(place, self._event, text)
 
-    def _event(self, body: Any, text: msgspec.Raw | bytes) -> RemoteEvent:
+    def _event(self, text: msgspec.Raw | bytes) -> RemoteEvent:
         return RemoteEvent(
-            key=_text(body, self.key),
-            type=_text(body, self.type),
-            occurred_at=self._time(body),
+            key=_text(text, self.key),
+            type=_text(text, self.type),
+            occurred_at=self._time(text),
             payload=text,
-            object_key=None if self.object is None else _found(body, self.object),
+            object_key=None if self.object is None else _found(text, self.object),
         )
 
-    def _time(self, body: Any) -> datetime:
-        value = require(body, self.time)
+    def _time(self, text: msgspec.Raw | bytes) -> datetime:
+        value = value_at(text, self.time, object)
         if self.time_format in ("unix_s", "unix_ms"):
             if not isinstance(value, int) or isinstance(value, bool):
                 raise UnexpectedShape(self.time, type(value).__name__, "a whole number")
@@ -59,23 +58,23 @@ class EventFields(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         return time.astimezone(UTC) if time.utcoffset() is not None else time
 
 
-def _text(body: Any, path: str) -> str:
+def _text(text: msgspec.Raw | bytes, path: str) -> str:
     """Return the text at `path`, or `path` with the values of the paths in its braces."""
     if "{" not in path:
-        return _scalar(body, path)
-    return _PATHS.sub(lambda match: _scalar(body, match[1]), path)
+        return _scalar(text, path)
+    return _PATHS.sub(lambda match: _scalar(text, match[1]), path)
 
 
-def _scalar(body: Any, path: str) -> str:
-    value = require(body, path)
+def _scalar(text: msgspec.Raw | bytes, path: str) -> str:
+    value = value_at(text, path, object)
     if isinstance(value, bool) or not isinstance(value, str | int) or value == "":
         raise UnexpectedShape(path, type(value).__name__, "a text or a whole number")
     return str(value)
 
 
-def _found(body: Any, path: str) -> str | None:
+def _found(text: msgspec.Raw | bytes, path: str) -> str | None:
     """Return the value at `path`; None if there is none."""
     try:
-        return _text(body, path)
+        return _text(text, path)
     except UnexpectedShape:
         return None

@@ -89,6 +89,11 @@ class ListOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """Path of the event inside a row; "" if the row is the event."""
     params: dict[str, str | int | bool | list[str]] = {}
     """The query; placeholders such as `{window.start|unix_s}` are filled in."""
+    other_cuts: tuple[dict[str, str | int | bool | list[str]], ...] = ()
+    """Parameters that list the same events in another way: other sizes of page, or the other order.
+
+    Each table replaces parameters of the same names, in `json` if there is one. They are used only if the list lacks an
+    event whose webhook came."""
     json: dict[str, Any] | None = None
     """The body of a POST, filled in likewise; None: the list is read by GET."""
     headers: dict[str, str] = {}
@@ -106,11 +111,16 @@ class WebhookOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
     signature: Signature
     root: str = ""
-    """Path of the event in the body; "" if the body is the event."""
+    """Path of the event in the body; "" if the body is the event. With `many`, `[]` stands for each of an array."""
     many: bool = False
     """True if there is an array of events at `root`."""
     unlisted: tuple[str, ...] = ()
     """Beginnings of keys that the list never shows, such as a simulator's: recorded, never expected."""
+
+    @property
+    def arrays(self) -> list[str]:
+        """Return the path of each array on the way to the events, the first in the body, the next in its elements."""
+        return [path.removeprefix(".") for path in self.root.removesuffix("[]").split("[]")]
 
 
 class ErrorOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -5,6 +5,7 @@ A page that does not advance is an error and never the end of the list.
 
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Annotated, Any, Final
@@ -19,6 +20,10 @@ from gapless_reconcilers.kit.pagination import next_address, next_link
 
 FIRST: Final = "gapless.first_key"
 """The extension of a request that holds the first key of the page before: it shows that a list repeats one page."""
+OTHER_CUT: Final = "gapless.other_cut"
+"""The extension of a request that holds the place of its parameters in `list.other_cuts`."""
+LAST: Final = "[-1]"
+"""The last row, in the path of a cursor."""
 MOMENTS: Final = ("window.start", "window.before_start", "window.end")
 FORMATS: Final = ("unix_s", "unix_ms", "rfc3339")
 ALLOWED: Final = f"{{<moment>|<format>}} of {', '.join(MOMENTS)} and {', '.join(FORMATS)}"
@@ -143,12 +148,22 @@ class CursorPage(PageKind, tag="cursor", frozen=True, kw_only=True):
         is_absent = self.optional and self.more is None and not has(content, self.cursor)
         if is_absent or (self.until_empty and not page.rows):
             return None
-        cursor = value_at(content, self.cursor, str | int | None)
+        cursor = self._cursor(page)
         if cursor in (None, "") and self.more is None:
             return None
         if cursor in (None, "") or str(cursor) == page.param(self.param):
             raise UnexpectedShape(self.cursor, "empty, or the one of this page", "one that moves on")
         return Step(params={self.param: str(cursor)}, without=self.without)
+
+    def _cursor(self, page: Answered) -> str | int | None:
+        """Return the cursor of the page. One that is a part of the last row is that of the last row which has it."""
+        content, form = page.response.content, str | int | None
+        for back in range(1, page.rows + 1) if LAST in self.cursor else ():
+            with suppress(UnexpectedShape):
+                found = value_at(content, self.cursor.replace(LAST, f"[-{back}]"), form)
+                if found not in (None, ""):
+                    return found  # type: ignore[no-any-return]
+        return value_at(content, self.cursor, form)  # type: ignore[no-any-return]
 
 
 class NextUrlPage(PageKind, tag="next_url", frozen=True, kw_only=True):

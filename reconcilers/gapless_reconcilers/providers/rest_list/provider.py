@@ -4,9 +4,10 @@
 guessed: if a field is not where the declaration says it is, the pass stops.
 """
 
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import httpx
 import msgspec
@@ -31,7 +32,7 @@ from gapless_reconcilers.kit.contract import (
     WebhookRequest,
     Window,
 )
-from gapless_reconcilers.kit.decoders import decode_json, decode_webhook, raw_at, rows_at
+from gapless_reconcilers.kit.decoders import decode_or_none, decode_webhook, raw_at, read_each, rows_at
 from gapless_reconcilers.kit.errors import (
     HistoryExpired,
     MalformedWebhook,
@@ -40,6 +41,7 @@ from gapless_reconcilers.kit.errors import (
     SignatureInvalid,
     UnexpectedShape,
 )
+from gapless_reconcilers.kit.pagination import is_walked
 from gapless_reconcilers.providers.rest_list import checks, pages
 from gapless_reconcilers.providers.rest_list.options import RestListOptions, WebhookOptions, fingerprint
 
@@ -115,9 +117,12 @@ class RestList:
 
     def _texts(self, body: bytes, webhook: WebhookOptions) -> list[tuple[msgspec.Raw | bytes, str]]:
         """Return the JSON of each event and its path."""
-        if webhook.many:
-            return [(row, f"{webhook.root}[{at}]") for at, row in enumerate(rows_at(body, webhook.root))]
-        return [(raw_at(body, webhook.root) if webhook.root else body, webhook.root)]
+        if not webhook.many:
+            return [(raw_at(body, webhook.root) if webhook.root else body, webhook.root)]
+        found: list[tuple[msgspec.Raw | bytes, str]] = [(body, "")]
+        for path in webhook.arrays:
+            found = [inner for text, place in found for inner in _elements(text, place, path)]
+        return found
 
     def _pushed(self, text: msgspec.Raw | bytes, place: str) -> RemoteEvent:
         event = self.options.event.read(text, place)
@@ -131,9 +136,11 @@ class RestList:
         webhook = self.options.webhook
         if webhook is None:
             return CannotRender(reason="no webhook is declared, so nothing says what one looks like")
-        body = b"[%b]" % event.payload if webhook.many else event.payload
-        for name in reversed(webhook.root.split(".") if webhook.root else []):
-            body = b"{%b:%b}" % (msgspec.json.encode(name), body)
+        body = event.payload
+        for path in reversed(webhook.arrays if webhook.many else [webhook.root]):
+            body = b"[%b]" % body if webhook.many else body
+            for name in reversed(path.split(".") if path else []):
+                body = b"{%b:%b}" % (msgspec.json.encode(name), body)
         signed = webhook.signature.sign(secret, event.key, body, target_url, now)
         if signed is None:
             return CannotRender(reason="the secret is not of the kind that signs")
@@ -143,20 +150,26 @@ class RestList:
         """Request the first page."""
         return self._build_request(window, pages.Step())
 
+    def other_requests(self, stream: str, window: Window) -> list[httpx.Request]:  # noqa: ARG002 - there is one stream
+        """Request the first page in each of the other ways that the declaration names."""
+        cuts = range(len(self.options.list.other_cuts))
+        return [self._build_request(window, pages.Step(), other_cut=cut) for cut in cuts]
+
     def read_page(self, request: httpx.Request, response: httpx.Response, stream: str, window: Window) -> Page:  # noqa: ARG002
         """Return the events of a page that are inside `window`, and the request for the next page."""
         if response.status_code in self.options.errors.ignore:
             return Page(events=[], next=None)
         listed = self.options.list
-        if listed.nothing is not None and decode_json(response.content, object, "") == listed.nothing:
+        if listed.nothing is not None and decode_or_none(response.content, object) == listed.nothing:
             return Page(events=[], next=None)
         rows = rows_at(response.content, listed.records)
-        events = [self._listed(row, f"{listed.records}[{at}]") for at, row in enumerate(rows)]
-        first = events[0].key if events else ""
+        found = read_each(listed.records, rows, self._listed)
+        first = found.events[0].key if found.events else found.unreadable[0].digest if rows else ""
         page = pages.Answered(request=request, response=response, rows=len(rows), first=first)
-        step = None if self._is_beyond(events, window) else listed.page.next(page)
-        following = None if step is None else self._build_request(window, step, after=first)
-        return Page(events=[event for event in events if event.occurred_at in window], next=following)
+        step = None if self._is_beyond(found.events, window) else listed.page.next(page)
+        other_cut = request.extensions.get(pages.OTHER_CUT)
+        following = None if step is None else self._build_request(window, step, after=first, other_cut=other_cut)
+        return found.page(window, following)
 
     def judge(self, response: httpx.Response, now: datetime) -> None:
         """Raise the error for the declared statuses, then that of the default table."""
@@ -183,7 +196,7 @@ class RestList:
         return self.options.event.read(text, f"{place}.{item}")
 
     def _is_beyond(self, events: list[RemoteEvent], window: Window) -> bool:
-        """Return True if all later events are outside `window`: the whole page is, and the list has an order.
+        """Return True if all later events are outside `window`: the whole page is, by the grace, and there is an order.
 
         For a single page its last row is enough. Raises `UnexpectedShape` if the page runs against the order.
         """
@@ -192,28 +205,44 @@ class RestList:
             return False
         first, last = events[0].occurred_at, events[-1].occurred_at
         ends = events[-1:] if isinstance(listed.page, pages.SinglePage) else events
+        times = [event.occurred_at for event in ends]
         if listed.order is Order.NEWEST_FIRST:
-            is_beyond, is_against = all(event.occurred_at < window.start for event in ends), first + listed.grace < last
+            is_beyond, is_against = is_walked(times, window, listed.grace), first + listed.grace < last
         else:
-            is_beyond, is_against = all(event.occurred_at >= window.end for event in ends), last + listed.grace < first
+            is_beyond, is_against = min(times) >= window.end + listed.grace, last + listed.grace < first
         if is_beyond and is_against:
             raise UnexpectedShape(listed.records, "not in the order of list.order", f"rows {listed.order}")
         return is_beyond
 
-    def _build_request(self, window: Window, step: pages.Step, after: str = "") -> httpx.Request:
+    def _build_request(
+        self, window: Window, step: pages.Step, after: str = "", other_cut: int | None = None
+    ) -> httpx.Request:
         """Return the list's request with the parameters of `step`, or the request for the address that it names."""
         listed = self.options.list
         headers = httpx.Headers({"accept": "application/json"})
         headers.update(listed.headers)
-        extensions = {pages.FIRST: after} if after else {}
+        extensions: dict[str, Any] = {pages.FIRST: after} if after else {}
+        different: Mapping[str, Any] = {}
+        if other_cut is not None:
+            extensions[pages.OTHER_CUT], different = other_cut, listed.other_cuts[other_cut]
         if step.url is not None:
             return httpx.Request("GET", step.url, headers=headers, extensions=extensions)
         url, params = self._base + listed.path, pages.fill(listed.params, window, listed.resolution)
         if listed.json is None:
-            params = pages.merged(params, step)
+            params = pages.merged({**params, **different}, step)
             return httpx.Request("GET", url, params=params, headers=headers, extensions=extensions)
-        body = pages.merged(pages.fill(listed.json, window, listed.resolution), step)
+        body = pages.merged({**pages.fill(listed.json, window, listed.resolution), **different}, step)
         return httpx.Request("POST", url, params=params, json=body, headers=headers, extensions=extensions)
+
+
+def _elements(text: msgspec.Raw | bytes, place: str, path: str) -> list[tuple[msgspec.Raw | bytes, str]]:
+    """Return the elements of the array at `path` in `text`, each with its path in the whole body."""
+    try:
+        rows = rows_at(text, path)
+    except UnexpectedShape as error:
+        raise error.inside(place) from error
+    whole = f"{place}.{path}" if place else path
+    return [(row, f"{whole}[{at}]") for at, row in enumerate(rows)]
 
 
 PROVIDER = RestList

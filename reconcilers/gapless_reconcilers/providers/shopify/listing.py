@@ -8,7 +8,7 @@ import httpx
 import msgspec
 
 from gapless_reconcilers.kit.contract import Page, RemoteEvent, StreamPage, Window
-from gapless_reconcilers.kit.decoders import decode_items, recordable_items, value_at
+from gapless_reconcilers.kit.decoders import ListedRows, read_rows, value_at
 from gapless_reconcilers.kit.errors import OptionsInvalid, UnexpectedShape
 from gapless_reconcilers.providers.shopify.graphql import Connection, Identified, PageInfo, ShopifyApi, read_data
 
@@ -129,10 +129,9 @@ def read_page(api: ShopifyApi, request: httpx.Request, response: httpx.Response,
         read_shop(response)
         return Page(events=[], next=None)
     rows, path = read_data(response, stream, Connection), f"data.{stream}.nodes"
-    nodes = decode_items(rows.nodes, _Node, path)
-    listed = recordable_items(path, lambda node, row: _state(node, row, stream), nodes, rows.nodes)
+    listed = read_rows(path, rows.nodes, _Node, lambda node, row: _state(node, row, stream))
     following = _next(api, request, stream, window, listed, rows.page_info) if rows.page_info.has_next_page else None
-    return Page(events=[state for state in listed if state.occurred_at in window], next=following)
+    return listed.page(window, following)
 
 
 def _state(node: _Node, row: msgspec.Raw, stream: str) -> RemoteEvent:
@@ -150,20 +149,21 @@ def _state(node: _Node, row: msgspec.Raw, stream: str) -> RemoteEvent:
 
 
 def _next(
-    api: ShopifyApi, request: httpx.Request, stream: str, window: Window, listed: list[RemoteEvent], info: PageInfo
+    api: ShopifyApi, request: httpx.Request, stream: str, window: Window, listed: ListedRows, info: PageInfo
 ) -> httpx.Request:
     """Return the request after `request`. Its fragment (after `#`), which is never sent, holds the end of the query."""
     path, after = f"data.{stream}.pageInfo", info.end_cursor
-    if not listed or after is None:
+    rows = len(listed.events) + len(listed.unreadable)
+    if not rows or after is None:
         raise UnexpectedShape(path, "hasNextPage without nodes or endCursor", "both, or hasNextPage = false")
     if after == value_at(request.content, "variables", _Variables).after:
         raise UnexpectedShape(f"{path}.endCursor", "the cursor of this page itself", "one further")
     place = dict(parse_qsl(request.url.fragment))
     since = to_time(place.get("since")) or window.start.replace(microsecond=0)
-    read = int(place.get("read", 0)) + len(listed)
+    read = int(place.get("read", 0)) + rows
     if read + api.page_limit <= DEPTH:
         return _list(api, stream, window, since, after, f"#since={to_text(since)}&read={read}")
-    reached = min(state.occurred_at for state in listed).replace(microsecond=0)
+    reached = min((state.occurred_at for state in listed.events), default=since).replace(microsecond=0)
     if reached <= since:
         got, wanted = f"more than {read} objects at {to_text(since)}", f"at most {DEPTH} in a second"
         raise UnexpectedShape(path, got, wanted)

@@ -11,7 +11,14 @@ from httpx import codes
 
 from gapless_reconcilers.kit import statuses
 from gapless_reconcilers.kit.contract import OWN_STREAM, MissingEvent, Page, RemoteEvent, StreamPage, Window
-from gapless_reconcilers.kit.decoders import decode_items, decode_or_none, decode_response, recordable, recordable_items
+from gapless_reconcilers.kit.decoders import (
+    decode_items,
+    decode_or_none,
+    decode_response,
+    last_readable,
+    read_rows,
+    recordable,
+)
 from gapless_reconcilers.kit.errors import HistoryExpired, OptionsInvalid, ProviderUnavailable, RateLimited
 from gapless_reconcilers.kit.pagination import cursor_after
 
@@ -66,6 +73,10 @@ class StripeList(msgspec.Struct, gc=False):
     has_more: bool
 
 
+class _Identified(msgspec.Struct, gc=False):
+    id: str
+
+
 class StripeAccount(msgspec.Struct, gc=False):
     """Our account, or one that is connected to it."""
 
@@ -81,10 +92,10 @@ class _Refusal(msgspec.Struct, gc=False):
     error: _Failure
 
 
-def page_request(api: StripeApi, stream: str, window: Window, **cursor: str) -> httpx.Request:
+def page_request(api: StripeApi, stream: str, window: Window, *, limit: int, **cursor: str) -> httpx.Request:
     """`GET /v1/events` from the window's start, inclusive, to its end, exclusive."""
     bounds = {"created[gte]": int(window.start.timestamp()), "created[lt]": math.ceil(window.end.timestamp())}
-    return api.get(EVENTS, stream, limit=api.page_limit, **bounds, **cursor)
+    return api.get(EVENTS, stream, limit=limit, **bounds, **cursor)
 
 
 def read_page(api: StripeApi, request: httpx.Request, response: httpx.Response, stream: str, window: Window) -> Page:
@@ -93,14 +104,19 @@ def read_page(api: StripeApi, request: httpx.Request, response: httpx.Response, 
     Raises `OptionsInvalid` if the list is of the other mode, because it proves nothing about this source.
     """
     rows = decode_response(response, StripeList)
-    listed = decode_items(rows.data, StripeEvent, "data")
-    if any(event.livemode is not api.livemode for event in listed):
+    listed = read_rows("data", rows.data, StripeEvent, lambda event, row: _listed_event(event, row, stream, api))
+    last = last_readable(rows.data, _Identified) if rows.has_more else None
+    cursor = cursor_after(request, last.id if last else "", has_more=rows.has_more)
+    limit = int(request.url.params.get("limit", api.page_limit))
+    following = page_request(api, stream, window, limit=limit, starting_after=cursor) if cursor else None
+    return listed.page(window, following)
+
+
+def _listed_event(event: StripeEvent, row: msgspec.Raw, stream: str, api: StripeApi) -> RemoteEvent:
+    if event.livemode is not api.livemode:
         wanted = MODES[api.livemode]
         raise OptionsInvalid(f"the list is not of {wanted} events; use a {wanted} api_key or change livemode")
-    events = recordable_items("data", lambda event, row: remote_event(event, row, stream, api), listed, rows.data)
-    cursor = cursor_after(request, listed[-1].id if listed else "", has_more=rows.has_more)
-    following = page_request(api, stream, window, starting_after=cursor) if cursor else None
-    return Page(events=[event for event in events if event.occurred_at in window], next=following)
+    return remote_event(event, row, stream, api)
 
 
 def remote_event(event: StripeEvent, payload: bytes | msgspec.Raw, stream: str, api: StripeApi) -> RemoteEvent:
@@ -114,6 +130,7 @@ def remote_event(event: StripeEvent, payload: bytes | msgspec.Raw, stream: str, 
         stream=stream,
         object_key=object_id if isinstance(object_id, str) else None,
         listable=api.lists(livemode=event.livemode, stream=stream),
+        livemode=event.livemode,
     )
 
 

@@ -38,6 +38,7 @@ from gapless_reconcilers.kit.contract import (
     Window,
 )
 from gapless_reconcilers.kit.decoders import decode_response
+from gapless_reconcilers.kit.pagination import other_size
 from gapless_reconcilers.kit.signatures import SigningKeys
 from gapless_reconcilers.providers.stripe import listing, subscription, thin, webhook
 from gapless_reconcilers.providers.stripe.listing import MODES, MOST_PER_PAGE
@@ -54,7 +55,7 @@ class StripeOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     webhook_secret: tuple[Secret, ...] = ()
     """`whsec_…`, one or, while it is rolled, several. None: no webhook is accepted (audit, `mode = "poll"`)."""
     livemode: bool = True
-    """The mode of this source; webhooks of the account's other mode are recorded, never expected."""
+    """The mode of this source; webhooks of the other mode are recorded, never expected, nor delivered by default."""
     connect: bool = False
     """Also list each connected account, as a separate stream."""
     api_version: str | None = None
@@ -136,6 +137,9 @@ class Stripe:
         """Return the account id, and the mode of the key, because the account does not name it."""
         return Account(fingerprint=decode_response(response, listing.StripeAccount).id, livemode=self._key_mode)
 
+    def own_livemode(self) -> bool:
+        return self.options.livemode
+
     def read_webhook(self, request: WebhookRequest, now: datetime, evidence: Evidence = NO_EVIDENCE) -> Reply:  # noqa: ARG002
         webhook.verify(request, self._keys, self.options.tolerance, now)
         return Reply(events=(webhook.read(self._api, request.body),))
@@ -150,7 +154,12 @@ class Stripe:
         return self.options.api_version
 
     def first_request(self, stream: str, window: Window) -> httpx.Request:
-        return listing.page_request(self._api, stream, window)
+        return listing.page_request(self._api, stream, window, limit=self.options.page_limit)
+
+    def other_requests(self, stream: str, window: Window) -> list[httpx.Request]:
+        """Request the events in pages of another size. Stripe has no other order: a page before an event needs one."""
+        limit = other_size(self.options.page_limit, MOST_PER_PAGE)
+        return [listing.page_request(self._api, stream, window, limit=limit)]
 
     def read_page(self, request: httpx.Request, response: httpx.Response, stream: str, window: Window) -> Page:
         return listing.read_page(self._api, request, response, stream, window)

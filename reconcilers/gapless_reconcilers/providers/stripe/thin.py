@@ -86,4 +86,5 @@ def _remote(api: StripeApi, notification: _Notification, body: bytes) -> RemoteE
         stream=stream,
         object_key=notification.related_object.id if notification.related_object else None,
         listable=twin is not None and api.lists(livemode=notification.livemode, stream=stream),
+        livemode=notification.livemode,
     )

@@ -39,6 +39,8 @@ class FakeEvent:
     visible_at: datetime
     stream: str
     object_id: str
+    livemode: bool | None = None
+    """The vendor's mode, if it is not the account's own; None: the account's."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +56,8 @@ class Query:
     before: str | None = None
     """Key of the event that the page precedes, in the list's order."""
     types: Callable[[str], bool] | None = None
+    hidden: frozenset[str] = frozenset()
+    """Keys of events that are left out."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,6 +123,14 @@ class EventStore:
         in_order = shown if query.before is None else shown[::-1]
         return Listing(query=query, events=tuple(in_order), has_more=len(found) > query.limit)
 
+    def is_within_a_time(self, query: Query, now: datetime) -> bool:
+        """Return True if the page after the query's cursor begins with an event of the cursor's own time."""
+        cursor = None if query.after is None else self.by_key.get(query.after)
+        if cursor is None:
+            return False
+        following = self.read(query, now).events
+        return bool(following) and following[0].occurred_at == cursor.occurred_at
+
     def _bounds(self, events: list[FakeEvent], query: Query, now: datetime) -> tuple[int, int]:
         """Return the index range within the time filter and the history."""
         starts = [time for time in (query.start, self._oldest(now)) if time is not None]
@@ -148,7 +160,8 @@ class EventStore:
     def _shown(events: list[FakeEvent], span: range, query: Query, now: datetime) -> Iterator[FakeEvent]:
         for index in span:
             event = events[index]
-            if event.visible_at <= now and (query.types is None or query.types(event.type)):
+            is_wanted = event.key not in query.hidden and (query.types is None or query.types(event.type))
+            if event.visible_at <= now and is_wanted:
                 yield event
 
 

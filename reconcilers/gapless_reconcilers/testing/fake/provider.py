@@ -140,14 +140,18 @@ class FakeProvider:
         stream: str = OWN_STREAM,
         occurred_at: datetime | None = None,
         push: bool = True,
+        livemode: bool | None = None,
     ) -> FakeEvent:
-        """Add a new event that occurred at `occurred_at` (now); while serving, send its webhook if `push`."""
+        """Add a new event that occurred at `occurred_at` (now); while serving, send its webhook if `push`.
+
+        `livemode`: it is of that mode, which is not the account's own, so that the list never shows it.
+        """
         now = self.clock()
         late = (
             timedelta(seconds=self.faults.late_visible_s) if self._happens(self.faults.late_visible) else timedelta(0)
         )
-        visible_at = NEVER if self.faults.unlogged else now + late
-        event = self._add(event_type, object_id, stream, occurred_at or now, visible_at=visible_at)
+        visible_at = NEVER if self.faults.unlogged or livemode is not None else now + late
+        event = self._add(event_type, object_id, stream, occurred_at or now, visible_at=visible_at, livemode=livemode)
         if push:
             self.push(event)
         return event
@@ -190,7 +194,11 @@ class FakeProvider:
         wanted, hidden = query.types, self.faults.hidden_types
         if hidden:
             query = replace(query, types=lambda kind: kind not in hidden and (wanted is None or wanted(kind)))
+        if self.faults.hidden_keys:
+            query = replace(query, hidden=self.faults.hidden_keys)
         listing = self._store.read(query, self.clock())
+        if self.faults.drops_ties and self._store.is_within_a_time(query, self.clock()):
+            listing = Listing(query=query, events=(), has_more=False)
         if self.faults.empty_lists:
             listing = Listing(query=query, events=(), has_more=False)
         self._listing = listing
@@ -219,7 +227,14 @@ class FakeProvider:
         return self.vendor_format.message(event, endpoint, self.clock(), genuine=genuine)
 
     def _add(
-        self, event_type: str, object_id: str | None, stream: str, occurred_at: datetime, visible_at: datetime
+        self,
+        event_type: str,
+        object_id: str | None,
+        stream: str,
+        occurred_at: datetime,
+        visible_at: datetime,
+        *,
+        livemode: bool | None = None,
     ) -> FakeEvent:
         number = len(self.events)
         event = FakeEvent(
@@ -230,6 +245,7 @@ class FakeProvider:
             visible_at=visible_at,
             stream=stream,
             object_id=object_id or self.vendor_format.object_id(number, event_type),
+            livemode=livemode,
         )
         self.events.append(event)
         self._store.add(event)

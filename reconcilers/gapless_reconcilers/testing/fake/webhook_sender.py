@@ -41,6 +41,10 @@ class Faults:
     """Types that the list never shows."""
     empty_lists: bool = False
     """Every page is well formed, empty and the last, although there are events."""
+    hidden_keys: frozenset[str] = frozenset()
+    """Events that the list never shows."""
+    drops_ties: bool = False
+    """A page after a cursor lacks the other events of the cursor's own time, and is the last."""
     answer_delay_s: float = 0.0
     """Seconds that each API answer takes."""
     throttle_every: int = 0

@@ -27,6 +27,7 @@ from gapless_reconcilers.kit.contract import (
     Window,
 )
 from gapless_reconcilers.kit.errors import MalformedWebhook, RateLimited, UnexpectedShape
+from gapless_reconcilers.providers.github import GitHub
 from gapless_reconcilers.providers.stripe import Stripe, StripeOptions
 from gapless_reconcilers.providers.telegram import Telegram
 
@@ -49,6 +50,15 @@ class StreamIsTheObject(Stripe):
         page = super().read_page(request, response, stream, window)
         events = [msgspec.structs.replace(event, stream=event.object_key or "none") for event in page.events]
         return msgspec.structs.replace(page, events=events)
+
+
+class ForgetsTheMode(Stripe):
+    """Reads no mode from webhooks: test events are delivered as if they were real."""
+
+    def read_webhook(self, request: WebhookRequest, now: datetime, evidence: Evidence = NO_EVIDENCE) -> Reply:
+        """Leave the mode out."""
+        reply = super().read_webhook(request, now, evidence)
+        return Reply(events=tuple(msgspec.structs.replace(event, livemode=None) for event in reply.events))
 
 
 class OnlyFirstSecret(Stripe):
@@ -116,7 +126,10 @@ class EncodesPayloadAnew(Stripe):
         return msgspec.structs.replace(page, events=[self._anew(event) for event in page.events])
 
     def _anew(self, event: RemoteEvent) -> RemoteEvent:
-        body = json.dumps(json.loads(bytes(event.payload)), indent=3, sort_keys=True)
+        try:
+            body = json.dumps(json.loads(bytes(event.payload)), indent=3, sort_keys=True)
+        except RecursionError:
+            return event
         return msgspec.structs.replace(event, payload=body.encode())
 
 
@@ -131,6 +144,25 @@ class WalksInCircles(Stripe):
             if error.path != "data[-1]":
                 raise
             return Page(events=[], next=request)
+
+
+class EndsAtFirstOldRow(GitHub):
+    """Ends the walk at the first row before the window: one row out of order hides all that follow."""
+
+    def read_page(self, request: httpx.Request, response: httpx.Response, stream: str, window: Window) -> Page:
+        """Ask for no further page if any row lies before the window."""
+        page = super().read_page(request, response, stream, window)
+        everything = super().read_page(request, response, stream, Window(start=EARLIEST, end=LATEST)).events
+        is_old = any(event.occurred_at < window.start for event in everything)
+        return msgspec.structs.replace(page, next=None if is_old else page.next)
+
+
+class OtherCutIsTheSame(Stripe):
+    """Offers the usual request as another cut: what it does not show is asked for in vain."""
+
+    def other_requests(self, stream: str, window: Window) -> list[httpx.Request]:
+        """Return the first request."""
+        return [self.first_request(stream, window)]
 
 
 class ExclusiveStart(Stripe):
@@ -185,6 +217,31 @@ class SilenceIsSuccess(Stripe):
             return Page(events=[], next=None)
 
 
+class StopsAtOddRow(Stripe):
+    """Gives the whole page up if one row of it cannot be read: from then on nothing of the account is compared."""
+
+    def read_page(self, request: httpx.Request, response: httpx.Response, stream: str, window: Window) -> Page:
+        """Raise the error of the first odd row."""
+        page = super().read_page(request, response, stream, window)
+        if page.unreadable:
+            raise UnexpectedShape("data", page.unreadable[0].problem, "rows that can be read")
+        return page
+
+
+class BuildsWholeRows(Stripe):
+    """Builds each row as a whole: a field that it does not need keeps it from being read."""
+
+    def read_page(self, request: httpx.Request, response: httpx.Response, stream: str, window: Window) -> Page:
+        """Decode each event's payload."""
+        page = super().read_page(request, response, stream, window)
+        try:
+            for event in page.events:
+                msgspec.json.decode(event.payload)
+        except (msgspec.DecodeError, RecursionError) as error:
+            raise UnexpectedShape("data", str(error), "rows that can be built") from error
+        return page
+
+
 class PutsKeyInRequest(Stripe):
     """Adds the credentials itself: they appear in logs of requests."""
 
@@ -218,9 +275,10 @@ class ForgetsWhatItRead(Telegram):
         return super().batch_request(None, wait)
 
 
-BROKEN: dict[type[Stripe | Telegram], str] = {
+BROKEN: dict[type[Stripe | GitHub | Telegram], str] = {
     KeyIsTheDelivery: "same_identity",
     StreamIsTheObject: "same_stream",
+    ForgetsTheMode: "modes_are_named",
     OnlyFirstSecret: "any_live_secret",
     AcceptsStale: "forgery_is_refused",
     CrashesOnGarbage: "garbage_is_refused",
@@ -230,11 +288,15 @@ BROKEN: dict[type[Stripe | Telegram], str] = {
     DropsLastOfPage: "pages_give_expected",
     EncodesPayloadAnew: "pages_give_expected",
     WalksInCircles: "walk_ends",
+    EndsAtFirstOldRow: "walk_passes_old_rows",
+    OtherCutIsTheSame: "other_cuts_differ",
     ExclusiveStart: "window_is_kept",
     KeepsOutsideWindow: "window_is_kept",
     IgnoresRetryAfter: "statuses",
     ReadsRefusalsAsPages: "statuses",
     SilenceIsSuccess: "shape_is_never_guessed",
+    StopsAtOddRow: "odd_row_is_set_aside",
+    BuildsWholeRows: "odd_field_is_unread",
     PutsKeyInRequest: "secrets_are_hidden",
     DoesItsOwnWaiting: "is_pure",
     SignsAtOccurrence: "rendering_is_accepted",

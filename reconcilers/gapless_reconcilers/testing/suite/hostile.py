@@ -142,6 +142,35 @@ def rename(page: bytes, path: str) -> bytes:
     return json.dumps(body).encode()
 
 
+ODD_FIELDS = b'{"gapless_odd":"x\\ud83d","gapless_deep":%b,' % (b"[" * 5000 + b"]" * 5000)
+"""The beginning of an object with fields that are legal JSON, and that no decoder should look into."""
+MARK = "gapless_mark"
+"""The text that is replaced by bytes that no JSON encoder writes."""
+
+
+def with_row(page: bytes, path: str, row: bytes, *, at_end: bool) -> bytes:
+    """Return `page` with one more row at the beginning or the end of the array at `path`."""
+    body: Any = json.loads(page)
+    rows = _array_at(body, path)
+    rows.insert(len(rows) if at_end else 0, MARK)
+    return json.dumps(body).encode().replace(json.dumps(MARK).encode(), row)
+
+
+def with_odd_fields(page: bytes, path: str) -> bytes:
+    """Return `page` with `ODD_FIELDS` in each row of the array at `path`."""
+    body: Any = json.loads(page)
+    rows = _array_at(body, path)
+    rows[:] = [{MARK: 0, **row} for row in rows]
+    return json.dumps(body).encode().replace(b'{"%b": 0, ' % MARK.encode(), ODD_FIELDS)
+
+
+def _array_at(body: Any, path: str) -> list[Any]:
+    for name in path.split(".") if path else ():
+        body = body[name]
+    rows: list[Any] = body
+    return rows
+
+
 def imported_modules(source: str) -> frozenset[str]:
     """Return the top-level names of all modules that `source` imports."""
     names = set()

@@ -2,19 +2,24 @@
 
 # ruff: noqa: S101 - assertions are what a contract suite is made of
 import json
-from datetime import timedelta
+from dataclasses import replace
+from datetime import datetime, timedelta
 from email.utils import format_datetime
 
 import httpx
 
 from gapless_reconcilers.kit import statuses
 from gapless_reconcilers.kit.contract import (
+    EARLIEST,
+    LATEST,
     ConsumesEvents,
     Coverage,
     FetchesDetail,
     JudgesResponses,
     ListsEvents,
+    ListsFromOtherCuts,
     Provider,
+    Reading,
     Remedy,
     RemoteEvent,
     Window,
@@ -28,7 +33,15 @@ from gapless_reconcilers.kit.errors import (
     Retryable,
     UnexpectedShape,
 )
-from gapless_reconcilers.testing.suite.hostile import details_of, missing_of, raises, rename, shape
+from gapless_reconcilers.testing.suite.hostile import (
+    details_of,
+    missing_of,
+    raises,
+    rename,
+    shape,
+    with_odd_fields,
+    with_row,
+)
 from gapless_reconcilers.testing.suite.scenario import Expected, Scenario, answer, make_response, walk
 
 
@@ -108,6 +121,59 @@ def _check_repeating_list_is_refused(provider: ListsEvents, scenario: Scenario) 
             request = provider.read_page(request, response, scenario.stream, scenario.window).next
 
 
+def check_walk_passes_old_rows(scenario: Scenario) -> None:
+    """A walk ends at a page that lies before the window as a whole, by the grace, and at no other."""
+    capabilities, pages = scenario.provider().capabilities, scenario.pages
+    if capabilities.reading is not Reading.WALK or len(pages) < 2:  # noqa: PLR2004 - the last page ends any walk
+        return
+    newest, oldest = _extent(scenario)
+    assert oldest < newest, "the first page of a walk needs rows of at least two times"
+    unit = capabilities.resolution
+    for start, what in (
+        (newest, "one old row among newer ones ends the walk"),
+        (newest + min(unit, capabilities.grace), "a page that lies only just before the window ends the walk"),
+    ):
+        assert _following(scenario, start) is not None, what
+    beyond = newest + capabilities.grace + unit
+    assert _following(scenario, beyond) is None, (
+        "the walk goes on below a page that lies before the window by the grace"
+    )
+
+
+def _extent(scenario: Scenario) -> tuple[datetime, datetime]:
+    """Return the times of the newest and the oldest row of the first page."""
+    provider, everything = scenario.lister(), Window(start=EARLIEST, end=LATEST)
+    request = provider.first_request(scenario.stream, everything)
+    page = provider.read_page(request, answer(request, scenario.pages[0]), scenario.stream, everything)
+    times = [event.occurred_at for event in page.events]
+    return max(times), min(times)
+
+
+def _following(scenario: Scenario, start: datetime) -> httpx.Request | None:
+    """Return the request after the first page, for a window that begins at `start`."""
+    provider, within = scenario.lister(), Window(start=start, end=start + timedelta(days=1))
+    request = provider.first_request(scenario.stream, within)
+    return provider.read_page(request, answer(request, scenario.pages[0]), scenario.stream, within).next
+
+
+def check_other_cuts_differ(scenario: Scenario) -> None:
+    """Other requests for the same events go to the list's address, differ from the usual one, and can be read."""
+    provider, within = scenario.lister(), scenario.window
+    if not isinstance(provider, ListsFromOtherCuts):
+        return
+    usual = provider.first_request(scenario.stream, within)
+    others = list(provider.other_requests(scenario.stream, within))
+    shapes = [shape(request) for request in (usual, *others)]
+    assert len(set(shapes)) == len(shapes), f"another cut is a request that was made already: {shapes}"
+    for other in others:
+        assert other.url.copy_with(query=None) == usual.url.copy_with(query=None), f"{other.url} is not the list"
+        kept, wanted = (
+            provider.read_page(request, answer(request, scenario.pages[0]), scenario.stream, within).events
+            for request in (other, usual)
+        )
+        assert kept == wanted, f"read from {other.url} the same page has {kept}; wanted {wanted}"
+
+
 def check_window_is_kept(scenario: Scenario) -> None:
     """The first request has the expected address; events at the window's start are kept, those at its end are not."""
     request = scenario.lister().first_request(scenario.stream, scenario.window)
@@ -124,6 +190,41 @@ def check_window_is_kept(scenario: Scenario) -> None:
     kept = [event.key for event in walk(scenario, narrow)]
     wanted_keys = [event.key for event in everything if event.occurred_at in narrow]
     assert kept == wanted_keys, f"of [{narrow.start}, {narrow.end}) {kept} were kept; wanted {wanted_keys}"
+
+
+def check_odd_row_is_set_aside(scenario: Scenario) -> None:
+    """A row that cannot be read is kept byte for byte. The events of its page are read, and the walk goes on."""
+    provider, odd = scenario.lister(), b'{"gapless":"odd"}'
+    for recorded in scenario.pages:
+        request = provider.first_request(scenario.stream, scenario.window)
+        whole = provider.read_page(request, answer(request, recorded), scenario.stream, scenario.window)
+        wanted = [event.key for event in whole.events]
+        for at_end in (False, True):
+            page = replace(recorded, body=with_row(recorded.body, scenario.records, odd, at_end=at_end))
+            try:
+                read = provider.read_page(request, answer(request, page), scenario.stream, scenario.window)
+            except UnexpectedShape as error:
+                raise AssertionError(f"one odd row keeps a page from being read: {error}") from error
+            kept = [bytes(row.row) for row in read.unreadable]
+            assert kept == [odd], f"the odd row {odd!r} is not set aside: {kept}"
+            assert [event.key for event in read.events] == wanted, "an odd row changes the events of its page"
+            assert (read.next is None) is (whole.next is None), "an odd row ends the walk, or prolongs it"
+
+
+def check_odd_field_is_unread(scenario: Scenario) -> None:
+    """A row with a lone surrogate and deep nesting in a field that nobody reads is read like any other."""
+    provider = scenario.lister()
+    for recorded in scenario.pages:
+        request = provider.first_request(scenario.stream, scenario.window)
+        whole = provider.read_page(request, answer(request, recorded), scenario.stream, scenario.window)
+        page = replace(recorded, body=with_odd_fields(recorded.body, scenario.records))
+        try:
+            read = provider.read_page(request, answer(request, page), scenario.stream, scenario.window)
+        except UnexpectedShape as error:
+            raise AssertionError(f"a field that nobody needs keeps a page from being read: {error}") from error
+        assert not read.unreadable, f"a field that nobody needs makes a row unreadable: {read.unreadable[0].problem}"
+        got, wanted = list(map(Expected.of, read.events)), list(map(Expected.of, whole.events))
+        assert got == wanted, f"a field that nobody needs changes the events: {got}; wanted {wanted}"
 
 
 NO_PAGES = (b"<html>maintenance</html>", b"", b"[]", b"null")

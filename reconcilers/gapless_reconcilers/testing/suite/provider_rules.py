@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import httpx
 
-from gapless_reconcilers.kit.contract import Coverage, ListsEvents
+from gapless_reconcilers.kit.contract import Coverage, HasModes, ListsEvents
 from gapless_reconcilers.testing.suite.hostile import imported_modules, refusals, sources_of
 from gapless_reconcilers.testing.suite.scenario import Expected, Scenario, answer, read, walk
 
@@ -49,6 +49,21 @@ def check_same_stream(scenario: Scenario) -> None:
     for origin, events in origins.items():
         streams = {event.stream for event in events}
         assert streams == {scenario.stream}, f"the {origin} names the streams {streams}; wanted {scenario.stream!r}"
+
+
+def check_modes_are_named(scenario: Scenario) -> None:
+    """Where the vendor has modes, every event names its own, and the list shows those of the source's mode alone."""
+    provider = scenario.provider()
+    pushed = list(read(scenario.provider(), scenario).events)
+    listed = walk(scenario) if scenario.lists else []
+    if not isinstance(provider, HasModes):
+        named = [event.key for event in (*pushed, *listed) if event.livemode is not None]
+        assert not named, f"{named} name a mode, and the provider does not say which is this source's: see HasModes"
+        return
+    nameless = [event.key for event in (*pushed, *listed) if event.livemode is None]
+    assert not nameless, f"{nameless} name no mode, and the vendor has modes"
+    others = [event.key for event in listed if event.livemode is not provider.own_livemode()]
+    assert not others, f"the list has {others}, which are of another mode than the source"
 
 
 def check_secrets_are_hidden(scenario: Scenario) -> None:

@@ -125,7 +125,7 @@ class StripeFormat:
             b"object": event.object_id.encode(),
             b"kind": event.type.rpartition(".")[0].encode(),
             b"padding": b"x" * self.padding,
-            b"livemode": b"true" if self.livemode else b"false",
+            b"livemode": b"true" if self._livemode(event) else b"false",
             b"type": event.type.encode(),
         }
 
@@ -136,11 +136,14 @@ class StripeFormat:
             "object": "v2.core.event",
             "type": event.type,
             "created": event.occurred_at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
-            "livemode": self.livemode,
+            "livemode": self._livemode(event),
             "context": event.stream or None,
             "reason": None,
             "related_object": {"id": event.object_id, "type": "v2.core.account", "url": f"/v2/{event.object_id}"},
         }
+
+    def _livemode(self, event: FakeEvent) -> bool:
+        return self.livemode if event.livemode is None else event.livemode
 
     def _whole(self, key: str, state: FakeState) -> ApiAnswer:
         """Return a v2 event with its data."""

@@ -1,0 +1,50 @@
+"""`gapless status` says what is wrong with the store, and what to do, while it lasts."""
+
+import asyncio
+import json
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from outside import WEBHOOK_SECRET, Gapless, running, until
+from sqlalchemy.engine import make_url
+
+from gapless_reconcilers.testing.fake import FakeProvider
+from gapless_reconcilers.testing.fake.formats.stripe import StripeFormat
+
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
+
+
+async def told(daemon: Gapless) -> list[str]:
+    """Return the kinds of all troubles of the store, as the command shows them."""
+    code, out, err = await daemon.call("status", "--json")
+    assert code in (0, 1), err
+    found = [each for each in json.loads(out)["troubles"] if each["kind"].startswith("store_")]
+    assert all(each["text"] and each["next"] for each in found)
+    assert code == 1 or not found
+    return [each["kind"] for each in found]
+
+
+async def is_told(daemon: Gapless, *kinds: str) -> bool:
+    return await told(daemon) == list(kinds)
+
+
+async def test_status_tells_of_a_locked_and_a_missing_file(sqlite_url: str, tmp_path: Path) -> None:
+    fake, path = FakeProvider(StripeFormat(), retries_s=(0.5,) * 60), Path(make_url(sqlite_url).database or "")
+    async with fake.serve() as api, running(Gapless(tmp_path, sqlite_url, api, None)) as daemon:
+        fake.add_endpoint(daemon.public, secret=WEBHOOK_SECRET)
+        assert await told(daemon) == []
+        with closing(sqlite3.connect(path, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            event = fake.emit("invoice.paid")
+            await until(lambda: is_told(daemon, "store_locked"), within_s=40)
+            await until(lambda: any(push.status == 503 for push in fake.pushes))
+            other.execute("ROLLBACK")
+        await until(lambda: is_told(daemon), within_s=40)
+        aside = await asyncio.to_thread(path.rename, path.with_name("aside.db"))
+        code, _, err = await daemon.call("status")
+        assert (code, "put the file back" in err) == (3, True)
+        await asyncio.to_thread(aside.rename, path)
+        await until(lambda: is_told(daemon), within_s=40)
+        assert event.key in await daemon.ledger_ids()

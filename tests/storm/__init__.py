@@ -1,0 +1,1 @@
+"""A storm: faults of every kind over a running daemon, and a proof afterwards that nothing was lost."""
