@@ -41,7 +41,7 @@ def test_the_guides_provider_passes_the_whole_suite_as_a_package_of_its_own(tmp_
         [*command, "test_acme.py"], cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=120, check=False
     )
     assert done.returncode == 0, done.stdout[-3000:]
-    assert re.search(r"\b1[5-9] passed", done.stdout), done.stdout
+    assert re.search(r"\b2\d passed", done.stdout), done.stdout
     listed = [str(Path(sys.executable).parent / "gapless"), "providers"]
     told = subprocess.run(listed, env=environ, capture_output=True, text=True, timeout=60, check=True).stdout
     assert "acme" in told
