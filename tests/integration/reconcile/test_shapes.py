@@ -314,7 +314,7 @@ async def test_a_row_beside_its_event_is_closed_and_counted_back(world: World, h
 @pytest.mark.parametrize("status", [502, 403])
 async def test_rows_that_keep_failing_starve_no_others(world: World, hook: Hook, clock: FakeClock, status: int) -> None:
     async with world.daemon() as daemon:
-        bad = [each for each in (hook.deliver() for _ in range(60)) if each]
+        bad = [each for each in (hook.deliver() for _ in range(52)) if each]
         hook.answers |= {str(each["id"]): status for each in bad}
         await insert_rows(daemon, bad)
         clock.advance(hours=1)
