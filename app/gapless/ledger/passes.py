@@ -46,6 +46,8 @@ class Pass:
     started_us: int
     attempts: int = 0
     next_attempt_us: int = 0
+    found: int = 0
+    """What it had found when it was begun or taken up again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -61,6 +61,8 @@ class PassResult:
 
     listed: int = 0
     found: int = 0
+    found_before: int = 0
+    """What earlier runs of the same pass have found."""
     missed: int = 0
     requests: int = 0
     set_aside: int = 0
@@ -91,7 +93,7 @@ class PassResult:
             return "unfinished"
         if self.contradicted:
             return "contradicted"
-        return "found" if self.found else "clean"
+        return "found" if self.found or self.found_before else "clean"
 
 
 @dataclass(slots=True, kw_only=True)
@@ -123,6 +125,7 @@ class PassRun:
 
         If the provider refuses the stored cursor of a slice, the slice starts from its beginning the next time.
         """
+        self.result.found_before = self.row.found
         parts = await self.leased.runtime.read(passes.slices, pass_id=self.row.id)
         async with asyncio.TaskGroup() as group:
             for part in reversed(parts) if self._is_demanded else parts:
@@ -135,7 +138,7 @@ class PassRun:
 
     @property
     def _must_stop(self) -> bool:
-        is_over = self.leased.client.requests >= self.limit or self.must_pause()
+        is_over = self.leased.client.requests >= self.limit or (self.result.requests > 0 and self.must_pause())
         return self.leased.stopping.is_set() or self._has_failed or is_over
 
     @property
