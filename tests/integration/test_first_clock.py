@@ -49,7 +49,7 @@ async def opened(folder: Path, store_url: str, api: str, ours: datetime, start: 
     path.write_text(CONFIG.format(api=api, start=start))
     environ = {**ENVIRONMENT, "STORE": store_url}
     parts: ProcessParts
-    async with open_runtime(load(path, environ), environ, clock=lambda: ours, asks=True) as parts:
+    async with open_runtime(load(path, environ), environ, clock=lambda: ours, serves=True) as parts:
         since_us = parts.rows.destinations["shop"][1]
         return {"source": parts.runtime.sources["acme"].start, "destination": from_us(since_us)}
 
