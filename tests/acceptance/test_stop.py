@@ -3,17 +3,28 @@
 import asyncio
 import signal
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 
 import asyncpg
 import pytest
-from outside import PROGRAM, Consumer, Gapless, running, until
+from outside import PROGRAM, WEBHOOK_SECRET, Consumer, Gapless, running, until
 
 from gapless.daemon import STOPPED_LATE
+from gapless_reconcilers.testing.fake import FakeProvider
+from gapless_reconcilers.testing.fake.formats.stripe import StripeFormat
 
 pytestmark = pytest.mark.anyio
 STOP = {"GAPLESS_STOP_WITHIN": "3s"}
+SOURCE = """
+[[source]]
+name = "{name}"
+provider = "stripe"
+[source.options]
+api_base = "{api}"
+api_key_env = "STRIPE_API_KEY"
+webhook_secret_env = "STRIPE_WEBHOOK_SECRET"
+"""
 PAUSE = b"HTTP/1.1 429 X\r\nretry-after: %b\r\ncontent-length: 2\r\n\r\n{}"
 
 
@@ -49,24 +60,31 @@ class Vendor:
             server.close()
 
 
-@pytest.mark.parametrize(
-    "behaviour", ["silent", "3600", *(pytest.param(each, marks=pytest.mark.slow) for each in ("drip", "25"))]
-)
-async def test_sigterm_ends_whatever_the_provider_does(behaviour: str, sqlite_url: str, tmp_path: Path) -> None:
-    vendor = Vendor(behaviour)
-    async with vendor.serve() as api, running(Gapless(tmp_path, sqlite_url, api, environment=STOP)) as daemon:
-        await until(lambda: vendor.asked)
+async def test_sigterm_ends_whatever_the_providers_do(sqlite_url: str, tmp_path: Path) -> None:
+    """One answers nothing, one drips, one wants a short pause, and one an hour."""
+    vendors = [Vendor(behaviour) for behaviour in ("silent", "drip", "25", "3600")]
+    async with AsyncExitStack() as stack:
+        first, *others = [await stack.enter_async_context(vendor.serve()) for vendor in vendors]
+        more = "".join(SOURCE.format(name=f"vendor-{number}", api=api) for number, api in enumerate(others))
+        gapless = Gapless(tmp_path, sqlite_url, first, options=more, environment=STOP)
+        daemon = await stack.enter_async_context(running(gapless))
+        await until(lambda: all(vendor.asked for vendor in vendors))
         assert await daemon.end() == 0
-        assert "stop_took_too_long" not in daemon.log.read_text()
+    assert "stop_took_too_long" not in daemon.log.read_text()
 
 
 async def test_sigterm_ends_while_a_consumer_is_silent(sqlite_url: str, tmp_path: Path) -> None:
-    silent = Vendor("silent")
-    async with silent.serve() as url, Vendor("25").serve() as api:
+    silent, fake = Vendor("silent"), FakeProvider(StripeFormat())
+    async with silent.serve() as url, fake.serve() as api:
         consumer = Consumer(port=int(url.rpartition(":")[2]))
         gapless = Gapless(tmp_path, sqlite_url, api, consumer, environment=STOP)
         async with running(gapless) as daemon:
+            fake.add_endpoint(daemon.public, secret=WEBHOOK_SECRET)
+            fake.emit("invoice.paid")
+            await fake.settle()
+            await until(lambda: silent.asked)
             assert await daemon.end() == 0
+    assert "stop_took_too_long" not in daemon.log.read_text()
 
 
 async def test_sigterm_ends_while_the_database_hangs(postgres_url: str, tmp_path: Path) -> None:

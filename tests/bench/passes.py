@@ -130,6 +130,7 @@ def _recorded(feed: Feed, number: int, source_id: int, stream_id: int) -> tuple[
     return (
         source_id, key(number).decode(), stream_id, "invoice.paid", f"in_{number}", None, occurred_us, came_us,
         "webhook", True, None, came_us, 1, None, 0,
+        None,  # livemode
     )  # fmt: skip
 
 

@@ -48,7 +48,7 @@ class NoStore:
 
     queued = 0
 
-    def record(self, webhook: Webhook, size: int) -> asyncio.Future[int]:  # noqa: ARG002 - the writer's signature
+    def record(self, webhook: Webhook, size: int, answer_by: float) -> asyncio.Future[int]:  # noqa: ARG002 - as the writer's
         """All events are new."""
         future = asyncio.get_running_loop().create_future()
         future.set_result(len(webhook))

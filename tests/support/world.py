@@ -49,6 +49,7 @@ from gapless_reconcilers.testing.fake.webhook_sender import FakeEndpoint
 T = TypeVar("T")
 T0 = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
 SECRET = "whsec_world"
+DEFAULTS = PublicSettings()
 NO_ROUTE = build_route([])
 HASTY = RequestRetryPolicy(
     attempts=2,
@@ -169,12 +170,13 @@ class World:
         keep_unsubscribed: bool = False,
         page_limit: int = 100,
         store: Store | None = None,
+        settings: PublicSettings = DEFAULTS,
         **policy: Any,
     ) -> AsyncIterator["Daemon"]:
         """Run a process in this world. `store`: its own connection to the same database."""
         source = self.source(page_limit=page_limit, types=types, keep_unsubscribed=keep_unsubscribed)
         recorder, metrics = Recorder(slot, route), Metrics("test")
-        writer = make_writer(PublicSettings(), store or self.store, recorder, metrics)
+        writer = make_writer(settings, store or self.store, recorder, metrics)
         daemon = Daemon(
             world=self,
             runtime=Runtime(

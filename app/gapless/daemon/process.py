@@ -127,6 +127,7 @@ class Process:
             tasks += [
                 self.receiver.admission.watch(runtime.store, settings.store.min_free),
                 self.receiver.quarantine.run(),
+                self.receiver.turned_away.run(),
             ]
         if self.dispatcher is not None:
             ids = [each.id for each in self.parts.destinations]

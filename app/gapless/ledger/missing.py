@@ -13,6 +13,8 @@ from gapless.ledger.tallies import MISSED, Tallies
 from gapless.ledger.watermarks import UnrecoverableInterval
 
 ANY_OPEN = "SELECT 1 FROM missing WHERE state = 'open' LIMIT 1"
+ANY_LOST = "SELECT 1 FROM unrecoverable WHERE reason = 'event_lost' LIMIT 1"
+"""Every lost event has such an interval, and there are few; nothing finds the lost rows themselves so quickly."""
 CHUNK = 400
 """Keys in one statement."""
 CLAIM_COLUMNS = ("source_id", "key", "stream_id", "type", "occurred_us", "first_seen_us", "via")
@@ -100,15 +102,21 @@ def _with_a_row(connection: Connection, identities: Sequence[tuple[int, str]]) -
 
 
 def close(connection: Connection, identities: Iterable[tuple[int, str]]) -> dict[tuple[int, str], Closed]:
-    """Close the open rows of events that were just recorded; return those by (source id, key)."""
-    if not dialect.has_rows(connection, ANY_OPEN):
+    """Close the rows, open or lost, of events that were just recorded; return those by (source id, key).
+
+    The time of an event that was lost stays unrecoverable.
+    """
+    if not (dialect.has_rows(connection, ANY_OPEN) or dialect.has_rows(connection, ANY_LOST)):
         return {}
     keys = sorted(identities)
     closed: dict[tuple[int, str], Closed] = {}
     for at in range(0, len(keys), CHUNK):
         statement = (
             update(MISSING)
-            .where(MISSING.c.state == "open", tuple_(MISSING.c.source_id, MISSING.c.key).in_(keys[at : at + CHUNK]))
+            .where(
+                MISSING.c.state.in_(("open", "lost")),
+                tuple_(MISSING.c.source_id, MISSING.c.key).in_(keys[at : at + CHUNK]),
+            )
             .values(state="recovered")
             .returning(MISSING.c.source_id, MISSING.c.key, MISSING.c.expected, MISSING.c.asked_us)
         )
@@ -220,17 +228,21 @@ def _next_attempt(now_us: int, wait_us: int) -> dict[str, object]:
     return {"attempts": MISSING.c.attempts + 1, "next_attempt_us": now_us + wait_us, "wait_us": wait_us}
 
 
-def give_up(connection: Connection, row: Missing, error: str, now_us: int, unit_us: int) -> None:
+def give_up(connection: Connection, row: Missing, error: str, now_us: int, unit_us: int) -> bool:
     """Mark the event as lost, because the provider no longer has it, and its time as unrecoverable.
 
     `unit_us`: the unit of the provider's times, in microseconds; the interval is the one that the event occurred in.
+    Returns False, and changes nothing, if the event was recorded meanwhile.
     """
-    _change(connection, row, state="lost", last_error=error)
+    if not _change(connection, row, state="lost", last_error=error):
+        return False
     start_us = row.occurred_us // unit_us * unit_us
     loss = UnrecoverableInterval(start_us=start_us, end_us=start_us + unit_us, reason=watermarks.EVENT_LOST)
     watermarks.note_lost_event(connection, row.stream_id, loss, now_us)
+    return True
 
 
-def _change(connection: Connection, row: Missing, **values: object) -> None:
+def _change(connection: Connection, row: Missing, **values: object) -> bool:
+    """Change the row if it is open; return False if it is not."""
     where = (MISSING.c.source_id == row.source_id, MISSING.c.key == row.key, MISSING.c.state == "open")
-    connection.execute(update(MISSING).where(*where).values(**values))
+    return connection.execute(update(MISSING).where(*where).values(**values)).rowcount == 1

@@ -6,7 +6,7 @@ from datetime import timedelta
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import Connection, RowMapping, delete, func, insert, select, update
+from sqlalchemy import Connection, RowMapping, and_, delete, func, insert, or_, select, update
 
 from gapless.domain import cut, to_us
 from gapless.ledger.streams import Stream
@@ -27,6 +27,8 @@ class PassKind(StrEnum):
     """Looks once more for webhook events that a listing lacked: the time of each by itself."""
 
 
+OPEN_STATES = ("running", "failed")
+"""States of passes that go on or wait for a person."""
 LOOKS_BEHIND = frozenset({PassKind.SWEEP, PassKind.HORIZON})
 """Kinds that read again what is proven already; they run after the passes that move the watermark."""
 
@@ -85,6 +87,19 @@ class PassProgress:
     tried: bool
     """True if a run of the source that began after the pass was created has ended."""
     waiting_until_us: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FailingPass:
+    """A pass on demand that failed: it is tried again, or it was given up. Times are microseconds."""
+
+    id: int
+    stream: str
+    start_us: int
+    end_us: int
+    started_us: int
+    error: str
+    is_given_up: bool
 
 
 def begin(connection: Connection, planned: Pass, slices: Sequence[tuple[int, int]]) -> Pass:
@@ -184,22 +199,55 @@ def count(connection: Connection, pass_id: int, **sums: int) -> None:
         connection.execute(update(PASS).where(PASS.c.id == pass_id).values(**values))
 
 
-def finish(connection: Connection, pass_id: int, outcome: str, now_us: int) -> None:
-    """Close a pass with its outcome."""
-    values = {"state": "finished", "outcome": outcome, "finished_us": now_us}
+def finish(connection: Connection, pass_id: int, outcome: str, now_us: int, *, failed: bool = False) -> None:
+    """Close a pass with its outcome. `failed`: on demand, and a person is to know that it was not made."""
+    values = {"state": "failed" if failed else "finished", "outcome": outcome, "finished_us": now_us}
     connection.execute(update(PASS).where(PASS.c.id == pass_id, PASS.c.state == "running").values(**values))
 
 
-def postpone(connection: Connection, pass_id: int, error: str, next_attempt_us: int) -> None:
-    """Note that the pass failed, and when it goes on."""
-    values = {"attempts": PASS.c.attempts + 1, "next_attempt_us": next_attempt_us, "last_error": error}
+def postpone(connection: Connection, pass_id: int, attempts: int, error: str, next_attempt_us: int) -> None:
+    """Note that the pass failed, for how many times in a row without progress, and when it goes on."""
+    values = {"attempts": attempts, "next_attempt_us": next_attempt_us, "last_error": error}
     connection.execute(update(PASS).where(PASS.c.id == pass_id, PASS.c.state == "running").values(**values))
 
 
-def fail(connection: Connection, pass_id: int, error: str, outcome: str, now_us: int) -> None:
+def fail(connection: Connection, pass_id: int, attempts: int, error: str, outcome: str, now_us: int) -> None:
     """Close a pass that failed for the last time."""
-    postpone(connection, pass_id, error, now_us)
-    finish(connection, pass_id, outcome, now_us)
+    postpone(connection, pass_id, attempts, error, now_us)
+    finish(connection, pass_id, outcome, now_us, failed=True)
+
+
+def cancel(connection: Connection, pass_id: int, now_us: int) -> None:
+    """End a pass on demand that is under way, and forget one that failed."""
+    values = {"state": "finished", "outcome": "cancelled", "finished_us": now_us}
+    is_open = PASS.c.state.in_(OPEN_STATES)
+    connection.execute(update(PASS).where(PASS.c.id == pass_id, is_open).values(**values))
+
+
+def settle_failed(connection: Connection, made: Pass) -> None:
+    """Forget the passes on demand that failed and whose window `made` has read."""
+    is_failed = (PASS.c.source_id == made.source_id, PASS.c.state == "failed", PASS.c.stream_id == made.stream_id)
+    is_within = (PASS.c.start_us >= made.start_us, PASS.c.end_us <= made.end_us)
+    connection.execute(update(PASS).where(*is_failed, *is_within).values(state="finished"))
+
+
+def failing(connection: Connection, source_id: int) -> tuple[FailingPass, ...]:
+    """Return the passes on demand that failed and are not cancelled, oldest first."""
+    is_failing = or_(PASS.c.state == "failed", and_(PASS.c.state == "running", PASS.c.attempts > 0))
+    query = select(PASS, STREAM.c.name.label("stream")).join(STREAM, STREAM.c.id == PASS.c.stream_id)
+    query = query.where(PASS.c.source_id == source_id, is_failing).order_by(PASS.c.id)
+    return tuple(
+        FailingPass(
+            id=row["id"],
+            stream=row["stream"],
+            start_us=row["start_us"],
+            end_us=row["end_us"],
+            started_us=row["started_us"],
+            error=row["last_error"] or row["outcome"],
+            is_given_up=row["state"] == "failed",
+        )
+        for row in connection.execute(query).mappings()
+    )
 
 
 def is_running(connection: Connection, pass_id: int) -> bool:
@@ -208,13 +256,13 @@ def is_running(connection: Connection, pass_id: int) -> bool:
     return connection.execute(query).first() is not None
 
 
-def recent(connection: Connection, source: str | None, *, only_running: bool, limit: int) -> list[int]:
-    """Return the ids of the newest passes: of one source, or of all."""
+def recent(connection: Connection, source: str | None, *, only_open: bool, limit: int) -> list[int]:
+    """Return the ids of the newest passes of one source or of all; `only_open`: under way, or failed on demand."""
     query = select(PASS.c.id).join(SOURCE, SOURCE.c.id == PASS.c.source_id)
     if source is not None:
         query = query.where(SOURCE.c.name == source)
-    if only_running:
-        query = query.where(PASS.c.state == "running")
+    if only_open:
+        query = query.where(PASS.c.state.in_(OPEN_STATES))
     return list(connection.execute(query.order_by(PASS.c.id.desc()).limit(limit)).scalars())
 
 

@@ -1,4 +1,4 @@
-"""Refused webhooks, kept for a while with the reason. Bounded per source by rows and bytes.
+"""Refused webhooks, kept for a while with the reason, and names of events that we turned away. Bounded per source.
 
 The rows of each reason are a share (released rows are one too). When a source exceeds its caps, the oldest
 rows of the largest share are deleted, so a flood of one reason displaces only itself.
@@ -8,11 +8,17 @@ import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
+import msgspec
 from sqlalchemy import Connection, case, delete, func, insert, select, update
 
 from gapless.ledger.recorder import Recorder, Webhook
 from gapless.ledger.tables import QUARANTINE
+from gapless_reconcilers.kit.contract import RemoteEvent
 
+UNAVAILABLE, TOO_LARGE, CLOSED = "unavailable", "too_large", "closed"
+"""The reasons of rows of webhooks that we turned away: 503 once verified, 413 and 503 before the body was read."""
+PARTIAL = frozenset({UNAVAILABLE, TOO_LARGE, CLOSED})
+"""Rows with these reasons hold no whole webhook, so they cannot be released. They name events, for `named_in`."""
 RELEASED = "released"
 """The name of the share of released rows, whatever their reason."""
 EVICTED_AT_ONCE = 64
@@ -142,20 +148,36 @@ def release(
     return recorder.record_webhooks(connection, [webhook])[0]
 
 
-def named_in(connection: Connection, source_id: int, keys: Collection[str], since_us: int) -> set[str]:
-    """Return those of `keys` that a webhook of the source names which was refused at or after `since_us`.
+def names_of(event: RemoteEvent) -> tuple[str, ...]:
+    """Return the names under which a webhook and a list may both show the event: its key, and its state if it is one.
 
-    The webhook was not verified. But the key of an event that never reached us is known only to the vendor, unless it
-    can be guessed: keys that are short or plain numbers are never returned. A key of several parts, such as GitHub's,
-    is named if each part of it is.
+    A list of states knows no keys of webhooks.
     """
-    parts = {key: key.encode().split(b":") for key in keys if any(map(_is_random, key.split(":")))}
+    if event.object_key is None or event.object_version is None:
+        return (event.key,)
+    return (event.key, f"{event.object_key}@{event.object_version}")
+
+
+def named_in(connection: Connection, source_id: int, events: Collection[RemoteEvent], since_us: int) -> set[str]:
+    """Return the keys of those `events` that a webhook of the source names which we refused at or after `since_us`.
+
+    If the webhook was verified, any name counts. If not: the key of an event that never reached us is known only to the
+    vendor, unless it can be guessed: keys that are short or plain numbers are never returned. A key of several parts,
+    such as GitHub's, is named if each part of it is.
+    """
+    keys = {name: event.key for event in events for name in names_of(event)}
+    parts = {
+        event.key: event.key.encode().split(b":") for event in events if any(map(_is_random, event.key.split(":")))
+    }
+    query = select(QUARANTINE.c.reason, QUARANTINE.c.headers, QUARANTINE.c.body)
+    query = query.where(QUARANTINE.c.source_id == source_id, QUARANTINE.c.received_us >= since_us)
     if not parts:
-        return set()
-    query = select(QUARANTINE.c.headers, QUARANTINE.c.body)
-    rows = connection.execute(query.where(QUARANTINE.c.source_id == source_id, QUARANTINE.c.received_us >= since_us))
+        query = query.where(QUARANTINE.c.reason == UNAVAILABLE)
     wanted, found = {part for each in parts.values() for part in each}, set[str]()
-    for headers, body in rows:
+    for reason, headers, body in connection.execute(query):
+        if reason == UNAVAILABLE:
+            found |= {keys[name] for name in msgspec.json.decode(body, type=list[str]) if name in keys}
+            continue
         named = wanted.intersection((*_WORD.findall(headers.encode()), *_WORD.findall(body)))
         found |= {key for key, each in parts.items() if named.issuperset(each)}
     return found

@@ -80,10 +80,10 @@ def prune_receipts(connection: Connection, before_us: int, *, after: int = 0, li
 
 
 def prune_passes(connection: Connection, before_us: int, *, after: int = 0, limit: int = LIMIT) -> Pruned:
-    """Delete passes that began before `before_us` and their slices, except those that are under way."""
+    """Delete passes that began before `before_us` and their slices, except those that go on or wait for a person."""
     query = select(PASS.c.id, PASS.c.state, PASS.c.started_us).where(PASS.c.id > after).order_by(PASS.c.id).limit(limit)
     rows = connection.execute(query).all()
-    old = [row.id for row in rows if row.state != "running" and row.started_us < before_us]
+    old = [row.id for row in rows if row.state == "finished" and row.started_us < before_us]
     slices = select(SLICE.c.id).where(SLICE.c.pass_id.in_(old))
     connection.execute(delete(SHOWN).where(SHOWN.c.slice_id.in_(slices)))
     connection.execute(delete(SLICE).where(SLICE.c.pass_id.in_(old)))

@@ -14,12 +14,13 @@ from typing import Final
 from sqlalchemy import Connection, RowMapping, and_, case, func, select
 
 from gapless.domain import Source, span_us, to_us
-from gapless.ledger import absences, budgets, configurations, dead_letters, silence, tallies
+from gapless.ledger import absences, budgets, configurations, dead_letters, passes, silence, tallies
 from gapless.ledger.absences import AbsenceCounts
 from gapless.ledger.accounts import Accounts
 from gapless.ledger.configurations import OlderProcess
 from gapless.ledger.dead_letters import Backlog
 from gapless.ledger.engine import dialect
+from gapless.ledger.passes import FailingPass
 from gapless.ledger.streams import Stream
 from gapless.ledger.tables import DESTINATION, MISSING, SOURCE, STREAM, UNRECOVERABLE
 from gapless.ledger.tallies import Totals
@@ -98,6 +99,7 @@ class SourceSnapshot:
     absences: Mapping[int, AbsenceCounts]
     """By stream id; a stream whose list lacks no event has no entry."""
     losses: tuple[UnrecoverableRow, ...]
+    failing: tuple[FailingPass, ...] = ()
     totals: Totals
     windows: Mapping[str, Totals]
     """Sums over the hours that touch `[watermark - window, watermark)`."""
@@ -181,6 +183,7 @@ def _source(
         missing={stream.id: missing[stream.id] for stream in streams if stream.id in missing},
         absences={stream.id: absent[stream.id] for stream in streams if stream.id in absent},
         losses=tuple(losses),
+        failing=passes.failing(connection, source.id),
         totals=tallies.totals(connection, source.id),
         windows={
             name: tallies.totals(connection, source.id, watermark_us - span_us(width), watermark_us)

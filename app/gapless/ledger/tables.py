@@ -244,6 +244,7 @@ class PassRow(TableRow, table=True):
     __table_args__ = (
         Index("ix_pass_stream", "stream_id", "id"),
         _index_where("ix_pass_running", "source_id", where="state = 'running'"),
+        _index_where("ix_pass_failed", "source_id", where="state = 'failed'"),
         {"sqlite_autoincrement": True},
     )
     id: int | None = _id()
@@ -252,7 +253,7 @@ class PassRow(TableRow, table=True):
     kind: str = _text()  # scheduled | sweep | horizon | demand | recheck
     start_us: int = _long()
     end_us: int = _long()
-    state: str = _text(default="running")  # running | finished
+    state: str = _text(default="running")  # running | finished | failed: on demand, given up, until a person cancels it
     # clean | found | contradicted | suspect_listing | error class | superseded | cancelled
     outcome: str | None = _text(null=True)
     started_us: int = _long()

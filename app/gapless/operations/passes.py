@@ -31,7 +31,7 @@ class ReadPassStatus(OperationRequest, frozen=True, kw_only=True):
 
 
 class CancelPasses(OperationRequest, frozen=True, kw_only=True):
-    """End passes on demand; what they have recorded stays."""
+    """End passes on demand, and forget those that failed; what they have recorded stays."""
 
     operation = "pass.cancel"
     ids: Annotated[tuple[int, ...], Meta(min_length=1, max_length=1000)]
@@ -101,7 +101,7 @@ def _nothing_to_read(request: DemandPass, capabilities: Capabilities, now: datet
 
 
 async def cancel(context: OperationContext, request: CancelPasses) -> dict[str, object]:
-    """End the passes, all or none. One that reads at this moment ends after its slice."""
+    """End the passes, all or none. One that reads at this moment ends after its page."""
     subject = ", ".join(map(str, request.ids))
     return await context.write(request.operation, subject, _cancel, ids=request.ids, now_us=context.now_us)
 
@@ -116,10 +116,10 @@ def _cancel(connection: Connection, ids: tuple[int, ...], now_us: int) -> dict[s
             raise OperationRefused(
                 f"pass {each} is {row.kind}: it would be made again; only a pass on demand can be cancelled"
             )
-        if row.state != "running":
+        if row.state not in passes.OPEN_STATES:
             raise OperationRefused(f"pass {each} has ended already ({row.outcome}); nothing was changed")
     for each in ids:
-        passes.finish(connection, each, "cancelled", now_us)
+        passes.cancel(connection, each, now_us)
     return {"cancelled": sorted(set(ids))}
 
 

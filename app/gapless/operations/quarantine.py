@@ -41,9 +41,9 @@ async def _release(context: OperationContext, quarantine_id: int) -> Released | 
 
 
 async def _quarantined(context: OperationContext, source: Source) -> list[int]:
-    """Return the ids of all webhooks of the source that were not released yet, oldest first."""
+    """Return the ids of all whole webhooks of the source that were not released yet, oldest first."""
     ids, after = list[int](), 0
     while found := await context.read(ledger.entries, source_id=source.id, after_id=after, limit=1000):
-        ids += [entry.id for entry in found if entry.released_us is None]
+        ids += [entry.id for entry in found if entry.released_us is None and entry.reason not in ledger.PARTIAL]
         after = found[-1].id
     return ids

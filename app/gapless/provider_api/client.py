@@ -8,7 +8,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import TypeGuard
+from typing import TypeAlias, TypeGuard
 
 import httpx
 import stamina
@@ -221,6 +221,26 @@ class ProviderClient:
         date = date_of(response)
         if date is not None:
             self._date = date, elapsed_us(self._clock)
+
+
+@dataclass(frozen=True, slots=True)
+class OneAttempt:
+    """Sends each request of a client once: for callers that try again at later times of their own."""
+
+    client: ProviderClient
+
+    @property
+    def source(self) -> Source:
+        """Return the current source, as the client does."""
+        return self.client.source
+
+    async def send(self, request: httpx.Request) -> httpx.Response:
+        """Return the provider's answer, as the client's `send_once` does."""
+        return await self.client.send_once(request)
+
+
+Sender: TypeAlias = ProviderClient | OneAttempt
+"""Sends requests for one source, with retries or without."""
 
 
 async def read_answer(

@@ -17,6 +17,7 @@ import httpx
 from gapless.clock import machine_clock
 from gapless.domain import Source, Via, to_us
 from gapless.ledger.engine import StoreError
+from gapless.ledger.quarantine import CLOSED, TOO_LARGE
 from gapless.ledger.writer import NotInTime, Unstorable
 from gapless.receive import responses, webhook
 from gapless.receive.admission import Admission
@@ -25,6 +26,7 @@ from gapless.receive.evidence import EvidenceFetcher, EvidenceUnavailable
 from gapless.receive.quarantine import DROPPED, KEPT, Quarantine, QuarantineOptions
 from gapless.receive.responses import Response
 from gapless.receive.stream_ids import StreamIds
+from gapless.receive.turned_away import TurnedAway
 from gapless.receive.webhook import METHOD, REASONS, UNSTORABLE, Outcome, Refusal
 from gapless.runtime import Runtime
 from gapless_reconcilers.kit.contract import Answer, NeedsEvidence, Reply, WebhookRequest
@@ -59,12 +61,13 @@ class Receiver:
     admission: Admission
     quarantine: Quarantine
     stream_ids: StreamIds
+    turned_away: TurnedAway
     evidence: EvidenceFetcher
     options: ReceiveOptions
 
 
 def make_receiver(runtime: Runtime, *, options: ReceiveOptions, client: httpx.AsyncClient | None = None) -> Receiver:
-    """Return the connected parts. The caller runs `admission.watch` and `quarantine.run`.
+    """Return the connected parts. The caller runs `admission.watch`, `quarantine.run` and `turned_away.run`.
 
     `client` fetches evidence; None: a client of its own.
     """
@@ -73,6 +76,7 @@ def make_receiver(runtime: Runtime, *, options: ReceiveOptions, client: httpx.As
         runtime=runtime,
         admission=Admission(),
         quarantine=Quarantine(runtime.writer, runtime.metrics, options.quarantine),
+        turned_away=TurnedAway(runtime.writer, options.quarantine.caps),
         stream_ids=StreamIds(runtime.writer),
         evidence=EvidenceFetcher(client or httpx.AsyncClient(trust_env=False), runtime.clock, runtime.metrics),
         options=options,
@@ -84,6 +88,8 @@ Receive = Callable[[], Awaitable[Any]]
 Send = Callable[[Any], Awaitable[None]]
 
 METHOD_NOT_ALLOWED: Final = 405
+EVIDENCE: Final = "evidence"
+"""The reason of a quarantined webhook that could not be judged, because what is needed for it could not be fetched."""
 DRAINED: Final = 8
 """A body over the limit is read up to this many times the limit before it is answered."""
 LINGER_S: Final = 5.0
@@ -97,8 +103,7 @@ class WebhookEndpoint:
     __slots__ = (
         "_admission", "_answer", "_answer_messages", "_answer_s", "_clock", "_counts", "_delay", "_evidence",
         "_header_names", "_limit", "_log", "_machine_clock", "_name", "_quarantine", "_refused", "_seconds", "_sources",
-        "_stream_ids",
-        "_within_s", "_writer",
+        "_stream_ids", "_turned_away", "_within_s", "_writer",
     )  # fmt: skip
 
     def __init__(self, source: Source, receiver: Receiver) -> None:
@@ -110,6 +115,7 @@ class WebhookEndpoint:
         self._machine_clock = machine_clock(receiver.runtime.clock)
         self._admission = receiver.admission
         self._quarantine = receiver.quarantine
+        self._turned_away = receiver.turned_away
         self._stream_ids = receiver.stream_ids
         self._evidence = receiver.evidence
         self._limit = receiver.options.limit_of(source)
@@ -147,21 +153,32 @@ class WebhookEndpoint:
         if scope["method"] != "POST":
             return self._refuse(Refusal(reason=METHOD, detail=scope["method"], status=METHOD_NOT_ALLOWED))
         if self._admission.closed_because:
+            self._note_unread(scope, CLOSED, self._admission.closed_because)
             return Outcome.UNAVAILABLE, responses.unavailable()
         message = await receive()
         if message.get("more_body") or message["type"] != "http.request":
             body = await read_body(
                 message, receive, declared=content_length(scope), limit=self._limit, within_s=self._within_s
             )
-            if body is None:
-                return Outcome.TOO_LARGE, responses.TOO_LARGE_UNREAD
+            if body is None or body is Outcome.TOO_LARGE:
+                return self._too_large(scope, responses.TOO_LARGE if body else responses.TOO_LARGE_UNREAD)
             if isinstance(body, Outcome):
-                return body, responses.TOO_LARGE if body is Outcome.TOO_LARGE else responses.CUT
+                return body, responses.CUT
         else:
             body = message.get("body", b"")
             if len(body) > self._limit:
-                return Outcome.TOO_LARGE, responses.TOO_LARGE
+                return self._too_large(scope, responses.TOO_LARGE)
         return await self._take(WebhookRequest(headers=tuple(scope["headers"]), body=body))
+
+    def _too_large(self, scope: Scope, answer: Response) -> tuple[Outcome, Response]:
+        self._note_unread(scope, TOO_LARGE, f"its body is over {self._limit} bytes")
+        return Outcome.TOO_LARGE, answer
+
+    def _note_unread(self, scope: Scope, reason: str, why: str) -> None:
+        """Keep the headers of a webhook that is turned away unread: some vendors name the event in one."""
+        request = WebhookRequest(headers=tuple(scope["headers"]), body=b"")
+        refusal = Refusal(reason=reason, detail=f"only its headers were kept: {why}")
+        self._quarantine.offer(self._sources[self._name], request, refusal, to_us(self._clock()))
 
     async def _take(self, request: WebhookRequest) -> tuple[Outcome | None, Response]:
         """Verify and record the webhook; return its outcome and the answer."""
@@ -176,6 +193,7 @@ class WebhookEndpoint:
             except (EvidenceUnavailable, TimeoutError) as error:
                 message = str(error) or f"the evidence did not come within {self._answer_s:g} s"
                 self._log.log(logging.WARNING, "evidence_unavailable", to_us(now), error=message)
+                self._quarantine.offer(source, request, Refusal(reason=EVIDENCE, detail=message), to_us(now))
                 return Outcome.UNAVAILABLE, responses.unavailable()
         if isinstance(reply, Refusal):
             self._quarantine.offer(source, request, reply, to_us(now))
@@ -183,7 +201,7 @@ class WebhookEndpoint:
         try:
             new = await self._record(source, request, reply, now, answer_by)
         except Exception as error:  # noqa: BLE001 - the loop edge: whatever it is, it was not acknowledged
-            return self._not_recorded(source, request, error, now)
+            return self._not_recorded(source, request, reply, error, now)
         if new:
             self._delay.observe(max(0.0, (now - reply.events[0].occurred_at).total_seconds()))
         return Outcome.ACCEPTED if new or not reply.events else Outcome.DUPLICATE, self._prescribed(reply.answer)
@@ -224,7 +242,7 @@ class WebhookEndpoint:
         return Outcome.REFUSED, responses.refused(refusal.status, refusal.reason)
 
     def _not_recorded(
-        self, source: Source, request: WebhookRequest, error: Exception, now: datetime
+        self, source: Source, request: WebhookRequest, reply: Reply, error: Exception, now: datetime
     ) -> tuple[Outcome | None, Response]:
         """Answer 503, so that the provider sends it again. A webhook that can never be stored is quarantined too."""
         if isinstance(error, Unstorable):
@@ -233,6 +251,7 @@ class WebhookEndpoint:
             self._refused[UNSTORABLE].inc()
             self._log.log(logging.ERROR, "webhook_unstorable", to_us(now), error=str(error))
             return Outcome.UNSTORABLE, responses.unavailable()
+        self._turned_away.note(source, reply.events, to_us(now))
         if isinstance(error, NotInTime) and error.recorded is not None:
             self._log.log(logging.WARNING, "webhook_unavailable", to_us(now), error=str(error))
             error.recorded.add_done_callback(self._count_late)

@@ -47,6 +47,11 @@ class QuarantineOptions:
     """Most webhooks kept per reason and minute, and at once."""
 
     @property
+    def caps(self) -> Caps:
+        """The most rows and bytes of one source."""
+        return Caps(rows=self.max_rows, size_bytes=self.max_bytes)
+
+    @property
     def is_off(self) -> bool:
         """True if nothing is ever kept."""
         return not (self.max_rows and self.max_bytes and self.per_minute)
@@ -59,7 +64,7 @@ class Quarantine:
         self._writer = writer
         self._metrics = metrics
         self._options = options
-        self._caps = Caps(rows=options.max_rows, size_bytes=options.max_bytes)
+        self._caps = options.caps
         self._buckets: dict[tuple[int, str], TokenBucket] = {}
         self._waiting: asyncio.Queue[tuple[str, QuarantinedWebhook]] = asyncio.Queue(QUEUE)
 
@@ -167,8 +172,8 @@ async def release_webhook(
         return StillRefused(
             reason="no_source", detail="its source is not configured; add it again to release its webhooks"
         )
-    if released_us is not None:
-        return StillRefused(reason="released", detail=f"it was released at {from_us(released_us).isoformat()}")
+    if (obstacle := _obstacle(row, released_us)) is not None:
+        return obstacle
     try:
         reply = await evidence.read(source, request_of(row), from_us(row.received_us))
     except EvidenceUnavailable as error:
@@ -176,6 +181,16 @@ async def release_webhook(
     if isinstance(reply, Refusal):
         return StillRefused(reason=reply.reason, detail=reply.detail)
     return await _release(quarantine_id, row, source, reply, runtime=runtime, stream_ids=stream_ids)
+
+
+def _obstacle(row: QuarantinedWebhook, released_us: int | None) -> StillRefused | None:
+    """Return why the webhook is not even read again; None: it is."""
+    if released_us is not None:
+        return StillRefused(reason="released", detail=f"it was released at {from_us(released_us).isoformat()}")
+    if row.reason in ledger.PARTIAL:
+        detail = "it was not kept, only what names its events: the vendor or a pass brings them"
+        return StillRefused(reason=row.reason, detail=detail)
+    return None
 
 
 async def _release(

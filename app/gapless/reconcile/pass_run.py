@@ -35,6 +35,7 @@ from gapless.ledger.passes import Pass, PassKind, Slice
 from gapless.ledger.recorder import EventKey, Sighting
 from gapless.ledger.streams import Stream
 from gapless.ledger.writer import Work
+from gapless.provider_api.client import OneAttempt, Sender
 from gapless.provider_api.pages import freeze, walk_pages
 from gapless.reconcile import odd_rows
 from gapless.reconcile.context import LeasedSource
@@ -46,6 +47,8 @@ from gapless_reconcilers.kit.errors import ProviderError, Retryable, UnexpectedS
 log = logging.getLogger(__name__)
 CURSOR_EVERY_S = 5.0
 """How often a slice that finds nothing saves its cursor."""
+FAILURES = 5
+"""Slices of a pass on demand that fail, while none is read, after which a run reads no more of them."""
 CLOCKS_DIFFER = timedelta(minutes=5)
 """By our clock, a webhook may come this long before its event occurred by the provider's."""
 NOTED_AT_ONCE = 500
@@ -69,6 +72,8 @@ class PassResult:
     absent_anew: bool = False
     """The listing lacks events whose webhooks came, and which no listing lacked before."""
     complete: bool = False
+    progressed: bool = False
+    """True if a slice was read to its end, or goes on behind where it began."""
 
     @property
     def ended(self) -> bool:
@@ -94,7 +99,9 @@ class PassRun:
     """A pass under way. `slots` bounds the slices of the source that are read at once; `stream_slots`, the stream's.
 
     When the client's count of requests has come to `limit`, or `must_pause` returns True, the pass stops where
-    it is and goes on later.
+    it is and goes on later. The first failure ends the run of a pass, except of one on demand: of that, the newest
+    slices are read first, one that fails leaves the others alone, and each request is sent once, because the pass is
+    tried again at times of its own.
     """
 
     leased: LeasedSource
@@ -118,7 +125,7 @@ class PassRun:
         """
         parts = await self.leased.runtime.read(passes.slices, pass_id=self.row.id)
         async with asyncio.TaskGroup() as group:
-            for part in parts:
+            for part in reversed(parts) if self._is_demanded else parts:
                 if not part.done:
                     group.create_task(self._read_slice(part))
         if all(part.done for part in parts):  # a process died between the last slice and closing the pass
@@ -129,7 +136,24 @@ class PassRun:
     @property
     def _must_stop(self) -> bool:
         is_over = self.leased.client.requests >= self.limit or self.must_pause()
-        return self.leased.stopping.is_set() or bool(self.result.failures) or is_over
+        return self.leased.stopping.is_set() or self._has_failed or is_over
+
+    @property
+    def _is_demanded(self) -> bool:
+        return self.row.kind is PassKind.DEMAND
+
+    @property
+    def _has_failed(self) -> bool:
+        if not self._is_demanded:
+            return bool(self.result.failures)
+        return not self.result.requests and len(self.result.failures) >= FAILURES
+
+    @property
+    def _client(self) -> Sender:
+        return OneAttempt(self.leased.client) if self._is_demanded else self.leased.client
+
+    async def _is_cancelled(self) -> bool:
+        return self._is_demanded and not await self.leased.runtime.read(passes.is_running, pass_id=self.row.id)
 
     @property
     def _lists_states(self) -> bool:
@@ -142,15 +166,23 @@ class PassRun:
 
     async def _read_slice(self, part: Slice) -> None:
         async with self.stream_slots, self.slots:
-            if self._must_stop or not await self.leased.runtime.read(passes.is_running, pass_id=self.row.id):
+            if self._must_stop or await self._is_cancelled():
                 return
             progress = await self._progress(part)
             try:
                 await self._read_pages(progress)
             except ProviderError as error:
                 self.result.failures.append(error)
-                if part.cursor is not None and not isinstance(error, Retryable):
+                if isinstance(error, Retryable):
+                    await self._keep_place(progress)
+                elif part.cursor is not None:
                     await self.leased.write(passes.save_cursor, slice_id=part.id, cursor=None)
+
+    async def _keep_place(self, progress: "SliceProgress") -> None:
+        """Let a slice of a pass on demand go on where it failed: no request of it is sent twice in a run."""
+        if self._is_demanded and progress.next is not None:
+            await self._save(progress, progress.next)
+            self.result.progressed = True
 
     async def _progress(self, part: Slice) -> "SliceProgress":
         progress = SliceProgress(part=part)
@@ -161,10 +193,11 @@ class PassRun:
 
     async def _read_pages(self, progress: "SliceProgress") -> None:
         cursor = progress.part.cursor
-        async with walk_pages(self.leased.client, self.stream.name, progress.window, cursor) as pages:
+        async with walk_pages(self._client, self.stream.name, progress.window, cursor) as pages:
             async for page in pages:
                 await self._compare_and_record(page, progress)
-                if self._must_stop and page.next is not None:
+                progress.next = page.next
+                if page.next is not None and (self._must_stop or await self._is_cancelled()):
                     await self._save(progress, page.next)
                     return
         await self._finish_slice(progress)
@@ -178,7 +211,7 @@ class PassRun:
         source = self.leased.source
         refusal = await self._set_aside(page, progress) if page.unreadable else None
         known = await self.leased.runtime.read(self._look_up(page.events)) if page.events else {}
-        diff = compare_page(page.events, known, source, reach_back=self.row.kind is PassKind.DEMAND)
+        diff = compare_page(page.events, known, source, reach_back=self._is_demanded)
         self.result.listed += len({event.key for event in page.events})
         self.result.requests += 1
         progress.shown.extend(diff.witnesses)
@@ -217,7 +250,7 @@ class PassRun:
         return await self.leased.runtime.read(
             quarantine.named_in,
             source_id=self.leased.source.id,
-            keys=[event.key for event in absent],
+            events=absent,
             since_us=to_us(min(event.occurred_at for event in absent)) - span_us(CLOCKS_DIFFER),
         )
 
@@ -294,8 +327,7 @@ class PassRun:
             seen_us=self.leased.runtime.now_us,
             cause=cause_of(event, self.circumstances, refused),
             restored=is_restored(to_us(event.occurred_at), self.stream.id, self.circumstances),
-            behind_watermark=to_us(event.occurred_at) < self.stream.watermark_us
-            and self.row.kind is not PassKind.DEMAND,
+            behind_watermark=to_us(event.occurred_at) < self.stream.watermark_us and not self._is_demanded,
         )
 
     def _count(self, sightings: Sequence[Sighting], new: dict[EventKey, int]) -> None:
@@ -326,6 +358,7 @@ class PassRun:
         witnessed = max(0, await self.leased.runtime.read(witnesses.count_witnesses, span=span) - hidden)
         await self._settle_absences(progress, span, witnessed, hidden)
         self._conclude(await self.leased.write(self._advance, progress=progress, witnessed=witnessed))
+        self.result.progressed = True
 
     async def _hidden(self, part: Slice) -> int:
         """Return the number of unreadable rows in the slice. Each may be a witness, which the list then does show."""
@@ -384,7 +417,7 @@ class PassRun:
         windows = windows_around(due.values(), capabilities, self.windows_left)
         self.windows_left -= len(windows)
         cuts = OtherCuts(
-            client=self.leased.client,
+            client=self._client,
             capabilities=capabilities,
             stream=self.stream.name,
             window=progress.window,
@@ -449,7 +482,10 @@ class PassRun:
             unreadable.resolve(connection, self.stream.id, **covered)
             self._count_absences(connection)
         if not result.failures and result.ended:
-            passes.finish(connection, self.row.id, result.outcome, now_us)
+            failed = self._is_demanded and result.suspect
+            passes.finish(connection, self.row.id, result.outcome, now_us, failed=failed)
+        if result.complete and self._is_demanded:
+            passes.settle_failed(connection, self.row)
         if result.complete and self.row.kind is PassKind.SCHEDULED:
             watermarks.complete_pass(connection, self.stream.id, result.outcome, now_us, result.listed)
 
@@ -469,6 +505,8 @@ class SliceProgress:
 
     part: Slice
     shown: "array[int]" = field(default_factory=lambda: array("q"))
+    next: httpx.Request | None = None
+    """The request for the next page; None: no page was read yet, or the last one was."""
     stored: int = 0
     """Length of `shown` that is stored with the cursor."""
     saved_at: float = field(default_factory=time.monotonic)

@@ -140,8 +140,9 @@ class Recovery:
 
     async def _give_up(self, row: Missing, error: ProviderError) -> None:
         unit_us, now_us = span_us(self.leased.capabilities.resolution), self.leased.runtime.now_us
-        await self.leased.write(missing.give_up, row=row, error=str(error), now_us=now_us, unit_us=unit_us)
-        log.warning("event_lost", extra={"source": self.leased.source.name, "event_key": row.key, "error": str(error)})
+        if await self.leased.write(missing.give_up, row=row, error=str(error), now_us=now_us, unit_us=unit_us):
+            labels = {"source": self.leased.source.name, "event_key": row.key, "error": str(error)}
+            log.warning("event_lost", extra=labels)
 
     async def _postpone(self, row: Missing, error: str) -> None:
         now_us, wait_us = self.leased.runtime.now_us, span_us(wait_after(row.attempts))

@@ -26,7 +26,7 @@ from gapless_reconcilers.kit.errors import NeedsOperator, ProviderError
 
 log = logging.getLogger(__name__)
 MOST_ATTEMPTS = 8
-"""Failures of a pass on demand after which it ends: two hours after the first."""
+"""Failures of a pass on demand, without progress between them, after which it ends: two hours after the first."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -103,17 +103,24 @@ class StreamRun:
         result = await self._make(stream, row, must_pause=lambda: time.monotonic() >= deadline)
         if not result.failures:
             return result.ended
-        error, attempts = result.failures[0], row.attempts + 1
+        error, attempts = result.failures[0], 1 if result.progressed else row.attempts + 1
         text = f"{type(error).__name__}: {error}"
         labels = {"source": self.leased.source.name, "stream": stream.name, "pass_id": row.id}
         log.warning("demanded_pass_failed", extra={**labels, "attempts": attempts, "error": text})
         if attempts >= MOST_ATTEMPTS:
             await self.leased.write(
-                passes.fail, pass_id=row.id, error=text, outcome=result.outcome, now_us=runtime.now_us
+                passes.fail,
+                pass_id=row.id,
+                attempts=attempts,
+                error=text,
+                outcome=result.outcome,
+                now_us=runtime.now_us,
             )
         else:
-            next_us = runtime.now_us + span_us(wait_after(row.attempts))
-            await self.leased.write(passes.postpone, pass_id=row.id, error=text, next_attempt_us=next_us)
+            next_us = runtime.now_us + span_us(wait_after(attempts - 1))
+            await self.leased.write(
+                passes.postpone, pass_id=row.id, attempts=attempts, error=text, next_attempt_us=next_us
+            )
         return False
 
     async def sweep(self, stream: Stream, open_passes: list[Pass], *, due: bool, limit: float) -> bool:

@@ -109,6 +109,7 @@ def _source(snapshot: SourceSnapshot, budget: ReadBudget | None, now: datetime) 
         losses=_losses(snapshot) if _has_both_ways(snapshot) else None,
         gaps={name: _gap(snapshot, name, now) for name in WINDOWS},
         unrecoverable=snapshot.losses,
+        failing=snapshot.failing,
         listed=_listed(snapshot, budget, now) if _is_listed(snapshot) else None,
     )
 

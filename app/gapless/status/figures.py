@@ -238,6 +238,12 @@ SOURCE_FIGURES: Final[tuple[Figure[SourceReport], ...]] = (
         samples=_of_list(lambda listed: listed.interval),
     ),
     Figure(
+        name="provider_waits_until_timestamp_seconds",
+        help="time before which the provider wants no request, as its `Retry-After` said",
+        absent="it wants no pause; mode `webhook`",
+        samples=_of_list(lambda listed: listed.waiting_until),
+    ),
+    Figure(
         name="subscription_healthy",
         help="1 if the provider has our endpoint, enabled",
         absent="the provider does not say, or the key may not ask; mode `poll`",

@@ -9,6 +9,7 @@ from gapless.domain import LEAST_HEADROOM, Cause, Mode, Via, from_us
 from gapless.ledger.absences import NO_ABSENCES, AbsenceCounts
 from gapless.ledger.configurations import OlderProcess
 from gapless.ledger.deliveries import DeliveryState
+from gapless.ledger.passes import FailingPass
 from gapless.ledger.snapshot import UnrecoverableRow
 from gapless_reconcilers.kit.contract import Coverage
 
@@ -146,6 +147,8 @@ class SourceReport:
     """By window; None: unknown."""
     unrecoverable: tuple[UnrecoverableRow, ...]
     """The intervals for which nothing can be proven any more, whatever the list shows later."""
+    failing: tuple[FailingPass, ...] = ()
+    """The passes on demand that failed, and that nobody has cancelled."""
     listed: ListReport | None
     """None: the source is never compared with a list, so nothing can be proven about it."""
 

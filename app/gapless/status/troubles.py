@@ -24,6 +24,7 @@ from typing import Final
 from gapless.destinations.contract import HoldReason
 from gapless.domain import EventMode, TypesOrigin, from_us
 from gapless.ledger.deliveries import DeliveryState
+from gapless.ledger.passes import FailingPass
 from gapless.ledger.watermarks import EVENT_LOST
 from gapless.status.evaluation import DISBELIEVED
 from gapless.status.report import DestinationReport, ListReport, SourceReport, StatusReport, StoreFault, StreamReport
@@ -90,6 +91,7 @@ class TroubleKind(StrEnum):
     LIST_CONTRADICTED = "list_contradicted"
     LIST_UNREADABLE = "list_unreadable"
     READ_FAILED = "read_failed"
+    DEMAND_FAILED = "demand_failed"
     PROVIDER_WAITS = "provider_waits"
     NEVER_COMPARED = "never_compared"
     PROOF_STALLED = "proof_stalled"
@@ -259,6 +261,7 @@ def _of_source(source: SourceReport, now: datetime) -> Iterator[Trouble]:
     yield from _of_unrecoverable(source)
     if source.listed is not None:
         yield from _of_streams(source)
+        yield from _of_demanded(source)
         yield from _of_absences(source)
         yield from _of_proof(source, source.listed, now)
         yield from _of_missing(source, source.listed, now)
@@ -384,6 +387,31 @@ def _reason_unread(stream: StreamReport) -> tuple[TroubleKind, str] | None:
         why = f": {stream.last_error}" if stream.last_error else ""
         return TroubleKind.READ_FAILED, f"The last pass ended early: {stream.last_outcome}{why}."
     return None
+
+
+def _of_demanded(source: SourceReport) -> Iterator[Trouble]:
+    """Yield one trouble for all passes on demand that failed for the same reason."""
+    alike: defaultdict[tuple[bool, str], list[FailingPass]] = defaultdict(list)
+    for each in source.failing:
+        alike[each.is_given_up, each.error].append(each)
+    for (is_given_up, error), failing in alike.items():
+        first = failing[0]
+        start, end = format_time(from_us(first.start_us)), format_time(from_us(first.end_us))
+        more = f" The same holds for {_counted(len(failing) - 1, 'other pass')}." if len(failing) > 1 else ""
+        cancel = f"`gapless pass cancel {first.id}`"
+        again = f"`gapless source pass {source.name} --since {from_us(first.start_us):%Y-%m-%dT%H:%M:%SZ}`"
+        yield Trouble(
+            kind=TroubleKind.DEMAND_FAILED,
+            severity=Severity.TROUBLE if is_given_up else Severity.IN_HAND,
+            source=source.name,
+            stream=first.stream or None,
+            since=from_us(min(each.started_us for each in failing)),
+            text=f"Pass {first.id} on demand, from {start} to {end}, "
+            f"{'was given up' if is_given_up else 'fails and is tried again'}: {error}.{more}",
+            next=f"Remove the cause and ask again: {again}; or leave that time unread: {cancel}."
+            if is_given_up
+            else f"Nothing: no other pass waits for it. To leave that time unread: {cancel}.",
+        )
 
 
 LOOKED_FOR: Final = 2
@@ -525,7 +553,7 @@ def _of_missing(source: SourceReport, listed: ListReport, now: datetime) -> Iter
 
 
 def _counted(count: int, noun: str) -> str:
-    many = f"{noun[:-1]}ies" if noun.endswith("y") else f"{noun}s"
+    many = f"{noun[:-1]}ies" if noun.endswith("y") else f"{noun}es" if noun.endswith("s") else f"{noun}s"
     return f"{count} {noun if count == 1 else many}"
 
 

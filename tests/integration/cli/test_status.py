@@ -240,9 +240,16 @@ def test_passes_are_listed_and_one_on_demand_is_cancelled(ledger: Ledger) -> Non
     assert (row["id"], row["source"], row["kind"], row["state"]) == (2, "acme", "demand", "running")
     assert (row["attempts"], row["last_error"]) == (2, "UnexpectedShape: 400")
     assert "UnexpectedShape: 400" in ledger.call("pass", "list").stdout
+    status = ledger.call("status")
+    assert (status.exit_code, "in hand: acme: Pass 2 on demand" in status.stdout) == (0, True), status.output
+    ledger.write(lambda c: c.execute(update(PASS).where(PASS.c.id == 2).values(state="failed", outcome="x")))
+    status = ledger.call("status")
+    assert (status.exit_code, "`gapless pass cancel 2`" in status.stdout) == (1, True), status.output
+    assert "UnexpectedShape: 400" in ledger.call("pass", "list").stdout
     assert len(ledger.call("pass", "list", "--all", "--source", "acme", "--json").stdout.splitlines()) == 2
     done = ledger.call("pass", "cancel", "2", "--json")
     assert (done.exit_code, json.loads(done.stdout)) == (0, {"cancelled": [2]}), done.output
+    assert ledger.call("status").exit_code == 0
     again = ledger.call("pass", "cancel", "2")
     assert (again.exit_code, "has ended already (cancelled)" in again.output) == (2, True)
     assert "no pass is under way" in ledger.call("pass", "list").output

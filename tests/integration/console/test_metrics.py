@@ -102,12 +102,14 @@ async def fill(console: Any) -> None:
     await console.listed()
     scope = console.source().provider.budget_scope()
     await console.rows(BUDGET, scope=scope, period_start_us=to_us(console.now[0]), used=250)
+    until_us = to_us(console.now[0] + timedelta(minutes=30))
     statement = update(SOURCE).values(
         subscription_healthy=True,
         interval_us=300_000_000,
         account="acct_1",
         livemode=False,
         skew_us=-1_500_000,
+        waiting_until_us=until_us,
     )
     await console.context.runtime.write(lambda c: c.execute(statement).rowcount)
     long_ago_us = to_us(console.now[0] - 20 * DAY)
@@ -144,6 +146,7 @@ async def test_totals_equal_what_was_recorded(console: Any) -> None:
         ("unreadable_rows", "acme"): 1,
         ("provider_budget_remaining", "acme"): 750,
         ("poll_interval_seconds", "acme"): 300,
+        ("provider_waits_until_timestamp_seconds", "acme"): (console.now[0] + timedelta(minutes=30)).timestamp(),
         ("subscription_healthy", "acme"): 1,
         ("clock_skew_seconds", "acme"): -1.5,
         ("delivery_backlog", "shop", "pending"): 5,
@@ -161,9 +164,16 @@ async def test_of_an_idle_new_source_only_what_is_known_has_a_value(console: Any
         "gap_rate", "window_missed", "window_expected", "watermark_timestamp_seconds", "subscription_healthy",
         "complete_up_to_timestamp_seconds", "last_complete_pass_timestamp_seconds", "provider_budget_remaining",
         "poll_interval_seconds", "clock_skew_seconds", "oldest_pending_timestamp_seconds",
+        "provider_waits_until_timestamp_seconds",
     }  # fmt: skip
     assert names & unknown == set()
     assert {"source_info", "missed_total", "events_total", "missing_open"} <= names
+
+
+async def test_a_pause_is_absent_once_it_is_over(console: Any) -> None:
+    await fill(console)
+    console.now[0] += timedelta(minutes=31)
+    assert ("provider_waits_until_timestamp_seconds", "acme") not in await scraped(console)
 
 
 async def test_silence_needs_a_setting_and_a_known_last_webhook(console: Any) -> None:

@@ -111,6 +111,7 @@ async def test_evidence_that_cannot_be_had_now_is_a_503_and_the_retry_is_taken(
     refused = await post(setup)
     assert (refused.status_code, "retry-after" in refused.headers) == (503, True)
     assert await setup.events() == {}
+    assert await setup.quarantined() == ["evidence"]  # it names its event, if the retry is lost
     vendor.answers = genuine
     assert (await post(setup)).status_code == 200
     assert await setup.events() == {"WH-1": 1}

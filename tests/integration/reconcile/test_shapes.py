@@ -1,5 +1,6 @@
 """A log of deliveries, walked from the top: detail, redelivery, and the time in which the hook was off. With GitHub."""
 
+import asyncio
 import json
 import uuid
 from collections.abc import AsyncIterator, Sequence
@@ -9,17 +10,18 @@ from typing import Any
 
 import httpx
 import pytest
-from sqlalchemy import insert
+from receiving import receiving
+from sqlalchemy import insert, select
 from world import HASTY, Daemon, FakeClock, World, new_fake
 
 from gapless.domain import Mode, Via, from_us
-from gapless.ledger import Connection, missing, watermarks
+from gapless.ledger import Connection, missing, quarantine, watermarks
 from gapless.ledger.engine import Store
 from gapless.ledger.tables import MISSING
 from gapless.ledger.tallies import Tallies
 from gapless.receive import webhook
 from gapless.status.troubles import TroubleKind, troubles
-from gapless_reconcilers.kit.contract import Provider, RecordedEvent, Reply, Secret
+from gapless_reconcilers.kit.contract import Provider, RecordedEvent, Reply, Secret, WebhookRequest
 from gapless_reconcilers.providers.github import GitHub, GitHubOptions
 from gapless_reconcilers.testing.suite.scenario import make_request
 
@@ -107,8 +109,8 @@ def remedy() -> str:
     return "detail"
 
 
-async def receive(daemon: Daemon, delivery: dict[str, Any]) -> None:
-    """The delivery's webhook, signed and recorded."""
+def webhook_of(daemon: Daemon, delivery: dict[str, Any]) -> WebhookRequest:
+    """The delivery's webhook, signed."""
     kind = ".".join(filter(None, (delivery["event"], delivery["action"])))
     recorded = RecordedEvent(
         key=f"{HOOK}:{delivery['guid']}",
@@ -119,7 +121,12 @@ async def receive(daemon: Daemon, delivery: dict[str, Any]) -> None:
         via="webhook",
     )
     message = daemon.source.provider.render(recorded, "", Secret(SECRET), daemon.world.clock())
-    request = make_request(message.headers, message.body)  # type: ignore[union-attr]
+    return make_request(message.headers, message.body)  # type: ignore[union-attr]
+
+
+async def receive(daemon: Daemon, delivery: dict[str, Any]) -> None:
+    """The delivery's webhook, recorded."""
+    request = webhook_of(daemon, delivery)
     reply = webhook.read_webhook(daemon.source.provider, request, daemon.world.clock())
     assert isinstance(reply, Reply), reply
     await daemon.runtime.writer.record(
@@ -307,12 +314,11 @@ async def test_a_row_beside_its_event_is_closed_and_counted_back(world: World, h
 @pytest.mark.parametrize("status", [502, 403])
 async def test_rows_that_keep_failing_starve_no_others(world: World, hook: Hook, clock: FakeClock, status: int) -> None:
     async with world.daemon() as daemon:
-        bad = [each for each in (hook.deliver() for _ in range(60)) if each]
+        bad = [each for each in (hook.deliver() for _ in range(52)) if each]
         hook.answers |= {str(each["id"]): status for each in bad}
         await insert_rows(daemon, bad)
-        for _ in range(3):
-            clock.advance(hours=1)
-            await daemon.run_source()
+        clock.advance(hours=1)
+        await daemon.run_source()
         lost = [each for each in (hook.deliver() for _ in range(5)) if each]
         clock.advance(hours=7)
         await daemon.run_source()
@@ -400,3 +406,71 @@ async def test_a_limit_that_is_answered_403_waits_and_parks_nothing(world: World
         assert (await world.stream()).parked_reason is None
         assert len(await world.keys()) == 1
     assert HASTY.attempts > 1
+
+
+@pytest.mark.parametrize("expected", [True, False])
+async def test_a_lost_event_that_comes_is_counted_once(
+    world: World, hook: Hook, clock: FakeClock, *, expected: bool
+) -> None:
+    """It was counted as expected a second time, and stayed lost."""
+    made, gone = hook.deliver("push"), hook.deliver("push")
+    assert made is not None
+    assert gone is not None
+    hook.answers |= {str(made["id"]): 404, str(gone["id"]): 404}
+    clock.advance(minutes=10)
+    async with world.daemon(keep_unsubscribed=True, types=["*"] if expected else ["issues.*"]) as daemon:
+        await daemon.run_source()
+        assert (await world.comparison()).lost == 2
+        for _ in range(2):
+            await receive(daemon, made)
+        totals, losses = await world.totals(), (await world.report()).losses
+        assert losses is not None
+        assert await world.via() == {f"{HOOK}:{made['guid']}": "webhook"}
+        assert (totals.expected, totals.missed) == ((2, 2) if expected else (0, 0))
+        assert (losses.late, losses.recovered) == ((1, 1) if expected else (0, 0))
+        assert totals.counts["duplicates"] == 1
+        assert (await world.comparison()).lost == 1
+        assert len(await world.unrecoverable()) == 1
+        states = await world.store.read(lambda c: sorted(c.execute(select(MISSING.c.state)).scalars()))
+        assert states == ["lost", "recovered"]
+
+
+async def test_an_event_that_came_meanwhile_is_not_lost(world: World, hook: Hook) -> None:
+    """The webhook is recorded while the provider answers that it no longer has the event."""
+    made = hook.deliver()
+    assert made is not None
+    async with world.daemon() as daemon:
+        await insert_rows(daemon, [made])
+        (row,) = await daemon.runtime.read(
+            missing.due, source_id=world.source_id, now_us=daemon.runtime.now_us, limit=9
+        )
+        await receive(daemon, made)
+        args = {"error": "404", "now_us": daemon.runtime.now_us, "unit_us": 1_000_000}
+        assert not await daemon.runtime.write(missing.give_up, row=row, **args)
+        assert not await world.unrecoverable()
+        assert (await world.comparison()).lost == 0
+
+
+@pytest.mark.parametrize("reason", ["too_large", "closed"])
+async def test_a_header_names_what_was_turned_away_unread(
+    world: World, hook: Hook, clock: FakeClock, reason: str
+) -> None:
+    """GitHub's retry meets our 413 or 503. A stranger's request names what it can guess, and that is nothing."""
+    made, lost = hook.deliver(), hook.deliver()
+    assert made is not None
+    assert lost is not None
+    limits = {"disk_is_full": True} if reason == "closed" else {"body_limits": {"acme": 1}}
+    async with world.daemon() as daemon, receiving(daemon, **limits) as url:
+        genuine = webhook_of(daemon, made)
+        async with httpx.AsyncClient(trust_env=False) as client:
+            forged = [(name, b"1" * 36 if name == b"x-github-delivery" else value) for name, value in genuine.headers]
+            for headers in (genuine.headers, forged):
+                answer = await client.post(url, content=genuine.body, headers=list(headers))
+                assert answer.status_code == (503 if reason == "closed" else 413)
+        while len(kept := await daemon.runtime.read(quarantine.entries)) < 2:
+            await asyncio.sleep(0.01)
+        assert [row.reason for row in kept] == [reason] * 2
+        clock.advance(minutes=10)
+        await daemon.run_source()
+        counts = (await world.totals()).counts
+        assert (counts["missed_refused"], counts["missed_unexplained"]) == (1, 1)

@@ -1,5 +1,6 @@
 """Passes over a list that shows states and no events: what covers a state, what was missed, and when a list lies."""
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from datetime import timedelta
 
@@ -8,10 +9,12 @@ import pytest
 from sqlalchemy import select
 from world import SECRET, T0, Daemon, FakeClock, InProcess, World
 
-from gapless.domain import Via, from_us
-from gapless.ledger import events, leases
+from gapless.domain import Via, from_us, to_us
+from gapless.ledger import events, leases, quarantine
 from gapless.ledger.engine import Store
+from gapless.ledger.quarantine import Caps
 from gapless.ledger.tables import EVENT
+from gapless.receive.turned_away import TurnedAway
 from gapless_reconcilers.kit.contract import Provider, Secret
 from gapless_reconcilers.providers.shopify import Shopify, ShopifyOptions
 from gapless_reconcilers.testing.fake import FakeProvider
@@ -244,3 +247,19 @@ async def test_a_walk_deeper_than_one_query_goes_on_from_its_cursor_after_a_cras
     depths = [request.url.fragment.partition("read=")[2] for request in requests]
     assert depths[60] in depths[57:60]
     assert depths.index("0") < depths.index("250", 10)
+
+
+async def test_a_state_whose_webhook_got_503_was_refused(world: World, clock: FakeClock) -> None:
+    """The list has another key for it than its webhook."""
+    async with world.daemon() as daemon:
+        refused, lost = change(world, 7), change(world, 8)
+        turned_away = TurnedAway(daemon.runtime.writer, Caps(rows=9, size_bytes=1 << 20))
+        turned_away.note(daemon.source, [each.event for each in await daemon.webhook(refused)], to_us(clock()))
+        writing = asyncio.create_task(turned_away.run())
+        while not await daemon.runtime.read(quarantine.entries):
+            await asyncio.sleep(0.01)
+        writing.cancel()
+        await asyncio.gather(writing, return_exceptions=True)
+        assert await passes(daemon, clock) == ["found"]
+        assert await world.via() == {key_of(refused): "list", key_of(lost): "list"}
+        assert ((await world.totals()).counts["missed_refused"], await world.missed()) == (1, 2)

@@ -9,10 +9,11 @@ from itertools import combinations
 import pytest
 from reports import DAY, DESTINATION, HOUR, LOSS, MINUTE, NO_PROOF, NOW, SOURCE, listed, read_as, report
 
-from gapless.domain import Mode, from_us
+from gapless.domain import Mode, from_us, to_us
 from gapless.ledger.absences import AbsenceCounts
 from gapless.ledger.configurations import OlderProcess
 from gapless.ledger.deliveries import DeliveryState
+from gapless.ledger.passes import FailingPass
 from gapless.ledger.snapshot import UnrecoverableRow
 from gapless.status.report import DestinationReport, Gap, SourceReport, StatusReport, StoreFault, StoreReport
 from gapless.status.troubles import (
@@ -27,6 +28,10 @@ from gapless.status.troubles import (
 )
 from gapless_reconcilers.kit.contract import Coverage
 
+FAILING = FailingPass(
+    id=17, stream="", start_us=to_us(NOW - DAY), end_us=to_us(NOW - HOUR), started_us=to_us(NOW - MINUTE),
+    error="OptionsInvalid: 404", is_given_up=False,
+)  # fmt: skip
 TROUBLE, UNKNOWN, IN_HAND = Severity.TROUBLE, Severity.UNKNOWN, Severity.IN_HAND
 
 
@@ -101,6 +106,12 @@ CASES: dict[str, tuple[TroubleKind, Severity, Callable[..., Changed]]] = {
     "unexpected shape": (K.LIST_UNREADABLE, TROUBLE, lambda source: read_as(source, last_outcome="unexpected_shape")),
     "provider down": (K.READ_FAILED, IN_HAND, lambda source: read_as(source, last_outcome="provider_unavailable")),
     "provider throttles": (K.READ_FAILED, IN_HAND, lambda source: read_as(source, last_outcome="rate_limited")),
+    "a pass on demand fails": (K.DEMAND_FAILED, IN_HAND, lambda source: replace(source, failing=(FAILING,))),
+    "a pass on demand was given up": (
+        K.DEMAND_FAILED,
+        TROUBLE,
+        lambda source: replace(source, failing=(replace(FAILING, is_given_up=True),)),
+    ),
     "provider wants a pause": (
         K.PROVIDER_WAITS,
         IN_HAND,
@@ -182,6 +193,7 @@ INSTEAD = [
     {"clock ahead", "clock behind"},
     {"never compared", "a stream never read whole", "proof stalled"},
     {"events missing", "events missing for long"},
+    {"a pass on demand fails", "a pass on demand was given up"},
     {"webhooks lost in the last hour", "one in nine webhooks lost"},
     {"late", "late for long"},
     *({"owed by a retired destination", other} for other in OF_DESTINATION),
@@ -266,6 +278,13 @@ def test_the_worst_comes_first_then_the_oldest() -> None:
     assert [each.kind for each in found] == [K.UNRECOVERABLE, K.STREAM_PARKED, K.EVENTS_MISSING]
     assert found[0].since == from_us(LOSS.recorded_us)
     assert summary(found) == "2 are wrong, 1 is in hand"
+
+
+def test_passes_that_fail_alike_are_one_trouble() -> None:
+    others = [replace(FAILING, id=number, started_us=0) for number in (18, 19)]
+    (found,) = troubles(report(replace(SOURCE, failing=(FAILING, *others))))
+    assert "OptionsInvalid: 404. The same holds for 2 other passes." in found.text
+    assert found.since == from_us(0)
 
 
 # --- what is no trouble

@@ -24,9 +24,9 @@ def pass_() -> None:
 @click.option("--json", "json_", is_flag=True, help="One JSON document a line.")
 @click.pass_obj
 def list_(invocation: Invocation, *, source: str | None, all_: bool, limit: int, json_: bool) -> None:
-    """List the passes that are under way: how far they are, and why they failed the last time."""
+    """List the passes that are under way or failed on demand: how far they are, and why they failed the last time."""
     with failing_clearly(debug=invocation.debug):
-        found = read_ledger(invocation.settings(), _progress, source=source, only_running=not all_, limit=limit)
+        found = read_ledger(invocation.settings(), _progress, source=source, only_open=not all_, limit=limit)
         rows = [plain(as_values(row, system_clock())) for row in found]
         if json_:
             output.as_lines(rows)
@@ -50,10 +50,8 @@ def list_(invocation: Invocation, *, source: str | None, all_: bool, limit: int,
         output.table(columns, cells, empty="no pass is under way")
 
 
-def _progress(
-    connection: Connection, source: str | None, *, only_running: bool, limit: int
-) -> list[passes.PassProgress]:
-    ids = passes.recent(connection, source, only_running=only_running, limit=limit)
+def _progress(connection: Connection, source: str | None, *, only_open: bool, limit: int) -> list[passes.PassProgress]:
+    ids = passes.recent(connection, source, only_open=only_open, limit=limit)
     return passes.progress(connection, ids)[::-1]
 
 
@@ -62,7 +60,7 @@ def _progress(
 @click.option("--json", "json_", is_flag=True)
 @click.pass_obj
 def cancel(invocation: Invocation, *, ids: tuple[int, ...], json_: bool) -> None:
-    """End the passes on demand with these IDS. What they have recorded stays.
+    """End the passes on demand with these IDS. What they have recorded stays. One that failed is no trouble then.
 
     gapless pass cancel 17
     """

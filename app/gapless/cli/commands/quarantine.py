@@ -62,7 +62,8 @@ def _explained(
     for entry in _entries(connection, source, limit):
         found = ledger.content(connection, entry.id)
         why = ""
-        if found is not None and entry.released_us is None and entry.source_id in names:
+        is_whole = entry.released_us is None and entry.reason not in ledger.PARTIAL
+        if found is not None and is_whole and entry.source_id in names:
             row = found[0]
             why = diagnose(providers, names[row.source_id], request_of(row), from_us(row.received_us))
         explained.append((entry, why))

@@ -108,6 +108,8 @@ class Capabilities:
     """Other names that some senders use for the signature headers, in the same order; they are kept too."""
     carried_headers: tuple[str, ...] = ()
     """Other headers that are needed to read a webhook, such as that of its type; they are kept beside the body."""
+    optional_headers: tuple[str, ...] = ()
+    """Headers that a webhook is read without, and that are kept so that it can be rendered with them."""
     evidence_hosts: tuple[str, ...] = ()
     """Hosts that evidence may be fetched from, by https; `.vendor.example` stands for all below that domain."""
     body_bytes: int | None = None
@@ -120,7 +122,12 @@ class Capabilities:
 
     @property
     def kept_headers(self) -> tuple[str, ...]:
-        """The headers of a webhook that must be kept so that it can be read again."""
+        """The headers of a webhook that are kept, so that it can be read again and rendered as it came."""
+        return self.needed_headers + self.optional_headers
+
+    @property
+    def needed_headers(self) -> tuple[str, ...]:
+        """The headers without which a webhook is refused."""
         return self.signature_headers + self.carried_headers
 
     @property

@@ -87,6 +87,7 @@ class Shopify:
         rendering=Rendering.PUSHED,
         signature_headers=(webhook.HMAC,),
         carried_headers=webhook.CARRIED,
+        optional_headers=webhook.OPTIONAL,
         requests_per_second=2,  # of 100 points a second on the smallest plan; a full page costs up to about 250
         streams_share_endpoint=True,
         unproven=(

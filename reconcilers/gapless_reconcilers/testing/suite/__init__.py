@@ -40,8 +40,10 @@ from gapless_reconcilers.testing.suite.scenario import Scenario, load_scenarios
 from gapless_reconcilers.testing.suite.webhook_rules import (
     check_any_live_secret,
     check_evidence_is_allowed,
+    check_fits_limit,
     check_forgery_is_refused,
     check_garbage_is_refused,
+    check_headers_are_rendered,
     check_rendering_is_accepted,
 )
 
@@ -81,6 +83,7 @@ RULES: dict[str, Rule] = {
     "any_live_secret": check_any_live_secret,
     "forgery_is_refused": check_forgery_is_refused,
     "garbage_is_refused": check_garbage_is_refused,
+    "fits_limit": check_fits_limit,
     "evidence_is_allowed": check_evidence_is_allowed,
     "pages_give_expected": check_pages_give_expected,
     "detail_gives_event": check_detail_gives_event,
@@ -96,6 +99,7 @@ RULES: dict[str, Rule] = {
     "secrets_are_hidden": check_secrets_are_hidden,
     "is_pure": check_is_pure,
     "rendering_is_accepted": check_rendering_is_accepted,
+    "headers_are_rendered": check_headers_are_rendered,
 }
 """Every rule by its name. They call the provider directly; the tests of the daemon go through engine and store."""
 LIST_RULES = frozenset(

@@ -4,6 +4,7 @@ They show that every rule can fail. Each has a mistake that somebody made, or co
 """
 
 import json
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 import httpx
@@ -84,6 +85,12 @@ class CrashesOnGarbage(Stripe):
             return super().read_webhook(request, now, evidence)
         except MalformedWebhook as error:
             raise ValueError(str(error)) from error
+
+
+class LimitsTooTightly(Stripe):
+    """Takes the size of an ordinary webhook for the vendor's maximum: every longer one gets 413."""
+
+    capabilities = replace(Stripe.capabilities, body_bytes=100)
 
 
 class FetchesFromAnywhere(Stripe):
@@ -267,6 +274,12 @@ class SignsAtOccurrence(Stripe):
         return super().render(event, target_url, secret, event.occurred_at)
 
 
+class DropsHeaders(Stripe):
+    """Renders without a header that the webhook had: a consumer that reads it is given another webhook."""
+
+    capabilities = replace(Stripe.capabilities, optional_headers=("stripe-account",))
+
+
 class ForgetsWhatItRead(Telegram):
     """Requests the same events again: the vendor returns them for ever, and none after them."""
 
@@ -282,6 +295,7 @@ BROKEN: dict[type[Stripe | GitHub | Telegram], str] = {
     OnlyFirstSecret: "any_live_secret",
     AcceptsStale: "forgery_is_refused",
     CrashesOnGarbage: "garbage_is_refused",
+    LimitsTooTightly: "fits_limit",
     FetchesFromAnywhere: "evidence_is_allowed",
     DetailIsAnother: "detail_gives_event",
     ForgetsWhatItRead: "batches_are_acknowledged",
@@ -300,5 +314,6 @@ BROKEN: dict[type[Stripe | GitHub | Telegram], str] = {
     PutsKeyInRequest: "secrets_are_hidden",
     DoesItsOwnWaiting: "is_pure",
     SignsAtOccurrence: "rendering_is_accepted",
+    DropsHeaders: "headers_are_rendered",
 }
 """Each broken provider and the one rule that it breaks."""

@@ -70,10 +70,8 @@ def unsigned_garbage(provider: Provider, scenario: Scenario) -> Iterator[Webhook
 def signed_garbage(provider: Provider, scenario: Scenario) -> Iterator[WebhookRequest]:
     """Yield garbage bodies with a valid signature, as far as the provider's `render` signs them."""
     for body in GARBAGE_BODIES:
-        recorded = RecordedEvent(
-            key="key", type="type", occurred_at=scenario.now, stream="", payload=body, via="webhook"
-        )
-        message = render(provider, scenario, recorded)
+        event = RecordedEvent(key="key", type="type", occurred_at=scenario.now, stream="", payload=body, via="webhook")
+        message = render(provider, scenario, event)
         if message is not None and message.body == body:
             yield make_request(message.headers, message.body)
 
@@ -84,17 +82,21 @@ def render(provider: Provider, scenario: Scenario, event: RecordedEvent) -> Webh
     return None if isinstance(message, CannotRender) else message
 
 
-def read_again(provider: Provider, scenario: Scenario, event: RemoteEvent) -> tuple[RemoteEvent, ...]:
-    """Render a listed event and read it as a webhook; empty if it cannot be rendered."""
-    recorded = RecordedEvent(
+def recorded(event: RemoteEvent, *, via: str) -> RecordedEvent:
+    """Return `event` as the ledger would hold it, without headers."""
+    return RecordedEvent(
         key=event.key,
         type=event.type,
         occurred_at=event.occurred_at,
         stream=event.stream,
         payload=bytes(event.payload),
-        via="list",
+        via=via,
     )
-    message = render(provider, scenario, recorded)
+
+
+def read_again(provider: Provider, scenario: Scenario, event: RemoteEvent) -> tuple[RemoteEvent, ...]:
+    """Render a listed event and read it as a webhook; empty if it cannot be rendered."""
+    message = render(provider, scenario, recorded(event, via="list"))
     if message is None:
         return ()
     try:

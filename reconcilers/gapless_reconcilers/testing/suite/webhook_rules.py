@@ -10,6 +10,8 @@ from gapless_reconcilers.testing.suite.hostile import (
     flip,
     raises,
     read_again,
+    recorded,
+    render,
     signed_garbage,
     unsigned_garbage,
     whole_events,
@@ -46,13 +48,19 @@ def check_forgery_is_refused(scenario: Scenario) -> None:
     ]
     forged += [
         (f"without {name}", provider, without_header(webhook, name), timedelta(0))
-        for name in provider.capabilities.kept_headers
+        for name in provider.capabilities.needed_headers
     ]
     if scenario.stale_after is not None:
         forged.append(("that is stale", provider, webhook, scenario.stale_after + timedelta(seconds=1)))
     for what, judge, request, later in forged:
         with raises(SignatureInvalid, f"a webhook {what}"):
             read(judge, scenario, request, scenario.now + later)
+
+
+def check_fits_limit(scenario: Scenario) -> None:
+    """The webhook is no longer than the provider says that the vendor's can be."""
+    most, found = scenario.provider().capabilities.body_bytes, len(scenario.webhook.body)
+    assert most is None or found <= most, f"the webhook has {found} bytes; body_bytes says at most {most}"
 
 
 def check_garbage_is_refused(scenario: Scenario) -> None:
@@ -94,3 +102,21 @@ def check_rendering_is_accepted(scenario: Scenario) -> None:
             got = [replace(one, occurred_at=wanted.occurred_at) for one in got]
         assert got == [wanted], f"{event} was rendered as {again}"
         assert [one.stream for one in again] == [event.stream], f"{event} was rendered for another stream: {again}"
+
+
+def check_headers_are_rendered(scenario: Scenario) -> None:
+    """A webhook can be read without its optional headers; rendered with those that came, it has them all."""
+    provider = scenario.provider()
+    optional = provider.capabilities.optional_headers
+    bare = scenario.webhook
+    for name in optional:
+        bare = without_header(bare, name)
+    try:
+        (*events,) = read(provider, scenario, bare).events
+    except WebhookRefused as error:
+        raise AssertionError(f"refused without the optional headers {optional}: {error}") from error
+    came = {name: f"kept-{number}" for number, name in enumerate(optional)}
+    for event in events:
+        message = render(provider, scenario, replace(recorded(event, via="webhook"), headers=came))
+        lacking = [] if message is None else [name for name in optional if message.headers.get(name) != came[name]]
+        assert not lacking, f"{event.key} is rendered without {', '.join(lacking)} of its webhook"

@@ -25,10 +25,13 @@ def upgrade() -> None:
     op.add_column("pass", sa.Column("attempts", sa.BigInteger(), server_default=sa.text("0"), nullable=False))
     op.add_column("pass", sa.Column("next_attempt_us", sa.BigInteger(), server_default=sa.text("0"), nullable=False))
     op.add_column("pass", sa.Column("last_error", sa.Text(), nullable=True))
+    failed = sa.text("state = 'failed'")
+    op.create_index("ix_pass_failed", "pass", ["source_id"], sqlite_where=failed, postgresql_where=failed)
     op.execute(LOST)
 
 
 def downgrade() -> None:
+    op.drop_index("ix_pass_failed", "pass")
     op.drop_column("pass", "last_error")
     op.drop_column("pass", "next_attempt_us")
     op.drop_column("pass", "attempts")
