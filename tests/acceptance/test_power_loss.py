@@ -5,7 +5,6 @@
 
 import asyncio
 import random
-import shutil
 import sqlite3
 from bisect import bisect_right
 from collections.abc import Callable, Iterator
@@ -16,7 +15,8 @@ from typing import NoReturn
 import httpx
 import pytest
 from outside import WEBHOOK_SECRET, Gapless, running
-from powerloss import Disk, compile_recorder, steps
+from powerloss import Disk, steps
+from shims import can_compile, compile_shim
 
 from gapless_reconcilers.testing.fake import FakeProvider
 from gapless_reconcilers.testing.fake.formats.stripe import StripeFormat
@@ -45,11 +45,11 @@ class Recording:
 @pytest.fixture
 async def recording(tmp_path: Path, absent: Callable[[str, str], NoReturn]) -> Recording:
     """A daemon that takes webhooks while its writes are recorded."""
-    if shutil.which("gcc") is None:
+    if not can_compile():
         absent("gcc", "it is not on the PATH, and compiles what records the writes")
     fake, log, folder = FakeProvider(StripeFormat()), tmp_path / "disk.log", tmp_path / "disk"
     folder.mkdir()
-    watch = {"LD_PRELOAD": str(compile_recorder(tmp_path)), "DISK_LOG": str(log), "DISK_FOLDER": str(folder)}
+    watch = {"LD_PRELOAD": str(compile_shim("disk_log", tmp_path)), "DISK_LOG": str(log), "DISK_FOLDER": str(folder)}
     async with fake.serve() as api:
         daemon = Gapless(tmp_path, f"sqlite:///{folder}/ledger.db", api, environment=watch)
         async with running(daemon):

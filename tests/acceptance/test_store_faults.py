@@ -7,7 +7,9 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from outside import WEBHOOK_SECRET, Gapless, running, until
+from half_open import HalfOpenProxy
+from ledgers import run_sql
+from outside import WEBHOOK_SECRET, Gapless, free_port, running, until
 from sqlalchemy.engine import make_url
 
 from gapless_reconcilers.testing.fake import FakeProvider
@@ -48,3 +50,30 @@ async def test_status_tells_of_a_locked_and_a_missing_file(sqlite_url: str, tmp_
         await asyncio.to_thread(aside.rename, path)
         await until(lambda: is_told(daemon), within_s=40)
         assert event.key in await daemon.ledger_ids()
+
+
+async def test_a_start_waits_for_postgres(postgres_url: str, tmp_path: Path) -> None:
+    fake, port, url = FakeProvider(StripeFormat()), free_port(), make_url(postgres_url)
+    beside = url.set(database="postgres").render_as_string(hide_password=False)
+    through = url.set(host="127.0.0.1", port=port, query={}).render_as_string(hide_password=False)
+    await run_sql(beside, f"ALTER DATABASE {url.database} SET default_transaction_read_only = on")
+    async with fake.serve() as api:
+        daemon = Gapless(tmp_path, through, api, None)
+        await daemon.spawn()
+        try:
+            await until(lambda: "cannot be used" in daemon.log.read_text())  # nobody listens
+            async with HalfOpenProxy(postgres_url).serve(port):
+                await until(lambda: "PostgreSQL is read-only" in daemon.log.read_text())
+                await run_sql(beside, f"ALTER DATABASE {url.database} RESET default_transaction_read_only")
+                await until(daemon.is_ready)
+                assert "store_awaited" in daemon.log.read_text()
+                assert await daemon.end() == 0
+        finally:
+            await daemon.kill()
+
+
+async def test_a_start_that_waits_can_be_stopped(tmp_path: Path) -> None:
+    daemon = Gapless(tmp_path, "postgresql://127.0.0.1:1/ledger", "http://127.0.0.1:1", None)
+    await daemon.spawn()
+    await until(lambda: "store_awaited" in daemon.log.read_text())
+    assert await daemon.end() == 0

@@ -134,7 +134,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--side-by-side", action="store_true", help="run the storms of both stores at the same time")
     parser.add_argument("--kills", type=int, default=1000, help="kills of daemons, over all stores (1000)")
     parser.add_argument("--restarts", type=int, default=100, help="restarts of PostgreSQL in immediate mode (100)")
-    parser.add_argument("--kills-a-round", type=int, default=7, help="kills before a calm (7)")
+    parser.add_argument("--kills-a-round", type=int, default=14, help="kills before a calm (14)")
     parser.add_argument("--minutes", type=float, help="begin no round after so many minutes a store; default: no limit")
     parser.add_argument("--calm", type=float, default=90.0, help="the longest wait for a recovery, in seconds (90)")
     names = [kind.name.lower().replace("_", "-") for kind in Kind]

@@ -26,7 +26,7 @@ class StormOptions:
     seed: int
     kills: int
     restarts: int
-    kills_a_round: int = 7
+    kills_a_round: int = 14
     minutes: float | None = None
     """No round begins after this time; None: all rounds."""
     kinds: Collection[Kind] = frozenset(Kind)

@@ -1,7 +1,7 @@
 """Keeps a daemon running as a service manager does: started again whenever it ends. Its clock can be wrong."""
 
 import asyncio
-import glob
+import struct
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -17,12 +17,6 @@ AGAIN_AFTER_S = 0.5
 """Seconds before a daemon that ended by itself is started again."""
 READY_WITHIN_S = 30.0
 LAST_WORDS = 300
-CLOCK_LIBRARY = "/usr/lib/*/faketime/libfaketimeMT.so.1"
-
-
-def clock_library() -> str | None:
-    """Return the library that shifts the clock of a process (Debian's package faketime), or None if it is absent."""
-    return next(iter(sorted(glob.glob(CLOCK_LIBRARY))), None)  # noqa: PTH207 - an absolute pattern
 
 
 @dataclass(slots=True)
@@ -30,7 +24,8 @@ class ShiftedClock:
     """The clock of the daemon: right, or wrong by the seconds in a file, which may change while it runs."""
 
     file: Path
-    library: str | None
+    library: Path | None
+    """What the daemon preloads (`wrong_clock.c`); None: its clock cannot be made wrong."""
     offsets: list[tuple[datetime, timedelta]] = field(default_factory=list)
     """From when on the clock was wrong by how much, in order of time."""
 
@@ -40,18 +35,15 @@ class ShiftedClock:
     @property
     def environment(self) -> dict[str, str]:
         """Return what makes a process obey. Its monotonic clock goes on undisturbed."""
-        if self.library is None:
-            return {}
-        return {
-            "LD_PRELOAD": self.library,
-            "FAKETIME_TIMESTAMP_FILE": str(self.file),
-            "FAKETIME_CACHE_DURATION": "1",
-            "FAKETIME_DONT_FAKE_MONOTONIC": "1",
-        }
+        return {} if self.library is None else {"LD_PRELOAD": str(self.library), "WRONG_CLOCK": str(self.file)}
 
     def set(self, offset_s: int) -> None:
-        """Make the clock wrong by so many seconds; it is obeyed within a second."""
-        self.file.write_text(f"{offset_s:+d}\n")
+        """Make the clock wrong by so many seconds, at once."""
+        if self.file.exists():
+            with self.file.open("r+b") as file:  # never emptied: it is mapped
+                file.write(struct.pack("=q", offset_s))
+        else:
+            self.file.write_bytes(struct.pack("=q", offset_s))
         self.offsets.append((utc_now(), timedelta(seconds=offset_s)))
 
 

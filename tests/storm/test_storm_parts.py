@@ -2,20 +2,28 @@
 
 import asyncio
 import json
+import re
+import subprocess
+import sys
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from pathlib import Path
+from subprocess import PIPE
 from typing import Any
 
 import httpx
 import pytest
+from shims import can_compile, compile_shim
 
 from gapless_reconcilers.testing.fake.http_server import ApiAnswer, ApiRequest, serve_http
 from storm.faults import OF_POSTGRES, Kind, plan
 from storm.made_up import T0, at
 from storm.proxy import Proxy, to_port
-from storm.vendor import ODD_EVERY, ODD_FIRST, ODD_FOR, LyingVendor
+from storm.supervisor import ShiftedClock
+from storm.vendor import ODD_EVERY, ODD_FIRST, ODD_FOR, LyingVendor, OddFormat
 from storm.watcher import true_time
 
 ALL = frozenset(Kind)
@@ -204,14 +212,50 @@ def test_one_row_in_a_hundred_is_odd_for_a_while() -> None:
     for _ in range(200):
         vendor.emit("invoice.paid")
     list_all(vendor)
-    odd = vendor.events[ODD_FIRST + ODD_EVERY]
+    odd = vendor.events[ODD_FIRST]
     assert {event.key for event in vendor.events} - vendor.first_shown.keys() == {odd.key}
     now[0] += ODD_FOR
     list_all(vendor)
     assert vendor.first_shown[odd.key] == now[0]
 
 
+@pytest.mark.parametrize(
+    ("turn", "listed", "sent"),
+    [
+        (0, rb'"created":null', rb'"created":\d'),
+        (1, rb'"x\\ud83d"', rb'"x\\ud83d"'),
+        (2, rb'\{"object":"event"', rb'\{"id":"evt_'),
+        (3, rb"\[{5000}\]{5000}", rb"\[{5000}\]{5000}"),
+        (4, rb'"data":\{"object":null\}', rb'"data":\{"object":\{'),
+        (5, rb"1e999", rb"1e999"),
+    ],
+)
+def test_oddities_come_in_turn(turn: int, listed: bytes, sent: bytes) -> None:
+    vendor = LyingVendor(has_oddities=True, clock=lambda: T0, seed=3)
+    for _ in range(ODD_FIRST + ODD_EVERY * turn + 1):
+        vendor.emit("invoice.paid")
+    odd, rows = vendor.events[-1], OddFormat(lambda: T0)
+    assert re.search(listed, rows.encode(odd))
+    assert re.search(sent, rows.encode(odd, with_account=True))
+
+
 # --- the clock
+
+
+def test_a_process_obeys_the_wrong_clock_at_once(absent: Any, tmp_path: Path) -> None:
+    if not can_compile():
+        absent("gcc", "it is not on the PATH, and compiles what shifts the clock")
+    clock = ShiftedClock(tmp_path / "clock", compile_shim("wrong_clock", tmp_path))
+    program = "import time; print(time.time(), flush=True); input(); print(time.time(), time.monotonic())"
+    process = subprocess.Popen(
+        [sys.executable, "-c", program], env=clock.environment, stdin=PIPE, stdout=PIPE, text=True
+    )
+    assert process.stdout is not None
+    before = float(process.stdout.readline())
+    clock.set(-86_400)
+    wall, monotonic = map(float, process.communicate("\n")[0].split())
+    assert before - 86_400 <= wall < before - 86_300
+    assert monotonic <= time.monotonic()
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
 """A Stripe that lies: pages that lack events, are cut short or have odd rows. It logs every lie and every page."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -16,9 +16,9 @@ ODD_FIRST = 37
 MOST_EVENTS = 1_000_000
 ODD_FOR = timedelta(seconds=8)
 """How long the list shows a row that cannot be read, before it shows it as it should be."""
-SURROGATE, HUGE_NUMBER, NO_TIME, NO_OBJECT = "surrogate", "huge number", "no time", "no object"
-ODDITIES = (SURROGATE, NO_TIME, HUGE_NUMBER, NO_OBJECT)
-UNREADABLE = frozenset({NO_TIME, NO_OBJECT})
+SURROGATE, HUGE_NUMBER, NESTED = "surrogate", "huge number", "deeply nested"
+NO_TIME, NO_OBJECT, NO_ID = "no time", "no object", "no id"
+ODDITIES = (NO_TIME, SURROGATE, NO_ID, NESTED, NO_OBJECT, HUGE_NUMBER)
 
 
 def oddity(number: int) -> str | None:
@@ -40,12 +40,12 @@ class OddFormat(StripeFormat):
         """Return the event as JSON. `with_account` is set for webhooks, which are always readable."""
         plain = StripeFormat.encode(self, event, version=version, with_account=with_account)
         odd = oddity(event.number)
-        if odd == SURROGATE:
-            return plain.replace(b'"description":""', b'"description":"x\\ud83d"')
-        if odd == HUGE_NUMBER:
-            return plain.replace(b'"description":""', b'"description":"","amount":1e999')
-        if odd in UNREADABLE and not with_account and self.clock() < event.visible_at + ODD_FOR:
-            return _without_time(plain) if odd == NO_TIME else _without_object(plain)
+        if odd is None:
+            return plain
+        if odd in UNREAD:
+            return plain.replace(b'"description":""', UNREAD[odd])
+        if not with_account and self.clock() < event.visible_at + ODD_FOR:
+            return UNREADABLE[odd](plain)
         return plain
 
 
@@ -57,6 +57,26 @@ def _without_time(plain: bytes) -> bytes:
 def _without_object(plain: bytes) -> bytes:
     start, end = plain.index(b'"data":'), plain.index(b',"livemode"')
     return plain[:start] + b'"data":{"object":null}' + plain[end:]
+
+
+def _without_id(plain: bytes) -> bytes:
+    start = plain.index(b'"id":')
+    return plain[:start] + plain[plain.index(b",", start) + 1 :]
+
+
+DEPTH = 5000
+UNREAD: Mapping[str, bytes] = {
+    SURROGATE: b'"description":"x\\ud83d"',
+    HUGE_NUMBER: b'"description":"","amount":1e999',
+    NESTED: b'"description":"","nested":' + b"[" * DEPTH + b"]" * DEPTH,
+}
+"""Oddities in fields that nobody reads."""
+UNREADABLE: Mapping[str, Callable[[bytes], bytes]] = {
+    NO_TIME: _without_time,
+    NO_OBJECT: _without_object,
+    NO_ID: _without_id,
+}
+"""Oddities of what must be read."""
 
 
 @dataclass(slots=True, kw_only=True)

@@ -35,9 +35,9 @@ class HalfOpenProxy:
             each.set()
 
     @asynccontextmanager
-    async def serve(self) -> AsyncIterator["HalfOpenProxy"]:
-        """Run the proxy while the context lasts."""
-        server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
+    async def serve(self, port: int = 0) -> AsyncIterator["HalfOpenProxy"]:
+        """Run the proxy while the context lasts. Port 0: a free one."""
+        server = await asyncio.start_server(self._accept, "127.0.0.1", port)
         self._port = server.sockets[0].getsockname()[1]
         try:
             yield self

@@ -73,6 +73,11 @@ class Consumer:
         """Events whose attempts did not all carry the same idempotency key."""
         return {key: marks for key, marks in self.got.items() if len(set(marks)) != 1}
 
+    def key_of(self, body: bytes) -> str:
+        """Return the id of the event that is delivered."""
+        key: str = json.loads(body)["id"]
+        return key
+
     async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Answer the requests of one connection."""
         self.connections.add(writer)
@@ -82,7 +87,7 @@ class Consumer:
                 pairs = (line.partition(":") for line in head if ":" in line)
                 headers = {name.lower(): value.strip() for name, _, value in pairs}
                 body = await reader.readexactly(int(headers["content-length"]))
-                key = json.loads(body)["id"]
+                key = self.key_of(body)
                 self.got[key].append(headers["idempotency-key"])
                 status = self.answers(key)
                 writer.write(f"HTTP/1.1 {status} X\r\ncontent-length: 0\r\n\r\n".encode())

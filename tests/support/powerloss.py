@@ -6,11 +6,9 @@ point of it.
 
 import random
 import struct
-import subprocess
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 
 HEAD = struct.Struct("<IIQQ")
 WRITE, TRUNCATE, SYNC_BEGINS, SYNC_ENDS, UNLINK = range(1, 6)
@@ -28,14 +26,6 @@ class Step:
     data: bytes
     size: int
     end: int
-
-
-def compile_recorder(folder: Path) -> Path:
-    """Compile the recorder, for `LD_PRELOAD`."""
-    library = folder / "disk_log.so"
-    source = Path(__file__).with_name("disk_log.c")
-    subprocess.run(["gcc", "-shared", "-fPIC", "-O1", "-o", library, source, "-ldl"], check=True)
-    return library
 
 
 def steps(log: bytes) -> Iterator[Step]:

@@ -37,6 +37,7 @@ SAMPLES = {
     ("store", "min_free"): ("1GB", 10**9),
     ("store", "connect_within"): ("2s", timedelta(seconds=2)),
     ("store", "command_within"): ("20s", timedelta(seconds=20)),
+    ("store", "start_within"): ("0s", timedelta(0)),
     ("store", "connections"): ("5", 5),
     ("public", "answer_within"): ("9s", timedelta(seconds=9)),
     ("public", "host"): ("::1", "::1"),

@@ -1,7 +1,11 @@
 """Open the configured store. It imports no part of the daemon, so that commands which only read start quickly."""
 
+from datetime import timedelta
+
 from gapless.ledger.engine import Store, StoreLimits, open_store
 from gapless.settings import Settings
+
+AT_ONCE = timedelta(0)
 
 
 def open_configured_store(settings: Settings) -> Store:
@@ -11,3 +15,9 @@ def open_configured_store(settings: Settings) -> Store:
         connect_within=store.connect_within, command_within=store.command_within, connections=store.connections
     )
     return open_store(store.url.read().reveal(), limits)
+
+
+def start_patience(settings: Settings) -> timedelta:
+    """Return how long a daemon waits for its store at the start. A file is there or it is not: zero for SQLite."""
+    is_file = settings.store.url.read().reveal().startswith("sqlite")
+    return AT_ONCE if is_file else settings.store.start_within

@@ -10,14 +10,21 @@ import logging
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, suppress
 from datetime import timedelta
+from functools import partial
 
-from gapless.bootstrap.runtime import open_runtime
+from gapless.bootstrap.runtime import ProcessParts, open_runtime
+from gapless.bootstrap.store import start_patience
 from gapless.daemon.process import ALL_ROLES, ListenAddresses, Process, Role, Timing, make_process
+from gapless.ledger.engine import Conflict, StoreUnavailable
 from gapless.settings import Settings
 
 log = logging.getLogger(__name__)
+OPEN_AGAIN_AFTER_S = 1.0
+"""Seconds between two tries to open the store at the start."""
 STOPPED_LATE = 3
 """The exit code of a stop that was cut: the store or something else could not be reached."""
 
@@ -33,12 +40,40 @@ async def run(
 ) -> None:
     """Run a daemon until `stop` is set; `started` is called when the listeners answer requests.
 
-    Raises `StoreError` (locked by another process, unknown schema, unreachable), `OSError` (a port is in use),
-    `DestinationInvalid`, `SecretUnavailable` and `OptionsInvalid` before anything has started.
+    It waits `start_within` for PostgreSQL. Raises `StoreError` (locked by another process, unknown schema,
+    unreachable), `OSError` (a port is in use), `DestinationInvalid`, `SecretUnavailable` and `OptionsInvalid` before
+    anything has started.
     """
     timing, receives = timing or Timing(), Role.RECEIVE in roles
-    async with open_runtime(settings, environ, serves=True, receives=receives, clock=timing.clock) as parts:
-        await make_process(settings, environ, parts, roles, timing).run(stop, started)
+    opened = partial(open_runtime, settings, environ, serves=True, receives=receives, clock=timing.clock)
+    async with AsyncExitStack() as held:
+        parts = await _open_in_time(opened, held, start_patience(settings), stop)
+        if parts is not None:
+            await make_process(settings, environ, parts, roles, timing).run(stop, started)
+
+
+async def _open_in_time(
+    opened: Callable[[], AbstractAsyncContextManager[ProcessParts]],
+    held: AsyncExitStack,
+    patience: timedelta,
+    stop: asyncio.Event,
+) -> ProcessParts | None:
+    """Open the runtime until `held` closes; return None if `stop` was set first.
+
+    A store that cannot be used yet is tried again for `patience`; then its `StoreError` is raised.
+    """
+    until = time.monotonic() + patience.total_seconds()
+    while not stop.is_set():
+        try:
+            return await held.enter_async_context(opened())
+        except (StoreUnavailable, Conflict) as error:
+            left_s = until - time.monotonic()
+            if left_s <= 0:
+                raise
+            log.warning("store_awaited", extra={"error": str(error), "seconds_left": round(left_s)})
+        with suppress(TimeoutError):
+            await asyncio.wait_for(stop.wait(), min(OPEN_AGAIN_AFTER_S, left_s))
+    return None
 
 
 async def serve(

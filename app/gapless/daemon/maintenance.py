@@ -48,19 +48,26 @@ async def beat(runtime: Runtime, holder: str, *, receives: bool, standing: Stand
         await asyncio.sleep(BEAT_EVERY.total_seconds())
         silent = timedelta(microseconds=runtime.elapsed_us - last_us)
         try:
-            await writer.submit(leases.beat, slot=writer.recorder.slot, holder=holder, silent=silent)
+            try:
+                await writer.submit(leases.beat, slot=writer.recorder.slot, holder=holder, silent=silent)
+            except LeaseLost:
+                await _take_another_slot(writer, holder, receives=receives, standing=standing)
+                continue
             last_us = runtime.elapsed_us
             heard = dict(writer.recorder.heard)
             if heard != saved:
                 await writer.submit(silence.note_heard, heard=heard)
                 saved = heard
-        except LeaseLost:
-            slot = await writer.submit(leases.take_slot, holder=holder, receives=receives)
-            await writer.submit(configurations.note_process, slot=slot, standing=standing)
-            log.warning("writer_slot_lost", extra={"slot": writer.recorder.slot, "taken": slot})
-            writer.recorder.slot = slot
         except StoreError as error:
             log.warning("heartbeat_failed", extra={"error": str(error)})
+
+
+async def _take_another_slot(writer: Writer, holder: str, *, receives: bool, standing: Standing | None) -> None:
+    """Take a writer slot in place of one that another process has taken. Raises `StoreError`."""
+    slot = await writer.submit(leases.take_slot, holder=holder, receives=receives)
+    await writer.submit(configurations.note_process, slot=slot, standing=standing)
+    log.warning("writer_slot_lost", extra={"slot": writer.recorder.slot, "taken": slot})
+    writer.recorder.slot = slot
 
 
 async def watch_clock(runtime: Runtime) -> None:

@@ -21,7 +21,6 @@ from gapless.destinations.contract import (
     Delivery,
     Failed,
     FailureReason,
-    HoldReason,
     Result,
     Withdrawn,
     event_id,
@@ -68,6 +67,7 @@ class DestinationWorker:
         self._bucket = None if rate is None else TokenBucket(burst=max(rate, 1), per_second=rate)
         self._awake = asyncio.Event()
         self._stopping = False
+        self._unreleased = sorted(destination.releases)
         self._lease_us = span_us(destination.timeout + LEASE_MARGIN)
         for outcome in OUTCOMES:
             metrics.deliveries.labels(destination.name, outcome)
@@ -86,9 +86,9 @@ class DestinationWorker:
     async def run(self, grace: timedelta) -> None:
         """Deliver until `stop`; then give the attempts under way `grace` to end, and settle them."""
         async with asyncio.TaskGroup() as group:
-            await self._release()
             while not self._stopping:
                 self._awake.clear()
+                await self._release()
                 await self._sleep(await self._guarded_run(group))
             if self._in_flight.attempts:
                 _, late = await asyncio.wait(self._in_flight.attempts, timeout=grace.total_seconds())
@@ -97,19 +97,18 @@ class DestinationWorker:
         await self._settle_last()
 
     async def _release(self) -> None:
-        for reason in sorted(self._destination.releases):
-            while not self._stopping and await self._release_some(reason):
-                pass
-
-    async def _release_some(self, reason: HoldReason) -> int:
-        now_us, destination_id = self._runtime.now_us, self._destination.id
-        try:
-            return await self._runtime.write(
-                dead_letters.release, now_us=now_us, destination_id=destination_id, reason=reason
-            )
-        except StoreError as error:
-            log.warning("release_postponed", extra={"destination": self._destination.name, "error": str(error)})
-            return 0
+        """Release what is held for a reason that holds nothing any more; go on the next time if the store fails."""
+        while self._unreleased and not self._stopping:
+            now_us, destination_id = self._runtime.now_us, self._destination.id
+            try:
+                released = await self._runtime.write(
+                    dead_letters.release, now_us=now_us, destination_id=destination_id, reason=self._unreleased[0]
+                )
+            except StoreError as error:
+                log.warning("release_postponed", extra={"destination": self._destination.name, "error": str(error)})
+                return
+            if not released:
+                self._unreleased.pop(0)
 
     async def _sleep(self, wait_us: int) -> None:
         if wait_us <= 0:

@@ -38,17 +38,27 @@ class Lease:
 
 
 def claim(
-    connection: Connection, source_id: int, holder: str, now_us: int, ttl: timedelta = SOURCE_LEASE
+    connection: Connection,
+    source_id: int,
+    holder: str,
+    now_us: int,
+    ttl: timedelta = SOURCE_LEASE,
+    *,
+    is_idle: bool = False,
 ) -> Lease | None:
-    """Take the source if its next pass is due and nobody holds it; return the lease, or None."""
+    """Take the source if its next pass is due and nobody holds it; return the lease, or None.
+
+    `is_idle`: nothing of `holder` works under a lease of this source any more, so that it may take its own again.
+    """
     clock = dialect.database_now_us(connection)
+    own = SOURCE.c.lease_holder == holder if is_idle else false()
     statement = (
         update(SOURCE)
         .where(
             SOURCE.c.id == source_id,
             SOURCE.c.state.in_(READABLE),
             SOURCE.c.next_pass_us <= now_us,
-            or_(SOURCE.c.lease_until_us < clock, SOURCE.c.lease_holder.is_(None)),
+            or_(SOURCE.c.lease_until_us < clock, SOURCE.c.lease_holder.is_(None), own),
         )
         .values(lease_holder=holder, lease_epoch=SOURCE.c.lease_epoch + 1, lease_until_us=clock + span_us(ttl))
         .returning(SOURCE.c.lease_epoch)

@@ -12,7 +12,7 @@ from apscheduler.triggers.base import BaseTrigger
 
 from gapless.domain import Mode, Source, span_us
 from gapless.ledger import budgets, leases, sources
-from gapless.ledger.engine import StoreError
+from gapless.ledger.engine import StoreError, StoreUnavailable
 from gapless.ledger.leases import SOURCE_LEASE, Lease, LeaseLost
 from gapless.provider_api.client import DEFAULT_RETRY, ProviderClient, RequestRetryPolicy
 from gapless.reconcile.context import LeasedSource, SourcePolicy
@@ -87,7 +87,10 @@ class Scheduler:
         self._retry = retry
         self._stop_within = stop_within
         self._stopping = asyncio.Event()
+        self._made_due = False
         self._busy: set[str] = set()
+        self._cut: set[str] = set()
+        """Sources that this process may still hold although it does not read them: the store was away."""
         self._runs: set[asyncio.Task[None]] = set()
         self._clients: dict[str, ProviderClient] = {}
         self._checked: dict[str, tuple[Provider, int]] = {}
@@ -98,7 +101,6 @@ class Scheduler:
         ticks = Ticks(every)
         async with asyncio.TaskGroup() as group:
             ticks.add_job(self._tick, Every(every), [group], coalesce=True, max_instances=1, misfire_grace_time=None)
-            await self._make_due()
             await self._tick(group)
             ticks.start()
             await self._stopping.wait()
@@ -113,7 +115,7 @@ class Scheduler:
         self._stopping.set()
 
     async def _make_due(self) -> None:
-        """Make every source due that was not read within its shortest interval."""
+        """Make every source due that was not read within its shortest interval. Raises `StoreError`."""
         for source in self._runtime.sources:
             if is_scheduled(source):
                 pace, now = self._policies[source.name].pace, self._runtime.clock()
@@ -123,6 +125,9 @@ class Scheduler:
 
     async def _tick(self, group: asyncio.TaskGroup) -> None:
         try:
+            if not self._made_due:
+                await self._make_due()
+                self._made_due = True
             due = await self._runtime.read(sources.due, now_us=self._runtime.now_us)
             for name in due:
                 if name in self._runtime.sources and name in self._policies and name not in self._busy:
@@ -134,13 +139,28 @@ class Scheduler:
         source = self._runtime.sources[name]
         if not is_scheduled(source) or self._stopping.is_set():
             return
-        now_us = self._runtime.now_us
-        lease = await self._runtime.write(leases.claim, source_id=source.id, holder=self._holder, now_us=now_us)
+        lease = await self._take(source)
         if lease is not None:
             self._busy.add(name)
             run = group.create_task(self._run_source(name, lease))
             self._runs.add(run)
             run.add_done_callback(self._runs.discard)
+
+    async def _take(self, source: Source) -> Lease | None:
+        """Return a new lease of the source, or None. Raises `StoreError`."""
+        try:
+            lease = await self._runtime.write(
+                leases.claim,
+                source_id=source.id,
+                holder=self._holder,
+                now_us=self._runtime.now_us,
+                is_idle=source.name in self._cut,
+            )
+        except StoreUnavailable:
+            self._cut.add(source.name)  # the claim may have taken effect
+            raise
+        self._cut.discard(source.name)
+        return lease
 
     async def _run_source(self, name: str, lease: Lease) -> None:
         """Run the source once and renew its lease meanwhile. An error ends only this run."""
@@ -157,8 +177,12 @@ class Scheduler:
         except BaseExceptionGroup as errors:
             if errors.split((LeaseLost, StoreError))[1] is not None:
                 self._runtime.metrics.passes.labels(name, "bug").inc()
+            if errors.split((LeaseLost, StoreUnavailable))[1] is None:
+                self._cut.add(name)
             log.exception("run_failed", extra={"source": name})
         except (LeaseLost, StoreError) as error:
+            if isinstance(error, StoreUnavailable):
+                self._cut.add(name)
             log.warning("run_ended", extra={"source": name, "error": str(error)})
         except Exception:
             self._runtime.metrics.passes.labels(name, "bug").inc()

@@ -105,6 +105,10 @@ class StoreSettings:
     """Time that one statement on PostgreSQL may take; then its connection is dropped. Webhooks get 503 meanwhile.
 
     Far above what any statement takes, and short enough that silent connections are replaced soon."""
+    start_within: timedelta = setting(parsers.duration(), "1m")
+    """Time for which a daemon that starts waits for PostgreSQL; then it ends with exit code 3. 0s: it does not wait.
+
+    A server that is started together with the daemon, or recovers from a crash, is usually ready within a minute."""
     connections: int = setting(parsers.count(3, 1000, "connections"), 12)
     """Most connections of one process to PostgreSQL: one writes, one listens, the others read.
 

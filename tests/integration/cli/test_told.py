@@ -88,7 +88,7 @@ def test_postgresql_without_its_package_is_told(run: Run, monkeypatch: pytest.Mo
 @pytest.mark.parametrize("command", ["serve", "status", "check"])
 def test_a_store_out_of_reach_is_named_without_its_password(run: Run, command: str) -> None:
     url = "postgresql://gapless:hush@127.0.0.1:1/ledger"
-    done = run(command, config='[store]\nurl_env = "STORE_URL"', STORE_URL=url)
+    done = run(command, config='[store]\nurl_env = "STORE_URL"\nstart_within = "0s"', STORE_URL=url)
     assert "the store postgresql://gapless:***@127.0.0.1:1/ledger cannot be used" in done.output
     assert "hush" not in done.output
     assert done.exit_code == (1 if command == "check" else 3)

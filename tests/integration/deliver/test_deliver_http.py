@@ -18,6 +18,8 @@ from gapless.deliver.retry import DeliveryRetryPolicy
 from gapless.destinations.contract import HoldReason
 from gapless.domain import Via
 from gapless.ledger import dead_letters
+from gapless.ledger.engine import StoreUnavailable
+from gapless.ledger.writer import Writer
 from gapless.settings import SecretRef
 from gapless_reconcilers.kit.contract import Secret
 from gapless_reconcilers.providers.stripe import Stripe, StripeOptions
@@ -189,6 +191,35 @@ async def test_a_listed_event_of_another_version_is_held_until_a_person_chooses(
     async with setup.delivering(setup.destination(sender, releases=releases)):
         await setup.until("delivered")
     assert len(consumer.got) == 2
+
+
+class FailingOnce:
+    """A writer whose first transaction finds no store."""
+
+    def __init__(self, writer: Writer) -> None:
+        self._writer, self._failed = writer, False
+
+    async def submit(self, work: Any, /, **arguments: Any) -> Any:
+        if not self._failed:
+            self._failed = True
+            raise StoreUnavailable("the database system is starting up")
+        return await self._writer.submit(work, **arguments)
+
+
+async def test_what_is_held_is_released_once_the_store_is_back(setup: Any, consumer: Any) -> None:
+    options = StripeOptions(
+        api_key=Secret("rk_test_1"), webhook_secret=(Secret("whsec_1"),), livemode=False, api_version="2026-01-01"
+    )
+    setup.source = setup.sources.change("acme", provider=Stripe(options))
+    async with setup.delivering(setup.destination(setup.http(consumer.url, signature="provider"))):
+        await setup.record(setup.sighting("evt_1", Via.LIST, b'{"id":"evt_1","api_version":"2020-08-27"}'))
+        await setup.until("held")
+    releases = frozenset({HoldReason.VERSION_MISMATCH})
+    sender = setup.http(consumer.url, signature="provider", releases=releases)
+    writer, setup.writer = setup.writer, FailingOnce(setup.writer)
+    async with setup.delivering(setup.destination(sender, releases=releases)):
+        setup.writer = writer
+        await setup.until("delivered")
 
 
 @pytest.mark.parametrize("version", [rb'"\ud83d"', b"7", b'{"a":1}'])
