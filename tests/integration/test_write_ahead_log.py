@@ -4,6 +4,7 @@ import asyncio
 import logging
 import sqlite3
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 from sqlalchemy import Connection
@@ -92,3 +93,17 @@ async def test_no_webhook_waits_for_the_checkpoint_of_its_own_commit(sqlite_url:
         assert (asked, limit) == (0, LIMIT)
     finally:
         await store.close()
+
+
+async def test_a_lock_at_the_start_ends_no_checkpoints(sqlite_url: str) -> None:
+    path = Path(make_url(sqlite_url).database or "")
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("PRAGMA locking_mode=EXCLUSIVE")
+    other.execute("BEGIN EXCLUSIVE")
+    checkpoints = sqlite.Checkpoints(path)
+    try:
+        await asyncio.sleep(0.2)
+        assert checkpoints.is_running
+    finally:
+        other.close()
+        checkpoints.close()

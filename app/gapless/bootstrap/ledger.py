@@ -22,6 +22,7 @@ from gapless.ledger import (
     migrate,
     schema,
     sources,
+    times,
 )
 from gapless.ledger.configurations import Standing
 from gapless.ledger.engine import SqliteStore, Store, StoreInvalid, naming_store
@@ -167,16 +168,21 @@ async def take_slot(
 
     `standing`: that of a daemon's configuration; None: this process is a command.
     """
+    ahead: dict[str, int] = {}
 
     def work(connection: Connection) -> int:
         if receives:
             leases.note_downtime(connection)
         if ledger.lock is not None:
             leases.clear(connection)
+            ahead.update(times.make_due(connection, to_us(now)))  # first, so that nothing is made due unsaid
             deliveries.give_back_all(connection, to_us(now))
         return take_next_slot(connection, holder, receives=receives, standing=standing)
 
-    return await ledger.store.write(work)
+    slot = await ledger.store.write(work)
+    if ahead:
+        log.warning("due_times_ahead", extra=ahead)
+    return slot
 
 
 def take_next_slot(connection: Connection, holder: str, *, receives: bool, standing: Standing | None) -> int:

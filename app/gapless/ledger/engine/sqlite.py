@@ -129,6 +129,11 @@ class Checkpoints:
         self._thread = threading.Thread(target=self._run, name="gapless-checkpoint", daemon=True)
         self._thread.start()
 
+    @property
+    def is_running(self) -> bool:
+        """True until `close`."""
+        return self._thread.is_alive()
+
     def note_commit(self) -> None:
         """Count a commit."""
         self._commits += 1
@@ -145,7 +150,6 @@ class Checkpoints:
         connection = sqlite3.connect(self._ledger, isolation_level=None)
         try:
             connection.execute("PRAGMA busy_timeout=0")
-            connection.execute("PRAGMA synchronous=FULL")
             while not self._closing:
                 self._due.wait(CHECKPOINT_EVERY_S)
                 self._due.clear()
@@ -157,6 +161,7 @@ class Checkpoints:
             connection.close()
 
     def _checkpoint(self, connection: sqlite3.Connection) -> None:
+        connection.execute("PRAGMA synchronous=FULL")
         connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
         size = _size(log_path(self._ledger))
         mode = "TRUNCATE" if size > LOG_LIMIT_BYTES else "RESTART"
