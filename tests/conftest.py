@@ -15,6 +15,11 @@ hypothesis.settings.load_profile("gapless")
 pytest_plugins = ["ledgers", "nodejs"]
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """Return one more than there are cores: many tests wait for a process or a clock."""
+    return (os.cpu_count() or 1) + 1
+
+
 @pytest.fixture(scope="session")
 def anyio_backend() -> str:
     """The daemon is asyncio only."""
