@@ -6,7 +6,7 @@ from typing import Any
 
 from gapless.destinations.contract import FailureReason
 from gapless.domain import Cause, Mode, Via
-from gapless.ledger.snapshot import WINDOWS, UnrecoverableRow
+from gapless.ledger.snapshot import WINDOWS, UnrecoverableEntry
 from gapless.status.report import (
     OWED,
     DestinationReport,
@@ -84,7 +84,7 @@ DESTINATION = DestinationReport(
     ahead=False,
     dead={reason.value: 0 for reason in FailureReason},
 )
-LOSS = UnrecoverableRow(
+LOSS = UnrecoverableEntry(
     id=17, stream="", start_us=0, end_us=60_000_000, reason="history_exceeded", recorded_us=3_600_000_000
 )
 

@@ -25,7 +25,7 @@ from gapless.ledger.engine import Store
 from gapless.ledger.leases import Lease
 from gapless.ledger.passes import Pass, PassKind
 from gapless.ledger.recorder import Recorder, Sighting, Webhook
-from gapless.ledger.snapshot import UnrecoverableRow
+from gapless.ledger.snapshot import UnrecoverableEntry
 from gapless.ledger.streams import Stream
 from gapless.ledger.tables import DELIVERY, EVENT, PASS
 from gapless.metrics import Metrics
@@ -246,7 +246,7 @@ class World:
         query = select(PASS).where(PASS.c.source_id == self.source_id).order_by(PASS.c.id.desc())
         return await self.store.read(lambda c: [dict(row) for row in c.execute(query).mappings()])
 
-    async def unrecoverable(self) -> Sequence[UnrecoverableRow]:
+    async def unrecoverable(self) -> Sequence[UnrecoverableEntry]:
         return (await self.report()).unrecoverable
 
     async def missing_open(self) -> int:

@@ -175,7 +175,7 @@ def _missing(row: RowMapping) -> Missing:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class MissingEntry:
+class MissingDetails:
     """A missing row for people, with the names of its source and stream. Times are microseconds."""
 
     source: str
@@ -195,9 +195,9 @@ class MissingEntry:
 
 def entries(
     connection: Connection, *, source: str | None = None, key: str | None = None, closed: bool = False, limit: int = 100
-) -> list[MissingEntry]:
+) -> list[MissingDetails]:
     """Return the open rows, or with `closed` all, oldest first: of one source, or with one key."""
-    names = [name for name in MissingEntry.__dataclass_fields__ if name not in ("source", "stream")]
+    names = [name for name in MissingDetails.__dataclass_fields__ if name not in ("source", "stream")]
     query = (
         select(SOURCE.c.name.label("source"), STREAM.c.name.label("stream"), *(MISSING.c[name] for name in names))
         .join_from(MISSING, STREAM, STREAM.c.id == MISSING.c.stream_id)
@@ -211,7 +211,7 @@ def entries(
         query = query.where(MISSING.c.key == key)
     if not closed:
         query = query.where(MISSING.c.state == "open")
-    return [MissingEntry(**row) for row in connection.execute(query).mappings()]
+    return [MissingDetails(**row) for row in connection.execute(query).mappings()]
 
 
 def postpone(connection: Connection, row: Missing, now_us: int, wait_us: int, error: str) -> None:

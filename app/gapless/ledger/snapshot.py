@@ -33,7 +33,7 @@ WINDOWS: Final[Mapping[str, timedelta]] = MappingProxyType(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class UnrecoverableRow:
+class UnrecoverableEntry:
     """A recorded interval `[start_us, end_us)` of one stream for which the provider can no longer prove anything."""
 
     id: int
@@ -98,7 +98,7 @@ class SourceSnapshot:
     """By stream id; a stream without missing events has no entry."""
     absences: Mapping[int, AbsenceCounts]
     """By stream id; a stream whose list lacks no event has no entry."""
-    losses: tuple[UnrecoverableRow, ...]
+    losses: tuple[UnrecoverableEntry, ...]
     failing: tuple[FailingPass, ...] = ()
     totals: Totals
     windows: Mapping[str, Totals]
@@ -156,7 +156,7 @@ def _source(
     streams: Sequence[Stream],
     missing: Mapping[int, MissingCounts],
     absent: Mapping[int, AbsenceCounts],
-    losses: Sequence[UnrecoverableRow],
+    losses: Sequence[UnrecoverableEntry],
     now: datetime,
 ) -> SourceSnapshot:
     watermark_us = min(stream.watermark_us for stream in streams)
@@ -243,17 +243,17 @@ def _missing(connection: Connection, source_ids: Sequence[int]) -> Mapping[int, 
     }
 
 
-def _losses(connection: Connection, source_ids: Sequence[int]) -> Mapping[int, list[UnrecoverableRow]]:
+def _losses(connection: Connection, source_ids: Sequence[int]) -> Mapping[int, list[UnrecoverableEntry]]:
     """Return the unrecoverable intervals of each source, oldest first."""
-    found: defaultdict[int, list[UnrecoverableRow]] = defaultdict(list)
-    columns = [UNRECOVERABLE.c[each.name] for each in fields(UnrecoverableRow) if each.name != "stream"]
+    found: defaultdict[int, list[UnrecoverableEntry]] = defaultdict(list)
+    columns = [UNRECOVERABLE.c[each.name] for each in fields(UnrecoverableEntry) if each.name != "stream"]
     query = select(STREAM.c.source_id, STREAM.c.name.label("stream"), *columns).join_from(
         UNRECOVERABLE, STREAM, STREAM.c.id == UNRECOVERABLE.c.stream_id
     )
     ordered = query.where(STREAM.c.source_id.in_(source_ids)).order_by(UNRECOVERABLE.c.start_us, UNRECOVERABLE.c.id)
     for row in connection.execute(ordered).mappings():
         found[row["source_id"]].append(
-            UnrecoverableRow(**{name: value for name, value in row.items() if name != "source_id"})
+            UnrecoverableEntry(**{name: value for name, value in row.items() if name != "source_id"})
         )
     return found
 

@@ -10,7 +10,7 @@ from gapless.ledger.absences import NO_ABSENCES, AbsenceCounts
 from gapless.ledger.configurations import OlderProcess
 from gapless.ledger.deliveries import DeliveryState
 from gapless.ledger.passes import FailingPass
-from gapless.ledger.snapshot import UnrecoverableRow
+from gapless.ledger.snapshot import UnrecoverableEntry
 from gapless_reconcilers.kit.contract import Coverage
 
 OWED: tuple[DeliveryState, ...] = (DeliveryState.PENDING, DeliveryState.HELD, DeliveryState.PARKED, DeliveryState.DEAD)
@@ -145,7 +145,7 @@ class SourceReport:
     losses: Losses | None
     gaps: Mapping[str, Gap | None]
     """By window; None: unknown."""
-    unrecoverable: tuple[UnrecoverableRow, ...]
+    unrecoverable: tuple[UnrecoverableEntry, ...]
     """The intervals for which nothing can be proven any more, whatever the list shows later."""
     failing: tuple[FailingPass, ...] = ()
     """The passes on demand that failed, and that nobody has cancelled."""
@@ -153,7 +153,7 @@ class SourceReport:
     """None: the source is never compared with a list, so nothing can be proven about it."""
 
     @property
-    def not_acknowledged(self) -> tuple[UnrecoverableRow, ...]:
+    def not_acknowledged(self) -> tuple[UnrecoverableEntry, ...]:
         """Return the unrecoverable intervals that nobody has acknowledged."""
         return tuple(loss for loss in self.unrecoverable if loss.acknowledged_us is None)
 

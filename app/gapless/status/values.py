@@ -5,7 +5,7 @@ from datetime import timedelta
 from typing import TypeAlias
 
 from gapless.domain import from_us
-from gapless.ledger.snapshot import UnrecoverableRow
+from gapless.ledger.snapshot import UnrecoverableEntry
 from gapless.status.figures import DESTINATION_FIGURES, SOURCE_FIGURES, Figure, R, Samples, Value
 from gapless.status.report import (
     DestinationReport,
@@ -151,7 +151,7 @@ def _listed(listed: ListReport) -> Values:
     }
 
 
-def _loss(loss: UnrecoverableRow) -> Values:
+def _loss(loss: UnrecoverableEntry) -> Values:
     return {
         "id": loss.id,
         "stream": loss.stream,
@@ -162,7 +162,7 @@ def _loss(loss: UnrecoverableRow) -> Values:
     }
 
 
-def _acknowledgement(loss: UnrecoverableRow, at_us: int) -> Values:
+def _acknowledgement(loss: UnrecoverableEntry, at_us: int) -> Values:
     return {"at": from_us(at_us), "by": loss.acknowledged_by, "reason": loss.acknowledged_reason}
 
 

@@ -12,7 +12,7 @@ from world import T0, Daemon, FakeClock, InProcess, World, new_fake
 
 from gapless.domain import Sources, from_us, to_us
 from gapless.ledger import missing, unreadable
-from gapless.ledger.missing import MissingEntry
+from gapless.ledger.missing import MissingDetails
 from gapless.operations.audit import audit_list
 from gapless.operations.context import OperationContext, OperationRefused
 from gapless.operations.registry import perform
@@ -93,7 +93,7 @@ def emit(world: World, clock: FakeClock, count: int) -> list[FakeEvent]:
     return made
 
 
-async def rows(world: World, *, closed: bool = False) -> list[MissingEntry]:
+async def rows(world: World, *, closed: bool = False) -> list[MissingDetails]:
     return await world.store.read(missing.entries, closed=closed)
 
 

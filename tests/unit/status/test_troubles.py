@@ -14,7 +14,7 @@ from gapless.ledger.absences import AbsenceCounts
 from gapless.ledger.configurations import OlderProcess
 from gapless.ledger.deliveries import DeliveryState
 from gapless.ledger.passes import FailingPass
-from gapless.ledger.snapshot import UnrecoverableRow
+from gapless.ledger.snapshot import UnrecoverableEntry
 from gapless.status.report import DestinationReport, Gap, SourceReport, StatusReport, StoreFault, StoreReport
 from gapless.status.troubles import (
     Severity,
@@ -63,7 +63,7 @@ def with_fault(whole: StatusReport, fault: StoreFault) -> StatusReport:
     return replace(whole, store=(*whole.store, StoreReport(fault=fault, detail="it said so", since=NOW - MINUTE)))
 
 
-def lose(source: SourceReport, loss: UnrecoverableRow) -> SourceReport:
+def lose(source: SourceReport, loss: UnrecoverableEntry) -> SourceReport:
     return replace(source, unrecoverable=(*source.unrecoverable, loss))
 
 

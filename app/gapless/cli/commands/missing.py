@@ -10,7 +10,7 @@ from gapless.cli.access import operate, read_ledger
 from gapless.cli.common import Exit, Invocation, failing_clearly
 from gapless.domain import from_us
 from gapless.ledger import missing as ledger
-from gapless.ledger.missing import MissingEntry
+from gapless.ledger.missing import MissingDetails
 
 
 @click.group()
@@ -84,7 +84,7 @@ def dismiss(invocation: Invocation, keys: tuple[str, ...], source: str, reason: 
         click.echo(f"dismissed: {len(result['dismissed'])}; the time of each is unrecoverable")
 
 
-def _fields(row: MissingEntry) -> dict[str, object]:
+def _fields(row: MissingDetails) -> dict[str, object]:
     times = {name: getattr(row, f"{name}_us") for name in ("occurred", "until", "found")}
     plain = {name: value for name, value in asdict(row).items() if not name.endswith("_us") and name != "row"}
     return plain | {name: None if us is None else from_us(us) for name, us in times.items()}
