@@ -18,6 +18,8 @@ class Circumstances:
     downtimes: Sequence[tuple[int, int]] = ()
     endpoint_off_since: int | None = None
     """When our endpoint was last seen active, if it was not active when it was last looked at; None: it was."""
+    proven_until: int | None = None
+    """The time from which on the list proves nothing, because our endpoint is not active; None: it is."""
     restored: Mapping[int, Sequence[tuple[int, int]]] = field(default_factory=dict)
     """Per stream id: times that a restored backup lacks."""
 

@@ -456,12 +456,16 @@ class PassRun:
     def _limits(self) -> watermarks.Limits:
         """Return what the watermark does not pass: absent events, and the earlier now of ours and the provider's.
 
-        That is less the grace, and in whole units of the provider's times: later, the list may still grow.
+        That is less the grace, and in whole units of the provider's times: later, the list may still grow. Nor does it
+        pass the time from which on the list proves nothing.
         """
         capabilities = self.leased.capabilities
         earlier_now = from_us(self.row.started_us) - self.leased.client.behind
+        settled = earlier_now - capabilities.grace
+        proven_until = self.circumstances.proven_until
+        latest = settled if proven_until is None else min(settled, from_us(proven_until))
         return watermarks.Limits(
-            latest_us=to_us(align_down(earlier_now - capabilities.grace, capabilities.resolution)),
+            latest_us=to_us(align_down(latest, capabilities.resolution)),
             absences_allowed=self.leased.source.absences_allowed,
             margin_us=0 if capabilities.exact_times else span_us(capabilities.grace),
             unit_us=span_us(capabilities.resolution),

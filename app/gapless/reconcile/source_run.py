@@ -92,9 +92,12 @@ class SourceRun:
         await self.leased.runtime.write(self._release, stream_run=stream_run, now=self.leased.runtime.clock())
 
     async def _reconcile(self, stream_run: StreamRun, streams: list[Stream]) -> None:
-        if self.leased.capabilities.precondition:
-            await self._check_precondition(streams)
+        inactive = await self._check_precondition(streams) if self.leased.capabilities.precondition else None
+        stream_run.circumstances = await self._read_circumstances(streams)
         await self._read_streams(stream_run, streams)
+        if inactive is not None:
+            for stream in streams:
+                await stream_run.note_failure(stream, inactive)
         if not stream_run.is_down and not self.leased.stopping.is_set():
             stream_run.failures += await recover_missing(self.leased, stream_run.circumstances, stream_run.slots)
         await self._run_demanded(stream_run, streams)
@@ -170,10 +173,12 @@ class SourceRun:
         except (NeedsOperator, UnexpectedShape) as error:
             log.warning("subscription_not_repaired", extra={"source": self.leased.source.name, "error": str(error)})
 
-    async def _check_precondition(self, streams: Iterable[Stream]) -> None:
-        """Check that our endpoint is active, where the list is complete only then. Raises `SubscriptionInactive`.
+    async def _check_precondition(self, streams: Iterable[Stream]) -> SubscriptionInactive | None:
+        """Check that our endpoint is active, where the list is complete only then; return the error if it is not.
 
-        When it is active again, the time since it was last seen active is unrecoverable: it can no longer be listed.
+        Meanwhile what the list still has from before is read and recorded, but proves nothing later: see
+        `Circumstances.proven_until`. When it is active again, the time since it was last seen active is
+        unrecoverable: it can no longer be listed.
         """
         leased, source_id = self.leased, self.leased.source.id
         if not self.check_health:
@@ -182,7 +187,7 @@ class SourceRun:
         row = await leased.runtime.read(sources.source_row, source_id=source_id)
         if row["subscription_healthy"] is False:
             await leased.write(sources.note_lapse, source_id=source_id)
-            raise SubscriptionInactive(f"{row['subscription_reason']}: meanwhile the list proves nothing")
+            return SubscriptionInactive(f"{row['subscription_reason']}: meanwhile the list proves nothing")
         if row["lapsed_us"] is not None and row["subscription_healthy"]:
             lost = UnrecoverableInterval(
                 start_us=min(row["lapsed_us"], row["subscription_us"]),
@@ -198,18 +203,23 @@ class SourceRun:
                 },
             )
             await leased.write(_end_lapse, source_id=source_id, stream_ids=[each.id for each in streams], loss=lost)
+        return None
 
     async def _stream_run(self, streams: Iterable[Stream]) -> StreamRun:
         leased = self.leased
         row = await leased.runtime.read(sources.source_row, source_id=leased.source.id)
-        since_us = min(stream.watermark_us for stream in streams) - span_us(LONGEST_RETRY)
         return StreamRun(
             leased=leased,
             lookback=max(leased.policy.lookback, timedelta(microseconds=row["lookback_us"] or 0)),
-            circumstances=await leased.runtime.read(
-                _circumstances, source_id=leased.source.id, since_us=since_us, now_us=leased.runtime.now_us
-            ),
+            circumstances=await self._read_circumstances(streams),
             slots=asyncio.Semaphore(leased.policy.at_once),
+        )
+
+    async def _read_circumstances(self, streams: Iterable[Stream]) -> Circumstances:
+        since_us = min(stream.watermark_us for stream in streams) - span_us(LONGEST_RETRY)
+        runtime = self.leased.runtime
+        return await runtime.read(
+            _circumstances, source_id=self.leased.source.id, since_us=since_us, now_us=runtime.now_us
         )
 
     async def _read_streams(self, stream_run: StreamRun, streams: Iterable[Stream]) -> None:
@@ -391,6 +401,7 @@ def _endpoint_off_since(connection: Connection, source_id: int) -> int | None:
 
 def _circumstances(connection: Connection, source_id: int, since_us: int, now_us: int) -> Circumstances:
     return Circumstances(
+        proven_until=sources.source_row(connection, source_id)["lapsed_us"],
         downtimes=leases.downtimes(connection, since_us, now_us),
         endpoint_off_since=_endpoint_off_since(connection, source_id),
         restored=restored.intervals(connection, source_id),

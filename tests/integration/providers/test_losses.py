@@ -291,6 +291,25 @@ async def test_what_happened_while_the_hook_was_off_is_unrecoverable(
         assert await world.missed() == 1
 
 
+@named([GITHUB])
+async def test_what_was_lost_before_is_recovered_while_the_hook_is_off(
+    world: World, clock: FakeClock, vendor: Vendor
+) -> None:
+    async with world.daemon() as daemon, receiving(daemon) as url:
+        hook = subscribe(daemon, url, vendor)
+        await settle(world, daemon, clock)
+        lost = world.fake.emit(vendor.type, push=False).key
+        at = clock()
+        clock.advance(minutes=1)
+        hook.enabled, world.fake.faults = False, Faults(unlogged=True)
+        await settle(world, daemon, clock)
+        assert lost in await world.keys()
+        stream = await world.stream()
+        assert stream.parked_reason is not None
+        assert "proves nothing" in stream.parked_reason
+        assert from_us(stream.watermark_us) <= at
+
+
 @named([LISTING[-1]])
 async def test_a_store_that_is_switched_off_makes_its_list_suspect_and_proves_nothing(
     world: World, clock: FakeClock, vendor: Vendor
