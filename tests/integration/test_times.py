@@ -94,7 +94,7 @@ async def test_a_source_and_a_missing_event_ahead_are_due(store: Store) -> None:
     await store.write(lambda c: c.execute(update(SOURCE).values(**next_pass)))
     assert await store.read(sources.due, now_us=NOW_US) == []
     assert await store.write(times.make_due, now_us=NOW_US) == {"source": 1, "missing": 1}
-    assert await store.read(sources.due, now_us=NOW_US) == ["acme"]
+    assert [each.name for each in await store.read(sources.due, now_us=NOW_US)] == ["acme"]
     assert [each.key for each in await store.read(missing.due, source_id=1, now_us=NOW_US, limit=9)] == ["evt_1"]
 
 

@@ -31,6 +31,8 @@ OPEN_STATES = ("running", "failed")
 """States of passes that go on or wait for a person."""
 LOOKS_BEHIND = frozenset({PassKind.SWEEP, PassKind.HORIZON})
 """Kinds that read again what is proven already; they run after the passes that move the watermark."""
+GIVES_WAY = LOOKS_BEHIND | {PassKind.DEMAND}
+"""Kinds that stop where they are when a scheduled pass is due, and go on after it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,7 +4,7 @@ import json
 import secrets
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, Connection, RowMapping, Text, case, cast, func, insert, or_, select, update
 
@@ -110,7 +110,14 @@ def source_named(connection: Connection, name: str) -> RowMapping | None:
     return connection.execute(select(SOURCE).where(SOURCE.c.name == name)).mappings().first()
 
 
-def due(connection: Connection, now_us: int) -> list[str]:
+class DueSource(NamedTuple):
+    """A source whose next run is due since `next_pass_us`."""
+
+    name: str
+    next_pass_us: int
+
+
+def due(connection: Connection, now_us: int) -> list[DueSource]:
     """Return the sources whose next run is due, the longest overdue first. Of a parked one only the account is read.
 
     A source whose provider wants a pause is not due. A pause that is further ahead than any may be counts as over.
@@ -118,7 +125,8 @@ def due(connection: Connection, now_us: int) -> list[str]:
     until = SOURCE.c.waiting_until_us
     may_ask = or_(until.is_(None), until <= now_us, until > now_us + span_us(LONGEST_WAIT))
     where = (SOURCE.c.state.in_(READABLE), SOURCE.c.next_pass_us <= now_us, may_ask)
-    return list(connection.execute(select(SOURCE.c.name).where(*where).order_by(SOURCE.c.next_pass_us)).scalars())
+    query = select(SOURCE.c.name, SOURCE.c.next_pass_us).where(*where).order_by(SOURCE.c.next_pass_us)
+    return [DueSource(*row) for row in connection.execute(query)]
 
 
 def make_due(connection: Connection, source_id: int, due: Callable[[datetime | None], datetime]) -> None:

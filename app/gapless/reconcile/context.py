@@ -65,6 +65,8 @@ class LeasedSource:
     policy: SourcePolicy
     lease: Lease
     stopping: asyncio.Event
+    wanted: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when the source is due again during the run: what looks behind the watermark gives way."""
     provider: Provider = field(init=False)
     """The provider with the credential of this run: whose account it reads is compared before anything is recorded."""
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
 
@@ -35,10 +36,16 @@ def wait_after(attempts: int) -> timedelta:
 
 
 async def recover_missing(
-    leased: LeasedSource, circumstances: Circumstances, slots: asyncio.Semaphore
+    leased: LeasedSource,
+    circumstances: Circumstances,
+    slots: asyncio.Semaphore,
+    must_give_way: Callable[[], bool] = lambda: False,
 ) -> list[ProviderError]:
-    """Try the missing rows that are due. Return the errors that concern the source rather than one event."""
-    recovery = Recovery(leased=leased, circumstances=circumstances, slots=slots)
+    """Try the missing rows that are due, as long as nothing goes before them.
+
+    Return the errors that concern the source rather than one event.
+    """
+    recovery = Recovery(leased=leased, circumstances=circumstances, slots=slots, must_give_way=must_give_way)
     now_us, slot, after = leased.runtime.now_us, leased.runtime.writer.recorder.slot, FIRST
     for _ in range(IN_ONE_RUN // AT_ONCE):
         rows = await leased.runtime.read(
@@ -62,6 +69,7 @@ class Recovery:
     leased: LeasedSource
     circumstances: Circumstances
     slots: asyncio.Semaphore
+    must_give_way: Callable[[], bool]
     answered: int = 0
     rejections: list[ProviderError] = field(default_factory=list)
 
@@ -73,7 +81,8 @@ class Recovery:
     @property
     def must_stop(self) -> bool:
         """Return True if no further row may be tried in this run."""
-        return len(self.failures) >= REJECTIONS or self.leased.stopping.is_set()
+        is_over = self.leased.stopping.is_set() or (self.answered > 0 and self.must_give_way())
+        return is_over or len(self.failures) >= REJECTIONS
 
     async def try_row(self, row: Missing) -> None:
         """Request one event, and record the outcome in its row. Raises `LeaseLost` and `StoreError`."""

@@ -88,7 +88,7 @@ class Scheduler:
         self._stop_within = stop_within
         self._stopping = asyncio.Event()
         self._made_due = False
-        self._busy: set[str] = set()
+        self._busy: dict[str, LeasedSource] = {}
         self._cut: set[str] = set()
         """Sources that this process may still hold although it does not read them: the store was away."""
         self._runs: set[asyncio.Task[None]] = set()
@@ -129,9 +129,13 @@ class Scheduler:
                 await self._make_due()
                 self._made_due = True
             due = await self._runtime.read(sources.due, now_us=self._runtime.now_us)
-            for name in due:
-                if name in self._runtime.sources and name in self._policies and name not in self._busy:
-                    await self._claim(name, group)
+            for each in due:
+                under_way = self._busy.get(each.name)
+                if under_way is not None:
+                    if each.next_pass_us > under_way.lease.taken_us:
+                        under_way.wanted.set()
+                elif each.name in self._runtime.sources and each.name in self._policies:
+                    await self._claim(each.name, group)
         except StoreError as error:
             log.warning("tick_failed", extra={"error": str(error)})
 
@@ -141,8 +145,8 @@ class Scheduler:
             return
         lease = await self._take(source)
         if lease is not None:
-            self._busy.add(name)
-            run = group.create_task(self._run_source(name, lease))
+            self._busy[name] = leased = self._leased(name, lease)
+            run = group.create_task(self._run_source(leased))
             self._runs.add(run)
             run.add_done_callback(self._runs.discard)
 
@@ -162,10 +166,11 @@ class Scheduler:
         self._cut.discard(source.name)
         return lease
 
-    async def _run_source(self, name: str, lease: Lease) -> None:
+    async def _run_source(self, leased: LeasedSource) -> None:
         """Run the source once and renew its lease meanwhile. An error ends only this run."""
+        name, lease = leased.source.name, leased.lease
         renewal, at_us = asyncio.create_task(self._renew(lease)), self._runtime.elapsed_us
-        source_run = self._source_run(name, lease)
+        source_run = SourceRun(leased=leased, check_health=self._health_is_due(name))
         run = asyncio.create_task(source_run.run())
         try:
             await asyncio.wait((renewal, run), return_when=asyncio.FIRST_COMPLETED)
@@ -192,8 +197,8 @@ class Scheduler:
             run.cancel()
             await asyncio.gather(renewal, run, return_exceptions=True)
             if source_run.checked:
-                self._checked[name] = (source_run.leased.provider, at_us)
-            self._busy.discard(name)
+                self._checked[name] = (leased.provider, at_us)
+            del self._busy[name]
 
     async def _renew(self, lease: Lease) -> None:
         """Renew the lease each third of its life; return when it is lost."""
@@ -206,16 +211,14 @@ class Scheduler:
             except StoreError as error:
                 log.warning("lease_not_renewed", extra={"error": str(error)})
 
-    def _source_run(self, name: str, lease: Lease) -> SourceRun:
-        policy = self._policies[name]
-        leased = LeasedSource(
+    def _leased(self, name: str, lease: Lease) -> LeasedSource:
+        return LeasedSource(
             runtime=self._runtime,
             client=self._provider_client(name),
-            policy=policy,
+            policy=self._policies[name],
             lease=lease,
             stopping=self._stopping,
         )
-        return SourceRun(leased=leased, check_health=self._health_is_due(name))
 
     def _health_is_due(self, name: str) -> bool:
         """Return True until a check has succeeded, once an hour, and when a credential was replaced."""

@@ -4,8 +4,8 @@ import asyncio
 import logging
 import math
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Collection, Iterable
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import TypeVar
 
@@ -70,6 +70,11 @@ class SourceRun:
     check_health: bool
     checked: bool = False
     """True once the health was read, all of it: until then every run begins with that."""
+    read_at: datetime = field(init=False)
+    """When the scheduled passes of this run had been made; before that, when it began."""
+
+    def __post_init__(self) -> None:
+        self.read_at = self.leased.runtime.clock()
 
     async def run(self) -> None:
         """Do everything that is due, then release the lease with the time of the next run.
@@ -94,19 +99,39 @@ class SourceRun:
     async def _reconcile(self, stream_run: StreamRun, streams: list[Stream]) -> None:
         inactive = await self._check_precondition(streams) if self.leased.capabilities.precondition else None
         stream_run.circumstances = await self._read_circumstances(streams)
-        await self._read_streams(stream_run, streams)
+        open_passes = await self._unfinished()
+        complete = await self._make_scheduled(stream_run, streams, open_passes)
         if inactive is not None:
             for stream in streams:
                 await stream_run.note_failure(stream, inactive)
+        self.read_at = self.leased.runtime.clock()
+        interval = await self.leased.runtime.read(self._interval, stream_run=stream_run, now=self.read_at)
+        next_us = self.leased.runtime.elapsed_us + span_us(interval)
+        stream_run.must_give_way = lambda: self._is_due_again(next_us)
+        await self._look_behind(stream_run, streams, complete, open_passes)
+
+    def _is_due_again(self, next_us: int) -> bool:
+        return self.leased.wanted.is_set() or self.leased.runtime.elapsed_us >= next_us
+
+    async def _look_behind(
+        self, stream_run: StreamRun, streams: Iterable[Stream], complete: list[Stream], open_passes: Iterable[Pass]
+    ) -> None:
+        """Do what is not urgent until the source is to be read again: missing events, passes on demand, sweeps."""
         if not stream_run.is_down and not self.leased.stopping.is_set():
-            stream_run.failures += await recover_missing(self.leased, stream_run.circumstances, stream_run.slots)
+            stream_run.failures += await recover_missing(
+                self.leased, stream_run.circumstances, stream_run.slots, stream_run.must_give_way
+            )
         await self._run_demanded(stream_run, streams)
+        if complete and self.leased.capabilities.reading is not Reading.CONSUME:
+            await self._sweep(stream_run, complete, open_passes)
+
+    async def _unfinished(self) -> list[Pass]:
+        return await self.leased.runtime.read(passes.unfinished, source_id=self.leased.source.id)
 
     async def _run_demanded(self, stream_run: StreamRun, streams: Iterable[Stream]) -> None:
-        """Go on with the passes on demand that are due, after everything that is scheduled."""
+        """Go on with the passes on demand that are due."""
         now_us, by_id = self.leased.runtime.now_us, {stream.id: stream for stream in streams}
-        rows = await self.leased.runtime.read(passes.unfinished, source_id=self.leased.source.id)
-        due = [row for row in rows if row.kind is PassKind.DEMAND and _goes_on(row, now_us)]
+        due = [row for row in await self._unfinished() if row.kind is PassKind.DEMAND and _goes_on(row, now_us)]
         await self._for_each(due, lambda row: stream_run.run_demanded(by_id[row.stream_id], row))
 
     async def _streams(self) -> list[Stream]:
@@ -222,35 +247,30 @@ class SourceRun:
             _circumstances, source_id=self.leased.source.id, since_us=since_us, now_us=runtime.now_us
         )
 
-    async def _read_streams(self, stream_run: StreamRun, streams: Iterable[Stream]) -> None:
-        """Make the passes of all streams, then sweep those that could be read: sweeps use what the passes leave.
+    async def _make_scheduled(
+        self, stream_run: StreamRun, streams: Iterable[Stream], open_passes: Iterable[Pass]
+    ) -> list[Stream]:
+        """Make the scheduled passes of all streams. Return the streams whose passes were completed.
 
         A parked stream is tried again if a person has demanded a pass of it.
         """
-        leased = self.leased
-        ahead, behind = defaultdict[int, list[Pass]](list), defaultdict[int, list[Pass]](list)
-        demanded = set[int]()
-        for row in await leased.runtime.read(passes.unfinished, source_id=leased.source.id):
-            if row.kind is PassKind.DEMAND:
-                demanded.add(row.stream_id)
-            else:
-                (behind if row.kind in passes.LOOKS_BEHIND else ahead)[row.stream_id].append(row)
+        ahead = _by_stream(row for row in open_passes if row.kind not in passes.GIVES_WAY)
+        demanded = {row.stream_id for row in open_passes if row.kind is PassKind.DEMAND}
         ordered = in_order(streams, retry_parked=self.check_health, demanded=demanded)
-        complete = await self._for_each(ordered, lambda stream: stream_run.run(stream, ahead[stream.id]))
-        if complete and leased.capabilities.reading is not Reading.CONSUME:
-            await self._sweep(stream_run, complete, behind)
+        return await self._for_each(ordered, lambda stream: stream_run.run(stream, ahead[stream.id]))
 
-    async def _sweep(self, stream_run: StreamRun, streams: list[Stream], left_open: Mapping[int, list[Pass]]) -> None:
+    async def _sweep(self, stream_run: StreamRun, streams: list[Stream], open_passes: Iterable[Pass]) -> None:
         """Sweep the streams as far as the budget allows. The sweep is noted only when it is done."""
         leased = self.leased
+        left_open = _by_stream(row for row in open_passes if row.kind in passes.LOOKS_BEHIND)
         row = await leased.runtime.read(sources.source_row, source_id=leased.source.id)
         due = self._sweep_is_due(row["last_sweep_us"])
-        if not due and not any(left_open.values()):
+        if not due and not left_open:
             return
         limit = leased.client.requests + await leased.runtime.read(self._sweep_allowance)
 
         def sweep(stream: Stream) -> Awaitable[bool]:
-            return stream_run.sweep(stream, left_open.get(stream.id, []), due=due, limit=limit)
+            return stream_run.sweep(stream, left_open[stream.id], due=due, limit=limit)
 
         swept = await self._for_each(streams, sweep)
         if leased.client.requests >= limit:
@@ -289,21 +309,13 @@ class SourceRun:
     def _release(self, connection: Connection, stream_run: StreamRun, now: datetime) -> None:
         source_id = self.leased.source.id
         row = sources.source_row(connection, source_id)
-        last = None if row["interval_us"] is None else timedelta(microseconds=row["interval_us"])
-        signals = Signals(
-            found=stream_run.found,
-            unhealthy=stream_run.is_down
-            or row["subscription_healthy"] is False
-            or _is_transient(stream_run.failures)
-            or self._is_silent(connection, now),
-            parked=stream_run.is_down and any(isinstance(error, NeedsOperator) for error in stream_run.failures),
-        )
-        interval = self._affordable(connection, next_interval(self.leased.policy.pace, last, signals), now)
+        interval = self._interval(connection, stream_run, now)
         left = passes.unfinished(connection, source_id)
         demanded = row["next_pass_us"] > self.leased.lease.taken_us  # a pass was demanded meanwhile
         interrupted = self.leased.stopping.is_set() and bool(left)
+        began = now if stream_run.is_down else self.read_at
         at_once = demanded or interrupted or self.leased.is_replaced
-        next_us = to_us(now if at_once else now + interval)
+        next_us = to_us(now if at_once else max(now, began + interval))
         if self.leased.client.skew is not None:
             sources.note_skew(connection, source_id, span_us(self.leased.client.skew))
         goes_on = [each.next_attempt_us for each in left if each.kind is PassKind.DEMAND]
@@ -316,6 +328,20 @@ class SourceRun:
             interval_us=span_us(interval),
             waiting_until_us=None if until is None else to_us(until),
         )
+
+    def _interval(self, connection: Connection, stream_run: StreamRun, now: datetime) -> timedelta:
+        """Return the time from this reading of the source to the next."""
+        row = sources.source_row(connection, self.leased.source.id)
+        last = None if row["interval_us"] is None else timedelta(microseconds=row["interval_us"])
+        signals = Signals(
+            found=stream_run.found,
+            unhealthy=stream_run.is_down
+            or row["subscription_healthy"] is False
+            or _is_transient(stream_run.failures)
+            or self._is_silent(connection, now),
+            parked=stream_run.is_down and any(isinstance(error, NeedsOperator) for error in stream_run.failures),
+        )
+        return self._affordable(connection, next_interval(self.leased.policy.pace, last, signals), now)
 
     def _is_silent(self, connection: Connection, now: datetime) -> bool:
         wanted = self.leased.source.silence
@@ -375,6 +401,14 @@ def _note_subscription(
     sources.note_subscription(connection, source.id, subscription, now)
     if subscription is not None and subscription.types is not None and source.types_origin is not TypesOrigin.CONFIG:
         sources.note_types(connection, source.id, subscription.types, TypesOrigin.SUBSCRIPTION.value)
+
+
+def _by_stream(rows: Iterable[Pass]) -> defaultdict[int, list[Pass]]:
+    """Return the passes by the id of their stream."""
+    by_stream = defaultdict[int, list[Pass]](list)
+    for row in rows:
+        by_stream[row.stream_id].append(row)
+    return by_stream
 
 
 def _goes_on(row: Pass, now_us: int) -> bool:

@@ -3,7 +3,6 @@
 import asyncio
 import logging
 import math
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
@@ -37,6 +36,8 @@ class StreamRun:
     lookback: timedelta
     circumstances: Circumstances
     slots: asyncio.Semaphore
+    must_give_way: Callable[[], bool] = lambda: False
+    """True when the source is to be read again: what is not a scheduled pass stops where it is, and goes on later."""
     found: bool = False
     done: int = 0
     """Number of streams whose passes were all completed."""
@@ -92,15 +93,14 @@ class StreamRun:
             await self._run(stream, recheck)
 
     async def run_demanded(self, stream: Stream, row: Pass) -> bool:
-        """Make a pass on demand, or a part of it: after a while it gives way, so that scheduled passes come in time.
+        """Make a pass on demand, or a part of it: it gives way, so that scheduled passes come in time.
 
         A failure is the pass's own: it is written into its row, the pass is tried again after a wait, and the stream is
         neither parked nor read less often. Return True if the pass is ended.
         """
         runtime = self.leased.runtime
-        deadline = time.monotonic() + self.leased.policy.pace.shortest.total_seconds()
         stream = await self._reload(stream)
-        result = await self._make(stream, row, must_pause=lambda: time.monotonic() >= deadline)
+        result = await self._make(stream, row)
         if not result.failures:
             return result.ended
         error, attempts = result.failures[0], 1 if result.progressed else row.attempts + 1
@@ -127,7 +127,7 @@ class StreamRun:
         """Make the horizon pass and the sweep of the stream. Return True if neither is left to do.
 
         The horizon pass is made whatever the budget says, because its window cannot be read later. The sweep stops when
-        the client's count of requests has come to `limit`, and goes on in a later run.
+        the client's count of requests has come to `limit`. Both give way to scheduled passes, and go on in a later run.
         """
         stream = await self._reload(stream)
         passes_by_kind = {PassKind.HORIZON: list[Pass](), PassKind.SWEEP: list[Pass]()}
@@ -144,7 +144,7 @@ class StreamRun:
             if window is not None:
                 rows.append(await self._begin(stream, kind, window))
             for row in rows:
-                if self.leased.stopping.is_set() or not (await self._run(stream, row, limits[kind])).ended:
+                if self._must_stop or not (await self._run(stream, row, limits[kind])).ended:
                     return False
         return True
 
@@ -246,9 +246,11 @@ class StreamRun:
             await self._widen_lookback(self.leased.client.now - result.oldest_found)
         return result
 
-    async def _make(
-        self, stream: Stream, row: Pass, limit: float = math.inf, must_pause: Callable[[], bool] = lambda: False
-    ) -> PassResult:
+    @property
+    def _must_stop(self) -> bool:
+        return self.leased.stopping.is_set() or self.must_give_way()
+
+    async def _make(self, stream: Stream, row: Pass, limit: float = math.inf) -> PassResult:
         """Make one pass, as far as it gets, and report it. What failed is in the result."""
         runtime = self.leased.runtime
         pass_run = PassRun(
@@ -259,7 +261,7 @@ class StreamRun:
             slots=self.slots,
             stream_slots=asyncio.Semaphore(self.leased.policy.slices),
             limit=limit,
-            must_pause=must_pause,
+            must_pause=self.must_give_way if row.kind in passes.GIVES_WAY else lambda: False,
         )
         began_us = runtime.elapsed_us
         result = await pass_run.run()

@@ -108,7 +108,7 @@ async def test_a_long_pause_is_a_state_and_not_a_sleep(world: World, clock: Fake
 
         world.fake.faults.throttle_every = 0
         clock.advance(minutes=2)
-        assert await world.store.read(sources.due, now_us=daemon.runtime.now_us) == ["acme"]
+        assert [each.name for each in await world.store.read(sources.due, now_us=daemon.runtime.now_us)] == ["acme"]
         await daemon.run_source()
     report = await read_report(world.store, Sources([world.source()]), {}, clock())
     assert TroubleKind.PROVIDER_WAITS not in {each.kind for each in troubles(report)}
@@ -122,7 +122,7 @@ async def test_a_pause_from_a_wrong_clock_is_over(world: World, clock: FakeClock
         assert (await world.comparison()).waiting_until is not None
         clock.advance(hours=-5)
         await daemon.runtime.write(sources.make_due_now, source_id=world.source_id, now_us=daemon.runtime.now_us)
-        assert await world.store.read(sources.due, now_us=daemon.runtime.now_us) == ["acme"]
+        assert [each.name for each in await world.store.read(sources.due, now_us=daemon.runtime.now_us)] == ["acme"]
 
 
 async def test_status_says_why_the_last_pass_failed(world: World, clock: FakeClock) -> None:
