@@ -1,5 +1,6 @@
 """Decide how soon a source is read again, and what its read budget allows. Pure."""
 
+import math
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -113,3 +114,93 @@ def slow_down(interval: timedelta, affordable: timedelta, now: datetime, latest:
     if latest is None:
         return slowed
     return max(interval, min(slowed, latest - now))
+
+
+SIBLING_SHARE, SWEEP_SHARE, CHECK_SHARE = 0.25, 0.2, 0.05
+"""Shares of a day's refill that siblings, sweeps, and checks of endpoint and account may use at most."""
+DEEP_SHARE = 0.5
+"""A head reading reaches back over the whole lookback when this share of it has passed since the last that did."""
+PAGES_A_PIECE = 4
+"""Pages of an average piece of a sweep."""
+MOST_PIECES = 64
+NEVER = timedelta(days=36_500)
+"""Time between sweeps where they cannot be paid for."""
+
+
+def next_reading(
+    *,
+    last: datetime,
+    beat: timedelta,
+    settle: timedelta,
+    shortest: timedelta,
+    webhook: datetime | None = None,
+    unread: datetime | None = None,
+    urgent: datetime | None = None,
+) -> datetime:
+    """Return when a stream is read next: with its heartbeat, earlier for siblings of a webhook or for an urgent look.
+
+    `webhook` is the newest webhook that came since the last reading and `unread` the oldest; None, and siblings are not
+    looked for. Siblings of a transaction come together: a reading waits until the newest has settled, but the oldest
+    waits no longer than twice that. Readings for siblings are at least `settle` or `shortest` apart.
+    """
+    due = last + beat
+    if webhook is not None:
+        oldest = webhook if unread is None else unread
+        due = min(due, max(min(webhook + settle, oldest + 2 * settle), last + min(settle, shortest)))
+    return due if urgent is None else min(due, urgent)
+
+
+def reads_siblings(groups_a_day: float, cost: float, per_day: float) -> bool:
+    """Return True if readings for siblings pay: their share of the refill covers at least half of them.
+
+    `groups_a_day`: webhooks that are not within settle of another, the events of a transaction counted once.
+    """
+    return groups_a_day * cost <= 2 * SIBLING_SHARE * per_day
+
+
+def is_deep(last_deep: datetime | None, lookback: timedelta, now: datetime) -> bool:
+    """Return True if the next head reading reaches back over the whole lookback; None: none ever did."""
+    return last_deep is None or now - last_deep >= lookback * DEEP_SHARE
+
+
+def sweep_slices(events: float, page: int) -> int:
+    """Return into how many pieces a sweep over so many events is cut: of about four pages each."""
+    return int(min(max(events // (PAGES_A_PIECE * page), 1), MOST_PIECES))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SweepPace:
+    """How a sweep goes on beside the heads."""
+
+    every: timedelta
+    """Time between the starts of two sweeps: the configured one, or more if their share of the budget is short."""
+    pieces: int
+    requests: int
+    """Requests of a piece at most."""
+    between: timedelta
+    """Time between the starts of two pieces."""
+
+
+def plan_sweeps(events: float, page: int, per_day: float, rate: float, every: timedelta) -> SweepPace:
+    """Return the pace of sweeps over windows of so many `events`, `page` of them to a request.
+
+    They get a fifth of the `per_day` requests that the purse refills, and half the `rate` a second; if that is short,
+    they are rarer. `every` is the configured time between two.
+    """
+    pieces = sweep_slices(events, page)
+    pages = max(math.ceil(events / page), pieces)
+    requests = math.ceil(pages / pieces)
+    days = pieces * requests / (SWEEP_SHARE * per_day) if per_day > 0 else math.inf
+    every = max(every, timedelta(days=min(days, NEVER.days)), timedelta(seconds=pieces * requests / (rate / 2)))
+    return SweepPace(every=every, pieces=pieces, requests=requests, between=every / pieces)
+
+
+def next_piece(pace: SweepPace, began: datetime, done: int) -> datetime:
+    """Return when the next piece of a sweep is due that `began` then and of which so many pieces are done."""
+    return began + pace.between * done
+
+
+def endpoint_every(per_day: float, shortest: timedelta = timedelta(hours=1)) -> timedelta:
+    """Return the time between two looks at our endpoint: `shortest`, or three hours where an hour costs too much."""
+    affords = per_day * CHECK_SHARE * shortest >= timedelta(days=1)
+    return shortest if affords else max(shortest, timedelta(hours=3))

@@ -1,0 +1,146 @@
+"""Decide what may be spent on reading: the grant, our share of it, and the purse that pays for every request. Pure.
+
+A purse belongs to what the vendor counts together (`budget_scope`): sources that share a grant share its purse. It is
+a token bucket that refills evenly with most of our share and holds the rest, so that no period, wherever it begins, has
+more requests than the share. Each purpose leaves the purse at a level that purposes of higher priority may still use.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+from types import MappingProxyType
+
+USED_SHARE = 0.5
+"""Share of a grant that we use: the rest is left to whatever else reads the account."""
+REFILLED = 0.8
+"""Share of the allowance that refills evenly over the period. The purse holds the rest, for what cannot wait."""
+BACK_OFF = timedelta(hours=1)
+"""Time after a 429 for which the allowance is halved: somebody else uses the grant as well."""
+
+
+class Purpose(StrEnum):
+    """What a request is for, in the order of priority."""
+
+    HISTORY = "history"
+    """Reading what is about to leave the provider's history. It is never refused."""
+    START = "start"
+    """The first reading after a start or a downtime of ours."""
+    URGENT = "urgent"
+    """A look for which there is a reason (`urgency`)."""
+    HEARTBEAT = "heartbeat"
+    """The regular reading of a stream."""
+    SIBLING = "sibling"
+    """A reading soon after a webhook, for lost events of the same transaction."""
+    DETAIL = "detail"
+    """A request for one missing event."""
+    SWEEP = "sweep"
+    """A piece of a sweep."""
+    ENDPOINT = "endpoint"
+    """The state of our endpoint."""
+    ACCOUNT = "account"
+    """The account of our key, and its streams."""
+
+
+KEPT: Mapping[Purpose, float] = MappingProxyType(
+    {
+        Purpose.HISTORY: -math.inf,
+        Purpose.START: 0.0,
+        Purpose.URGENT: 0.0,
+        Purpose.HEARTBEAT: 0.15,
+        Purpose.SIBLING: 0.4,
+        Purpose.DETAIL: 0.5,
+        Purpose.SWEEP: 0.6,
+        Purpose.ENDPOINT: 0.7,
+        Purpose.ACCOUNT: 0.75,
+    }
+)
+"""The level, as a share of the full purse, below which a purpose spends nothing."""
+
+
+def granted(*, floor: int, per_transaction: int = 0, transactions: int = 0) -> int:
+    """Return the requests that the vendor grants in its period: so many a transaction, and at least `floor`.
+
+    `transactions` are those known of the last period. Too few make the grant too small, never too large.
+    """
+    return max(floor, per_transaction * transactions)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Allowance:
+    """The requests that may be used in any `period`."""
+
+    requests: float
+    period: timedelta
+
+    @property
+    def full(self) -> float:
+        """Return the most tokens that the purse holds."""
+        return self.requests * (1 - REFILLED)
+
+    @property
+    def per_day(self) -> float:
+        """Return the requests that the purse refills in a day: what can be planned."""
+        return self.requests * REFILLED * (timedelta(days=1) / self.period)
+
+
+def allow(
+    requests: float, period: timedelta, *, refused: timedelta | None = None, share: float = USED_SHARE
+) -> Allowance:
+    """Return our allowance of a grant of `requests` in `period`: a `share` of it, halved for an hour after a 429.
+
+    `refused` is the time since the last 429; None: there was none.
+    """
+    is_backing_off = refused is not None and refused < BACK_OFF
+    return Allowance(requests=requests * share * (0.5 if is_backing_off else 1.0), period=period)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Purse:
+    """The requests that could be made at a time; negative after history was read that could not be paid for."""
+
+    tokens: float
+    at: datetime
+
+
+def new_purse(allowance: Allowance, now: datetime) -> Purse:
+    """Return a full purse, for a scope that was never read."""
+    return Purse(tokens=allowance.full, at=now)
+
+
+def filled(purse: Purse, allowance: Allowance, now: datetime) -> Purse:
+    """Return the purse as it is at `now`. A clock that was set back adds nothing, and a smaller allowance caps it."""
+    passed = max(now - purse.at, timedelta(0))
+    tokens = purse.tokens + allowance.requests * REFILLED * (passed / allowance.period)
+    return Purse(tokens=min(tokens, allowance.full), at=now)
+
+
+def spend(purse: Purse, requests: float) -> Purse:
+    """Return the purse after `requests` were made, or reserved, at its time."""
+    return Purse(tokens=purse.tokens - requests, at=purse.at)
+
+
+def spendable(purse: Purse, allowance: Allowance, purpose: Purpose) -> float:
+    """Return the requests that may be made for `purpose` at the purse's time, at least 0; infinity for history."""
+    return max(0.0, purse.tokens - KEPT[purpose] * allowance.full)
+
+
+def may_spend(purse: Purse, allowance: Allowance, purpose: Purpose, requests: float) -> bool:
+    """Return True if `requests` may be made for `purpose` at the purse's time.
+
+    What takes more than the purse can ever hold for the purpose may begin when the purse is full, and then owes.
+    """
+    return purse.tokens >= _needed(allowance, purpose, requests)
+
+
+def affordable_at(purse: Purse, allowance: Allowance, purpose: Purpose, requests: float) -> datetime:
+    """Return the time from which `requests` may be made for `purpose`, if nothing else is spent meanwhile."""
+    lacking = _needed(allowance, purpose, requests) - purse.tokens
+    if lacking <= 0:
+        return purse.at
+    return purse.at + allowance.period * (lacking / (allowance.requests * REFILLED))
+
+
+def _needed(allowance: Allowance, purpose: Purpose, requests: float) -> float:
+    return min(KEPT[purpose] * allowance.full + requests, allowance.full)

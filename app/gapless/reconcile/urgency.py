@@ -1,0 +1,92 @@
+"""Decide when a stream is looked at out of turn, because something suggests that events were lost. Pure.
+
+A look has a reason, a time and a wait. While looks of a reason find nothing, the wait grows; when it is as long as the
+heartbeat, the reason is dropped. Urgent looks may use what the purse holds in reserve.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+GROWTH = 1.5
+"""By what the wait grows with each clean look."""
+FIRST_WAIT = timedelta(seconds=30)
+REJECTED_WAIT, LONGEST_REJECTED_WAIT = timedelta(minutes=1), timedelta(minutes=30)
+SILENT_FROM = 4.6
+"""Expected webhooks from which on a silence is looked into: by chance it comes after one webhook in a hundred."""
+
+
+class Reason(StrEnum):
+    """Why a look is urgent."""
+
+    START = "start"
+    """We were not running, or have just begun."""
+    FIND = "find"
+    """A reading found an event that no webhook had brought."""
+    ENDPOINT = "endpoint"
+    """The provider says that our endpoint is not healthy."""
+    REFUSED = "refused"
+    """We answered a webhook with 4xx or 5xx."""
+    LATE = "late"
+    """A webhook came later than settle: the provider's queue is behind."""
+    SILENCE = "silence"
+    """No webhook came for longer than the rhythm suggests."""
+    KEY_REPLACED = "key_replaced"
+    KEY_REJECTED = "key_rejected"
+
+
+AT_ONCE = frozenset({Reason.START, Reason.SILENCE, Reason.KEY_REPLACED})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Look:
+    """The next look for a reason."""
+
+    reason: Reason
+    due: datetime
+    wait: timedelta
+    """The time between the look before and this one."""
+
+
+def first_look(reason: Reason, now: datetime, first_wait: timedelta = FIRST_WAIT) -> Look:
+    """Return the first look for a reason that arose `now`: at once where time was lost already, else after a wait.
+
+    `first_wait` is the source's shortest interval. A rejected key is tried again after a minute.
+    """
+    wait = REJECTED_WAIT if reason is Reason.KEY_REJECTED else first_wait
+    return Look(reason=reason, due=now if reason in AT_ONCE else now + wait, wait=wait)
+
+
+def next_look(look: Look, now: datetime, beat: timedelta, *, goes_on: bool) -> Look | None:
+    """Return the look after one that was made `now`; None: the heartbeat is enough from here on.
+
+    `goes_on`: the reason still holds, because the look found something or the endpoint is still unhealthy. Then the
+    wait does not grow. A rejected key waits twice as long each time, up to half an hour, and is never given up.
+    """
+    if look.reason is Reason.KEY_REJECTED:
+        wait = min(look.wait * 2, LONGEST_REJECTED_WAIT)
+        return Look(reason=look.reason, due=now + wait, wait=wait) if goes_on else None
+    if look.reason in AT_ONCE and not goes_on:
+        return None
+    wait = min(look.wait, FIRST_WAIT) if goes_on else look.wait * GROWTH
+    if wait >= beat:
+        return None
+    reason = Reason.FIND if look.reason in AT_ONCE else look.reason
+    return Look(reason=reason, due=now + wait, wait=wait)
+
+
+def sooner(one: Look | None, other: Look | None) -> Look | None:
+    """Return the look that is due first."""
+    if one is None or other is None:
+        return one or other
+    return min(one, other, key=lambda look: look.due)
+
+
+def silent_look(expected: float, looked_at: float) -> float | None:
+    """Return `expected` if a silence is worth a look now, else None.
+
+    `expected` is how many groups of webhooks (the events of one transaction count once) the rhythm predicts since the
+    last one came; `looked_at` is the value at which this silence was looked into last, 0 if never. Each further look
+    wants twice as many, so that a quiet source costs little.
+    """
+    return expected if expected >= max(SILENT_FROM, 2 * looked_at) else None

@@ -1,0 +1,104 @@
+"""The purse: no period has more requests than the allowance, and who may spend what is left."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gapless.reconcile.purse import (
+    KEPT,
+    Allowance,
+    Purpose,
+    affordable_at,
+    allow,
+    filled,
+    granted,
+    may_spend,
+    new_purse,
+    spend,
+    spendable,
+)
+
+NOW, DAY = datetime(2026, 11, 20, 12, tzinfo=UTC), timedelta(days=1)
+MONTHLY = allow(10_000, 30 * DAY)
+PAID = [purpose for purpose in Purpose if purpose is not Purpose.HISTORY]
+allowances = st.builds(
+    Allowance, requests=st.floats(50, 1e6), period=st.sampled_from([timedelta(minutes=1), timedelta(hours=1), 30 * DAY])
+)
+steps = st.lists(st.tuples(st.floats(0, 0.5), st.sampled_from(PAID), st.integers(1, 200)), max_size=60)
+
+
+def test_a_grant_grows_with_transactions_and_has_a_floor() -> None:
+    assert granted(floor=10_000, per_transaction=500, transactions=0) == 10_000
+    assert granted(floor=10_000, per_transaction=500, transactions=360) == 180_000
+    assert granted(floor=5_000) == 5_000
+
+
+def test_half_of_a_grant_is_used_and_a_quarter_after_a_429() -> None:
+    assert MONTHLY.requests == 5_000
+    assert allow(10_000, 30 * DAY, refused=timedelta(minutes=59)).requests == 2_500
+    assert allow(10_000, 30 * DAY, refused=timedelta(hours=1)).requests == 5_000
+    assert MONTHLY.per_day * 30 == pytest.approx(4_000)
+
+
+@given(allowances, steps)
+def test_no_period_has_more_requests_than_the_allowance(
+    allowance: Allowance, wanted: list[tuple[float, Purpose, int]]
+) -> None:
+    now, purse, made = NOW, new_purse(allowance, NOW), list[tuple[datetime, int]]()
+    for wait, purpose, requests in wanted:
+        now += allowance.period * wait
+        purse = filled(purse, allowance, now)
+        if requests <= allowance.full and may_spend(purse, allowance, purpose, requests):
+            purse = spend(purse, requests)
+            made.append((now, requests))
+    for start, _ in made:
+        end = start + allowance.period
+        assert sum(count for at, count in made if start <= at < end) <= allowance.requests * (1 + 1e-9)
+
+
+@given(allowances, st.floats(-500, 500), st.sampled_from(list(Purpose)), st.integers(1, 300))
+def test_what_is_not_affordable_now_is_at_the_time_that_is_told(
+    allowance: Allowance, tokens: float, purpose: Purpose, requests: int
+) -> None:
+    purse = spend(filled(new_purse(allowance, NOW), allowance, NOW), -tokens)
+    purse = filled(purse, allowance, NOW)
+    at = affordable_at(purse, allowance, purpose, requests)
+    assert (at == NOW) == may_spend(purse, allowance, purpose, requests)
+    assert may_spend(filled(purse, allowance, at + timedelta(microseconds=1)), allowance, purpose, requests)
+
+
+def test_each_purpose_leaves_something_for_those_before_it() -> None:
+    levels = [KEPT[purpose] for purpose in Purpose]
+    assert levels == sorted(levels)
+    empty = spend(new_purse(MONTHLY, NOW), MONTHLY.full)
+    assert [purpose for purpose in Purpose if may_spend(empty, MONTHLY, purpose, 1)] == [Purpose.HISTORY]
+    assert spendable(empty, MONTHLY, Purpose.HISTORY) == float("inf")
+    assert spendable(empty, MONTHLY, Purpose.START) == 0
+    last = spend(new_purse(MONTHLY, NOW), MONTHLY.full - 1)
+    assert [purpose for purpose in Purpose if may_spend(last, MONTHLY, purpose, 1)] == [
+        Purpose.HISTORY,
+        Purpose.START,
+        Purpose.URGENT,
+    ]
+
+
+@given(allowances, st.floats(0, 1))
+def test_details_and_sweeps_never_take_the_heartbeats_turn(allowance: Allowance, level: float) -> None:
+    purse = filled(spend(new_purse(allowance, NOW), level * allowance.full), allowance, NOW)
+    for purpose in (Purpose.SIBLING, Purpose.DETAIL, Purpose.SWEEP, Purpose.ENDPOINT, Purpose.ACCOUNT):
+        left = spend(purse, spendable(purse, allowance, purpose))
+        if spendable(purse, allowance, purpose):
+            assert spendable(left, allowance, Purpose.HEARTBEAT) >= 0.2 * allowance.full
+
+
+def test_a_clock_that_was_set_back_fills_no_purse() -> None:
+    purse = spend(new_purse(MONTHLY, NOW), 100)
+    assert filled(purse, MONTHLY, NOW - DAY).tokens == purse.tokens
+    assert filled(purse, MONTHLY, NOW + 30 * DAY).tokens == MONTHLY.full
+
+
+def test_a_smaller_allowance_caps_what_was_saved() -> None:
+    purse = new_purse(MONTHLY, NOW)
+    assert filled(purse, allow(10_000, 30 * DAY, refused=timedelta(0)), NOW).tokens == pytest.approx(500)
