@@ -18,6 +18,7 @@ Clock = Callable[[], datetime]
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
 HOUR_US = 3_600_000_000
+DAY_US = 24 * HOUR_US
 SLICE_WIDTH = timedelta(hours=1)
 """A window no wider than this is one slice, because a slice costs at least one request."""
 LONGEST_INTERVAL = timedelta(hours=1)

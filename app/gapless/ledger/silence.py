@@ -12,6 +12,7 @@ from typing import Final
 from sqlalchemy import Connection, func, or_, select, update
 
 from gapless.domain import HOUR_US, Silence, from_us, to_us
+from gapless.ledger import looks
 from gapless.ledger.tables import SOURCE, TALLY
 
 HOURS_OF_WEEK: Final = 7 * 24
@@ -27,7 +28,8 @@ def note_heard(connection: Connection, heard: Mapping[int, int]) -> None:
     """Store the time of each source's last webhook, by source id, in microseconds; never an earlier one than known."""
     for source_id, at_us in sorted(heard.items()):
         older = or_(SOURCE.c.last_webhook_us.is_(None), SOURCE.c.last_webhook_us < at_us)
-        connection.execute(update(SOURCE).where(SOURCE.c.id == source_id, older).values(last_webhook_us=at_us))
+        values = {"last_webhook_us": at_us, **looks.first_unread(at_us)}
+        connection.execute(update(SOURCE).where(SOURCE.c.id == source_id, older).values(**values))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

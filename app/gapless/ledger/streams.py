@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, select, update
 
 from gapless.ledger.engine import dialect
 from gapless.ledger.tables import SOURCE, STREAM
@@ -26,6 +26,10 @@ class Stream:
     last_listed: int
     cursor: str | None
     last_error: str | None = None
+    head_us: int | None = None
+    """When its last scheduled pass began; None: never."""
+    deep_us: int | None = None
+    """When the last scheduled pass began that reached back over the whole lookback; None: never."""
 
     @property
     def read_to_us(self) -> int:
@@ -46,6 +50,12 @@ def streams(connection: Connection, source_id: int) -> list[Stream]:
     """Return all streams of the source, its own first."""
     rows = connection.execute(select(STREAM).where(STREAM.c.source_id == source_id).order_by(STREAM.c.name))
     return [Stream(**row) for row in rows.mappings()]
+
+
+def note_head(connection: Connection, stream_id: int, at_us: int, *, deep: bool) -> None:
+    """Note that a scheduled pass of the stream begins; `deep`: it reaches back over the whole lookback."""
+    values = {"head_us": at_us, "deep_us": at_us} if deep else {"head_us": at_us}
+    connection.execute(update(STREAM).where(STREAM.c.id == stream_id).values(**values))
 
 
 def stream(connection: Connection, stream_id: int) -> Stream:

@@ -95,6 +95,8 @@ class SourceRow(TableRow, table=True):
     subscription_good_us: int | None = _long(null=True)  # when it was last seen healthy
     endpoint_version: str | None = _text(null=True)  # API version of our endpoint, when it was last seen healthy
     last_webhook_us: int | None = _long(null=True)  # within seconds; see `ledger.silence`
+    unread_us: int | None = _long(null=True)  # when the first webhook came since the source was last read
+    look: str | None = _text(null=True)  # JSON: what is looked into out of turn, see `ledger.looks`
     lapsed_us: int | None = _long(null=True)  # since when it may be inactive, where the list needs it active
     interval_us: int | None = _long(null=True)
     next_pass_us: int = _long(default=0)
@@ -137,6 +139,8 @@ class StreamRow(TableRow, table=True):
     read_us: int | None = _long(null=True)  # how far passes have read, while absent events hold the watermark back
     checked_us: int | None = _long(null=True)  # when the list was last read up to the watermark
     last_complete_pass_us: int | None = _long(null=True)
+    head_us: int | None = _long(null=True)  # when its last scheduled pass began
+    deep_us: int | None = _long(null=True)  # when the last one began that reached back over the whole lookback
     last_outcome: str | None = _text(null=True)
     last_error: str | None = _text(null=True)  # why the last pass could not be completed; None: it was
     parked_reason: str | None = _text(null=True)
@@ -336,6 +340,27 @@ class RestoredRow(TableRow, table=True):
     end_us: int = _long()
 
 
+class LearnedRow(TableRow, table=True):
+    """What was learned about a source, and the plan by which it is read."""
+
+    __tablename__ = "learned"
+    __table_args__ = (PrimaryKeyConstraint("source_id"),)
+    source_id: int = _long()
+    at_us: int = _long()  # when it was last reckoned
+    facts: str = _text()  # JSON: see `ledger.learned.Learned`
+
+
+class ListDelayRow(TableRow, table=True):
+    """How many events a listing first showed at an age, by day: they had come by webhook."""
+
+    __tablename__ = "list_delay"
+    __table_args__ = (PrimaryKeyConstraint("source_id", "day", "bucket"),)
+    source_id: int = _long()
+    day: int = _long()  # whole days since 1970 UTC
+    bucket: int = _long()  # of ages, see `reconcile.lateness.AgeCounts`
+    count: int = _long()
+
+
 class BudgetRow(TableRow, table=True):
     """Read requests used in the current period, per scope of the budget."""
 
@@ -503,4 +528,5 @@ PASS, SLICE, UNRECOVERABLE, BUDGET = _table(PassRow), _table(SliceRow), _table(U
 DELIVERY, ATTEMPT, TALLY = _table(DeliveryRow), _table(AttemptRow), _table(TallyRow)
 SHOWN, ABSENCE, CONFIGURATION = _table(ShownRow), _table(AbsenceRow), _table(ConfigurationRow)
 SUBSCRIPTION, RESTORED, RECEIPT = _table(SubscriptionRow), _table(RestoredRow), _table(ReceiptRow)
+LEARNED, LIST_DELAY = _table(LearnedRow), _table(ListDelayRow)
 SLOT, DOWNTIME, QUARANTINE, AUDIT_LOG = _table(SlotRow), _table(DowntimeRow), _table(QuarantineRow), _table(AuditLogRow)

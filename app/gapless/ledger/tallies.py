@@ -12,6 +12,8 @@ from gapless.ledger.tables import TALLY
 
 COUNTS = tuple(column.name for column in TALLY.columns if not column.primary_key)
 COLUMNS = ("source_id", "hour", "slot", *COUNTS)
+FIRST_SEEN = ("by_webhook", "by_list", "by_redelivery")
+"""Counts of events that occurred while the source was watched, by how they were first seen."""
 MISSED = {cause: f"missed_{cause.value}" for cause in Cause}
 
 
@@ -51,6 +53,13 @@ class Totals:
     def expected(self) -> int:
         """Events that our subscription should have pushed."""
         return self.counts["expected"]
+
+
+def by_hour(connection: Connection, source_id: int, from_hour: int) -> dict[int, int]:
+    """Return the events of the source by the hour of their occurrence since 1970, however they were first seen."""
+    seen = sum((TALLY.c[name] for name in FIRST_SEEN[1:]), start=TALLY.c[FIRST_SEEN[0]])
+    query = select(TALLY.c.hour, func.sum(seen)).where(TALLY.c.source_id == source_id, TALLY.c.hour >= from_hour)
+    return {hour: int(count) for hour, count in connection.execute(query.group_by(TALLY.c.hour))}
 
 
 def totals(connection: Connection, source_id: int, from_us: int | None = None, to_us: int | None = None) -> Totals:

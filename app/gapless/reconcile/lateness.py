@@ -4,7 +4,7 @@ Pure. *Settle* is the age from which a listed event is recorded; *grace* is the 
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 
@@ -43,6 +43,36 @@ def learned_grace(
     if samples < LEAST_SAMPLES or shown_p999 is None or webhook_lag_p999 is None:
         return max(declared, least)
     return max(min(declared, 1.5 * shown_p999 + timedelta(seconds=5)), 1.5 * webhook_lag_p999, least)
+
+
+@dataclass(slots=True)
+class ListWatch:
+    """Observes at which age the listings of one stream first show the events that came by webhook.
+
+    Only events count that no earlier listing of this process could have shown, or that one lacked.
+    """
+
+    read_at_us: int | None = None
+    """The time of the listing before, by the provider's clock; None: there was none."""
+    lacked: dict[str, int] = field(default_factory=dict)
+    """{key: time of occurrence} of the events that the listings so far lacked."""
+
+    def observe(self, at_us: int, known: Mapping[str, int], shown: Collection[str]) -> list[float]:
+        """Return the ages, in seconds, of events that the listing requested at `at_us` is the first to show.
+
+        `known`: {key: time of occurrence} of the young events whose webhook came before. `shown`: the listed keys.
+        """
+        ages: list[float] = []
+        for key, occurred_us in known.items():
+            is_new = self.read_at_us is not None and occurred_us >= self.read_at_us
+            if key not in shown:
+                if is_new:
+                    self.lacked[key] = occurred_us
+            elif self.lacked.pop(key, None) is not None or is_new:
+                ages.append((at_us - occurred_us) / 1_000_000)
+        self.lacked = {key: occurred_us for key, occurred_us in self.lacked.items() if key in known}
+        self.read_at_us = at_us
+        return ages
 
 
 @dataclass(slots=True)

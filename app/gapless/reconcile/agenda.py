@@ -1,0 +1,138 @@
+"""Decide which streams of a source are read now, for what reason, and when the source is due next. Pure."""
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from gapless.clock import is_due
+from gapless.domain import from_us, span_us, to_us
+from gapless.ledger.looks import StoredLook
+from gapless.ledger.streams import Stream
+from gapless.reconcile.pace import Pace, next_reading
+from gapless.reconcile.purse import Purpose
+from gapless.reconcile.reading_plan import ReadingPlan
+from gapless.reconcile.urgency import Look, Reason
+
+ABOUT = 0.1
+"""Share of its interval by which a stream may be read early, so that streams are read together."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rhythm:
+    """How often the streams of a source are read: by its pace, and if that is adaptive, by its plan."""
+
+    pace: Pace
+    plan: ReadingPlan | None = None
+    """None: nothing is known yet, and streams are read as often as they may be."""
+
+    def beat(self, stream: str, now: datetime) -> timedelta:
+        """Return the time between two readings of the stream, as of `now`."""
+        if self.pace.long_poll:
+            return timedelta(0)
+        if not self.pace.adaptive or self.plan is None:
+            return self.pace.shortest
+        return self.plan.heartbeats.interval(stream, now)
+
+    def next_beat(self, stream: Stream, now: datetime) -> datetime:
+        """Return when the stream is read next, if nothing happens; now, if it never was."""
+        if stream.head_us is None:
+            return now
+        beat = self.beat(stream.name, now)
+        due = from_us(stream.head_us) + beat
+        return now if is_due(to_us(due), span_us(beat), to_us(now)) else due
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """What there is to read now: the streams, and for what their requests are."""
+
+    streams: Sequence[Stream]
+    purpose: Purpose
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Occasion:
+    """Why a run of a source began."""
+
+    everything: bool
+    """It was made due: at a start, on demand, or because something changed."""
+    is_first: bool
+    """This process has not read it yet."""
+    look: StoredLook | None
+    """The look out of turn that is noted for it; None: there is none."""
+    heard: Collection[int]
+    """Ids of the streams of which webhooks came since the last reading."""
+    running_out: bool
+    """The provider's history runs out."""
+
+
+def choose(streams: Sequence[Stream], rhythm: Rhythm, occasion: Occasion, now: datetime) -> Wanted:
+    """Return the streams to read now: all of them if there is a reason to look, else those whose turn it is."""
+    if occasion.running_out:
+        return Wanted(streams=streams, purpose=Purpose.HISTORY)
+    if occasion.is_first:
+        return Wanted(streams=streams, purpose=Purpose.START)
+    if occasion.everything or is_look_due(occasion.look, now):
+        is_trusted = occasion.look is None or occasion.look.reason != Reason.REFUSED
+        return Wanted(streams=streams, purpose=Purpose.URGENT if is_trusted else Purpose.HEARTBEAT)
+    in_turn = [each for each in streams if _is_its_turn(each, rhythm, now)]
+    if in_turn:
+        siblings = [each for each in streams if each.id in occasion.heard and each not in in_turn]
+        return Wanted(streams=[*in_turn, *siblings], purpose=Purpose.HEARTBEAT)
+    return Wanted(streams=[each for each in streams if each.id in occasion.heard], purpose=Purpose.SIBLING)
+
+
+def is_look_due(look: StoredLook | None, now: datetime) -> bool:
+    """Return True if a look out of turn is wanted by now."""
+    return look is not None and is_due(look.due_us, look.wait_us, to_us(now))
+
+
+def next_due(streams: Iterable[Stream], rhythm: Rhythm, look: Look | None, now: datetime) -> datetime:
+    """Return when the source is due next: with the first heartbeat of a stream, or for the look."""
+    beats = [rhythm.next_beat(each, now) for each in streams]
+    due = min(beats, default=now + rhythm.pace.longest)
+    return due if look is None else max(now, min(due, look.due))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Heard:
+    """When webhooks came since a source was last read."""
+
+    newest: datetime
+    oldest: datetime
+    read_at: datetime
+    due: datetime
+    """When the source is due without siblings."""
+
+
+def is_sibling_due(heard: Heard, settle: timedelta, shortest: timedelta, now: datetime) -> bool:
+    """Return True if the siblings of webhooks are looked for now."""
+    due = next_reading(
+        last=heard.read_at,
+        beat=max(heard.due - heard.read_at, timedelta(0)),
+        settle=settle,
+        shortest=shortest,
+        webhook=heard.newest,
+        unread=heard.oldest,
+    )
+    return due <= now
+
+
+def as_stored(look: Look | None, silence: float = 0.0) -> StoredLook | None:
+    """Return the look as it is stored."""
+    if look is None:
+        return None
+    return StoredLook(reason=look.reason.value, due_us=to_us(look.due), wait_us=span_us(look.wait), silence=silence)
+
+
+def as_look(stored: StoredLook | None) -> Look | None:
+    """Return a stored look."""
+    if stored is None:
+        return None
+    wait = timedelta(microseconds=stored.wait_us)
+    return Look(reason=Reason(stored.reason), due=from_us(stored.due_us), wait=wait)
+
+
+def _is_its_turn(stream: Stream, rhythm: Rhythm, now: datetime) -> bool:
+    early = rhythm.beat(stream.name, now) * ABOUT
+    return rhythm.next_beat(stream, now) <= now + early
