@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from functools import cache
 from itertools import pairwise
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import msgspec
 
@@ -252,5 +252,14 @@ class Owed(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     not_before_us: int
 
 
-Route = Callable[[Source, RemoteEvent, Via, int], list[Owed]]
-"""Returns the deliveries of a new event: (source, event, via, time of record in microseconds)."""
+class Route(Protocol):
+    """Decides which deliveries a new event makes."""
+
+    def __call__(
+        self, source: Source, event: RemoteEvent, via: Via, recorded_us: int, awaited_until_us: int = 0, /
+    ) -> list[Owed]:
+        """Return the deliveries. Times are microseconds.
+
+        `awaited_until_us`: until then its webhook may come, and it is not missed; 0: its webhook is not awaited.
+        """
+        ...

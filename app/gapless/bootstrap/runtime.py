@@ -16,7 +16,7 @@ from gapless.bootstrap.destinations import make_destinations
 from gapless.bootstrap.ledger import OpenLedger, RegisteredRows, open_ledger, register_rows, take_next_slot, take_slot
 from gapless.bootstrap.sources import make_policies, open_provider_client
 from gapless.clock import ProcessClock
-from gapless.deliver.routing import Destination, build_route
+from gapless.deliver.routing import Destination, build_route, that_hear_webhooks
 from gapless.domain import Clock, Sources
 from gapless.ledger import destinations as destination_rows
 from gapless.ledger import leases, sources
@@ -96,7 +96,7 @@ async def _make_parts(
     standing = rows.standing if serves else None
     slot = await take_slot(ledger, holder, receives=receives, now=clock(), standing=standing)
     again = None if ledger.lock else bind(take_next_slot, holder=holder, receives=receives, standing=standing)
-    recorder = Recorder(slot, build_route(destinations))
+    recorder = Recorder(slot, build_route(destinations), withdraws=that_hear_webhooks(destinations))
     writer = make_writer(settings.public, ledger.store, recorder, metrics, take_slot=again)
     return ProcessParts(
         runtime=Runtime(store=ledger.store, writer=writer, clock=clock, metrics=metrics, sources=sources),

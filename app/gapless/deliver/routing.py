@@ -49,9 +49,21 @@ class Destination:
         """True if its handler has a webhook of its own, and is to get only what that lost."""
         return self.receipts or Via.WEBHOOK not in self.via
 
-    def delay_of(self, via: Via) -> int:
-        """Return how long an event waits that was first recorded in this way, in microseconds."""
-        return self.delay_us if self.receipts or via is Via.LIST else 0
+    @property
+    def hears_webhooks(self) -> bool:
+        """True if a webhook that reaches us reaches its handler too, so that there is no gap to fill.
+
+        A handler that reports what it has processed says so itself.
+        """
+        return self.fills_gaps and not self.receipts
+
+    def not_before(self, via: Via, recorded_us: int, awaited_until_us: int) -> int:
+        """Return the time before which an event is not sent that was recorded in this way, in microseconds.
+
+        To fill a gap before its webhook is overdue would send the event twice.
+        """
+        due_us = recorded_us + (self.delay_us if self.receipts or via is Via.LIST else 0)
+        return max(due_us, awaited_until_us) if self.fills_gaps else due_us
 
     def __post_init__(self) -> None:
         if self.concurrency < 1:
@@ -66,18 +78,25 @@ def build_route(destinations: Iterable[Destination]) -> Route:
     """Return the function that finds those of `destinations` to which an event is owed."""
     ordered = tuple(sorted(destinations, key=lambda destination: destination.id))
 
-    def route(source: Source, event: RemoteEvent, via: Via, recorded_us: int) -> list[Owed]:
+    def route(
+        source: Source, event: RemoteEvent, via: Via, recorded_us: int, awaited_until_us: int = 0, /
+    ) -> list[Owed]:
         if not is_owed_at_all(source, event, via):
             return []
         occurred_us = to_us(event.occurred_at)
         return [
-            Owed(destination_id=each.id, not_before_us=recorded_us + each.delay_of(via))
+            Owed(destination_id=each.id, not_before_us=each.not_before(via, recorded_us, awaited_until_us))
             for each in ordered
             if wants(each, source.name, event.type, via, occurred_us)
             and takes_mode(each.modes, event.livemode, source.livemode)
         ]
 
     return route
+
+
+def that_hear_webhooks(destinations: Iterable[Destination]) -> frozenset[int]:
+    """Return the ids of the destinations to which nothing is owed any more that came to us by webhook."""
+    return frozenset(each.id for each in destinations if each.hears_webhooks)
 
 
 def is_owed_at_all(source: Source, event: RemoteEvent, via: Via) -> bool:

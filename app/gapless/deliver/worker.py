@@ -258,7 +258,7 @@ def is_withdrawn(destination: Destination, event: StoredEvent) -> bool:
     if event.received or (event.imported and destination.fills_gaps and Via.IMPORT not in destination.via):
         return True
     came_after_all = event.via is not Via.WEBHOOK and event.webhook_us is not None
-    return came_after_all and destination.fills_gaps and not destination.receipts
+    return came_after_all and destination.hears_webhooks
 
 
 def outcome_of(settled: Settlement) -> str:

@@ -12,7 +12,7 @@ Attempts are counted when they are settled, not when they are claimed: a process
 and over must not turn its claims into dead letters.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -32,6 +32,7 @@ from sqlalchemy import (
 
 from gapless.domain import Via
 from gapless.ledger.engine import dialect
+from gapless.ledger.events import CHUNK
 from gapless.ledger.receipts import EVERY_HANDLER, has_receipt
 from gapless.ledger.sources import IDENTITY_SEED
 from gapless.ledger.tables import ATTEMPT, DELIVERY, DESTINATION, EVENT, PAYLOAD, SOURCE, STREAM
@@ -285,6 +286,20 @@ def _attempt_rows(settlement: Settlement) -> list[tuple[object, ...]]:
     if tried is None:
         return []
     return [(claim.destination_id, claim.seq, tried.at_us, tried.duration_us, tried.outcome, tried.detail)]
+
+
+def withdraw(connection: Connection, seqs: Sequence[int], destinations: Collection[int]) -> None:
+    """Delete what is pending of these events for these destinations, except what is under way or a person released."""
+    ordered = sorted(seqs)
+    for at in range(0, len(ordered), CHUNK):
+        waiting = (
+            DELIVERY.c.destination_id.in_(sorted(destinations)),
+            DELIVERY.c.event_seq.in_(ordered[at : at + CHUNK]),
+            _PENDING_BY_KEY,
+            DELIVERY.c.lease_us == 0,
+            func.coalesce(DELIVERY.c.reason, "") != RELEASED,
+        )
+        connection.execute(delete(DELIVERY).where(*waiting))
 
 
 def give_back_all(connection: Connection, now_us: int) -> int:

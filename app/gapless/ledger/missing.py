@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from sqlalchemy import Connection, RowMapping, delete, select, tuple_, update
 
 from gapless.domain import Cause
-from gapless.ledger import watermarks
+from gapless.ledger import findings, watermarks
 from gapless.ledger.engine import dialect
+from gapless.ledger.findings import Finding
 from gapless.ledger.tables import EVENT, MISSING, SOURCE, STREAM
 from gapless.ledger.tallies import MISSED, Tallies
 from gapless.ledger.watermarks import UnrecoverableInterval
@@ -38,6 +39,8 @@ class Missing:
     ref: str | None = None
     attempts: int = 0
     place: Place = (0, 0, 0)
+    awaited: bool = False
+    """Its grace is not over: if it is expected, it is a finding, and counts as missed only when that is judged."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,28 +49,37 @@ class Closed:
 
     expected: bool
     redelivered: bool = False
+    missed: Cause | None = None
+    """The cause under which it was counted as missed; None: it was not."""
 
 
 def add(connection: Connection, slot: int, found: Sequence[Missing]) -> list[Missing]:
     """Insert the rows that do not exist yet, and count each as expected and missed, once. Returns the new ones.
 
-    An event that is recorded already gets no row, also if its webhook is being recorded at this moment.
+    One whose webhook is still awaited becomes a finding instead of counting as missed. An event that is recorded already gets no row, also if its webhook is being recorded at this moment.
     """
     tallies = Tallies()
-    made = []
+    made: list[Missing] = []
     for row in _not_recorded(connection, found):
         values = {
             "source_id": row.source_id, "stream_id": row.stream_id, "key": row.key, "type": row.type,
             "occurred_us": row.occurred_us, "found_us": row.found_us, "expected": row.expected,
             "cause": row.cause.value, "reason": row.reason, "ref": row.ref,
-            "next_attempt_us": row.found_us,
+            "next_attempt_us": row.found_us, "counted": not row.awaited,
         }  # fmt: skip
         if dialect.insert_or_ignore(connection, MISSING, values):
             made.append(row)
             if row.expected:
-                tallies.add(row.source_id, row.occurred_us, "expected", f"missed_{row.cause.value}")
+                tallies.add(row.source_id, row.occurred_us, "expected", *(() if row.awaited else (MISSED[row.cause],)))
+    findings.add(connection, (_finding(row) for row in made if row.expected and row.awaited))
     tallies.write(connection, slot)
     return made
+
+
+def _finding(row: Missing) -> Finding:
+    return Finding(
+        source_id=row.source_id, key=row.key, stream_id=row.stream_id, occurred_us=row.occurred_us, cause=row.cause
+    )
 
 
 def _not_recorded(connection: Connection, found: Sequence[Missing]) -> list[Missing]:
@@ -118,10 +130,11 @@ def close(connection: Connection, identities: Iterable[tuple[int, str]]) -> dict
                 tuple_(MISSING.c.source_id, MISSING.c.key).in_(keys[at : at + CHUNK]),
             )
             .values(state="recovered")
-            .returning(MISSING.c.source_id, MISSING.c.key, MISSING.c.expected, MISSING.c.asked_us)
+            .returning(*(MISSING.c[name] for name in ("source_id", "key", "expected", "counted", "cause", "asked_us")))
         )
-        for source_id, key, expected, asked_us in connection.execute(statement):
-            closed[source_id, key] = Closed(expected=expected, redelivered=asked_us is not None)
+        for source_id, key, expected, counted, cause, asked_us in connection.execute(statement):
+            missed = Cause(cause) if expected and counted else None
+            closed[source_id, key] = Closed(expected=expected, redelivered=asked_us is not None, missed=missed)
     return closed
 
 
@@ -151,8 +164,10 @@ def still_missing(connection: Connection, slot: int, rows: Sequence[Missing]) ->
         recorded |= {(row.source_id, row.key) for row in found}
     closed, tallies = close(connection, recorded) if recorded else {}, Tallies()
     for row in rows:
-        if (row.source_id, row.key) in closed and row.expected:
-            tallies.add(row.source_id, row.occurred_us, "expected", MISSED[row.cause], times=-1)
+        was = closed.get((row.source_id, row.key))
+        if was is not None and was.expected:
+            names = ("expected",) if was.missed is None else ("expected", MISSED[was.missed])
+            tallies.add(row.source_id, row.occurred_us, *names, times=-1)
     tallies.write(connection, slot)
     return [row for row in rows if (row.source_id, row.key) not in recorded]
 

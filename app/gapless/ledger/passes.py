@@ -63,6 +63,8 @@ class Slice:
     cursor: str | None
     witnesses: int
     matched: int
+    left_us: int | None = None
+    """The time from which on rows were too young to be recorded, as far as it was read; None: there was none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,17 +168,22 @@ def slices(connection: Connection, pass_id: int) -> list[Slice]:
             cursor=row.cursor,
             witnesses=row.witnesses,
             matched=row.matched,
+            left_us=row.left_us,
         )
         for row in rows
     ]
 
 
-def save_cursor(connection: Connection, slice_id: int, cursor: str | None, shown: bytes = b"") -> None:
-    """Store the cursor of a slice; everything before it is durable. None: the slice begins anew.
+def save_cursor(
+    connection: Connection, slice_id: int, cursor: str | None, shown: bytes = b"", left_us: int | None = None
+) -> None:
+    """Store the cursor of a slice; everything before it is durable, except what is left. None: the slice begins anew.
 
-    `shown`: the witnesses that were shown since the cursor was last stored, as `shown` returns them.
+    `shown`: the witnesses that were shown since the cursor was last stored, as `shown` returns them. `left_us`: the
+    first row before the cursor that was too young.
     """
-    connection.execute(update(SLICE).where(SLICE.c.id == slice_id).values(cursor=cursor))
+    values = {"cursor": cursor, "left_us": None if cursor is None else left_us}
+    connection.execute(update(SLICE).where(SLICE.c.id == slice_id).values(**values))
     if cursor is None:
         connection.execute(delete(SHOWN).where(SHOWN.c.slice_id == slice_id))
     elif shown:
@@ -189,9 +196,14 @@ def shown(connection: Connection, slice_id: int) -> bytes:
     return b"".join(connection.execute(query).scalars())
 
 
-def finish_slice(connection: Connection, slice_id: int, witnesses: int, matched: int) -> None:
-    """Note that a slice was read to its end, its number of witnesses, and how many of them the listing showed."""
-    values = {"state": "done", "cursor": None, "witnesses": witnesses, "matched": matched}
+def finish_slice(
+    connection: Connection, slice_id: int, witnesses: int, matched: int, left_us: int | None = None
+) -> None:
+    """Note that a slice was read to its end, its number of witnesses, and how many of them the listing showed.
+
+    `left_us`: its first row that was too young to be recorded.
+    """
+    values = {"state": "done", "cursor": None, "witnesses": witnesses, "matched": matched, "left_us": left_us}
     connection.execute(update(SLICE).where(SLICE.c.id == slice_id).values(**values))
     connection.execute(delete(SHOWN).where(SHOWN.c.slice_id == slice_id))
 

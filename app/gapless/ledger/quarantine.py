@@ -7,13 +7,13 @@ rows of the largest share are deleted, so a flood of one reason displaces only i
 import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import msgspec
 from sqlalchemy import Connection, case, delete, func, insert, select, update
 
 from gapless.ledger.recorder import Recorder, Webhook
 from gapless.ledger.tables import QUARANTINE
-from gapless_reconcilers.kit.contract import RemoteEvent
 
 UNAVAILABLE, TOO_LARGE, CLOSED = "unavailable", "too_large", "closed"
 """The reasons of rows of webhooks that we turned away: 503 once verified, 413 and 503 before the body was read."""
@@ -148,7 +148,18 @@ def release(
     return recorder.record_webhooks(connection, [webhook])[0]
 
 
-def names_of(event: RemoteEvent) -> tuple[str, ...]:
+class Named(Protocol):
+    """An event by what a webhook may name: its key, and its state if it is one."""
+
+    @property
+    def key(self) -> str: ...
+    @property
+    def object_key(self) -> str | None: ...
+    @property
+    def object_version(self) -> int | None: ...
+
+
+def names_of(event: Named) -> tuple[str, ...]:
     """Return the names under which a webhook and a list may both show the event: its key, and its state if it is one.
 
     A list of states knows no keys of webhooks.
@@ -158,7 +169,7 @@ def names_of(event: RemoteEvent) -> tuple[str, ...]:
     return (event.key, f"{event.object_key}@{event.object_version}")
 
 
-def named_in(connection: Connection, source_id: int, events: Collection[RemoteEvent], since_us: int) -> set[str]:
+def named_in(connection: Connection, source_id: int, events: Collection[Named], since_us: int) -> set[str]:
     """Return the keys of those `events` that a webhook of the source names which we refused at or after `since_us`.
 
     If the webhook was verified, any name counts. If not: the key of an event that never reached us is known only to the

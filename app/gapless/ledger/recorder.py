@@ -2,7 +2,7 @@
 
 Webhooks, lists and imports all use `Recorder.store`, so that identity, counting and routing are decided in one
 place: by the result of the insert, never by a look-up before it. Locks are taken in one order
-everywhere: events by (source, key), missing, deliveries, tallies, each sorted.
+everywhere: events by (source, key), missing, findings, deliveries, tallies, each sorted.
 """
 
 from collections import Counter
@@ -12,9 +12,10 @@ import msgspec
 from sqlalchemy import Connection, select, update
 
 from gapless.domain import Cause, Route, Source, Via, to_us
-from gapless.ledger import missing, restored
+from gapless.ledger import deliveries, findings, missing, restored
 from gapless.ledger.deliveries import DELIVERY_CHANNEL
 from gapless.ledger.engine import dialect
+from gapless.ledger.findings import Finding
 from gapless.ledger.tables import DELIVERY, EVENT, ID_BLOCK, PAYLOAD
 from gapless.ledger.tallies import Tallies
 from gapless_reconcilers.kit.contract import RemoteEvent
@@ -28,7 +29,7 @@ EVENT_COLUMNS = (
     "source_id", "key", "stream_id", "type", "object_key", "object_version", "occurred_us", "first_seen_us", "via",
     "expected", "missed_cause", "webhook_us", "webhook_count", "payload_id", "item", "livemode",
 )  # fmt: skip
-OCCURRED, EXPECTED = EVENT_COLUMNS.index("occurred_us"), EVENT_COLUMNS.index("expected")
+OCCURRED, EXPECTED, MISSED_CAUSE = map(EVENT_COLUMNS.index, ("occurred_us", "expected", "missed_cause"))
 BY_VIA = {via: f"by_{via.value}" for via in Via}
 PAYLOAD_COLUMNS = ("id", "body", "headers", "stored_us", "envelope_id")
 DELIVERY_COLUMNS = ("destination_id", "event_seq", "state", "reason", "attempts", "next_us", "lease_us", "created_us")
@@ -48,6 +49,8 @@ class Sighting(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     headers: str | None = None
     cause: Cause | None = None
     """The cause if it counts as missed; None if it came by webhook."""
+    awaited_until_us: int | None = None
+    """Its webhook may come until then without its being missed: it becomes a finding. None: its grace is over."""
     behind_watermark: bool = False
     restored: bool = False
     """True if it occurred in a time that a restored backup lacks: not expected, and its deliveries are held."""
@@ -76,11 +79,21 @@ class Recorder:
     """Records events for one process: has its writer slot, its route and its reserved payload ids.
 
     `wake` is called inside a transaction that created deliveries; other replicas are notified when it commits.
+    `withdraws`: the ids of the destinations whose handlers get each webhook themselves. What is pending for them is
+    withdrawn in the transaction of the webhook.
     """
 
-    def __init__(self, slot: int, route: Route, wake: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self,
+        slot: int,
+        route: Route,
+        wake: Callable[[], None] = lambda: None,
+        *,
+        withdraws: Collection[int] = frozenset(),
+    ) -> None:
         self.slot = slot
         self.route = route
+        self.withdraws = withdraws
         self.wake = wake
         self.heard: dict[int, int] = {}
         """The time of the last webhook of each source to this process, by source id, in microseconds."""
@@ -99,23 +112,25 @@ class Recorder:
         first: dict[EventKey, Sighting] = {}
         for sighting in sightings:
             first.setdefault(sighting.identity, sighting)
-        payload_ids, shown = self._assign_payloads(connection, first), _states_shown(connection, first)
+        payload_ids, shown = self._assign_payloads(connection, first), _note_states(connection, first)
         rows = {
             identity: _event_row(first[identity], payload_ids[identity], is_shown=identity in shown)
             for identity in sorted(first)
         }
         new = dialect.insert_new(connection, EVENT, EVENT_COLUMNS, list(rows.values()), ("source_id", "key"))
         closed = missing.close(connection, new) if new else {}
-        redelivered = [new[identity] for identity, row in closed.items() if _was_redelivered(first[identity], row)]
-        if redelivered:
-            mark_redelivered(connection, redelivered)
+        for identity, row in closed.items():
+            _note_closed(connection, new[identity], first[identity], row)
         tallies = Tallies()
         for identity in new:
-            _count_new(
-                tallies, first[identity], rows[identity], closed.get(identity), is_late=shown.get(identity, False)
-            )
+            is_late = identity in shown and shown[identity].is_late
+            _count_new(tallies, first[identity], rows[identity], closed.get(identity), is_late=is_late)
+        findings.add(connection, _awaited(first, rows, new.keys() - closed.keys()))
+        came = [each.seq for each in shown.values() if each.is_first]
         if len(new) < len(sightings):
-            _count_known(connection, sightings, first, new, tallies)
+            came += _count_known(connection, sightings, first, new, tallies)
+        if came and self.withdraws:
+            deliveries.withdraw(connection, came, self.withdraws)
         self._store_payloads(connection, [(payload_ids[identity], first[identity]) for identity in new])
         self._owe(connection, [(seq, first[identity]) for identity, seq in new.items()])
         tallies.write(connection, self.slot)
@@ -155,7 +170,9 @@ class Recorder:
         rows = [
             (owed.destination_id, seq, *_state(sighting), 0, owed.not_before_us, 0, sighting.seen_us)
             for seq, sighting in new
-            for owed in self.route(sighting.source, sighting.event, sighting.via, sighting.seen_us)
+            for owed in self.route(
+                sighting.source, sighting.event, sighting.via, sighting.seen_us, sighting.awaited_until_us or 0
+            )
         ]
         if rows:
             dialect.insert_many(connection, DELIVERY, DELIVERY_COLUMNS, sorted(rows))
@@ -168,18 +185,41 @@ def _state(sighting: Sighting) -> tuple[str, str | None]:
     return ("held", restored.REASON) if sighting.restored else ("pending", None)
 
 
-def _states_shown(connection: Connection, first: Mapping[EventKey, Sighting]) -> dict[EventKey, bool]:
-    """Return {identity: whether the state counts as missed} for webhooks of states that a list showed first.
+class ListedState(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """The event of a state that a list showed before a webhook did, and what that webhook is to it."""
 
-    The state is an event of its own already, so its webhook is late and is not expected a second time.
+    seq: int
+    is_first: bool
+    """No webhook had brought the state before."""
+    is_late: bool
+    """It is the first one, and the state counts as missed."""
+
+
+def _note_states(connection: Connection, first: Mapping[EventKey, Sighting]) -> dict[EventKey, ListedState]:
+    """Note webhooks of states that a list showed first, in the events of those states; return these by the webhooks.
+
+    The state is an event of its own already, so its webhook is not expected a second time.
     """
     pushed = {
         identity: (identity[0], sighting.event.object_key, sighting.event.object_version)
         for identity, sighting in first.items()
         if sighting.event.object_version is not None and sighting.via is Via.WEBHOOK
     }
-    listed = listed_states(connection, set(pushed.values())) if pushed else {}
-    return {identity: listed[state] for identity, state in pushed.items() if state in listed}
+    if not pushed:
+        return {}
+    listed = listed_states(connection, set(pushed.values()))
+    return {
+        identity: _note_state(connection, listed[state], first[identity].seen_us)
+        for identity, state in pushed.items()
+        if state in listed
+    }
+
+
+def _note_state(connection: Connection, seq: int, at_us: int) -> ListedState:
+    none_yet = (EVENT.c.seq == seq, EVENT.c.webhook_us.is_(None))
+    noted = update(EVENT).where(*none_yet).values(webhook_us=at_us).returning(EVENT.c.missed_cause)
+    row = connection.execute(noted).first()
+    return ListedState(seq=seq, is_first=row is not None, is_late=row is not None and row.missed_cause is not None)
 
 
 def _event_row(sighting: Sighting, payload_id: int | None, *, is_shown: bool) -> tuple[object, ...]:
@@ -196,7 +236,7 @@ def _event_row(sighting: Sighting, payload_id: int | None, *, is_shown: bool) ->
         sighting.seen_us,
         sighting.via.value,
         expected,
-        sighting.cause.value if expected and sighting.cause else None,
+        sighting.cause.value if expected and sighting.cause and sighting.awaited_until_us is None else None,
         sighting.seen_us if pushed else None,
         int(pushed),
         payload_id,
@@ -205,19 +245,44 @@ def _event_row(sighting: Sighting, payload_id: int | None, *, is_shown: bool) ->
     )
 
 
+def _awaited(
+    first: Mapping[EventKey, Sighting], rows: Mapping[EventKey, dialect.Row], identities: Collection[EventKey]
+) -> list[Finding]:
+    """Return the findings among the new events `identities`: those expected, and listed before their grace is over."""
+    return [
+        Finding(
+            source_id=source_id,
+            key=key,
+            stream_id=first[source_id, key].stream_id,
+            occurred_us=rows[source_id, key][OCCURRED],
+            cause=first[source_id, key].cause or Cause.UNEXPLAINED,
+        )
+        for source_id, key in sorted(identities)
+        if first[source_id, key].awaited_until_us is not None and rows[source_id, key][EXPECTED]
+    ]
+
+
+def _note_closed(connection: Connection, seq: int, sighting: Sighting, row: missing.Closed) -> None:
+    """Give the event of a missing row what was known of that: whether it counts as missed, and was sent again for us."""
+    values: dict[str, str | None] = {"missed_cause": None if row.missed is None else row.missed.value}
+    if _was_redelivered(sighting, row):
+        values["via"] = Via.REDELIVERY.value
+    connection.execute(update(EVENT).where(EVENT.c.seq == seq).values(**values))
+
+
 def _count_new(
     tallies: Tallies, sighting: Sighting, row: dialect.Row, was_missing: missing.Closed | None, *, is_late: bool
 ) -> None:
-    """Count a new event once. One that closes a missing row was counted as missed when that row was made."""
+    """Count a new event once. One that closes a missing row was counted when that row was made, or will be judged."""
     is_redelivered = was_missing is not None and _was_redelivered(sighting, was_missing)
     names = [BY_VIA[Via.REDELIVERY if is_redelivered else sighting.via]]
     if was_missing is not None:
-        if was_missing.expected and not is_redelivered and sighting.via is Via.WEBHOOK:
+        if was_missing.missed is not None and not is_redelivered and sighting.via is Via.WEBHOOK:
             names.append("late")
     elif row[EXPECTED]:
         names.append("expected")
-        if sighting.cause is not None:
-            names.append(f"missed_{sighting.cause.value}")
+        if row[MISSED_CAUSE] is not None:
+            names.append(f"missed_{row[MISSED_CAUSE]}")
     if is_late:
         names.append("late")
     if sighting.behind_watermark:
@@ -238,35 +303,37 @@ def _count_known(
     first: dict[EventKey, Sighting],
     new: dict[EventKey, int],
     tallies: Tallies,
-) -> None:
-    """Count the webhooks of known events: the first one of a missed event is late, others are duplicates."""
+) -> list[int]:
+    """Count the webhooks of known events: the first one of a missed event is late, others are duplicates.
+
+    Returns the seqs of the events that no webhook had brought before.
+    """
     again: Counter[EventKey] = Counter(s.identity for s in sightings if s.via is Via.WEBHOOK)
     again.subtract(identity for identity in new if first[identity].via is Via.WEBHOOK)
     rows = [(*identity, times, first[identity].seen_us) for identity, times in sorted(again.items()) if times > 0]
-    for source_id, occurred_us, missed_cause, total, times in dialect.note_webhooks(connection, rows):
+    came: list[int] = []
+    for seq, source_id, occurred_us, missed_cause, total, times in dialect.note_webhooks(connection, rows):
         is_first = total == times
-        if is_first and missed_cause is not None:
-            tallies.add(source_id, occurred_us, "late")
+        if is_first:
+            came.append(seq)
+            if missed_cause is not None:
+                tallies.add(source_id, occurred_us, "late")
         for _ in range(times - is_first):
             tallies.add(source_id, occurred_us, "duplicates")
+    return came
 
 
-def listed_states(connection: Connection, states: Collection[StateKey]) -> dict[StateKey, bool]:
-    """Return those of `states` that a list showed first, and whether each counts as missed."""
-    found: dict[StateKey, bool] = {}
+def listed_states(connection: Connection, states: Collection[StateKey]) -> dict[StateKey, int]:
+    """Return those of `states` that a list showed first, with the seqs of their events."""
+    found: dict[StateKey, int] = {}
     for source_id in {state[0] for state in states}:
-        query = select(EVENT.c.object_key, EVENT.c.object_version, EVENT.c.missed_cause).where(
+        query = select(EVENT.c.object_key, EVENT.c.object_version, EVENT.c.seq).where(
             EVENT.c.source_id == source_id,
             EVENT.c.object_key.in_({name for other, name, _ in states if other == source_id}),
             EVENT.c.object_version.is_not(None),
             EVENT.c.via == Via.LIST.value,
         )
-        for name, version, cause in connection.execute(query):
+        for name, version, seq in connection.execute(query):
             if (state := (source_id, name, version)) in states:
-                found[state] = cause is not None
+                found[state] = seq
     return found
-
-
-def mark_redelivered(connection: Connection, seqs: Sequence[int]) -> None:
-    """Note that these events came by a redelivery that we requested."""
-    connection.execute(update(EVENT).where(EVENT.c.seq.in_(seqs)).values(via=Via.REDELIVERY.value))

@@ -4,6 +4,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 from sqlalchemy import Connection, select
 
+from gapless.ledger import findings
 from gapless.ledger.engine import dialect
 from gapless.ledger.tables import RESTORED, STREAM, UNRECOVERABLE
 
@@ -17,11 +18,13 @@ def note(connection: Connection, since_us: int, now_us: int, unlisted: Collectio
     """Note that every active stream lacks what was recorded from `since_us` until `now_us`. Returns how many streams.
 
     For the sources in `unlisted` nothing can fill that interval: it is unrecoverable. For the others it begins at the
-    watermark if that is earlier, because webhooks of later events may have come after the backup.
+    watermark if that is earlier, because webhooks of later events may have come after the backup. So nothing is missed
+    of what was not judged yet.
     """
     query = select(STREAM.c.id, STREAM.c.source_id, STREAM.c.watermark_us)
-    count = 0
-    for stream_id, source_id, watermark_us in connection.execute(query.order_by(STREAM.c.id)).all():
+    count, streams = 0, connection.execute(query.order_by(STREAM.c.id)).all()
+    findings.drop(connection, [stream.id for stream in streams])
+    for stream_id, source_id, watermark_us in streams:
         if source_id in unlisted:
             lost = {"start_us": since_us, "end_us": now_us, "reason": REASON, "recorded_us": now_us}
             count += dialect.insert_or_ignore(connection, UNRECOVERABLE, {"stream_id": stream_id, **lost})

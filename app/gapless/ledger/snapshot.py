@@ -55,7 +55,7 @@ class MissingCounts:
     open: int = 0
     """Still retried."""
     unrecovered: int = 0
-    """Expected events that are open or lost: missed and not recovered."""
+    """Expected events that are open or lost, and count as missed: missed and not recovered."""
     oldest_open_us: int | None = None
     """The time at which the oldest open event occurred."""
     found_us: int | None = None
@@ -219,7 +219,7 @@ def _missing(connection: Connection, source_ids: Sequence[int]) -> Mapping[int, 
         select(
             MISSING.c.stream_id,
             func.sum(case((is_open, 1), else_=0)).label("open"),
-            func.sum(case((MISSING.c.expected, 1), else_=0)).label("unrecovered"),
+            func.sum(case((and_(MISSING.c.expected, MISSING.c.counted), 1), else_=0)).label("unrecovered"),
             func.min(case((is_open, MISSING.c.occurred_us))).label("oldest_open_us"),
             func.min(case((and_(is_open, ~is_unreadable), MISSING.c.found_us))).label("found_us"),
             func.sum(case((is_unreadable, 1), else_=0)).label("unreadable"),

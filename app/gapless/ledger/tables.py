@@ -239,6 +239,28 @@ class MissingRow(TableRow, table=True):
     until_us: int | None = _long(null=True)  # of an unreadable row: it occurred from `occurred_us` up to this time
     seen_us: int | None = _long(null=True)  # of an unreadable row: when the list last showed it
     row: bytes | None = Field(default=None, sa_column=Column(LargeBinary, nullable=True))  # the unreadable row, bounded
+    counted: bool = _flag(
+        default=True
+    )  # it counts as missed, if it is expected; False: it is a finding, or came in time
+
+
+class FindingRow(TableRow, table=True):
+    """An expected event that a listing showed first, and whose webhook may still come without its being missed.
+
+    The event, or its missing row, has the same key. The row goes when it is judged (`ledger.findings`).
+    """
+
+    __tablename__ = "finding"
+    __table_args__ = (
+        PrimaryKeyConstraint("source_id", "key"),
+        Index("ix_finding_stream", "stream_id", "occurred_us"),
+        {"sqlite_with_rowid": False},
+    )
+    source_id: int = _long()
+    key: str = _text()
+    stream_id: int = _long()
+    occurred_us: int = _long()
+    cause: str = _text()  # the cause that is counted if it is missed
 
 
 class PassRow(TableRow, table=True):
@@ -284,6 +306,9 @@ class SliceRow(TableRow, table=True):
     cursor: str | None = _text(null=True)  # the next request, without credentials; None: at the start
     witnesses: int = _long(default=0)  # settled webhook events that its listing should have shown
     matched: int = _long(default=0)  # of those, how many it did show
+    left_us: int | None = _long(
+        null=True
+    )  # the first row that was too young to be recorded: nothing is claimed from it on
 
 
 class ShownRow(TableRow, table=True):
@@ -523,7 +548,7 @@ def _table(row: type[TableRow]) -> Table:
 
 
 SOURCE, STREAM, DESTINATION = _table(SourceRow), _table(StreamRow), _table(DestinationRow)
-EVENT, PAYLOAD, MISSING = _table(EventRow), _table(PayloadRow), _table(MissingRow)
+EVENT, PAYLOAD, MISSING, FINDING = _table(EventRow), _table(PayloadRow), _table(MissingRow), _table(FindingRow)
 PASS, SLICE, UNRECOVERABLE, BUDGET = _table(PassRow), _table(SliceRow), _table(UnrecoverableRow), _table(BudgetRow)
 DELIVERY, ATTEMPT, TALLY = _table(DeliveryRow), _table(AttemptRow), _table(TallyRow)
 SHOWN, ABSENCE, CONFIGURATION = _table(ShownRow), _table(AbsenceRow), _table(ConfigurationRow)

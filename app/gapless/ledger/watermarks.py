@@ -1,11 +1,14 @@
-"""Moves watermarks, up to which a stream agrees with the provider's list, and records unrecoverable intervals."""
+"""Moves watermarks, up to which a stream agrees with the provider's list, and records unrecoverable intervals.
 
-from collections.abc import Sequence
+Whoever moves a watermark judges the findings that it passes, in the same transaction: none is left behind it.
+"""
+
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 
 from sqlalchemy import ColumnElement, Connection, select, update
 
-from gapless.ledger import absences
+from gapless.ledger import absences, findings
 from gapless.ledger.engine import dialect
 from gapless.ledger.passes import Pass, PassKind, Slice, slices
 from gapless.ledger.streams import stream
@@ -20,6 +23,7 @@ class Prefix:
     """The contiguous finished beginning of a pass: its end, and whether its listing is suspect."""
 
     end_us: int
+    """No later than the first row that was too young to be recorded."""
     suspect: bool
     whole: bool = False
     """True if every slice of the pass is done."""
@@ -30,15 +34,18 @@ def finished_prefix(start_us: int, parts: list[Slice]) -> Prefix:
 
     The prefix is suspect if it contains witnesses and the listing showed none of them.
     """
-    end_us, witnesses, matched = start_us, 0, 0
+    end_us, witnesses, matched, left = start_us, 0, 0, list[int]()
     for part in parts:
         if not part.done or part.start_us > end_us:
             break
         end_us = max(end_us, part.end_us)
         witnesses += part.witnesses
         matched += part.matched
+        left += [] if part.left_us is None else [part.left_us]
     suspect = witnesses > 0 and matched == 0
-    return Prefix(end_us=end_us, suspect=suspect, whole=all(part.done for part in parts))
+    return Prefix(
+        end_us=min(end_us, *left) if left else end_us, suspect=suspect, whole=all(part.done for part in parts)
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,21 +62,42 @@ class Limits:
     """The watermark is a multiple of it."""
 
 
-def advance(connection: Connection, pass_: Pass, limits: Limits) -> Prefix:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Advance:
+    """How far a pass has come, and the number of findings that were judged missed."""
+
+    prefix: Prefix
+    missed: int
+
+
+def advance(
+    connection: Connection, pass_: Pass, limits: Limits, slot: int, refused: Collection[str] = frozenset()
+) -> Advance:
+    """Move the stream's watermark as far as `pass_` lets it, and judge the findings whose grace is over by then.
+
+    `refused`: the keys of findings that a refused webhook names. The caller has fenced this transaction and has made
+    every listed event durable.
+    """
+    prefix = finished_prefix(pass_.start_us, slices(connection, pass_.id))
+    _move(connection, pass_, limits, prefix)
+    before_us = max(limits.latest_us, stream(connection, pass_.stream_id).watermark_us)
+    return Advance(prefix=prefix, missed=findings.judge(connection, slot, pass_.stream_id, before_us, refused))
+
+
+def _move(connection: Connection, pass_: Pass, limits: Limits, prefix: Prefix) -> None:
     """Move the stream's watermark over the finished prefix of `pass_`, never past `limits`, never back.
 
     Nothing moves if the prefix is suspect, or if the pass begins after the time up to which the list was read: that
-    would leave a hole. The caller has fenced this transaction and has made every listed event durable. A recheck
-    proves nothing of its own: it only lets the watermark go on to where the list was read already.
+    would leave a hole. A recheck proves nothing of its own: it only lets the watermark go on to where the list was read
+    already.
     """
-    prefix = finished_prefix(pass_.start_us, slices(connection, pass_.id))
     rechecks = pass_.kind is PassKind.RECHECK
     to_us = min(prefix.end_us, limits.latest_us)
     if not rechecks and (prefix.suspect or to_us <= pass_.start_us):
-        return prefix
+        return
     row = stream(connection, pass_.stream_id)
     if not rechecks and row.read_to_us < pass_.start_us:
-        return prefix
+        return
     read_us = row.read_to_us if rechecks else max(row.read_to_us, to_us)
     held_us = _held_us(connection, pass_.stream_id, limits)
     watermark_us = max(row.watermark_us, read_us if held_us is None else min(read_us, held_us))
@@ -81,7 +109,6 @@ def advance(connection: Connection, pass_: Pass, limits: Limits) -> Prefix:
         values["checked_us"] = pass_.started_us
     where = (STREAM.c.id == pass_.stream_id, STREAM.c.watermark_us == row.watermark_us)
     connection.execute(update(STREAM).where(*where).values(**values))
-    return prefix
 
 
 def _held_us(connection: Connection, stream_id: int, limits: Limits) -> int | None:
@@ -130,11 +157,12 @@ class UnrecoverableInterval:
     reason: str
 
 
-def write_off(connection: Connection, stream_id: int, loss: UnrecoverableInterval, now_us: int) -> bool:
+def write_off(connection: Connection, stream_id: int, loss: UnrecoverableInterval, now_us: int, slot: int) -> bool:
     """Record the loss as unrecoverable and move the watermark to its end. Returns True if it is new."""
     where = (STREAM.c.id == stream_id, STREAM.c.watermark_us < loss.end_us)
     if connection.execute(update(STREAM).where(*where).values(watermark_us=loss.end_us, read_us=None)).rowcount != 1:
         return False
+    findings.judge(connection, slot, stream_id, loss.end_us)
     return note_unrecoverable(connection, stream_id, loss, now_us)
 
 

@@ -81,7 +81,7 @@ def window_of(request: DemandPass, stream: Stream, capabilities: Capabilities, n
     Without `since` it begins at the watermark of the stream.
     """
     unit = capabilities.resolution
-    latest = align_down(now - capabilities.grace, unit)
+    latest = align_up(now, unit)
     start = align_down(request.since or from_us(stream.watermark_us), unit)
     end = latest if request.until is None else min(align_up(request.until, unit), latest)
     if capabilities.history is not None:
@@ -93,10 +93,9 @@ def _nothing_to_read(request: DemandPass, capabilities: Capabilities, now: datet
     earliest = (
         "any time" if capabilities.history is None else (now - capabilities.history).isoformat(timespec="seconds")
     )
-    until = now - capabilities.grace if request.until is None else request.until
     return (
-        f"from {request.since} to {until} there is nothing to read; the list shows {earliest} "
-        f"to {(now - capabilities.grace).isoformat(timespec='seconds')}"
+        f"from {request.since} to {request.until or now} there is nothing to read; the list shows {earliest} "
+        f"to {now.isoformat(timespec='seconds')}"
     )
 
 

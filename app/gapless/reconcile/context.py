@@ -8,7 +8,7 @@ from typing import Concatenate, ParamSpec, TypeVar
 
 import httpx
 
-from gapless.domain import Source
+from gapless.domain import Mode, Source
 from gapless.ledger import Connection
 from gapless.ledger.engine import bind
 from gapless.ledger.leases import Lease, fence
@@ -21,6 +21,8 @@ from gapless_reconcilers.kit.errors import Retryable
 
 P = ParamSpec("P")
 T = TypeVar("T")
+DEFAULT_SETTLE = timedelta(seconds=10)
+"""Nearly every webhook comes within this time of its event."""
 MOST_AT_ONCE = 64
 """Slices of one source that are read at once, whatever its rate."""
 
@@ -49,6 +51,8 @@ class SourcePolicy:
     share_account: bool
     repair: bool
     """True: our endpoint is enabled again when the provider has disabled it."""
+    settle: timedelta = DEFAULT_SETTLE
+    """The age from which on a listed event is recorded, so that its webhook can come first."""
 
     @property
     def at_once(self) -> int:
@@ -80,8 +84,22 @@ class LeasedSource:
 
     @property
     def capabilities(self) -> Capabilities:
-        """Return the capabilities of the provider, with the overrides of the configuration."""
+        """Return the capabilities of the provider, with the overrides of the configuration.
+
+        Its grace is that of the whole run: every rule that depends on the grace takes it from here.
+        """
         return self.policy.capabilities
+
+    @property
+    def settle(self) -> timedelta:
+        """Return the age from which on a listed event is recorded: less than the grace by a unit of the list's times.
+
+        It is zero for a source that only polls: there is no webhook to wait for.
+        """
+        known = self.capabilities
+        if self.source.mode is Mode.POLL:
+            return timedelta(0)
+        return max(timedelta(0), min(self.policy.settle, known.grace - known.resolution))
 
     @property
     def is_replaced(self) -> bool:

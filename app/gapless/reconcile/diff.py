@@ -2,9 +2,9 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 
-from gapless.domain import Cause, Mode, Source, span_us, to_us
+from gapless.domain import Cause, Mode, Source, align_down, span_us, to_us
 from gapless_reconcilers.kit.contract import RemoteEvent
 
 SEND_DELAY = timedelta(seconds=10)
@@ -32,10 +32,27 @@ class Diff:
     """Events that are listed, not in the ledger, and to be recorded."""
     witnesses: list[int] = field(default_factory=list)
     """The seqs of listed events whose webhook is settled: each is a witness that the list can be believed."""
+    left: datetime | None = None
+    """The time of the first event that would be absent, and is too young to be; None: there is none."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ages:
+    """The times that separate young events from old ones, on the time axis of the list."""
+
+    settled: datetime
+    """An event that occurred after this is too young to be recorded: its webhook may be on its way."""
+    witnesses: datetime
+    """An event that occurred at or after this is no witness: the list may still lack it."""
 
 
 def compare_page(
-    events: Sequence[RemoteEvent], known: Mapping[str, tuple[int, bool]], source: Source, *, reach_back: bool
+    events: Sequence[RemoteEvent],
+    known: Mapping[str, tuple[int, bool]],
+    source: Source,
+    ages: Ages,
+    *,
+    reach_back: bool,
 ) -> Diff:
     """Sort a page into known and absent events. `known` is {key: (seq, is a witness)}.
 
@@ -46,11 +63,23 @@ def compare_page(
     for event in reversed(first.values()):
         row = known.get(event.key)
         if row is not None:
-            if row[1]:
+            if row[1] and event.occurred_at < ages.witnesses:
                 diff.witnesses.append(row[0])
-        elif is_ours(event, source, reach_back=reach_back):
+        elif not is_ours(event, source, reach_back=reach_back):
+            continue
+        elif event.occurred_at > ages.settled:
+            diff.left = event.occurred_at if diff.left is None else min(diff.left, event.occurred_at)
+        else:
             diff.absent.append(event)
     return diff
+
+
+def awaited_until(occurred_at: datetime, grace: timedelta, unit: timedelta) -> datetime:
+    """Return when the grace of an event is over, at the provider: a list may round its times down to `unit`.
+
+    That is the first time at which a watermark, which ends in a whole unit, may pass it.
+    """
+    return align_down(occurred_at, unit) + unit + grace
 
 
 def is_ours(event: RemoteEvent, source: Source, *, reach_back: bool) -> bool:

@@ -13,7 +13,7 @@ from array import array
 from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from functools import partial
 
 import httpx
@@ -23,6 +23,7 @@ from gapless.ledger import (
     Connection,
     absences,
     engine,
+    findings,
     missing,
     passes,
     quarantine,
@@ -40,7 +41,7 @@ from gapless.provider_api.pages import freeze, walk_pages
 from gapless.reconcile import odd_rows
 from gapless.reconcile.context import LeasedSource
 from gapless.reconcile.contradiction import MOST_WINDOWS, OtherCuts, windows_around
-from gapless.reconcile.diff import Circumstances, Diff, cause_of, compare_page, is_restored
+from gapless.reconcile.diff import Ages, Circumstances, Diff, awaited_until, cause_of, compare_page, is_restored
 from gapless_reconcilers.kit.contract import Coverage, Page, Remedy, RemoteEvent, Window
 from gapless_reconcilers.kit.errors import ProviderError, Retryable, UnexpectedShape
 
@@ -63,7 +64,10 @@ class PassResult:
     found: int = 0
     found_before: int = 0
     """What earlier runs of the same pass have found."""
+    expected: int = 0
+    """Number of expected events among the found: missed, or found before that could be said."""
     missed: int = 0
+    """Number of events that were judged missed: found just now, or by an earlier pass."""
     requests: int = 0
     set_aside: int = 0
     """Number of unreadable rows that were new."""
@@ -132,7 +136,8 @@ class PassRun:
                 if not part.done:
                     group.create_task(self._read_slice(part))
         if all(part.done for part in parts):  # a process died between the last slice and closing the pass
-            self._conclude(await self.leased.write(watermarks.advance, pass_=self.row, limits=self._limits()))
+            refused = await self._refused_findings()
+            self._conclude(await self.leased.write(self._advance, refused=refused))
         await self._close()
         return self.result
 
@@ -167,6 +172,20 @@ class PassRun:
         """A webhook that came before this time is settled: the listing of this pass must show its event."""
         return self.row.started_us - span_us(self.leased.capabilities.grace)
 
+    @property
+    def _listed_before(self) -> datetime:
+        """What occurred before this time, at the provider, was due in the list when the pass began."""
+        capabilities, skew = self.leased.capabilities, self.leased.client.skew or timedelta(0)
+        return align_down(from_us(self.row.started_us) - skew - capabilities.grace, capabilities.resolution)
+
+    def _ages(self) -> Ages:
+        """Return the times that tell the ages of the rows of a page that was read just now."""
+        client, exact = self.leased.client, self.leased.capabilities.exact_times
+        return Ages(
+            settled=client.provider_now - self.leased.settle,
+            witnesses=self._listed_before if exact else datetime.max.replace(tzinfo=UTC),
+        )
+
     async def _read_slice(self, part: Slice) -> None:
         async with self.stream_slots, self.slots:
             if self._must_stop or await self._is_cancelled():
@@ -188,7 +207,7 @@ class PassRun:
             self.result.progressed = True
 
     async def _progress(self, part: Slice) -> "SliceProgress":
-        progress = SliceProgress(part=part)
+        progress = SliceProgress(part=part, left_us=part.left_us if part.cursor is not None else None)
         if part.cursor is not None:
             progress.shown.frombytes(await self.leased.runtime.read(passes.shown, slice_id=part.id))
             progress.stored = len(progress.shown)
@@ -214,7 +233,8 @@ class PassRun:
         source = self.leased.source
         refusal = await self._set_aside(page, progress) if page.unreadable else None
         known = await self.leased.runtime.read(self._look_up(page.events)) if page.events else {}
-        diff = compare_page(page.events, known, source, reach_back=self._is_demanded)
+        diff = compare_page(page.events, known, source, self._ages(), reach_back=self._is_demanded)
+        progress.leave(diff.left, self.leased.capabilities.resolution)
         self.result.listed += len({event.key for event in page.events})
         self.result.requests += 1
         progress.shown.extend(diff.witnesses)
@@ -250,11 +270,20 @@ class PassRun:
 
     async def _refused(self, absent: Sequence[RemoteEvent]) -> set[str]:
         """Return the keys of absent events that a webhook names which we refused."""
+        return await self._named_in_refused(absent, to_us(min(event.occurred_at for event in absent)))
+
+    async def _refused_findings(self) -> set[str]:
+        """Return the keys of findings that are judged next, and that a webhook names which we have refused by now."""
+        runtime = self.leased.runtime
+        found = await runtime.read(findings.unexplained, stream_id=self.stream.id, before_us=self._limits().latest_us)
+        return await self._named_in_refused(found, min(each.occurred_us for each in found)) if found else set()
+
+    async def _named_in_refused(self, events: Sequence[quarantine.Named], first_us: int) -> set[str]:
         return await self.leased.runtime.read(
             quarantine.named_in,
             source_id=self.leased.source.id,
-            events=absent,
-            since_us=to_us(min(event.occurred_at for event in absent)) - span_us(CLOCKS_DIFFER),
+            events=events,
+            since_us=first_us - span_us(CLOCKS_DIFFER),
         )
 
     def _look_up(self, listed: Sequence[RemoteEvent]) -> Work[dialect.Known]:
@@ -293,19 +322,25 @@ class PassRun:
         added = await self.leased.write(self._note_page, rows=rows, save_cursor=save_cursor)
         progress.note_saved()
         for row in added:
-            self._count_found(from_us(row.occurred_us), expected=row.expected)
+            self._count_found(from_us(row.occurred_us), expected=row.expected, awaited=row.awaited)
 
     def _note_page(
         self, connection: Connection, rows: Sequence[missing.Missing], save_cursor: Work[None]
     ) -> list[missing.Missing]:
-        added = missing.add(connection, self.leased.runtime.writer.recorder.slot, rows)
+        slot = self.leased.runtime.writer.recorder.slot
+        added = missing.add(connection, slot, rows)
+        if any(row.awaited for row in added):
+            findings.judge_behind(connection, slot, self.stream.id)
         save_cursor(connection)
         return added
 
     def _record_page(
         self, connection: Connection, sightings: Sequence[Sighting], save_cursor: Work[None]
     ) -> dict[EventKey, int]:
-        new = self.leased.runtime.writer.recorder.store(connection, sightings)
+        recorder = self.leased.runtime.writer.recorder
+        new = recorder.store(connection, sightings)
+        if any(sighting.awaited_until_us is not None for sighting in sightings):
+            findings.judge_behind(connection, recorder.slot, self.stream.id)
         save_cursor(connection)
         return new
 
@@ -329,24 +364,35 @@ class PassRun:
             via=Via.LIST,
             seen_us=self.leased.runtime.now_us,
             cause=cause_of(event, self.circumstances, refused),
+            awaited_until_us=self._awaited_until_us(event),
             restored=is_restored(to_us(event.occurred_at), self.stream.id, self.circumstances),
             behind_watermark=to_us(event.occurred_at) < self.stream.watermark_us and not self._is_demanded,
         )
+
+    def _awaited_until_us(self, event: RemoteEvent) -> int | None:
+        """Return the time by our clock until which the event's webhook may come; None: that time is over."""
+        capabilities = self.leased.capabilities
+        until = awaited_until(event.occurred_at, capabilities.grace, capabilities.resolution)
+        until_us = to_us(until + self.leased.client.behind)
+        return until_us if until_us > self.leased.runtime.now_us else None
 
     def _count(self, sightings: Sequence[Sighting], new: dict[EventKey, int]) -> None:
         for sighting in sightings:
             if sighting.identity not in new:
                 continue
             event = sighting.event
-            self._count_found(event.occurred_at, expected=sighting.expected)
+            self._count_found(
+                event.occurred_at, expected=sighting.expected, awaited=sighting.awaited_until_us is not None
+            )
             delay = max(timedelta(0), from_us(sighting.seen_us) - event.occurred_at)
             self.leased.runtime.metrics.record_delay.labels(sighting.source.name, Via.LIST.value).observe(
                 delay.total_seconds()
             )
 
-    def _count_found(self, occurred_at: datetime, *, expected: bool) -> None:
+    def _count_found(self, occurred_at: datetime, *, expected: bool, awaited: bool) -> None:
         self.result.found += 1
-        self.result.missed += expected
+        self.result.expected += expected
+        self.result.missed += expected and not awaited
         oldest = self.result.oldest_found
         self.result.oldest_found = occurred_at if oldest is None else min(oldest, occurred_at)
 
@@ -360,7 +406,8 @@ class PassRun:
         hidden = await self._hidden(progress.part)
         witnessed = max(0, await self.leased.runtime.read(witnesses.count_witnesses, span=span) - hidden)
         await self._settle_absences(progress, span, witnessed, hidden)
-        self._conclude(await self.leased.write(self._advance, progress=progress, witnessed=witnessed))
+        refused = await self._refused_findings()
+        self._conclude(await self.leased.write(self._finish, progress=progress, witnessed=witnessed, refused=refused))
         self.result.progressed = True
 
     async def _hidden(self, part: Slice) -> int:
@@ -373,14 +420,23 @@ class PassRun:
             since_us=self.row.started_us,
         )
 
-    def _conclude(self, prefix: watermarks.Prefix) -> None:
+    def _conclude(self, advance: watermarks.Advance) -> None:
+        prefix = advance.prefix
+        self.result.missed += advance.missed
         if prefix.whole:
             self.result.suspect = prefix.suspect and self.row.kind is not PassKind.RECHECK
             self.result.complete = not self.result.suspect
 
-    def _advance(self, connection: Connection, progress: "SliceProgress", witnessed: int) -> watermarks.Prefix:
-        passes.finish_slice(connection, progress.part.id, witnessed, len(set(progress.shown)))
-        return watermarks.advance(connection, self.row, self._limits())
+    def _finish(
+        self, connection: Connection, progress: "SliceProgress", witnessed: int, refused: AbstractSet[str]
+    ) -> watermarks.Advance:
+        matched = len(set(progress.shown))
+        passes.finish_slice(connection, progress.part.id, witnessed, matched, progress.left_us)
+        return self._advance(connection, refused)
+
+    def _advance(self, connection: Connection, refused: AbstractSet[str]) -> watermarks.Advance:
+        slot = self.leased.runtime.writer.recorder.slot
+        return watermarks.advance(connection, self.row, self._limits(), slot, refused)
 
     async def _settle_absences(
         self, progress: "SliceProgress", span: witnesses.WitnessSpan, witnessed: int, hidden: int
@@ -448,7 +504,7 @@ class PassRun:
         return witnesses.WitnessSpan(
             stream_id=self.stream.id,
             start_us=part.start_us + edge_us,
-            end_us=part.end_us - edge_us,
+            end_us=min(part.end_us, to_us(self._listed_before)) - edge_us,
             before_us=self._settled_before_us,
             last_states=self._lists_states,
         )
@@ -517,6 +573,8 @@ class SliceProgress:
     stored: int = 0
     """Length of `shown` that is stored with the cursor."""
     saved_at: float = field(default_factory=time.monotonic)
+    left_us: int | None = None
+    """The first row that was too young to be recorded, in whole units of the list's times; None: there was none."""
     in_other_cut: bool = False
     """True: the pages are not those of the slice's own walk, so they do not move its cursor."""
 
@@ -525,13 +583,19 @@ class SliceProgress:
         """The time of the slice."""
         return Window(start=from_us(self.part.start_us), end=from_us(self.part.end_us))
 
+    def leave(self, first: datetime | None, unit: timedelta) -> None:
+        """Note that rows of a page were too young to be recorded, from `first` on; None: there was none."""
+        if first is not None:
+            left_us = to_us(align_down(first, unit))
+            self.left_us = left_us if self.left_us is None else min(self.left_us, left_us)
+
     def saving(self, following: httpx.Request | None) -> Work[None]:
         """Return the work that stores the cursor; None: the last page was read."""
         if self.in_other_cut:
             return _keep_cursor
         cursor = None if following is None else freeze(following)
         shown = self.shown[self.stored :].tobytes()
-        return partial(passes.save_cursor, slice_id=self.part.id, cursor=cursor, shown=shown)
+        return partial(passes.save_cursor, slice_id=self.part.id, cursor=cursor, shown=shown, left_us=self.left_us)
 
     def starting_again(self) -> Work[None]:
         """Return the work that makes the slice start from its beginning the next time."""
@@ -596,6 +660,7 @@ def missing_row(sighting: Sighting, reason: str) -> missing.Missing:
         cause=sighting.cause or Cause.UNEXPLAINED,
         reason=reason,
         ref=event.ref,
+        awaited=sighting.awaited_until_us is not None,
     )
 
 

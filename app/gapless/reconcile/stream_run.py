@@ -184,7 +184,7 @@ class StreamRun:
             stream = await self._write_off(stream, Window(start=from_us(stream.watermark_us), end=now - history))
         began_us = self.leased.runtime.elapsed_us
         result = await ConsumeRun(leased=self.leased, stream=stream).run()
-        self.found |= result.missed > 0
+        self.found |= result.expected > 0
         if result.failures:
             await self.note_failure(stream, result.failures[0])
         else:
@@ -215,8 +215,8 @@ class StreamRun:
         loss = watermarks.UnrecoverableInterval(
             start_us=to_us(lost.start), end_us=to_us(lost.end), reason="history_exceeded"
         )
-        now_us = self.leased.runtime.now_us
-        await self.leased.write(watermarks.write_off, stream_id=stream.id, loss=loss, now_us=now_us)
+        now_us, slot = self.leased.runtime.now_us, self.leased.runtime.writer.recorder.slot
+        await self.leased.write(watermarks.write_off, stream_id=stream.id, loss=loss, now_us=now_us, slot=slot)
         return await self._reload(stream)
 
     async def _reload(self, stream: Stream) -> Stream:
@@ -265,7 +265,7 @@ class StreamRun:
         )
         began_us = runtime.elapsed_us
         result = await pass_run.run()
-        self.found |= result.missed > 0 or result.absent_anew
+        self.found |= result.expected > 0 or result.absent_anew
         if not result.failures:
             self._report(stream, row.kind.value, result, self._seconds_since(began_us))
         return result

@@ -27,14 +27,14 @@ def plan_pass(
     lookback: timedelta,
     capabilities: Capabilities,
 ) -> Plan:
-    """Return the window of a scheduled pass: from the watermark less the lookback to the provider's now less its grace.
+    """Return the window of a scheduled pass: from the watermark less the lookback to the provider's now, in whole units.
 
     `now` is the earlier of our time and the provider's. If our clock is behind, or if one that was ahead has left the
-    watermark in the future, what happens now is read all the same, and the watermark does not move over it. The time
-    between the watermark and the start of the provider's history is unrecoverable.
+    watermark in the future, what happens now is read all the same, and the watermark does not move over it: it stays
+    behind now by the grace. The time between the watermark and the start of the provider's history is unrecoverable.
     """
     unit = capabilities.resolution
-    end = align_down(provider_now - capabilities.grace, unit)
+    end = align_up(provider_now, unit)
     oldest = None if capabilities.history is None else align_up(now - capabilities.history, unit)
     lost = None
     if oldest is not None and watermark < oldest:

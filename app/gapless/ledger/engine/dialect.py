@@ -102,21 +102,21 @@ def _array_type(table: Table, column: str) -> str:
 
 NOTE_WEBHOOKS_SQLITE = (
     "UPDATE event SET webhook_count = webhook_count + ?3, webhook_us = coalesce(webhook_us, ?4) "
-    "WHERE source_id = ?1 AND key = ?2 RETURNING source_id, occurred_us, missed_cause, webhook_count, ?3"
+    "WHERE source_id = ?1 AND key = ?2 RETURNING seq, source_id, occurred_us, missed_cause, webhook_count, ?3"
 )
 NOTE_WEBHOOKS_POSTGRES = (
     "UPDATE event SET webhook_count = webhook_count + n, webhook_us = coalesce(webhook_us, at) "
     "FROM unnest($1::bigint[], $2::text[], $3::bigint[], $4::bigint[]) AS seen (s, k, n, at) "
-    "WHERE source_id = s AND key = k RETURNING source_id, occurred_us, missed_cause, webhook_count, n"
+    "WHERE source_id = s AND key = k RETURNING seq, source_id, occurred_us, missed_cause, webhook_count, n"
 )
 
 
 def note_webhooks(
     connection: Connection, rows: Sequence[tuple[int, str, int, int]]
-) -> list[tuple[int, int, str | None, int, int]]:
+) -> list[tuple[int, int, int, str | None, int, int]]:
     """Count webhooks of known events: (source id, key, times, at) of each.
 
-    Returns (source id, occurred, missed cause, webhooks in all, `times`) of each.
+    Returns (seq, source id, occurred, missed cause, webhooks in all, `times`) of each.
     """
     if not rows:
         return []

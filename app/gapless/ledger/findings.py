@@ -1,0 +1,130 @@
+"""Expected events that a listing showed before their webhooks came, and whose grace is not over: read early, judge late.
+
+A finding is recorded, delivered and counted as expected at once. Whether it was missed is judged once, in the
+transaction that moves the watermark over it: only if no webhook has brought it by then. A webhook never looks here. It
+notes itself in the row of its event, and that row, or the missing row that stands for it, decides which of the two came
+first.
+"""
+
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import Connection, RowMapping, delete, or_, select, update
+
+from gapless.domain import Cause, Via
+from gapless.ledger.engine import dialect
+from gapless.ledger.events import CHUNK
+from gapless.ledger.tables import EVENT, FINDING, MISSING, STREAM
+from gapless.ledger.tallies import MISSED, Tallies
+
+COLUMNS = ("source_id", "key", "stream_id", "occurred_us", "cause")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """A listed event that is not judged yet. `cause` is counted if it turns out to be missed."""
+
+    source_id: int
+    key: str
+    stream_id: int
+    occurred_us: int
+    cause: Cause
+    object_key: str | None = None
+    object_version: int | None = None
+
+
+def add(connection: Connection, found: Iterable[Finding]) -> None:
+    """Insert the findings that do not exist yet."""
+    rows = sorted((each.source_id, each.key, each.stream_id, each.occurred_us, each.cause.value) for each in found)
+    for row in rows:
+        dialect.insert_or_ignore(connection, FINDING, dict(zip(COLUMNS, row, strict=True)))
+
+
+def unexplained(connection: Connection, stream_id: int, before_us: int) -> list[Finding]:
+    """Return the findings of the stream that occurred before `before_us` and have no cause yet."""
+    query = (
+        select(FINDING, EVENT.c.object_key, EVENT.c.object_version)
+        .outerjoin(EVENT, (EVENT.c.source_id == FINDING.c.source_id) & (EVENT.c.key == FINDING.c.key))
+        .where(FINDING.c.stream_id == stream_id, FINDING.c.occurred_us < before_us)
+        .where(FINDING.c.cause == Cause.UNEXPLAINED.value)
+        .order_by(FINDING.c.source_id, FINDING.c.key)
+    )
+    return [Finding(**{**row, "cause": Cause(row["cause"])}) for row in connection.execute(query).mappings()]
+
+
+def judge(
+    connection: Connection, slot: int, stream_id: int, before_us: int, refused: Collection[str] = frozenset()
+) -> int:
+    """Judge the findings of the stream that occurred before `before_us`. Return how many of them are missed.
+
+    A finding is missed if no webhook has brought it, or only one that we had asked for. `refused`: the keys of those
+    without a cause that a refused webhook names by now. A webhook whose transaction is under way is waited for; one
+    that comes later finds the event counted as missed, and is late.
+    """
+    judged = (FINDING.c.stream_id == stream_id, FINDING.c.occurred_us < before_us)
+    query = select(FINDING).where(*judged).order_by(FINDING.c.source_id, FINDING.c.key)
+    found = [_with_cause(row, refused) for row in connection.execute(query).mappings()]
+    tallies, missed = Tallies(), 0
+    for at in range(0, len(found), CHUNK):
+        for each in _missed(connection, found[at : at + CHUNK]):
+            tallies.add(each.source_id, each.occurred_us, MISSED[each.cause])
+            missed += 1
+    if found:
+        connection.execute(delete(FINDING).where(*judged))
+    tallies.write(connection, slot)
+    return missed
+
+
+def judge_behind(connection: Connection, slot: int, stream_id: int) -> int:
+    """Judge the findings of the stream that occurred before its watermark. Return how many of them are missed."""
+    watermark_us = select(STREAM.c.watermark_us).where(STREAM.c.id == stream_id)
+    return judge(connection, slot, stream_id, connection.execute(watermark_us).scalar_one())
+
+
+def drop(connection: Connection, stream_ids: Collection[int]) -> None:
+    """Forget the findings of these streams: nobody can say any more whether their webhooks came."""
+    connection.execute(delete(FINDING).where(FINDING.c.stream_id.in_(stream_ids)))
+
+
+def _with_cause(row: RowMapping, refused: Collection[str]) -> Finding:
+    """Return the finding, with the cause that is known by now."""
+    cause = Cause(row["cause"])
+    is_refused = cause is Cause.UNEXPLAINED and row["key"] in refused
+    return Finding(**{**row, "cause": Cause.REFUSED if is_refused else cause})
+
+
+def _missed(connection: Connection, found: Sequence[Finding]) -> list[Finding]:
+    """Mark those of `found`, all of one source, that are missed, in their events or missing rows. Return them."""
+    source_id, recorded = found[0].source_id, _hold_events(connection, found)
+    by_cause: defaultdict[Cause, set[str]] = defaultdict(set)
+    for each in found:
+        by_cause[each.cause].add(each.key)
+    missed: set[str] = set()
+    for cause, keys in sorted(by_cause.items()):
+        missed |= _mark_events(connection, source_id, cause, keys & recorded)
+        missed |= _mark_missing(connection, source_id, cause, keys - recorded)
+    return [each for each in found if each.key in missed]
+
+
+def _hold_events(connection: Connection, found: Sequence[Finding]) -> set[str]:
+    """Return the keys of the findings whose events are recorded, and hold these rows, in order, until the commit."""
+    keys = [each.key for each in found]
+    query = select(EVENT.c.key).where(EVENT.c.source_id == found[0].source_id, EVENT.c.key.in_(keys))
+    return set(connection.execute(query.order_by(EVENT.c.key).with_for_update()).scalars())
+
+
+def _mark_events(connection: Connection, source_id: int, cause: Cause, keys: Collection[str]) -> Iterable[str]:
+    """Mark the events without a webhook of their own as missed; return their keys."""
+    no_webhook = or_(EVENT.c.webhook_us.is_(None), EVENT.c.via == Via.REDELIVERY.value)
+    mine = (EVENT.c.source_id == source_id, EVENT.c.key.in_(sorted(keys)), no_webhook)
+    return connection.execute(
+        update(EVENT).where(*mine).values(missed_cause=cause.value).returning(EVENT.c.key)
+    ).scalars()
+
+
+def _mark_missing(connection: Connection, source_id: int, cause: Cause, keys: Collection[str]) -> Iterable[str]:
+    """Mark the missing rows that no event has closed as counted; return their keys."""
+    mine = (MISSING.c.source_id == source_id, MISSING.c.key.in_(sorted(keys)), MISSING.c.state.in_(("open", "lost")))
+    counted = update(MISSING).where(*mine).values(counted=True, cause=cause.value)
+    return connection.execute(counted.returning(MISSING.c.key)).scalars()
