@@ -45,10 +45,12 @@ def claim(
     ttl: timedelta = SOURCE_LEASE,
     *,
     is_idle: bool = False,
+    for_siblings: bool = False,
 ) -> Lease | None:
     """Take the source if its next pass is due and nobody holds it; return the lease, or None.
 
     `is_idle`: nothing of `holder` works under a lease of this source any more, so that it may take its own again.
+    `for_siblings`: webhooks that came since the last run make it due as well.
     """
     clock = dialect.database_now_us(connection)
     own = SOURCE.c.lease_holder == holder if is_idle else false()
@@ -57,10 +59,16 @@ def claim(
         .where(
             SOURCE.c.id == source_id,
             SOURCE.c.state.in_(READABLE),
-            SOURCE.c.next_pass_us <= now_us,
+            or_(SOURCE.c.next_pass_us <= now_us, SOURCE.c.unread_us.is_not(None) if for_siblings else false()),
             or_(SOURCE.c.lease_until_us < clock, SOURCE.c.lease_holder.is_(None), own),
         )
-        .values(lease_holder=holder, lease_epoch=SOURCE.c.lease_epoch + 1, lease_until_us=clock + span_us(ttl))
+        .values(
+            lease_holder=holder,
+            lease_epoch=SOURCE.c.lease_epoch + 1,
+            lease_until_us=clock + span_us(ttl),
+            read_us=now_us,
+            unread_us=None,
+        )
         .returning(SOURCE.c.lease_epoch)
     )
     epoch = connection.execute(statement).scalar()
@@ -80,16 +88,20 @@ def release(
     lease: Lease,
     *,
     next_pass_us: int,
-    interval_us: int | None,
+    wait_us: int,
+    interval_us: int,
     waiting_until_us: int | None = None,
 ) -> None:
-    """Give the source back, and set its next due time and the pause that the provider wants. Raises `LeaseLost`."""
+    """Give the source back with its next due time, the wait until then, its interval, and the provider's pause.
+
+    Raises `LeaseLost`.
+    """
     fence(connection, lease)
     values = {
         "lease_holder": None,
         "lease_until_us": 0,
         "next_pass_us": next_pass_us,
-        "wait_us": interval_us,
+        "wait_us": wait_us,
         "interval_us": interval_us,
         "waiting_until_us": waiting_until_us,
     }

@@ -12,8 +12,6 @@ class StoredLook(msgspec.Struct, frozen=True, kw_only=True):
     reason: str
     due_us: int
     wait_us: int
-    silence: float = 0.0
-    """The expected webhooks at which a silence was last looked into; 0: it was not."""
 
 
 def read(connection: Connection, source_id: int) -> StoredLook | None:
@@ -36,11 +34,6 @@ def want(connection: Connection, source_id: int, look: StoredLook, now_us: int) 
     sooner = (SOURCE.c.id == source_id, SOURCE.c.next_pass_us > look.due_us)
     wait_us = max(look.due_us - now_us, 1)
     connection.execute(update(SOURCE).where(*sooner).values(next_pass_us=look.due_us, wait_us=wait_us))
-
-
-def note_read(connection: Connection, source_id: int) -> None:
-    """Note that the source is read from here on: webhooks so far have been followed by a reading."""
-    connection.execute(update(SOURCE).where(SOURCE.c.id == source_id).values(unread_us=None))
 
 
 def first_unread(at_us: int) -> dict[str, object]:

@@ -110,6 +110,12 @@ def source_named(connection: Connection, name: str) -> RowMapping | None:
     return connection.execute(select(SOURCE).where(SOURCE.c.name == name)).mappings().first()
 
 
+def _may_ask(now_us: int) -> ColumnElement[bool]:
+    """Return the condition that the provider of a source wants no pause now."""
+    until = SOURCE.c.waiting_until_us
+    return or_(until.is_(None), until <= now_us, until > now_us + span_us(LONGEST_WAIT))
+
+
 class DueSource(NamedTuple):
     """A source whose next run is due since `next_pass_us`."""
 
@@ -122,11 +128,26 @@ def due(connection: Connection, now_us: int) -> list[DueSource]:
 
     A source whose provider wants a pause is not due. A pause that is further ahead than any may be counts as over.
     """
-    until = SOURCE.c.waiting_until_us
-    may_ask = or_(until.is_(None), until <= now_us, until > now_us + span_us(LONGEST_WAIT))
-    where = (SOURCE.c.state.in_(READABLE), SOURCE.c.next_pass_us <= now_us, may_ask)
+    where = (SOURCE.c.state.in_(READABLE), SOURCE.c.next_pass_us <= now_us, _may_ask(now_us))
     query = select(SOURCE.c.name, SOURCE.c.next_pass_us).where(*where).order_by(SOURCE.c.next_pass_us)
     return [DueSource(*row) for row in connection.execute(query)]
+
+
+class UnreadSource(NamedTuple):
+    """A source of which webhooks came since it was last read. Times are microseconds."""
+
+    name: str
+    unread_us: int
+    last_webhook_us: int
+    read_us: int
+    next_pass_us: int
+
+
+def unread(connection: Connection, now_us: int) -> list[UnreadSource]:
+    """Return the sources of which webhooks came since their last run, and whose provider wants no pause."""
+    columns = [SOURCE.c[name] for name in UnreadSource._fields]
+    where = (SOURCE.c.state == "active", SOURCE.c.unread_us.is_not(None), SOURCE.c.read_us.is_not(None))
+    return [UnreadSource(*row) for row in connection.execute(select(*columns).where(*where, _may_ask(now_us)))]
 
 
 def make_due(connection: Connection, source_id: int, due: Callable[[datetime | None], datetime]) -> None:

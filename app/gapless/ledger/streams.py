@@ -1,5 +1,6 @@
 """Rows of streams."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from sqlalchemy import Connection, select, update
@@ -52,10 +53,14 @@ def streams(connection: Connection, source_id: int) -> list[Stream]:
     return [Stream(**row) for row in rows.mappings()]
 
 
-def note_head(connection: Connection, stream_id: int, at_us: int, *, deep: bool) -> None:
-    """Note that a scheduled pass of the stream begins; `deep`: it reaches back over the whole lookback."""
-    values = {"head_us": at_us, "deep_us": at_us} if deep else {"head_us": at_us}
-    connection.execute(update(STREAM).where(STREAM.c.id == stream_id).values(**values))
+def note_heads(connection: Connection, stream_ids: Iterable[int], at_us: int) -> None:
+    """Note that scheduled passes of these streams begin."""
+    connection.execute(update(STREAM).where(STREAM.c.id.in_(list(stream_ids))).values(head_us=at_us))
+
+
+def note_deep(connection: Connection, stream_id: int, at_us: int) -> None:
+    """Note that a scheduled pass of the stream begins that reaches back over the whole lookback."""
+    connection.execute(update(STREAM).where(STREAM.c.id == stream_id).values(deep_us=at_us))
 
 
 def stream(connection: Connection, stream_id: int) -> Stream:

@@ -96,6 +96,7 @@ class SourceRow(TableRow, table=True):
     endpoint_version: str | None = _text(null=True)  # API version of our endpoint, when it was last seen healthy
     last_webhook_us: int | None = _long(null=True)  # within seconds; see `ledger.silence`
     unread_us: int | None = _long(null=True)  # when the first webhook came since the source was last read
+    read_us: int | None = _long(null=True)  # when its last run began
     look: str | None = _text(null=True)  # JSON: what is looked into out of turn, see `ledger.looks`
     lapsed_us: int | None = _long(null=True)  # since when it may be inactive, where the list needs it active
     interval_us: int | None = _long(null=True)

@@ -118,11 +118,11 @@ def is_sibling_due(heard: Heard, settle: timedelta, shortest: timedelta, now: da
     return due <= now
 
 
-def as_stored(look: Look | None, silence: float = 0.0) -> StoredLook | None:
+def as_stored(look: Look | None) -> StoredLook | None:
     """Return the look as it is stored."""
     if look is None:
         return None
-    return StoredLook(reason=look.reason.value, due_us=to_us(look.due), wait_us=span_us(look.wait), silence=silence)
+    return StoredLook(reason=look.reason.value, due_us=to_us(look.due), wait_us=span_us(look.wait))
 
 
 def as_look(stored: StoredLook | None) -> Look | None:

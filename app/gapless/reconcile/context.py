@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Concatenate, ParamSpec, TypeVar
 
@@ -14,7 +14,9 @@ from gapless.ledger.engine import bind
 from gapless.ledger.leases import Lease, fence
 from gapless.ledger.writer import Work
 from gapless.provider_api.client import ProviderClient
+from gapless.reconcile.lateness import ListWatch
 from gapless.reconcile.pace import Pace
+from gapless.reconcile.reading_plan import Reckoning
 from gapless.runtime import Runtime
 from gapless_reconcilers.kit.contract import Capabilities, Provider, ReadBudget
 from gapless_reconcilers.kit.errors import Retryable
@@ -52,12 +54,34 @@ class SourcePolicy:
     repair: bool
     """True: our endpoint is enabled again when the provider has disabled it."""
     settle: timedelta = DEFAULT_SETTLE
-    """The age from which on a listed event is recorded, so that its webhook can come first."""
+    """The age from which on a listed event is recorded, so that its webhook can come first, until it was learned."""
+    is_grace_set: bool = False
+    """The configuration sets the grace, so that none is learned."""
 
     @property
     def at_once(self) -> int:
         """Return how many slices of the source are read at once: enough for the rate if answers take half a second."""
         return max(self.slices, min(MOST_AT_ONCE, round(self.rate / 2)))
+
+
+@dataclass(slots=True, kw_only=True)
+class SourceMemory:
+    """What this process remembers of a source from one run to the next. It can be wrong without any harm but delay."""
+
+    reckoning: Reckoning | None = None
+    watches: dict[int, ListWatch] = field(default_factory=dict)
+    """By the id of the stream."""
+    heard_us: int | None = None
+    """The last webhook whose silence since then was looked into."""
+    silence: float = 0.0
+    """How many webhooks were expected when that silence was last looked into."""
+    failures: int = 0
+    """Runs in a row in which nothing could be read."""
+    provider: Provider | None = None
+    """The provider with the credential of the last run; None: there was none yet."""
+    endpoint_us: int | None = None
+    """When endpoint and streams were last looked at with that credential, in elapsed microseconds; None: never."""
+    account_us: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +95,7 @@ class LeasedSource:
     stopping: asyncio.Event
     wanted: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the source is due again during the run: what looks behind the watermark gives way."""
+    memory: SourceMemory = field(default_factory=SourceMemory)
     provider: Provider = field(init=False)
     """The provider with the credential of this run: whose account it reads is compared before anything is recorded."""
 
@@ -86,9 +111,11 @@ class LeasedSource:
     def capabilities(self) -> Capabilities:
         """Return the capabilities of the provider, with the overrides of the configuration.
 
-        Its grace is that of the whole run: every rule that depends on the grace takes it from here.
+        Its grace is that which was learned, and that of the whole run: every rule that depends on the grace takes it
+        from here.
         """
-        return self.policy.capabilities
+        known, reckoning = self.policy.capabilities, self.memory.reckoning
+        return known if reckoning is None else replace(known, grace=reckoning.grace)
 
     @property
     def settle(self) -> timedelta:
@@ -99,7 +126,8 @@ class LeasedSource:
         known = self.capabilities
         if self.source.mode is Mode.POLL:
             return timedelta(0)
-        return max(timedelta(0), min(self.policy.settle, known.grace - known.resolution))
+        settle = self.policy.settle if self.memory.reckoning is None else self.memory.reckoning.settle
+        return max(timedelta(0), min(settle, known.grace - known.resolution))
 
     @property
     def is_replaced(self) -> bool:

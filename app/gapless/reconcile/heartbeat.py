@@ -67,6 +67,14 @@ class Heartbeats:
         """Return the time between two readings of the stream. An unknown stream is read as rarely as any."""
         return timedelta(seconds=self.limited(stream, to_us(at) // HOUR_US % HOURS_OF_WEEK))
 
+    def bounds(self) -> tuple[timedelta, timedelta]:
+        """Return the shortest and the longest interval that any stream has in any hour."""
+        if not self.streams:
+            return self.longest, self.longest
+        low, high = min(self.streams.values()) * min(self.hours), max(self.streams.values()) * max(self.hours)
+        shortest, longest = (timedelta(seconds=min(each, self.longest.total_seconds())) for each in (low, high))
+        return max(shortest, self.shortest), max(longest, self.shortest)
+
     def limited(self, stream: str, hour: int) -> float:
         """Return the stream's interval in that hour of the week, in seconds."""
         free = self.streams.get(stream, math.inf) * self.hours[hour]

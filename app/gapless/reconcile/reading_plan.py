@@ -8,7 +8,7 @@ import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Final
 
 from gapless.domain import LEAST_HEADROOM
@@ -46,6 +46,20 @@ class ReadingFacts:
     history: timedelta | None
     shortest: timedelta = SHORTEST
     longest: timedelta = LONGEST
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reckoning:
+    """What was learned about a source by `at`, and the plan that follows from it."""
+
+    at: datetime
+    settle: timedelta
+    """The age from which a listed event is recorded."""
+    grace: timedelta
+    """The age from which a listed event without a webhook is missed."""
+    plan: "ReadingPlan"
+    webhooks: Sequence[float]
+    """The groups of webhooks to expect in each hour of the week."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,7 +116,7 @@ def plan_reading(what: ReadingFacts) -> ReadingPlan:
 
 def in_words(plan: ReadingPlan) -> str:
     """Return the plan for people, in one or two sentences."""
-    fastest, slowest = _bounds(plan.heartbeats)
+    fastest, slowest = plan.heartbeats.bounds()
     often = format_span(fastest)
     if slowest >= 1.2 * fastest:
         often += f" to {format_span(slowest)}"
@@ -140,15 +154,6 @@ def _heartbeats(what: ReadingFacts, per_day: float) -> Heartbeats:
         shortest = max(shortest, DAY * (costs / per_day))
     at_most = sum(load.cost for load in what.streams.values()) * (DAY / shortest)
     return plan_heartbeats(what.streams, what.rates, min(per_day, at_most), shortest, max(what.longest, shortest))
-
-
-def _bounds(beats: Heartbeats) -> tuple[timedelta, timedelta]:
-    if not beats.streams:
-        return beats.longest, beats.longest
-    low = min(beats.streams.values()) * min(beats.hours)
-    high = max(beats.streams.values()) * max(beats.hours)
-    clamped = [min(max(timedelta(seconds=each), beats.shortest), beats.longest) for each in (low, high)]
-    return clamped[0], clamped[1]
 
 
 def _percent(share: float) -> str:

@@ -4,6 +4,7 @@ A look has a reason, a time and a wait. While looks of a reason find nothing, th
 heartbeat, the reason is dropped. Urgent looks may use what the purse holds in reserve.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -12,6 +13,7 @@ GROWTH = 1.5
 """By what the wait grows with each clean look."""
 FIRST_WAIT = timedelta(seconds=30)
 REJECTED_WAIT, LONGEST_REJECTED_WAIT = timedelta(minutes=1), timedelta(minutes=30)
+FURTHEST_SILENCE = timedelta(weeks=1)
 SILENT_FROM = 4.6
 """Expected webhooks from which on a silence is looked into: by chance it comes after one webhook in a hundred."""
 
@@ -80,6 +82,21 @@ def sooner(one: Look | None, other: Look | None) -> Look | None:
     if one is None or other is None:
         return one or other
     return min(one, other, key=lambda look: look.due)
+
+
+def silence_due(expected: Callable[[datetime], float], looked_at: float, now: datetime) -> datetime | None:
+    """Return when a silence that goes on is worth a look, within a week; None: not so soon.
+
+    `expected` returns how many groups of webhooks the rhythm predicts from the last one to a time.
+    """
+    wanted = max(SILENT_FROM, 2 * looked_at)
+    if expected(now + FURTHEST_SILENCE) < wanted:
+        return None
+    low, high = now, now + FURTHEST_SILENCE
+    while high - low > timedelta(seconds=1):
+        middle = low + (high - low) / 2
+        low, high = (low, middle) if expected(middle) >= wanted else (middle, high)
+    return high
 
 
 def silent_look(expected: float, looked_at: float) -> float | None:

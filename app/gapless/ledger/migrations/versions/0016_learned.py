@@ -1,14 +1,14 @@
 """What was learned about a source, when its streams were read, and what is looked into out of turn.
 
-Revision ID: 0014
-Revises: 0013
+Revision ID: 0016
+Revises: 0014
 """
 
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0014"
-down_revision = "0013"
+revision = "0016"
+down_revision = "0014"
 branch_labels = None
 depends_on = None
 
@@ -30,6 +30,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("source_id", "day", "bucket", name="pk_list_delay"),
     )
     op.add_column("source", sa.Column("unread_us", sa.BigInteger(), nullable=True))
+    op.add_column("source", sa.Column("read_us", sa.BigInteger(), nullable=True))
     op.add_column("source", sa.Column("look", sa.Text(), nullable=True))
     op.add_column("stream", sa.Column("head_us", sa.BigInteger(), nullable=True))
     op.add_column("stream", sa.Column("deep_us", sa.BigInteger(), nullable=True))
@@ -39,6 +40,7 @@ def downgrade() -> None:
     op.drop_column("stream", "deep_us")
     op.drop_column("stream", "head_us")
     op.drop_column("source", "look")
+    op.drop_column("source", "read_us")
     op.drop_column("source", "unread_us")
     op.drop_table("list_delay")
     op.drop_table("learned")
