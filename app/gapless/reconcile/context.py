@@ -8,7 +8,7 @@ from typing import Concatenate, ParamSpec, TypeVar
 
 import httpx
 
-from gapless.domain import Source
+from gapless.domain import Purpose, Source
 from gapless.ledger import Connection
 from gapless.ledger.engine import bind
 from gapless.ledger.leases import Lease, fence
@@ -16,7 +16,7 @@ from gapless.ledger.writer import Work
 from gapless.provider_api.client import ProviderClient
 from gapless.reconcile.pace import Pace
 from gapless.runtime import Runtime
-from gapless_reconcilers.kit.contract import Capabilities, Provider, ReadBudget
+from gapless_reconcilers.kit.contract import Capabilities, Grant, Provider, ReadBudget
 from gapless_reconcilers.kit.errors import Retryable
 
 P = ParamSpec("P")
@@ -49,6 +49,8 @@ class SourcePolicy:
     share_account: bool
     repair: bool
     """True: our endpoint is enabled again when the provider has disabled it."""
+    grant: Grant | None = None
+    """What the vendor lets us read; None: it publishes nothing."""
 
     @property
     def at_once(self) -> int:
@@ -91,10 +93,10 @@ class LeasedSource:
         if self.is_replaced:
             raise KeyReplaced(f"a secret of source {self.source.name!r} was replaced: its account is checked first")
 
-    async def send(self, request: httpx.Request) -> httpx.Response:
+    async def send(self, request: httpx.Request, purpose: Purpose) -> httpx.Response:
         """Return the provider's answer, read with the credential of this run. Raises `ProviderError`s only."""
         try:
-            return await self.client.send(request)
+            return await self.client.send(request, purpose)
         finally:
             self.require_same_key()
 

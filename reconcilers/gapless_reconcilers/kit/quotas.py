@@ -33,14 +33,14 @@ def read_quota(response: httpx.Response, now: datetime) -> Quota | None:
     for prefix in _PREFIXES:
         remaining = _number(response.headers.get(f"{prefix}-remaining", ""))
         if remaining is not None:
-            limit = _number(response.headers.get(f"{prefix}-limit", "").partition(",")[0])
-            return _quota(response, now, remaining, limit, response.headers.get(f"{prefix}-reset", ""))
+            limit, reset = (str(response.headers.get(f"{prefix}-{name}", "")) for name in ("limit", "reset"))
+            return _quota(response, now, remaining, _number(limit.partition(",")[0]), reset)
     return _of_draft(response, now)
 
 
 def _of_draft(response: httpx.Response, now: datetime) -> Quota | None:
-    found = dict(_MEMBER.findall(response.headers.get("ratelimit", "").partition('",')[0]))
-    policy = dict(_MEMBER.findall(response.headers.get("ratelimit-policy", "").partition(",")[0]))
+    found: dict[str, str] = dict(_MEMBER.findall(response.headers.get("ratelimit", "").partition('",')[0]))
+    policy: dict[str, str] = dict(_MEMBER.findall(response.headers.get("ratelimit-policy", "").partition(",")[0]))
     remaining = found.get("remaining", found.get("r"))
     if remaining is None:
         return None
