@@ -84,6 +84,29 @@ class Mode(StrEnum):
     POLL = "poll"
 
 
+class Purpose(StrEnum):
+    """What a request to a provider is for, in the order of priority."""
+
+    HISTORY = "history"
+    """To read what is about to leave the provider's history."""
+    START = "start"
+    """The first reading after a start, or after a downtime of ours."""
+    URGENT = "urgent"
+    """A reading for which there is a reason, such as a person who asks for it."""
+    HEARTBEAT = "heartbeat"
+    """The regular reading of a list."""
+    SIBLING = "sibling"
+    """A reading soon after a webhook, for others that belong to it."""
+    DETAIL = "detail"
+    """To fetch one missing event, or to have it sent again."""
+    SWEEP = "sweep"
+    """To read again what was read."""
+    ENDPOINT = "endpoint"
+    """The state of our endpoint, and its repair."""
+    ACCOUNT = "account"
+    """The account of our key, its streams and its time."""
+
+
 class EventMode(StrEnum):
     """The vendor's mode of an event, where the vendor has modes."""
 

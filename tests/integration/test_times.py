@@ -6,12 +6,12 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, Table, insert, select, update
 
-from gapless.domain import MICROSECOND, span_us, to_us
+from gapless.domain import MICROSECOND, Purpose, span_us, to_us
 from gapless.ledger import budgets, deliveries, destinations, leases, missing, silence, sources, times
+from gapless.ledger.budgets import PurseTerms
 from gapless.ledger.engine import Store
 from gapless.ledger.missing import Missing
 from gapless.ledger.tables import BUDGET, DELIVERY, DOWNTIME, SLOT, SOURCE
-from gapless_reconcilers.kit.contract import ReadBudget
 
 pytestmark = pytest.mark.anyio
 NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
@@ -124,9 +124,9 @@ async def test_what_waits_is_moved_with_the_clock(store: Store, by_us: int) -> N
 
 
 async def test_a_budget_that_begins_in_the_future_begins_now(store: Store) -> None:
-    budget = ReadBudget(requests=100, period=timedelta(days=1))
-    await store.write(budgets.reserve, scope="s", budget=budget, requests=90, now_us=NOW_US + YEAR_US)
-    await store.write(budgets.reserve, scope="s", budget=budget, requests=10, now_us=NOW_US)
+    of = {"scope": "s", "terms": PurseTerms(granted=100, period=timedelta(days=1)), "purpose": Purpose.HEARTBEAT}
+    await store.write(budgets.reserve, **of, requests=90, now_us=NOW_US + YEAR_US)
+    await store.write(budgets.reserve, **of, requests=10, now_us=NOW_US)
     assert await columns(store, BUDGET, "period_start_us", "used") == [(NOW_US, 10)]
 
 

@@ -7,7 +7,7 @@ from datetime import timedelta
 from gapless.bootstrap import sources
 from gapless.bootstrap.sources import open_provider_client
 from gapless.cli.output import Finding, ok, problem, warning
-from gapless.domain import Mode, system_clock
+from gapless.domain import Mode, Purpose, system_clock
 from gapless.provider_api.client import ProviderClient
 from gapless.provider_api.health import ProviderHealth, read_health
 from gapless.provider_api.pages import as_lister
@@ -98,7 +98,8 @@ async def _list(subject: str, client: ProviderClient, health: ProviderHealth) ->
     unit = provider.capabilities.resolution
     window = sources.last_window(now - provider.capabilities.grace, unit)
     request = as_lister(provider).first_request("", window)
-    page = as_lister(provider).read_page(request, await client.send(request), "", window)
+    response = await client.send(request, Purpose.URGENT)
+    page = as_lister(provider).read_page(request, response, "", window)
     count = len(page.events)
     found = [ok(subject, f"the list can be read ({count} events on the first page of the last hour)")]
     return [*found, *_versions(subject, provider, health, [bytes(event.payload) for event in page.events])]

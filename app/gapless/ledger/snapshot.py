@@ -104,6 +104,7 @@ class SourceSnapshot:
     windows: Mapping[str, Totals]
     """Sums over the hours that touch `[watermark - window, watermark)`."""
     budget_used: budgets.Used | None
+    grant_use: budgets.GrantUse | None
     heard: silence.Heard | None
 
     @property
@@ -190,6 +191,7 @@ def _source(
             for name, width in WINDOWS.items()
         },
         budget_used=budgets.used(connection, source.provider.budget_scope()),
+        grant_use=budgets.grant_use(connection, source.provider.budget_scope(), to_us(now)),
         heard=silence.read_heard(connection, source.id, source.silence, now),
     )
 

@@ -388,12 +388,39 @@ class ListDelayRow(TableRow, table=True):
 
 
 class BudgetRow(TableRow, table=True):
-    """Read requests used in the current period, per scope of the budget."""
+    """The purse of one scope, and the read requests used since its fixed period began."""
 
     __tablename__ = "budget"
     scope: str = Field(sa_column=Column(Text, primary_key=True))
     period_start_us: int = _long()
     used: int = _long(default=0)
+    granted: int | None = _long(null=True)  # requests that the vendor grants in period_us; None: it publishes nothing
+    period_us: int | None = _long(null=True)
+    tokens_millionths: int | None = _long(null=True)  # in the purse at at_us; below 0: overdrawn; None: it is full
+    at_us: int | None = _long(null=True)
+    halved_until_us: int | None = _long(null=True)  # an hour after the vendor asked us to slow down
+
+
+class BudgetUseRow(TableRow, table=True):
+    """Requests of one purpose that were made, or reserved, in a thirtieth of the period, per scope."""
+
+    __tablename__ = "budget_use"
+    __table_args__ = (PrimaryKeyConstraint("scope", "start_us", "purpose"),)
+    scope: str = _text()
+    start_us: int = _long()
+    purpose: str = _text()
+    requests: int = _long()
+
+
+class EarningRow(TableRow, table=True):
+    """Events that earn requests and occurred in [start_us, end_us), as a listing at the first start showed them."""
+
+    __tablename__ = "earning"
+    __table_args__ = (PrimaryKeyConstraint("source_id", "start_us"),)
+    source_id: int = _long()
+    start_us: int = _long()
+    end_us: int = _long()
+    events: int = _long()
 
 
 class DeliveryRow(TableRow, table=True):
@@ -551,6 +578,7 @@ def _table(row: type[TableRow]) -> Table:
 SOURCE, STREAM, DESTINATION = _table(SourceRow), _table(StreamRow), _table(DestinationRow)
 EVENT, PAYLOAD, MISSING, FINDING = _table(EventRow), _table(PayloadRow), _table(MissingRow), _table(FindingRow)
 PASS, SLICE, UNRECOVERABLE, BUDGET = _table(PassRow), _table(SliceRow), _table(UnrecoverableRow), _table(BudgetRow)
+BUDGET_USE, EARNING = _table(BudgetUseRow), _table(EarningRow)
 DELIVERY, ATTEMPT, TALLY = _table(DeliveryRow), _table(AttemptRow), _table(TallyRow)
 SHOWN, ABSENCE, CONFIGURATION = _table(ShownRow), _table(AbsenceRow), _table(ConfigurationRow)
 SUBSCRIPTION, RESTORED, RECEIPT = _table(SubscriptionRow), _table(RestoredRow), _table(ReceiptRow)

@@ -11,7 +11,7 @@ from gapless.clock import TOLERANCE_US, ProcessClock
 from gapless.domain import from_us
 from gapless.ledger.deliveries import BEGAN, PENDING
 from gapless.ledger.engine import Store, dialect
-from gapless.ledger.tables import BUDGET, DELIVERY, DESTINATION, MISSING, PASS, SOURCE
+from gapless.ledger.tables import BUDGET, BUDGET_USE, DELIVERY, DESTINATION, MISSING, PASS, SOURCE
 
 MISSING_BEGAN = MISSING.c.next_attempt_us - func.coalesce(
     MISSING.c.wait_us, MISSING.c.next_attempt_us - MISSING.c.found_us
@@ -88,7 +88,15 @@ def move(connection: Connection, now_us: int, by_us: int) -> None:
         connection, SOURCE, SOURCE.c.waiting_until_us > after_us, waiting_until_us=SOURCE.c.waiting_until_us + by_us
     )
     _change(connection, PASS, PASS.c.next_attempt_us > after_us, next_attempt_us=PASS.c.next_attempt_us + by_us)
-    connection.execute(update(BUDGET).values(period_start_us=BUDGET.c.period_start_us + by_us))
+    _move_purses(connection, by_us)
+
+
+def _move_purses(connection: Connection, by_us: int) -> None:
+    """Move what was asked of providers. Starts become negative on the way, so that no two rows are ever equal."""
+    moved = {name: BUDGET.c[name] + by_us for name in ("period_start_us", "at_us", "halved_until_us")}
+    connection.execute(update(BUDGET).values(**moved))
+    connection.execute(update(BUDGET_USE).values(start_us=-(BUDGET_USE.c.start_us + by_us)))
+    connection.execute(update(BUDGET_USE).values(start_us=-BUDGET_USE.c.start_us))
 
 
 def _destinations(connection: Connection) -> list[int]:

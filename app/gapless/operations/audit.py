@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, TypeAlias
 
-from gapless.domain import Source, TypePatterns, TypesOrigin, align_down, align_up
+from gapless.domain import Purpose, Source, TypePatterns, TypesOrigin, align_down, align_up
 from gapless.provider_api.client import ProviderClient
 from gapless.provider_api.health import read_health, stream_names
 from gapless.provider_api.pages import walk_pages
@@ -162,7 +162,7 @@ async def _read_stream(
     known: KeyLookup | None,
     progress: Callable[[AuditReport], None],
 ) -> None:
-    async with walk_pages(client, stream, report.window) as pages:
+    async with walk_pages(client.spending(Purpose.URGENT), stream, report.window) as pages:
         async for page in pages:
             report.unreadable.update(row.digest for row in page.unreadable)
             events = report.audited(page.events)

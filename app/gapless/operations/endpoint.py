@@ -6,6 +6,7 @@ import stat
 from dataclasses import dataclass
 from pathlib import Path
 
+from gapless.domain import Purpose
 from gapless.operations.context import OperationRefused
 from gapless.provider_api import health
 from gapless.provider_api.client import ProviderClient
@@ -38,7 +39,7 @@ async def register_endpoint(
     known = _read_lines(secret_file)
     ours = known[0] if known else secrets.token_urlsafe(32)
     _write_lines(secret_file, known or [ours])
-    response = await client.send(provider.register_request(url, types, Secret(ours)))
+    response = await client.send(provider.register_request(url, types, Secret(ours)), Purpose.ENDPOINT)
     made = provider.read_registration(response)
     _write_lines(secret_file, _secrets(made, ours, known))
     return RegisteredEndpoint(id=made.id, made=True)

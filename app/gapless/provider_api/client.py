@@ -8,7 +8,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import TypeAlias, TypeGuard
+from typing import TypeGuard
 
 import httpx
 import stamina
@@ -16,10 +16,11 @@ import stamina.instrumentation
 from aiolimiter import AsyncLimiter
 
 from gapless.clock import elapsed_us
-from gapless.domain import Clock, Source, Sources, span_us
+from gapless.domain import Clock, Purpose, Source, Sources, span_us
 from gapless.ledger.budgets import BLOCK
 from gapless.metrics import Metrics, status_class
-from gapless_reconcilers.kit.contract import JudgesResponses
+from gapless.provider_api.throttle import SLEPT_WITHIN, Throttle
+from gapless_reconcilers.kit.contract import JudgesResponses, Quota, ShowsQuota
 from gapless_reconcilers.kit.errors import (
     CredentialsRejected,
     ProviderUnavailable,
@@ -27,6 +28,7 @@ from gapless_reconcilers.kit.errors import (
     Retryable,
     UnexpectedShape,
 )
+from gapless_reconcilers.kit.quotas import read_quota
 from gapless_reconcilers.kit.statuses import date_of, describe_origin, judge
 
 log = logging.getLogger(__name__)
@@ -36,8 +38,8 @@ REQUEST_WITHIN = timedelta(seconds=60)
 """Time for a whole request, to the last byte of the answer: twice what a provider may hold a long poll."""
 ANSWER_BYTES = 64 << 20
 """Most bytes of an answer, decoded: a page of a hundred events of half a megabyte each."""
-SLEPT_WITHIN = timedelta(seconds=30)
-"""The longest wait that is slept within a request. Told to wait longer, the whole source waits."""
+BURST_WITHIN = timedelta(seconds=10)
+"""Requests of one purpose that are further apart are reserved one by one, others in growing blocks."""
 BURST_S = 0.1
 """The requests of this time may go out at once; the others are slowed so that no second has more than the rate."""
 RATE_MARGIN = 0.97
@@ -73,12 +75,38 @@ def new_limiter(rate: float) -> AsyncLimiter:
     return AsyncLimiter(burst, burst / (rate - burst)) if burst >= 1 else AsyncLimiter(1, 1 / rate)
 
 
-async def _unlimited(_requests: int) -> None:
-    """Reserve nothing: there is no budget."""
+Spend = Callable[[Purpose, int], Awaitable[datetime | None]]
+"""Counts requests before they are sent; returns the time until which the rate is halved, None: it is not."""
+
+
+async def _uncounted(_purpose: Purpose, _requests: int) -> None:
+    """Count nothing: there is no ledger."""
+
+
+async def _unnoted() -> None:
+    """Note no refusal: there is no ledger."""
+
+
+@dataclass(slots=True)
+class Reserved:
+    """Requests of one purpose that are counted and not sent yet, the size of the last block, and when it was counted.
+
+    A block is one request, and twice the last one while they follow each other closely: what is left over when the
+    process ends was counted in vain, and a request now and then leaves nothing over.
+    """
+
+    left: int = 0
+    block: int = 0
+    at_us: int = 0
+
+    def next_block(self, now_us: int) -> int:
+        """Return the requests to count at `now_us`."""
+        follows = now_us - self.at_us <= span_us(BURST_WITHIN)
+        return min(2 * self.block, BLOCK) if follows and self.block else 1
 
 
 class ProviderClient:
-    """Sends requests for one source. `spend` reserves that many requests of the read budget."""
+    """Sends requests for one source. `spend` counts them first; `limited` is told of a refusal for the rate."""
 
     def __init__(
         self,
@@ -89,7 +117,8 @@ class ProviderClient:
         clock: Clock,
         metrics: Metrics,
         rate: float,
-        spend: Callable[[int], Awaitable[None]] = _unlimited,
+        spend: Spend = _uncounted,
+        limited: Callable[[], Awaitable[None]] = _unnoted,
         retry: RequestRetryPolicy = DEFAULT_RETRY,
         within: timedelta = REQUEST_WITHIN,
     ) -> None:
@@ -101,7 +130,9 @@ class ProviderClient:
         self._metrics = metrics
         self._limiter = new_limiter(rate)
         self._spend = spend
-        self._reserved = 0
+        self._limited = limited
+        self._throttle = Throttle(clock, rate)
+        self._reserved: dict[Purpose, Reserved] = {}
         self._reserving = asyncio.Lock()
         self._retrying = stamina.AsyncRetryingCaller(
             attempts=retry.attempts,
@@ -151,22 +182,33 @@ class ProviderClient:
         """Return the current source: its secrets may have been replaced."""
         return self._sources[self._name]
 
-    async def send(self, request: httpx.Request) -> httpx.Response:
+    @property
+    def quota(self) -> Quota | None:
+        """Return what is left to us, as the provider's last answer said; None: it does not say so."""
+        return self._throttle.quota
+
+    def spending(self, purpose: Purpose, *, once: bool = False) -> "Sender":
+        """Return a sender of requests for `purpose`. `once`: each is sent once, by callers that try again later."""
+        return Sender(client=self, purpose=purpose, once=once)
+
+    async def send(self, request: httpx.Request, purpose: Purpose) -> httpx.Response:
         """Return the provider's answer to `request`, if its status is good. Raises `ProviderError`s only.
 
         If the provider asks for a wait of more than `SLEPT_WITHIN`, that error is raised at once, and again by each
         request until then, without sending it.
         """
-        return await self._retrying(_retry_after, self.send_once, request)
+        return await self._retrying(_retry_after, self.send_once, request, purpose)
 
-    async def send_once(self, request: httpx.Request) -> httpx.Response:
+    async def send_once(self, request: httpx.Request, purpose: Purpose) -> httpx.Response:
         """Do as `send`, without a retry."""
         self._refuse_while_waiting()
-        await self._take_from_budget()
+        await self._wait_for_turn()
+        await self._count(purpose)
         provider = self.source.provider
         async with self._limiter:
             self._refuse_while_waiting()
             response = await self._exchange(request, provider.auth())
+        self._throttle.note(self._quota_of(response))
         self._metrics.provider_requests.labels(self._name, status_class(response.status_code)).inc()
         self.answered = True
         self._read_clock(response)
@@ -176,11 +218,30 @@ class ProviderClient:
             else:
                 judge(response, self.provider_now)
         except Retryable as error:
-            if _is_long(error.retry_after):
-                self._waits_until_us = elapsed_us(self._clock) + span_us(error.retry_after)
-                log.warning("provider_wants_a_pause", extra={"source": self._name, "until": str(self.waits_until)})
+            self._note_wait(error)
+            if isinstance(error, RateLimited) and self._throttle.note_refusal():
+                await self._limited()
             raise
         return response
+
+    async def _wait_for_turn(self) -> None:
+        try:
+            await self._throttle.turn()
+        except RateLimited as error:
+            self._note_wait(error)
+            raise
+
+    def _note_wait(self, error: Retryable) -> None:
+        """If the wait is long, send nothing until it is over."""
+        if _is_long(error.retry_after):
+            self._waits_until_us = elapsed_us(self._clock) + span_us(error.retry_after)
+            log.warning("provider_wants_a_pause", extra={"source": self._name, "until": str(self.waits_until)})
+
+    def _quota_of(self, response: httpx.Response) -> Quota | None:
+        provider, now = self.source.provider, self._clock()
+        if isinstance(provider, ShowsQuota):
+            return provider.read_quota(response, now)
+        return read_quota(response, now)
 
     def _refuse_while_waiting(self) -> None:
         until = self.waits_until
@@ -208,14 +269,17 @@ class ProviderClient:
             self._metrics.provider_requests.labels(self._name, "error").inc()
             raise ProviderUnavailable(f"{address}: {type(error).__name__}: {error}") from error
 
-    async def _take_from_budget(self) -> None:
+    async def _count(self, purpose: Purpose) -> None:
         """Count the request. A block counts only once it is reserved, even if this is cancelled; so one at a time."""
         self.requests += 1
         async with self._reserving:
-            if self._reserved == 0:
-                await self._spend(BLOCK)
-                self._reserved = BLOCK
-            self._reserved -= 1
+            reserved = self._reserved.setdefault(purpose, Reserved())
+            if reserved.left == 0:
+                now_us = elapsed_us(self._clock)
+                block = reserved.next_block(now_us)
+                self._throttle.note_halved(await self._spend(purpose, block))
+                self._reserved[purpose] = reserved = Reserved(left=block, block=block, at_us=now_us)
+            reserved.left -= 1
 
     def _read_clock(self, response: httpx.Response) -> None:
         date = date_of(response)
@@ -224,10 +288,12 @@ class ProviderClient:
 
 
 @dataclass(frozen=True, slots=True)
-class OneAttempt:
-    """Sends each request of a client once: for callers that try again at later times of their own."""
+class Sender:
+    """Sends requests of a client for one purpose; with `once`, each of them once."""
 
     client: ProviderClient
+    purpose: Purpose
+    once: bool = False
 
     @property
     def source(self) -> Source:
@@ -235,12 +301,9 @@ class OneAttempt:
         return self.client.source
 
     async def send(self, request: httpx.Request) -> httpx.Response:
-        """Return the provider's answer, as the client's `send_once` does."""
-        return await self.client.send_once(request)
-
-
-Sender: TypeAlias = ProviderClient | OneAttempt
-"""Sends requests for one source, with retries or without."""
+        """Return the provider's answer, as the client does."""
+        send = self.client.send_once if self.once else self.client.send
+        return await send(request, self.purpose)
 
 
 async def read_answer(

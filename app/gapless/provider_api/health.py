@@ -10,6 +10,7 @@ from typing import Final
 
 import httpx
 
+from gapless.domain import Purpose
 from gapless.provider_api.client import ProviderClient
 from gapless.provider_api.pages import read_or_ask_again
 from gapless_reconcilers.kit.contract import (
@@ -48,7 +49,7 @@ async def ask_time(client: ProviderClient) -> datetime | None:
     if request is not None:
         with suppress(ProviderError, TimeoutError):
             async with asyncio.timeout(TIME_WITHIN_S):
-                await client.send_once(request)
+                await client.send_once(request, Purpose.ACCOUNT)
     return None if client.skew is None else client.provider_now
 
 
@@ -76,7 +77,7 @@ async def read_account(client: ProviderClient) -> Account | None:
     provider = client.source.provider
     try:
         if isinstance(provider, ReadsAccount):
-            return provider.read_account(await client.send(provider.account_request()))
+            return provider.read_account(await client.send(provider.account_request(), Purpose.ACCOUNT))
     except (CredentialsRejected, OptionsInvalid) as error:
         log.info("account_unknown", extra={"source": client.source.name, "error": str(error)})
     return None
@@ -87,7 +88,7 @@ async def read_subscription(client: ProviderClient, webhook_url: str) -> Subscri
     provider = client.source.provider
     try:
         if isinstance(provider, ReadsSubscription):
-            response = await client.send(provider.subscription_request())
+            response = await client.send(provider.subscription_request(), Purpose.ENDPOINT)
             return provider.read_subscription(response, webhook_url)
     except (CredentialsRejected, OptionsInvalid, UnexpectedShape) as error:
         log.info("subscription_unknown", extra={"source": client.source.name, "error": str(error)})
@@ -102,7 +103,7 @@ async def repair_endpoint(client: ProviderClient, webhook_url: str) -> bool:
     request = provider.repair_request(subscription, webhook_url)
     if request is None:
         return False
-    await client.send(request)
+    await client.send(request, Purpose.ENDPOINT)
     log.warning("subscription_repaired", extra={"source": client.source.name, "reason": subscription.reason})
     return True
 
@@ -112,10 +113,10 @@ async def stream_names(client: ProviderClient) -> list[str]:
     provider = client.source.provider
     if not isinstance(provider, ListsStreams):
         return []
-    request, names = provider.streams_request(), list[str]()
+    request, names, sender = provider.streams_request(), list[str](), client.spending(Purpose.ACCOUNT)
     while request is not None:
         read = partial(provider.read_streams, request)
-        page = await read_or_ask_again(client, request, await client.send(request), read)
+        page = await read_or_ask_again(sender, request, await sender.send(request), read)
         names += page.streams
         request = page.next
     return names

@@ -5,11 +5,10 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from gapless.clock import is_due
-from gapless.domain import from_us, span_us, to_us
+from gapless.domain import Purpose, from_us, span_us, to_us
 from gapless.ledger.looks import StoredLook
 from gapless.ledger.streams import Stream
 from gapless.reconcile.pace import Pace, next_reading
-from gapless.reconcile.purse import Purpose
 from gapless.reconcile.reading_plan import ReadingPlan
 from gapless.reconcile.urgency import Look, Reason
 

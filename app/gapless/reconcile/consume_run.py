@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 
-from gapless.domain import Via, span_us, to_us
+from gapless.domain import Purpose, Via, span_us, to_us
 from gapless.ledger import Connection, engine, missing, streams, watermarks
 from gapless.ledger.recorder import Sighting
 from gapless.ledger.streams import Stream
@@ -48,9 +48,11 @@ class ConsumeRun:
         requested_at = self.leased.client.now
         wait = WAIT if self.leased.policy.pace.long_poll else timedelta(0)
         request = provider.batch_request(self.stream.cursor, wait)
-        response = await self.leased.send(request)
+        response = await self.leased.send(request, Purpose.HEARTBEAT)
         now = self.leased.runtime.clock()
-        batch = await read_or_ask_again(self.leased.client, request, response, provider.read_batch, now)
+        batch = await read_or_ask_again(
+            self.leased.client.spending(Purpose.HEARTBEAT), request, response, provider.read_batch, now
+        )
         self.result.requests += 1
         self.result.listed += len(batch.events)
         if batch.cursor is None:

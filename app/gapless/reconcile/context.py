@@ -8,7 +8,7 @@ from typing import Concatenate, ParamSpec, TypeVar
 
 import httpx
 
-from gapless.domain import Mode, Source
+from gapless.domain import Mode, Purpose, Source
 from gapless.ledger import Connection
 from gapless.ledger.engine import bind
 from gapless.ledger.leases import Lease, fence
@@ -18,7 +18,7 @@ from gapless.reconcile.lateness import ListWatch
 from gapless.reconcile.pace import Pace
 from gapless.reconcile.reading_plan import Reckoning
 from gapless.runtime import Runtime
-from gapless_reconcilers.kit.contract import Capabilities, Provider, ReadBudget
+from gapless_reconcilers.kit.contract import Capabilities, Grant, Provider, ReadBudget
 from gapless_reconcilers.kit.errors import Retryable
 
 P = ParamSpec("P")
@@ -57,6 +57,8 @@ class SourcePolicy:
     """The age from which on a listed event is recorded, so that its webhook can come first, until it was learned."""
     is_grace_set: bool = False
     """The configuration sets the grace, so that none is learned."""
+    grant: Grant | None = None
+    """What the vendor lets us read; None: it publishes nothing."""
 
     @property
     def at_once(self) -> int:
@@ -139,10 +141,10 @@ class LeasedSource:
         if self.is_replaced:
             raise KeyReplaced(f"a secret of source {self.source.name!r} was replaced: its account is checked first")
 
-    async def send(self, request: httpx.Request) -> httpx.Response:
+    async def send(self, request: httpx.Request, purpose: Purpose) -> httpx.Response:
         """Return the provider's answer, read with the credential of this run. Raises `ProviderError`s only."""
         try:
-            return await self.client.send(request)
+            return await self.client.send(request, purpose)
         finally:
             self.require_same_key()
 

@@ -18,7 +18,7 @@ from functools import partial
 
 import httpx
 
-from gapless.domain import Cause, Via, align_down, from_us, span_us, to_us
+from gapless.domain import Cause, Purpose, Via, align_down, from_us, span_us, to_us
 from gapless.ledger import (
     Connection,
     absences,
@@ -36,7 +36,7 @@ from gapless.ledger.passes import Pass, PassKind, Slice
 from gapless.ledger.recorder import EventKey, Sighting
 from gapless.ledger.streams import Stream
 from gapless.ledger.writer import Work
-from gapless.provider_api.client import OneAttempt, Sender
+from gapless.provider_api.client import Sender
 from gapless.provider_api.pages import freeze, walk_pages
 from gapless.reconcile import odd_rows
 from gapless.reconcile.context import LeasedSource
@@ -52,6 +52,14 @@ FAILURES = 5
 """Slices of a pass on demand that fail, while none is read, after which a run reads no more of them."""
 CLOCKS_DIFFER = timedelta(minutes=5)
 """By our clock, a webhook may come this long before its event occurred by the provider's."""
+PURPOSES: Mapping[PassKind, Purpose] = {
+    PassKind.SCHEDULED: Purpose.HEARTBEAT,
+    PassKind.SWEEP: Purpose.SWEEP,
+    PassKind.HORIZON: Purpose.HISTORY,
+    PassKind.DEMAND: Purpose.URGENT,
+    PassKind.RECHECK: Purpose.SWEEP,
+}
+"""What the requests of each kind of pass are for."""
 NOTED_AT_ONCE = 500
 """Absent events that are noted in one transaction, so that webhooks need not wait for long."""
 
@@ -158,7 +166,7 @@ class PassRun:
 
     @property
     def _client(self) -> Sender:
-        return OneAttempt(self.leased.client) if self._is_demanded else self.leased.client
+        return self.leased.client.spending(PURPOSES[self.row.kind], once=self._is_demanded)
 
     async def _is_cancelled(self) -> bool:
         return self._is_demanded and not await self.leased.runtime.read(passes.is_running, pass_id=self.row.id)

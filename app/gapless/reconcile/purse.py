@@ -9,8 +9,9 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from enum import StrEnum
 from types import MappingProxyType
+
+from gapless.domain import Purpose
 
 USED_SHARE = 0.5
 """Share of a grant that we use: the rest is left to whatever else reads the account."""
@@ -18,29 +19,6 @@ REFILLED = 0.8
 """Share of the allowance that refills evenly over the period. The purse holds the rest, for what cannot wait."""
 BACK_OFF = timedelta(hours=1)
 """Time after a 429 for which the allowance is halved: somebody else uses the grant as well."""
-
-
-class Purpose(StrEnum):
-    """What a request is for, in the order of priority."""
-
-    HISTORY = "history"
-    """Reading what is about to leave the provider's history. It is never refused."""
-    START = "start"
-    """The first reading after a start or a downtime of ours."""
-    URGENT = "urgent"
-    """A look for which there is a reason (`urgency`)."""
-    HEARTBEAT = "heartbeat"
-    """The regular reading of a stream."""
-    SIBLING = "sibling"
-    """A reading soon after a webhook, for lost events of the same transaction."""
-    DETAIL = "detail"
-    """A request for one missing event."""
-    SWEEP = "sweep"
-    """A piece of a sweep."""
-    ENDPOINT = "endpoint"
-    """The state of our endpoint."""
-    ACCOUNT = "account"
-    """The account of our key, and its streams."""
 
 
 KEPT: Mapping[Purpose, float] = MappingProxyType(

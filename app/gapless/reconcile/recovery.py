@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
 
-from gapless.domain import Via, from_us, span_us
+from gapless.domain import Purpose, Via, from_us, span_us
 from gapless.ledger import Connection, missing
 from gapless.ledger.engine import BadData
 from gapless.ledger.missing import Missing, Place
@@ -116,7 +116,7 @@ class Recovery:
 
     async def _fetch(self, row: Missing, provider: FetchesDetail, wanted: MissingEvent) -> None:
         try:
-            response = await self.leased.send(provider.detail_request(wanted))
+            response = await self.leased.send(provider.detail_request(wanted), Purpose.DETAIL)
             event = provider.read_detail(wanted, response)
         except OptionsInvalid as error:  # 404, 410: the provider no longer has it
             await self._give_up(row, error)
@@ -129,7 +129,7 @@ class Recovery:
     async def _request_redelivery(self, row: Missing, provider: AsksRedelivery, wanted: MissingEvent) -> None:
         """Ask the provider to send the webhook again. The row closes when that webhook is recorded."""
         try:
-            await self.leased.send(provider.redelivery_request(wanted))
+            await self.leased.send(provider.redelivery_request(wanted), Purpose.DETAIL)
         except OptionsInvalid as error:
             await self._give_up(row, error)
             return

@@ -10,12 +10,14 @@ import httpx
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from apscheduler.triggers.base import BaseTrigger
 
-from gapless.domain import Mode, Source, span_us
-from gapless.ledger import budgets, leases, sources
+from gapless.domain import Mode, Purpose, Source, from_us, span_us
+from gapless.ledger import budgets, earnings, leases, sources
+from gapless.ledger.budgets import PurseTerms
 from gapless.ledger.engine import StoreError, StoreUnavailable
 from gapless.ledger.leases import SOURCE_LEASE, Lease, LeaseLost
 from gapless.provider_api.client import DEFAULT_RETRY, ProviderClient, RequestRetryPolicy
 from gapless.reconcile.context import LeasedSource, SourcePolicy
+from gapless.reconcile.grants import COUNTED_EVERY, purse_terms
 from gapless.reconcile.pace import due_at_start
 from gapless.reconcile.source_run import SourceRun
 from gapless.runtime import Runtime
@@ -94,6 +96,8 @@ class Scheduler:
         self._runs: set[asyncio.Task[None]] = set()
         self._clients: dict[str, ProviderClient] = {}
         self._checked: dict[str, tuple[Provider, int]] = {}
+        self._terms: dict[str, tuple[PurseTerms, int]] = {}
+        """What is granted to each source, and when that was counted, in elapsed microseconds."""
 
     async def run(self) -> None:
         """Tick until `stop`; then finish the current pages and release every lease."""
@@ -236,16 +240,44 @@ class Scheduler:
                 metrics=self._runtime.metrics,
                 rate=self._policies[name].rate,
                 spend=partial(self._spend, name),
+                limited=partial(self._note_limit, name),
                 retry=self._retry,
                 within=self._policies[name].request_within,
             )
         return self._clients[name]
 
-    async def _spend(self, name: str, requests: int) -> None:
-        budget = self._policies[name].budget
-        if budget is not None:
-            scope, now_us = self._runtime.sources[name].provider.budget_scope(), self._runtime.now_us
-            await self._runtime.write(budgets.reserve, scope=scope, budget=budget, requests=requests, now_us=now_us)
+    async def _spend(self, name: str, purpose: Purpose, requests: int) -> datetime | None:
+        """Count requests against the source's scope. Return the time until which its rate is halved."""
+        purse = await self._runtime.write(
+            budgets.reserve,
+            scope=self._runtime.sources[name].provider.budget_scope(),
+            terms=await self._purse_terms(name),
+            purpose=purpose,
+            requests=requests,
+            now_us=self._runtime.now_us,
+        )
+        return None if purse is None or purse.halved_until_us is None else from_us(purse.halved_until_us)
+
+    async def _note_limit(self, name: str) -> None:
+        scope = self._runtime.sources[name].provider.budget_scope()
+        await self._runtime.write(budgets.note_limit, scope=scope, now_us=self._runtime.now_us)
+
+    async def _purse_terms(self, name: str) -> PurseTerms:
+        """Return what is granted to the source. The events that earn requests are counted once an hour."""
+        at_us, known = self._runtime.elapsed_us, self._terms.get(name)
+        if known is not None and at_us - known[1] < span_us(COUNTED_EVERY):
+            return known[0]
+        grant, events = self._policies[name].grant, 0
+        if grant is not None and grant.per_event:
+            events = await self._runtime.read(
+                earnings.earned,
+                source_id=self._runtime.sources[name].id,
+                types=grant.types,
+                since_us=self._runtime.now_us - span_us(grant.period),
+            )
+        terms = purse_terms(grant, events)
+        self._terms[name] = terms, at_us
+        return terms
 
 
 def is_scheduled(source: Source) -> bool:

@@ -16,7 +16,7 @@ from gapless.domain import EventMode, Mode, Silence, Via
 from gapless.settings import parsers
 from gapless.settings.parsers import OptionParser
 from gapless.settings.secrets import SecretRef
-from gapless_reconcilers.kit.contract import Capabilities, ReadBudget, Secret
+from gapless_reconcilers.kit.contract import Capabilities, Grant, ReadBudget, Secret
 
 T = TypeVar("T")
 
@@ -265,6 +265,13 @@ class SourceSettings:
         """Return the configured read budget, else the provider's; None: the vendor sets no limit."""
         own = self.read_budget
         return known.budget if own is None else ReadBudget(requests=own.requests, period=own.period)
+
+    def effective_grant(self, known: Capabilities) -> Grant | None:
+        """Return the grant that the configured read budget names, else the provider's; None: nothing is published."""
+        own = self.read_budget
+        if own is None:
+            return known.effective_grant
+        return Grant(requests=own.requests, period=own.period, source="read_budget")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

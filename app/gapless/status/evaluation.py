@@ -9,7 +9,7 @@ from gapless.destinations.contract import FailureReason
 from gapless.domain import Mode, Via, from_us, span_us, to_us
 from gapless.ledger import silence
 from gapless.ledger.absences import NO_ABSENCES, AbsenceCounts
-from gapless.ledger.budgets import Used
+from gapless.ledger.budgets import GrantUse, Used
 from gapless.ledger.deliveries import DeliveryState
 from gapless.ledger.snapshot import WINDOWS, DestinationSnapshot, LedgerSnapshot, MissingCounts, SourceSnapshot
 from gapless.ledger.streams import Stream
@@ -72,6 +72,11 @@ def remaining(budget: ReadBudget | None, used: Used | None, now: datetime) -> in
         return None
     is_over = now >= from_us(used.period_start_us) + budget.period
     return budget.requests if is_over else max(0, budget.requests - used.used)
+
+
+def used_ratio(use: GrantUse | None) -> float | None:
+    """Return the requests of the rolling period per request that the vendor grants in it; None: unknown."""
+    return None if use is None else use.used / use.granted
 
 
 def headroom(history: timedelta | None, watermark: datetime, now: datetime) -> timedelta | None:
@@ -234,6 +239,7 @@ def _listed(snapshot: SourceSnapshot, budget: ReadBudget | None, now: datetime) 
         lost=sum(each.lost for each in missing),
         contradicting=sum(_absences(stream, snapshot).open for stream in snapshot.streams),
         budget_remaining=remaining(budget, snapshot.budget_used, now),
+        grant_used=used_ratio(snapshot.grant_use),
         interval=None if snapshot.interval_us is None else timedelta(microseconds=snapshot.interval_us),
         next_pass=max(from_us(snapshot.next_pass_us), waits or from_us(snapshot.next_pass_us)),
         waiting_until=waits,

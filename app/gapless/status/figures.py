@@ -232,6 +232,13 @@ SOURCE_FIGURES: Final[tuple[Figure[SourceReport], ...]] = (
         samples=_of_list(lambda listed: listed.budget_remaining),
     ),
     Figure(
+        name="provider_grant_used_ratio",
+        help="requests of the vendor's rolling period, of every kind, per request that it grants in it; above 0.5 more "
+        "than the share that is ours",
+        absent="the vendor publishes no grant, or nothing was asked yet; mode `webhook`",
+        samples=_of_list(lambda listed: listed.grant_used),
+    ),
+    Figure(
         name="poll_interval_seconds",
         help="time between passes, as paced now",
         absent="before the first run; mode `webhook`",

@@ -91,6 +91,8 @@ class ListReport:
     contradicting: int
     """Webhook events that lists lack, and that hold watermarks."""
     budget_remaining: int | None
+    grant_used: float | None = None
+    """Requests of the rolling period per request that the vendor grants in it; None: it publishes nothing."""
     interval: timedelta | None
     next_pass: datetime
     waiting_until: datetime | None = None

@@ -144,6 +144,7 @@ def _listed(listed: ListReport) -> Values:
         "interval_s": _plain(listed.interval),
         "history_headroom_s": _plain(listed.history_headroom),
         "budget_remaining": listed.budget_remaining,
+        "grant_used_ratio": listed.grant_used,
         "missing_open": listed.missing_open,
         "unreadable_rows": listed.unreadable_rows,
         "lost": listed.lost,

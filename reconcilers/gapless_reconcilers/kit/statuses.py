@@ -55,16 +55,17 @@ def parse_retry_after(response: httpx.Response, now: datetime) -> timedelta | No
     text = response.headers.get("retry-after", "").strip()
     if text.isascii() and text.isdigit():
         return min(timedelta(seconds=int(text[:9])), LONGEST_WAIT)
-    at = _parse_date(text)
+    at = parse_date(text)
     return None if at is None else min(max(at - (date_of(response) or now), timedelta(0)), LONGEST_WAIT)
 
 
 def date_of(response: httpx.Response) -> datetime | None:
     """Return the time at which the response was made, from its header `Date`; None if it has none that is one."""
-    return _parse_date(response.headers.get("date", ""))
+    return parse_date(response.headers.get("date", ""))
 
 
-def _parse_date(text: str) -> datetime | None:
+def parse_date(text: str) -> datetime | None:
+    """Return the time of an HTTP date; None: `text` is none."""
     try:
         at = parsedate_to_datetime(text)
         return at if at.utcoffset() is not None else at.replace(tzinfo=UTC)

@@ -11,7 +11,7 @@ import httpx
 import pytest
 from world import HASTY, SECRET, T0, Daemon, FakeClock, InProcess, World
 
-from gapless.domain import from_us, to_us
+from gapless.domain import Purpose, from_us, to_us
 from gapless.ledger import budgets, sources, streams
 from gapless.reconcile.pace import RESERVED, Pace
 from gapless.reconcile.scheduler import Scheduler
@@ -72,8 +72,15 @@ async def use(daemon: Daemon, requests: int) -> None:
     """Use so many requests of the budget, in a period that starts now."""
     budget = daemon.policy.budget
     assert budget is not None
-    scope, now_us = daemon.source.provider.budget_scope(), to_us(daemon.world.clock())
-    await daemon.runtime.writer.submit(budgets.reserve, scope=scope, budget=budget, requests=requests, now_us=now_us)
+    terms = budgets.PurseTerms(granted=budget.requests, period=budget.period)
+    await daemon.runtime.writer.submit(
+        budgets.reserve,
+        scope=daemon.source.provider.budget_scope(),
+        terms=terms,
+        purpose=Purpose.HEARTBEAT,
+        requests=requests,
+        now_us=to_us(daemon.world.clock()),
+    )
 
 
 async def used(daemon: Daemon) -> int:

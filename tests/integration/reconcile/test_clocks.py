@@ -11,7 +11,7 @@ from sqlalchemy import update
 from world import T0, FakeClock, InProcess, World, new_fake
 
 from gapless.clock import ProcessClock
-from gapless.domain import from_us, span_us, to_us
+from gapless.domain import Purpose, from_us, span_us, to_us
 from gapless.ledger import leases, sources
 from gapless.ledger.engine import Store
 from gapless.ledger.tables import PASS, SOURCE, STREAM
@@ -151,7 +151,7 @@ async def test_a_release_stores_the_wait_beside_the_next_pass(two: TwoClocks) ->
 async def test_the_skew_is_right_at_once_after_a_jump(two: TwoClocks) -> None:
     """No new answer has come, but elapsed time tells what the provider's clock shows now."""
     async with two.world.daemon() as daemon:
-        await daemon.client.send(httpx.Request("GET", "http://vendor.test/v1/account"))
+        await daemon.client.send(httpx.Request("GET", "http://vendor.test/v1/account"), Purpose.ACCOUNT)
         two.advance(HOUR)
         two.ours.jump(YEAR)
         assert (daemon.client.skew, daemon.client.now, daemon.client.provider_now) == (YEAR, T0 + HOUR, T0 + HOUR)

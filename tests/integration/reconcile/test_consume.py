@@ -10,7 +10,7 @@ import httpx
 import pytest
 from world import HASTY, FakeClock, World, new_fake
 
-from gapless.domain import Mode, from_us
+from gapless.domain import Mode, Purpose, from_us
 from gapless.ledger.engine import Store
 from gapless.provider_api.client import ProviderClient
 from gapless.provider_api.pages import as_lister
@@ -175,7 +175,7 @@ async def test_the_token_is_in_no_error(world: World) -> None:
         )
         request = httpx.Request("GET", f"{world.url}/botTOKEN/getNothing")
         with pytest.raises(Exception, match="knows no bot") as raised:
-            await client.send(request)
+            await client.send(request, Purpose.HEARTBEAT)
         assert TOKEN not in f"{raised.value!r} {request.url}"
         with pytest.raises(OptionsInvalid, match="cannot be audited"):
             as_lister(daemon.source.provider)

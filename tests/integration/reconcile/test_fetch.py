@@ -8,7 +8,7 @@ import httpx
 import pytest
 from world import HASTY
 
-from gapless.domain import Mode, Source, Sources, system_clock
+from gapless.domain import Mode, Purpose, Source, Sources, system_clock
 from gapless.metrics import Metrics
 from gapless.provider_api.client import ProviderClient, new_client
 from gapless.provider_api.pages import freeze, thaw
@@ -33,7 +33,7 @@ async def test_a_secret_that_no_header_can_carry_is_refused_and_not_shown(key: s
     fake = FakeProvider(StripeFormat())
     async with fake.serve() as url, new_client() as client:
         with pytest.raises(CredentialsRejected, match="check the secret for odd characters") as caught:
-            await provider_client(client, url, key).send(httpx.Request("GET", f"{url}/v1/account"))
+            await provider_client(client, url, key).send(httpx.Request("GET", f"{url}/v1/account"), Purpose.ACCOUNT)
     text = f"{caught.value!r} {caught.value.__cause__!r}"
     assert "do_not_show" not in text
     assert caught.value.__suppress_context__
@@ -46,7 +46,7 @@ async def test_a_date_that_is_none_changes_nothing(date: str) -> None:
 
     async with httpx.AsyncClient(transport=httpx.MockTransport(answer)) as client:
         requester = provider_client(client, "http://vendor.test", "sk_live_x")
-        await requester.send(httpx.Request("GET", "http://vendor.test/"))
+        await requester.send(httpx.Request("GET", "http://vendor.test/"), Purpose.SWEEP)
     assert requester.skew is None
 
 
@@ -61,7 +61,7 @@ def test_a_request_that_is_stored_and_taken_up_again_asks_for_the_same() -> None
 async def test_no_request_is_sent_before_it_is_reserved() -> None:
     reserved, sent = [0], [0]
 
-    async def spend(requests: int) -> None:
+    async def spend(_: Purpose, requests: int) -> None:
         await asyncio.sleep(0.01)
         reserved[0] += requests
 
@@ -72,9 +72,11 @@ async def test_no_request_is_sent_before_it_is_reserved() -> None:
 
     async with httpx.AsyncClient(transport=httpx.MockTransport(answer)) as client:
         requester = provider_client(client, "http://vendor.test", "sk_live_x", spend=spend)
-        cancelled = asyncio.create_task(requester.send(httpx.Request("GET", "http://vendor.test/")))
+        cancelled = asyncio.create_task(requester.send(httpx.Request("GET", "http://vendor.test/"), Purpose.SWEEP))
         await asyncio.sleep(0)
         cancelled.cancel()
         await asyncio.gather(cancelled, return_exceptions=True)
-        await asyncio.gather(*(requester.send(httpx.Request("GET", "http://vendor.test/")) for _ in range(64)))
-    assert (sent[0], reserved[0]) == (64, 80)
+        await asyncio.gather(
+            *(requester.send(httpx.Request("GET", "http://vendor.test/"), Purpose.SWEEP) for _ in range(64))
+        )
+    assert (sent[0], reserved[0]) == (64, 1 + 2 + 4 + 8 + 16 + 20 + 20)

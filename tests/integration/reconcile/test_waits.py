@@ -9,7 +9,7 @@ import httpx
 import pytest
 from world import HASTY, FakeClock, World
 
-from gapless.domain import Mode, Source, Sources, system_clock
+from gapless.domain import Mode, Purpose, Source, Sources, system_clock
 from gapless.ledger import sources
 from gapless.metrics import Metrics
 from gapless.provider_api.client import ProviderClient, new_client, read_answer
@@ -70,7 +70,7 @@ async def test_an_answer_that_drips_is_cut_and_logged(caplog: pytest.LogCaptureF
         )
         async with asyncio.timeout(20):
             with pytest.raises(ProviderUnavailable, match=rf"{url}: no whole answer within 0.2 s"):
-                await asking.send(httpx.Request("GET", f"{url}/v1/events"))
+                await asking.send(httpx.Request("GET", f"{url}/v1/events"), Purpose.HEARTBEAT)
     assert "provider_request_cut" in [record.msg for record in caplog.records]
 
 

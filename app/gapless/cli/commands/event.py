@@ -19,7 +19,7 @@ from gapless.cli.access import operate, read_ledger
 from gapless.cli.common import Exit, Invocation, failing_clearly, find_source
 from gapless.cli.param_types import TIME
 from gapless.deliver.routing import takes_mode
-from gapless.domain import Via, from_us
+from gapless.domain import Purpose, Via, from_us
 from gapless.ledger import Connection, deliveries, events
 from gapless.ledger.deliveries import DeliveryState
 from gapless.ledger.events import Event
@@ -120,7 +120,7 @@ async def _fetch(settings: Settings, name: str, missing: MissingEvent) -> bytes:
             raise click.UsageError(f"provider {provider.kind!r} cannot fetch a single event")
         if provider.capabilities.remedy is not Remedy.LIST:
             raise click.UsageError(f"provider {provider.kind!r} finds an event only by its place in the list")
-        response = await client.send(provider.detail_request(missing))
+        response = await client.send(provider.detail_request(missing), Purpose.DETAIL)
         return bytes(provider.read_detail(missing, response).payload)
 
 

@@ -1,7 +1,7 @@
 """The abilities and limits of a vendor that the engine, and the people who rely on it, must know."""
 
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import date, timedelta
 from enum import StrEnum
 from typing import Final
 
@@ -75,6 +75,49 @@ class ReadBudget:
     period: timedelta
 
 
+class Pool(StrEnum):
+    """The requests that a grant counts together, and with them the events that earn it."""
+
+    ACCOUNT = "account"
+    """Those of one account, or of one key or app of it."""
+    PLATFORM = "platform"
+    """Those of a platform on behalf of all its connected accounts, whose events count together too."""
+    ADDRESS = "address"
+    """Those of all accounts that are read from one address of ours."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Grant:
+    """The requests that the vendor lets its customer make in any `period`, with the source of that fact.
+
+    Raises `ValueError` if it is not a grant: without a request or a period, or for events without types.
+    """
+
+    requests: int
+    """The least that is granted in any `period`."""
+    period: timedelta
+    """It is rolling: it ends at the present."""
+    per_event: int = 0
+    """Requests for each event of `types` that occurred in the period, if they are more than `requests`; 0: none."""
+    types: tuple[str, ...] = ()
+    """The exact types of the events that earn requests."""
+    pool: Pool = Pool.ACCOUNT
+    source: str = ""
+    """Where the vendor says so, for people; with NV for what is not verified."""
+    read_on: date | None = None
+    """The day on which the source was read."""
+
+    def __post_init__(self) -> None:
+        if self.requests < 1 or self.period <= timedelta(0):
+            raise ValueError(f"a grant of {self.requests} requests in {self.period} is none")
+        if self.per_event < 0 or bool(self.per_event) != bool(self.types):
+            raise ValueError(f"{self.per_event} requests per event of types {self.types!r}: name both, or neither")
+
+    def amount(self, events: int) -> int:
+        """Return the requests granted in a period in which `events` occurred that earn requests."""
+        return max(self.requests, self.per_event * events)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Capabilities:
     """The abilities and limits of a vendor. Each value has its source in the provider's file."""
@@ -116,9 +159,20 @@ class Capabilities:
     """The most bytes of a webhook's body that the vendor sends; None: it names no maximum."""
     requests_per_second: float = 1.0
     """Rate under the vendor's limit, used unless another is configured."""
+    least_interval: timedelta = timedelta(0)
+    """The shortest interval at which the list may sensibly be read; 0: the vendor asks for none."""
     budget: ReadBudget | None = None
+    grant: Grant | None = None
+    """What the vendor lets us read; None: as `budget` says, and if that is None too, the vendor publishes nothing."""
     unproven: str = ""
     """One sentence for the table of providers: what the list cannot prove, and which facts are not verified."""
+
+    @property
+    def effective_grant(self) -> Grant | None:
+        """Return the grant, or that of `budget`; None: the vendor publishes nothing."""
+        if self.grant is not None or self.budget is None:
+            return self.grant
+        return Grant(requests=self.budget.requests, period=self.budget.period)
 
     @property
     def kept_headers(self) -> tuple[str, ...]:

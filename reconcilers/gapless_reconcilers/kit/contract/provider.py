@@ -19,6 +19,7 @@ from gapless_reconcilers.kit.contract.values import (
     MissingEvent,
     NeedsEvidence,
     Page,
+    Quota,
     RecordedEvent,
     Registration,
     RemoteEvent,
@@ -195,6 +196,27 @@ class JudgesResponses(Protocol):
 
     def judge(self, response: httpx.Response, now: datetime) -> None:
         """Raise the error that says how to go on, or return if the response can be read."""
+        ...
+
+
+@runtime_checkable
+class ShowsQuota(Protocol):
+    """The vendor says how many requests are left in another way than the usual headers (`kit.quotas`)."""
+
+    def read_quota(self, response: httpx.Response, now: datetime) -> Quota | None:
+        """Return what is left, as `response` says; None: it does not say so. Anything may stand in the response."""
+        ...
+
+
+@runtime_checkable
+class ShowsGrant(Protocol):
+    """The grant depends on events (`Grant.per_event`), and the vendor lists those alone."""
+
+    def grant_request(self, stream: str, window: Window) -> httpx.Request:
+        """Return the request for the first page of the events in `window` that earn requests; `read_page` reads it.
+
+        The pages that follow show those events alone too.
+        """
         ...
 
 

@@ -259,6 +259,17 @@ class CannotRender:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Quota:
+    """The requests that are left to us, as the vendor said in a response."""
+
+    remaining: int
+    resets_at: datetime
+    """The time at which there are `limit` again."""
+    limit: int | None = None
+    """The requests between two resets; None: the vendor did not say."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Account:
     """The account of the read key. `livemode` is None if the vendor does not name it."""
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from typing import Annotated, Any, ClassVar, Final, Literal
 
 import httpx
@@ -17,6 +17,7 @@ from gapless_reconcilers.kit.contract import (
     Capabilities,
     Coverage,
     Evidence,
+    Grant,
     MissingEvent,
     Order,
     Page,
@@ -86,6 +87,13 @@ class GitHub:
         body_bytes=25 << 20,  # "webhook payloads are capped at 25 MB", docs: webhook events and payloads, November 2026
         requests_per_second=5,
         budget=ReadBudget(requests=5000, period=timedelta(hours=1)),
+        grant=Grant(
+            requests=5000,
+            period=timedelta(hours=1),
+            source="docs.github.com, Rate limits for the REST API: of a user; an installation has up to 12,500, one of "
+            "GitHub Enterprise Cloud 15,000. What the headers of its answers say is believed",
+            read_on=date(2026, 11, 27),
+        ),
         unproven=(
             "Nothing is listed of a time in which the hook was inactive or absent, nor of what GitHub never sends: "
             "payloads over 25 MB, pushes of more than three tags. Not verified: the order of the log, and how late it "

@@ -69,6 +69,8 @@ class PayPal:
         signature_headers=webhook.HEADERS,
         evidence_hosts=(f".{DOMAIN}",),
         requests_per_second=5,  # NV: no figure is published
+        # "do not poll" (developer.paypal.com, Rate limiting guidelines, read 2026-11-27): a minute is our choice
+        least_interval=timedelta(minutes=1),
         unproven=(
             "Events of other REST apps of the account. Not verified: how far back the API reaches (the dashboard: 30 "
             "days), the order and the largest page of the list, and whether events are kept while there is no webhook."

@@ -56,6 +56,8 @@ def _numbers(options: RestListOptions) -> Iterator[str]:
     listed, zero = options.list, timedelta(0)
     if not 0 < options.rate < math.inf:
         yield f"rate is {options.rate}; wanted requests a second, more than 0"
+    if options.least_interval < zero or (options.grant is not None and options.grant.period <= zero):
+        yield "least_interval is negative, or grant.period is nothing; wanted a duration such as 1m"
     if listed.grace < zero or (listed.history is not None and listed.history <= zero):
         yield "list.grace or list.history is negative or nothing; wanted a duration such as 90d"
     if listed.resolution <= zero:

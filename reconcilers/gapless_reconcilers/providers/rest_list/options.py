@@ -1,14 +1,14 @@
 """The tables of `[source.options]` with which a vendor is declared."""
 
 import hashlib
-from datetime import timedelta
-from typing import Any
+from datetime import date, timedelta
+from typing import Annotated, Any, Literal
 
 import httpx
 import msgspec
 
 from gapless_reconcilers.kit.auth import BasicAuth, BearerAuth, ClientCredentialsAuth, HeaderAuth
-from gapless_reconcilers.kit.contract import Basis, Order, Secret
+from gapless_reconcilers.kit.contract import Basis, Grant, Order, Pool, Secret
 from gapless_reconcilers.providers.rest_list import pages
 from gapless_reconcilers.providers.rest_list.events import EventFields
 from gapless_reconcilers.providers.rest_list.signatures import Signature
@@ -136,6 +136,25 @@ class ErrorOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """The requested time is older than the history."""
 
 
+class GrantOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What the vendor lets us read."""
+
+    requests: Annotated[int, msgspec.Meta(ge=1)]
+    """The least that is granted in any `period`."""
+    period: timedelta
+    pool: Literal["account", "address"] = "account"
+    """The requests that count together: those of the account, or those of all accounts from one address of ours."""
+    source: str = ""
+    """Where the vendor says so, for people."""
+    read_on: date | None = None
+    """The day on which the source was read."""
+
+    def grant(self) -> Grant:
+        """Return it as the contract has it. Raises `ValueError` if the period is not one."""
+        pool = Pool(self.pool)
+        return Grant(requests=self.requests, period=self.period, pool=pool, source=self.source, read_on=self.read_on)
+
+
 class RestListOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One account of one vendor."""
 
@@ -148,6 +167,10 @@ class RestListOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     errors: ErrorOptions = ErrorOptions()
     rate: float = 1.0
     """Requests per second, below the vendor's limit."""
+    grant: GrantOptions | None = None
+    """What the vendor lets us read; None: it publishes nothing."""
+    least_interval: timedelta = timedelta(0)
+    """The shortest interval at which the list may sensibly be read; 0: the vendor asks for none."""
     unproven: str = "What its declaration does not say."
     """One sentence for people: what the list cannot prove, and which facts are not verified."""
     basis: Basis = Basis.VENDOR_DOCS

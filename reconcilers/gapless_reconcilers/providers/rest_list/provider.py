@@ -22,6 +22,7 @@ from gapless_reconcilers.kit.contract import (
     Evidence,
     Order,
     Page,
+    Pool,
     Reading,
     RecordedEvent,
     RemoteEvent,
@@ -80,6 +81,8 @@ class RestList:
             signature_headers=() if webhook is None else webhook.signature.headers,
             twin_headers=() if webhook is None else webhook.signature.twins,
             requests_per_second=options.rate,
+            least_interval=options.least_interval,
+            grant=None if options.grant is None else options.grant.grant(),
             unproven=options.unproven,
         )
 
@@ -88,8 +91,10 @@ class RestList:
         return self._auth
 
     def budget_scope(self) -> str:
-        """Return a name made of the host and a fingerprint of the credentials."""
-        return f"rest_list:{httpx.URL(self._base).host}:{fingerprint(self.options.auth)}"
+        """Return a name made of the host and, unless all accounts share the grant, a fingerprint of the credentials."""
+        host, grant = httpx.URL(self._base).host, self.capabilities.grant
+        is_shared = grant is not None and grant.pool is Pool.ADDRESS
+        return f"rest_list:{host}" if is_shared else f"rest_list:{host}:{fingerprint(self.options.auth)}"
 
     def option_problems(self) -> list[str]:
         """Report an unencrypted connection, and secrets that can verify nothing."""

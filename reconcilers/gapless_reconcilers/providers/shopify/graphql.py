@@ -9,7 +9,7 @@ import msgspec
 from httpx import codes
 
 from gapless_reconcilers.kit import statuses
-from gapless_reconcilers.kit.contract import Secret
+from gapless_reconcilers.kit.contract import Quota, Secret
 from gapless_reconcilers.kit.decoders import decode_json, decode_or_none, decode_response
 from gapless_reconcilers.kit.errors import (
     CredentialsRejected,
@@ -29,10 +29,12 @@ THROTTLED: Final = timedelta(seconds=2)
 class _Throttle(msgspec.Struct, gc=False, rename="camel"):
     currently_available: float
     restore_rate: float
+    maximum_available: float = 0.0
 
 
 class _Cost(msgspec.Struct, gc=False, rename="camel"):
     requested_query_cost: float = 0.0
+    actual_query_cost: float | None = None
     throttle_status: _Throttle | None = None
 
 
@@ -154,6 +156,26 @@ def _wait_for(cost: _Cost | None) -> timedelta:
     lacking = max(0.0, cost.requested_query_cost - bucket.currently_available)
     wait_s = min(lacking / bucket.restore_rate, statuses.LONGEST_WAIT.total_seconds())
     return max(timedelta(seconds=wait_s), timedelta(seconds=1))
+
+
+def read_quota(response: httpx.Response, now: datetime) -> Quota | None:
+    """Return the points that are left, as queries of the cost of this one; None: the answer does not say so.
+
+    Source: shopify.dev, GraphQL Admin API rate limits, read 2026-11-27: the answer to a query has them in
+    `extensions.cost.throttleStatus`.
+    """
+    answer = decode_or_none(response.content, GraphRefusal)
+    cost = answer.extensions.cost if answer and answer.extensions else None
+    bucket = cost.throttle_status if cost else None
+    if cost is None or bucket is None or bucket.restore_rate <= 0:
+        return None
+    points = max(1.0, cost.actual_query_cost or cost.requested_query_cost)
+    lacking = max(0.0, bucket.maximum_available - bucket.currently_available)
+    return Quota(
+        remaining=max(0, int(bucket.currently_available // points)),
+        limit=int(bucket.maximum_available // points) or None,
+        resets_at=now + timedelta(seconds=min(lacking / bucket.restore_rate, statuses.LONGEST_WAIT.total_seconds())),
+    )
 
 
 class TokenAuth(httpx.Auth):

@@ -11,7 +11,7 @@ gid and `updated_at`, to the second in webhook and list (list: changelog of Octo
 import re
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from typing import Annotated, ClassVar, Final, Literal
 
 import httpx
@@ -25,8 +25,10 @@ from gapless_reconcilers.kit.contract import (
     Capabilities,
     Coverage,
     Evidence,
+    Grant,
     Order,
     Page,
+    Quota,
     RecordedEvent,
     Registration,
     Rendering,
@@ -89,6 +91,13 @@ class Shopify:
         carried_headers=webhook.CARRIED,
         optional_headers=webhook.OPTIONAL,
         requests_per_second=2,  # of 100 points a second on the smallest plan; a full page costs up to about 250
+        grant=Grant(
+            requests=24,
+            period=timedelta(minutes=1),
+            source="shopify.dev, GraphQL Admin API rate limits: 100 points a second on the smallest plan, to 2,000 on "
+            "the largest; NV: that a full page costs 250. What each answer says of the points is believed",
+            read_on=date(2026, 11, 27),
+        ),
         streams_share_endpoint=True,
         unproven=(
             "The list shows each object as it is now: steps between two readings, changes within one second and "
@@ -166,6 +175,10 @@ class Shopify:
 
     def judge(self, response: httpx.Response, now: datetime) -> None:
         graphql.judge(response, now)
+
+    def read_quota(self, response: httpx.Response, now: datetime) -> Quota | None:
+        """Return the points that are left, as queries of the cost of this one."""
+        return graphql.read_quota(response, now)
 
     def subscription_request(self) -> httpx.Request:
         """Request the app's webhook subscriptions on this shop; more than one page of them is `UnexpectedShape`."""

@@ -24,6 +24,10 @@ from gapless_reconcilers.kit.pagination import cursor_after
 
 EVENTS: Final = "/v1/events"
 MOST_PER_PAGE: Final = 100
+EARNING: Final = ("charge.succeeded",)
+"""Types whose events earn reads. A charge is a transaction in any meaning of the word (Stripe defines none: NV)."""
+ONLY_EARNING: Final = {"type": EARNING[0]}
+"""The parameter that lists those events alone."""
 MODES: Final = {True: "live", False: "test"}
 THROTTLED: Final = timedelta(seconds=2)
 """Wait after a 429: Stripe documents no `Retry-After` (Rate limits page), and its limits are per second."""
@@ -92,10 +96,10 @@ class _Refusal(msgspec.Struct, gc=False):
     error: _Failure
 
 
-def page_request(api: StripeApi, stream: str, window: Window, *, limit: int, **cursor: str) -> httpx.Request:
+def page_request(api: StripeApi, stream: str, window: Window, *, limit: int, **further: str) -> httpx.Request:
     """`GET /v1/events` from the window's start, inclusive, to its end, exclusive."""
     bounds = {"created[gte]": int(window.start.timestamp()), "created[lt]": math.ceil(window.end.timestamp())}
-    return api.get(EVENTS, stream, limit=limit, **bounds, **cursor)
+    return api.get(EVENTS, stream, limit=limit, **bounds, **further)
 
 
 def read_page(api: StripeApi, request: httpx.Request, response: httpx.Response, stream: str, window: Window) -> Page:
@@ -108,7 +112,8 @@ def read_page(api: StripeApi, request: httpx.Request, response: httpx.Response, 
     last = last_readable(rows.data, _Identified) if rows.has_more else None
     cursor = cursor_after(request, last.id if last else "", has_more=rows.has_more)
     limit = int(request.url.params.get("limit", api.page_limit))
-    following = page_request(api, stream, window, limit=limit, starting_after=cursor) if cursor else None
+    only = ONLY_EARNING if "type" in request.url.params else {}
+    following = page_request(api, stream, window, limit=limit, **only, starting_after=cursor) if cursor else None
     return listed.page(window, following)
 
 

@@ -6,7 +6,8 @@ stripe/openapi, Stripe's pages on webhooks, undelivered events, rate limits and 
 
 import hashlib
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from dataclasses import replace
+from datetime import date, datetime, timedelta
 from typing import Annotated, ClassVar, Final
 
 import httpx
@@ -20,9 +21,11 @@ from gapless_reconcilers.kit.contract import (
     Capabilities,
     Coverage,
     Evidence,
+    Grant,
     MissingEvent,
     Order,
     Page,
+    Pool,
     ReadBudget,
     RecordedEvent,
     Registration,
@@ -84,7 +87,15 @@ class Stripe:
         rendering=Rendering.EQUIVALENT,
         signature_headers=(webhook.SIGNATURE_HEADER,),
         requests_per_second=20,  # of 25 that one endpoint is granted by default (Rate limits page)
-        budget=ReadBudget(requests=10_000, period=timedelta(days=30)),  # the least granted (Read allocation)
+        budget=ReadBudget(requests=10_000, period=timedelta(days=30)),  # the least granted
+        grant=Grant(
+            requests=10_000,
+            period=timedelta(days=30),
+            per_event=500,
+            types=listing.EARNING,
+            source='docs.stripe.com/rate-limits, "API read request allocations"; NV: what counts as a transaction',
+            read_on=date(2026, 11, 27),
+        ),
         unproven=(
             'Types marked "Selection required" exist only if an endpoint names them ("*" does not); the list says '
             "nothing of them otherwise, nor of thin (v2) events without a snapshot twin. "
@@ -98,6 +109,9 @@ class Stripe:
         self._key_mode = _KEY_MODES.get(options.api_key.reveal()[:8])
         base = options.api_base.rstrip("/")
         self._api = listing.StripeApi(base, options.page_limit, options.livemode, options.connect)
+        if options.connect and self.capabilities.grant is not None:
+            pooled = replace(self.capabilities.grant, pool=Pool.PLATFORM)
+            self.capabilities = replace(self.capabilities, grant=pooled)
 
     def auth(self) -> httpx.Auth:
         return BearerAuth(self.options.api_key)
@@ -160,6 +174,10 @@ class Stripe:
         """Request the events in pages of another size. Stripe has no other order: a page before an event needs one."""
         limit = other_size(self.options.page_limit, MOST_PER_PAGE)
         return [listing.page_request(self._api, stream, window, limit=limit)]
+
+    def grant_request(self, stream: str, window: Window) -> httpx.Request:
+        """Request the succeeded charges: each is a transaction, so there are at least as many."""
+        return listing.page_request(self._api, stream, window, limit=MOST_PER_PAGE, **listing.ONLY_EARNING)
 
     def read_page(self, request: httpx.Request, response: httpx.Response, stream: str, window: Window) -> Page:
         return listing.read_page(self._api, request, response, stream, window)

@@ -19,6 +19,7 @@ from gapless_reconcilers.kit.contract import (
     MissingEvent,
     NeedsEvidence,
     Page,
+    Quota,
     RecordedEvent,
     RemoteEvent,
     Reply,
@@ -172,6 +173,29 @@ class OtherCutIsTheSame(Stripe):
         return [self.first_request(stream, window)]
 
 
+class GrantListForgetsItsTypes(Stripe):
+    """Lists all events from the second page on: each counts as a transaction, and far too much is asked."""
+
+    def read_page(self, request: httpx.Request, response: httpx.Response, stream: str, window: Window) -> Page:
+        """Leave the type out of the next request."""
+        page = super().read_page(request, response, stream, window)
+        if page.next is None:
+            return page
+        params = page.next.url.params.remove("type")
+        following = httpx.Request("GET", page.next.url.copy_with(params=params), headers=page.next.headers)
+        return msgspec.structs.replace(page, next=following)
+
+
+class ReadsQuotaOfJsonAlone(Stripe):
+    """Reads what is left from the body of every response: an error page of a proxy ends the pass."""
+
+    def read_quota(self, response: httpx.Response, now: datetime) -> Quota | None:
+        """Raise `ValueError` for a body that is no JSON."""
+        body = response.json()
+        left = body.get("left") if isinstance(body, dict) else None
+        return None if left is None else Quota(remaining=int(left), resets_at=now)
+
+
 class ExclusiveStart(Stripe):
     """Requests only events after the window's start: those of that second are lost."""
 
@@ -304,6 +328,8 @@ BROKEN: dict[type[Stripe | GitHub | Telegram], str] = {
     WalksInCircles: "walk_ends",
     EndsAtFirstOldRow: "walk_passes_old_rows",
     OtherCutIsTheSame: "other_cuts_differ",
+    GrantListForgetsItsTypes: "grant_is_listed",
+    ReadsQuotaOfJsonAlone: "quota_is_read_from_anything",
     ExclusiveStart: "window_is_kept",
     KeepsOutsideWindow: "window_is_kept",
     IgnoresRetryAfter: "statuses",

@@ -22,6 +22,8 @@ from gapless_reconcilers.kit.contract import (
     Reading,
     Remedy,
     RemoteEvent,
+    ShowsGrant,
+    ShowsQuota,
     Window,
 )
 from gapless_reconcilers.kit.errors import (
@@ -172,6 +174,40 @@ def check_other_cuts_differ(scenario: Scenario) -> None:
             for request in (other, usual)
         )
         assert kept == wanted, f"read from {other.url} the same page has {kept}; wanted {wanted}"
+
+
+def check_grant_is_listed(scenario: Scenario) -> None:
+    """If the grant depends on events, their list is another request than the usual one, and its pages keep to them."""
+    provider, within, grant = scenario.lister(), scenario.window, scenario.provider().capabilities.grant
+    if not isinstance(provider, ShowsGrant):
+        return
+    assert grant is not None, "the events that earn requests can be listed, and the capabilities have no grant"
+    assert grant.per_event, "the events that earn requests can be listed, and the grant has no requests for them"
+    first, usual = provider.grant_request(scenario.stream, within), provider.first_request(scenario.stream, within)
+    assert shape(first) == shape(provider.grant_request(scenario.stream, within)), "two first requests differ"
+    following = [
+        provider.read_page(request, answer(request, scenario.pages[0]), scenario.stream, within).next
+        for request in (first, usual)
+    ]
+    for ours, others in zip((first, following[0]), (usual, following[1]), strict=True):
+        if ours is None or others is None:
+            continue
+        assert shape(ours) != shape(others), f"{ours.url} lists all events; wanted those of {grant.types}"
+        asked = f"{ours.url.query!r} {ours.content!r}"
+        assert all(each in asked for each in grant.types), f"{ours.url} does not name {grant.types}"
+
+
+def check_quota_is_read_from_anything(scenario: Scenario) -> None:
+    """Where the vendor has a way of its own to say what is left, no response keeps it from being read."""
+    provider = scenario.provider()
+    if not isinstance(provider, ShowsQuota):
+        return
+    for body in (*NO_PAGES, *(page.body for page in scenario.pages)):
+        response = make_response(httpx.Request("GET", "https://vendor.example/"), body)
+        try:
+            provider.read_quota(response, scenario.now)
+        except Exception as error:
+            raise AssertionError(f"the body {body[:60]!r} raises {error!r}; wanted a quota or None") from error
 
 
 def check_window_is_kept(scenario: Scenario) -> None:
