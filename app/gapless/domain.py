@@ -59,10 +59,13 @@ def align_up(time: datetime, unit: timedelta) -> datetime:
     return time + (EPOCH - time) % unit
 
 
-def cut(window: Window, resolution: timedelta) -> list[Window]:
-    """Cut a window into aligned slices of about equal width, without holes or overlaps; a short window is one."""
+def cut(window: Window, resolution: timedelta, pieces: int | None = None) -> list[Window]:
+    """Cut a window into aligned slices of about equal width, without holes or overlaps.
+
+    `pieces`: how many, if the window is not too short for it; None: by its width, so that a short window is one.
+    """
     width = window.end - window.start
-    count = max(1, min(MAX_SLICES, -(-width // SLICE_WIDTH)))
+    count = max(1, min(MAX_SLICES, -(-width // SLICE_WIDTH) if pieces is None else pieces))
     bounds = [window.start + (width * n / count) // resolution * resolution for n in range(count)] + [window.end]
     return [Window(start=start, end=end) for start, end in pairwise(bounds) if start < end]
 

@@ -300,7 +300,7 @@ class Daemon:
         leased = LeasedSource(
             runtime=self.runtime, client=self.client, policy=self.policy, lease=lease, stopping=self.stopping
         )
-        return SourceRun(leased=leased, check_health=health)
+        return SourceRun(leased=leased, check_account=health, check_endpoint=health)
 
     async def run_source(self, *, health: bool = False) -> None:
         """Run the source once, as the scheduler does."""

@@ -15,6 +15,10 @@ CHUNK = 500
 """Keys in one statement."""
 
 
+NEWEST = 5000
+"""The newest events of the ledger among which `heard_streams` looks."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
     """One event as people see it. Times are microseconds."""
@@ -154,3 +158,12 @@ def _select() -> Select[Any]:
 
 def _event(row: RowMapping) -> Event:
     return Event(**{name: row[name] for name in Event.__dataclass_fields__})
+
+
+def heard_streams(connection: Connection, source_id: int, since_us: int) -> set[int]:
+    """Return the ids of the source's streams of which webhooks came since a time, as the newest events show it."""
+    columns = (EVENT.c.stream_id, EVENT.c.source_id, EVENT.c.webhook_us)
+    newest = select(*columns).order_by(EVENT.c.seq.desc()).limit(NEWEST).subquery()
+    query = select(newest.c.stream_id).distinct()
+    query = query.where(newest.c.source_id == source_id, newest.c.webhook_us >= since_us)
+    return set(connection.execute(query).scalars())

@@ -121,10 +121,19 @@ def begin(connection: Connection, planned: Pass, slices: Sequence[tuple[int, int
 
 
 def begin_window(
-    connection: Connection, stream: Stream, kind: PassKind, window: Window, now_us: int, unit: timedelta | None
+    connection: Connection,
+    stream: Stream,
+    kind: PassKind,
+    window: Window,
+    now_us: int,
+    unit: timedelta | None,
+    pieces: int | None = None,
 ) -> Pass:
-    """Insert a pass over `window` in slices that start at multiples of `unit`; None: one slice."""
-    return begin_windows(connection, stream, kind, [window] if unit is None else cut(window, unit), now_us)
+    """Insert a pass over `window` in slices that start at multiples of `unit`; None: one slice.
+
+    `pieces`: the number of slices; None: by the width of the window.
+    """
+    return begin_windows(connection, stream, kind, [window] if unit is None else cut(window, unit, pieces), now_us)
 
 
 def begin_windows(

@@ -10,6 +10,7 @@ import httpx
 
 from gapless.domain import Mode, Purpose, Source
 from gapless.ledger import Connection
+from gapless.ledger.budgets import PurseTerms
 from gapless.ledger.engine import bind
 from gapless.ledger.leases import Lease, fence
 from gapless.ledger.writer import Work
@@ -25,6 +26,8 @@ P = ParamSpec("P")
 T = TypeVar("T")
 DEFAULT_SETTLE = timedelta(seconds=10)
 """Nearly every webhook comes within this time of its event."""
+UNLIMITED = PurseTerms(granted=None, period=timedelta(days=30))
+"""Requests are counted, and nothing limits them."""
 MOST_AT_ONCE = 64
 """Slices of one source that are read at once, whatever its rate."""
 
@@ -77,6 +80,8 @@ class SourceMemory:
     """The last webhook whose silence since then was looked into."""
     silence: float = 0.0
     """How many webhooks were expected when that silence was last looked into."""
+    was_read: bool = False
+    """This process has read it."""
     failures: int = 0
     """Runs in a row in which nothing could be read."""
     provider: Provider | None = None
@@ -98,6 +103,10 @@ class LeasedSource:
     wanted: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the source is due again during the run: what looks behind the watermark gives way."""
     memory: SourceMemory = field(default_factory=SourceMemory)
+    terms: PurseTerms = UNLIMITED
+    """What is granted to the source at present."""
+    sharing: int = 1
+    """The number of sources that share the grant."""
     provider: Provider = field(init=False)
     """The provider with the credential of this run: whose account it reads is compared before anything is recorded."""
 

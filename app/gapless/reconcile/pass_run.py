@@ -81,6 +81,8 @@ class PassResult:
     """Number of unreadable rows that were new."""
     oldest_found: datetime | None = None
     failures: list[ProviderError] = field(default_factory=list)
+    young: set[str] = field(default_factory=set)
+    """The keys of the young events that were listed."""
     suspect: bool = False
     contradicted: bool = False
     absent_anew: bool = False
@@ -124,6 +126,10 @@ class PassRun:
     circumstances: Circumstances
     slots: asyncio.Semaphore
     stream_slots: asyncio.Semaphore
+    purpose: Purpose = Purpose.HEARTBEAT
+    """What its requests are for."""
+    young_from: datetime | None = None
+    """The time from which on the listed keys are kept in the result; None: none are."""
     limit: float = math.inf
     must_pause: Callable[[], bool] = lambda: False
     windows_left: int = MOST_WINDOWS
@@ -166,7 +172,7 @@ class PassRun:
 
     @property
     def _client(self) -> Sender:
-        return self.leased.client.spending(PURPOSES[self.row.kind], once=self._is_demanded)
+        return self.leased.client.spending(self.purpose, once=self._is_demanded)
 
     async def _is_cancelled(self) -> bool:
         return self._is_demanded and not await self.leased.runtime.read(passes.is_running, pass_id=self.row.id)
@@ -245,6 +251,8 @@ class PassRun:
         progress.leave(diff.left, self.leased.capabilities.resolution)
         self.result.listed += len({event.key for event in page.events})
         self.result.requests += 1
+        if self.young_from is not None:
+            self.result.young.update(each.key for each in page.events if each.occurred_at >= self.young_from)
         progress.shown.extend(diff.witnesses)
         save_cursor = progress.saving(page.next) if refusal is None else progress.starting_again()
         refused = await self._refused(diff.absent) if diff.absent else set()

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import pairwise
 
 from gapless.domain import HOUR_US, Source, from_us, span_us, to_us
 from gapless.ledger import Connection, learned, passes, tallies
@@ -18,8 +19,6 @@ from gapless.reconcile.reading_plan import DAY, ReadingFacts, ReadingPlan, Recko
 from gapless.reconcile.window import sweep_depth
 from gapless_reconcilers.kit.contract import Coverage
 
-PLAN_EVERY = timedelta(minutes=10)
-"""Time after which a plan is made anew."""
 PAGE = 100
 """Events of a page, as most vendors list them; the plan of sweeps is made by it."""
 LOOKED_AT = 5000
@@ -136,6 +135,7 @@ def _loads(
 ) -> dict[str, StreamLoad]:
     """Return what is known of each stream: its share of the source's events, by those of the last day."""
     cost, total = max(passes.request_count(connection, source.id), 1.0), sum(counts.values())
+    cost += bool(source.provider.capabilities.precondition)  # our endpoint is looked at with each reading
     shares = {each.id: counts.get(each.id, 0) / total if total else 1 / len(streams) for each in streams}
     return {each.name: StreamLoad(rate=events_a_day * shares[each.id], cost=cost) for each in streams}
 
@@ -174,7 +174,7 @@ def _groups_per_event(times: Sequence[WebhookTimes], settle: timedelta) -> float
     came = sorted(each.webhook_us for each in times)
     if not came:
         return 1.0
-    gaps = (later - sooner for sooner, later in zip(came, came[1:], strict=False))
+    gaps = (later - sooner for sooner, later in pairwise(came))
     return (1 + sum(gap > span_us(settle) for gap in gaps)) / len(came)
 
 

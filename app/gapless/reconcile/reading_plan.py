@@ -20,6 +20,8 @@ from gapless.text import format_span
 DAY: Final = timedelta(days=1)
 URGENT_SHARE = 0.1
 """Share of the refill that is planned for urgent looks, so that those do not live on the reserve alone."""
+RECKONED_EVERY = timedelta(minutes=10)
+"""Time after which a plan is made anew."""
 BRIEF = timedelta(days=7)
 """An allowance for a shorter period cannot save for busy hours: each hour must pay for itself."""
 
@@ -60,6 +62,10 @@ class Reckoning:
     plan: "ReadingPlan"
     webhooks: Sequence[float]
     """The groups of webhooks to expect in each hour of the week."""
+
+    def is_stale(self, now: datetime) -> bool:
+        """Return True if it is time to reckon anew, also after the clock was set back."""
+        return not timedelta(0) <= now - self.at < RECKONED_EVERY
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

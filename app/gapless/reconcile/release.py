@@ -90,7 +90,7 @@ def _due(leased: LeasedSource, outcome: RunOutcome, look: Look | None, due: date
     if outcome.is_down:
         shortest = max(leased.policy.pace.shortest, timedelta(seconds=1))
         longest = max(LONGEST_FAILURE_WAIT, shortest)
-        return now + min(shortest * 2 ** min(memory.failures - 1, 10), longest)
+        return now + min(shortest * (1 << min(memory.failures - 1, 10)), longest)
     if leased.source.mode is Mode.WEBHOOK:
         return now + CHECK_EVERY
     return due if outcome.unpaid_until is None else max(due, outcome.unpaid_until)

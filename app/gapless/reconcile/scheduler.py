@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections import defaultdict
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 from functools import partial
@@ -16,19 +17,21 @@ from gapless.ledger.budgets import PurseTerms
 from gapless.ledger.engine import StoreError, StoreUnavailable
 from gapless.ledger.leases import SOURCE_LEASE, Lease, LeaseLost
 from gapless.provider_api.client import DEFAULT_RETRY, ProviderClient, RequestRetryPolicy
-from gapless.reconcile.context import LeasedSource, SourcePolicy
-from gapless.reconcile.grants import COUNTED_EVERY, purse_terms
-from gapless.reconcile.pace import due_at_start
+from gapless.reconcile.agenda import Heard, is_sibling_due
+from gapless.reconcile.context import LeasedSource, SourceMemory, SourcePolicy
+from gapless.reconcile.grants import COUNTED_EVERY, allowance_of, purse_terms
+from gapless.reconcile.pace import due_at_start, endpoint_every
+from gapless.reconcile.release import CHECK_EVERY
 from gapless.reconcile.source_run import SourceRun
 from gapless.runtime import Runtime
-from gapless_reconcilers.kit.contract import Provider, ReadsSubscription
+from gapless_reconcilers.kit.contract import ReadsSubscription
 
 log = logging.getLogger(__name__)
 TICK_S = 1.0
 STOP_WITHIN = timedelta(seconds=5)
 """Time that the runs under way have to reach a point where they can stop."""
-HEALTH_EVERY = timedelta(hours=1)
-"""Time between two health checks of a source: its account, its endpoint and its streams."""
+ACCOUNT_EVERY = timedelta(days=1)
+"""Time between two looks at the account, where the grant is so short that the endpoint is looked at every 3 hours."""
 
 
 class Every(BaseTrigger):  # type: ignore[misc] # it has no types
@@ -95,7 +98,7 @@ class Scheduler:
         """Sources that this process may still hold although it does not read them: the store was away."""
         self._runs: set[asyncio.Task[None]] = set()
         self._clients: dict[str, ProviderClient] = {}
-        self._checked: dict[str, tuple[Provider, int]] = {}
+        self._memories: defaultdict[str, SourceMemory] = defaultdict(SourceMemory)
         self._terms: dict[str, tuple[PurseTerms, int]] = {}
         """What is granted to each source, and when that was counted, in elapsed microseconds."""
 
@@ -132,29 +135,62 @@ class Scheduler:
             if not self._made_due:
                 await self._make_due()
                 self._made_due = True
-            due = await self._runtime.read(sources.due, now_us=self._runtime.now_us)
-            for each in due:
+            await self._note_replaced_keys()
+            for each in await self._runtime.read(sources.due, now_us=self._runtime.now_us):
                 under_way = self._busy.get(each.name)
-                if under_way is not None:
-                    if each.next_pass_us > under_way.lease.taken_us:
-                        under_way.wanted.set()
-                elif each.name in self._runtime.sources and each.name in self._policies:
+                if under_way is None:
                     await self._claim(each.name, group)
+                elif each.next_pass_us > under_way.lease.taken_us:
+                    under_way.wanted.set()
+            for unread in await self._runtime.read(sources.unread, now_us=self._runtime.now_us):
+                if self._is_sibling_due(unread):
+                    await self._claim_for_siblings(unread, group)
         except StoreError as error:
             log.warning("tick_failed", extra={"error": str(error)})
 
-    async def _claim(self, name: str, group: asyncio.TaskGroup) -> None:
+    async def _note_replaced_keys(self) -> None:
+        """Make a source due whose key was replaced, if it is not being read. Raises `StoreError`."""
+        for source in self._runtime.sources:
+            memory = self._memories[source.name]
+            if memory.provider not in (None, source.provider) and source.name not in self._busy:
+                memory.provider = source.provider
+                await self._runtime.write(sources.make_due_now, source_id=source.id, now_us=self._runtime.now_us)
+
+    def _is_sibling_due(self, unread: sources.UnreadSource) -> bool:
+        """Return True if webhooks of the source came a while ago and their siblings are to be looked for."""
+        reckoning = self._memories[unread.name].reckoning
+        if reckoning is None or not reckoning.plan.siblings or unread.name not in self._policies:
+            return False
+        heard = Heard(
+            newest=from_us(unread.last_webhook_us),
+            oldest=from_us(unread.unread_us),
+            read_at=from_us(unread.read_us),
+            due=from_us(unread.next_pass_us),
+        )
+        shortest = self._policies[unread.name].pace.shortest
+        return is_sibling_due(heard, reckoning.settle, shortest, self._runtime.clock())
+
+    async def _claim_for_siblings(self, unread: sources.UnreadSource, group: asyncio.TaskGroup) -> None:
+        under_way = self._busy.get(unread.name)
+        if under_way is None:
+            await self._claim(unread.name, group, for_siblings=True)
+        else:
+            under_way.wanted.set()
+
+    async def _claim(self, name: str, group: asyncio.TaskGroup, *, for_siblings: bool = False) -> None:
+        if name not in self._runtime.sources or name not in self._policies:
+            return
         source = self._runtime.sources[name]
         if not is_scheduled(source) or self._stopping.is_set():
             return
-        lease = await self._take(source)
+        lease = await self._take(source, for_siblings=for_siblings)
         if lease is not None:
-            self._busy[name] = leased = self._leased(name, lease)
+            self._busy[name] = leased = await self._leased(name, lease)
             run = group.create_task(self._run_source(leased))
             self._runs.add(run)
             run.add_done_callback(self._runs.discard)
 
-    async def _take(self, source: Source) -> Lease | None:
+    async def _take(self, source: Source, *, for_siblings: bool) -> Lease | None:
         """Return a new lease of the source, or None. Raises `StoreError`."""
         try:
             lease = await self._runtime.write(
@@ -163,6 +199,7 @@ class Scheduler:
                 holder=self._holder,
                 now_us=self._runtime.now_us,
                 is_idle=source.name in self._cut,
+                for_siblings=for_siblings,
             )
         except StoreUnavailable:
             self._cut.add(source.name)  # the claim may have taken effect
@@ -173,9 +210,8 @@ class Scheduler:
     async def _run_source(self, leased: LeasedSource) -> None:
         """Run the source once and renew its lease meanwhile. An error ends only this run."""
         name, lease = leased.source.name, leased.lease
-        renewal, at_us = asyncio.create_task(self._renew(lease)), self._runtime.elapsed_us
-        source_run = SourceRun(leased=leased, check_health=self._health_is_due(name))
-        run = asyncio.create_task(source_run.run())
+        renewal = asyncio.create_task(self._renew(lease))
+        run = asyncio.create_task(self._source_run(leased).run())
         try:
             await asyncio.wait((renewal, run), return_when=asyncio.FIRST_COMPLETED)
             run.cancel()
@@ -200,8 +236,6 @@ class Scheduler:
             renewal.cancel()
             run.cancel()
             await asyncio.gather(renewal, run, return_exceptions=True)
-            if source_run.checked:
-                self._checked[name] = (leased.provider, at_us)
             del self._busy[name]
 
     async def _renew(self, lease: Lease) -> None:
@@ -215,20 +249,33 @@ class Scheduler:
             except StoreError as error:
                 log.warning("lease_not_renewed", extra={"error": str(error)})
 
-    def _leased(self, name: str, lease: Lease) -> LeasedSource:
+    async def _leased(self, name: str, lease: Lease) -> LeasedSource:
+        scope = self._runtime.sources[name].provider.budget_scope()
         return LeasedSource(
             runtime=self._runtime,
             client=self._provider_client(name),
             policy=self._policies[name],
             lease=lease,
             stopping=self._stopping,
+            memory=self._memories[name],
+            terms=await self._purse_terms(name),
+            sharing=sum(each.provider.budget_scope() == scope for each in self._runtime.sources),
         )
 
-    def _health_is_due(self, name: str) -> bool:
-        """Return True until a check has succeeded, once an hour, and when a credential was replaced."""
-        provider, at_us = self._runtime.sources[name].provider, self._runtime.elapsed_us
-        last = self._checked.get(name)
-        return last is None or last[0] is not provider or at_us - last[1] >= span_us(HEALTH_EVERY)
+    def _source_run(self, leased: LeasedSource) -> SourceRun:
+        """Return the run of a source. Account and endpoint are checked until that succeeds, and after a new key."""
+        memory, at_us = leased.memory, self._runtime.elapsed_us
+        if memory.provider is not leased.provider:
+            memory.provider, memory.account_us, memory.endpoint_us = leased.provider, None, None
+        allowance = allowance_of(leased.terms, leased.sharing)
+        every = CHECK_EVERY if allowance is None else endpoint_every(allowance.per_day, CHECK_EVERY)
+        account_every = CHECK_EVERY if every == CHECK_EVERY else ACCOUNT_EVERY
+        return SourceRun(
+            leased=leased,
+            check_account=memory.account_us is None or at_us - memory.account_us >= span_us(account_every),
+            check_endpoint=memory.endpoint_us is None or at_us - memory.endpoint_us >= span_us(every),
+            learns=True,
+        )
 
     def _provider_client(self, name: str) -> ProviderClient:
         if name not in self._clients:

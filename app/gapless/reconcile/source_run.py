@@ -4,43 +4,43 @@ import asyncio
 import logging
 import math
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Collection, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TypeVar
 
 from gapless.clock import is_due
-from gapless.domain import Mode, Source, TypesOrigin, from_us, span_us, to_us
+from gapless.domain import Mode, Purpose, Source, TypesOrigin, from_us, span_us, to_us
 from gapless.ledger import (
     Connection,
     accounts,
     budgets,
     dead_letters,
+    events,
     leases,
+    looks,
     passes,
     restored,
-    silence,
     sources,
     streams,
     watermarks,
 )
+from gapless.ledger.looks import StoredLook
 from gapless.ledger.passes import Pass, PassKind
-from gapless.ledger.streams import Stream
+from gapless.ledger.streams import Stream, note_heads
 from gapless.ledger.watermarks import UnrecoverableInterval
 from gapless.provider_api.health import read_account, read_subscription, repair_endpoint, stream_names
+from gapless.reconcile.agenda import Occasion, Wanted, choose, is_look_due
 from gapless.reconcile.context import LeasedSource
 from gapless.reconcile.diff import Circumstances
-from gapless.reconcile.pace import (
-    Signals,
-    Spending,
-    affordable_interval,
-    latest_next_pass,
-    next_interval,
-    slow_down,
-    sweep_allowance,
-)
+from gapless.reconcile.grants import allowance_of, purse_of
+from gapless.reconcile.pace import latest_next_pass
+from gapless.reconcile.planner import reckon
+from gapless.reconcile.purse import Purse, affordable_at, may_spend, spendable
 from gapless.reconcile.recovery import recover_missing, wait_after
-from gapless.reconcile.stream_run import StreamRun
+from gapless.reconcile.release import RunOutcome, due_again, expected_silence, release, rhythm_of
+from gapless.reconcile.stream_run import StreamRun, sweep_every
+from gapless.reconcile.urgency import Reason
 from gapless_reconcilers.kit.contract import OWN_STREAM, Reading, Subscription
 from gapless_reconcilers.kit.errors import NeedsOperator, ProviderError, UnexpectedShape
 
@@ -67,14 +67,14 @@ class SourceRun:
     """One run of a leased source. It puts the provider's answers into `runtime.sources`, for the whole process."""
 
     leased: LeasedSource
-    check_health: bool
-    checked: bool = False
-    """True once the health was read, all of it: until then every run begins with that."""
-    read_at: datetime = field(init=False)
-    """When the scheduled passes of this run had been made; before that, when it began."""
-
-    def __post_init__(self) -> None:
-        self.read_at = self.leased.runtime.clock()
+    check_account: bool
+    check_endpoint: bool
+    learns: bool = False
+    """The plan by which the source is read is made from what the ledger shows of it."""
+    look: StoredLook | None = None
+    """The look out of turn that this run is; None: it is none."""
+    unpaid_until: datetime | None = None
+    """When the purse can pay for what was put off; None: it could pay."""
 
     async def run(self) -> None:
         """Do everything that is due, then release the lease with the time of the next run.
@@ -84,9 +84,11 @@ class SourceRun:
         streams = await self._streams()
         stream_run = await self._stream_run(streams)
         try:
-            self.check_health |= await self._is_parked()
-            if self.check_health:
-                streams = await self._refresh_health()
+            self.check_account |= await self._is_parked()
+            if self.check_account:
+                await self._compare_account()
+            if self.check_account or self.check_endpoint:
+                streams = await self._check_endpoint()
                 stream_run = await self._stream_run(streams)  # with the new state of our endpoint
             await self._require_account_of_its_own()
             if self.leased.source.mode is not Mode.WEBHOOK:
@@ -94,24 +96,99 @@ class SourceRun:
         except ProviderError as error:  # a source-wide request raised it: no stream can be read
             for stream in streams:
                 await stream_run.note_failure(stream, error)
-        await self.leased.runtime.write(self._release, stream_run=stream_run, now=self.leased.runtime.clock())
+        outcome = RunOutcome(
+            found=stream_run.found,
+            is_down=stream_run.is_down,
+            needs_operator=any(isinstance(error, NeedsOperator) for error in stream_run.failures),
+            look=self.look,
+            unpaid_until=self.unpaid_until,
+        )
+        await self.leased.runtime.write(release, leased=self.leased, outcome=outcome, now=self.leased.runtime.clock())
 
     async def _reconcile(self, stream_run: StreamRun, streams: list[Stream]) -> None:
-        inactive = await self._check_precondition(streams) if self.leased.capabilities.precondition else None
+        wanted = await self._choose(streams)
+        stream_run.purpose = wanted.purpose
+        inactive = None
+        if self.leased.capabilities.precondition and wanted.streams:
+            inactive = await self._check_precondition(streams)
         stream_run.circumstances = await self._read_circumstances(streams)
         open_passes = await self._unfinished()
-        complete = await self._make_scheduled(stream_run, streams, open_passes)
+        complete = await self._make_scheduled(stream_run, wanted, open_passes)
+        self.leased.memory.was_read |= bool(complete)
         if inactive is not None:
             for stream in streams:
                 await stream_run.note_failure(stream, inactive)
-        self.read_at = self.leased.runtime.clock()
-        interval = await self.leased.runtime.read(self._interval, stream_run=stream_run, now=self.read_at)
-        next_us = self.leased.runtime.elapsed_us + span_us(interval)
-        stream_run.must_give_way = lambda: self._is_due_again(next_us)
-        await self._look_behind(stream_run, streams, complete, open_passes)
+        stream_run.must_give_way = await self._giving_way()
+        await self._look_behind(stream_run, streams, complete if wanted.streams else streams, open_passes)
 
-    def _is_due_again(self, next_us: int) -> bool:
-        return self.leased.wanted.is_set() or self.leased.runtime.elapsed_us >= next_us
+    async def _choose(self, streams: Sequence[Stream]) -> Wanted:
+        """Return the streams to read now: none, if the purse cannot pay for them."""
+        leased, runtime = self.leased, self.leased.runtime
+        if self.learns:
+            await self._reckon(streams)
+        occasion = await runtime.read(self._occasion, streams=streams)
+        wanted = choose(streams, rhythm_of(leased), occasion, runtime.clock())
+        self.look = occasion.look if is_look_due(occasion.look, runtime.clock()) else None
+        purse, allowance = await self._purse(), allowance_of(leased.terms)
+        cost = await runtime.read(passes.request_count, source_id=leased.source.id) * len(wanted.streams)
+        if purse is not None and allowance is not None and not may_spend(purse, allowance, wanted.purpose, cost):
+            self.unpaid_until = affordable_at(purse, allowance, wanted.purpose, cost)
+            extra = {"source": leased.source.name, "purpose": wanted.purpose.value, "until": str(self.unpaid_until)}
+            log.info("reading_put_off", extra=extra)
+            return Wanted(streams=(), purpose=wanted.purpose)
+        await leased.write(note_heads, stream_ids=[each.id for each in wanted.streams], at_us=runtime.now_us)
+        return wanted
+
+    def _occasion(self, connection: Connection, streams: Sequence[Stream]) -> Occasion:
+        leased, now = self.leased, self.leased.runtime.clock()
+        row, look = sources.source_row(connection, leased.source.id), looks.read(connection, leased.source.id)
+        if look is not None and look.reason == Reason.SILENCE and is_look_due(look, now):
+            expected = expected_silence(connection, leased, now)
+            leased.memory.silence, look = (leased.memory.silence, None) if expected is None else (expected, look)
+        latest = [latest_next_pass(leased.capabilities.history, from_us(each.read_to_us)) for each in streams]
+        return Occasion(
+            everything=not row["wait_us"],
+            is_first=self.learns and not leased.memory.was_read,
+            look=look,
+            heard=events.heard_streams(connection, leased.source.id, self._heard_since_us(streams)),
+            running_out=any(each is not None and each <= now for each in latest),
+        )
+
+    def _heard_since_us(self, streams: Sequence[Stream]) -> int:
+        """Return when webhooks would have come that no reading has followed."""
+        read = [each.head_us for each in streams if each.head_us is not None]
+        return max(read, default=0) - span_us(self.leased.settle)
+
+    async def _reckon(self, streams: Sequence[Stream]) -> None:
+        """Learn from the ledger how the source is to be read, from time to time."""
+        leased, now, memory = self.leased, self.leased.runtime.clock(), self.leased.memory
+        if memory.reckoning is None or memory.reckoning.is_stale(now):
+            memory.reckoning = await leased.write(
+                reckon,
+                source=leased.source,
+                streams=streams,
+                policy=leased.policy,
+                allowance=allowance_of(leased.terms, leased.sharing),
+                granted=leased.terms.granted,
+                now=now,
+            )
+
+    async def _purse(self) -> Purse | None:
+        """Return the purse of the source's scope; None: nothing limits its requests."""
+        leased = self.leased
+        if leased.terms.granted is None:
+            return None
+        state = await leased.runtime.read(
+            budgets.purse, scope=leased.provider.budget_scope(), terms=leased.terms, now_us=leased.runtime.now_us
+        )
+        return purse_of(state)
+
+    async def _giving_way(self) -> Callable[[], bool]:
+        """Return the function that tells whether the source is to be read again by now."""
+        runtime, now = self.leased.runtime, self.leased.runtime.clock()
+        due = await runtime.read(due_again, leased=self.leased, now=now)
+        next_us = runtime.elapsed_us + span_us(max(due - now, timedelta(0)))
+        return lambda: self.leased.wanted.is_set() or runtime.elapsed_us >= next_us
 
     async def _look_behind(
         self, stream_run: StreamRun, streams: Iterable[Stream], complete: list[Stream], open_passes: Iterable[Pass]
@@ -125,6 +202,10 @@ class SourceRun:
         if complete and self.leased.capabilities.reading is not Reading.CONSUME:
             await self._sweep(stream_run, complete, open_passes)
 
+    @property
+    def _checks(self) -> bool:
+        return self.check_account or self.check_endpoint
+
     async def _unfinished(self) -> list[Pass]:
         return await self.leased.runtime.read(passes.unfinished, source_id=self.leased.source.id)
 
@@ -137,9 +218,8 @@ class SourceRun:
     async def _streams(self) -> list[Stream]:
         return await self.leased.runtime.read(streams.streams, source_id=self.leased.source.id)
 
-    async def _refresh_health(self) -> list[Stream]:
-        """Ask the provider about our key, then about our endpoint and the account's streams. Return all streams."""
-        await self._compare_account()
+    async def _check_endpoint(self) -> list[Stream]:
+        """Ask the provider about our endpoint and the account's streams. Return all streams."""
         if self.leased.policy.repair:
             await self._repair_endpoint()
         await record_subscription(
@@ -147,7 +227,7 @@ class SourceRun:
         )
         for name in await stream_names(self.leased.client):
             await self.leased.write(streams.ensure_stream, source_id=self.leased.source.id, name=name)
-        self.checked = True
+        self.leased.memory.endpoint_us = self.leased.runtime.elapsed_us
         return await self._streams()
 
     async def _is_parked(self) -> bool:
@@ -166,6 +246,7 @@ class SourceRun:
             now_us=leased.runtime.now_us,
         )
         if found.other is None:
+            leased.memory.account_us = leased.runtime.elapsed_us
             return
         while await leased.write(
             dead_letters.hold_listed,
@@ -206,7 +287,7 @@ class SourceRun:
         unrecoverable: it can no longer be listed.
         """
         leased, source_id = self.leased, self.leased.source.id
-        if not self.check_health:
+        if not self._checks:
             subscription = await read_subscription(leased.client, leased.policy.webhook_url)
             await record_subscription(leased, subscription)
         row = await leased.runtime.read(sources.source_row, source_id=source_id)
@@ -247,16 +328,14 @@ class SourceRun:
             _circumstances, source_id=self.leased.source.id, since_us=since_us, now_us=runtime.now_us
         )
 
-    async def _make_scheduled(
-        self, stream_run: StreamRun, streams: Iterable[Stream], open_passes: Iterable[Pass]
-    ) -> list[Stream]:
-        """Make the scheduled passes of all streams. Return the streams whose passes were completed.
+    async def _make_scheduled(self, stream_run: StreamRun, wanted: Wanted, open_passes: Iterable[Pass]) -> list[Stream]:
+        """Make the scheduled passes of the wanted streams. Return the streams whose passes were completed.
 
         A parked stream is tried again if a person has demanded a pass of it.
         """
         ahead = _by_stream(row for row in open_passes if row.kind not in passes.GIVES_WAY)
         demanded = {row.stream_id for row in open_passes if row.kind is PassKind.DEMAND}
-        ordered = in_order(streams, retry_parked=self.check_health, demanded=demanded)
+        ordered = in_order(wanted.streams, retry_parked=self._checks, demanded=demanded)
         return await self._for_each(ordered, lambda stream: stream_run.run(stream, ahead[stream.id]))
 
     async def _sweep(self, stream_run: StreamRun, streams: list[Stream], open_passes: Iterable[Pass]) -> None:
@@ -267,14 +346,14 @@ class SourceRun:
         due = self._sweep_is_due(row["last_sweep_us"])
         if not due and not left_open:
             return
-        limit = leased.client.requests + await leased.runtime.read(self._sweep_allowance)
+        limit = leased.client.requests + await self._spendable(Purpose.SWEEP)
 
         def sweep(stream: Stream) -> Awaitable[bool]:
             return stream_run.sweep(stream, left_open[stream.id], due=due, limit=limit)
 
         swept = await self._for_each(streams, sweep)
         if leased.client.requests >= limit:
-            log.info("sweep_postponed", extra={"source": leased.source.name, "reason": "read budget"})
+            log.info("sweep_postponed", extra={"source": leased.source.name, "reason": "the grant"})
         if due and len(swept) == len(streams) and not leased.stopping.is_set():
             now_us = leased.runtime.now_us
             await leased.write(watermarks.note_sweep, source_id=leased.source.id, now_us=now_us)
@@ -296,80 +375,13 @@ class SourceRun:
 
     def _sweep_is_due(self, last_us: int | None) -> bool:
         since_us = to_us(self.leased.source.start) if last_us is None else last_us
-        every_us = span_us(self.leased.policy.sweep_every)
+        every_us = span_us(sweep_every(self.leased))
         return is_due(since_us + every_us, every_us, self.leased.runtime.now_us)
 
-    def _sweep_allowance(self, connection: Connection) -> float:
-        """Return the requests that the sweeps of this run may use; infinity: there is no budget."""
-        spending = self._spending(connection)
-        if spending is None:
-            return math.inf
-        return sweep_allowance(spending, self.leased.runtime.clock(), self.leased.policy.pace.longest)
-
-    def _release(self, connection: Connection, stream_run: StreamRun, now: datetime) -> None:
-        source_id = self.leased.source.id
-        row = sources.source_row(connection, source_id)
-        interval = self._interval(connection, stream_run, now)
-        left = passes.unfinished(connection, source_id)
-        demanded = row["next_pass_us"] > self.leased.lease.taken_us  # a pass was demanded meanwhile
-        interrupted = self.leased.stopping.is_set() and bool(left)
-        began = now if stream_run.is_down else self.read_at
-        at_once = demanded or interrupted or self.leased.is_replaced
-        next_us = to_us(now if at_once else max(now, began + interval))
-        if self.leased.client.skew is not None:
-            sources.note_skew(connection, source_id, span_us(self.leased.client.skew))
-        goes_on = [each.next_attempt_us for each in left if each.kind is PassKind.DEMAND]
-        next_us = max(to_us(now), min(next_us, *goes_on)) if goes_on else next_us
-        until = self.leased.client.waits_until
-        leases.release(
-            connection,
-            self.leased.lease,
-            next_pass_us=next_us,
-            interval_us=span_us(interval),
-            waiting_until_us=None if until is None else to_us(until),
-        )
-
-    def _interval(self, connection: Connection, stream_run: StreamRun, now: datetime) -> timedelta:
-        """Return the time from this reading of the source to the next."""
-        row = sources.source_row(connection, self.leased.source.id)
-        last = None if row["interval_us"] is None else timedelta(microseconds=row["interval_us"])
-        signals = Signals(
-            found=stream_run.found,
-            unhealthy=stream_run.is_down
-            or row["subscription_healthy"] is False
-            or _is_transient(stream_run.failures)
-            or self._is_silent(connection, now),
-            parked=stream_run.is_down and any(isinstance(error, NeedsOperator) for error in stream_run.failures),
-        )
-        return self._affordable(connection, next_interval(self.leased.policy.pace, last, signals), now)
-
-    def _is_silent(self, connection: Connection, now: datetime) -> bool:
-        wanted = self.leased.source.silence
-        heard = silence.read_heard(connection, self.leased.source.id, wanted, now)
-        return wanted is not None and heard is not None and bool(silence.is_silent(wanted, heard, now))
-
-    def _affordable(self, connection: Connection, interval: timedelta, now: datetime) -> timedelta:
-        """Return the interval, longer if the read budget would not last otherwise."""
-        spending = self._spending(connection)
-        if spending is None:
-            return interval
-        read_to_us = min(stream.read_to_us for stream in streams.streams(connection, self.leased.source.id))
-        latest = latest_next_pass(self.leased.capabilities.history, from_us(read_to_us))
-        return slow_down(interval, affordable_interval(spending, now), now, latest)
-
-    def _spending(self, connection: Connection) -> Spending | None:
-        """Return the read budget and its use; None: there is no budget, or it was never used."""
-        budget, source = self.leased.policy.budget, self.leased.source
-        used = budgets.used(connection, source.provider.budget_scope()) if budget else None
-        if budget is None or used is None:
-            return None
-        count = len(streams.streams(connection, source.id))
-        return Spending(
-            budget=budget,
-            used=used.used,
-            period_start=from_us(used.period_start_us),
-            cost=passes.request_count(connection, source.id) * count,
-        )
+    async def _spendable(self, purpose: Purpose) -> float:
+        """Return the requests that may be made for `purpose` now; infinity: nothing limits them."""
+        purse, allowance = await self._purse(), allowance_of(self.leased.terms)
+        return math.inf if purse is None or allowance is None else int(spendable(purse, allowance, purpose))
 
 
 async def record_subscription(leased: LeasedSource, subscription: Subscription | None) -> None:
@@ -414,11 +426,6 @@ def _by_stream(rows: Iterable[Pass]) -> defaultdict[int, list[Pass]]:
 def _goes_on(row: Pass, now_us: int) -> bool:
     """Return True if the next attempt of a pass on demand is due."""
     return is_due(row.next_attempt_us, span_us(wait_after(max(row.attempts - 1, 0))), now_us)
-
-
-def _is_transient(failures: Iterable[ProviderError]) -> bool:
-    """Return True if one of the failures may go away by itself."""
-    return any(not isinstance(error, NeedsOperator) for error in failures)
 
 
 def _end_lapse(connection: Connection, source_id: int, stream_ids: Iterable[int], loss: UnrecoverableInterval) -> None:

@@ -3,13 +3,13 @@
 import asyncio
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from gapless.clock import is_due
-from gapless.domain import from_us, span_us, to_us
-from gapless.ledger import absences, passes, streams, watermarks
+from gapless.domain import Purpose, from_us, span_us, to_us
+from gapless.ledger import absences, learned, passes, streams, watermarks
 from gapless.ledger.passes import Pass, PassKind
 from gapless.ledger.streams import Stream
 from gapless.provider_api.health import ask_time
@@ -17,13 +17,17 @@ from gapless.reconcile.consume_run import ConsumeRun
 from gapless.reconcile.context import LeasedSource
 from gapless.reconcile.contradiction import windows_around
 from gapless.reconcile.diff import Circumstances
-from gapless.reconcile.pass_run import PassResult, PassRun
+from gapless.reconcile.lateness import AgeCounts, ListWatch
+from gapless.reconcile.pace import is_deep
+from gapless.reconcile.pass_run import PURPOSES, PassResult, PassRun
 from gapless.reconcile.recovery import wait_after
 from gapless.reconcile.window import Plan, plan_horizon, plan_pass, plan_sweep, sweep_depth
-from gapless_reconcilers.kit.contract import Reading, Window
+from gapless_reconcilers.kit.contract import Coverage, Reading, Window
 from gapless_reconcilers.kit.errors import NeedsOperator, ProviderError
 
 log = logging.getLogger(__name__)
+LEAST_WATCHED = timedelta(minutes=5)
+"""The time for which it is at least watched whether the list shows an event."""
 MOST_ATTEMPTS = 8
 """Failures of a pass on demand, without progress between them, after which it ends: two hours after the first."""
 
@@ -36,6 +40,8 @@ class StreamRun:
     lookback: timedelta
     circumstances: Circumstances
     slots: asyncio.Semaphore
+    purpose: Purpose = Purpose.HEARTBEAT
+    """What the requests of scheduled passes are for."""
     must_give_way: Callable[[], bool] = lambda: False
     """True when the source is to be read again: what is not a scheduled pass stops where it is, and goes on later."""
     found: bool = False
@@ -73,11 +79,45 @@ class StreamRun:
             stream = await self._write_off(stream, plan.unrecoverable)
         if plan.window is None:
             return True
-        row = await self._begin(stream, PassKind.SCHEDULED, plan.window)
-        if not (await self._run(stream, row)).complete:
+        if not await self._make_head(stream, plan.window):
             return False
         await self._recheck(stream)
         return True
+
+    async def _make_head(self, stream: Stream, window: Window) -> bool:
+        """Make a scheduled pass. Return True if it was completed."""
+        row = await self._begin(stream, PassKind.SCHEDULED, window)
+        result = await self._run(stream, row)
+        if not result.complete:
+            return False
+        await self._learn_delays(stream, row, result.young)
+        if self._is_deep(stream):
+            await self.leased.write(streams.note_deep, stream_id=stream.id, at_us=row.started_us)
+        return True
+
+    async def _learn_delays(self, stream: Stream, row: Pass, young: Collection[str]) -> None:
+        """Learn from the listed keys of `young` events at which age the list shows what came by webhook."""
+        young_from = self._young_from(row)
+        if young_from is None:
+            return
+        leased, at_us = self.leased, row.started_us - span_us(self.leased.client.skew or timedelta(0))
+        known = await leased.runtime.read(
+            learned.webhook_events,
+            stream_id=stream.id,
+            start_us=to_us(young_from),
+            end_us=at_us,
+            before_us=row.started_us,
+        )
+        counts = AgeCounts()
+        for age_s in leased.memory.watches.setdefault(stream.id, ListWatch()).observe(at_us, known, young):
+            counts.add(age_s)
+        if counts.counts:
+            await leased.write(
+                learned.note_list_delays,
+                source_id=leased.source.id,
+                now_us=leased.runtime.now_us,
+                counts=counts.counts,
+            )
 
     async def _recheck(self, stream: Stream) -> None:
         """Look once more for events that listings lacked, where it is their turn and the history reaches so far."""
@@ -150,7 +190,7 @@ class StreamRun:
 
     async def _plan_behind(self, stream: Stream, kind: PassKind) -> Window | None:
         """Return the window of a sweep or a horizon pass, or None if the stream has had it since the last sweep."""
-        policy, now = self.leased.policy, self.leased.client.now
+        every, now = sweep_every(self.leased), self.leased.client.now
         last = await self.leased.runtime.read(passes.last_finished, stream_id=stream.id, kind=kind)
         watermark, complete_from = from_us(stream.read_to_us), from_us(stream.complete_from_us)
         if kind is PassKind.HORIZON:
@@ -158,11 +198,11 @@ class StreamRun:
                 watermark=watermark,
                 complete_from=complete_from,
                 now=now,
-                every=policy.sweep_every,
+                every=every,
                 looked_to=None if last is None else from_us(last["end_us"]),
                 capabilities=self.leased.capabilities,
             )
-        if last is not None and not self._is_over(last["finished_us"], policy.sweep_every):
+        if last is not None and not self._is_over(last["finished_us"], every):
             return None
         return plan_sweep(
             watermark=watermark,
@@ -197,9 +237,17 @@ class StreamRun:
             complete_from=from_us(stream.complete_from_us),
             now=self.leased.client.now,
             provider_now=self.leased.client.provider_now,
-            lookback=self.lookback,
+            lookback=self._reach(stream),
             capabilities=self.leased.capabilities,
         )
+
+    def _reach(self, stream: Stream) -> timedelta:
+        """Return how far before the watermark a scheduled pass begins: now and then the whole lookback."""
+        return self.lookback if self._is_deep(stream) else min(self.lookback, self.leased.capabilities.grace)
+
+    def _is_deep(self, stream: Stream) -> bool:
+        last = None if stream.deep_us is None else from_us(stream.deep_us)
+        return is_deep(last, self.lookback, self.leased.runtime.clock())
 
     def _is_out_of_reach(self, row: Pass) -> bool:
         history = self.leased.capabilities.history
@@ -231,7 +279,14 @@ class StreamRun:
             window=window,
             now_us=now_us,
             unit=self.leased.capabilities.slice_unit,
+            pieces=self._pieces if kind is PassKind.SWEEP else None,
         )
+
+    @property
+    def _pieces(self) -> int | None:
+        reckoning = self.leased.memory.reckoning
+        sweeps = None if reckoning is None else reckoning.plan.sweeps
+        return None if sweeps is None else sweeps.pieces
 
     async def _run(self, stream: Stream, row: Pass, limit: float = math.inf) -> PassResult:
         """Make one pass, and record its outcome."""
@@ -261,6 +316,8 @@ class StreamRun:
             slots=self.slots,
             stream_slots=asyncio.Semaphore(self.leased.policy.slices),
             limit=limit,
+            purpose=self.purpose if row.kind is PassKind.SCHEDULED else PURPOSES[row.kind],
+            young_from=self._young_from(row) if row.kind is PassKind.SCHEDULED else None,
             must_pause=self.must_give_way if row.kind in passes.GIVES_WAY else lambda: False,
         )
         began_us = runtime.elapsed_us
@@ -269,6 +326,17 @@ class StreamRun:
         if not result.failures:
             self._report(stream, row.kind.value, result, self._seconds_since(began_us))
         return result
+
+    def _young_from(self, row: Pass) -> datetime | None:
+        """Return the time from which the delay of the list is learned from events; None: it cannot be.
+
+        Later than twice the declared grace, an event that the list lacks is taken to be shown then.
+        """
+        declared = self.leased.policy.capabilities
+        if not declared.exact_times or declared.coverage is Coverage.RESOURCE_STATE or not declared.grace:
+            return None
+        at = from_us(row.started_us) - (self.leased.client.skew or timedelta(0))
+        return at - max(2 * declared.grace, LEAST_WATCHED)
 
     def _seconds_since(self, began_us: int) -> float:
         return (self.leased.runtime.elapsed_us - began_us) / 1_000_000
@@ -291,7 +359,9 @@ class StreamRun:
         name, metrics = self.leased.source.name, self.leased.runtime.metrics
         metrics.passes.labels(name, result.outcome).inc()
         metrics.pass_seconds.labels(name).observe(duration_s)
-        log.info(
+        is_usual = kind == PassKind.SCHEDULED.value and result.outcome == "clean"
+        log.log(
+            logging.DEBUG if is_usual else logging.INFO,
             "pass_finished",
             extra={
                 "source": name, "stream": stream.name, "kind": kind,
@@ -305,3 +375,10 @@ class StreamRun:
         lookback_us = span_us(min(delay, sweep_depth(self.leased.capabilities.history)))
         if lookback_us > span_us(self.lookback):
             await self.leased.write(watermarks.widen_lookback, source_id=self.leased.source.id, lookback_us=lookback_us)
+
+
+def sweep_every(leased: LeasedSource) -> timedelta:
+    """Return the time between two sweeps of the source: the configured one, or more if the grant is short."""
+    reckoning = leased.memory.reckoning
+    sweeps = None if reckoning is None else reckoning.plan.sweeps
+    return leased.policy.sweep_every if sweeps is None else sweeps.every
