@@ -24,7 +24,8 @@ from gapless.ledger import Connection, sources
 from gapless.metrics import Metrics
 from gapless.provider_api.client import ProviderClient, new_client
 from gapless.reconcile.context import SourcePolicy
-from gapless.reconcile.pace import Pace
+from gapless.reconcile.heartbeat import SHORTEST
+from gapless.reconcile.pace import NEVER, Pace
 from gapless.settings import (
     PaceStrategy,
     Settings,
@@ -33,9 +34,6 @@ from gapless.settings import (
     lacks_key,
 )
 from gapless_reconcilers.kit.contract import Capabilities, Coverage, Provider, Reading, Subscription, Window
-
-NEVER = timedelta(days=36500)
-"""The time between sweeps that are switched off."""
 
 
 def make_source(settings: SourceSettings, provider: Provider, source_id: int, start: datetime) -> Source:
@@ -78,12 +76,13 @@ def capabilities_of(settings: SourceSettings, provider: Provider) -> Capabilitie
 def make_policy(settings: SourceSettings, provider: Provider, public_url: str | None) -> SourcePolicy:
     """Return the policy by which the source is read."""
     known = capabilities_of(settings, provider)
+    shortest = settings.every or max(SHORTEST, known.least_interval)
     adaptive = settings.pace is PaceStrategy.ADAPTIVE
     long_poll = settings.pace is PaceStrategy.LONG_POLL and known.reading is Reading.CONSUME
     return SourcePolicy(
         pace=Pace(
-            shortest=settings.every,
-            longest=max(settings.every, settings.every_max),
+            shortest=shortest,
+            longest=max(shortest, settings.every_max),
             adaptive=adaptive,
             long_poll=long_poll,
         ),
@@ -98,6 +97,7 @@ def make_policy(settings: SourceSettings, provider: Provider, public_url: str | 
         webhook_url=webhook_url(public_url, settings.name),
         share_account=settings.share_account,
         repair=settings.repair,
+        is_grace_set=settings.grace is not None,
     )
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from gapless.clock import TOLERANCE, ProcessClock
 from gapless.domain import Sources, span_us
-from gapless.ledger import configurations, leases, retention, silence, sources, times
+from gapless.ledger import configurations, leases, looks, retention, silence, sources, times
 from gapless.ledger.configurations import Standing
 from gapless.ledger.deliveries import DELIVERY_CHANNEL
 from gapless.ledger.engine import PostgresStore, Store, StoreError
@@ -58,6 +58,9 @@ async def beat(runtime: Runtime, holder: str, *, receives: bool, standing: Stand
             if heard != saved:
                 await writer.submit(silence.note_heard, heard=heard)
                 saved = heard
+            late, writer.recorder.late = writer.recorder.late, {}
+            if late:
+                await writer.submit(looks.want_soon, noticed=late, reason=looks.LATE)
         except StoreError as error:
             log.warning("heartbeat_failed", extra={"error": str(error)})
 

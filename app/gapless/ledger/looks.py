@@ -1,9 +1,16 @@
 """Looks out of turn that are stored, so that another process, or this one after a restart, goes on with them."""
 
+from collections.abc import Mapping
+
 import msgspec
 from sqlalchemy import Connection, case, or_, select, update
 
 from gapless.ledger.tables import SOURCE
+
+REFUSED, DOUBTED, LATE = "refused", "doubted", "late"
+"""Reasons that the receiver notices; see `reconcile.urgency.Reason`."""
+SOON_US = 30_000_000
+"""The wait before a look for such a reason, in microseconds."""
 
 
 class StoredLook(msgspec.Struct, frozen=True, kw_only=True):
@@ -34,6 +41,12 @@ def want(connection: Connection, source_id: int, look: StoredLook, now_us: int) 
     sooner = (SOURCE.c.id == source_id, SOURCE.c.next_pass_us > look.due_us)
     wait_us = max(look.due_us - now_us, 1)
     connection.execute(update(SOURCE).where(*sooner).values(next_pass_us=look.due_us, wait_us=wait_us))
+
+
+def want_soon(connection: Connection, noticed: Mapping[int, int], reason: str) -> None:
+    """Let sources be looked at soon after something was noticed: `noticed` has the time by the id of the source."""
+    for source_id, at_us in sorted(noticed.items()):
+        want(connection, source_id, StoredLook(reason=reason, due_us=at_us + SOON_US, wait_us=SOON_US), at_us)
 
 
 def first_unread(at_us: int) -> dict[str, object]:

@@ -12,6 +12,7 @@ from typing import Protocol
 import msgspec
 from sqlalchemy import Connection, case, delete, func, insert, select, update
 
+from gapless.ledger import looks
 from gapless.ledger.recorder import Recorder, Webhook
 from gapless.ledger.tables import QUARANTINE
 
@@ -77,12 +78,18 @@ class Share:
 
 
 def add(connection: Connection, refused: Sequence[QuarantinedWebhook], caps: Caps) -> None:
-    """Insert the webhooks, and delete old ones of each source that is over its caps."""
+    """Insert the webhooks, and delete old ones of each source that is over its caps.
+
+    Their sources are looked at soon: what we refused may be missing.
+    """
     columns = QuarantinedWebhook.__slots__
     connection.execute(insert(QUARANTINE), [{name: getattr(row, name) for name in columns} for row in refused])
     for source_id in sorted({row.source_id for row in refused}):
         while (share := largest_if_over(shares(connection, source_id), caps)) is not None:
             _evict_oldest(connection, source_id, share, caps)
+    for verified in (True, False):
+        noticed = {row.source_id: row.received_us for row in refused if (row.reason == UNAVAILABLE) is verified}
+        looks.want_soon(connection, noticed, looks.REFUSED if verified else looks.DOUBTED)
 
 
 def shares(connection: Connection, source_id: int) -> list[Share]:

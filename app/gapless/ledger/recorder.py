@@ -30,6 +30,8 @@ EVENT_COLUMNS = (
     "expected", "missed_cause", "webhook_us", "webhook_count", "payload_id", "item", "livemode",
 )  # fmt: skip
 OCCURRED, EXPECTED, MISSED_CAUSE = map(EVENT_COLUMNS.index, ("occurred_us", "expected", "missed_cause"))
+LATE_US = 60_000_000
+"""A webhook that comes so long after its event is late: the vendor's queue is behind, or it was sent again."""
 BY_VIA = {via: f"by_{via.value}" for via in Via}
 PAYLOAD_COLUMNS = ("id", "body", "headers", "stored_us", "envelope_id")
 DELIVERY_COLUMNS = ("destination_id", "event_seq", "state", "reason", "attempts", "next_us", "lease_us", "created_us")
@@ -97,6 +99,8 @@ class Recorder:
         self.wake = wake
         self.heard: dict[int, int] = {}
         """The time of the last webhook of each source to this process, by source id, in microseconds."""
+        self.late: dict[int, int] = {}
+        """When each source's last webhook came that was late, by source id, in microseconds."""
         self._payload_ids: list[int] = []
         self._last_payload_id = 0
 
@@ -104,7 +108,10 @@ class Recorder:
         """Record a batch; return how many of each webhook's events were new."""
         new = self.store(connection, [sighting for webhook in webhooks for sighting in webhook])
         for webhook in webhooks:
-            self.heard[webhook[0].source.id] = webhook[0].seen_us
+            first = webhook[0]
+            self.heard[first.source.id] = first.seen_us
+            if first.seen_us - to_us(first.event.occurred_at) > LATE_US:
+                self.late[first.source.id] = first.seen_us
         return [sum(new.pop(sighting.identity, None) is not None for sighting in webhook) for webhook in webhooks]
 
     def store(self, connection: Connection, sightings: Sequence[Sighting]) -> dict[EventKey, int]:

@@ -72,8 +72,8 @@ def choose(streams: Sequence[Stream], rhythm: Rhythm, occasion: Occasion, now: d
     if occasion.is_first:
         return Wanted(streams=streams, purpose=Purpose.START)
     if occasion.everything or is_look_due(occasion.look, now):
-        is_trusted = occasion.look is None or occasion.look.reason != Reason.REFUSED
-        return Wanted(streams=streams, purpose=Purpose.URGENT if is_trusted else Purpose.HEARTBEAT)
+        is_doubted = occasion.look is not None and occasion.look.reason == Reason.DOUBTED
+        return Wanted(streams=streams, purpose=Purpose.SIBLING if is_doubted else Purpose.URGENT)
     in_turn = [each for each in streams if _is_its_turn(each, rhythm, now)]
     if in_turn:
         siblings = [each for each in streams if each.id in occasion.heard and each not in in_turn]

@@ -296,7 +296,7 @@ def listener_problems(public: PublicSettings, private: PrivateSettings) -> Itera
 
 def source_problems(source: SourceSettings) -> Iterator[str]:
     """Yield what contradicts within the options of one source."""
-    if source.pace is PaceStrategy.ADAPTIVE and source.every > source.every_max:
+    if source.pace is PaceStrategy.ADAPTIVE and source.every and source.every > source.every_max:
         yield 'option every is longer than every_max; raise every_max, or set pace = "interval"'
     if source.mode is Mode.WEBHOOK and source.read_budget is not None:
         yield 'option read_budget is given, but mode "webhook" never reads; leave it out, or choose hybrid'

@@ -216,17 +216,17 @@ class SourceSettings:
     types: tuple[str, ...] | None = optional(_TYPES)
     """Event types that the subscription should push. Absent: the subscription as read, else all."""
     pace: PaceStrategy = setting(parsers.choice(PaceStrategy), "adaptive")
-    """`adaptive`: between `every` and `every_max`, longer while passes find nothing; `interval`: always `every`.
+    """`adaptive`: between `every` and `every_max`, as events come and the grant allows; `interval`: always `every`.
 
     `long_poll`: the next request at once, because the provider holds it until there is an event (Telegram)."""
-    every: timedelta = setting(parsers.duration(_SECOND), "5m")
-    """Time between passes; the shortest time when adaptive. Short enough to find a loss before a customer calls."""
-    every_max: timedelta = setting(parsers.duration(_SECOND), "30m")
-    """Longest time between passes when adaptive. Uses about a seventh of Stripe's smallest read allowance.
-
-    A small read budget can lengthen it to an hour at most; a longer value that is set here stays."""
+    every: timedelta | None = optional(parsers.duration(_SECOND))
+    """Time between passes; the shortest time when adaptive. Absent: 30 s, or what the vendor asks for at least."""
+    every_max: timedelta = setting(parsers.duration(_SECOND), "15m")
+    """Longest time between passes when adaptive. Only a grant that cannot pay for it lengthens it."""
     lookback: timedelta = setting(parsers.duration(), "15m")
-    """Time before the watermark that each pass reads again, to find events that became visible late. "0s": off."""
+    """Time before the watermark that is read again, to find events that became visible late. "0s": off.
+
+    A pass reaches so far back when half of that time has passed since the last that did; the others, by the grace."""
     sweep: timedelta | None = setting(parsers.duration_or_off(timedelta(minutes=1)), "1d")
     """Time between sweeps, the deeper passes behind the lookback. "off": none, and later events there stay unseen.
 
