@@ -283,7 +283,7 @@ def _move_watermark(connection: Connection, lease: Lease, row: Pass, stream_id: 
     leases.fence(connection, lease)
     (part,) = passes.slices(connection, row.id)
     passes.finish_slice(connection, part.id, 0, 0)
-    watermarks.advance(connection, row, watermarks.Limits(latest_us=row.end_us))
+    watermarks.advance(connection, row, watermarks.Limits(latest_us=row.end_us), slot=0)
 
 
 async def test_a_full_queue_says_so_at_once_and_closing_commits_what_waits(store: Store) -> None:

@@ -1,4 +1,4 @@
-"""Expected events that a listing showed before their webhooks came, and whose grace is not over: read early, judge late.
+"""Expected events that a listing showed before a webhook did, while their grace is not over: read early, judge late.
 
 A finding is recorded, delivered and counted as expected at once. Whether it was missed is judged once, in the
 transaction that moves the watermark over it: only if no webhook has brought it by then. A webhook never looks here. It
@@ -22,7 +22,7 @@ COLUMNS = ("source_id", "key", "stream_id", "occurred_us", "cause")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
+class OpenFinding:
     """A listed event that is not judged yet. `cause` is counted if it turns out to be missed."""
 
     source_id: int
@@ -34,14 +34,14 @@ class Finding:
     object_version: int | None = None
 
 
-def add(connection: Connection, found: Iterable[Finding]) -> None:
+def add(connection: Connection, found: Iterable[OpenFinding]) -> None:
     """Insert the findings that do not exist yet."""
     rows = sorted((each.source_id, each.key, each.stream_id, each.occurred_us, each.cause.value) for each in found)
     for row in rows:
         dialect.insert_or_ignore(connection, FINDING, dict(zip(COLUMNS, row, strict=True)))
 
 
-def unexplained(connection: Connection, stream_id: int, before_us: int) -> list[Finding]:
+def unexplained(connection: Connection, stream_id: int, before_us: int) -> list[OpenFinding]:
     """Return the findings of the stream that occurred before `before_us` and have no cause yet."""
     query = (
         select(FINDING, EVENT.c.object_key, EVENT.c.object_version)
@@ -50,7 +50,7 @@ def unexplained(connection: Connection, stream_id: int, before_us: int) -> list[
         .where(FINDING.c.cause == Cause.UNEXPLAINED.value)
         .order_by(FINDING.c.source_id, FINDING.c.key)
     )
-    return [Finding(**{**row, "cause": Cause(row["cause"])}) for row in connection.execute(query).mappings()]
+    return [OpenFinding(**{**row, "cause": Cause(row["cause"])}) for row in connection.execute(query).mappings()]
 
 
 def judge(
@@ -87,14 +87,14 @@ def drop(connection: Connection, stream_ids: Collection[int]) -> None:
     connection.execute(delete(FINDING).where(FINDING.c.stream_id.in_(stream_ids)))
 
 
-def _with_cause(row: RowMapping, refused: Collection[str]) -> Finding:
+def _with_cause(row: RowMapping, refused: Collection[str]) -> OpenFinding:
     """Return the finding, with the cause that is known by now."""
     cause = Cause(row["cause"])
     is_refused = cause is Cause.UNEXPLAINED and row["key"] in refused
-    return Finding(**{**row, "cause": Cause.REFUSED if is_refused else cause})
+    return OpenFinding(**{**row, "cause": Cause.REFUSED if is_refused else cause})
 
 
-def _missed(connection: Connection, found: Sequence[Finding]) -> list[Finding]:
+def _missed(connection: Connection, found: Sequence[OpenFinding]) -> list[OpenFinding]:
     """Mark those of `found`, all of one source, that are missed, in their events or missing rows. Return them."""
     source_id, recorded = found[0].source_id, _hold_events(connection, found)
     by_cause: defaultdict[Cause, set[str]] = defaultdict(set)
@@ -107,24 +107,23 @@ def _missed(connection: Connection, found: Sequence[Finding]) -> list[Finding]:
     return [each for each in found if each.key in missed]
 
 
-def _hold_events(connection: Connection, found: Sequence[Finding]) -> set[str]:
+def _hold_events(connection: Connection, found: Sequence[OpenFinding]) -> set[str]:
     """Return the keys of the findings whose events are recorded, and hold these rows, in order, until the commit."""
     keys = [each.key for each in found]
     query = select(EVENT.c.key).where(EVENT.c.source_id == found[0].source_id, EVENT.c.key.in_(keys))
     return set(connection.execute(query.order_by(EVENT.c.key).with_for_update()).scalars())
 
 
-def _mark_events(connection: Connection, source_id: int, cause: Cause, keys: Collection[str]) -> Iterable[str]:
+def _mark_events(connection: Connection, source_id: int, cause: Cause, keys: Collection[str]) -> set[str]:
     """Mark the events without a webhook of their own as missed; return their keys."""
     no_webhook = or_(EVENT.c.webhook_us.is_(None), EVENT.c.via == Via.REDELIVERY.value)
     mine = (EVENT.c.source_id == source_id, EVENT.c.key.in_(sorted(keys)), no_webhook)
-    return connection.execute(
-        update(EVENT).where(*mine).values(missed_cause=cause.value).returning(EVENT.c.key)
-    ).scalars()
+    missed = update(EVENT).where(*mine).values(missed_cause=cause.value)
+    return set(connection.execute(missed.returning(EVENT.c.key)).scalars())
 
 
-def _mark_missing(connection: Connection, source_id: int, cause: Cause, keys: Collection[str]) -> Iterable[str]:
+def _mark_missing(connection: Connection, source_id: int, cause: Cause, keys: Collection[str]) -> set[str]:
     """Mark the missing rows that no event has closed as counted; return their keys."""
     mine = (MISSING.c.source_id == source_id, MISSING.c.key.in_(sorted(keys)), MISSING.c.state.in_(("open", "lost")))
     counted = update(MISSING).where(*mine).values(counted=True, cause=cause.value)
-    return connection.execute(counted.returning(MISSING.c.key)).scalars()
+    return set(connection.execute(counted.returning(MISSING.c.key)).scalars())

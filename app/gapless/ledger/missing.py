@@ -8,7 +8,7 @@ from sqlalchemy import Connection, RowMapping, delete, select, tuple_, update
 from gapless.domain import Cause
 from gapless.ledger import findings, watermarks
 from gapless.ledger.engine import dialect
-from gapless.ledger.findings import Finding
+from gapless.ledger.findings import OpenFinding
 from gapless.ledger.tables import EVENT, MISSING, SOURCE, STREAM
 from gapless.ledger.tallies import MISSED, Tallies
 from gapless.ledger.watermarks import UnrecoverableInterval
@@ -56,7 +56,8 @@ class Closed:
 def add(connection: Connection, slot: int, found: Sequence[Missing]) -> list[Missing]:
     """Insert the rows that do not exist yet, and count each as expected and missed, once. Returns the new ones.
 
-    One whose webhook is still awaited becomes a finding instead of counting as missed. An event that is recorded already gets no row, also if its webhook is being recorded at this moment.
+    One whose webhook is awaited is a finding, and is not counted as missed yet. An event that is recorded already gets
+    no row, also if its webhook is being recorded at this moment.
     """
     tallies = Tallies()
     made: list[Missing] = []
@@ -76,8 +77,8 @@ def add(connection: Connection, slot: int, found: Sequence[Missing]) -> list[Mis
     return made
 
 
-def _finding(row: Missing) -> Finding:
-    return Finding(
+def _finding(row: Missing) -> OpenFinding:
+    return OpenFinding(
         source_id=row.source_id, key=row.key, stream_id=row.stream_id, occurred_us=row.occurred_us, cause=row.cause
     )
 

@@ -159,11 +159,19 @@ class Named(Protocol):
     """An event by what a webhook may name: its key, and its state if it is one."""
 
     @property
-    def key(self) -> str: ...
+    def key(self) -> str:
+        """Its identity."""
+        ...
+
     @property
-    def object_key(self) -> str | None: ...
+    def object_key(self) -> str | None:
+        """The key of its object; None: it has none."""
+        ...
+
     @property
-    def object_version(self) -> int | None: ...
+    def object_version(self) -> int | None:
+        """The version of its object, where the list shows states."""
+        ...
 
 
 def names_of(event: Named) -> tuple[str, ...]:

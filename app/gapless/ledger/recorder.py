@@ -15,7 +15,7 @@ from gapless.domain import Cause, Route, Source, Via, to_us
 from gapless.ledger import deliveries, findings, missing, restored
 from gapless.ledger.deliveries import DELIVERY_CHANNEL
 from gapless.ledger.engine import dialect
-from gapless.ledger.findings import Finding
+from gapless.ledger.findings import OpenFinding
 from gapless.ledger.tables import DELIVERY, EVENT, ID_BLOCK, PAYLOAD
 from gapless.ledger.tallies import Tallies
 from gapless_reconcilers.kit.contract import RemoteEvent
@@ -254,10 +254,10 @@ def _event_row(sighting: Sighting, payload_id: int | None, *, is_shown: bool) ->
 
 def _awaited(
     first: Mapping[EventKey, Sighting], rows: Mapping[EventKey, dialect.Row], identities: Collection[EventKey]
-) -> list[Finding]:
+) -> list[OpenFinding]:
     """Return the findings among the new events `identities`: those expected, and listed before their grace is over."""
     return [
-        Finding(
+        OpenFinding(
             source_id=source_id,
             key=key,
             stream_id=first[source_id, key].stream_id,
@@ -270,7 +270,7 @@ def _awaited(
 
 
 def _note_closed(connection: Connection, seq: int, sighting: Sighting, row: missing.Closed) -> None:
-    """Give the event of a missing row what was known of that: whether it counts as missed, and was sent again for us."""
+    """Note in the event what its missing row knew: whether it counts as missed, and whether it was sent for us."""
     values: dict[str, str | None] = {"missed_cause": None if row.missed is None else row.missed.value}
     if _was_redelivered(sighting, row):
         values["via"] = Via.REDELIVERY.value

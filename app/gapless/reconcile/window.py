@@ -27,11 +27,12 @@ def plan_pass(
     lookback: timedelta,
     capabilities: Capabilities,
 ) -> Plan:
-    """Return the window of a scheduled pass: from the watermark less the lookback to the provider's now, in whole units.
+    """Return the window of a scheduled pass: from the watermark less the lookback to the provider's now.
 
-    `now` is the earlier of our time and the provider's. If our clock is behind, or if one that was ahead has left the
-    watermark in the future, what happens now is read all the same, and the watermark does not move over it: it stays
-    behind now by the grace. The time between the watermark and the start of the provider's history is unrecoverable.
+    It is in whole units. `now` is the earlier of our time and the provider's. If our clock is behind, or if one that
+    was ahead has left the watermark in the future, what happens now is read all the same, and the watermark does not
+    move over it: it stays behind now by the grace. The time between the watermark and the start of the provider's
+    history is unrecoverable.
     """
     unit = capabilities.resolution
     end = align_up(provider_now, unit)

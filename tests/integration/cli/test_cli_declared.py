@@ -47,4 +47,4 @@ async def test_a_ready_made_source_is_checked_audited_and_read(tmp_path: Path) -
         before = len(fake.requests)
         code, output = await call("source", "pass", "paddle", "--since", "3d")
         assert (code, " 450 " in output) == (0, True), output
-        assert len(fake.requests) - before == 3  # pages of 200
+        assert len(fake.requests) - before == 4  # three pages of 200, and that of the scheduled pass

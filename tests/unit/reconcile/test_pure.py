@@ -72,7 +72,7 @@ def test_a_pass_begins_at_or_behind_the_watermark_and_within_history(
     if plan.window is not None:
         assert oldest <= plan.window.start <= watermark
         assert plan.window.start > complete_from - SECOND or plan.window.start == oldest
-        assert plan.window.end == NOW - Stripe.capabilities.grace
+        assert plan.window.end == NOW
 
 
 @given(watermark=moments, lookback=spans)
