@@ -80,10 +80,11 @@ def make_policy(settings: SourceSettings, provider: Provider, public_url: str | 
     known = capabilities_of(settings, provider)
     adaptive = settings.pace is PaceStrategy.ADAPTIVE
     long_poll = settings.pace is PaceStrategy.LONG_POLL and known.reading is Reading.CONSUME
+    shortest = max(settings.every, known.least_interval)
     return SourcePolicy(
         pace=Pace(
-            shortest=settings.every,
-            longest=max(settings.every, settings.every_max),
+            shortest=shortest,
+            longest=max(shortest, settings.every_max),
             adaptive=adaptive,
             long_poll=long_poll,
         ),
