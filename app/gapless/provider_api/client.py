@@ -187,9 +187,9 @@ class ProviderClient:
         """Return what is left to us, as the provider's last answer said; None: it does not say so."""
         return self._throttle.quota
 
-    def spending(self, purpose: Purpose, *, once: bool = False) -> "Sender":
+    def spending(self, purpose: Purpose, *, once: bool = False) -> "PurposeClient":
         """Return a sender of requests for `purpose`. `once`: each is sent once, by callers that try again later."""
-        return Sender(client=self, purpose=purpose, once=once)
+        return PurposeClient(client=self, purpose=purpose, once=once)
 
     async def send(self, request: httpx.Request, purpose: Purpose) -> httpx.Response:
         """Return the provider's answer to `request`, if its status is good. Raises `ProviderError`s only.
@@ -288,7 +288,7 @@ class ProviderClient:
 
 
 @dataclass(frozen=True, slots=True)
-class Sender:
+class PurposeClient:
     """Sends requests of a client for one purpose; with `once`, each of them once."""
 
     client: ProviderClient

@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Final
 
-from gapless.provider_api.client import Sender
+from gapless.provider_api.client import PurposeClient
 from gapless.provider_api.pages import walk_from
 from gapless_reconcilers.kit.contract import ShowsGrant, Window
 
@@ -11,7 +11,7 @@ ENOUGH: Final = 360
 """Events after which the listing ends: on Stripe they earn a reading every half a minute, and take four requests."""
 
 
-async def list_earning(sender: Sender, stream: str, window: Window, enough: int = ENOUGH) -> list[datetime]:
+async def list_earning(sender: PurposeClient, stream: str, window: Window, enough: int = ENOUGH) -> list[datetime]:
     """Return when the events of `window` that earn requests occurred; the listing ends once `enough` were seen.
 
     Empty if the provider's grant depends on no events. Raises `ProviderError`s.

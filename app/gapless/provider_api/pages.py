@@ -10,7 +10,7 @@ from typing import Concatenate, ParamSpec, TypeVar
 
 import httpx
 
-from gapless.provider_api.client import Sender
+from gapless.provider_api.client import PurposeClient
 from gapless_reconcilers.kit import tolerant
 from gapless_reconcilers.kit.contract import ConsumesEvents, ListsEvents, Page, Provider, Window
 from gapless_reconcilers.kit.errors import OptionsInvalid, UnexpectedShape
@@ -20,7 +20,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-def walk_pages(client: Sender, stream: str, window: Window, cursor: str | None = None) -> aclosing[Pages]:
+def walk_pages(client: PurposeClient, stream: str, window: Window, cursor: str | None = None) -> aclosing[Pages]:
     """Return the pages of `window`, as a context manager around an async generator.
 
     `cursor` is a page's `next`, frozen: the walk goes on after that page. The next page is requested while the caller
@@ -30,19 +30,19 @@ def walk_pages(client: Sender, stream: str, window: Window, cursor: str | None =
     return walk_from(client, first, stream, window)
 
 
-def walk_from(client: Sender, first: httpx.Request, stream: str, window: Window) -> aclosing[Pages]:
+def walk_from(client: PurposeClient, first: httpx.Request, stream: str, window: Window) -> aclosing[Pages]:
     """Return the pages of `window` from the request `first` on, as `walk_pages` does."""
     return aclosing(_walk(client, first, stream, window))
 
 
-async def first_page(client: Sender, stream: str, window: Window) -> Page:
+async def first_page(client: PurposeClient, stream: str, window: Window) -> Page:
     """Return the first page of `window` alone. Raises `ProviderError`s."""
     lister = as_lister(client.source.provider)
     request = lister.first_request(stream, window)
     return lister.read_page(request, await client.send(request), stream, window)
 
 
-async def _walk(client: Sender, first: httpx.Request, stream: str, window: Window) -> Pages:
+async def _walk(client: PurposeClient, first: httpx.Request, stream: str, window: Window) -> Pages:
     request: httpx.Request | None = first
     seen = {_fingerprint(first)}
     pending = asyncio.ensure_future(client.send(first))
@@ -63,7 +63,7 @@ async def _walk(client: Sender, first: httpx.Request, stream: str, window: Windo
 
 
 async def read_or_ask_again(
-    client: Sender,
+    client: PurposeClient,
     request: httpx.Request,
     response: httpx.Response,
     read: Callable[Concatenate[httpx.Response, P], T],

@@ -14,7 +14,7 @@ from datetime import timedelta
 import httpx
 
 from gapless.domain import EPOCH, align_down, align_up, from_us
-from gapless.provider_api.client import Sender
+from gapless.provider_api.client import PurposeClient
 from gapless.provider_api.pages import as_lister, first_page, walk_from
 from gapless_reconcilers.kit.contract import Capabilities, ListsFromOtherCuts, Page, Reading, Window
 from gapless_reconcilers.kit.errors import ProviderError
@@ -55,7 +55,7 @@ def halves(window: Window, unit: timedelta) -> list[Window]:
 class OtherCuts:
     """Looks for absent events in other cuts of a list. `compare` takes each page, `shown` tells what pages showed."""
 
-    client: Sender
+    client: PurposeClient
     capabilities: Capabilities
     stream: str
     window: Window

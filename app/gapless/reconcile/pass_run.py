@@ -36,7 +36,7 @@ from gapless.ledger.passes import Pass, PassKind, Slice
 from gapless.ledger.recorder import EventKey, Sighting
 from gapless.ledger.streams import Stream
 from gapless.ledger.writer import Work
-from gapless.provider_api.client import Sender
+from gapless.provider_api.client import PurposeClient
 from gapless.provider_api.pages import freeze, walk_pages
 from gapless.reconcile import odd_rows
 from gapless.reconcile.context import LeasedSource
@@ -171,7 +171,7 @@ class PassRun:
         return not self.result.requests and len(self.result.failures) >= FAILURES
 
     @property
-    def _client(self) -> Sender:
+    def _client(self) -> PurposeClient:
         return self.leased.client.spending(self.purpose, once=self._is_demanded)
 
     async def _is_cancelled(self) -> bool:

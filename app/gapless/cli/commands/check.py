@@ -14,6 +14,7 @@ import msgspec
 from gapless.bootstrap.senders import make_sender
 from gapless.cli import output
 from gapless.cli.common import Exit, Invocation, failing_clearly
+from gapless.cli.grants import grant_in_words
 from gapless.cli.output import Finding, FindingLevel, ok, problem, warning
 from gapless.clock import ProcessClock
 from gapless.destinations.contract import ChecksAddress, Delivery, DestinationInvalid, RendersEvents, TriesRendering
@@ -22,7 +23,7 @@ from gapless.errors import Unavailable
 from gapless.settings import DestinationSettings, Settings, SourceSettings, build_provider, lacks_key
 from gapless.sockets import bind
 from gapless.text import format_span
-from gapless_reconcilers.kit.contract import Provider, Rendering, WarnsAboutOptions
+from gapless_reconcilers.kit.contract import Coverage, Provider, Rendering, WarnsAboutOptions
 
 if TYPE_CHECKING:
     from gapless.ledger.engine import Store
@@ -180,6 +181,7 @@ def _options(source: SourceSettings, provider: Provider) -> Iterator[Finding]:
     subject = f"source {source.name}"
     problems = provider.option_problems() if isinstance(provider, WarnsAboutOptions) else []
     yield from (problem(subject, each) for each in problems)
+    yield from _grant(subject, source, provider)
     budget = source.effective_budget(provider.capabilities)
     if budget is not None and source.mode is not Mode.WEBHOOK:
         affordable = budget.period / budget.requests
@@ -190,6 +192,21 @@ def _options(source: SourceSettings, provider: Provider) -> Iterator[Finding]:
             beyond = ", beyond the budget" if paced < affordable else ""
             message += f": passes will come every {format_span(paced)}{beyond}"
             yield warning(subject, f"{message}; raise read_budget if the vendor allows you more")
+
+
+def _grant(subject: str, source: SourceSettings, provider: Provider) -> Iterator[Finding]:
+    """Say what may be read, and where that was read."""
+    known = provider.capabilities
+    if source.mode is Mode.WEBHOOK or known.coverage is Coverage.NONE:
+        return
+    grant = source.effective_grant(known)
+    if grant is None:
+        yield ok(subject, "its provider publishes no limit of reads")
+    else:
+        yield ok(subject, f"granted: {grant_in_words(grant)}")
+    if source.every < known.least_interval:
+        message = f"every = {format_span(source.every)} is more often than its provider wants"
+        yield warning(subject, f"{message}: it is read every {format_span(known.least_interval)}")
 
 
 async def _destination(destination: DestinationSettings, settings: Settings, *, offline: bool) -> list[Finding]:

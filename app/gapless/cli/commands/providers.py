@@ -9,6 +9,7 @@ import click
 
 from gapless.cli import output
 from gapless.cli.common import Invocation, failing_clearly
+from gapless.cli.grants import limits_in_words
 from gapless.errors import UserError
 from gapless.settings import DECLARED, declared_file, declared_providers
 from gapless_reconcilers.kit import registry
@@ -25,7 +26,7 @@ from gapless_reconcilers.kit.contract import (
 
 COLUMNS = (
     "provider", "what its list proves", "history", "recovery", "delivered with the vendor's signature", "our endpoint",
-    "what cannot be proven", "checked against",
+    "what cannot be proven", "what the vendor grants", "checked against",
 )  # fmt: skip
 AS_DECLARED = "as declared"
 PROVES = {
@@ -98,6 +99,7 @@ def row(name: str, provider: Provider | type[Provider]) -> tuple[str, ...]:
         RENDERS[capabilities.rendering],
         _health(provider),
         capabilities.unproven.rstrip("."),
+        AS_DECLARED if is_declared else limits_in_words(capabilities),
         AS_DECLARED if is_declared else str(capabilities.basis),
     )
 
