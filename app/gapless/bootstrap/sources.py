@@ -79,7 +79,6 @@ def make_policy(settings: SourceSettings, provider: Provider, public_url: str | 
     shortest = settings.every or max(SHORTEST, known.least_interval)
     adaptive = settings.pace is PaceStrategy.ADAPTIVE
     long_poll = settings.pace is PaceStrategy.LONG_POLL and known.reading is Reading.CONSUME
-    shortest = max(settings.every, known.least_interval)
     return SourcePolicy(
         pace=Pace(
             shortest=shortest,

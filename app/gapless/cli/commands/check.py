@@ -12,14 +12,18 @@ import httpx
 import msgspec
 
 from gapless.bootstrap.senders import make_sender
+from gapless.bootstrap.sources import make_policy
 from gapless.cli import output
 from gapless.cli.common import Exit, Invocation, failing_clearly
 from gapless.cli.grants import grant_in_words
 from gapless.cli.output import Finding, FindingLevel, ok, problem, warning
 from gapless.clock import ProcessClock
 from gapless.destinations.contract import ChecksAddress, Delivery, DestinationInvalid, RendersEvents, TriesRendering
-from gapless.domain import LONGEST_INTERVAL, Mode, Source, Sources, Via, system_clock
+from gapless.domain import Mode, Source, Sources, Via, system_clock
 from gapless.errors import Unavailable
+from gapless.reconcile.context import SourcePolicy
+from gapless.reconcile.planner import first_plan
+from gapless.reconcile.reading_plan import in_words
 from gapless.settings import DestinationSettings, Settings, SourceSettings, build_provider, lacks_key
 from gapless.sockets import bind
 from gapless.text import format_span
@@ -182,16 +186,6 @@ def _options(source: SourceSettings, provider: Provider) -> Iterator[Finding]:
     problems = provider.option_problems() if isinstance(provider, WarnsAboutOptions) else []
     yield from (problem(subject, each) for each in problems)
     yield from _grant(subject, source, provider)
-    budget = source.effective_budget(provider.capabilities)
-    if budget is not None and source.mode is not Mode.WEBHOOK:
-        affordable = budget.period / budget.requests
-        if affordable > source.every:
-            allowance = f"{budget.requests} reads in {budget.period.days} d"
-            message = f"every = {format_span(source.every)} is more often than {allowance} allow"
-            paced = max(source.every, min(affordable, LONGEST_INTERVAL))
-            beyond = ", beyond the budget" if paced < affordable else ""
-            message += f": passes will come every {format_span(paced)}{beyond}"
-            yield warning(subject, f"{message}; raise read_budget if the vendor allows you more")
 
 
 def _grant(subject: str, source: SourceSettings, provider: Provider) -> Iterator[Finding]:
@@ -204,9 +198,21 @@ def _grant(subject: str, source: SourceSettings, provider: Provider) -> Iterator
         yield ok(subject, "its provider publishes no limit of reads")
     else:
         yield ok(subject, f"granted: {grant_in_words(grant)}")
-    if source.every < known.least_interval:
-        message = f"every = {format_span(source.every)} is more often than its provider wants"
-        yield warning(subject, f"{message}: it is read every {format_span(known.least_interval)}")
+    policy = make_policy(source, provider, None)
+    if policy.pace.shortest < known.least_interval:
+        message = f"every = {format_span(policy.pace.shortest)} is more often than its provider wants"
+        yield warning(subject, f"{message}: {format_span(known.least_interval)}")
+    if policy.pace.adaptive:
+        yield _plan(subject, policy)
+
+
+def _plan(subject: str, policy: SourcePolicy) -> Finding:
+    """Say how the source will be read at the least that is granted, before its rhythm is known."""
+    plan = first_plan(policy)
+    said = f"before its rhythm is known, it is read so: {in_words(plan)}"
+    if not (plan.is_short or plan.runs_out):
+        return ok(subject, said)
+    return warning(subject, f"{said}; set read_budget if the vendor grants you more")
 
 
 async def _destination(destination: DestinationSettings, settings: Settings, *, offline: bool) -> list[Finding]:
