@@ -6,11 +6,12 @@ from datetime import UTC, datetime, timedelta
 
 import asyncpg
 import pytest
+from msgspec import structs
 from sqlalchemy import select
 
 from gapless.deliver.routing import build_route
 from gapless.domain import Cause, Mode, Source, Via, to_us
-from gapless.ledger import Connection, missing, sources, streams, tallies
+from gapless.ledger import Connection, findings, missing, sources, streams, tallies
 from gapless.ledger.engine import Store, open_store
 from gapless.ledger.missing import Missing
 from gapless.ledger.recorder import Recorder, Sighting
@@ -19,6 +20,7 @@ from gapless_reconcilers.kit.contract import RemoteEvent, Secret
 from gapless_reconcilers.providers.stripe import Stripe, StripeOptions
 
 pytestmark = pytest.mark.anyio
+Work = Callable[[Connection], object]
 T0 = datetime(2026, 11, 20, 12, tzinfo=UTC)
 RECORDER = Recorder(0, build_route([]))
 WAITS = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
@@ -106,6 +108,61 @@ async def test_a_webhook_closes_a_missing_row_under_way(pair: tuple[Store, Store
     await interleave(postgres_url, pair, note_missing, record)
     counts = {"by_webhook": 1, "expected": 1, "missed_unexplained": 1, "late": 1}
     assert await outcome(pair[0]) == (["webhook"], ["recovered"], counts)
+
+
+def find(connection: Connection) -> object:
+    """Record the event as a listing shows it before its grace is over."""
+    listed = structs.replace(
+        sighting(), via=Via.LIST, body=None, cause=Cause.UNEXPLAINED, awaited_until_us=to_us(T0 + timedelta(minutes=1))
+    )
+    return RECORDER.store(connection, [listed])
+
+
+def note_awaited(connection: Connection) -> object:
+    row = Missing(
+        source_id=1, stream_id=1, key="evt_1", type="invoice.paid", occurred_us=to_us(T0), found_us=to_us(T0),
+        expected=True, cause=Cause.UNEXPLAINED, reason="detail", awaited=True,
+    )  # fmt: skip
+    return missing.add(connection, 1, [row])
+
+
+def judge(connection: Connection) -> object:
+    return findings.judge(connection, 1, 1, to_us(T0) + 1)
+
+
+@pytest.mark.parametrize(
+    ("found", "by", "states"), [(find, "by_list", []), (note_awaited, "by_webhook", ["recovered"])]
+)
+async def test_a_webhook_under_way_leaves_nothing_missed(
+    pair: tuple[Store, Store], postgres_url: str, found: Work, by: str, states: list[str]
+) -> None:
+    await pair[0].write(found)
+    await interleave(postgres_url, pair, record, judge)
+    assert await outcome(pair[0]) == ([by.removeprefix("by_")], states, {by: 1, "expected": 1})
+
+
+@pytest.mark.parametrize(
+    ("found", "by", "states"), [(find, "by_list", []), (note_awaited, "by_webhook", ["recovered"])]
+)
+async def test_a_webhook_that_waits_for_the_judgement_is_late(
+    pair: tuple[Store, Store], postgres_url: str, found: Work, by: str, states: list[str]
+) -> None:
+    await pair[0].write(found)
+    await interleave(postgres_url, pair, judge, record)
+    counts = {by: 1, "expected": 1, "missed_unexplained": 1, "late": 1}
+    assert await outcome(pair[0]) == ([by.removeprefix("by_")], states, counts)
+
+
+@pytest.mark.parametrize("found", [find, note_awaited])
+@pytest.mark.parametrize("judged_first", [True, False])
+async def test_the_order_of_webhook_and_judgement_decides(store: Store, found: Work, *, judged_first: bool) -> None:
+    await prepare(store)
+    for work in (found, *((judge, record) if judged_first else (record, judge))):
+        await store.write(work)
+    _, _, counts = await outcome(store)
+    assert counts["expected"] == 1
+    assert (counts.get("missed_unexplained", 0), counts.get("late", 0)) == ((1, 1) if judged_first else (0, 0))
+    assert "duplicates" not in counts
 
 
 async def test_the_insert_decides_on_both_stores(store: Store) -> None:

@@ -20,7 +20,7 @@ from gapless.bootstrap.runtime import make_writer
 from gapless.deliver.breaker import BreakerRule
 from gapless.deliver.dispatcher import Dispatcher
 from gapless.deliver.retry import DeliveryRetryPolicy
-from gapless.deliver.routing import Destination, build_route
+from gapless.deliver.routing import Destination, build_route, that_hear_webhooks
 from gapless.destinations.contract import HoldReason, Sender, SenderContext
 from gapless.destinations.http import DeliverySignature, HttpOptions, HttpSender
 from gapless.domain import Cause, Mode, Source, Sources, Via, system_clock, to_us
@@ -208,7 +208,7 @@ class DeliverySetup:
     async def delivering(self, destination: Destination, **options: Any) -> AsyncIterator[Dispatcher]:
         """Record with this destination's route, and deliver to it, while inside."""
         dispatcher = Dispatcher([destination], self.runtime, rng=Random(1), **options)
-        self.recorder.route = build_route([destination])
+        self.recorder.route, self.recorder.withdraws = build_route([destination]), that_hear_webhooks([destination])
         self.recorder.wake = dispatcher.wake
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(dispatcher.run())

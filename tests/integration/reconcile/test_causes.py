@@ -78,6 +78,19 @@ async def test_a_genuine_webhook_that_we_refused_is_refused(world: World, clock:
         assert await causes(world) == {"missed_refused": 1, "missed_unexplained": 1}
 
 
+async def test_a_webhook_refused_after_the_listing_is_evidence(world: World, clock: FakeClock) -> None:
+    async with world.daemon() as daemon, receiving(daemon) as url:
+        event = world.fake.emit("invoice.paid", push=False)
+        clock.advance(seconds=12)
+        await daemon.run_source()
+        assert (await world.keys(), await causes(world)) == ({event.key}, {})
+        assert await send(daemon, url, event, "whsec_other") == 401
+        await settled(daemon)
+        clock.advance(minutes=2)
+        await daemon.run_source()
+        assert await causes(world) == {"missed_refused": 1}
+
+
 async def test_a_413_whose_headers_name_nothing_is_unexplained(world: World, clock: FakeClock) -> None:
     """What is not read to its end names its event only in a header, and Stripe has none for that."""
     async with world.daemon() as daemon, receiving(daemon) as url:

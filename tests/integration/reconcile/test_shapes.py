@@ -15,7 +15,7 @@ from sqlalchemy import insert, select
 from world import HASTY, Daemon, FakeClock, World, new_fake
 
 from gapless.domain import Mode, Via, from_us
-from gapless.ledger import Connection, missing, quarantine, watermarks
+from gapless.ledger import Connection, events, missing, quarantine, watermarks
 from gapless.ledger.engine import Store
 from gapless.ledger.tables import MISSING
 from gapless.ledger.tallies import Tallies
@@ -358,6 +358,79 @@ async def test_a_redelivery_is_neither_late_nor_a_duplicate(world: World, hook: 
         assert (await world.missed(), await world.missing_open()) == (1, 0)
         await receive(daemon, redelivered)
         assert (await world.totals()).counts["duplicates"] == 1
+
+
+async def early(world: World, hook: Hook, clock: FakeClock, daemon: Daemon) -> dict[str, Any]:
+    """A delivery that a pass has found while its webhook may still come."""
+    made = hook.deliver()
+    assert made is not None
+    clock.advance(seconds=30)
+    await daemon.run_source()
+    totals = await world.totals()
+    assert (totals.expected, totals.missed) == (1, 0)
+    return made
+
+
+async def later(world: World, clock: FakeClock, daemon: Daemon) -> tuple[int, int, int, int]:
+    """Return the expected, the missed, the late, and the events of which missing or recovered say so."""
+    clock.advance(minutes=10)
+    await daemon.run_source()
+    totals, losses = await world.totals(), (await world.report()).losses
+    assert losses is not None
+    assert losses.recovered >= 0
+    return totals.expected, totals.missed, totals.counts["late"], losses.recovered
+
+
+async def test_a_webhook_that_closes_a_row_in_time_leaves_nothing_missed(
+    world: World, hook: Hook, clock: FakeClock
+) -> None:
+    async with world.daemon() as daemon:
+        hook.answers = {"1": 500}  # the detail
+        made = await early(world, hook, clock, daemon)
+        assert (await world.missing_open(), (await world.comparison()).lost) == (1, 0)
+        await receive(daemon, made)
+        assert await later(world, clock, daemon) == (1, 0, 0, 0)
+        assert await world.missing_open() == 0
+
+
+async def test_a_detail_that_is_fetched_early_is_judged_late(world: World, hook: Hook, clock: FakeClock) -> None:
+    async with world.daemon() as daemon:
+        made = await early(world, hook, clock, daemon)
+        assert await world.via() == {f"{HOOK}:{made['guid']}": "list"}
+        assert await later(world, clock, daemon) == (1, 1, 0, 1)
+        await receive(daemon, made)
+        assert await later(world, clock, daemon) == (1, 1, 1, 1)
+
+
+async def test_a_webhook_after_the_early_detail_leaves_nothing_missed(
+    world: World, hook: Hook, clock: FakeClock
+) -> None:
+    async with world.daemon() as daemon:
+        made = await early(world, hook, clock, daemon)
+        await receive(daemon, made)
+        assert await later(world, clock, daemon) == (1, 0, 0, 0)
+
+
+async def test_what_is_given_up_early_is_missed_once(world: World, hook: Hook, clock: FakeClock) -> None:
+    async with world.daemon() as daemon:
+        hook.answers = {"1": 404}
+        made = await early(world, hook, clock, daemon)
+        assert ((await world.comparison()).lost, len(await world.unrecoverable())) == (1, 1)
+        assert await later(world, clock, daemon) == (1, 1, 0, 0)
+        await receive(daemon, made)
+        assert await later(world, clock, daemon) == (1, 1, 1, 1)
+
+
+@pytest.mark.parametrize("remedy", ["redelivery"])
+async def test_a_redelivery_before_the_grace_is_over_was_missed(world: World, hook: Hook, clock: FakeClock) -> None:
+    """The vendor did not send it by itself."""
+    async with world.daemon() as daemon:
+        await early(world, hook, clock, daemon)
+        (redelivered,) = hook.again
+        await receive(daemon, redelivered)
+        assert await later(world, clock, daemon) == (1, 1, 0, 1)
+        (event,) = await world.store.read(events.recent, missed=True)
+        assert event.via == "redelivery"
 
 
 async def test_a_time_in_which_the_hook_was_off_is_unrecoverable_and_nothing_is_claimed_meanwhile(

@@ -116,6 +116,29 @@ async def test_a_lost_update_is_recorded_once_as_a_state_and_missed_once(world: 
         assert (row.expected, from_us(row.occurred_us)) == (True, lost.occurred_at)
 
 
+async def test_a_webhook_of_a_state_listed_early_leaves_nothing_missed(world: World, clock: FakeClock) -> None:
+    """Two webhooks tell of the version; the first one decides, and neither is late."""
+    async with world.daemon() as daemon:
+        pushed = change(world, kind="orders/updated"), change(world, kind="orders/paid")
+        clock.advance(seconds=20)
+        await daemon.run_source(health=True)
+        assert (await listed(world), await world.missed()) == ([key_of(pushed[0])], 0)
+        await daemon.push(*pushed)
+        await passes(daemon, clock, 2)
+        totals = await world.totals()
+        assert (totals.expected, totals.missed, totals.counts["late"]) == (1, 0, 0)
+
+
+async def test_two_late_webhooks_of_one_state_are_late_once(world: World, clock: FakeClock) -> None:
+    """Late are a part of the missed, and one state was missed."""
+    async with world.daemon() as daemon:
+        pushed = change(world, kind="orders/updated"), change(world, kind="orders/paid")
+        await passes(daemon, clock)
+        await daemon.push(*pushed)
+        totals = await world.totals()
+        assert (totals.expected, totals.missed, totals.counts["late"]) == (1, 1, 1)
+
+
 async def test_a_newer_version_makes_another_state(world: World, clock: FakeClock) -> None:
     async with world.daemon() as daemon:
         first = change(world)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gapless.bootstrap.destinations import make_destination
-from gapless.deliver.routing import Destination, build_route
+from gapless.deliver.routing import Destination, build_route, that_hear_webhooks
 from gapless.destinations.contract import DestinationInvalid
 from gapless.domain import ALL_TYPES, EventMode, Mode, Source, TypePatterns, Via, to_us
 from gapless.settings import DestinationSettings
@@ -89,6 +89,25 @@ def test_filling_gaps_takes_the_list_alone_and_waits() -> None:
     assert owed_to([gaps], source_in(), event(), Via.WEBHOOK) == []
     (owed,) = build_route([gaps])(source_in(), event(), Via.LIST, RECORDED_US)
     assert owed.not_before_us == RECORDED_US + 90_000_000
+
+
+def test_a_gap_is_not_filled_while_the_webhook_is_awaited() -> None:
+    until_us = RECORDED_US + 50_000_000
+    for delay_us, wanted_us in ((0, until_us), (90_000_000, RECORDED_US + 90_000_000)):
+        gaps = destination(via=frozenset({Via.LIST}), delay_us=delay_us)
+        (owed,) = build_route([gaps])(source_in(), event(), Via.LIST, RECORDED_US, until_us)
+        assert owed.not_before_us == wanted_us
+
+
+def test_a_handler_behind_us_does_not_wait_for_the_grace() -> None:
+    (owed,) = build_route([destination()])(source_in(), event(), Via.LIST, RECORDED_US, RECORDED_US + 50_000_000)
+    assert owed.not_before_us == RECORDED_US
+
+
+def test_a_webhook_fills_the_gap_of_handlers_that_have_their_own() -> None:
+    behind_us, gaps = destination(), destination(id=2, name="gaps", via=frozenset({Via.LIST}))
+    reports = destination(id=3, name="reports", via=frozenset({Via.LIST}), receipts=True)
+    assert that_hear_webhooks([behind_us, gaps, reports]) == {2}
 
 
 def test_a_webhook_does_not_wait_for_the_delay() -> None:

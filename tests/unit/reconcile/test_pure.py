@@ -8,11 +8,12 @@ import httpx
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gapless.domain import LEAST_HEADROOM, LONGEST_INTERVAL, align_down, cut, from_us
+from gapless.domain import LEAST_HEADROOM, LONGEST_INTERVAL, Mode, Source, align_down, cut, from_us
 from gapless.ledger.passes import Slice
 from gapless.ledger.watermarks import finished_prefix
 from gapless.provider_api.pages import freeze, thaw
 from gapless.reconcile.contradiction import MOST_WINDOWS, halves, windows_around
+from gapless.reconcile.diff import Ages, awaited_until, compare_page
 from gapless.reconcile.pace import (
     RESERVED,
     Pace,
@@ -26,8 +27,8 @@ from gapless.reconcile.pace import (
     sweep_allowance,
 )
 from gapless.reconcile.window import SWEEP_DEPTH, plan_horizon, plan_pass, plan_sweep
-from gapless_reconcilers.kit.contract import ReadBudget, Reading, Window
-from gapless_reconcilers.providers.stripe import Stripe
+from gapless_reconcilers.kit.contract import ReadBudget, Reading, RemoteEvent, Secret, Window
+from gapless_reconcilers.providers.stripe import Stripe, StripeOptions
 
 SECOND, NOW = timedelta(seconds=1), datetime(2026, 11, 20, 12, 0, 0, tzinfo=UTC)
 moments = st.datetimes(datetime(2026, 9, 1), datetime(2026, 11, 20)).map(lambda time: time.replace(tzinfo=UTC))  # noqa: DTZ001
@@ -198,6 +199,52 @@ def test_the_finished_prefix_ends_at_the_first_open_slice(parts: list[tuple[bool
     assert prefix.end_us == done * 10
     believed = any(part.matched for part in slices[:done])
     assert prefix.suspect == (any(part.witnesses for part in slices[:done]) and not believed)
+
+
+@given(st.lists(st.one_of(st.none(), st.integers(0, 9)), min_size=1, max_size=8))
+def test_the_finished_prefix_ends_before_the_first_row_that_was_left(left: list[int | None]) -> None:
+    slices = [
+        Slice(
+            id=at,
+            start_us=at * 10,
+            end_us=at * 10 + 10,
+            done=True,
+            cursor=None,
+            witnesses=0,
+            matched=0,
+            left_us=None if young is None else at * 10 + young,
+        )
+        for at, young in enumerate(left)
+    ]
+    first = min((part.left_us for part in slices if part.left_us is not None), default=len(left) * 10)
+    assert finished_prefix(0, slices).end_us == first
+
+
+@given(moments, st.timedeltas(timedelta(0), timedelta(minutes=10)), st.sampled_from([SECOND, timedelta(minutes=1)]))
+def test_the_grace_of_an_event_ends_when_a_watermark_may_pass_it(
+    occurred_at: datetime, grace: timedelta, unit: timedelta
+) -> None:
+    until = awaited_until(occurred_at, grace, unit)
+    assert align_down(until - grace, unit) > occurred_at
+    assert align_down(until - timedelta(microseconds=1) - grace, unit) <= occurred_at
+
+
+@given(ages=st.lists(st.integers(0, 30), max_size=9, unique=True), settle=st.integers(0, 30))
+def test_a_page_is_sorted_by_age(ages: list[int], settle: int) -> None:
+    rows = [
+        RemoteEvent(key=f"evt_{age}", type="invoice.paid", occurred_at=NOW - age * SECOND, payload=b"{}")
+        for age in ages
+    ]
+    source = Source(
+        id=1,
+        name="acme",
+        provider=Stripe(StripeOptions(api_key=Secret("sk_live_x"), webhook_secret=(Secret("whsec_1"),))),
+        mode=Mode.HYBRID,
+        start=NOW - timedelta(days=1),
+    )
+    diff = compare_page(rows, {}, source, Ages(settled=NOW - settle * SECOND, witnesses=NOW), reach_back=False)
+    assert {event.key for event in diff.absent} == {f"evt_{age}" for age in ages if age >= settle}
+    assert diff.left == min((NOW - age * SECOND for age in ages if age < settle), default=None)
 
 
 @given(st.lists(st.integers(0, 10**15), max_size=60), st.sampled_from([Reading.WINDOW, Reading.WALK]))
