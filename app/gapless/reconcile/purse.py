@@ -59,6 +59,9 @@ KEPT: Mapping[Purpose, float] = MappingProxyType(
 """The level, as a share of the full purse, below which a purpose spends nothing."""
 
 
+PRIORITY: Mapping[Purpose, int] = MappingProxyType({purpose: rank for rank, purpose in enumerate(Purpose)})
+
+
 def granted(*, floor: int, per_transaction: int = 0, transactions: int = 0) -> int:
     """Return the requests that the vendor grants in its period: so many a transaction, and at least `floor`.
 
@@ -140,6 +143,17 @@ def affordable_at(purse: Purse, allowance: Allowance, purpose: Purpose, requests
     if lacking <= 0:
         return purse.at
     return purse.at + allowance.period * (lacking / (allowance.requests * REFILLED))
+
+
+def first_affordable(
+    purse: Purse, allowance: Allowance, wishes: Mapping[Purpose, datetime], requests: float
+) -> tuple[datetime, Purpose]:
+    """Return when and for which purpose `requests` are made next: for the wish that is due and can be paid for first."""
+    times = {
+        purpose: max(due, affordable_at(purse, allowance, purpose, requests)) for purpose, due in wishes.items()
+    }
+    purpose = min(times, key=lambda each: (times[each], PRIORITY[each]))
+    return times[purpose], purpose
 
 
 def _needed(allowance: Allowance, purpose: Purpose, requests: float) -> float:
