@@ -16,6 +16,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from itertools import accumulate
 from statistics import NormalDist
 from typing import Any, Final
 
@@ -222,6 +223,8 @@ class Flow:
     arrived: "array[float]"
     arrived_occurred: "array[float]"
     arrived_place: "array[int]"
+    charges: "array[float]"
+    """When a webhook of each transaction (its `charge.succeeded`) came, where it came."""
     losses: list[Loss]
 
     def count(self, start: float, end: float) -> int:
@@ -264,8 +267,8 @@ def _is_in(time: float, spans: Iterable[tuple[float, float]]) -> bool:
 
 def make_flow(rhythm: Rhythm, share: float, calendar: Calendar, rng: random.Random) -> Flow:
     """Return the events of a stream that has this share of the account's."""
-    times = list(_times(rhythm, share, calendar.days, rng))
-    times.sort()
+    starts = sorted(_starts(rhythm, share, calendar.days, rng))
+    times = sorted(start + gap for start in starts for gap in _gaps(rng))
     lags = rng.choices(quantiles(LAG_MEDIAN_S, LAG_P999_S), k=len(times))
     places = rng.choices(range(QUANTILES), k=len(times))
     losses, arrivals = list[Loss](), list[tuple[float, float, int]]()
@@ -283,6 +286,7 @@ def make_flow(rhythm: Rhythm, share: float, calendar: Calendar, rng: random.Rand
         arrived=array("d", [each[0] for each in arrivals]),
         arrived_occurred=array("d", [each[1] for each in arrivals]),
         arrived_place=array("H", [each[2] for each in arrivals]),
+        charges=array("d", [each + LAG_P999_S for each in starts if not _is_in(each, calendar.spans)]),
         losses=losses,
     )
 
@@ -302,8 +306,13 @@ def _loss(occurred: float, sent: float, place: int, cause: str, calendar: Calend
     return Loss(occurred=occurred, place=place, cause=cause, from_s=down_to, retried=sent if cause == "down" else NEVER)
 
 
-def _times(rhythm: Rhythm, share: float, days: float, rng: random.Random) -> Iterator[float]:
-    """Yield when events occur, in no order."""
+def _gaps(rng: random.Random) -> list[float]:
+    """Return how long after its first one each event of a transaction occurs."""
+    return [0.0, *accumulate(rng.expovariate(1 / GAP_S) for _ in range(PER_TRANSACTION - 1))]
+
+
+def _starts(rhythm: Rhythm, share: float, days: float, rng: random.Random) -> Iterator[float]:
+    """Yield when transactions begin, in no order."""
     transactions = rhythm.a_day * share / PER_TRANSACTION / 24
     calm = (1 - 0.1 * rhythm.burst) / 0.9
     for hour in range(int(days * 24)):
@@ -313,10 +322,7 @@ def _times(rhythm: Rhythm, share: float, days: float, rng: random.Random) -> Ite
         if rhythm.burst > 1:
             rate *= rhythm.burst if rng.random() < 0.1 else calm
         for _ in range(_poisson(rate, rng)):
-            at = (hour + rng.random()) * HOUR
-            for _ in range(PER_TRANSACTION):
-                yield at
-                at += rng.expovariate(1 / GAP_S)
+            yield (hour + rng.random()) * HOUR
 
 
 def _poisson(mean: float, rng: random.Random) -> int:
@@ -382,6 +388,17 @@ class Learned:
         return week
 
 
+@dataclass(slots=True, kw_only=True)
+class SweepState:
+    """A sweep that has begun."""
+
+    pace: SweepPace
+    began: float
+    start: float
+    width: float
+    done: int = 0
+
+
 class Simulation:
     """One account at one vendor, for some days."""
 
@@ -396,21 +413,24 @@ class Simulation:
         self.settle, self.unit = settle_time(None), timedelta(seconds=1)
         self.by_hour: defaultdict[int, int] = defaultdict(int)
         self.groups_by_day: defaultdict[int, int] = defaultdict(int)
-        self.transactions: list[float] = []
+        self.before: list[float] = []
+        """When the transactions occurred that the first start has listed."""
         self.last_webhook = -NEVER
         self.silence_looked = 0.0
         self.unhealthy = False
         self.details: list[tuple[Loss, float]] = []
         self.made: list[tuple[float, int]] = []
+        self.grants: list[tuple[float, int]] = []
         self.by_purpose: defaultdict[str, int] = defaultdict(int)
         self.waits: list[tuple[str, float]] = []
         self.unlisted = self.retried = 0
-        self.sweep: tuple[datetime, int, datetime, datetime] | None = None
+        self.sweep: SweepState | None = None
         self.queue: list[tuple[float, int, str, int, int]] = []
         self.pushed = 0
         self.now = 0.0
+        self._list_transactions()
         self.allowance = self._allowance()
-        self.purse = None if self.allowance is None else new_purse(self.allowance, BEGAN)
+        self.purse = None if self.allowance is None else new_purse(BEGAN)
         self.plan: ReadingPlan = self._plan()
 
     # --- the world -----------------------------------------------------------------------------------------------
@@ -448,16 +468,20 @@ class Simulation:
         heapq.heappush(self.queue, (when, self.pushed, kind, number, turn))
 
     def _prepare(self) -> None:
-        """Decide when failed webhooks are sent again, and list the transactions of the time before, as a start does."""
+        """Decide when failed webhooks are sent again."""
         for stream in self.streams:
             for loss in stream.flow.losses:
                 if loss.cause == "down":
                     loss.retried = self._retry(loss.retried)
+
+    def _list_transactions(self) -> None:
+        """List the newest transactions of the time before, as the first start does."""
         if self.vendor.per_transaction:
             a_day = self.rhythm.a_day / PER_TRANSACTION
             known = min(FIRST_TRANSACTIONS, int(30 * a_day))
-            self.transactions = sorted(-self.rng.random() * known / a_day * DAY for _ in range(known))
-            self._pay(Purpose.START, math.ceil(known / self.vendor.page))
+            self.before = sorted(-self.rng.random() * known / a_day * DAY for _ in range(known))
+            self.made.append((0.0, math.ceil(known / self.vendor.page)))
+            self.by_purpose[Purpose.START.value] += self.made[-1][1]
 
     def _retry(self, sent: float) -> float:
         tries = (sent + wait for wait in self.vendor.retries_s)
@@ -487,11 +511,9 @@ class Simulation:
                 groups += 1
             before = arrived
         self.groups_by_day[int(now // DAY)] += groups
-        if self.vendor.per_transaction:
-            self.transactions.extend(flow.arrived_occurred[first:last:PER_TRANSACTION])
         for number in range(first, last, self.sample):
             self.lags.add(now, flow.arrived[number] - flow.arrived_occurred[number])
-        self.last_webhook, self.silence_looked, self.unhealthy = before, 0.0, False
+        self.last_webhook, self.silence_looked, self.unhealthy = max(before, self.last_webhook), 0.0, False
 
     def _see(self, stream: StreamState, first: int, now: float) -> None:
         """Compare what webhooks brought with what the list shows now."""
@@ -519,13 +541,11 @@ class Simulation:
         if self.vendor.floor is None:
             return None
         month_ago = self.now - self.vendor.period.total_seconds()
-        if self.vendor.per_transaction:
-            self.transactions = self.transactions[bisect_left(self.transactions, month_ago) :]
-        grant = granted(
-            floor=self.vendor.floor,
-            per_transaction=self.vendor.per_transaction,
-            transactions=len(self.transactions),
-        )
+        known = len(self.before) - bisect_left(self.before, month_ago)
+        for stream in self.streams:
+            known += bisect_right(stream.flow.charges, self.now) - bisect_left(stream.flow.charges, month_ago)
+        grant = granted(floor=self.vendor.floor, per_transaction=self.vendor.per_transaction, transactions=known)
+        self.grants.append((self.now, grant))
         return allow(grant, self.vendor.period)
 
     def _plan(self) -> ReadingPlan:
@@ -601,9 +621,7 @@ class Simulation:
 
     def _may(self, purpose: Purpose, requests: float) -> bool:
         self._fill()
-        return (
-            self.purse is None or self.allowance is None or may_spend(self.purse, self.allowance, purpose, requests)
-        )
+        return self.purse is None or self.allowance is None or may_spend(self.purse, self.allowance, purpose, requests)
 
     def _wait_for(self, purpose: Purpose, requests: float) -> float:
         assert self.purse is not None
@@ -636,24 +654,26 @@ class Simulation:
         if not (self.plan.siblings or hears_late):
             return max(seconds_of(due), self.now), purpose
         flow, end = stream.flow, seconds_of(due)
-        number = bisect_right(flow.arrived, seconds_of(stream.last) - settle_s)
-        oldest: float | None = None
-        while number < len(flow.arrived) and flow.arrived[number] <= end:
-            arrived = flow.arrived[number]
-            late = hears_late and arrived - flow.arrived_occurred[number] > settle_s and arrived > self.now
-            if late:
-                stream.look = sooner(stream.look, first_look(Reason.LATE, at(arrived), self.vendor.shortest))
-            oldest = arrived if oldest is None else oldest
-            moves = self.plan.siblings and arrived <= oldest + settle_s
-            if moves or late:
-                due, purpose = self._wishes(
-                    stream, min(arrived, oldest + settle_s) if self.plan.siblings else None, oldest
-                )
-                end = seconds_of(due)
-            elif not hears_late:
-                break
-            number += 1
+        first = bisect_right(flow.arrived, seconds_of(stream.last) - settle_s)
+        if first == len(flow.arrived) or flow.arrived[first] > end:
+            return max(end, self.now), purpose
+        if hears_late:
+            self._hear_late(stream, first, end)
+        oldest = newest = None
+        if self.plan.siblings:
+            oldest = flow.arrived[first]
+            newest = flow.arrived[bisect_right(flow.arrived, min(oldest + settle_s, end), lo=first) - 1]
+        due, purpose = self._wishes(stream, newest, oldest)
         return max(seconds_of(due), self.now), purpose
+
+    def _hear_late(self, stream: StreamState, first: int, end: float) -> None:
+        """Look again after the first webhook to come from now on, and until `end`, that is later than settle."""
+        flow, settle_s = stream.flow, self.settle.total_seconds()
+        for number in range(first, bisect_right(flow.arrived, end, lo=first)):
+            arrived = flow.arrived[number]
+            if arrived > self.now and arrived - flow.arrived_occurred[number] > settle_s:
+                stream.look = sooner(stream.look, first_look(Reason.LATE, at(arrived), self.vendor.shortest))
+                return
 
     def _plan_head(self, number: int) -> None:
         stream = self.streams[number]
@@ -787,31 +807,26 @@ class Simulation:
 
     def _sweep_turn(self) -> None:
         """Read one piece of a sweep, or begin one."""
-        pace = self.plan.sweeps
-        assert pace is not None
         if self.sweep is None:
-            end = at(self.now) - LOOKBACK
-            self.sweep = (at(self.now), 0, max(BEGAN, end - sweep_depth(self.vendor.history)), end)
-        began, done, start, end = self.sweep
-        pace = replace(pace, pieces=max(pace.pieces, done + 1))
+            assert self.plan.sweeps is not None
+            end = self.now - LOOKBACK.total_seconds()
+            start = max(0.0, end - sweep_depth(self.vendor.history).total_seconds())
+            self.sweep = SweepState(pace=self.plan.sweeps, began=self.now, start=start, width=end - start)
+        sweep, pace = self.sweep, self.sweep.pace
         if not self._may(Purpose.SWEEP, pace.requests):
             self._push(self._wait_for(Purpose.SWEEP, pace.requests), "sweep")
             return
-        first = seconds_of(start + (end - start) * (done / pace.pieces))
-        last = seconds_of(start + (end - start) * ((done + 1) / pace.pieces))
+        first, last = (sweep.start + sweep.width * number / pace.pieces for number in (sweep.done, sweep.done + 1))
         pages = 0
         for stream in self.streams:
             read = max(1, math.ceil(stream.flow.count(first, last) / self.vendor.page))
             pages += read
             self._find(stream, first, last, self.now, self.now + REQUEST_S * read)
         self._pay(Purpose.SWEEP, pages)
-        done += 1
-        if done < pace.pieces:
-            self.sweep = (began, done, start, end)
-            self._push(max(self.now + 1, seconds_of(next_piece(pace, began, done))), "sweep")
-        else:
+        sweep.done += 1
+        if sweep.done == pace.pieces:
             self.sweep = None
-            self._push(max(self.now + 1, seconds_of(began + pace.every)), "sweep")
+        self._push(max(self.now + 1, seconds_of(next_piece(pace, at(sweep.began), sweep.done))), "sweep")
 
     # --- the result ----------------------------------------------------------------------------------------------
 
@@ -839,17 +854,19 @@ class Simulation:
         }
 
     def _most_used(self) -> float | None:
-        """Return the most that any period used, as a share of the grant as it was known at the end."""
-        if self.vendor.floor is None or self.allowance is None:
+        """Return the most that any period used, as a share of the grant as it was known at its end; None: no grant."""
+        if not self.grants:
             return None
-        period, used, most, oldest = self.vendor.period.total_seconds(), 0, 0, 0
+        period, used, oldest, known, most = self.vendor.period.total_seconds(), 0, 0, 0, 0.0
         for time, count in self.made:
             used += count
             while self.made[oldest][0] <= time - period:
                 used -= self.made[oldest][1]
                 oldest += 1
-            most = max(most, used)
-        return most / (self.allowance.requests * 2)
+            while known + 1 < len(self.grants) and self.grants[known + 1][0] <= time:
+                known += 1
+            most = max(most, used / self.grants[known][1])
+        return most
 
 
 SHARES: Final = (("median_s", 0.5), ("p95_s", 0.95), ("p99_s", 0.99), ("longest_s", 1.0))
