@@ -11,6 +11,8 @@ from datetime import timedelta
 SHORTEST_SETTLE, LONGEST_SETTLE = timedelta(seconds=5), timedelta(seconds=20)
 LEAST_SAMPLES = 1000
 """Observations from which a p99.9 is more than the largest value seen."""
+LEAST_LAGS = 100
+"""Webhooks from which on the longest of their lags is worth more than the longest settle."""
 LEARNED_FROM = timedelta(days=7)
 """The time whose observations count."""
 STEP = 1.1

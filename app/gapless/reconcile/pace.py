@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from gapless.clock import is_due
-from gapless.domain import LEAST_HEADROOM, span_us, to_us
+from gapless.domain import LEAST_HEADROOM, Purpose, span_us, to_us
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +34,10 @@ def latest_next_pass(history: timedelta | None, watermark: datetime) -> datetime
 
 SIBLING_SHARE, SWEEP_SHARE, CHECK_SHARE = 0.25, 0.2, 0.05
 """Shares of a day's refill that siblings, sweeps, and checks of endpoint and account may use at most."""
+OVERDUE = 3
+"""Intervals after which a heartbeat that could not be paid for may use the reserve."""
+TOGETHER = timedelta(seconds=2)
+"""Time within which the events of a transaction occur: a lost one may be that much younger than the newest webhook."""
 DEEP_SHARE = 0.5
 """A head reading reaches back over the whole lookback when this share of it has passed since the last that did."""
 PAGES_A_PIECE = 4
@@ -53,17 +57,42 @@ def next_reading(
     unread: datetime | None = None,
     urgent: datetime | None = None,
 ) -> datetime:
-    """Return when a stream is read next: with its heartbeat, earlier for siblings of a webhook or for an urgent look.
+    """Return when a stream is read next if nothing has to be paid for: the first of its `reading_wishes`."""
+    wishes = reading_wishes(
+        last=last, beat=beat, settle=settle, shortest=shortest, webhook=webhook, unread=unread, urgent=urgent
+    )
+    return min(wishes.values())
 
-    `webhook` is the newest webhook that came since the last reading and `unread` the oldest; None, and siblings are not
-    looked for. Siblings of a transaction come together: a reading waits until the newest has settled, but the oldest
-    waits no longer than twice that. Readings for siblings are at least `settle` or `shortest` apart.
+
+def reading_wishes(
+    *,
+    last: datetime,
+    beat: timedelta,
+    settle: timedelta,
+    shortest: timedelta,
+    webhook: datetime | None = None,
+    unread: datetime | None = None,
+    urgent: datetime | None = None,
+    latest: datetime | None = None,
+) -> dict[Purpose, datetime]:
+    """Return when a stream is to be read for each purpose; `purse.first_affordable` chooses one that can be paid.
+
+    `webhook` is the newest webhook that came less than settle before the last reading, or after it, and `unread` the
+    oldest; None, and siblings are not looked for. The siblings of a transaction come together: the reading waits until
+    the newest webhook has settled, but the oldest waits no longer than twice that. Such readings are at least `settle`
+    or `shortest` apart. A heartbeat that is three intervals late is urgent. `urgent` is the next look's time, `latest`
+    the time at which the history begins to run out (`latest_next_pass`).
     """
-    due = last + beat
+    wishes = {Purpose.HEARTBEAT: last + beat, Purpose.URGENT: last + OVERDUE * beat}
     if webhook is not None:
         oldest = webhook if unread is None else unread
-        due = min(due, max(min(webhook + settle, oldest + 2 * settle), last + min(settle, shortest)))
-    return due if urgent is None else min(due, urgent)
+        settled = min(webhook + settle, oldest + 2 * settle) + TOGETHER
+        wishes[Purpose.SIBLING] = max(settled, last + min(settle, shortest))
+    if urgent is not None:
+        wishes[Purpose.URGENT] = min(wishes[Purpose.URGENT], urgent)
+    if latest is not None:
+        wishes[Purpose.HISTORY] = latest
+    return wishes
 
 
 def reads_siblings(groups_a_day: float, cost: float, per_day: float) -> bool:
@@ -118,5 +147,5 @@ def next_piece(pace: SweepPace, began: datetime, done: int) -> datetime:
 
 def endpoint_every(per_day: float, shortest: timedelta = timedelta(hours=1)) -> timedelta:
     """Return the time between two looks at our endpoint: `shortest`, or three hours where an hour costs too much."""
-    affords = per_day * CHECK_SHARE * shortest >= timedelta(days=1)
+    affords = per_day * CHECK_SHARE >= timedelta(days=1) / shortest
     return shortest if affords else max(shortest, timedelta(hours=3))

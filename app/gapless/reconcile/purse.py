@@ -37,6 +37,9 @@ KEPT: Mapping[Purpose, float] = MappingProxyType(
 """The level, as a share of the full purse, below which a purpose spends nothing."""
 
 
+PRIORITY: Mapping[Purpose, int] = MappingProxyType({purpose: rank for rank, purpose in enumerate(Purpose)})
+
+
 def granted(*, floor: int, per_transaction: int = 0, transactions: int = 0) -> int:
     """Return the requests that the vendor grants in its period: so many a transaction, and at least `floor`.
 
@@ -76,49 +79,57 @@ def allow(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Purse:
-    """The requests that could be made at a time; negative after history was read that could not be paid for."""
+    """What was spent and is not refilled yet. What is left follows from the allowance, which may change."""
 
-    tokens: float
+    owed: float
+    """Requests; more than a full purse after history was read that could not be paid for."""
     at: datetime
 
 
-def new_purse(allowance: Allowance, now: datetime) -> Purse:
+def new_purse(now: datetime) -> Purse:
     """Return a full purse, for a scope that was never read."""
-    return Purse(tokens=allowance.full, at=now)
+    return Purse(owed=0.0, at=now)
 
 
 def filled(purse: Purse, allowance: Allowance, now: datetime) -> Purse:
-    """Return the purse as it is at `now`. A clock that was set back adds nothing, and a smaller allowance caps it."""
+    """Return the purse as it is at `now`. A clock that was set back refills nothing."""
     passed = max(now - purse.at, timedelta(0))
-    tokens = purse.tokens + allowance.requests * REFILLED * (passed / allowance.period)
-    return Purse(tokens=min(tokens, allowance.full), at=now)
+    return Purse(owed=max(0.0, purse.owed - allowance.requests * REFILLED * (passed / allowance.period)), at=now)
 
 
 def spend(purse: Purse, requests: float) -> Purse:
     """Return the purse after `requests` were made, or reserved, at its time."""
-    return Purse(tokens=purse.tokens - requests, at=purse.at)
+    return Purse(owed=purse.owed + requests, at=purse.at)
 
 
 def spendable(purse: Purse, allowance: Allowance, purpose: Purpose) -> float:
     """Return the requests that may be made for `purpose` at the purse's time, at least 0; infinity for history."""
-    return max(0.0, purse.tokens - KEPT[purpose] * allowance.full)
+    return max(0.0, (1 - KEPT[purpose]) * allowance.full - purse.owed)
 
 
 def may_spend(purse: Purse, allowance: Allowance, purpose: Purpose, requests: float) -> bool:
     """Return True if `requests` may be made for `purpose` at the purse's time.
 
-    What takes more than the purse can ever hold for the purpose may begin when the purse is full, and then owes.
+    What takes more than the purse can ever hold for the purpose may begin when the purse is full.
     """
-    return purse.tokens >= _needed(allowance, purpose, requests)
+    return _lacking(purse, allowance, purpose, requests) <= 0
 
 
 def affordable_at(purse: Purse, allowance: Allowance, purpose: Purpose, requests: float) -> datetime:
     """Return the time from which `requests` may be made for `purpose`, if nothing else is spent meanwhile."""
-    lacking = _needed(allowance, purpose, requests) - purse.tokens
-    if lacking <= 0:
-        return purse.at
-    return purse.at + allowance.period * (lacking / (allowance.requests * REFILLED))
+    lacking = _lacking(purse, allowance, purpose, requests)
+    return purse.at if lacking <= 0 else purse.at + allowance.period * (lacking / (allowance.requests * REFILLED))
 
 
-def _needed(allowance: Allowance, purpose: Purpose, requests: float) -> float:
-    return min(KEPT[purpose] * allowance.full + requests, allowance.full)
+def first_affordable(
+    purse: Purse, allowance: Allowance, wishes: Mapping[Purpose, datetime], requests: float
+) -> tuple[datetime, Purpose]:
+    """Return when and for which purpose `requests` are made next: the wish that is due, and can be paid for, first."""
+    times = {purpose: max(due, affordable_at(purse, allowance, purpose, requests)) for purpose, due in wishes.items()}
+    purpose = min(times, key=lambda each: (times[each], PRIORITY[each]))
+    return times[purpose], purpose
+
+
+def _lacking(purse: Purse, allowance: Allowance, purpose: Purpose, requests: float) -> float:
+    """Return what must be refilled before `requests` may be made; 0 or less: nothing."""
+    return purse.owed - max((1 - KEPT[purpose]) * allowance.full - requests, 0.0)

@@ -26,10 +26,11 @@ from gapless.reconcile.pace import (
     next_piece,
     next_reading,
     plan_sweeps,
+    reading_wishes,
     reads_siblings,
     sweep_slices,
 )
-from gapless.reconcile.purse import allow
+from gapless.reconcile.purse import Purpose, allow
 from gapless.reconcile.reading_plan import ReadingFacts, ReadingPlan, in_words, plan_reading
 from gapless.reconcile.urgency import Look, Reason, first_look, next_look, silent_look, sooner
 from gapless.reconcile.window import plan_head
@@ -142,10 +143,28 @@ def test_a_reading_is_due_with_the_heartbeat_or_when_a_webhook_has_settled() -> 
     base = {"last": NOW, "beat": 10 * MINUTE, "settle": 15 * SECOND, "shortest": 30 * SECOND}
     assert next_reading(**base) == NOW + 10 * MINUTE  # type: ignore[arg-type]
     at = NOW + MINUTE
-    assert next_reading(**base, webhook=at) == at + 15 * SECOND  # type: ignore[arg-type]
-    assert next_reading(**base, webhook=at, unread=at - 29 * SECOND) == at + SECOND  # type: ignore[arg-type]
+    assert next_reading(**base, webhook=at) == at + 17 * SECOND  # type: ignore[arg-type]
+    assert next_reading(**base, webhook=at, unread=at - 29 * SECOND) == at + 3 * SECOND  # type: ignore[arg-type]
     assert next_reading(**base, webhook=NOW + SECOND, unread=NOW - MINUTE) == NOW + 15 * SECOND  # type: ignore[arg-type]
     assert next_reading(**base, urgent=NOW + 2 * SECOND) == NOW + 2 * SECOND  # type: ignore[arg-type]
+
+
+def test_a_reading_says_what_it_is_for() -> None:
+    wishes = reading_wishes(
+        last=NOW,
+        beat=10 * MINUTE,
+        settle=15 * SECOND,
+        shortest=30 * SECOND,
+        webhook=NOW,
+        urgent=NOW + HOUR,
+        latest=NOW + DAY,
+    )
+    assert wishes == {
+        Purpose.HEARTBEAT: NOW + 10 * MINUTE,
+        Purpose.URGENT: NOW + 30 * MINUTE,
+        Purpose.SIBLING: NOW + 17 * SECOND,
+        Purpose.HISTORY: NOW + DAY,
+    }
 
 
 def test_siblings_are_off_where_half_of_them_could_not_be_paid() -> None:
