@@ -56,6 +56,17 @@ def walk(reader: Stripe, pages: list[httpx.Response]) -> tuple[list[str], list[s
     return keys, cursors
 
 
+def test_the_events_that_earn_reads_are_listed_alone() -> None:
+    reader = provider(page_limit=10)
+    request: httpx.Request | None = reader.grant_request("acct_1", WINDOW)
+    for cursor, last in ((None, "d"), ("d", "c")):
+        assert request is not None
+        asked = dict(request.url.params)
+        assert (asked["type"], asked["limit"], asked.get("starting_after")) == ("charge.succeeded", "100", cursor)
+        assert request.headers["stripe-account"] == "acct_1"
+        request = reader.read_page(request, page_of(item(last, 1), has_more=True), "acct_1", WINDOW).next
+
+
 def test_newest_first_is_walked_to_its_end() -> None:
     pages = [page_of(item("d", 1), item("c", 2), has_more=True), page_of(item("b", 2), item("a", 3))]
     assert walk(provider(), pages) == (["d", "c", "b", "a"], [None, "c"])

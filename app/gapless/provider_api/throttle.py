@@ -9,6 +9,7 @@ from gapless.domain import Clock, span_us
 from gapless.ledger.budgets import HALVED_FOR
 from gapless_reconcilers.kit.contract import Quota
 from gapless_reconcilers.kit.errors import RateLimited
+from gapless_reconcilers.kit.statuses import LONGEST_WAIT
 
 SLEPT_WITHIN: Final = timedelta(seconds=30)
 """The longest wait that is slept within a request. Told to wait longer, the whole source waits."""
@@ -19,10 +20,13 @@ NOTED_WITHIN: Final = timedelta(minutes=1)
 
 
 def spacing(quota: Quota, left: timedelta) -> timedelta:
-    """Return the time between two requests, so that what remains lasts for `left`, the time until the reset."""
+    """Return the time between two requests, so that what remains lasts for `left`, the time until the reset.
+
+    At most `LONGEST_WAIT`: one odd header must not stop a source for a day.
+    """
     if quota.limit is not None and quota.remaining > FREE_SHARE * quota.limit:
         return timedelta(0)
-    return max(left, timedelta(0)) / max(quota.remaining, 1)
+    return min(max(left, timedelta(0)) / max(quota.remaining, 1), LONGEST_WAIT)
 
 
 class Throttle:
@@ -55,7 +59,8 @@ class Throttle:
         """Note what an answer said is left; None: it said nothing."""
         if quota is not None:
             self._quota = quota
-            self._resets_us = elapsed_us(self._clock) + span_us(quota.resets_at - self._clock())
+            left = quota.resets_at - self._clock()
+            self._resets_us = elapsed_us(self._clock) + span_us(left if quota.remaining else min(left, LONGEST_WAIT))
 
     def note_halved(self, until: datetime | None) -> None:
         """Note the time until which the rate is halved, as the ledger has it."""

@@ -102,6 +102,19 @@ async def test_little_that_is_left_is_spread_until_the_reset(clock: FakeClock) -
     await throttle.turn()
 
 
+@pytest.mark.parametrize("remaining", [0, 1])
+async def test_one_odd_header_stops_a_source_for_an_hour_at_most(clock: FakeClock, remaining: int) -> None:
+    throttle = Throttle(clock, rate=10)
+    throttle.note(Quota(remaining=remaining, limit=5_000, resets_at=clock() + DAY))
+    if remaining:
+        await throttle.turn()
+    with pytest.raises(RateLimited) as refused:
+        await throttle.turn()
+    assert refused.value.retry_after == HOUR
+    clock.advance(hours=1)
+    await throttle.turn()
+
+
 @pytest.mark.parametrize(
     ("remaining", "limit", "wanted"),
     [

@@ -2,7 +2,8 @@
 
 import copy
 import tomllib
-from datetime import timedelta
+from dataclasses import replace
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from declared import READY_MADE, WINDOW, build, changed, declaration
 from gapless.settings import resolve_options, signing_secret
 from gapless.settings.load import SettingsInvalid, load
 from gapless_reconcilers.kit import registry
-from gapless_reconcilers.kit.contract import Order, Reading, Secret
+from gapless_reconcilers.kit.contract import Grant, Order, Pool, Reading, Secret
 from gapless_reconcilers.kit.errors import OptionsInvalid
 
 SECRETS = {"secret": [Secret("whsec_do_not_show")]}
@@ -72,6 +73,10 @@ GRANT = {"type": "client_credentials", "client_id": "c", "secret": Secret("acme_
         ("list.grace", "99999999999999d", r"duration - at `\$\.list\.grace`"),
         ("rate", 0, r"rate is 0\.0; wanted requests a second, more than 0"),
         ("rate", float("nan"), r"rate is nan"),
+        ("least_interval", -1, r"least_interval is negative"),
+        ("grant", {"requests": 5, "period": "0s"}, r"grant\.period is nothing"),
+        ("grant", {"requests": 0, "period": "1m"}, r"`int` >= 1 - at `\$\.grant\.requests`"),
+        ("grant", {"requests": 5, "period": "1m", "pool": "world"}, r"'world' - at `\$\.grant\.pool`"),
         ("event.key", "{id", r"event\.key is '\{id'; wanted a path, or a text with whole paths in braces"),
         ("event.type", "", r"event\.type is ''"),
         ("errors", {"ignore": [200]}, r"errors\.ignore has 200, which does not mean that there are no events"),
@@ -113,6 +118,19 @@ def test_the_declaration_is_not_changed() -> None:
 def test_no_secret_of_a_table_is_shown() -> None:
     provider = build(declaration())
     assert "do_not_show" not in repr(vars(provider)) + repr(provider.auth()) + provider.budget_scope()
+
+
+def test_a_grant_is_declared_and_may_be_shared_by_all_accounts() -> None:
+    alone = build(declaration())
+    assert alone.capabilities.effective_grant is None
+    stated = {"requests": 240, "period": "1m", "source": "acme.example", "read_on": date(2026, 11, 27)}
+    own = build(changed("grant", stated))
+    assert own.capabilities.grant == Grant(**{**stated, "period": timedelta(minutes=1)})
+    assert own.budget_scope() == alone.budget_scope()
+    shared = build(changed("grant", {**stated, "pool": "address", "read_on": "2026-11-27"}))
+    assert shared.capabilities.grant == replace(own.capabilities.grant, pool=Pool.ADDRESS)
+    assert shared.budget_scope() == "rest_list:api.acme.example"
+    assert build(changed("least_interval", "1m")).capabilities.least_interval == timedelta(minutes=1)
 
 
 def test_credentials_that_would_travel_unencrypted_are_told() -> None:
