@@ -86,7 +86,7 @@ def reserve(
     after = PurseState(tokens=purse.tokens - requests, at_us=purse.at_us, halved_until_us=purse.halved_until_us)
     values = {
         "used": BUDGET.c.used + requests,
-        "tokens_millionths": round(after.tokens * MILLION),
+        "owed_millionths": round((terms.full - after.tokens) * MILLION),
         "at_us": after.at_us,
     }
     connection.execute(update(BUDGET).where(BUDGET.c.scope == scope).values(**values))
@@ -155,7 +155,8 @@ def _locked(connection: Connection, scope: str, terms: PurseTerms, now_us: int) 
 def _filled(row: Row[tuple[object, ...]], terms: PurseTerms, now_us: int) -> PurseState:
     """Return the purse of `row` as it is at `now_us`.
 
-    A clock that was set back adds nothing: within the tolerance the row keeps its time, beyond it it begins anew.
+    What is kept is what was spent and is not refilled yet, so that a grant that grows fills the purse. A clock that was
+    set back adds nothing: within the tolerance the row keeps its time, beyond it it begins anew.
     """
     last_us = now_us if row.at_us is None else row.at_us
     at_us = now_us if last_us > now_us + TOLERANCE_US else max(now_us, last_us)
@@ -164,10 +165,9 @@ def _filled(row: Row[tuple[object, ...]], terms: PurseTerms, now_us: int) -> Pur
     if until_us is not None:
         slow_us = min(at_us, until_us) - max(last_us, until_us - span_us(HALVED_FOR))
         passed_us -= max(0, slow_us) // 2
-    tokens = terms.full if row.tokens_millionths is None else row.tokens_millionths / MILLION
-    tokens += terms.per_day * passed_us / DAY_US
+    owed = max(0.0, row.owed_millionths / MILLION - terms.per_day * passed_us / DAY_US)
     full = terms.full / 2 if is_halved else terms.full
-    return PurseState(tokens=min(tokens, full), at_us=at_us, halved_until_us=until_us if is_halved else None)
+    return PurseState(tokens=min(terms.full - owed, full), at_us=at_us, halved_until_us=until_us if is_halved else None)
 
 
 def _count(connection: Connection, scope: str, period: timedelta, purpose: Purpose, requests: int, now_us: int) -> None:

@@ -8,7 +8,7 @@ the source, and the transaction must not take effect.
 from dataclasses import dataclass
 from datetime import timedelta
 
-from sqlalchemy import Connection, delete, false, insert, or_, select, update
+from sqlalchemy import Connection, case, delete, false, insert, or_, select, update
 
 from gapless.clock import TOLERANCE_US
 from gapless.domain import span_us
@@ -46,11 +46,13 @@ def claim(
     *,
     is_idle: bool = False,
     for_siblings: bool = False,
+    settle_us: int = 0,
 ) -> Lease | None:
     """Take the source if its next pass is due and nobody holds it; return the lease, or None.
 
     `is_idle`: nothing of `holder` works under a lease of this source any more, so that it may take its own again.
-    `for_siblings`: webhooks that came since the last run make it due as well.
+    `for_siblings`: webhooks that came since the last run make it due as well. `settle_us`: one that came less than
+    that ago is not followed by this run, because what was lost with it is too young to be recorded.
     """
     clock = dialect.database_now_us(connection)
     own = SOURCE.c.lease_holder == holder if is_idle else false()
@@ -67,7 +69,7 @@ def claim(
             lease_epoch=SOURCE.c.lease_epoch + 1,
             lease_until_us=clock + span_us(ttl),
             read_us=now_us,
-            unread_us=None,
+            unread_us=case((SOURCE.c.last_webhook_us > now_us - settle_us, SOURCE.c.last_webhook_us), else_=None),
         )
         .returning(SOURCE.c.lease_epoch)
     )

@@ -396,7 +396,7 @@ class BudgetRow(TableRow, table=True):
     used: int = _long(default=0)
     granted: int | None = _long(null=True)  # requests that the vendor grants in period_us; None: it publishes nothing
     period_us: int | None = _long(null=True)
-    tokens_millionths: int | None = _long(null=True)  # in the purse at at_us; below 0: overdrawn; None: it is full
+    owed_millionths: int = _long(default=0)  # of requests: spent, and not refilled by at_us
     at_us: int | None = _long(null=True)
     halved_until_us: int | None = _long(null=True)  # an hour after the vendor asked us to slow down
 

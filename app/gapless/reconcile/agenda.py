@@ -8,7 +8,7 @@ from gapless.clock import is_due
 from gapless.domain import Purpose, from_us, span_us, to_us
 from gapless.ledger.looks import StoredLook
 from gapless.ledger.streams import Stream
-from gapless.reconcile.pace import Pace, next_reading
+from gapless.reconcile.pace import OVERDUE, Pace, next_reading
 from gapless.reconcile.reading_plan import ReadingPlan
 from gapless.reconcile.urgency import Look, Reason
 
@@ -79,6 +79,17 @@ def choose(streams: Sequence[Stream], rhythm: Rhythm, occasion: Occasion, now: d
         siblings = [each for each in streams if each.id in occasion.heard and each not in in_turn]
         return Wanted(streams=[*in_turn, *siblings], purpose=Purpose.HEARTBEAT)
     return Wanted(streams=[each for each in streams if each.id in occasion.heard], purpose=Purpose.SIBLING)
+
+
+def wishes(wanted: Wanted, rhythm: Rhythm, now: datetime) -> dict[Purpose, datetime]:
+    """Return from when the wanted reading may be paid for as which purpose: an overdue heartbeat as an urgent look."""
+    found = {wanted.purpose: now}
+    if wanted.purpose is Purpose.HEARTBEAT:
+        late = [
+            from_us(each.head_us) + OVERDUE * rhythm.beat(each.name, now) for each in wanted.streams if each.head_us
+        ]
+        found[Purpose.URGENT] = max(min(late, default=now), now)
+    return found
 
 
 def is_look_due(look: StoredLook | None, now: datetime) -> bool:

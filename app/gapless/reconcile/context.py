@@ -76,6 +76,8 @@ class SourceMemory:
     reckoning: Reckoning | None = None
     watches: dict[int, ListWatch] = field(default_factory=dict)
     """By the id of the stream."""
+    cost: float = 1.0
+    """Requests that a reading of one stream takes."""
     heard_us: int | None = None
     """The last webhook whose silence since then was looked into."""
     silence: float = 0.0

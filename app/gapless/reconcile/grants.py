@@ -30,6 +30,6 @@ def allowance_of(terms: PurseTerms, sharing: int = 1) -> Allowance | None:
     return allow(terms.granted / sharing, terms.period)
 
 
-def purse_of(state: PurseState) -> Purse:
+def purse_of(state: PurseState, terms: PurseTerms) -> Purse:
     """Return the purse that the ledger holds."""
-    return Purse(tokens=state.tokens, at=from_us(state.at_us))
+    return Purse(owed=max(0.0, terms.full - state.tokens), at=from_us(state.at_us))

@@ -192,6 +192,7 @@ class Scheduler:
 
     async def _take(self, source: Source, *, for_siblings: bool) -> Lease | None:
         """Return a new lease of the source, or None. Raises `StoreError`."""
+        reckoning = self._memories[source.name].reckoning
         try:
             lease = await self._runtime.write(
                 leases.claim,
@@ -200,6 +201,7 @@ class Scheduler:
                 now_us=self._runtime.now_us,
                 is_idle=source.name in self._cut,
                 for_siblings=for_siblings,
+                settle_us=0 if reckoning is None else span_us(reckoning.settle),
             )
         except StoreUnavailable:
             self._cut.add(source.name)  # the claim may have taken effect

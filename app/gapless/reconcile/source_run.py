@@ -5,7 +5,7 @@ import logging
 import math
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import TypeVar
 
@@ -30,13 +30,13 @@ from gapless.ledger.passes import Pass, PassKind
 from gapless.ledger.streams import Stream, note_heads
 from gapless.ledger.watermarks import UnrecoverableInterval
 from gapless.provider_api.health import read_account, read_subscription, repair_endpoint, stream_names
-from gapless.reconcile.agenda import Occasion, Wanted, choose, is_look_due
+from gapless.reconcile.agenda import Occasion, Wanted, choose, is_look_due, wishes
 from gapless.reconcile.context import LeasedSource
 from gapless.reconcile.diff import Circumstances
 from gapless.reconcile.grants import allowance_of, purse_of
 from gapless.reconcile.pace import latest_next_pass
 from gapless.reconcile.planner import reckon
-from gapless.reconcile.purse import Purse, affordable_at, may_spend, spendable
+from gapless.reconcile.purse import Purse, first_affordable, spendable
 from gapless.reconcile.recovery import recover_missing, wait_after
 from gapless.reconcile.release import RunOutcome, due_again, expected_silence, release, rhythm_of
 from gapless.reconcile.stream_run import StreamRun, sweep_every
@@ -129,15 +129,24 @@ class SourceRun:
         occasion = await runtime.read(self._occasion, streams=streams)
         wanted = choose(streams, rhythm_of(leased), occasion, runtime.clock())
         self.look = occasion.look if is_look_due(occasion.look, runtime.clock()) else None
-        purse, allowance = await self._purse(), allowance_of(leased.terms)
-        cost = await runtime.read(passes.request_count, source_id=leased.source.id) * len(wanted.streams)
-        if purse is not None and allowance is not None and not may_spend(purse, allowance, wanted.purpose, cost):
-            self.unpaid_until = affordable_at(purse, allowance, wanted.purpose, cost)
-            extra = {"source": leased.source.name, "purpose": wanted.purpose.value, "until": str(self.unpaid_until)}
-            log.info("reading_put_off", extra=extra)
-            return Wanted(streams=(), purpose=wanted.purpose)
+        wanted = await self._pay(wanted)
         await leased.write(note_heads, stream_ids=[each.id for each in wanted.streams], at_us=runtime.now_us)
         return wanted
+
+    async def _pay(self, wanted: Wanted) -> Wanted:
+        """Return what is read: nothing, if the purse cannot pay for it. A heartbeat that is long overdue is urgent."""
+        leased, now = self.leased, self.leased.runtime.clock()
+        purse, allowance = await self._purse(), allowance_of(leased.terms)
+        if purse is None or allowance is None or not wanted.streams:
+            return wanted
+        cost = leased.memory.cost * len(wanted.streams)
+        at, purpose = first_affordable(purse, allowance, wishes(wanted, rhythm_of(leased), now), cost)
+        if at <= now:
+            return replace(wanted, purpose=purpose)
+        self.unpaid_until = at
+        extra = {"source": leased.source.name, "purpose": wanted.purpose.value, "until": str(at)}
+        log.info("reading_put_off", extra=extra)
+        return replace(wanted, streams=())
 
     def _occasion(self, connection: Connection, streams: Sequence[Stream]) -> Occasion:
         leased, now = self.leased, self.leased.runtime.clock()
@@ -163,6 +172,7 @@ class SourceRun:
         """Learn from the ledger how the source is to be read, from time to time."""
         leased, now, memory = self.leased, self.leased.runtime.clock(), self.leased.memory
         if memory.reckoning is None or memory.reckoning.is_stale(now):
+            memory.cost = await leased.runtime.read(passes.request_count, source_id=leased.source.id)
             memory.reckoning = await leased.write(
                 reckon,
                 source=leased.source,
@@ -181,7 +191,7 @@ class SourceRun:
         state = await leased.runtime.read(
             budgets.purse, scope=leased.provider.budget_scope(), terms=leased.terms, now_us=leased.runtime.now_us
         )
-        return purse_of(state)
+        return purse_of(state, leased.terms)
 
     async def _giving_way(self) -> Callable[[], bool]:
         """Return the function that tells whether the source is to be read again by now."""

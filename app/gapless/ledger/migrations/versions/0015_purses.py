@@ -11,7 +11,7 @@ revision = "0015"
 down_revision = "0014"
 branch_labels = None
 depends_on = None
-COLUMNS = ("granted", "period_us", "tokens_millionths", "at_us", "halved_until_us")
+COLUMNS = ("granted", "period_us", "owed_millionths", "at_us", "halved_until_us")
 
 
 def upgrade() -> None:
