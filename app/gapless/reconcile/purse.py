@@ -29,12 +29,12 @@ class Purpose(StrEnum):
     """The first reading after a start or a downtime of ours."""
     URGENT = "urgent"
     """A look for which there is a reason (`urgency`)."""
+    DETAIL = "detail"
+    """A request for one missing event. It recovers one for certain; a heartbeat may find none."""
     HEARTBEAT = "heartbeat"
-    """The regular reading of a stream."""
+    """The regular reading of a stream. Where it cannot be paid for, it is urgent when it is three intervals late."""
     SIBLING = "sibling"
     """A reading soon after a webhook, for lost events of the same transaction."""
-    DETAIL = "detail"
-    """A request for one missing event."""
     SWEEP = "sweep"
     """A piece of a sweep."""
     ENDPOINT = "endpoint"
@@ -48,9 +48,9 @@ KEPT: Mapping[Purpose, float] = MappingProxyType(
         Purpose.HISTORY: -math.inf,
         Purpose.START: 0.0,
         Purpose.URGENT: 0.0,
-        Purpose.HEARTBEAT: 0.15,
+        Purpose.DETAIL: 0.1,
+        Purpose.HEARTBEAT: 0.2,
         Purpose.SIBLING: 0.4,
-        Purpose.DETAIL: 0.5,
         Purpose.SWEEP: 0.6,
         Purpose.ENDPOINT: 0.7,
         Purpose.ACCOUNT: 0.75,
