@@ -14,12 +14,14 @@ import forged
 import ingest
 import machine
 import passes
+import recovery
 from figures import Bar, table
 from stores import Places
 
 INGEST, PASSES, ACCOUNTS, FORGED = "ingest", "passes", "accounts", "forged"
+RECOVERY = "recovery"
 
-PARTS = [INGEST, PASSES, ACCOUNTS, FORGED]
+PARTS = [INGEST, PASSES, ACCOUNTS, FORGED, RECOVERY]
 
 
 def main() -> None:
@@ -53,6 +55,11 @@ def main() -> None:
             bars += forged.bars(rows)
             found[FORGED] = rows
             _show(forged.tables(rows), found, asked.json)
+    if RECOVERY in asked.only:
+        rows = recovery.measure(recovery.QUICK if asked.quick else recovery.Plan(), _note)
+        bars += recovery.bars(rows)
+        found[RECOVERY] = rows
+        _show(recovery.tables(rows), found, asked.json)
     found["bars"] = [bar.row() for bar in bars]
     _show(table(["bar", "wanted", "median (least-most)", ""], [bar.row() for bar in bars]), found, asked.json)
     _note(f"every round is in {asked.json}")

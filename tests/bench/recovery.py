@@ -9,7 +9,6 @@ learned on the way. What is assumed of the world stands in `ASSUMED`, `RHYTHMS` 
 import heapq
 import math
 import random
-import sys
 from array import array
 from bisect import bisect_left, bisect_right
 from collections import defaultdict
@@ -20,17 +19,17 @@ from itertools import accumulate
 from statistics import NormalDist
 from typing import Any, Final
 
-from figures import table
+from figures import Bar, spread, table
 
 from gapless.reconcile.heartbeat import HOURS_OF_WEEK, StreamLoad, learned_rates
 from gapless.reconcile.lateness import LEARNED_FROM, LEAST_LAGS, AgeCounts, learned_grace, settle_time
 from gapless.reconcile.pace import (
     SweepPace,
     endpoint_every,
+    head_reach,
     is_deep,
     latest_next_pass,
     next_piece,
-    plan_sweeps,
     reading_wishes,
 )
 from gapless.reconcile.purse import (
@@ -49,6 +48,7 @@ from gapless.reconcile.purse import (
 from gapless.reconcile.reading_plan import ReadingFacts, ReadingPlan, in_words, plan_reading
 from gapless.reconcile.urgency import FIRST_WAIT, Look, Reason, first_look, next_look, silent_look, sooner
 from gapless.reconcile.window import plan_head, sweep_depth
+from gapless.text import format_span
 from gapless_reconcilers.providers.stripe import Stripe
 
 BEGAN: Final = datetime(2026, 11, 2, tzinfo=UTC)
@@ -65,6 +65,8 @@ SWEEP_EVERY: Final = timedelta(days=1)
 FIRST_TRANSACTIONS: Final = 360
 QUANTILES: Final = 10_000
 NEVER: Final = math.inf
+MEDIAN_S, P99_S = 45.0, 60.0
+"""The bars, unless the vendor's shortest interval is longer; to the p99 the vendor's grace is added."""
 ASSUMED: Final = (
     ("webhook lag", "1 s at the median, 12 s at p99.9 (log-normal)"),
     ("list delay", "log-normal, p99.9 is 8 times the median; the median is in the table of vendors"),
@@ -415,7 +417,7 @@ class Simulation:
         self.groups_by_day: defaultdict[int, int] = defaultdict(int)
         self.before: list[float] = []
         """When the transactions occurred that the first start has listed."""
-        self.last_webhook = -NEVER
+        self.last_webhook = self.group_began = -NEVER
         self.silence_looked = 0.0
         self.unhealthy = False
         self.details: list[tuple[Loss, float]] = []
@@ -424,6 +426,7 @@ class Simulation:
         self.by_purpose: defaultdict[str, int] = defaultdict(int)
         self.waits: list[tuple[str, float]] = []
         self.unlisted = self.retried = 0
+        self.detail_wait_s = 0.0
         self.sweep: SweepState | None = None
         self.queue: list[tuple[float, int, str, int, int]] = []
         self.pushed = 0
@@ -489,8 +492,12 @@ class Simulation:
 
     def _start(self, now: float) -> None:
         for number, stream in enumerate(self.streams):
-            stream.look = first_look(Reason.START, at(now), self.vendor.shortest)
+            self._urge(stream, Reason.START, now)
             self._plan_head(number)
+
+    def _urge(self, stream: StreamState, reason: Reason, now: float) -> None:
+        look = first_look(reason, at(now), self.plan.heartbeats.interval(stream.name, at(now)), self.vendor.shortest)
+        stream.look = sooner(stream.look, look)
 
     def _delay(self, place: int) -> float:
         return self.delays[place]
@@ -505,15 +512,15 @@ class Simulation:
             return
         stream.heard = last
         self.by_hour[BEGAN_HOUR + int(now // HOUR)] += last - first
-        settle_s, before, groups = self.settle.total_seconds(), self.last_webhook, 0
+        settle_s, groups = self.settle.total_seconds(), 0
         for arrived in flow.arrived[first:last]:
-            if arrived - before > settle_s:
+            if arrived - self.group_began > settle_s:
                 groups += 1
-            before = arrived
+                self.group_began = arrived
         self.groups_by_day[int(now // DAY)] += groups
         for number in range(first, last, self.sample):
             self.lags.add(now, flow.arrived[number] - flow.arrived_occurred[number])
-        self.last_webhook, self.silence_looked, self.unhealthy = max(before, self.last_webhook), 0.0, False
+        self.last_webhook, self.silence_looked, self.unhealthy = max(arrived, self.last_webhook), 0.0, False
 
     def _see(self, stream: StreamState, first: int, now: float) -> None:
         """Compare what webhooks brought with what the list shows now."""
@@ -523,13 +530,13 @@ class Simulation:
                 self.shown.add(now, now - occurred)
             else:
                 still.append((occurred, shown))
-        at_once = 0
+        at_once, declared_s = 0, self.vendor.grace.total_seconds()
         for number in range(first, stream.heard, self.sample):
             occurred = flow.arrived_occurred[number]
             shown = occurred + delays[flow.arrived_place[number]]
             if shown > now:
                 still.append((occurred, shown))
-            else:
+            elif now - occurred < declared_s:
                 at_once += 1
         if at_once:
             self.shown.add(now, 0.0, at_once)
@@ -605,7 +612,7 @@ class Simulation:
         if found is not None:
             self.silence_looked = found
             for number, stream in enumerate(self.streams):
-                stream.look = sooner(stream.look, first_look(Reason.SILENCE, at(self.now), self.vendor.shortest))
+                self._urge(stream, Reason.SILENCE, self.now)
                 self._plan_head(number)
 
     def _fill(self) -> None:
@@ -672,7 +679,7 @@ class Simulation:
         for number in range(first, bisect_right(flow.arrived, end, lo=first)):
             arrived = flow.arrived[number]
             if arrived > self.now and arrived - flow.arrived_occurred[number] > settle_s:
-                stream.look = sooner(stream.look, first_look(Reason.LATE, at(arrived), self.vendor.shortest))
+                self._urge(stream, Reason.LATE, arrived)
                 return
 
     def _plan_head(self, number: int) -> None:
@@ -698,7 +705,7 @@ class Simulation:
             now=at(now),
             provider_now=at(now),
             settle=self.settle,
-            reach=LOOKBACK if deep else self.capabilities.grace,
+            reach=head_reach(deep=deep, lookback=LOOKBACK, grace=self.capabilities.grace, cost=stream.cost),
             capabilities=self.capabilities,
         )
         found = False
@@ -730,7 +737,7 @@ class Simulation:
             goes_on = found or (look.reason is Reason.ENDPOINT and self.unhealthy)
             stream.look = next_look(look, now, beat, goes_on=goes_on)
         elif found:
-            stream.look = sooner(look, first_look(Reason.FIND, now, self.vendor.shortest))
+            self._urge(stream, Reason.FIND, self.now)
 
     def _find(self, stream: StreamState, start: float, record_to: float, now: float, done: float) -> bool:
         """Record the losses that the list shows in `[start, record_to)`. Return True if there are any."""
@@ -777,6 +784,7 @@ class Simulation:
             self._push(self._wait_for(Purpose.DETAIL, 1), "detail")
             return
         self._pay(Purpose.DETAIL, count)
+        self.detail_wait_s = max(self.detail_wait_s, self.now - self.details[0][1])
         for loss, _ in self.details[:count]:
             self.waits.append((loss.cause, self.now + REQUEST_S - loss.from_s))
         del self.details[:count]
@@ -792,8 +800,7 @@ class Simulation:
         self.unhealthy = start <= self.now < end
         if self.unhealthy:
             for number, stream in enumerate(self.streams):
-                look = first_look(Reason.ENDPOINT, at(self.now), self.vendor.shortest)
-                stream.look = sooner(stream.look, look)
+                self._urge(stream, Reason.ENDPOINT, self.now)
                 self._plan_head(number)
         per_day = math.inf if self.allowance is None else self.allowance.per_day
         self._push(self.now + endpoint_every(per_day).total_seconds(), "endpoint")
@@ -832,24 +839,21 @@ class Simulation:
 
     def row(self) -> dict[str, Any]:
         """Return what came of it."""
-        every = sorted(wait for _, wait in self.waits)
-        single = sorted(wait for cause, wait in self.waits if cause == "single")
-        end = self.calendar.days * DAY
-        lost = sum(1 for stream in self.streams for loss in stream.open if loss.occurred < end - HOUR)
-        late = sum(1 for loss, _ in self.details if loss.occurred < end - HOUR)
+        end = self.calendar.days * DAY - HOUR
         return {
             "vendor": self.vendor.name,
             "rhythm": self.rhythm.name,
-            "losses": len(every),
-            "single": {"median_s": share_of(single, 0.5), "p99_s": share_of(single, 0.99)},
-            "all": {name: share_of(every, share) for name, share in SHARES},
-            "still_lost": lost + late,
+            "waits": self.waits,
+            "still_lost": sum(loss.occurred < end for stream in self.streams for loss in stream.open)
+            + sum(loss.occurred < end for loss, _ in self.details),
             "unlisted": self.unlisted,
             "requests": sum(count for _, count in self.made),
             "by_purpose": dict(self.by_purpose),
             "grant_used": self._most_used(),
             "settle_s": self.settle.total_seconds(),
             "grace_s": self.capabilities.grace.total_seconds(),
+            "is_short": self.plan.is_short,
+            "detail_wait_s": self.detail_wait_s,
             "plan": in_words(self.plan),
         }
 
@@ -874,7 +878,23 @@ SHARES: Final = (("median_s", 0.5), ("p95_s", 0.95), ("p99_s", 0.99), ("longest_
 
 def share_of(ordered: list[float], share: float) -> float | None:
     """Return the value that this share does not exceed; None: there are none."""
-    return ordered[max(0, math.ceil(len(ordered) * share) - 1)] if ordered else None
+    return round(ordered[max(0, math.ceil(len(ordered) * share) - 1)], 1) if ordered else None
+
+
+def pooled(accounts: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return one row of several accounts: all their losses, and the requests of the one that made most."""
+    worst = max(accounts, key=lambda row: row["grant_used"] or row["requests"])
+    waits = [wait for row in accounts for wait in row.pop("waits")]
+    every, single = sorted(wait for _, wait in waits), sorted(wait for cause, wait in waits if cause == "single")
+    return {
+        **worst,
+        "accounts": len(accounts),
+        "losses": len(every),
+        "still_lost": sum(row["still_lost"] for row in accounts),
+        "unlisted": sum(row["unlisted"] for row in accounts),
+        "single": {"losses": len(single), **{name: share_of(single, share) for name, share in SHARES}},
+        "all": {name: share_of(every, share) for name, share in SHARES},
+    }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -884,22 +904,123 @@ class Plan:
     days: float = 30.0
     vendors: tuple[str, ...] = tuple(VENDORS)
     rhythms: tuple[str, ...] = tuple(RHYTHMS)
+    accounts: int = 5
+    """Quiet accounts of a vendor, because one has too few losses to say anything."""
 
 
-QUICK: Final = Plan(days=4.0, vendors=("Stripe", "Stripe floor", "GitHub"), rhythms=("quiet", "shop"))
+QUICK: Final = Plan(days=4.0, vendors=("Stripe", "Stripe floor", "GitHub"), rhythms=("quiet", "shop"), accounts=2)
 
 
 def measure(plan: Plan, note: Callable[[str], None]) -> list[dict[str, Any]]:
     """Simulate every vendor with every rhythm. The vendors of a rhythm see the same events."""
     rows, calendar = list[dict[str, Any]](), Calendar(days=plan.days)
     for rhythm in (RHYTHMS[name] for name in plan.rhythms):
-        flows = dict[tuple[float, ...], list[Flow]]()
+        flows = dict[tuple[float, ...], list[list[Flow]]]()
         for vendor in (VENDORS[name] for name in plan.vendors):
             if (vendor.name, rhythm.name) in IMPOSSIBLE:
                 continue
-            shares = vendor.streams
+            shares, accounts = vendor.streams, plan.accounts if rhythm.name == "quiet" else 1
             if shares not in flows:
-                flows[shares] = [make_flow(rhythm, share, calendar, random.Random(7)) for share in shares]
-            rows.append(Simulation(vendor, rhythm, calendar, flows[shares]).run())
-            note(f"{vendor.name} {rhythm.name}: {rows[-1]}")
+                rngs = [random.Random(seed) for seed in range(accounts)]
+                flows[shares] = [[make_flow(rhythm, share, calendar, rng) for share in shares] for rng in rngs]
+            rows.append(pooled([Simulation(vendor, rhythm, calendar, each).run() for each in flows[shares]]))
+            note(f"{vendor.name}, {rhythm.name}: {rows[-1]['requests']:,} requests; {rows[-1]['plan']}")
     return rows
+
+
+def median_bar(row: dict[str, Any]) -> float:
+    """Return the median that is wanted, in seconds."""
+    return max(MEDIAN_S, 0.9 * VENDORS[row["vendor"]].shortest.total_seconds())
+
+
+def p99_bar(row: dict[str, Any]) -> float:
+    """Return the p99 that is wanted, in seconds."""
+    return P99_S + VENDORS[row["vendor"]].grace.total_seconds()
+
+
+def missed(row: dict[str, Any]) -> list[str]:
+    """Return the names of the bars that a row misses."""
+    found, used = row["all"], row["grant_used"]
+    wanted = (("median_s", median_bar(row)), ("p99_s", p99_bar(row)), ("longest_s", DAY))
+    names = [name.removesuffix("_s") for name, bar in wanted if found[name] is not None and found[name] > bar]
+    return names + ["grant"] * (used is not None and used > 1) + ["still lost"] * (row["still_lost"] > 0)
+
+
+def limit(row: dict[str, Any]) -> str:
+    """Return what keeps a row from its bars: the grant, where the plan says so or details had to wait; "": nothing."""
+    if row["is_short"]:
+        return "the grant"
+    return "the grant (a request for each)" if row["detail_wait_s"] > MINUTE else ""
+
+
+def verdict(row: dict[str, Any]) -> str:
+    """Return what the table says of the bars."""
+    names = missed(row)
+    return f"MISSED: {', '.join(names)}; limit: {limit(row) or 'unknown'}" if names else "met"
+
+
+def tables(rows: list[dict[str, Any]]) -> str:
+    """Return what was found, and what it is assumed from."""
+    heads = ["account", "losses", "single p50 / p99", "all p50 / p95 / p99 / longest", "still lost"]
+    heads += ["requests", "most of grant", "bars"]
+    lines = [
+        [
+            f"{row['vendor']}, {row['rhythm']}",
+            f"{row['losses']:,}",
+            _spans(row["single"], "median_s", "p99_s"),
+            _spans(row["all"], *(name for name, _ in SHARES)),
+            row["still_lost"],
+            f"{row['requests']:,}",
+            "no grant" if row["grant_used"] is None else f"{100 * row['grant_used']:.2g} %",
+            verdict(row),
+        ]
+        for row in rows
+    ]
+    impossible = [[f"{vendor}, {rhythm}", why] for (vendor, rhythm), why in IMPOSSIBLE.items()]
+    vendors = [
+        [each.name, _grant(each), each.page, f"{each.list_delay_s:g} s", f"{each.grace.seconds} s", len(each.streams)]
+        for each in VENDORS.values()
+    ]
+    rhythms = [[each.name, f"{each.a_day:,}", each.day_swing, each.weekend, each.burst] for each in RHYTHMS.values()]
+    return "\n\n".join(
+        (
+            "Simulated: from lost to recorded\n\n" + table(heads, lines),
+            table(["not simulated", "because"], impossible),
+            table(["assumed", ""], ASSUMED),
+            table(["vendor", "grant", "page", "list delay", "declared grace", "streams"], vendors),
+            table(["rhythm", "events a day", "swing of a day", "weekend", "in a burst"], rhythms),
+        )
+    )
+
+
+def bars(rows: list[dict[str, Any]]) -> list[Bar]:
+    """Return the goals: the worst row of each. Recovery times are judged where the grant allows them."""
+    free = [row for row in rows if not limit(row) and row["losses"]]
+    worst = (
+        ("recovery: median, of its bar", 1.0, [row["all"]["median_s"] / median_bar(row) for row in free]),
+        ("recovery: p99, of its bar", 1.0, [row["all"]["p99_s"] / p99_bar(row) for row in free]),
+        ("recovery: most of a grant used", 1.0, [row["grant_used"] for row in rows if row["grant_used"] is not None]),
+        ("recovery: longest loss, days", 1.0, [row["all"]["longest_s"] / DAY for row in rows if row["losses"]]),
+        ("recovery: still lost", 0.0, [float(row["still_lost"]) for row in rows]),
+    )
+    return [
+        Bar(name=name, wanted=wanted, got=spread([max(values)]) if values else None, at_most=True)
+        for name, wanted, values in worst
+    ]
+
+
+def _spans(found: dict[str, Any], *names: str) -> str:
+    return " / ".join("-" if found[name] is None else _span(found[name]) for name in names)
+
+
+def _span(seconds: float) -> str:
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 100 * MINUTE else f"{seconds / HOUR:.1f} h"
+
+
+def _grant(vendor: Vendor) -> str:
+    if vendor.floor is None:
+        return f"none; each {vendor.shortest.seconds} s at most"
+    of_transactions = f"{vendor.per_transaction} a transaction, at least " if vendor.per_transaction else ""
+    return f"{of_transactions}{vendor.floor:,} in {format_span(vendor.period)}"

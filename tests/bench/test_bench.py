@@ -55,3 +55,11 @@ def test_the_bench_reads_a_feed_and_each_pass_finds_the_one_event_in_a_thousand_
     rows = quick("passes", tmp_path / "bench.json")
     assert [row["found"] for row in rows if row["reader"] == "sqlite"] == [10, 10]
     assert {row["listed"] for row in rows} == {10_000}
+
+
+def test_the_simulation_finds_every_loss_within_the_grant(tmp_path: Path) -> None:
+    rows = quick("recovery", tmp_path / "bench.json")
+    assert {row["vendor"] for row in rows} == {"Stripe", "Stripe floor", "GitHub"}
+    assert all(row["losses"] and not row["still_lost"] and row["all"]["longest_s"] < 86_400 for row in rows)
+    assert all(row["grant_used"] < 0.5 for row in rows)
+    assert all(row["all"]["median_s"] <= 45 and row["all"]["p99_s"] <= 120 for row in rows if row["vendor"] == "Stripe")

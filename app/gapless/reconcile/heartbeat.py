@@ -125,8 +125,8 @@ def _stream_weights(streams: Mapping[str, StreamLoad]) -> dict[str, float]:
 
 
 def _seconds(value: float) -> timedelta:
-    """Return so many seconds, at most a year."""
-    return timedelta(seconds=min(value, 365 * _DAY_S))
+    """Return so many seconds, at most a century."""
+    return timedelta(seconds=min(value, 36_500 * _DAY_S))
 
 
 class _Budget:

@@ -38,8 +38,9 @@ def learned_grace(
 ) -> timedelta:
     """Return the age up to which a listed event without a webhook is not missed, and up to which the watermark goes.
 
-    `shown_p999`: the age by which a listing showed what webhooks had brought. It replaces the `declared` value if it is
-    shorter and there are enough `samples`. The grace is always longer than `settle`, by a `unit` of the list's filter.
+    `shown_p999`: the age by which a listing showed what webhooks had brought, 0 if the first one did. It replaces the
+    `declared` value if it is shorter and there are enough `samples`: events that were younger than that when they were
+    listed first, because the others say nothing. The grace is always longer than `settle`, by a `unit` of the list.
     """
     least = settle + unit
     if samples < LEAST_SAMPLES or shown_p999 is None or webhook_lag_p999 is None:

@@ -40,6 +40,8 @@ TOGETHER = timedelta(seconds=2)
 """Time within which the events of a transaction occur: a lost one may be that much younger than the newest webhook."""
 DEEP_SHARE = 0.5
 """A head reading reaches back over the whole lookback when this share of it has passed since the last that did."""
+ONE_PAGE = 1.2
+"""Average pages of a reading up to which a longer one usually is one page as well."""
 PAGES_A_PIECE = 4
 """Pages of an average piece of a sweep."""
 MOST_PIECES = 64
@@ -98,7 +100,8 @@ def reading_wishes(
 def reads_siblings(groups_a_day: float, cost: float, per_day: float) -> bool:
     """Return True if readings for siblings pay: their share of the refill covers at least half of them.
 
-    `groups_a_day`: webhooks that are not within settle of another, the events of a transaction counted once.
+    `groups_a_day`: groups of webhooks, each of which begins with one that comes later than settle after the beginning
+    of the group before. That is a transaction on a calm account, and a reading on a busy one.
     """
     return groups_a_day * cost <= 2 * SIBLING_SHARE * per_day
 
@@ -106,6 +109,17 @@ def reads_siblings(groups_a_day: float, cost: float, per_day: float) -> bool:
 def is_deep(last_deep: datetime | None, lookback: timedelta, now: datetime) -> bool:
     """Return True if the next head reading reaches back over the whole lookback; None: none ever did."""
     return last_deep is None or now - last_deep >= lookback * DEEP_SHARE
+
+
+def head_reach(*, deep: bool, lookback: timedelta, grace: timedelta, cost: float) -> timedelta:
+    """Return how far behind the watermark a head reading begins: the lookback if it is `deep`, else about a grace.
+
+    The grace finds what was listed late a little sooner than the lookback does, which is worth no further page: where
+    a reading `cost` more than one lately, it begins at the watermark.
+    """
+    if deep:
+        return lookback
+    return grace if cost <= ONE_PAGE else timedelta(0)
 
 
 def sweep_slices(events: float, page: int) -> int:

@@ -36,7 +36,7 @@ class ReadingFacts:
     rates: Sequence[float]
     """Events in each hour of the week."""
     groups_a_day: float
-    """Transactions: webhooks that are not within settle of another."""
+    """Groups of webhooks, as `pace.reads_siblings` counts them."""
     settle: timedelta
     page: int
     """Events of a page."""

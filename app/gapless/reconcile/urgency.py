@@ -52,13 +52,17 @@ class Look:
     """The time between the look before and this one."""
 
 
-def first_look(reason: Reason, now: datetime, first_wait: timedelta = FIRST_WAIT) -> Look:
+def first_look(reason: Reason, now: datetime, beat: timedelta, first_wait: timedelta = FIRST_WAIT) -> Look | None:
     """Return the first look for a reason that arose `now`: at once where time was lost already, else after a wait.
 
-    `first_wait` is the source's shortest interval. A rejected key is tried again after a minute.
+    `first_wait` is the source's shortest interval. None: the heartbeat comes about as soon, and it need not use the
+    reserve. A rejected key is tried again after a minute.
     """
-    wait = REJECTED_WAIT if reason is Reason.KEY_REJECTED else first_wait
-    return Look(reason=reason, due=now if reason in AT_ONCE else now + wait, wait=wait)
+    if reason in AT_ONCE:
+        return Look(reason=reason, due=now, wait=first_wait)
+    if reason is Reason.KEY_REJECTED:
+        return Look(reason=reason, due=now + REJECTED_WAIT, wait=REJECTED_WAIT)
+    return Look(reason=reason, due=now + first_wait, wait=first_wait) if first_wait * GROWTH < beat else None
 
 
 def next_look(look: Look, now: datetime, beat: timedelta, *, goes_on: bool) -> Look | None:

@@ -176,11 +176,13 @@ def test_siblings_are_off_where_half_of_them_could_not_be_paid() -> None:
 
 
 def test_looks_after_a_find_grow_until_the_heartbeat_is_enough() -> None:
-    look, waits = first_look(Reason.FIND, NOW), list[float]()
+    look, waits = first_look(Reason.FIND, NOW, 5 * MINUTE), list[float]()
+    assert look is not None
     assert look.due == NOW + 30 * SECOND
+    assert first_look(Reason.FIND, NOW, 40 * SECOND) is None
     while look is not None:
         waits.append(look.wait.total_seconds())
-        look = next_look(look, look.due, 5 * MINUTE, goes_on=False)  # type: ignore[assignment]
+        look = next_look(look, look.due, 5 * MINUTE, goes_on=False)
     assert waits == pytest.approx([30, 45, 67.5, 101.25, 151.875, 227.8125])
     again = next_look(Look(reason=Reason.FIND, due=NOW, wait=3 * MINUTE), NOW, 5 * MINUTE, goes_on=True)
     assert again is not None
@@ -188,17 +190,19 @@ def test_looks_after_a_find_grow_until_the_heartbeat_is_enough() -> None:
 
 
 def test_a_look_at_once_is_one_look_unless_it_finds_something() -> None:
-    start = first_look(Reason.START, NOW)
+    start = first_look(Reason.START, NOW, MINUTE)
+    assert start is not None
     assert start.due == NOW
     assert next_look(start, NOW, 5 * MINUTE, goes_on=False) is None
     after = next_look(start, NOW, 5 * MINUTE, goes_on=True)
     assert after == Look(reason=Reason.FIND, due=NOW + 30 * SECOND, wait=30 * SECOND)
     assert next_look(start, NOW, 30 * SECOND, goes_on=True) is None
-    assert first_look(Reason.KEY_REPLACED, NOW).due == NOW
+    assert first_look(Reason.KEY_REPLACED, NOW, MINUTE) == Look(reason=Reason.KEY_REPLACED, due=NOW, wait=30 * SECOND)
 
 
 def test_a_rejected_key_is_tried_after_1_2_4_and_at_most_30_minutes() -> None:
-    look, waits = first_look(Reason.KEY_REJECTED, NOW), list[timedelta]()
+    look, waits = first_look(Reason.KEY_REJECTED, NOW, MINUTE), list[timedelta]()
+    assert look is not None
     for _ in range(8):
         waits.append(look.wait)
         after = next_look(look, look.due, MINUTE, goes_on=True)
@@ -216,7 +220,7 @@ def test_a_silence_is_looked_into_at_twice_as_much_each_time() -> None:
 
 
 def test_the_sooner_look_comes_first() -> None:
-    one, other = first_look(Reason.START, NOW), first_look(Reason.FIND, NOW)
+    one, other = first_look(Reason.START, NOW, MINUTE), first_look(Reason.FIND, NOW, 5 * MINUTE)
     assert sooner(one, other) == sooner(other, one) == one
     assert sooner(None, one) == sooner(one, None) == one
     assert sooner(None, None) is None
