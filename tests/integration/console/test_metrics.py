@@ -20,10 +20,10 @@ from sqlalchemy import update
 from gapless.console.metrics import AllSeries, LedgerCollector, render
 from gapless.deliver.worker import OUTCOMES
 from gapless.destinations.contract import FailureReason
-from gapless.domain import Mode, Silence, Via, to_us
+from gapless.domain import Mode, Silence, Via, span_us, to_us
 from gapless.ledger import silence
 from gapless.ledger.engine import StoreUnavailable
-from gapless.ledger.tables import BUDGET, MISSING, SOURCE, UNRECOVERABLE
+from gapless.ledger.tables import BUDGET, BUDGET_USE, MISSING, SOURCE, UNRECOVERABLE
 from gapless.metrics import Metrics
 from gapless.receive.webhook import REASONS, Outcome
 from gapless.status.figures import DESTINATION_FIGURES, SOURCE_FIGURES, SOURCE_INFO
@@ -101,7 +101,10 @@ async def fill(console: Any) -> None:
     await console.record(Via.IMPORT, "evt_5")
     await console.listed()
     scope = console.source().provider.budget_scope()
-    await console.rows(BUDGET, scope=scope, period_start_us=to_us(console.now[0]), used=250)
+    now_us, day_us = to_us(console.now[0]), span_us(timedelta(days=1))
+    await console.rows(BUDGET, scope=scope, period_start_us=now_us, used=250, granted=1_000, period_us=day_us)
+    for purpose, ago_us, requests in (("heartbeat", 0, 200), ("sweep", day_us // 2, 30), ("sweep", 2 * day_us, 99)):
+        await console.rows(BUDGET_USE, scope=scope, start_us=now_us - ago_us, purpose=purpose, requests=requests)
     until_us = to_us(console.now[0] + timedelta(minutes=30))
     statement = update(SOURCE).values(
         subscription_healthy=True,
@@ -145,6 +148,7 @@ async def test_totals_equal_what_was_recorded(console: Any) -> None:
         ("missing_open", "acme"): 2,
         ("unreadable_rows", "acme"): 1,
         ("provider_budget_remaining", "acme"): 750,
+        ("provider_grant_used_ratio", "acme"): 0.23,
         ("poll_interval_seconds", "acme"): 300,
         ("provider_waits_until_timestamp_seconds", "acme"): (console.now[0] + timedelta(minutes=30)).timestamp(),
         ("subscription_healthy", "acme"): 1,
@@ -164,7 +168,7 @@ async def test_of_an_idle_new_source_only_what_is_known_has_a_value(console: Any
         "gap_rate", "window_missed", "window_expected", "watermark_timestamp_seconds", "subscription_healthy",
         "complete_up_to_timestamp_seconds", "last_complete_pass_timestamp_seconds", "provider_budget_remaining",
         "poll_interval_seconds", "clock_skew_seconds", "oldest_pending_timestamp_seconds",
-        "provider_waits_until_timestamp_seconds",
+        "provider_waits_until_timestamp_seconds", "provider_grant_used_ratio",
     }  # fmt: skip
     assert names & unknown == set()
     assert {"source_info", "missed_total", "events_total", "missing_open"} <= names
