@@ -211,7 +211,9 @@ def test_absent_events_lie_in_the_windows_that_are_asked_for(times_us: list[int]
     if reading is Reading.WINDOW:
         assert len(windows) <= MOST_WINDOWS
         if len(units) <= MOST_WINDOWS:
-            assert all(window.end - window.start == known.resolution for window in windows if len(units) == len(windows))
+            assert all(
+                window.end - window.start == known.resolution for window in windows if len(units) == len(windows)
+            )
     else:
         assert len(windows) <= 1
 
