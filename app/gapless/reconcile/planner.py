@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from itertools import pairwise
 
 from gapless.domain import HOUR_US, Source, from_us, span_us, to_us
 from gapless.ledger import Connection, learned, passes, tallies
@@ -193,12 +192,15 @@ def _ages(policy: SourcePolicy, lags: AgeCounts, shown: AgeCounts) -> tuple[time
 
 
 def _groups_per_event(times: Sequence[WebhookTimes], settle: timedelta) -> float:
-    """Return how many groups there are to an event: webhooks that come within settle of another are one group."""
+    """Return how many groups there are to an event: a group is what comes within settle of its first webhook."""
     came = sorted(each.webhook_us for each in times)
     if not came:
         return 1.0
-    gaps = (later - sooner for sooner, later in pairwise(came))
-    return (1 + sum(gap > span_us(settle) for gap in gaps)) / len(came)
+    groups, began_us = 0, 0
+    for at_us in came:
+        if not groups or at_us - began_us > span_us(settle):
+            groups, began_us = groups + 1, at_us
+    return groups / len(came)
 
 
 def _summary(plan: ReadingPlan) -> PlanSummary:

@@ -120,8 +120,7 @@ def _after(made: Look | None, reason: Reason, now: datetime, beat: timedelta, sh
     """Return the look for a reason that holds: after one for the same reason, or the first."""
     if made is not None and made.reason is reason:
         return next_look(made, now, beat, goes_on=True)
-    first = first_look(reason, now, shortest)
-    return first if first.wait < beat else None
+    return first_look(reason, now, beat, shortest)
 
 
 def expected_silence(connection: Connection, leased: LeasedSource, now: datetime) -> float | None:

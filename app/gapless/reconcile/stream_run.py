@@ -18,7 +18,7 @@ from gapless.reconcile.context import LeasedSource
 from gapless.reconcile.contradiction import windows_around
 from gapless.reconcile.diff import Circumstances
 from gapless.reconcile.lateness import AgeCounts, ListWatch
-from gapless.reconcile.pace import is_deep
+from gapless.reconcile.pace import head_reach, is_deep
 from gapless.reconcile.pass_run import PURPOSES, PassResult, PassRun
 from gapless.reconcile.recovery import wait_after
 from gapless.reconcile.window import Plan, plan_horizon, plan_pass, plan_sweep, sweep_depth
@@ -243,7 +243,13 @@ class StreamRun:
 
     def _reach(self, stream: Stream) -> timedelta:
         """Return how far before the watermark a scheduled pass begins: now and then the whole lookback."""
-        return self.lookback if self._is_deep(stream) else min(self.lookback, self.leased.capabilities.grace)
+        reach = head_reach(
+            deep=self._is_deep(stream),
+            lookback=self.lookback,
+            grace=self.leased.capabilities.grace,
+            cost=self.leased.memory.cost,
+        )
+        return min(reach, self.lookback)
 
     def _is_deep(self, stream: Stream) -> bool:
         last = None if stream.deep_us is None else from_us(stream.deep_us)
