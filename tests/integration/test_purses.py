@@ -206,7 +206,7 @@ async def test_a_row_of_an_earlier_release_keeps_its_requests(store: Store) -> N
     assert await used(store, NOW_US + HOUR_US) == {"heartbeat": 70}
     await reserve(store, 5, NOW_US + HOUR_US)
     row = await store.read(lambda c: c.execute(select(BUDGET)).one())
-    assert (row.used, row.tokens_millionths) == (75, 235_000_000)
+    assert (row.used, row.owed_millionths) == (75, 5_000_000)
     assert await used(store, NOW_US + 2 * DAY_US) == {}
 
 
@@ -220,14 +220,15 @@ def test_no_period_has_more_than_our_share(asked: list[tuple[int, int]], granted
         purse = budgets._filled(row, terms, now_us)  # type: ignore[arg-type]
         if purse.tokens >= requests:
             spent.append((now_us, requests))
-            row.at_us, row.tokens_millionths = purse.at_us, round((purse.tokens - requests) * budgets.MILLION)
+            owed = terms.full - purse.tokens + requests
+            row.at_us, row.owed_millionths = purse.at_us, round(owed * budgets.MILLION)
     for end_us, _ in spent:
         assert sum(n for at_us, n in spent if end_us - HOUR_US < at_us <= end_us) <= granted / 2 + 1
 
 
 class _Row:
     at_us: int | None = None
-    tokens_millionths: int | None = None
+    owed_millionths: int = 0
     halved_until_us: int | None = None
 
 

@@ -76,7 +76,7 @@ def capabilities_of(settings: SourceSettings, provider: Provider) -> Capabilitie
 def make_policy(settings: SourceSettings, provider: Provider, public_url: str | None) -> SourcePolicy:
     """Return the policy by which the source is read."""
     known = capabilities_of(settings, provider)
-    shortest = settings.every or max(SHORTEST, known.least_interval)
+    shortest = max(settings.every or SHORTEST, known.least_interval)
     adaptive = settings.pace is PaceStrategy.ADAPTIVE
     long_poll = settings.pace is PaceStrategy.LONG_POLL and known.reading is Reading.CONSUME
     return SourcePolicy(

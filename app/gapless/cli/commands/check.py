@@ -199,9 +199,9 @@ def _grant(subject: str, source: SourceSettings, provider: Provider) -> Iterator
     else:
         yield ok(subject, f"granted: {grant_in_words(grant)}")
     policy = make_policy(source, provider, None)
-    if policy.pace.shortest < known.least_interval:
-        message = f"every = {format_span(policy.pace.shortest)} is more often than its provider wants"
-        yield warning(subject, f"{message}: {format_span(known.least_interval)}")
+    if source.every is not None and source.every < known.least_interval:
+        message = f"every = {format_span(source.every)} is more often than its provider wants"
+        yield warning(subject, f"{message}: it is read every {format_span(known.least_interval)}")
     if policy.pace.adaptive:
         yield _plan(subject, policy)
 

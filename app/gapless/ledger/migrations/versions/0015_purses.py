@@ -11,12 +11,15 @@ revision = "0015"
 down_revision = "0014"
 branch_labels = None
 depends_on = None
-COLUMNS = ("granted", "period_us", "owed_millionths", "at_us", "halved_until_us")
+COLUMNS = ("granted", "period_us", "at_us", "halved_until_us")
 
 
 def upgrade() -> None:
     for name in COLUMNS:
         op.add_column("budget", sa.Column(name, sa.BigInteger(), nullable=True))
+    op.add_column(
+        "budget", sa.Column("owed_millionths", sa.BigInteger(), nullable=False, server_default=sa.text("0"))
+    )
     op.create_table(
         "budget_use",
         sa.Column("scope", sa.Text(), nullable=False),
@@ -42,5 +45,6 @@ def upgrade() -> None:
 def downgrade() -> None:
     op.drop_table("earning")
     op.drop_table("budget_use")
+    op.drop_column("budget", "owed_millionths")
     for name in COLUMNS:
         op.drop_column("budget", name)
