@@ -21,7 +21,7 @@ from typing import Any, Final
 
 from figures import Bar, spread, table
 
-from gapless.reconcile.heartbeat import HOURS_OF_WEEK, StreamLoad, learned_rates
+from gapless.reconcile.heartbeat import HOURS_OF_WEEK, LONGEST, StreamLoad, learned_rates
 from gapless.reconcile.lateness import LEARNED_FROM, LEAST_LAGS, AgeCounts, learned_grace, settle_time
 from gapless.reconcile.pace import (
     SweepPace,
@@ -647,6 +647,7 @@ class Simulation:
             unread=None if oldest is None else at(oldest),
             urgent=None if stream.look is None else stream.look.due,
             latest=latest_next_pass(self.vendor.history, stream.watermark),
+            overdue=LONGEST if self.details else None,
         )
         if self.purse is None or self.allowance is None:
             return min((due, purpose) for purpose, due in wishes.items())
