@@ -17,6 +17,7 @@ from gapless.reconcile.purse import (
     granted,
     may_spend,
     new_purse,
+    paid_at,
     spend,
     spendable,
 )
@@ -129,3 +130,13 @@ def test_the_first_wish_that_can_be_paid_for_comes_first() -> None:
     assert first_affordable(purse, MONTHLY, wishes, 1) == (later, Purpose.URGENT)
     assert first_affordable(new_purse(NOW), MONTHLY, wishes, 1) == (NOW, Purpose.SIBLING)
     assert first_affordable(purse, MONTHLY, {Purpose.HEARTBEAT: NOW, Purpose.HISTORY: NOW}, 9)[1] is Purpose.HISTORY
+
+
+@given(allowances, st.floats(0, 1), st.integers(1, 5000))
+def test_a_long_reading_waits_rather_than_take_more_than_the_allowance(
+    allowance: Allowance, level: float, requests: int
+) -> None:
+    purse = spend(new_purse(NOW), level * allowance.full)
+    took = paid_at(purse, allowance, requests) - NOW
+    assert requests <= allowance.full * (1 - level) + allowance.requests * 0.8 * (took / allowance.period) + 1e-3
+    assert (took == timedelta(0)) == (requests <= allowance.full - purse.owed) or took < timedelta(microseconds=2)
