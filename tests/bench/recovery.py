@@ -585,7 +585,7 @@ class Simulation:
         return plan_reading(self.facts)
 
     def _plan_turn(self) -> None:
-        """Once an hour: learn, and plan anew."""
+        """Learn, and plan anew: each hour of the first day, then each six hours."""
         for stream in self.streams:
             self._hear(stream, self.now)
         lags, shown = self.lags.merged(self.now), self.shown.merged(self.now)
@@ -604,7 +604,7 @@ class Simulation:
         self._fill()
         self.plan = self._plan()
         self._look_into_silence()
-        self._push(self.now + HOUR, "plan")
+        self._push(self.now + (HOUR if self.now < DAY else 6 * HOUR), "plan")
 
     def _look_into_silence(self) -> None:
         events = sum(self.rates) / 7
@@ -917,7 +917,7 @@ class Plan:
     days: float = 30.0
     vendors: tuple[str, ...] = tuple(VENDORS)
     rhythms: tuple[str, ...] = tuple(RHYTHMS)
-    accounts: int = 5
+    accounts: int = 3
     """Quiet accounts of a vendor, because one has too few losses to say anything."""
 
 

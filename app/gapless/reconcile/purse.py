@@ -72,10 +72,11 @@ def granted(*, floor: int, per_transaction: int = 0, transactions: int = 0) -> i
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Allowance:
-    """The requests that may be used in any `period`."""
+    """The requests that may be used in any `period`, of those that the vendor has granted."""
 
     requests: float
     period: timedelta
+    granted: float
 
     @property
     def full(self) -> float:
@@ -96,7 +97,8 @@ def allow(
     `refused` is the time since the last 429; None: there was none.
     """
     is_backing_off = refused is not None and refused < BACK_OFF
-    return Allowance(requests=requests * share * (0.5 if is_backing_off else 1.0), period=period)
+    used = requests * share * (0.5 if is_backing_off else 1.0)
+    return Allowance(requests=used, period=period, granted=requests)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

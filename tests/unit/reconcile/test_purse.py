@@ -26,7 +26,7 @@ NOW, DAY = datetime(2026, 11, 20, 12, tzinfo=UTC), timedelta(days=1)
 MONTHLY = allow(10_000, 30 * DAY)
 PAID = [purpose for purpose in Purpose if purpose is not Purpose.HISTORY]
 allowances = st.builds(
-    Allowance, requests=st.floats(50, 1e6), period=st.sampled_from([timedelta(minutes=1), timedelta(hours=1), 30 * DAY])
+    allow, st.floats(100, 2e6), st.sampled_from([timedelta(minutes=1), timedelta(hours=1), 30 * DAY])
 )
 steps = st.lists(st.tuples(st.floats(0, 0.5), st.sampled_from(PAID), st.integers(1, 200)), max_size=60)
 
@@ -64,7 +64,7 @@ def test_no_period_has_more_requests_than_the_allowance(
 def test_no_period_has_more_than_the_largest_allowance_that_was_known(changes: list[tuple[float, float]]) -> None:
     now, purse, made = NOW, new_purse(NOW), list[tuple[datetime, float, float]]()
     for wait, requests in changes:
-        allowance = Allowance(requests=requests, period=DAY)
+        allowance = allow(requests, DAY, share=1.0)
         now += DAY * wait
         purse = filled(purse, allowance, now)
         taken = spendable(purse, allowance, Purpose.URGENT)
