@@ -15,13 +15,14 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from functools import cached_property
 from itertools import accumulate
 from statistics import NormalDist
 from typing import Any, Final
 
 from figures import Bar, spread, table
 
-from gapless.reconcile.heartbeat import HOURS_OF_WEEK, StreamLoad, learned_rates
+from gapless.reconcile.heartbeat import HOURS_OF_WEEK, LONGEST, StreamLoad, learned_rates
 from gapless.reconcile.lateness import LEARNED_FROM, LEAST_LAGS, AgeCounts, learned_grace, settle_time
 from gapless.reconcile.pace import (
     SweepPace,
@@ -42,6 +43,7 @@ from gapless.reconcile.purse import (
     granted,
     may_spend,
     new_purse,
+    paid_at,
     spend,
     spendable,
 )
@@ -234,30 +236,30 @@ class Flow:
         return bisect_left(self.occurred, end) - bisect_left(self.occurred, start)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Calendar:
     """When things go wrong, in seconds; a short simulation has each sooner."""
 
     days: float
 
-    @property
+    @cached_property
     def downs(self) -> list[tuple[float, float]]:
         """Return the times in which the daemon is down."""
         weeks = [2.4 * DAY + week * WEEK for week in range(5)]
         return [(start, start + 20 * MINUTE) for start in weeks if start < self.days * DAY - HOUR]
 
-    @property
+    @cached_property
     def partial(self) -> list[tuple[float, float]]:
         """Return the hours in which 5 % are lost."""
         return [(share * self.days * DAY, share * self.days * DAY + HOUR) for share in (0.2, 0.57)]
 
-    @property
+    @cached_property
     def off(self) -> tuple[float, float]:
         """Return the time in which the endpoint is off."""
         start = 0.76 * self.days * DAY
         return start, start + 6 * HOUR
 
-    @property
+    @cached_property
     def spans(self) -> list[tuple[float, float]]:
         """Return all times in which more is lost than single webhooks."""
         return [*self.partial, *self.downs, self.off]
@@ -359,6 +361,8 @@ class StreamState:
     last_deep: datetime | None = None
     look: Look | None = None
     cost: float = 1.0
+    group_began: float = -NEVER
+    """When the last group of webhooks began, as `reads_siblings` counts them."""
     heard: int = 0
     """Webhooks of the flow that have come, as far as they were looked at."""
     lacking: list[tuple[float, float]] = field(default_factory=list)
@@ -417,7 +421,7 @@ class Simulation:
         self.groups_by_day: defaultdict[int, int] = defaultdict(int)
         self.before: list[float] = []
         """When the transactions occurred that the first start has listed."""
-        self.last_webhook = self.group_began = -NEVER
+        self.last_webhook = -NEVER
         self.silence_looked = 0.0
         self.unhealthy = False
         self.details: list[tuple[Loss, float]] = []
@@ -514,9 +518,9 @@ class Simulation:
         self.by_hour[BEGAN_HOUR + int(now // HOUR)] += last - first
         settle_s, groups = self.settle.total_seconds(), 0
         for arrived in flow.arrived[first:last]:
-            if arrived - self.group_began > settle_s:
+            if arrived - stream.group_began > settle_s:
                 groups += 1
-                self.group_began = arrived
+                stream.group_began = arrived
         self.groups_by_day[int(now // DAY)] += groups
         for number in range(first, last, self.sample):
             self.lags.add(now, flow.arrived[number] - flow.arrived_occurred[number])
@@ -581,7 +585,7 @@ class Simulation:
         return plan_reading(self.facts)
 
     def _plan_turn(self) -> None:
-        """Once an hour: learn, and plan anew."""
+        """Learn, and plan anew: each hour of the first day, then each six hours."""
         for stream in self.streams:
             self._hear(stream, self.now)
         lags, shown = self.lags.merged(self.now), self.shown.merged(self.now)
@@ -600,7 +604,7 @@ class Simulation:
         self._fill()
         self.plan = self._plan()
         self._look_into_silence()
-        self._push(self.now + HOUR, "plan")
+        self._push(self.now + (HOUR if self.now < DAY else 6 * HOUR), "plan")
 
     def _look_into_silence(self) -> None:
         events = sum(self.rates) / 7
@@ -619,12 +623,20 @@ class Simulation:
         if self.purse is not None and self.allowance is not None:
             self.purse = filled(self.purse, self.allowance, at(self.now))
 
-    def _pay(self, purpose: Purpose, requests: int) -> None:
-        self.made.append((self.now, requests))
+    def _pay(self, purpose: Purpose, requests: int) -> float:
+        """Make requests; return when the last of them is made: those that the purse lacks wait until it is refilled."""
         self.by_purpose[purpose.value] += requests
-        if self.purse is not None:
-            self._fill()
-            self.purse = spend(self.purse, requests)
+        if self.purse is None or self.allowance is None:
+            self.made.append((self.now, requests))
+            return self.now
+        self._fill()
+        last = self.now if purpose is Purpose.HISTORY else seconds_of(paid_at(self.purse, self.allowance, requests))
+        waiting = requests - int(spendable(self.purse, self.allowance, Purpose.URGENT)) if last > self.now else 0
+        waiting = min(max(waiting, 0), requests)
+        self.made.append((self.now, requests - waiting))
+        self.made += [(self.now + (last - self.now) * (number + 1) / waiting, 1) for number in range(waiting)]
+        self.purse = spend(self.purse, requests)
+        return last
 
     def _may(self, purpose: Purpose, requests: float) -> bool:
         self._fill()
@@ -647,6 +659,7 @@ class Simulation:
             unread=None if oldest is None else at(oldest),
             urgent=None if stream.look is None else stream.look.due,
             latest=latest_next_pass(self.vendor.history, stream.watermark),
+            overdue=LONGEST if self.details else None,
         )
         if self.purse is None or self.allowance is None:
             return min((due, purpose) for purpose, due in wishes.items())
@@ -655,21 +668,16 @@ class Simulation:
     def _next(self, stream: StreamState) -> tuple[float, Purpose]:
         """Return when and why the stream is read next, looking ahead over the webhooks that come until then."""
         self._fill()
-        due, purpose = self._wishes(stream, None, None)
         beat, settle_s = self.plan.heartbeats.interval(stream.name, stream.last), self.settle.total_seconds()
-        hears_late = beat > self.vendor.shortest
-        if not (self.plan.siblings or hears_late):
-            return max(seconds_of(due), self.now), purpose
-        flow, end = stream.flow, seconds_of(due)
+        flow, end = stream.flow, seconds_of(stream.last + beat)
         first = bisect_right(flow.arrived, seconds_of(stream.last) - settle_s)
-        if first == len(flow.arrived) or flow.arrived[first] > end:
-            return max(end, self.now), purpose
-        if hears_late:
-            self._hear_late(stream, first, end)
         oldest = newest = None
-        if self.plan.siblings:
-            oldest = flow.arrived[first]
-            newest = flow.arrived[bisect_right(flow.arrived, min(oldest + settle_s, end), lo=first) - 1]
+        if first < len(flow.arrived) and flow.arrived[first] <= end:
+            if beat > self.vendor.shortest:
+                self._hear_late(stream, first, end)
+            if self.plan.siblings:
+                oldest = flow.arrived[first]
+                newest = flow.arrived[bisect_right(flow.arrived, min(oldest + settle_s, end), lo=first) - 1]
         due, purpose = self._wishes(stream, newest, oldest)
         return max(seconds_of(due), self.now), purpose
 
@@ -712,10 +720,10 @@ class Simulation:
         if head.window is not None:
             start = seconds_of(head.window.start)
             pages = self._pages(stream, start, now)
-            self._pay(stream.purpose, pages)
+            paid = self._pay(stream.purpose, pages)
             stream.cost += 0.2 * (pages - stream.cost)
             self._see(stream, first, now)
-            found = self._find(stream, start, seconds_of(head.record_to), now, now + REQUEST_S * pages)
+            found = self._find(stream, start, seconds_of(head.record_to), now, paid + REQUEST_S * pages)
             stream.watermark = max(head.claim_to, BEGAN)
             if deep:
                 stream.last_deep = at(now)
@@ -852,7 +860,11 @@ class Simulation:
             "grant_used": self._most_used(),
             "settle_s": self.settle.total_seconds(),
             "grace_s": self.capabilities.grace.total_seconds(),
-            "is_short": self.plan.is_short,
+            "is_short": any(
+                self.plan.heartbeats.limited(stream.name, hour) > 1.1 * self.vendor.shortest.total_seconds()
+                for stream in self.streams
+                for hour in range(HOURS_OF_WEEK)
+            ),
             "detail_wait_s": self.detail_wait_s,
             "plan": in_words(self.plan),
         }
@@ -862,10 +874,11 @@ class Simulation:
         if not self.grants:
             return None
         period, used, oldest, known, most = self.vendor.period.total_seconds(), 0, 0, 0, 0.0
-        for time, count in self.made:
+        made = sorted(self.made)
+        for time, count in made:
             used += count
-            while self.made[oldest][0] <= time - period:
-                used -= self.made[oldest][1]
+            while made[oldest][0] <= time - period:
+                used -= made[oldest][1]
                 oldest += 1
             while known + 1 < len(self.grants) and self.grants[known + 1][0] <= time:
                 known += 1
@@ -904,7 +917,7 @@ class Plan:
     days: float = 30.0
     vendors: tuple[str, ...] = tuple(VENDORS)
     rhythms: tuple[str, ...] = tuple(RHYTHMS)
-    accounts: int = 5
+    accounts: int = 3
     """Quiet accounts of a vendor, because one has too few losses to say anything."""
 
 

@@ -159,7 +159,7 @@ class _Budget:
         high = longest_s / (self._weights[0] * min(self._hours))
         if self.requests(low, shortest_s, longest_s) <= per_day:
             return low
-        for _ in range(60):
+        for _ in range(40):
             middle = math.sqrt(low * high)
             if self.requests(middle, shortest_s, longest_s) > per_day:
                 low = middle

@@ -76,16 +76,20 @@ def reading_wishes(
     unread: datetime | None = None,
     urgent: datetime | None = None,
     latest: datetime | None = None,
+    overdue: timedelta | None = None,
 ) -> dict[Purpose, datetime]:
     """Return when a stream is to be read for each purpose; `purse.first_affordable` chooses one that can be paid.
 
     `webhook` is the newest webhook that came less than settle before the last reading, or after it, and `unread` the
     oldest; None, and siblings are not looked for. The siblings of a transaction come together: the reading waits until
     the newest webhook has settled, but the oldest waits no longer than twice that. Such readings are at least `settle`
-    or `shortest` apart. A heartbeat that is three intervals late is urgent. `urgent` is the next look's time, `latest`
-    the time at which the history begins to run out (`latest_next_pass`).
+    or `shortest` apart. `urgent` is the next look's time, `latest` the time at which the history begins to run out
+    (`latest_next_pass`).
+
+    A heartbeat that could not be paid for is urgent when `overdue` has passed since the last reading; None: after three
+    intervals. While details wait to be paid for, pass the longest interval: what is found sooner would only wait too.
     """
-    wishes = {Purpose.HEARTBEAT: last + beat, Purpose.URGENT: last + OVERDUE * beat}
+    wishes = {Purpose.HEARTBEAT: last + beat, Purpose.URGENT: last + (OVERDUE * beat if overdue is None else overdue)}
     if webhook is not None:
         oldest = webhook if unread is None else unread
         settled = min(webhook + settle, oldest + 2 * settle) + TOGETHER

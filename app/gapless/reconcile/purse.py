@@ -50,10 +50,11 @@ def granted(*, floor: int, per_transaction: int = 0, transactions: int = 0) -> i
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Allowance:
-    """The requests that may be used in any `period`."""
+    """The requests that may be used in any `period`, of those that the vendor has granted."""
 
     requests: float
     period: timedelta
+    granted: float
 
     @property
     def full(self) -> float:
@@ -74,7 +75,8 @@ def allow(
     `refused` is the time since the last 429; None: there was none.
     """
     is_backing_off = refused is not None and refused < BACK_OFF
-    return Allowance(requests=requests * share * (0.5 if is_backing_off else 1.0), period=period)
+    used = requests * share * (0.5 if is_backing_off else 1.0)
+    return Allowance(requests=used, period=period, granted=requests)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,7 +120,17 @@ def may_spend(purse: Purse, allowance: Allowance, purpose: Purpose, requests: fl
 def affordable_at(purse: Purse, allowance: Allowance, purpose: Purpose, requests: float) -> datetime:
     """Return the time from which `requests` may be made for `purpose`, if nothing else is spent meanwhile."""
     lacking = _lacking(purse, allowance, purpose, requests)
-    return purse.at if lacking <= 0 else purse.at + allowance.period * (lacking / (allowance.requests * REFILLED))
+    return purse.at if lacking <= 0 else purse.at + _refilled_in(allowance, lacking)
+
+
+def paid_at(purse: Purse, allowance: Allowance, requests: float) -> datetime:
+    """Return when the last of `requests` may be made that a reading which has begun takes.
+
+    A reading may turn out longer than its purpose could pay for. It uses the reserve, and beyond that it waits for each
+    request until it is refilled, so that even a long one keeps within the allowance.
+    """
+    lacking = purse.owed + requests - allowance.full
+    return purse.at if lacking <= 0 else purse.at + _refilled_in(allowance, lacking)
 
 
 def first_affordable(
@@ -128,6 +140,10 @@ def first_affordable(
     times = {purpose: max(due, affordable_at(purse, allowance, purpose, requests)) for purpose, due in wishes.items()}
     purpose = min(times, key=lambda each: (times[each], PRIORITY[each]))
     return times[purpose], purpose
+
+
+def _refilled_in(allowance: Allowance, requests: float) -> timedelta:
+    return allowance.period * (requests / (allowance.requests * REFILLED))
 
 
 def _lacking(purse: Purse, allowance: Allowance, purpose: Purpose, requests: float) -> float:

@@ -77,7 +77,7 @@ class ReadingPlan:
     """Streams are read again soon after a webhook."""
     sweeps: SweepPace | None
     used: float | None
-    """Planned requests, as a share of the allowance; None: there is no grant to compare with."""
+    """Planned requests, as a share of the grant; None: the vendor names none."""
     median: timedelta
     """The wait of half of all single losses, from occurred to recorded."""
     p99: timedelta
@@ -112,7 +112,7 @@ def plan_reading(what: ReadingFacts) -> ReadingPlan:
         heartbeats=beats,
         siblings=siblings,
         sweeps=sweeps,
-        used=None if what.allowance is None else planned / (what.allowance.requests * (DAY / what.allowance.period)),
+        used=None if what.allowance is None else planned * (what.allowance.period / DAY) / what.allowance.granted,
         median=_wait(what, beats, 0.5, siblings=siblings),
         p99=_wait(what, beats, 0.99, siblings=siblings),
         wanted_median=_wait(what, fastest, 0.5, siblings=False),
@@ -126,7 +126,7 @@ def in_words(plan: ReadingPlan) -> str:
     often = format_span(fastest)
     if slowest >= 1.2 * fastest:
         often += f" to {format_span(slowest)}"
-    use = "" if plan.used is None else f" for {_percent(plan.used)} of what it may use of the grant"
+    use = "" if plan.used is None else f", for {_percent(plan.used)} of the grant"
     after = ", and soon after each webhook" if plan.siblings else ""
     said = f"reads every {often}{after}{use}; a lost webhook is found within about {format_span(plan.median)}"
     if plan.is_short:

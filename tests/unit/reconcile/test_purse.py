@@ -17,6 +17,7 @@ from gapless.reconcile.purse import (
     granted,
     may_spend,
     new_purse,
+    paid_at,
     spend,
     spendable,
 )
@@ -25,7 +26,7 @@ NOW, DAY = datetime(2026, 11, 20, 12, tzinfo=UTC), timedelta(days=1)
 MONTHLY = allow(10_000, 30 * DAY)
 PAID = [purpose for purpose in Purpose if purpose is not Purpose.HISTORY]
 allowances = st.builds(
-    Allowance, requests=st.floats(50, 1e6), period=st.sampled_from([timedelta(minutes=1), timedelta(hours=1), 30 * DAY])
+    allow, st.floats(100, 2e6), st.sampled_from([timedelta(minutes=1), timedelta(hours=1), 30 * DAY])
 )
 steps = st.lists(st.tuples(st.floats(0, 0.5), st.sampled_from(PAID), st.integers(1, 200)), max_size=60)
 
@@ -63,7 +64,7 @@ def test_no_period_has_more_requests_than_the_allowance(
 def test_no_period_has_more_than_the_largest_allowance_that_was_known(changes: list[tuple[float, float]]) -> None:
     now, purse, made = NOW, new_purse(NOW), list[tuple[datetime, float, float]]()
     for wait, requests in changes:
-        allowance = Allowance(requests=requests, period=DAY)
+        allowance = allow(requests, DAY, share=1.0)
         now += DAY * wait
         purse = filled(purse, allowance, now)
         taken = spendable(purse, allowance, Purpose.URGENT)
@@ -129,3 +130,13 @@ def test_the_first_wish_that_can_be_paid_for_comes_first() -> None:
     assert first_affordable(purse, MONTHLY, wishes, 1) == (later, Purpose.URGENT)
     assert first_affordable(new_purse(NOW), MONTHLY, wishes, 1) == (NOW, Purpose.SIBLING)
     assert first_affordable(purse, MONTHLY, {Purpose.HEARTBEAT: NOW, Purpose.HISTORY: NOW}, 9)[1] is Purpose.HISTORY
+
+
+@given(allowances, st.floats(0, 1), st.integers(1, 5000))
+def test_a_long_reading_waits_rather_than_take_more_than_the_allowance(
+    allowance: Allowance, level: float, requests: int
+) -> None:
+    purse = spend(new_purse(NOW), level * allowance.full)
+    took = paid_at(purse, allowance, requests) - NOW
+    assert requests <= allowance.full * (1 - level) + allowance.requests * 0.8 * (took / allowance.period) + 1e-3
+    assert (took == timedelta(0)) == (requests <= allowance.full - purse.owed) or took < timedelta(microseconds=2)
