@@ -46,6 +46,8 @@ from gapless_reconcilers.kit.errors import NeedsOperator, ProviderError, Unexpec
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
+LEAST_READ = 20
+"""Requests that a reading may make at least, whatever the purse holds: it was begun because one could be paid for."""
 LONGEST_RETRY = timedelta(days=3)
 """Time for which vendors retry a webhook: an outage so far back may explain a loss."""
 
@@ -108,6 +110,8 @@ class SourceRun:
     async def _reconcile(self, stream_run: StreamRun, streams: list[Stream]) -> None:
         wanted = await self._choose(streams)
         stream_run.purpose = wanted.purpose
+        if wanted.purpose is not Purpose.HISTORY:
+            stream_run.limit = self.leased.client.requests + max(await self._spendable(Purpose.URGENT), LEAST_READ)
         inactive = None
         if self.leased.capabilities.precondition and wanted.streams:
             inactive = await self._check_precondition(streams)

@@ -42,6 +42,8 @@ class StreamRun:
     slots: asyncio.Semaphore
     purpose: Purpose = Purpose.HEARTBEAT
     """What the requests of scheduled passes are for."""
+    limit: float = math.inf
+    """The client's count of requests at which scheduled passes and those on demand stop, and go on when more is paid."""
     must_give_way: Callable[[], bool] = lambda: False
     """True when the source is to be read again: what is not a scheduled pass stops where it is, and goes on later."""
     found: bool = False
@@ -294,9 +296,9 @@ class StreamRun:
         sweeps = None if reckoning is None else reckoning.plan.sweeps
         return None if sweeps is None else sweeps.pieces
 
-    async def _run(self, stream: Stream, row: Pass, limit: float = math.inf) -> PassResult:
+    async def _run(self, stream: Stream, row: Pass, limit: float | None = None) -> PassResult:
         """Make one pass, and record its outcome."""
-        result = await self._make(stream, row, limit=limit)
+        result = await self._make(stream, row, limit)
         if result.failures:
             await self.note_failure(stream, result.failures[0])
         if result.suspect:
@@ -311,7 +313,7 @@ class StreamRun:
     def _must_stop(self) -> bool:
         return self.leased.stopping.is_set() or self.must_give_way()
 
-    async def _make(self, stream: Stream, row: Pass, limit: float = math.inf) -> PassResult:
+    async def _make(self, stream: Stream, row: Pass, limit: float | None = None) -> PassResult:
         """Make one pass, as far as it gets, and report it. What failed is in the result."""
         runtime = self.leased.runtime
         pass_run = PassRun(
@@ -321,7 +323,7 @@ class StreamRun:
             circumstances=self.circumstances,
             slots=self.slots,
             stream_slots=asyncio.Semaphore(self.leased.policy.slices),
-            limit=limit,
+            limit=self.limit if limit is None else limit,
             purpose=self.purpose if row.kind is PassKind.SCHEDULED else PURPOSES[row.kind],
             young_from=self._young_from(row) if row.kind is PassKind.SCHEDULED else None,
             must_pause=self.must_give_way if row.kind in passes.GIVES_WAY else lambda: False,
