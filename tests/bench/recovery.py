@@ -717,7 +717,7 @@ class Simulation:
             start = seconds_of(head.window.start)
             pages = self._pages(stream, start, now)
             paid = self._pay(stream.purpose, pages)
-            stream.cost += 0.2 * (pages - stream.cost)
+            stream.cost += 0.05 * (pages - stream.cost)
             self._see(stream, first, now)
             found = self._find(stream, start, seconds_of(head.record_to), now, paid + REQUEST_S * pages)
             stream.watermark = max(head.claim_to, BEGAN)
