@@ -206,7 +206,7 @@ def quantiles(median_s: float, p999_s: float) -> list[float]:
     return [math.exp(normal.inv_cdf((at + 0.5) / QUANTILES)) for at in range(QUANTILES)]
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Loss:
     """An event whose webhook was not recorded when it was sent."""
 
@@ -216,7 +216,8 @@ class Loss:
     cause: str
     from_s: float
     """When the daemon could first have known: occurred, or the end of a downtime."""
-    retried: float = NEVER
+    failed: float | None = None
+    """When the vendor saw that it failed, and began to try again; None: never."""
 
 
 @dataclass(slots=True)
@@ -307,7 +308,7 @@ def _cause(occurred: float, sent: float, calendar: Calendar, chance: float) -> s
 
 def _loss(occurred: float, sent: float, place: int, cause: str, calendar: Calendar) -> Loss:
     down_to = next((end for start, end in calendar.downs if start <= occurred < end or start <= sent < end), occurred)
-    return Loss(occurred=occurred, place=place, cause=cause, from_s=down_to, retried=sent if cause == "down" else NEVER)
+    return Loss(occurred=occurred, place=place, cause=cause, from_s=down_to, failed=sent if cause == "down" else None)
 
 
 def _gaps(rng: random.Random) -> list[float]:
@@ -444,7 +445,6 @@ class Simulation:
 
     def run(self) -> dict[str, Any]:
         """Simulate all days; return the row of the table."""
-        self._prepare()
         self._start(0.0)
         for kind, first in (("plan", HOUR), ("endpoint", 0.0), ("account", 0.0), ("sweep", DAY)):
             self._push(first, kind)
@@ -474,13 +474,6 @@ class Simulation:
         self.pushed += 1
         heapq.heappush(self.queue, (when, self.pushed, kind, number, turn))
 
-    def _prepare(self) -> None:
-        """Decide when failed webhooks are sent again."""
-        for stream in self.streams:
-            for loss in stream.flow.losses:
-                if loss.cause == "down":
-                    loss.retried = self._retry(loss.retried)
-
     def _list_transactions(self) -> None:
         """List the newest transactions of the time before, as the first start does."""
         if self.vendor.per_transaction:
@@ -490,8 +483,11 @@ class Simulation:
             self.made.append((0.0, math.ceil(known / self.vendor.page)))
             self.by_purpose[Purpose.START.value] += self.made[-1][1]
 
-    def _retry(self, sent: float) -> float:
-        tries = (sent + wait for wait in self.vendor.retries_s)
+    def _comes_again(self, loss: Loss) -> float:
+        """Return when the webhook comes after all."""
+        if loss.failed is None:
+            return NEVER
+        tries = (loss.failed + wait for wait in self.vendor.retries_s)
         return next((time for time in tries if not _is_in(time, self.calendar.downs)), NEVER)
 
     def _start(self, now: float) -> None:
@@ -721,7 +717,7 @@ class Simulation:
             start = seconds_of(head.window.start)
             pages = self._pages(stream, start, now)
             paid = self._pay(stream.purpose, pages)
-            stream.cost += 0.2 * (pages - stream.cost)
+            stream.cost += 0.05 * (pages - stream.cost)
             self._see(stream, first, now)
             found = self._find(stream, start, seconds_of(head.record_to), now, paid + REQUEST_S * pages)
             stream.watermark = max(head.claim_to, BEGAN)
@@ -759,7 +755,7 @@ class Simulation:
         for loss in stream.open:
             if self.vendor.unlisted_while_off and loss.cause == "off":
                 self.unlisted += 1
-            elif loss.retried <= now:
+            elif self._comes_again(loss) <= now:
                 self.retried += 1
             elif start <= loss.occurred < record_to and loss.occurred + self._delay(loss.place) <= now:
                 found = True

@@ -66,6 +66,10 @@ class Allowance:
         """Return the requests that the purse refills in a day: what can be planned."""
         return self.requests * REFILLED * (timedelta(days=1) / self.period)
 
+    def part(self, sources: int) -> "Allowance":
+        """Return what one of so many sources that share the grant may plan with; all of them spend from one purse."""
+        return Allowance(requests=self.requests / sources, period=self.period, granted=self.granted / sources)
+
 
 def allow(
     requests: float, period: timedelta, *, refused: timedelta | None = None, share: float = USED_SHARE
@@ -102,6 +106,14 @@ def filled(purse: Purse, allowance: Allowance, now: datetime) -> Purse:
 def spend(purse: Purse, requests: float) -> Purse:
     """Return the purse after `requests` were made, or reserved, at its time."""
     return Purse(owed=purse.owed + requests, at=purse.at)
+
+
+def believe(purse: Purse, allowance: Allowance, remaining: float) -> Purse:
+    """Return the purse after the vendor said how many requests remain of the grant: at most half of them are ours.
+
+    What others have used meanwhile cannot be spent here; that they used little makes the purse no fuller.
+    """
+    return Purse(owed=max(purse.owed, allowance.full - remaining * USED_SHARE), at=purse.at)
 
 
 def spendable(purse: Purse, allowance: Allowance, purpose: Purpose) -> float:

@@ -12,6 +12,7 @@ from gapless.reconcile.purse import (
     Purpose,
     affordable_at,
     allow,
+    believe,
     filled,
     first_affordable,
     granted,
@@ -138,5 +139,25 @@ def test_a_long_reading_waits_rather_than_take_more_than_the_allowance(
 ) -> None:
     purse = spend(new_purse(NOW), level * allowance.full)
     took = paid_at(purse, allowance, requests) - NOW
-    assert requests <= allowance.full * (1 - level) + allowance.requests * 0.8 * (took / allowance.period) + 1e-3
+    assert (
+        requests
+        <= allowance.full * (1 - level)
+        + allowance.requests * 0.8 * ((took + timedelta(microseconds=1)) / allowance.period)
+        + 1e-6
+    )
     assert (took == timedelta(0)) == (requests <= allowance.full - purse.owed) or took < timedelta(microseconds=2)
+
+
+@given(allowances, st.floats(0, 1), st.integers(0, 10**6))
+def test_at_most_half_of_what_the_vendor_says_remains_is_spent(
+    allowance: Allowance, level: float, remaining: int
+) -> None:
+    before = spend(new_purse(NOW), level * allowance.full)
+    after = believe(before, allowance, remaining)
+    assert spendable(after, allowance, Purpose.URGENT) <= remaining / 2 + 1e-6
+    assert spendable(after, allowance, Purpose.URGENT) <= spendable(before, allowance, Purpose.URGENT)
+
+
+def test_sources_that_share_a_grant_plan_with_a_part_of_it() -> None:
+    part = MONTHLY.part(2)
+    assert (part.requests, part.granted, part.period) == (2_500, 5_000, 30 * DAY)
