@@ -1,4 +1,4 @@
-"""Webhooks and listings late in any order and at any age, over restarts: what is missed is exact, and never too soon."""
+"""Webhooks and listings late in any order and at any age, over restarts: what is missed is exact, never too soon."""
 
 import asyncio
 import secrets
@@ -35,14 +35,16 @@ GAPS = make_destination(DestinationSettings(name="gaps", via=(Via.LIST,), delay=
 
 emits = st.tuples(st.just("emit"), st.sampled_from([0, 0, 0, 3, 20, 90]))
 """An event happens; the list shows it after so many seconds."""
+finds = st.tuples(st.just("find"), st.sampled_from([0, 1, 3]))
+"""An event happens, and a pass looks so many seconds after it has settled."""
 waits = st.tuples(st.just("wait"), st.sampled_from([0.3, 1, 4, 9, 11, 30, 61, 200]))
-pushes = st.tuples(st.just("push"), st.integers(0, 20))
-"""The webhook of one of the events comes, perhaps once more."""
+pushes = st.tuples(st.just("push"), st.integers(0, 4))
+"""The webhook of one of the last events comes, perhaps once more."""
 runs = st.tuples(st.just("run"), st.just(0))
 dies = st.tuples(st.just("die"), st.integers(0, 2))
 """The process dies in a run, before the request of that number, and another starts."""
-steps = st.lists(st.one_of(emits, waits, waits, pushes, runs, runs, dies), min_size=5, max_size=40)
-ages = {"settle_s": st.sampled_from([0, 2, 10, 100]), "grace_s": st.sampled_from([0, 1, 15, 60])}
+steps = st.lists(st.one_of(emits, finds, finds, waits, waits, pushes, pushes, runs, dies), min_size=12, max_size=40)
+ages = {"settle_s": st.sampled_from([10, 2, 0, 100]), "grace_s": st.sampled_from([60, 15, 60, 1, 0])}
 
 
 class Died(Exception):
@@ -101,13 +103,18 @@ class Story:
         self.fake.faults = Faults(late_visible=1.0 if lag_s else 0.0, late_visible_s=lag_s)
         self.events.append(self.fake.emit("invoice.paid"))
 
+    async def _find(self, seconds: float) -> None:
+        await self._emit(0)
+        await self._wait(self.settle.total_seconds() + seconds)
+        await self._run(0)
+
     async def _wait(self, seconds: float) -> None:
         self.clock.advance(seconds=seconds)
 
     async def _push(self, number: float) -> None:
         if not self.events:
             return
-        event = self.events[int(number) % len(self.events)]
+        event = self.events[-1 - int(number) % len(self.events)]
         await self.daemon.push(event)
         if event.key in self.missed and event.key not in self.pushed:
             self.late.add(event.key)

@@ -129,7 +129,8 @@ def counts_are_true(evidence: Evidence) -> Verdict:
         for key, at in evidence.first_acknowledged_at.items()
         if key not in evidence.first_shown_at or at < evidence.first_shown_at[key]
     }
-    not_missed = {key for key in evidence.never_posted if key in rows and not rows[key].missed}
+    not_missed = {key for key in evidence.never_posted if key in rows and not (rows[key].missed or rows[key].awaited)}
+    both = {key for key, row in rows.items() if row.missed and row.awaited}
     falsely_missed = {key for key in early if key in rows and rows[key].missed}
     too_few = {key for key, count in evidence.acknowledged.items() if key in rows and rows[key].webhooks < count}
     too_many = {key for key, row in rows.items() if row.webhooks > evidence.posts.get(key, 0)}
@@ -139,6 +140,7 @@ def counts_are_true(evidence: Evidence) -> Verdict:
         figure=f"{len(evidence.never_posted):,} never posted, {len(early):,} acknowledged before they were listed",
         problems=(
             *_named("no webhook came, and not counted as missed", not_missed),
+            *_named("counted as missed before it was judged", both),
             *_named("acknowledged before it was listed, and counted as missed", falsely_missed),
             *_named("with fewer webhooks counted than were answered 2xx", too_few),
             *_named("with more webhooks counted than were sent", too_many),

@@ -25,6 +25,8 @@ class Row:
     expected: bool
     missed: bool
     webhooks: int
+    awaited: bool = False
+    """A list showed it first, and it is not judged yet: its grace is not over."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

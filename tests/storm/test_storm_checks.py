@@ -78,6 +78,9 @@ def test_a_missed_event_whose_webhook_came_counts_as_late() -> None:
 def test_an_event_never_posted_and_not_missed_is_told() -> None:
     rows = [*make_evidence().ledger[:2], replace(make_evidence().ledger[2], missed=False)]
     assert not checks.counts_are_true(make_evidence(ledger=rows)).is_met
+    young = [*rows[:2], replace(rows[2], awaited=True)]
+    assert checks.counts_are_true(make_evidence(ledger=young)).is_met
+    assert not checks.counts_are_true(make_evidence(ledger=[*rows[:2], replace(young[2], missed=True)])).is_met
 
 
 def test_an_event_acknowledged_before_listed_is_not_missed() -> None:

@@ -14,7 +14,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from gapless.ledger import Connection
 from gapless.ledger.engine import StoreError, open_store
-from gapless.ledger.tables import EVENT
+from gapless.ledger.tables import EVENT, FINDING
 from gapless_reconcilers.testing.fake import utc_now
 from storm.evidence import Row, Sample, Totals
 from storm.supervisor import ShiftedClock
@@ -125,8 +125,16 @@ async def read_rows(url: str) -> list[Row]:
 
     def work(connection: Connection) -> list[Row]:
         columns = (EVENT.c.key, EVENT.c.via, EVENT.c.expected, EVENT.c.missed_cause, EVENT.c.webhook_count)
+        awaited = set(connection.execute(select(FINDING.c.key)).scalars())
         return [
-            Row(key=key, via=via, expected=bool(expected), missed=cause is not None, webhooks=count)
+            Row(
+                key=key,
+                via=via,
+                expected=bool(expected),
+                missed=cause is not None,
+                webhooks=count,
+                awaited=key in awaited,
+            )
             for key, via, expected, cause, count in connection.execute(select(*columns))
         ]
 

@@ -111,7 +111,8 @@ SOURCE_FIGURES: Final[tuple[Figure[SourceReport], ...]] = (
     ),
     Figure(
         name="missed_total",
-        help="expected events that the webhooks lost; cause: `receiver_down`, `refused`, `subscription`, `unexplained`",
+        help="expected events that no webhook had brought when their grace was over; "
+        "cause: `receiver_down`, `refused`, `subscription`, `unexplained`",
         absent=_ONE_WAY,
         labels=("cause",),
         samples=_missed,
