@@ -95,7 +95,10 @@ async def test_status_tells_of_a_replaced_log(sqlite_url: str, tmp_path: Path) -
         log = path.with_name(path.name + "-wal")
         aside = replace(log)
         fake.emit("invoice.paid")
-        said = "The ledger's file is not the one that Gapless has open, so webhooks are answered 503", "Put the file back"
+        said = (
+            "The ledger's file is not the one that Gapless has open, so webhooks are answered 503",
+            "Put the file back",
+        )
         await until(lambda: tells(daemon, *said), within_s=40)
         await until(lambda: any(push.status == 503 for push in fake.pushes))
         aside.replace(log)

@@ -1,4 +1,4 @@
-"""What blinds a source or stops the ledger is told while it lasts: a daemon that runs, and `gapless status` beside it."""
+"""What blinds a source or stops the ledger is told while it lasts: by `gapless status`, beside a daemon that runs."""
 
 import asyncio
 import re
@@ -132,7 +132,9 @@ async def test_a_list_that_shows_nothing(gapless: Gapless, fake: FakeProvider) -
     fake.faults.empty_lists = True
     fake.emit("invoice.paid")
     await fake.settle()
-    await tells(gapless, "The provider's list lacks 1 event that came by webhook: evt_", "Nothing: the list is read again")
+    await tells(
+        gapless, "The provider's list lacks 1 event that came by webhook: evt_", "Nothing: the list is read again"
+    )
 
 
 @ANY_STORE
@@ -144,7 +146,11 @@ async def test_a_revoked_key(gapless: Gapless, fake: FakeProvider) -> None:
 @ANY_STORE
 async def test_a_provider_that_is_down(gapless: Gapless, fake: FakeProvider) -> None:
     fake.faults.outage = True
-    said = "The last pass ended early: provider_unavailable: ", "was answered with 503", "it is tried again automatically"
+    said = (
+        "The last pass ended early: provider_unavailable: ",
+        "was answered with 503",
+        "it is tried again automatically",
+    )
     assert await tells(gapless, *said) == 0
     fake.faults.outage = False
     assert await is_well(gapless)
@@ -230,7 +236,10 @@ async def test_a_reader_that_lets_the_log_grow(
         other.execute("SELECT * FROM source").fetchone()
         for _ in range(12):
             await asyncio.to_thread(write_much, path)
-        said = "The write-ahead log of the ledger cannot start over and grows: ", "End the program that reads the ledger"
+        said = (
+            "The write-ahead log of the ledger cannot start over and grows: ",
+            "End the program that reads the ledger",
+        )
         assert await tells(gapless, *said) == 1
 
 
@@ -250,9 +259,14 @@ async def test_an_older_configuration(fake: FakeProvider, postgres_url: str, tmp
     """A second replica is started again with the file of before, which lacks a source."""
     async with fake.serve() as api:
         old = Gapless(tmp_path, postgres_url, api)
-        new = Gapless(tmp_path, postgres_url, api, source="share_account = true", options=SECOND.format(api=api, shares="true"))
+        new = Gapless(
+            tmp_path, postgres_url, api, source="share_account = true", options=SECOND.format(api=api, shares="true")
+        )
         async with serving(old):
             pass
         async with serving(new), serving(old):
-            said = "was started with an older configuration, and did not retire source second.", "gapless config activate"
+            said = (
+                "was started with an older configuration, and did not retire source second.",
+                "gapless config activate",
+            )
             assert await tells(new, *said) == 1
