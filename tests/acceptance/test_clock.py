@@ -102,6 +102,8 @@ async def test_a_restart_believes_no_time_of_the_future(
             await until(lambda: event.key in consumer.ids and len(consumer.got[waiting.key]) > tried)
 
             assert "due_times_ahead" in daemon.log.read_text()
+            counted = (await daemon.metrics())["gapless_due_times_ahead_total"]
+            assert {kind for ((_, kind),) in counted} == {"source", "delivery"}
 
 
 async def test_a_first_start_with_a_clock_ahead_loses_nothing(

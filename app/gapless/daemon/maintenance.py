@@ -8,6 +8,7 @@ from datetime import timedelta
 from functools import partial
 from pathlib import Path
 
+from gapless.bootstrap.ledger import note_times_ahead
 from gapless.clock import TOLERANCE, ProcessClock
 from gapless.domain import Sources, span_us
 from gapless.ledger import configurations, leases, retention, silence, sources, times
@@ -112,9 +113,7 @@ async def correct_waits(runtime: Runtime) -> None:
     """Make due what lies further ahead than its own wait, and log it. Raises `StoreError`."""
     if await runtime.read(times.any_ahead, now_us=runtime.now_us):
         found = await runtime.write(times.make_due, now_us=runtime.now_us)
-        log.warning("due_times_ahead", extra=found)
-        for kind, count in found.items():
-            runtime.metrics.due_times_ahead.labels(kind).inc(count)
+        note_times_ahead(found, runtime.metrics)
 
 
 async def prune(runtime: Runtime, retention: RetentionSettings, destination_ids: Iterable[int]) -> None:
