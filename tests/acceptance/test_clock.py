@@ -148,6 +148,9 @@ async def test_replicas_with_different_clocks_deliver_once(
             assert {key: len(marks) for key, marks in consumer.got.items()} == dict.fromkeys(truth, 2)
             (offset,) = (await one.metrics())["gapless_clock_offset_seconds"].values()
             assert offset == pytest.approx(600, abs=10)
+            code, shown, _ = await two.call("status")
+            assert (code, "ahead of the database's: it may refuse genuine webhooks" in shown) == (1, True), shown
+            assert "Synchronise the clock (NTP)" in shown
 
 
 async def has_jumped(daemon: Gapless, times: int) -> bool:

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from gapless.bootstrap.ledger import note_times_ahead
-from gapless.clock import TOLERANCE, ProcessClock
+from gapless.clock import TOLERANCE, ProcessClock, machine_clock
 from gapless.domain import Sources, span_us
 from gapless.ledger import configurations, leases, retention, silence, sources, times
 from gapless.ledger.configurations import Standing
@@ -50,7 +50,13 @@ async def beat(runtime: Runtime, holder: str, *, receives: bool, standing: Stand
         silent = timedelta(microseconds=runtime.elapsed_us - last_us)
         try:
             try:
-                await writer.submit(leases.beat, slot=writer.recorder.slot, holder=holder, silent=silent)
+                await writer.submit(
+                    leases.beat,
+                    slot=writer.recorder.slot,
+                    holder=holder,
+                    silent=silent,
+                    offset=machine_clock(runtime.clock)() - runtime.clock(),
+                )
             except LeaseLost:
                 await _take_another_slot(writer, holder, receives=receives, standing=standing)
                 continue

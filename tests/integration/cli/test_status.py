@@ -98,11 +98,15 @@ class Ledger:
         self.write(work)
 
     def owe(self, **delivery: object) -> None:
-        """A delivery to the destination "shop"."""
+        """A delivery of an event to the destination "shop"."""
+        at_us = to_us(self.now)
 
         def work(connection: Connection) -> None:
+            ids = dict(connection.execute(select(STREAM.c.source_id, STREAM.c.id.label("stream_id"))).mappings().one())
+            event = {"key": "evt_1", "type": "x", "via": "list", "occurred_us": at_us, "first_seen_us": at_us}
+            connection.execute(insert(EVENT).values(seq=1, **event, **ids))
             destination_id = destinations.register_destination(connection, "shop", self.now)
-            row = {"event_seq": 1, "destination_id": destination_id, "attempts": 1, "created_us": to_us(self.now)}
+            row = {"event_seq": 1, "destination_id": destination_id, "attempts": 1, "created_us": at_us}
             connection.execute(insert(DELIVERY).values(**row | delivery))
 
         self.write(work)
@@ -229,6 +233,7 @@ def test_held_deliveries_are_told_with_their_reason(ledger: Ledger, reason: str,
     assert done.exit_code == 1
     assert f"trouble: shop: Waiting for a decision: 1 delivery ({told})." in done.stdout
     assert "See `gapless dead list --held`. " in done.stdout
+    assert f"{ledger.now:%Y-%m-%d %H:%M}" in ledger.call("dead", "list", "--held").stdout
     assert advice in done.stdout
 
 

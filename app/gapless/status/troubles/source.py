@@ -9,15 +9,21 @@ from gapless.domain import from_us
 from gapless.ledger.watermarks import EVENT_LOST
 from gapless.status.report import SourceReport
 from gapless.status.troubles.comparison import of_list
-from gapless.status.troubles.trouble import SET_CLOCK, WAS_AHEAD, Severity, Trouble, TroubleKind, counted
+from gapless.status.troubles.trouble import (
+    CLOCK_WRONG_FROM,
+    SET_CLOCK,
+    WAS_AHEAD,
+    Severity,
+    Trouble,
+    TroubleKind,
+    counted,
+)
 from gapless.text import format_span, format_time
 
 FRESH_WINDOW: Final = "1h"
 """The window in which a single missed event is already reported."""
 MUCH_MISSED: Final = 0.01
 """Share of a window from which on missed events are reported, even if they are recovered."""
-CLOCK_WRONG_FROM: Final = timedelta(minutes=1)
-"""Difference of our clock from the provider's from which on it is a trouble."""
 
 
 def of_source(source: SourceReport, now: datetime) -> Iterator[Trouble]:

@@ -1,10 +1,12 @@
 """The values of the judgement: what can be wrong, how bad it is, and the texts that several modules share."""
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final
 
+CLOCK_WRONG_FROM: Final = timedelta(minutes=1)
+"""Difference of our clock from the provider's, or of a machine's from the database's, from which on it is a trouble."""
 WAS_AHEAD: Final = "A clock was ahead when they were stored, or ours is behind now."
 SET_CLOCK: Final = (
     "Synchronise the clock (NTP) of this machine and of the database, then see what `gapless check` says of the clocks."

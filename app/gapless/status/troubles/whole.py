@@ -1,10 +1,12 @@
 """What is wrong with the store, the configuration or a process: it concerns all sources and destinations."""
 
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import Final
 
 from gapless.status.report import StatusReport, StoreFault
-from gapless.status.troubles.trouble import Severity, Trouble, TroubleKind
+from gapless.status.troubles.trouble import CLOCK_WRONG_FROM, SET_CLOCK, Severity, Trouble, TroubleKind
+from gapless.text import format_span
 
 OF_STORE: Final = {
     StoreFault.READ_ONLY: "The database allows no writes, so webhooks are answered 503 and nothing is recorded",
@@ -66,3 +68,18 @@ def of_whole(report: StatusReport) -> Iterator[Trouble]:
             next="Start it again with the current configuration; or, to go back to its own, run "
             "`gapless config activate` with that and start it again.",
         )
+    yield from _of_clocks(report)
+
+
+def _of_clocks(report: StatusReport) -> Iterator[Trouble]:
+    """Yield the receivers whose clock is wrong: on PostgreSQL each judges signatures by its own machine's."""
+    for each in report.clock_offsets:
+        if abs(each.offset) >= CLOCK_WRONG_FROM:
+            yield Trouble(
+                kind=TroubleKind.CLOCK_WRONG,
+                severity=Severity.TROUBLE,
+                text=f"The clock of process {each.holder} is {format_span(abs(each.offset))} "
+                f"{'ahead of' if each.offset > timedelta(0) else 'behind'} the database's: it may refuse genuine "
+                "webhooks as too old or too new.",
+                next=SET_CLOCK,
+            )
