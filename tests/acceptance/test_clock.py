@@ -102,6 +102,8 @@ async def test_a_restart_believes_no_time_of_the_future(
             await until(lambda: event.key in consumer.ids and len(consumer.got[waiting.key]) > tried)
 
             assert "due_times_ahead" in daemon.log.read_text()
+            counted = (await daemon.metrics())["gapless_due_times_ahead_total"]
+            assert {kind for ((_, kind),) in counted} == {"source", "delivery"}
 
 
 async def test_a_first_start_with_a_clock_ahead_loses_nothing(
@@ -146,6 +148,9 @@ async def test_replicas_with_different_clocks_deliver_once(
             assert {key: len(marks) for key, marks in consumer.got.items()} == dict.fromkeys(truth, 2)
             (offset,) = (await one.metrics())["gapless_clock_offset_seconds"].values()
             assert offset == pytest.approx(600, abs=10)
+            code, shown, _ = await two.call("status")
+            assert (code, "ahead of the database's: it may refuse genuine webhooks" in shown) == (1, True), shown
+            assert "Synchronise the clock (NTP)" in shown
 
 
 async def has_jumped(daemon: Gapless, times: int) -> bool:

@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import NoReturn
 
 import pytest
+from click.testing import CliRunner
 from sqlalchemy.engine import make_url
 
+from gapless.cli.main import main
 from gapless.ledger import Connection, streams
 from gapless.ledger.engine import StoreInvalid, open_store
 
@@ -96,3 +98,12 @@ async def test_pgbouncer_that_shares_sessions_is_refused(pooled: Pooled, mode: s
             assert "\n" not in str(refused.value)
     finally:
         await store.close()
+
+
+def test_status_says_that_pgbouncer_shares_sessions(pooled: Pooled, tmp_path: Path) -> None:
+    config = tmp_path / "gapless.toml"
+    config.write_text('[store]\nurl_env = "STORE_URL"\n')
+    runner = CliRunner(env={"STORE_URL": pooled("transaction")})
+    done = runner.invoke(main, ["--config", str(config), "status"])
+    assert done.exit_code == 2
+    assert "set pool_mode = session in pgbouncer, or let the url name PostgreSQL itself" in done.output

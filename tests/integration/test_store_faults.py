@@ -79,6 +79,21 @@ async def counts(url: str) -> dict[str, int]:
     return {name: count for name, count in found.counts.items() if count}
 
 
+def commits(proxy: HalfOpenProxy, *, arrives: bool) -> list[bytes]:
+    """Let the connection fall silent at its next commit; return a list of what was sent then."""
+    sent: list[bytes] = []
+
+    def is_commit(part: bytes) -> bool:
+        sent.extend([part] if b"COMMIT" in part else ())
+        return bool(sent)
+
+    if arrives:
+        proxy.on_sent = is_commit
+    else:
+        proxy.on_sending = is_commit
+    return sent
+
+
 async def test_a_silent_connection_is_replaced_and_the_webhook_stored(postgres_url: str) -> None:
     async with HalfOpenProxy(postgres_url).serve() as proxy, recording(proxy.url) as it:
         slot = it.writer.recorder.slot
@@ -117,12 +132,10 @@ async def test_a_server_that_accepts_and_never_answers_is_unavailable(postgres_u
 async def test_an_unanswered_commit_is_looked_up_and_counted_once(postgres_url: str, *, arrives: bool) -> None:
     async with HalfOpenProxy(postgres_url).serve() as proxy, recording(proxy.url) as it:
         assert await it.push("a") == 1
-        if arrives:
-            proxy.on_sent = lambda part: b"COMMIT" in part
-        else:
-            proxy.on_sent = lambda part: b"unnest" in part  # a statement before it
+        asked = commits(proxy, arrives=arrives)
         both = it.push("a"), it.push("b")
         assert await asyncio.gather(*both) == [0, 1]
+        assert asked
     assert await counts(postgres_url) == {"by_webhook": 2, "expected": 2, "duplicates": 1}
 
 
@@ -130,9 +143,10 @@ async def test_the_locks_of_a_lost_connection_hold_nobody_up(postgres_url: str) 
     """Its backend still has the rows of the tallies and of the event, and would keep them for ten seconds."""
     async with HalfOpenProxy(postgres_url).serve() as proxy, recording(proxy.url) as it:
         await it.push("a")
-        proxy.on_sent = lambda part: b"unnest" in part
+        asked = commits(proxy, arrives=False)
         assert await it.push("b") == 1
         assert await it.push("c") == 1
+        assert asked
     assert await counts(postgres_url) == {"by_webhook": 3, "expected": 3}
 
 

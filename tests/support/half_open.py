@@ -22,6 +22,8 @@ class HalfOpenProxy:
         self._writers: list[asyncio.StreamWriter] = []
         self.on_sent: Callable[[bytes], bool] = lambda _: False
         """Looks at what a client sends: if True, that connection falls silent after these bytes, once."""
+        self.on_sending: Callable[[bytes], bool] = lambda _: False
+        """The same, but these bytes do not arrive any more."""
 
     @property
     def url(self) -> str:
@@ -77,6 +79,10 @@ class HalfOpenProxy:
         with suppress(OSError):
             while part := await source.read(1 << 16):
                 if not quiet.is_set():
+                    if is_client and self.on_sending(part):
+                        self.on_sending = lambda _: False
+                        quiet.set()
+                        continue
                     if is_client and self.on_sent(part):
                         self.on_sent = lambda _: False
                         quiet.set()

@@ -39,6 +39,7 @@ from gapless.settings import PublicSettings
 from gapless.status.reader import read_report
 from gapless.status.report import ListReport, SourceReport, StatusReport
 from gapless_reconcilers.kit.contract import Provider, Reply, Secret, WebhookRequest, Window
+from gapless_reconcilers.providers.github import GitHub, GitHubOptions
 from gapless_reconcilers.providers.stripe import Stripe, StripeOptions
 from gapless_reconcilers.testing.fake import FakeProvider
 from gapless_reconcilers.testing.fake.event_store import FakeEvent
@@ -113,6 +114,24 @@ def make_stripe(url: str, page_limit: int = 100) -> Provider:
             api_key=Secret("sk_live_fake"), webhook_secret=(Secret(SECRET),), page_limit=page_limit, api_base=url
         )
     )
+
+
+def github_in_pages_of(most: int) -> Callable[..., Provider]:
+    """Return what makes a provider for the GitHub hook of a fake, with pages of at most that many deliveries."""
+
+    def make(url: str, page_limit: int = 100) -> Provider:
+        return GitHub(
+            GitHubOptions(
+                token=Secret("ghp_fake"),
+                webhook_secret=(Secret(SECRET),),
+                repository="acme/shop",
+                hook_id=77,
+                page_limit=min(page_limit, most),
+                api_base=url,
+            )
+        )
+
+    return make
 
 
 @dataclass(kw_only=True)

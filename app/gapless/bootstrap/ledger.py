@@ -27,7 +27,9 @@ from gapless.ledger import (
 from gapless.ledger.configurations import Standing
 from gapless.ledger.engine import SqliteStore, Store, StoreInvalid, naming_store
 from gapless.ledger.engine.lock import LedgerLock, hold
-from gapless.settings import DestinationSettings, Settings, build_provider
+from gapless.metrics import Metrics
+from gapless.settings import DestinationSettings, Settings, SourceSettings, build_provider
+from gapless_reconcilers.kit.contract import Provider
 
 log = logging.getLogger(__name__)
 WHOLE_SECOND = timedelta(seconds=1)
@@ -95,41 +97,24 @@ async def register_rows(
     providers = {each.name: build_provider(each, environ) for each in settings.sources}
 
     def work(connection: Connection) -> RegisteredRows:
-        digest = digest_of(settings)
-        standing = (
-            configurations.enter(connection, digest, to_us(now)) if serves else configurations.find(connection, digest)
+        standing = _standing(connection, settings, now, serves=serves)
+        known = tuple(
+            _registered_source(connection, each, providers[each.name], times.get(each.name, now), now, standing)
+            for each in settings.sources
         )
-        if not standing.in_force:
-            standing = replace(standing, withheld=_withheld(connection, settings))
-        known = []
-        for each in settings.sources:
-            start = align_down(each.start or times.get(each.name, now), providers[each.name].capabilities.resolution)
-            mode = mode_of(each, providers[each.name])
-            source = make_source(each, providers[each.name], 0, start)
-            source_id = sources.register_source(
-                connection,
-                each.name,
-                each.provider,
-                mode.value,
-                start,
-                now,
-                livemode=source.livemode,
-                in_force=standing.in_force,
-            )
-            row = sources.source_row(connection, source_id)
-            source = replace(source, id=source_id, start=from_us(row["start_us"]))
-            known.append(restore_subscription(source, sources.subscriptions(connection, source_id)))
         if standing.in_force:
             sources.retire_absent(connection, [each.name for each in settings.sources], now)
             destinations.retire_absent_destinations(connection, [each.name for each in settings.destinations])
         _park_deliveries(connection)
-        destination_rows = {}
-        for wanted in settings.destinations:
-            since = align_down(wanted.since or _first_since(wanted, settings, times, now), WHOLE_SECOND)
-            row_id = destinations.register_destination(connection, wanted.name, since, in_force=standing.in_force)
-            destination_rows[wanted.name] = (row_id, destinations.destination_since(connection, row_id))
-        retired = sources.retired_since(connection)
-        return RegisteredRows(sources=tuple(known), destinations=destination_rows, retired=retired, standing=standing)
+        return RegisteredRows(
+            sources=known,
+            destinations={
+                each.name: _registered_destination(connection, each, _first_since(each, settings, times, now), standing)
+                for each in settings.destinations
+            },
+            retired=sources.retired_since(connection),
+            standing=standing,
+        )
 
     rows = await store.write(work)
     if rows.standing.withheld:
@@ -138,6 +123,50 @@ async def register_rows(
             extra={"generation": rows.standing.generation, "withheld": list(rows.standing.withheld)},
         )
     return rows
+
+
+def _standing(connection: Connection, settings: Settings, now: datetime, *, serves: bool) -> Standing:
+    """Return the standing of the configuration, and if it is not in force, with what it may not change."""
+    digest = digest_of(settings)
+    standing = (
+        configurations.enter(connection, digest, to_us(now)) if serves else configurations.find(connection, digest)
+    )
+    return standing if standing.in_force else replace(standing, withheld=_withheld(connection, settings))
+
+
+def _registered_source(
+    connection: Connection,
+    wanted: SourceSettings,
+    provider: Provider,
+    first_start: datetime,
+    now: datetime,
+    standing: Standing,
+) -> Source:
+    """Return the source with the id and the start of its row; a new one starts at `first_start`."""
+    start = align_down(wanted.start or first_start, provider.capabilities.resolution)
+    source = make_source(wanted, provider, 0, start)
+    source_id = sources.register_source(
+        connection,
+        wanted.name,
+        wanted.provider,
+        mode_of(wanted, provider).value,
+        start,
+        now,
+        livemode=source.livemode,
+        in_force=standing.in_force,
+    )
+    row = sources.source_row(connection, source_id)
+    source = replace(source, id=source_id, start=from_us(row["start_us"]))
+    return restore_subscription(source, sources.subscriptions(connection, source_id))
+
+
+def _registered_destination(
+    connection: Connection, wanted: DestinationSettings, first_since: datetime, standing: Standing
+) -> tuple[int, int]:
+    """Return the id and the since of the destination's row; a new one is owed what occurs from `first_since` on."""
+    since = align_down(wanted.since or first_since, WHOLE_SECOND)
+    row_id = destinations.register_destination(connection, wanted.name, since, in_force=standing.in_force)
+    return row_id, destinations.destination_since(connection, row_id)
 
 
 def _withheld(connection: Connection, settings: Settings) -> tuple[str, ...]:
@@ -162,7 +191,13 @@ def _first_since(
 
 
 async def take_slot(
-    ledger: OpenLedger, holder: str, *, receives: bool, now: datetime, standing: Standing | None = None
+    ledger: OpenLedger,
+    holder: str,
+    metrics: Metrics,
+    *,
+    receives: bool,
+    now: datetime,
+    standing: Standing | None = None,
 ) -> int:
     """Take a writer slot for this process. On SQLite, where it is alone, first clear what a crash left.
 
@@ -181,8 +216,15 @@ async def take_slot(
 
     slot = await ledger.store.write(work)
     if ahead:
-        log.warning("due_times_ahead", extra=ahead)
+        note_times_ahead(ahead, metrics)
     return slot
+
+
+def note_times_ahead(found: Mapping[str, int], metrics: Metrics) -> None:
+    """Log and count what lay further ahead than its own wait, and was made due: the number of each kind."""
+    log.warning("due_times_ahead", extra=dict(found))
+    for kind, count in found.items():
+        metrics.due_times_ahead.labels(kind).inc(count)
 
 
 def take_next_slot(connection: Connection, holder: str, *, receives: bool, standing: Standing | None) -> int:

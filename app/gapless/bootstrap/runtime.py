@@ -94,7 +94,7 @@ async def _make_parts(
     sources, metrics, holder = Sources(rows.sources), Metrics(gapless.__version__), _holder_name()
     destinations = make_destinations(settings, rows, sources, clock)
     standing = rows.standing if serves else None
-    slot = await take_slot(ledger, holder, receives=receives, now=clock(), standing=standing)
+    slot = await take_slot(ledger, holder, metrics, receives=receives, now=clock(), standing=standing)
     again = None if ledger.lock else bind(take_next_slot, holder=holder, receives=receives, standing=standing)
     recorder = Recorder(slot, build_route(destinations), withdraws=that_hear_webhooks(destinations))
     writer = make_writer(settings.public, ledger.store, recorder, metrics, take_slot=again)

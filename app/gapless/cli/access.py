@@ -16,15 +16,8 @@ import msgspec
 from gapless.bootstrap.runtime import ProcessParts, open_runtime
 from gapless.bootstrap.store import open_configured_store
 from gapless.ledger import Connection, schema
-from gapless.ledger.engine import (
-    LedgerReplaced,
-    SqliteStore,
-    Store,
-    StoreInvalid,
-    StoreUnavailable,
-    naming_store,
-)
-from gapless.ledger.engine.lock import LedgerHeld, LockHolder, holder_of
+from gapless.ledger.engine import SqliteStore, Store, StoreInvalid, StoreUnavailable, naming_store
+from gapless.ledger.engine.lock import LedgerHeld, LockHolder, holder_of, refuse_other_file
 from gapless.operations.context import OperationContext, OperationRefused
 from gapless.operations.registry import perform
 from gapless.receive.evidence import EvidenceFetcher
@@ -44,11 +37,7 @@ async def open_reader(settings: Settings) -> AsyncIterator[Store]:
     url = settings.store.url.read().reveal()
     store = open_configured_store(settings)
     if isinstance(store, SqliteStore) and not store.path.exists():
-        if (holder := daemon_of(settings)) is not None:
-            raise LedgerReplaced(
-                f"the ledger {store.path} is gone, and process {holder.pid} has it open: put the file back (with its "
-                "-wal), or restore a backup and start `gapless serve` again"
-            )
+        refuse_other_file(store.path)
         raise StoreInvalid(f"there is no ledger at {store.path}; `gapless serve` makes one")
     try:
         with naming_store(url):
@@ -111,17 +100,7 @@ def daemon_of(settings: Settings) -> LockHolder | None:
     """Return the daemon that holds the SQLite ledger; None on PostgreSQL or if none runs."""
     store = open_configured_store(settings)
     holder = holder_of(store.path) if isinstance(store, SqliteStore) else None
-    return holder if holder is not None and holder.url and _is_running(holder.pid) else None
-
-
-def _is_running(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
+    return holder if holder is not None and holder.url and holder.is_running else None
 
 
 async def call_daemon(holder: LockHolder, name: str, args: Mapping[str, object]) -> dict[str, Any]:

@@ -8,7 +8,8 @@ from datetime import timedelta
 from functools import partial
 from pathlib import Path
 
-from gapless.clock import TOLERANCE, ProcessClock
+from gapless.bootstrap.ledger import note_times_ahead
+from gapless.clock import TOLERANCE, ProcessClock, machine_clock
 from gapless.domain import Sources, span_us
 from gapless.ledger import configurations, leases, looks, retention, silence, sources, times
 from gapless.ledger.configurations import Standing
@@ -49,7 +50,13 @@ async def beat(runtime: Runtime, holder: str, *, receives: bool, standing: Stand
         silent = timedelta(microseconds=runtime.elapsed_us - last_us)
         try:
             try:
-                await writer.submit(leases.beat, slot=writer.recorder.slot, holder=holder, silent=silent)
+                await writer.submit(
+                    leases.beat,
+                    slot=writer.recorder.slot,
+                    holder=holder,
+                    silent=silent,
+                    offset=machine_clock(runtime.clock)() - runtime.clock(),
+                )
             except LeaseLost:
                 await _take_another_slot(writer, holder, receives=receives, standing=standing)
                 continue
@@ -115,9 +122,7 @@ async def correct_waits(runtime: Runtime) -> None:
     """Make due what lies further ahead than its own wait, and log it. Raises `StoreError`."""
     if await runtime.read(times.any_ahead, now_us=runtime.now_us):
         found = await runtime.write(times.make_due, now_us=runtime.now_us)
-        log.warning("due_times_ahead", extra=found)
-        for kind, count in found.items():
-            runtime.metrics.due_times_ahead.labels(kind).inc(count)
+        note_times_ahead(found, runtime.metrics)
 
 
 async def prune(runtime: Runtime, retention: RetentionSettings, destination_ids: Iterable[int]) -> None:

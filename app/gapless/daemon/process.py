@@ -21,8 +21,8 @@ from gapless.daemon.listeners import Listener
 from gapless.deliver.dispatcher import Dispatcher
 from gapless.domain import Clock
 from gapless.ledger import schema
-from gapless.ledger.engine import StoreInvalid
-from gapless.ledger.engine.lock import LockHolder
+from gapless.ledger.engine import SqliteStore, StoreInvalid
+from gapless.ledger.engine.lock import LockHolder, identity
 from gapless.operations.context import OperationContext
 from gapless.provider_api.client import DEFAULT_RETRY, RequestRetryPolicy
 from gapless.receive.endpoint import ReceiveOptions, Receiver, make_receiver
@@ -219,7 +219,7 @@ def _private(settings: Settings, parts: ProcessParts, roles: frozenset[Role]) ->
         schema_is_current=schema.is_current,
         budgets={name: policy.budget for name, policy in parts.policies.items()},
     )
-    runtime = parts.runtime
+    runtime, store = parts.runtime, parts.runtime.store
     context = OperationContext(
         runtime=runtime,
         evidence=EvidenceFetcher(parts.client, runtime.clock, runtime.metrics),
@@ -229,8 +229,9 @@ def _private(settings: Settings, parts: ProcessParts, roles: frozenset[Role]) ->
     app = build_console_app(options, context, runtime.metrics)
     drain_s = ANSWERING * settings.stop_within.total_seconds()
     listener = Listener(app, private.host, private.port, drain_s=drain_s)
-    if parts.lock is not None:
-        parts.lock.write_holder(LockHolder(pid=os.getpid(), url=listener.address, token=token))
+    if parts.lock is not None and isinstance(store, SqliteStore):
+        holder = LockHolder(pid=os.getpid(), url=listener.address, token=token, file=identity(store.path))
+        parts.lock.write_holder(holder)
     return listener
 
 

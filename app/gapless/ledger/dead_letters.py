@@ -42,8 +42,8 @@ class Unsettled:
     state: DeliveryState
     reason: str | None
     attempts: int
-    done_us: int | None
-    """The time at which it reached this state."""
+    done_us: int
+    """The time at which it reached this state, or where that is not stored, as with what is held in bulk, was made."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,7 +87,8 @@ def waiting(
             DESTINATION.c.name.label("destination"),
             *(EVENT.c[name] for name in ("seq", "key", "type", "occurred_us")),
             SOURCE.c.name.label("source"),
-            *(DELIVERY.c[name] for name in ("state", "reason", "attempts", "done_us")),
+            *(DELIVERY.c[name] for name in ("state", "reason", "attempts")),
+            func.coalesce(DELIVERY.c.done_us, DELIVERY.c.created_us).label("done_us"),
         )
         .select_from(DELIVERY)
         .join(EVENT, EVENT.c.seq == DELIVERY.c.event_seq)

@@ -23,6 +23,14 @@ OUTAGE = timedelta(seconds=5)
 """A longer time without a receiver counts as downtime."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClockOffset:
+    """How far the machine of a running receiver is ahead of the database's clock."""
+
+    holder: str
+    offset: timedelta
+
+
 class LeaseLost(Exception):
     """Another process holds this lease now: stop, and write nothing."""
 
@@ -120,7 +128,13 @@ def take_slot(connection: Connection, holder: str, *, receives: bool) -> int:
     """Take the lowest writer slot that nobody holds, and return it."""
     clock = dialect.database_now_us(connection)
     until_us = clock + span_us(SLOT_LEASE)
-    taken = {"holder": holder, "receives": receives, "heartbeat_us": clock, "lease_until_us": until_us}
+    taken = {
+        "holder": holder,
+        "receives": receives,
+        "heartbeat_us": clock,
+        "lease_until_us": until_us,
+        "clock_offset_us": None,
+    }
     for slot in range(1024):
         dialect.insert_or_ignore(connection, SLOT, {"slot": slot})
         free = or_(SLOT.c.lease_until_us < clock, SLOT.c.holder.is_(None))
@@ -143,19 +157,33 @@ def note_downtime(connection: Connection) -> None:
         connection.execute(insert(DOWNTIME).values(start_us=last, end_us=clock))
 
 
-def beat(connection: Connection, slot: int, holder: str, silent: timedelta) -> None:
+def beat(connection: Connection, slot: int, holder: str, silent: timedelta, offset: timedelta = timedelta(0)) -> None:
     """Renew the writer slot, and record downtime if there was any. Raises `LeaseLost` if another process took it.
 
     `silent` is the time that has elapsed since this process renewed it before. While that is short, the process was
-    there, whatever a clock that jumped says.
+    there, whatever a clock that jumped says. `offset` is how far its machine is ahead of the database's clock.
     """
     if silent > OUTAGE:
         note_downtime(connection)
     clock = dialect.database_now_us(connection)
-    values = {"heartbeat_us": clock, "lease_until_us": clock + span_us(SLOT_LEASE)}
+    values = {
+        "heartbeat_us": clock,
+        "lease_until_us": clock + span_us(SLOT_LEASE),
+        "clock_offset_us": span_us(offset),
+    }
     where = (SLOT.c.slot == slot, SLOT.c.holder == holder)
     if connection.execute(update(SLOT).where(*where).values(**values)).rowcount != 1:
         raise LeaseLost(f"writer slot {slot} was taken over")
+
+
+def clock_offsets(connection: Connection) -> list[ClockOffset]:
+    """Return how far the machines of the running receivers are ahead of the database's clock, as far as they said."""
+    is_alive = (SLOT.c.holder.is_not(None), SLOT.c.lease_until_us >= dialect.database_now_us(connection))
+    query = select(SLOT.c.holder, SLOT.c.clock_offset_us).where(
+        *is_alive, SLOT.c.receives, SLOT.c.clock_offset_us.is_not(None)
+    )
+    rows = connection.execute(query.order_by(SLOT.c.slot))
+    return [ClockOffset(holder=holder, offset=timedelta(microseconds=us)) for holder, us in rows]
 
 
 def try_write(connection: Connection, slot: int) -> None:

@@ -7,7 +7,7 @@ first row that is too young.
 
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, delete, select
+from sqlalchemy import Column, Connection, delete, select
 
 from gapless.ledger.deliveries import OWING
 from gapless.ledger.tables import ATTEMPT, DELIVERY, EVENT, PASS, PAYLOAD, RECEIPT, SHOWN, SLICE
@@ -44,19 +44,14 @@ def prune_deliveries(
 
 def prune_attempts(connection: Connection, before_us: int, *, after: int = 0, limit: int = LIMIT) -> Pruned:
     """Delete attempts made before `before_us`, whatever their delivery's state: nothing else bounds their number."""
-    query = select(ATTEMPT.c.id, ATTEMPT.c.at_us).where(ATTEMPT.c.id > after).order_by(ATTEMPT.c.id).limit(limit)
-    rows = connection.execute(query).all()
-    old = [row.id for row in rows if row.at_us < before_us]
+    old, more = _old_ids(connection, ATTEMPT.c.id, ATTEMPT.c.at_us, before_us, after, limit)
     connection.execute(delete(ATTEMPT).where(ATTEMPT.c.id.in_(old)))
-    has_more = len(rows) == limit and rows[-1].at_us < before_us
-    return Pruned(count=len(old), after=rows[-1].id if has_more else None)
+    return Pruned(count=len(old), after=more)
 
 
 def prune_payloads(connection: Connection, before_us: int, *, after: int = 0, limit: int = LIMIT) -> Pruned:
     """Delete payloads stored before `before_us`, except those that a delivery still needs, dead letters included."""
-    query = select(PAYLOAD.c.id, PAYLOAD.c.stored_us).where(PAYLOAD.c.id > after).order_by(PAYLOAD.c.id).limit(limit)
-    rows = connection.execute(query).all()
-    old = [row.id for row in rows if row.stored_us < before_us]
+    old, more = _old_ids(connection, PAYLOAD.c.id, PAYLOAD.c.stored_us, before_us, after, limit)
     if not old:
         return Pruned(count=0, after=None)
     owed = (
@@ -65,28 +60,35 @@ def prune_payloads(connection: Connection, before_us: int, *, after: int = 0, li
         .where(OWING, EVENT.c.payload_id.between(old[0], old[-1]))
     )
     gone = connection.execute(delete(PAYLOAD).where(PAYLOAD.c.id.in_(old), PAYLOAD.c.id.not_in(owed))).rowcount
-    has_more = len(rows) == limit and rows[-1].stored_us < before_us
-    return Pruned(count=gone, after=rows[-1].id if has_more else None)
+    return Pruned(count=gone, after=more)
 
 
 def prune_receipts(connection: Connection, before_us: int, *, after: int = 0, limit: int = LIMIT) -> Pruned:
     """Delete receipts that came before `before_us`."""
-    query = select(RECEIPT.c.id, RECEIPT.c.at_us).where(RECEIPT.c.id > after).order_by(RECEIPT.c.id).limit(limit)
-    rows = connection.execute(query).all()
-    old = [row.id for row in rows if row.at_us < before_us]
+    old, more = _old_ids(connection, RECEIPT.c.id, RECEIPT.c.at_us, before_us, after, limit)
     connection.execute(delete(RECEIPT).where(RECEIPT.c.id.in_(old)))
-    has_more = len(rows) == limit and rows[-1].at_us < before_us
-    return Pruned(count=len(old), after=rows[-1].id if has_more else None)
+    return Pruned(count=len(old), after=more)
 
 
 def prune_passes(connection: Connection, before_us: int, *, after: int = 0, limit: int = LIMIT) -> Pruned:
     """Delete passes that began before `before_us` and their slices, except those that go on or wait for a person."""
-    query = select(PASS.c.id, PASS.c.state, PASS.c.started_us).where(PASS.c.id > after).order_by(PASS.c.id).limit(limit)
-    rows = connection.execute(query).all()
-    old = [row.id for row in rows if row.state == "finished" and row.started_us < before_us]
+    began, more = _old_ids(connection, PASS.c.id, PASS.c.started_us, before_us, after, limit)
+    ended = select(PASS.c.id).where(PASS.c.id.in_(began), PASS.c.state == "finished")
+    old = connection.execute(ended).scalars().all()
     slices = select(SLICE.c.id).where(SLICE.c.pass_id.in_(old))
     connection.execute(delete(SHOWN).where(SHOWN.c.slice_id.in_(slices)))
     connection.execute(delete(SLICE).where(SLICE.c.pass_id.in_(old)))
     connection.execute(delete(PASS).where(PASS.c.id.in_(old)))
-    has_more = len(rows) == limit and rows[-1].started_us < before_us
-    return Pruned(count=len(old), after=rows[-1].id if has_more else None)
+    return Pruned(count=len(old), after=more)
+
+
+def _old_ids(
+    connection: Connection, key: Column[int], time: Column[int], before_us: int, after: int, limit: int
+) -> tuple[list[int], int | None]:
+    """Return the keys of the next rows from before `before_us`, and the key to continue after; None: the walk is over.
+
+    Not more than `limit` rows are looked at.
+    """
+    rows = connection.execute(select(key, time).where(key > after).order_by(key).limit(limit)).all()
+    has_more = len(rows) == limit and rows[-1][1] < before_us
+    return [row[0] for row in rows if row[1] < before_us], rows[-1][0] if has_more else None

@@ -14,12 +14,13 @@ from typing import Final
 from sqlalchemy import Connection, RowMapping, and_, case, func, select
 
 from gapless.domain import Source, span_us, to_us
-from gapless.ledger import absences, budgets, configurations, dead_letters, passes, silence, tallies
+from gapless.ledger import absences, budgets, configurations, dead_letters, leases, passes, silence, tallies
 from gapless.ledger.absences import AbsenceCounts
 from gapless.ledger.accounts import Accounts
 from gapless.ledger.configurations import OlderProcess
 from gapless.ledger.dead_letters import Backlog
 from gapless.ledger.engine import dialect
+from gapless.ledger.leases import ClockOffset
 from gapless.ledger.passes import FailingPass
 from gapless.ledger.streams import Stream
 from gapless.ledger.tables import DESTINATION, MISSING, SOURCE, STREAM, UNRECOVERABLE
@@ -130,6 +131,8 @@ class LedgerSnapshot:
     destinations: tuple[DestinationSnapshot, ...]
     older_processes: tuple[OlderProcess, ...] = ()
     """Running processes that were started with an older configuration."""
+    clock_offsets: tuple[ClockOffset, ...] = ()
+    """How far the machines of the running receivers are ahead of the database's clock."""
 
 
 def take_snapshot(connection: Connection, sources: Sequence[Source], now: datetime) -> LedgerSnapshot:
@@ -147,6 +150,7 @@ def take_snapshot(connection: Connection, sources: Sequence[Source], now: dateti
         ),
         destinations=_destinations(connection, now),
         older_processes=tuple(configurations.older_processes(connection)),
+        clock_offsets=tuple(leases.clock_offsets(connection)),
     )
 
 

@@ -506,6 +506,7 @@ class SlotRow(TableRow, table=True):
     lease_until_us: int = _long(default=0)
     generation: int | None = _long(null=True)  # of the configuration with which the process was started
     withheld: str | None = _text(null=True)  # JSON list: what that configuration, being older, did not change
+    clock_offset_us: int | None = _long(null=True)  # the clock of the process's machine less the database's
 
 
 class ConfigurationRow(TableRow, table=True):

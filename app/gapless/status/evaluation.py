@@ -47,6 +47,7 @@ def evaluate(
         sources=tuple(_source(each, budgets.get(each.source.name), now) for each in snapshot.sources),
         destinations=tuple(_destination(each, now) for each in snapshot.destinations),
         older_processes=snapshot.older_processes,
+        clock_offsets=snapshot.clock_offsets,
         unknown_sources=tuple(name for name in configured if name not in in_ledger),
     )
 

@@ -9,6 +9,7 @@ from gapless.domain import LEAST_HEADROOM, Cause, Mode, Via, from_us
 from gapless.ledger.absences import NO_ABSENCES, AbsenceCounts
 from gapless.ledger.configurations import OlderProcess
 from gapless.ledger.deliveries import DeliveryState
+from gapless.ledger.leases import ClockOffset
 from gapless.ledger.passes import FailingPass
 from gapless.ledger.snapshot import UnrecoverableEntry
 from gapless_reconcilers.kit.contract import Coverage
@@ -219,5 +220,7 @@ class StatusReport:
     store: tuple[StoreReport, ...] = ()
     older_processes: tuple[OlderProcess, ...] = ()
     """Running processes that were started with an older configuration."""
+    clock_offsets: tuple[ClockOffset, ...] = ()
+    """How far the machines of the running receivers are ahead of the database's clock."""
     unknown_sources: tuple[str, ...] = ()
     """Names of configured sources that the ledger does not know yet."""

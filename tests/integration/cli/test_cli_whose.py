@@ -123,6 +123,7 @@ def test_status_says_what_to_do_about_another_account(config: Path, store_url: s
     assert "trouble: acme: Its key reads account acct_2, and the source is that of acct_1" in result.output
     assert "gapless source accept-account acme" in result.output
     assert "note: acme: 1 event of test mode came by webhook" in result.output
+    assert 'delivered only to destinations with modes = ["test"]' in result.output
     result = call(config, "source", "accept-account", "acme", "--account", "acct_2", "--dismiss")
     assert (result.exit_code, result.output) == (
         0,

@@ -21,6 +21,7 @@ from gapless.domain import to_us
 from gapless.ledger import destinations, sources
 from gapless.ledger.engine import open_store, postgres
 from gapless.ledger.tables import ABSENCE, DELIVERY, EVENT, MISSING, PASS, SOURCE, STREAM, UNRECOVERABLE
+from gapless.ledger.watermarks import EVENT_LOST
 
 CONFIG = """
 [store]
@@ -64,9 +65,9 @@ class Ledger:
 
         self.write(work)
 
-    def lose(self) -> None:
+    def lose(self, reason: str = "history_exceeded") -> None:
         at_us = to_us(self.now - 5 * DAY)
-        lost = {"start_us": at_us - 60_000_000, "end_us": at_us, "reason": "history_exceeded", "recorded_us": at_us}
+        lost = {"start_us": at_us - 60_000_000, "end_us": at_us, "reason": reason, "recorded_us": at_us}
         self.write(
             lambda connection: connection.execute(
                 insert(UNRECOVERABLE).values(stream_id=select(STREAM.c.id).scalar_subquery(), **lost)
@@ -96,6 +97,20 @@ class Ledger:
 
         self.write(work)
 
+    def owe(self, **delivery: object) -> None:
+        """A delivery of an event to the destination "shop"."""
+        at_us = to_us(self.now)
+
+        def work(connection: Connection) -> None:
+            ids = dict(connection.execute(select(STREAM.c.source_id, STREAM.c.id.label("stream_id"))).mappings().one())
+            event = {"key": "evt_1", "type": "x", "via": "list", "occurred_us": at_us, "first_seen_us": at_us}
+            connection.execute(insert(EVENT).values(seq=1, **event, **ids))
+            destination_id = destinations.register_destination(connection, "shop", self.now)
+            row = {"event_seq": 1, "destination_id": destination_id, "attempts": 1, "created_us": at_us}
+            connection.execute(insert(DELIVERY).values(**row | delivery))
+
+        self.write(work)
+
     def change(self, table: Any, **values: object) -> None:
         self.write(lambda connection: connection.execute(update(table).values(**values)))
 
@@ -118,25 +133,51 @@ def test_all_is_well_exits_with_0(ledger: Ledger) -> None:
     assert "note: acme: It is assumed that every type is subscribed" in done.output
 
 
+CHECK_KEY = "Run `gapless check`, correct the key or options, then `gapless source pass acme`."
+
+
 @pytest.mark.parametrize(
-    ("table", "values", "kind"),
+    ("table", "values", "kind", "told", "advice"),
     [
-        (STREAM, {"last_outcome": "suspect_listing"}, "list_suspect"),
-        (STREAM, {"last_outcome": "unexpected_shape"}, "list_unreadable"),
-        (STREAM, {"parked_reason": "401: revoked"}, "stream_parked"),
-        (STREAM, {"checked_us": None, "last_complete_pass_us": None}, "never_compared"),
-        (SOURCE, {"state": "parked", "reason": "by hand"}, "source_parked"),
-        (SOURCE, {"subscription_healthy": False, "subscription_reason": "disabled"}, "endpoint_off"),
-        (SOURCE, {"name": "renamed"}, "source_unknown"),
+        (
+            STREAM, {"last_outcome": "suspect_listing"}, "list_suspect",
+            "The provider's list shows none of the events that came by webhook.", "See whether the key reads this",
+        ),
+        (
+            STREAM, {"last_outcome": "unexpected_shape"}, "list_unreadable",
+            "The provider's list has a shape that is not known.", "look at the log line pass_failed",
+        ),
+        (STREAM, {"parked_reason": "401: revoked"}, "stream_parked", "Not read: 401: revoked.", CHECK_KEY),
+        (
+            STREAM, {"checked_us": None, "last_complete_pass_us": None}, "never_compared",
+            "Not compared with the provider's list yet.", "or ask for it: `gapless source pass acme`.",
+        ),
+        (
+            SOURCE, {"state": "parked", "reason": "by hand"}, "source_parked",
+            "It is parked: by hand.", "Run `gapless check`",
+        ),
+        (
+            SOURCE, {"subscription_healthy": False, "subscription_reason": "disabled"}, "endpoint_off",
+            "The provider does not send to us: disabled.", "Run `gapless source repair acme`",
+        ),
+        (
+            SOURCE, {"name": "renamed"}, "source_unknown",
+            "It is configured, but the ledger does not know it yet.", "Start `gapless serve` with this configuration",
+        ),
     ],
-)
-def test_what_needs_a_person_exits_with_1(ledger: Ledger, table: Any, values: dict[str, object], kind: str) -> None:
+)  # fmt: skip
+def test_what_needs_a_person_exits_with_1(
+    ledger: Ledger, table: Any, values: dict[str, object], kind: str, told: str, advice: str
+) -> None:
     """Most of these exited with 0."""
     ledger.change(table, **values)
     done = ledger.call("status", "--json")
     report = json.loads(done.stdout)
     assert [each["kind"] for each in report["troubles"]] == [kind]
     assert (done.exit_code, report["verdict"] in ("trouble", "unknown")) == (1, True)
+    shown = ledger.call("status").stdout
+    assert f": acme: {told}" in shown
+    assert advice in shown
 
 
 def test_a_clock_that_is_wrong_is_told(ledger: Ledger) -> None:
@@ -168,19 +209,32 @@ def test_stored_times_in_the_future_are_told(ledger: Ledger, table: Any, column:
 
 
 def test_deliveries_due_too_far_ahead_are_told(ledger: Ledger) -> None:
-    at_us, ahead_us = to_us(ledger.now), to_us(ledger.now + DAY)
-    row = {"event_seq": 1, "attempts": 1, "next_us": ahead_us, "wait_us": 60_000_000, "created_us": at_us}
-
-    def work(connection: Connection) -> None:
-        destination_id = destinations.register_destination(connection, "shop", ledger.now)
-        connection.execute(insert(DELIVERY).values(destination_id=destination_id, **row))
-
-    ledger.write(work)
+    ahead_us = to_us(ledger.now + DAY)
+    ledger.owe(next_us=ahead_us, wait_us=60_000_000)
     done = ledger.call("status")
     assert done.exit_code == 1
     assert "trouble: shop: Deliveries are due further ahead than they are to wait." in done.stdout
-    ledger.change(DELIVERY, wait_us=to_us(ledger.now + DAY) - at_us)
+    assert "Synchronise the clock (NTP)" in done.stdout
+    ledger.change(DELIVERY, wait_us=ahead_us - to_us(ledger.now))
     assert ledger.call("status").exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("reason", "told", "advice"),
+    [
+        ("version_mismatch", "of another API version than the endpoint's", "Set on_version_mismatch. Release them: "),
+        ("other_account", "listed while the key read another account", "`gapless source accept-account` sends or"),
+        ("restored", "of a time that a restored backup lacks", "`gapless dead requeue --held --destination shop`."),
+    ],
+)
+def test_held_deliveries_are_told_with_their_reason(ledger: Ledger, reason: str, told: str, advice: str) -> None:
+    ledger.owe(state="held", reason=reason, next_us=0)
+    done = ledger.call("status")
+    assert done.exit_code == 1
+    assert f"trouble: shop: Waiting for a decision: 1 delivery ({told})." in done.stdout
+    assert "See `gapless dead list --held`. " in done.stdout
+    assert f"{ledger.now:%Y-%m-%d %H:%M}" in ledger.call("dead", "list", "--held").stdout
+    assert advice in done.stdout
 
 
 def test_a_clock_that_nothing_verifies_is_told(ledger: Ledger) -> None:
@@ -207,8 +261,10 @@ def test_what_is_in_hand_exits_with_0_until_it_takes_too_long(ledger: Ledger) ->
     done = ledger.call("status")
     assert (done.exit_code, done.stdout.splitlines()[0]) == (0, "1 is in hand.")
     assert "in hand: acme: Not recorded yet: 1 known event." in done.stdout
+    assert "Nothing: they are requested one by one." in done.stdout
     ledger.change(MISSING, found_us=to_us(ledger.now - 40 * MINUTE))
-    assert ledger.call("status").exit_code == 1
+    done = ledger.call("status")
+    assert (done.exit_code, "See `gapless missing list --source acme`" in done.stdout) == (1, True)
 
 
 def test_an_unrecoverable_time_exits_with_1_until_acknowledged(ledger: Ledger) -> None:
@@ -224,6 +280,19 @@ def test_an_unrecoverable_time_exits_with_1_until_acknowledged(ledger: Ledger) -
     after = ledger.call("status")
     assert after.exit_code == 0
     assert "acknowledged by command: no difference in the payouts" in after.stdout
+
+
+def test_a_lost_event_exits_with_1_until_acknowledged(ledger: Ledger) -> None:
+    ledger.lose(EVENT_LOST)
+    before = ledger.call("status")
+    assert before.exit_code == 1
+    assert (
+        "trouble: acme: The provider listed what it no longer has, and the ledger lacks it: an event of"
+        in before.stdout
+    )
+    assert "The log line event_lost names each; look them up by other means, then `gapless source ack" in before.stdout
+    assert ledger.call("source", "acknowledge", "acme", "--reason", "looked up").exit_code == 0
+    assert ledger.call("status").exit_code == 0
 
 
 def test_passes_are_listed_and_one_on_demand_is_cancelled(ledger: Ledger) -> None:
@@ -331,3 +400,14 @@ def test_a_restored_ledger_is_told_so(ledger: Ledger) -> None:
     assert done.exit_code == 0, done.output
     assert "noted for 1 streams; 0 deliveries are held" in done.stdout
     assert "gapless dead requeue --held --reason restored" in done.stdout
+    assert ledger.call("status").exit_code == 0
+
+
+def test_a_restored_ledger_of_webhooks_alone_is_told_in_status(ledger: Ledger) -> None:
+    text = ledger.config.read_text().replace('provider = "stripe"', 'provider = "stripe"\nmode = "webhook"')
+    ledger.config.write_text(text)
+    assert "it is unrecoverable" in ledger.call("db", "restored", "--since", "1h").stdout
+    done = ledger.call("status")
+    assert done.exit_code == 1
+    assert re.search(r"trouble: acme: Losses from .* can never be found: restored", done.stdout), done.stdout
+    assert "Compare that time by other means, then `gapless source acknowledge acme" in done.stdout

@@ -6,22 +6,18 @@ import socket
 import sqlite3
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
+from inside import call, serving
 from outside import ENVIRONMENT, PROGRAM, Gapless, free_port
-from world import HASTY
 
-from gapless import daemon
 from gapless.cli.main import main
-from gapless.daemon import Timing
 from gapless.domain import Mode, Source
 from gapless.reconcile.scheduler import is_scheduled
-from gapless.settings import load
 from gapless_reconcilers.kit.contract import Secret
 from gapless_reconcilers.providers.stripe import Stripe, StripeOptions
 from gapless_reconcilers.testing.fake import FakeProvider
@@ -53,36 +49,15 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     return call
 
 
-async def call(gapless: Gapless, *arguments: str) -> Result:
-    """Run a command in a thread of this process: it has an event loop of its own. One at a time."""
-    arguments = ("--config", str(gapless.config), *arguments)
-    return await asyncio.to_thread(CliRunner().invoke, main, arguments, env=gapless.env)
-
-
-@asynccontextmanager
-async def serving(gapless: Gapless) -> AsyncIterator[None]:
-    """Run a daemon in this process that gives up soon."""
-    stop, ready = asyncio.Event(), asyncio.Event()
-    settings, timing = load(gapless.config, gapless.env), Timing(patience=HASTY, tick_s=0.05)
-    made = daemon.run(settings, gapless.env, stop, timing=timing, started=lambda _: ready.set())
-    running = asyncio.create_task(made)
-    running.add_done_callback(lambda _: ready.set())
-    await ready.wait()
-    try:
-        yield
-    finally:
-        stop.set()
-        await running
-
-
 def test_postgresql_without_its_package_is_told(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "asyncpg", None)
     done = run("check", "--offline", config='[store]\nurl = "postgresql://127.0.0.1/gapless"')
     assert "pip install 'gapless[postgres]'" in done.output
     assert done.exit_code == 2
-    done = run("serve", config='[store]\nurl = "postgresql://127.0.0.1/gapless"')
-    assert (done.exit_code, done.output.count("\n")) == (2, 1)
-    assert "pip install 'gapless[postgres]'" in done.output
+    for command in ("serve", "status"):
+        done = run(command, config=SOURCE.format(api=NOBODY) + '[store]\nurl = "postgresql://127.0.0.1/gapless"')
+        assert (done.exit_code, done.output.count("\n")) == (2, 1)
+        assert "pip install 'gapless[postgres]'" in done.output
 
 
 @pytest.mark.parametrize("command", ["serve", "status", "check"])
@@ -90,6 +65,7 @@ def test_a_store_out_of_reach_is_named_without_its_password(run: Run, command: s
     url = "postgresql://gapless:hush@127.0.0.1:1/ledger"
     done = run(command, config='[store]\nurl_env = "STORE_URL"\nstart_within = "0s"', STORE_URL=url)
     assert "the store postgresql://gapless:***@127.0.0.1:1/ledger cannot be used" in done.output
+    assert "see whether it runs and can be reached from here" in done.output
     assert "hush" not in done.output
     assert done.exit_code == (1 if command == "check" else 3)
 
@@ -258,4 +234,5 @@ async def test_a_pass_says_that_the_provider_wants_a_pause(store_url: str, tmp_p
         asked = len(fake.requests)
         done = await call(gapless, "status")
         assert "Waiting until 20" in done.output
+        assert "lower requests_per_second, or ask the provider for a higher limit" in done.output
         assert len(fake.requests) == asked

@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
 from cryptography.hazmat.primitives.hashes import SHA256
 from receiving import receiving
 from sqlalchemy import select
-from world import SECRET, T0, Daemon, FakeClock, World, make_stripe
+from world import SECRET, T0, Daemon, FakeClock, World, github_in_pages_of, make_stripe
 
 from gapless.domain import Mode, from_us
 from gapless.ledger.engine import Store
@@ -27,7 +27,6 @@ from gapless.ledger.tables import SOURCE
 from gapless.reconcile.scheduler import is_scheduled
 from gapless_reconcilers.kit import registry
 from gapless_reconcilers.kit.contract import Provider, Secret
-from gapless_reconcilers.providers.github import GitHub, GitHubOptions
 from gapless_reconcilers.providers.paypal import PayPal, PayPalOptions
 from gapless_reconcilers.providers.standard_webhooks import StandardWebhooks, StandardWebhooksOptions
 from gapless_reconcilers.providers.telegram import Telegram, TelegramOptions
@@ -84,19 +83,6 @@ ADDRESS = [""]
 """The address that Square sends to: it is part of what Square signs, so the declaration must name it."""
 
 
-def make_github(url: str, page_limit: int = 7) -> Provider:
-    return GitHub(
-        GitHubOptions(
-            token=Secret("ghp_fake"),
-            webhook_secret=(Secret(SECRET),),
-            repository="acme/shop",
-            hook_id=77,
-            page_limit=min(page_limit, 7),
-            api_base=url,
-        )
-    )
-
-
 def make_paypal(url: str, page_limit: int = 7) -> Provider:
     return PayPal(
         PayPalOptions(
@@ -126,7 +112,7 @@ def small_stripe(url: str, page_limit: int = 7) -> Provider:
     return make_stripe(url, min(page_limit, 7))
 
 
-GITHUB = Vendor(name="github", vendor_format=lambda _: GitHubFormat(), make=make_github, type="issues.opened")
+GITHUB = Vendor(name="github", vendor_format=lambda _: GitHubFormat(), make=github_in_pages_of(7), type="issues.opened")
 LISTING = [
     Vendor(name="stripe", vendor_format=lambda _: StripeFormat(), make=small_stripe, type="invoice.paid"),
     GITHUB,

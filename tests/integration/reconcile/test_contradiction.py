@@ -11,7 +11,7 @@ import httpx
 import pytest
 from declared import changed
 from sqlalchemy import select
-from world import HASTY, SECRET, T0, Daemon, FakeClock, InProcess, World
+from world import HASTY, SECRET, T0, Daemon, FakeClock, InProcess, World, github_in_pages_of
 
 from gapless.domain import from_us, to_us
 from gapless.ledger import absences, leases, sources
@@ -26,7 +26,6 @@ from gapless.status.reader import read_report
 from gapless.status.troubles import Trouble, TroubleKind, troubles
 from gapless_reconcilers.kit import registry
 from gapless_reconcilers.kit.contract import Provider, Secret
-from gapless_reconcilers.providers.github import GitHub, GitHubOptions
 from gapless_reconcilers.testing.fake import FakeProvider
 from gapless_reconcilers.testing.fake.event_store import FakeEvent
 from gapless_reconcilers.testing.fake.formats.github import GitHubFormat
@@ -397,23 +396,10 @@ OLD = [""]
 """The key of the delivery that is out of order."""
 
 
-def make_github(url: str, page_limit: int = 100) -> Provider:
-    return GitHub(
-        GitHubOptions(
-            token=Secret("ghp_fake"),
-            webhook_secret=(Secret(SECRET),),
-            repository="acme/shop",
-            hook_id=77,
-            page_limit=min(page_limit, 17),
-            api_base=url,
-        )
-    )
-
-
 async def test_one_old_delivery_on_the_first_page_does_not_end_a_walk(
     world: World, clock: FakeClock, transport: InProcess
 ) -> None:
-    world.make, transport.fake = make_github, FakeProvider(OutOfOrder(), clock=clock)
+    world.make, transport.fake = github_in_pages_of(17), FakeProvider(OutOfOrder(), clock=clock)
     world.fake = transport.fake
     world.fake.add_endpoint("/webhooks/acme", secret=SECRET)
     await world.store.write(lambda c: c.execute(SOURCE.update().values(provider="github")))
@@ -432,7 +418,7 @@ async def test_a_walk_looks_for_absent_deliveries_in_pages_of_another_size(
     world: World, clock: FakeClock, transport: InProcess
 ) -> None:
     """Its list has no filter by time: one walk, and one in pages of another size, look for all of them."""
-    world.make, transport.fake = make_github, FakeProvider(GitHubFormat(), clock=clock)
+    world.make, transport.fake = github_in_pages_of(17), FakeProvider(GitHubFormat(), clock=clock)
     world.fake = transport.fake
     world.fake.add_endpoint("/webhooks/acme", secret=SECRET)
     async with world.daemon() as daemon:

@@ -93,6 +93,12 @@ def emit(world: World, clock: FakeClock, count: int) -> list[FakeEvent]:
     return made
 
 
+async def read_later(daemon: Daemon) -> None:
+    """Read the list five minutes later."""
+    daemon.world.clock.advance(minutes=5)
+    await daemon.run_source()
+
+
 async def rows(world: World, *, closed: bool = False) -> list[MissingDetails]:
     return await world.store.read(missing.entries, closed=closed)
 
@@ -115,8 +121,7 @@ async def test_odd_row_is_set_aside_and_all_others_recorded(
 ) -> None:
     made = emit(world, clock, 25)
     transport.odd = {made[12].key: odd}
-    clock.advance(minutes=5)
-    await daemon.run_source()
+    await read_later(daemon)
     assert await world.keys() == {event.key for event in made} - {made[12].key}
     (row,) = await rows(world)
     assert (row.reason, row.state, row.key[:11]) == ("unreadable", "open", "unreadable:")
@@ -143,8 +148,7 @@ async def test_odd_field_that_nobody_reads_is_recorded(
 ) -> None:
     made = emit(world, clock, 5)
     transport.odd = {made[2].key: surrogate_note}
-    clock.advance(minutes=5)
-    await daemon.run_source()
+    await read_later(daemon)
     assert await world.keys() == {event.key for event in made}
     assert await rows(world) == []
 
@@ -229,8 +233,7 @@ async def test_page_of_odd_rows_is_another_shape(
 ) -> None:
     made = emit(world, clock, 15)
     transport.odd = {event.key: without_time for event in made[5:10]}
-    clock.advance(minutes=5)
-    await daemon.run_source()
+    await read_later(daemon)
     assert await world.keys() == {event.key for event in made[10:]}
     assert await rows(world) == []
     assert (await world.stream()).last_outcome == "unexpected_shape"
@@ -242,8 +245,7 @@ async def test_more_than_ten_new_odd_rows_end_a_pass(
 ) -> None:
     made = emit(world, clock, 70)
     transport.odd = {event.key: without_time for event in made[::5]}
-    clock.advance(minutes=5)
-    await daemon.run_source()
+    await read_later(daemon)
     assert (await world.stream()).last_outcome == "unexpected_shape"
     assert len(await rows(world)) == 10
     await daemon.run_source()
@@ -267,8 +269,7 @@ async def test_a_hundred_open_rows_are_another_shape(
     ]  # fmt: skip
     await world.store.write(unreadable.set_aside, rows=known, now_us=now_us)
     transport.odd = {made[2].key: without_time}
-    clock.advance(minutes=5)
-    await daemon.run_source()
+    await read_later(daemon)
     assert (await world.stream()).last_outcome == "unexpected_shape"
     assert await world.keys() == {event.key for event in made} - {made[2].key}
 
@@ -295,8 +296,7 @@ async def test_answer_that_was_cut_short_is_asked_for_once_more(
     made = emit(world, clock, 25)
     cut = iter([True, False, False, True, False])
     transport.cut = lambda body: body[:-40] if next(cut) else body
-    clock.advance(minutes=5)
-    await daemon.run_source()
+    await read_later(daemon)
     assert await world.keys() == {event.key for event in made}
     assert (transport.lists, (await world.passes())[0]["outcome"]) == (5, "found")
 
@@ -314,25 +314,18 @@ async def test_list_of_streams_cut_short_is_asked_for_once_more(
 
 
 @ANY_STORE
-@pytest.mark.parametrize("answer", [b"<html>busy</html>", b"", b'{"data":['])
-async def test_answer_that_is_no_json_twice_ends_the_pass(
-    daemon: Daemon, world: World, clock: FakeClock, transport: OddVendor, answer: bytes
+@pytest.mark.parametrize(
+    ("answer", "asked"),
+    [(b"<html>busy</html>", 2), (b"", 2), (b'{"data":[', 2), (b'{"rows":[],"has_more":false}', 1)],
+    ids=["html", "nothing", "cut short", "another shape"],
+)
+async def test_only_an_answer_that_is_no_json_is_asked_for_again(
+    daemon: Daemon, world: World, clock: FakeClock, transport: OddVendor, answer: bytes, asked: int
 ) -> None:
     emit(world, clock, 5)
     transport.cut = lambda _: answer
-    clock.advance(minutes=5)
-    await daemon.run_source()
-    assert (transport.lists, (await world.stream()).last_outcome) == (2, "unexpected_shape")
-
-
-@ANY_STORE
-async def test_answer_of_another_shape_is_not_asked_for_again(
-    daemon: Daemon, world: World, clock: FakeClock, transport: OddVendor
-) -> None:
-    transport.cut = lambda _: b'{"rows":[],"has_more":false}'
-    clock.advance(minutes=5)
-    await daemon.run_source()
-    assert (transport.lists, (await world.stream()).last_outcome) == (1, "unexpected_shape")
+    await read_later(daemon)
+    assert (transport.lists, (await world.stream()).last_outcome) == (asked, "unexpected_shape")
 
 
 @ANY_STORE

@@ -13,6 +13,7 @@ from gapless.domain import Mode, from_us, to_us
 from gapless.ledger.absences import AbsenceCounts
 from gapless.ledger.configurations import OlderProcess
 from gapless.ledger.deliveries import DeliveryState
+from gapless.ledger.leases import ClockOffset
 from gapless.ledger.passes import FailingPass
 from gapless.ledger.snapshot import UnrecoverableEntry
 from gapless.status.report import DestinationReport, Gap, SourceReport, StatusReport, StoreFault, StoreReport
@@ -78,6 +79,11 @@ CASES: dict[str, tuple[TroubleKind, Severity, Callable[..., Changed]]] = {
         lambda whole: replace(
             whole, older_processes=(OlderProcess(holder="host:1", generation=1, withheld=("retire source b",)),)
         ),
+    ),
+    "a receiver's clock": (
+        K.CLOCK_WRONG,
+        TROUBLE,
+        lambda whole: replace(whole, clock_offsets=(ClockOffset(holder="host:1", offset=-10 * MINUTE),)),
     ),
     "another account": (
         K.OTHER_ACCOUNT,
@@ -175,7 +181,7 @@ CASES: dict[str, tuple[TroubleKind, Severity, Callable[..., Changed]]] = {
     ),
 }
 OF_STORE = {name for name in CASES if name.startswith("store ")}
-OF_WHOLE = {"no source", "source not in the ledger", "an older configuration", *OF_STORE}
+OF_WHOLE = {"no source", "source not in the ledger", "an older configuration", "a receiver's clock", *OF_STORE}
 OF_DESTINATION = {
     "deliveries ahead",
     "dead letters",

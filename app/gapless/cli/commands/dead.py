@@ -38,7 +38,7 @@ def list_(invocation: Invocation, *, destination: str | None, held: bool, limit:
             return
         columns = ("since", "destination", "source", "type", "key", "attempts", "reason")
         cells = (
-            (from_us(row.done_us or 0), row.destination, row.source, row.type, row.key, row.attempts, row.reason)
+            (from_us(row.done_us), row.destination, row.source, row.type, row.key, row.attempts, row.reason)
             for row in rows
         )
         output.table(columns, cells, empty="no delivery matches")

@@ -1,4 +1,8 @@
-"""The lock file beside a SQLite ledger: it admits one daemon at a time, and tells commands how to reach it."""
+"""The lock file beside a SQLite ledger: it admits one daemon at a time, and tells commands how to reach it.
+
+It also names the file that the daemon has open. Whoever opened another one at its path would apply the write-ahead log
+of the first to it, and delete that log.
+"""
 
 import fcntl
 import json
@@ -8,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from gapless.ledger.engine.base import StoreError
+from gapless.ledger.engine.base import LedgerReplaced, StoreError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,9 +22,22 @@ class LockHolder:
     pid: int
     url: str = ""
     token: str = ""
+    file: str = ""
+    """The identity of the file that it has open; empty while that is not known."""
 
     def __repr__(self) -> str:
         return f"LockHolder(pid={self.pid}, url={self.url!r}, token=***)"
+
+    @property
+    def is_running(self) -> bool:
+        """Return True if there is a process of that number."""
+        try:
+            os.kill(self.pid, 0)
+        except ProcessLookupError:
+            return False
+        except PermissionError:
+            return True
+        return True
 
 
 class LedgerHeld(StoreError):
@@ -47,6 +64,31 @@ class LedgerLock:
 def lock_path(ledger: Path) -> Path:
     """Return the path of a ledger's lock file."""
     return ledger.with_name(ledger.name + ".lock")
+
+
+def identity(path: Path) -> str:
+    """Return what tells the file at `path` from another one there; empty if there is none."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return ""
+    return f"{found.st_dev}:{found.st_ino}"
+
+
+def refuse_other_file(ledger: Path) -> None:
+    """Raise `LedgerReplaced` if another process holds the ledger and has a file open that is not at its path any more.
+
+    It is only looked at: closing a second descriptor of the holder's own would end SQLite's locks.
+    """
+    holder = holder_of(ledger)
+    if holder is None or holder.pid == os.getpid() or not holder.file or not holder.is_running:
+        return
+    if (found := identity(ledger)) != holder.file:
+        what = "another file than" if found else "gone, and"
+        raise LedgerReplaced(
+            f"the ledger {ledger} is {what} process {holder.pid} has {'' if found else 'it '}open: put the file back "
+            "(with its -wal), and it goes on by itself; or stop it, restore a backup and start `gapless serve` again"
+        )
 
 
 @contextmanager

@@ -128,6 +128,7 @@ OLD_MARKS = (
 CONFIRM = "UPDATE last_commit SET at_us = at_us + 1 WHERE writer = $1 AND number = $2 RETURNING number"
 """A write, so that its own commit waits for all that the first one must wait for, such as a synchronous standby."""
 END_BACKEND = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid = $1 AND backend_start::text = $2"
+LOOK = "see whether it runs and can be reached from here"
 
 
 class PostgresStore(Store):
@@ -183,8 +184,10 @@ class PostgresStore(Store):
             )
         except TimeoutError as error:
             raise StoreUnavailable(
-                f"PostgreSQL did not accept a connection within {self._connect_s:g} s (connect_within)"
+                f"PostgreSQL did not accept a connection within {self._connect_s:g} s (connect_within): {LOOK}"
             ) from error
+        except OSError as error:
+            raise StoreUnavailable(f"{type(error).__name__}: {error}: {LOOK}") from error
         except (asyncpg.ClientConfigurationError, ValueError) as error:
             raise StoreInvalid(f"the store url cannot be used: {error}") from error
         _keep_alive(driver)

@@ -15,6 +15,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 from sqlalchemy import Connection, Engine, create_engine, event
 
 from gapless.ledger.engine.base import LedgerReplaced, Store, bind, store_errors
+from gapless.ledger.engine.lock import identity, refuse_other_file
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -43,7 +44,7 @@ class SqliteStore(Store):
         self._writer = ThreadPoolExecutor(1, "gapless-write")
         self._readers = ThreadPoolExecutor(READERS, "gapless-read")
         self._connection: Connection | None = None
-        self._files: tuple[tuple[int, int], ...] = ()
+        self._files: tuple[str, ...] = ()
         self._checkpoints: Checkpoints | None = None
 
     async def read(self, query: Callable[Concatenate[Connection, P], T], /, *args: P.args, **kwargs: P.kwargs) -> T:
@@ -85,7 +86,7 @@ class SqliteStore(Store):
         An open file lives on without its name, so every commit to it would succeed and be lost with this process. It
         is only looked at, never opened: closing a second descriptor would end SQLite's locks.
         """
-        found = tuple(_identity(path) for path in (self.path, log_path(self.path)))
+        found = tuple(identity(path) for path in (self.path, log_path(self.path)))
         if not self._files:
             self._files = found
         elif found != self._files:
@@ -185,14 +186,6 @@ def log_path(ledger: Path) -> Path:
     return ledger.with_name(ledger.name + "-wal")
 
 
-def _identity(path: Path) -> tuple[int, int]:
-    try:
-        found = path.stat()
-    except FileNotFoundError:
-        return (0, 0)
-    return found.st_dev, found.st_ino
-
-
 def _size(path: Path) -> int:
     try:
         return path.stat().st_size
@@ -202,6 +195,10 @@ def _size(path: Path) -> int:
 
 def _sqlite_engine(path: Path) -> Engine:
     engine = create_engine(f"sqlite:///{path}", pool_size=READERS + 1, connect_args={"check_same_thread": False})
+
+    @event.listens_for(engine, "do_connect")
+    def refuse(*_: object) -> None:
+        refuse_other_file(path)
 
     @event.listens_for(engine, "connect")
     def prepare(connection: sqlite3.Connection, _record: object) -> None:

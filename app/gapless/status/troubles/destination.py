@@ -1,0 +1,105 @@
+"""What is wrong with a destination: deliveries that are late, held, parked or dead."""
+
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from functools import partial
+from typing import Final
+
+from gapless.destinations.contract import HoldReason
+from gapless.ledger.deliveries import DeliveryState
+from gapless.status.report import DestinationReport
+from gapless.status.troubles.trouble import SET_CLOCK, WAS_AHEAD, Severity, Trouble, TroubleKind, counted
+
+LATE_AFTER: Final = timedelta(minutes=1)
+"""Time that a pending delivery may be overdue before it is a trouble."""
+LATE_WITHIN: Final = timedelta(hours=1)
+"""Time in which every delivery should be made; after that a person is needed."""
+RELEASE: Final = "Release them: `gapless dead requeue --held --destination {destination}`."
+HELD_BECAUSE: Final = {
+    HoldReason.VERSION_MISMATCH.value: (
+        "of another API version than the endpoint's",
+        f"Set on_version_mismatch. {RELEASE}",
+    ),
+    HoldReason.OTHER_ACCOUNT.value: (
+        "listed while the key read another account",
+        "`gapless source accept-account` sends or dismisses those of another account.",
+    ),
+    HoldReason.RESTORED.value: ("of a time that a restored backup lacks", RELEASE),
+}
+"""By reason: why deliveries are held, and what to do."""
+
+
+def of_destination(destination: DestinationReport, now: datetime) -> Iterator[Trouble]:
+    """Yield what is wrong with the destination."""
+    if destination.state != "active":
+        yield from _of_retired(destination)
+        return
+    name, backlog, oldest = destination.name, destination.backlog, destination.oldest
+    bad = partial(Trouble, severity=Severity.TROUBLE, destination=name)
+    if backlog[DeliveryState.DEAD]:
+        yield bad(
+            kind=TroubleKind.DEAD_LETTERS,
+            since=oldest.get(DeliveryState.DEAD),
+            text=f"Not tried any more: {counted(backlog[DeliveryState.DEAD], 'dead letter')}.",
+            next=f"See `gapless dead list`; when the cause is removed, `gapless dead requeue --destination {name}`.",
+        )
+    if backlog[DeliveryState.HELD]:
+        reasons = [reason for reason in HELD_BECAUSE if destination.held.get(reason)]
+        because = "; ".join(HELD_BECAUSE[reason][0] for reason in reasons)
+        advice = " ".join(HELD_BECAUSE[reason][1] for reason in reasons)
+        yield bad(
+            kind=TroubleKind.DELIVERIES_HELD,
+            since=oldest.get(DeliveryState.HELD),
+            text=f"Waiting for a decision: {counted(backlog[DeliveryState.HELD], 'delivery')}"
+            f"{f' ({because})' if because else ''}.",
+            next=f"See `gapless dead list --held`. {advice or RELEASE}".format(destination=name),
+        )
+    if destination.ahead:
+        yield bad(
+            kind=TroubleKind.TIMES_AHEAD,
+            since=destination.oldest_pending,
+            text=f"Deliveries are due further ahead than they are to wait. {WAS_AHEAD}",
+            next=f"{SET_CLOCK} `gapless serve` does at once what it would wait for.",
+        )
+    yield from _of_late(destination, now)
+    if backlog[DeliveryState.PARKED]:
+        yield Trouble(
+            kind=TroubleKind.DELIVERIES_PARKED,
+            severity=Severity.IN_HAND,
+            destination=name,
+            since=oldest.get(DeliveryState.PARKED),
+            text=f"Parked, because the source is not configured any more: "
+            f"{counted(backlog[DeliveryState.PARKED], 'delivery')}.",
+            next="Nothing, if they are not wanted; they are sent if the source is configured again.",
+        )
+
+
+def _of_late(destination: DestinationReport, now: datetime) -> Iterator[Trouble]:
+    late = destination.late_since
+    if late is None or now - late <= LATE_AFTER:
+        return
+    is_old = now - late > LATE_WITHIN
+    wait = "Nothing, if it is just being deployed: they are tried again automatically."
+    look = "See whether it answers, and whether `gapless serve` runs; gapless_deliveries_total counts its answers."
+    yield Trouble(
+        kind=TroubleKind.DELIVERIES_LATE,
+        severity=Severity.TROUBLE if is_old else Severity.IN_HAND,
+        destination=destination.name,
+        since=late,
+        text=f"Waiting for too long: the oldest of {counted(destination.backlog[DeliveryState.PENDING], 'delivery')}.",
+        next=look if is_old else wait,
+    )
+
+
+def _of_retired(destination: DestinationReport) -> Iterator[Trouble]:
+    """Yield the deliveries still owed to a destination that was removed from the configuration; nothing else counts."""
+    owed = sum(destination.backlog.values())
+    if owed:
+        yield Trouble(
+            kind=TroubleKind.DELIVERIES_PARKED,
+            severity=Severity.IN_HAND,
+            destination=destination.name,
+            since=min(destination.oldest.values(), default=None),
+            text=f"It is not configured any more, and is still owed {counted(owed, 'delivery')}.",
+            next="Nothing, if they are not wanted; they are sent if it is configured again.",
+        )
