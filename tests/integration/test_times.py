@@ -103,7 +103,9 @@ async def test_waits_of_the_right_length_are_left_alone(store: Store) -> None:
     await owe(store, {"next_us": NOW_US + HOUR_US, "wait_us": HOUR_US}, {"next_us": NOW_US - 1})
     lease = leases.Lease(1, 0, NOW_US)
     await store.write(lambda c: c.execute(update(SOURCE).values(lease_holder="me")))
-    await store.write(lambda c: leases.release(c, lease, next_pass_us=NOW_US + HOUR_US, interval_us=HOUR_US))
+    await store.write(
+        lambda c: leases.release(c, lease, next_pass_us=NOW_US + HOUR_US, wait_us=HOUR_US, interval_us=HOUR_US)
+    )
     before = await columns(store, DELIVERY, "next_us", "wait_us")
     assert not await store.read(times.any_ahead, now_us=NOW_US)
     assert await store.write(times.make_due, now_us=NOW_US) == {}

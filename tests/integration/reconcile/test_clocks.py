@@ -143,7 +143,9 @@ async def test_a_release_stores_the_wait_beside_the_next_pass(two: TwoClocks) ->
         lease = await daemon.lease()
         assert lease is not None
         due_us = to_us(T0 + HOUR)
-        await daemon.runtime.write(leases.release, lease=lease, next_pass_us=due_us, interval_us=span_us(HOUR))
+        await daemon.runtime.write(
+            leases.release, lease=lease, next_pass_us=due_us, wait_us=span_us(HOUR), interval_us=span_us(HOUR)
+        )
     row = await two.world.store.read(sources.source_row, source_id=two.world.source_id)
     assert (row["next_pass_us"], row["wait_us"]) == (due_us, span_us(HOUR))
 

@@ -309,7 +309,7 @@ async def test_as_many_as_are_allowed_hold_nothing(lacking: Lacking, world: Worl
                 await daemon.push(late)
                 lacking.hidden.append(late)
                 world.fake.faults = Faults(hidden_keys=frozenset(event.key for event in lacking.hidden))
-                world.clock.advance(minutes=5)
+                world.clock.advance(minutes=8)
             await daemon.run_source()
             assert (await watermark(world) < world.clock() - MINUTE) is held
             assert bool(await contradictions(world, daemon)) is held

@@ -159,7 +159,7 @@ async def test_odd_row_is_one_row_however_often_it_is_shown(
     made = emit(world, clock, 5)
     transport.odd = {made[2].key: without_time}
     for _ in range(3):
-        clock.advance(minutes=3)
+        clock.advance(minutes=8)
         await daemon.run_source()
     (row,) = await rows(world)
     assert row.attempts == 2
@@ -174,14 +174,14 @@ async def test_row_that_becomes_readable_is_recorded_and_closed(
     clock.advance(minutes=3)
     await daemon.run_source()
     transport.odd = {}
-    clock.advance(minutes=3)
+    clock.advance(minutes=8)
     await daemon.run_source()
     assert await world.keys() == {event.key for event in made}
     assert await rows(world) == []
     assert [row.state for row in await rows(world, closed=True)] == ["resolved"]
     assert await world.complete_up_to() == clock() - timedelta(minutes=1)
     transport.odd = {made[2].key: without_time}
-    clock.advance(minutes=3)
+    clock.advance(minutes=8)
     await daemon.run_source()
     assert [row.state for row in await rows(world)] == ["open"]
 

@@ -17,9 +17,7 @@ COLUMNS = ("granted", "period_us", "at_us", "halved_until_us")
 def upgrade() -> None:
     for name in COLUMNS:
         op.add_column("budget", sa.Column(name, sa.BigInteger(), nullable=True))
-    op.add_column(
-        "budget", sa.Column("owed_millionths", sa.BigInteger(), nullable=False, server_default=sa.text("0"))
-    )
+    op.add_column("budget", sa.Column("owed_millionths", sa.BigInteger(), nullable=False, server_default=sa.text("0")))
     op.create_table(
         "budget_use",
         sa.Column("scope", sa.Text(), nullable=False),
