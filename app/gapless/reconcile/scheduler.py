@@ -314,8 +314,10 @@ class Scheduler:
     async def _purse_terms(self, name: str) -> PurseTerms:
         """Return what is granted to the source. The events that earn requests are counted once an hour."""
         at_us, known = self._runtime.elapsed_us, self._terms.get(name)
-        if known is not None and at_us - known[1] < span_us(COUNTED_EVERY):
+        memory = self._memories[name]
+        if known is not None and at_us - known[1] < span_us(COUNTED_EVERY) and not memory.has_earned:
             return known[0]
+        memory.has_earned = False
         grant, events = self._policies[name].grant, 0
         if grant is not None and grant.per_event:
             events = await self._runtime.read(

@@ -10,12 +10,13 @@ from datetime import datetime, timedelta
 from typing import TypeVar
 
 from gapless.clock import is_due
-from gapless.domain import Mode, Purpose, Source, TypesOrigin, from_us, span_us, to_us
+from gapless.domain import DAY_US, Mode, Purpose, Source, TypesOrigin, align_down, from_us, span_us, to_us
 from gapless.ledger import (
     Connection,
     accounts,
     budgets,
     dead_letters,
+    earnings,
     events,
     leases,
     looks,
@@ -29,6 +30,7 @@ from gapless.ledger.looks import StoredLook
 from gapless.ledger.passes import Pass, PassKind
 from gapless.ledger.streams import Stream, note_heads
 from gapless.ledger.watermarks import UnrecoverableInterval
+from gapless.provider_api.earnings import ENOUGH, list_earning
 from gapless.provider_api.health import read_account, read_subscription, repair_endpoint, stream_names
 from gapless.reconcile.agenda import Occasion, Wanted, choose, is_look_due, wishes
 from gapless.reconcile.context import LeasedSource
@@ -41,7 +43,7 @@ from gapless.reconcile.recovery import recover_missing, wait_after
 from gapless.reconcile.release import RunOutcome, due_again, expected_silence, release, rhythm_of
 from gapless.reconcile.stream_run import StreamRun, sweep_every
 from gapless.reconcile.urgency import Reason
-from gapless_reconcilers.kit.contract import OWN_STREAM, Reading, Subscription
+from gapless_reconcilers.kit.contract import OWN_STREAM, Reading, Subscription, Window
 from gapless_reconcilers.kit.errors import NeedsOperator, ProviderError, UnexpectedShape
 
 T = TypeVar("T")
@@ -122,6 +124,8 @@ class SourceRun:
         if inactive is not None:
             for stream in streams:
                 await stream_run.note_failure(stream, inactive)
+        if complete:
+            await self._list_earning(streams)
         stream_run.must_give_way = await self._giving_way()
         await self._look_behind(stream_run, streams, complete if wanted.streams else streams, open_passes)
 
@@ -219,6 +223,29 @@ class SourceRun:
     @property
     def _checks(self) -> bool:
         return self.check_account or self.check_endpoint
+
+    async def _list_earning(self, streams: Iterable[Stream]) -> None:
+        """List the events that earn requests, once: until there are some in the ledger, the grant is at its floor."""
+        leased, grant = self.leased, self.leased.policy.grant
+        if not self.learns or grant is None or not grant.per_event:
+            return
+        if await leased.runtime.read(earnings.is_listed, source_id=leased.source.id):
+            return
+        end = align_down(leased.client.now, leased.capabilities.resolution)
+        window, times = Window(start=end - grant.period, end=end), list[datetime]()
+        try:
+            for stream in streams:
+                times += await list_earning(leased.client.spending(Purpose.START), stream.name, window)
+                if len(times) >= ENOUGH:
+                    break
+        except ProviderError as error:
+            log.info("grant_not_listed", extra={"source": leased.source.name, "error": str(error)})
+            return
+        times_us = [to_us(each) for each in times]
+        await leased.write(
+            earnings.note_listed, source_id=leased.source.id, times_us=times_us, end_us=to_us(end), part_us=DAY_US
+        )
+        leased.memory.has_earned = True
 
     async def _unfinished(self) -> list[Pass]:
         return await self.leased.runtime.read(passes.unfinished, source_id=self.leased.source.id)

@@ -14,7 +14,6 @@ from gapless.domain import Mode, Purpose, from_us
 from gapless.ledger.engine import Store
 from gapless.provider_api.client import ProviderClient
 from gapless.provider_api.pages import as_lister
-from gapless.reconcile.pace import Pace, Signals, next_interval
 from gapless_reconcilers.kit.contract import Provider, Secret
 from gapless_reconcilers.kit.errors import OptionsInvalid
 from gapless_reconcilers.providers.telegram import Telegram, TelegramOptions
@@ -179,10 +178,3 @@ async def test_the_token_is_in_no_error(world: World) -> None:
         assert TOKEN not in f"{raised.value!r} {request.url}"
         with pytest.raises(OptionsInvalid, match="cannot be audited"):
             as_lister(daemon.source.provider)
-
-
-def test_long_poll_asks_again_at_once_unless_something_is_wrong() -> None:
-    pace = Pace(shortest=timedelta(minutes=1), longest=timedelta(hours=1), adaptive=False, long_poll=True)
-    assert next_interval(pace, timedelta(minutes=1), Signals()) == timedelta(0)
-    assert next_interval(pace, timedelta(minutes=1), Signals(unhealthy=True)) == timedelta(minutes=1)
-    assert next_interval(pace, timedelta(minutes=1), Signals(parked=True)) == timedelta(hours=1)

@@ -249,10 +249,10 @@ async def test_everything_that_is_asked_counts_by_its_purpose(world: World, cloc
                 await next_run()
         counted = await use(daemon)
         asked = Counter(each.path for each in world.fake.requests)
-        assert set(counted) == {"account", "endpoint", "heartbeat", "sweep"}
+        assert set(counted) == {"account", "endpoint", "start", "heartbeat", "sweep"}
         assert counted["account"] == asked["/v1/account"]
         assert counted["endpoint"] == asked["/v1/webhook_endpoints"]
-        listed = counted["heartbeat"] + counted["sweep"]
+        listed = counted["start"] + counted["heartbeat"] + counted["sweep"]
         assert asked["/v1/events"] <= listed <= asked["/v1/events"] + budgets.BLOCK
         (source,) = (await world.whole_report()).sources
         assert source.listed is not None
