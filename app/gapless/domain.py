@@ -19,6 +19,9 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
 HOUR_US = 3_600_000_000
 DAY_US = 24 * HOUR_US
+HOURS_OF_WEEK = 7 * 24
+RHYTHM_FROM = timedelta(weeks=8)
+"""The time before now whose events show the rhythm of a source; older ones say nothing about it."""
 SLICE_WIDTH = timedelta(hours=1)
 """A window no wider than this is one slice, because a slice costs at least one request."""
 LONGEST_INTERVAL = timedelta(hours=1)

@@ -24,8 +24,9 @@ from gapless.ledger.engine import Store
 from gapless.ledger.recorder import Recorder
 from gapless.metrics import Metrics
 from gapless.provider_api.client import ProviderClient, new_client
-from gapless.reconcile.context import LeasedSource, SourcePolicy
+from gapless.reconcile.context import LeasedSource
 from gapless.reconcile.pace import Pace
+from gapless.reconcile.policy import SourcePolicy
 from gapless.reconcile.source_run import SourceRun
 from gapless.runtime import Runtime
 from gapless.settings import PublicSettings

@@ -26,8 +26,9 @@ from gapless.ledger.recorder import Recorder
 from gapless.ledger.tables import PASS
 from gapless.metrics import Metrics
 from gapless.provider_api.client import ProviderClient, new_client
-from gapless.reconcile.context import LeasedSource, SourcePolicy
+from gapless.reconcile.context import LeasedSource
 from gapless.reconcile.pace import Pace
+from gapless.reconcile.policy import SourcePolicy
 from gapless.reconcile.source_run import SourceRun
 from gapless.runtime import Runtime
 from gapless.settings import PublicSettings

@@ -22,7 +22,8 @@ from typing import Any, Final
 
 from figures import Bar, spread, table
 
-from gapless.reconcile.heartbeat import HOURS_OF_WEEK, LONGEST, StreamLoad, learned_rates
+from gapless.domain import HOURS_OF_WEEK
+from gapless.reconcile.heartbeat import LONGEST, StreamLoad, learned_rates
 from gapless.reconcile.lateness import LEARNED_FROM, LEAST_LAGS, AgeCounts, learned_grace, settle_time
 from gapless.reconcile.pace import (
     SweepPace,

@@ -31,8 +31,9 @@ from gapless.ledger.tables import DELIVERY, EVENT, PASS
 from gapless.metrics import Metrics
 from gapless.provider_api.client import ProviderClient, RequestRetryPolicy
 from gapless.receive.evidence import EvidenceFetcher
-from gapless.reconcile.context import LeasedSource, SourcePolicy
+from gapless.reconcile.context import LeasedSource
 from gapless.reconcile.pace import Pace
+from gapless.reconcile.policy import SourcePolicy
 from gapless.reconcile.source_run import SourceRun
 from gapless.runtime import Runtime
 from gapless.settings import PublicSettings

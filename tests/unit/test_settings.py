@@ -16,7 +16,7 @@ from gapless.domain import Mode, Via
 from gapless.ledger.writer import Writer
 from gapless.receive.endpoint import ReceiveOptions
 from gapless.receive.quarantine import QuarantineOptions
-from gapless.reconcile.context import SourcePolicy
+from gapless.reconcile.policy import SourcePolicy
 from gapless.settings import (
     LogFormat,
     PaceStrategy,

@@ -5,8 +5,8 @@ from datetime import UTC, datetime, timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gapless.domain import HOUR_US, Silence, to_us
-from gapless.ledger.silence import HOURS_OF_WEEK, Heard, expected, is_silent, rhythm
+from gapless.domain import HOUR_US, HOURS_OF_WEEK, Silence, to_us
+from gapless.ledger.silence import WebhookHistory, expected, is_silent, rhythm
 
 NOW = datetime(2026, 11, 20, 12, 30, tzinfo=UTC)  # a Friday
 HOUR = timedelta(hours=1)
@@ -20,8 +20,8 @@ def by_hour(weeks: int, *, open_hours: range = range(24), count: int = 10) -> di
     return {hour: count for hour in hours if hour % 24 in open_hours}
 
 
-def heard(ago: timedelta, hours: dict[int, int] | None = None) -> Heard:
-    return Heard(since_us=to_us(NOW - ago), by_hour=hours or {})
+def heard(ago: timedelta, hours: dict[int, int] | None = None) -> WebhookHistory:
+    return WebhookHistory(since_us=to_us(NOW - ago), by_hour=hours or {})
 
 
 def test_a_source_is_silent_from_the_configured_time_on() -> None:
@@ -48,7 +48,7 @@ def test_a_busy_source_is_silent_within_the_hour_and_a_quiet_one_after_days() ->
 def test_a_shop_that_is_closed_at_night_is_not_silent_at_night() -> None:
     office = by_hour(4, open_hours=range(8, 18))
     early = NOW.replace(hour=7)
-    night = Heard(since_us=to_us(early - 13 * HOUR), by_hour=office)
+    night = WebhookHistory(since_us=to_us(early - 13 * HOUR), by_hour=office)
     assert is_silent(LEARN, night, early) is False
     assert is_silent(LEARN, night, early + 2 * HOUR) is True
 

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gapless.bootstrap.sources import mode_of
+from gapless.bootstrap.policies import mode_of
 from gapless.domain import Mode
 from gapless.settings import SourceSettings
 from gapless_reconcilers.kit.contract import (

@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from types import MappingProxyType
 
-from gapless.bootstrap.sources import make_source, mode_of, restore_subscription
+from gapless.bootstrap.policies import mode_of
+from gapless.bootstrap.sources import make_source, restore_subscription
 from gapless.bootstrap.store import open_configured_store
 from gapless.domain import Source, align_down, from_us, to_us
 from gapless.ledger import (

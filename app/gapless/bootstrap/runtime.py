@@ -14,7 +14,8 @@ import httpx
 import gapless
 from gapless.bootstrap.destinations import make_destinations
 from gapless.bootstrap.ledger import OpenLedger, RegisteredRows, open_ledger, register_rows, take_next_slot, take_slot
-from gapless.bootstrap.sources import make_policies, open_provider_client
+from gapless.bootstrap.policies import make_policies
+from gapless.bootstrap.sources import open_provider_client
 from gapless.clock import ProcessClock
 from gapless.deliver.routing import Destination, build_route, that_hear_webhooks
 from gapless.domain import Clock, Sources
@@ -28,7 +29,7 @@ from gapless.ledger.writer import Work, Writer
 from gapless.metrics import Metrics
 from gapless.provider_api.client import new_client
 from gapless.provider_api.health import ask_time
-from gapless.reconcile.context import SourcePolicy
+from gapless.reconcile.policy import SourcePolicy
 from gapless.runtime import Runtime
 from gapless.settings import PublicSettings, Settings, SourceSettings, lacks_key
 

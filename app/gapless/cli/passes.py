@@ -12,8 +12,9 @@ from typing import Any
 
 import click
 
+from gapless.bootstrap.policies import capabilities_of, webhook_url
 from gapless.bootstrap.runtime import ProcessParts, open_runtime
-from gapless.bootstrap.sources import capabilities_of, known_sources, open_provider_client, webhook_url
+from gapless.bootstrap.sources import known_sources, open_provider_client
 from gapless.cli import output
 from gapless.cli.access import Operate, call_daemon, daemon_of, open_operations, open_reader, perform_here
 from gapless.cli.common import find_source

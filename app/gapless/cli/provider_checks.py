@@ -4,8 +4,8 @@ import os
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
 
-from gapless.bootstrap import sources
-from gapless.bootstrap.sources import open_provider_client
+from gapless.bootstrap.policies import webhook_url
+from gapless.bootstrap.sources import last_window, open_provider_client
 from gapless.cli.output import Finding, ok, problem, warning
 from gapless.domain import Mode, Purpose, system_clock
 from gapless.provider_api.client import ProviderClient
@@ -36,7 +36,7 @@ async def check_provider(
     subject = f"source {source.name}"
     try:
         async with open_provider_client(source, public_url, os.environ) as client:
-            health = await read_health(client, sources.webhook_url(public_url, source.name))
+            health = await read_health(client, webhook_url(public_url, source.name))
             found = [*_account(source, client, health, accounts), *_subscription(source, client, health)]
             found += await _list(subject, client, health)
             return [*found, *_clock(subject, client, has_clock=has_clock)]
@@ -96,7 +96,7 @@ async def _list(subject: str, client: ProviderClient, health: ProviderHealth) ->
     if provider.capabilities.reading is Reading.CONSUME:
         return [ok(subject, "its list is not read by this check: reading would consume the events")]
     unit = provider.capabilities.resolution
-    window = sources.last_window(now - provider.capabilities.grace, unit)
+    window = last_window(now - provider.capabilities.grace, unit)
     request = as_lister(provider).first_request("", window)
     response = await client.send(request, Purpose.URGENT)
     page = as_lister(provider).read_page(request, response, "", window)

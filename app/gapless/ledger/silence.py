@@ -11,15 +11,12 @@ from typing import Final
 
 from sqlalchemy import Connection, func, or_, select, update
 
-from gapless.domain import HOUR_US, Silence, from_us, to_us
+from gapless.domain import HOUR_US, HOURS_OF_WEEK, RHYTHM_FROM, Silence, from_us, to_us
 from gapless.ledger import looks
 from gapless.ledger.tables import SOURCE, TALLY
 
-HOURS_OF_WEEK: Final = 7 * 24
 MIN_HISTORY: Final = timedelta(weeks=3)
 """Time that the tallies must cover before a rhythm is computed from them."""
-MAX_HISTORY: Final = timedelta(weeks=8)
-"""Older tallies are not used."""
 SILENT_FROM: Final = 7.0
 """Expected webhooks from which on their absence is silence: by chance it happens less than once in a thousand times."""
 
@@ -33,7 +30,7 @@ def note_heard(connection: Connection, heard: Mapping[int, int]) -> None:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Heard:
+class WebhookHistory:
     """The history of a source's webhooks."""
 
     since_us: int
@@ -42,16 +39,16 @@ class Heard:
     """Webhooks by hour since 1970 of their events, if the rhythm is to be learned."""
 
 
-def read_heard(connection: Connection, source_id: int, silence: Silence | None, now: datetime) -> Heard | None:
+def read_heard(connection: Connection, source_id: int, silence: Silence | None, now: datetime) -> WebhookHistory | None:
     """Return the input of `is_silent`; None: silence is not watched."""
     if silence is None:
         return None
     row = connection.execute(select(SOURCE.c.last_webhook_us, SOURCE.c.state_us).where(SOURCE.c.id == source_id)).one()
     since_us = row.state_us or 0 if row.last_webhook_us is None else row.last_webhook_us
-    return Heard(since_us=since_us, by_hour={} if silence.after else _by_hour(connection, source_id, now))
+    return WebhookHistory(since_us=since_us, by_hour={} if silence.after else _by_hour(connection, source_id, now))
 
 
-def is_silent(silence: Silence, heard: Heard, now: datetime) -> bool | None:
+def is_silent(silence: Silence, heard: WebhookHistory, now: datetime) -> bool | None:
     """Return True if the source is silent at `now`; None: its rhythm is not known yet."""
     since = from_us(heard.since_us)
     if silence.after is not None:
@@ -84,7 +81,7 @@ def expected(rates: list[float], start: datetime, end: datetime) -> float:
 
 
 def _by_hour(connection: Connection, source_id: int, now: datetime) -> dict[int, int]:
-    oldest = to_us(now - MAX_HISTORY) // HOUR_US
+    oldest = to_us(now - RHYTHM_FROM) // HOUR_US
     query = select(TALLY.c.hour, func.sum(TALLY.c.by_webhook)).where(
         TALLY.c.source_id == source_id, TALLY.c.hour >= oldest, TALLY.c.by_webhook > 0
     )

@@ -106,7 +106,7 @@ class SourceSnapshot:
     """Sums over the hours that touch `[watermark - window, watermark)`."""
     budget_used: budgets.Used | None
     grant_use: budgets.GrantUse | None
-    heard: silence.Heard | None
+    heard: silence.WebhookHistory | None
 
     @property
     def watermark_us(self) -> int:

@@ -12,8 +12,7 @@ from datetime import datetime, timedelta
 from itertools import accumulate
 from typing import Final
 
-from gapless.domain import HOUR_US, to_us
-from gapless.ledger.silence import HOURS_OF_WEEK, MAX_HISTORY
+from gapless.domain import HOUR_US, HOURS_OF_WEEK, RHYTHM_FROM, to_us
 
 SHORTEST, LONGEST = timedelta(seconds=30), timedelta(minutes=15)
 LEAST_RATE = 0.05
@@ -28,7 +27,7 @@ def learned_rates(by_hour: Mapping[int, int], since: datetime, now: datetime) ->
     mixed in, so the first hours already give a usable answer and the true rhythm shows after some weeks.
     """
     last = to_us(now) // HOUR_US
-    first = max(to_us(since), to_us(now - MAX_HISTORY)) // HOUR_US
+    first = max(to_us(since), to_us(now - RHYTHM_FROM)) // HOUR_US
     hours = max(last - first, 1)
     known = {hour: count for hour, count in by_hour.items() if first <= hour < last}
     average = sum(known.values()) / hours

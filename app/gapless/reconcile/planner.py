@@ -4,23 +4,19 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from gapless.domain import HOUR_US, Source, from_us, span_us, to_us
+from gapless.domain import HOUR_US, RHYTHM_FROM, Source, from_us, span_us, to_us
 from gapless.ledger import Connection, learned, passes, tallies
 from gapless.ledger.learned import Learned, PlanSummary, WebhookTimes
-from gapless.ledger.silence import HOURS_OF_WEEK, MAX_HISTORY
 from gapless.ledger.streams import Stream
-from gapless.reconcile.context import SourcePolicy
-from gapless.reconcile.grants import allowance_of, purse_terms
 from gapless.reconcile.heartbeat import StreamLoad, learned_rates
 from gapless.reconcile.lateness import LEARNED_FROM, AgeCounts, learned_grace, settle_time
 from gapless.reconcile.pace import NEVER
+from gapless.reconcile.policy import SourcePolicy
 from gapless.reconcile.purse import Allowance
-from gapless.reconcile.reading_plan import DAY, ReadingFacts, ReadingPlan, Reckoning, in_words, plan_reading
+from gapless.reconcile.reading_plan import DAY, PAGE, ReadingFacts, ReadingPlan, Reckoning, in_words, plan_reading
 from gapless.reconcile.window import sweep_depth
-from gapless_reconcilers.kit.contract import OWN_STREAM, Coverage
+from gapless_reconcilers.kit.contract import Coverage
 
-PAGE = 100
-"""Events of a page, as most vendors list them; the plan of sweeps is made by it."""
 LOOKED_AT = 5000
 """The newest webhooks of a stream from which lags are learned."""
 BUSIEST = 20
@@ -68,28 +64,6 @@ def reckon(
         grace=facts.grace,
         plan=plan,
         webhooks=[rate * facts.groups for rate in facts.reading.rates],
-    )
-
-
-def first_plan(policy: SourcePolicy) -> ReadingPlan:
-    """Return the plan by which a source with one stream is read at the least grant, before anything is known of it."""
-    terms = purse_terms(policy.grant, 0)
-    known = policy.capabilities
-    return plan_reading(
-        ReadingFacts(
-            allowance=allowance_of(terms),
-            streams={OWN_STREAM: StreamLoad(rate=0.0, cost=1.0 + bool(known.precondition))},
-            rates=[0.0] * HOURS_OF_WEEK,
-            groups_a_day=0.0,
-            settle=min(settle_time(None), max(known.grace - known.resolution, timedelta(0))),
-            page=PAGE,
-            rate=policy.rate,
-            sweep_depth=sweep_depth(known.history),
-            sweep_every=policy.sweep_every if policy.sweep_every < NEVER else None,
-            history=known.history,
-            shortest=policy.pace.shortest,
-            longest=policy.pace.longest,
-        )
     )
 
 
@@ -146,7 +120,7 @@ def _reading_facts(
 
 def _rates(connection: Connection, source: Source, now: datetime) -> list[float]:
     """Return the events to expect in each hour of the week."""
-    by_hour = tallies.by_hour(connection, source.id, to_us(now - MAX_HISTORY) // HOUR_US)
+    by_hour = tallies.by_hour(connection, source.id, to_us(now - RHYTHM_FROM) // HOUR_US)
     first = min(by_hour, default=None)
     known_from = source.start if first is None else max(source.start, from_us(first * HOUR_US))
     return learned_rates(by_hour, min(known_from, now), now)

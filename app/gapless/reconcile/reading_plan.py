@@ -18,6 +18,8 @@ from gapless.reconcile.purse import Allowance
 from gapless.text import format_span
 
 DAY: Final = timedelta(days=1)
+PAGE: Final = 100
+"""Events of a page, as most vendors list them; the plan of sweeps is made by it."""
 URGENT_SHARE = 0.1
 """Share of the refill that is planned for urgent looks, so that those do not live on the reserve alone."""
 RECKONED_EVERY = timedelta(minutes=10)

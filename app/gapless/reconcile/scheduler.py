@@ -18,9 +18,10 @@ from gapless.ledger.engine import StoreError, StoreUnavailable
 from gapless.ledger.leases import SOURCE_LEASE, Lease, LeaseLost
 from gapless.provider_api.client import DEFAULT_RETRY, ProviderClient, RequestRetryPolicy
 from gapless.reconcile.agenda import Heard, is_sibling_due
-from gapless.reconcile.context import LeasedSource, SourceMemory, SourcePolicy
+from gapless.reconcile.context import LeasedSource, SourceMemory
 from gapless.reconcile.grants import COUNTED_EVERY, allowance_of, purse_terms
 from gapless.reconcile.pace import due_at_start, endpoint_every
+from gapless.reconcile.policy import SourcePolicy
 from gapless.reconcile.release import CHECK_EVERY
 from gapless.reconcile.source_run import SourceRun
 from gapless.runtime import Runtime

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from gapless.bootstrap.sources import make_policy
+from gapless.bootstrap.policies import make_policy
 from gapless.settings import SourceSettings
 from gapless.settings.tree import ReadBudgetSettings
 from gapless_reconcilers.kit.contract import Grant, Provider, Secret

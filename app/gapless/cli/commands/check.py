@@ -11,8 +11,8 @@ import click
 import httpx
 import msgspec
 
+from gapless.bootstrap.policies import make_policy
 from gapless.bootstrap.senders import make_sender
-from gapless.bootstrap.sources import make_policy
 from gapless.cli import output
 from gapless.cli.common import Exit, Invocation, failing_clearly
 from gapless.cli.grants import grant_in_words
@@ -21,8 +21,8 @@ from gapless.clock import ProcessClock
 from gapless.destinations.contract import ChecksAddress, Delivery, DestinationInvalid, RendersEvents, TriesRendering
 from gapless.domain import Mode, Source, Sources, Via, system_clock
 from gapless.errors import Unavailable
-from gapless.reconcile.context import SourcePolicy
-from gapless.reconcile.planner import first_plan
+from gapless.reconcile.first_plan import first_plan
+from gapless.reconcile.policy import SourcePolicy
 from gapless.reconcile.reading_plan import in_words
 from gapless.settings import DestinationSettings, Settings, SourceSettings, build_provider, lacks_key
 from gapless.sockets import bind

@@ -8,7 +8,8 @@ from typing import Any
 
 import click
 
-from gapless.bootstrap.sources import open_provider_client, webhook_url
+from gapless.bootstrap.policies import webhook_url
+from gapless.bootstrap.sources import open_provider_client
 from gapless.cli import output
 from gapless.cli.access import operate, read_ledger
 from gapless.cli.commands.audit import show_report

@@ -9,7 +9,8 @@ from typing import Any
 import click
 import msgspec
 
-from gapless.bootstrap.sources import known_sources, make_policies
+from gapless.bootstrap.policies import make_policies
+from gapless.bootstrap.sources import known_sources
 from gapless.cli import output
 from gapless.cli.access import ask_daemon, daemon_of, open_reader, plain
 from gapless.cli.common import Exit, Invocation, failing_clearly
