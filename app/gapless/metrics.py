@@ -11,7 +11,8 @@ from time import perf_counter
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-RECORD_DELAY_BUCKETS_S = (1, 5, 15, 60, 300, 900, 3600, 6 * 3600, 86400, 7 * 86400)
+RECORD_DELAY_BUCKETS_S = (1, 5, 15, 60, 300, 3600, 6 * 3600, 86400)
+RECOVERY_BUCKETS_S = (5, 15, 30, 60, 120, 300, 1800, 6 * 3600, 86400, 7 * 86400)
 FAST_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
 SLOW_BUCKETS_S = (0.1, 0.5, 1, 5, 15, 60, 300, 900, 3600)
 BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
@@ -41,6 +42,13 @@ class Metrics:
             "record_delay_seconds",
             "From the occurrence of an event to its record.",
             RECORD_DELAY_BUCKETS_S,
+            "source",
+            "via",
+        )
+        self.recovery = histogram(
+            "recovery_seconds",
+            "From the occurrence of a missed event to its record.",
+            RECOVERY_BUCKETS_S,
             "source",
             "via",
         )

@@ -48,6 +48,7 @@ async def beat(runtime: Runtime, holder: str, *, receives: bool, standing: Stand
     while True:
         await asyncio.sleep(BEAT_EVERY.total_seconds())
         silent = timedelta(microseconds=runtime.elapsed_us - last_us)
+        count_recovered(runtime)
         try:
             try:
                 await writer.submit(
@@ -70,6 +71,19 @@ async def beat(runtime: Runtime, holder: str, *, receives: bool, standing: Stand
                 await writer.submit(looks.want_soon, noticed=late, reason=looks.LATE)
         except StoreError as error:
             log.warning("heartbeat_failed", extra={"error": str(error)})
+
+
+def count_recovered(runtime: Runtime) -> None:
+    """Count how long it took to recover events that were missed already when they were recorded, since the last time.
+
+    Those that are recorded first, and judged later, are counted when that is done.
+    """
+    recorder = runtime.writer.recorder
+    recovered, recorder.recovered = recorder.recovered, {}
+    names = {source.id: source.name for source in runtime.sources}
+    for (source_id, _), each in recovered.items():
+        if source_id in names:
+            runtime.metrics.recovery.labels(names[source_id], each.via.value).observe(each.took_s)
 
 
 async def _take_another_slot(writer: Writer, holder: str, *, receives: bool, standing: Standing | None) -> None:

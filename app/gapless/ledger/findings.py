@@ -34,6 +34,29 @@ class OpenFinding:
     object_version: int | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recovered:
+    """A missed event that is recorded, for the time that its recovery took. Times are microseconds."""
+
+    via: Via
+    occurred_us: int
+    recorded_us: int
+
+    @property
+    def took_s(self) -> float:
+        """Return the seconds from its occurrence to its record, at least 0."""
+        return max(0, self.recorded_us - self.occurred_us) / 1_000_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judged:
+    """The findings that were judged to be missed just now."""
+
+    missed: int
+    recovered: tuple[Recovered, ...]
+    """Those of them that are recorded; the others are still requested one by one."""
+
+
 def add(connection: Connection, found: Iterable[OpenFinding]) -> None:
     """Insert the findings that do not exist yet."""
     rows = sorted((each.source_id, each.key, each.stream_id, each.occurred_us, each.cause.value) for each in found)
@@ -55,8 +78,8 @@ def unexplained(connection: Connection, stream_id: int, before_us: int) -> list[
 
 def judge(
     connection: Connection, slot: int, stream_id: int, before_us: int, refused: Collection[str] = frozenset()
-) -> int:
-    """Judge the findings of the stream that occurred before `before_us`. Return how many of them are missed.
+) -> Judged:
+    """Judge the findings of the stream that occurred before `before_us`. Return those that are missed.
 
     A finding is missed if no webhook has brought it, or only one that we had asked for. `refused`: the keys of those
     without a cause that a refused webhook names by now. A webhook whose transaction is under way is waited for; one
@@ -65,19 +88,21 @@ def judge(
     judged = (FINDING.c.stream_id == stream_id, FINDING.c.occurred_us < before_us)
     query = select(FINDING).where(*judged).order_by(FINDING.c.source_id, FINDING.c.key)
     found = [_with_cause(row, refused) for row in connection.execute(query).mappings()]
-    tallies, missed = Tallies(), 0
+    tallies, missed, recovered = Tallies(), 0, list[Recovered]()
     for at in range(0, len(found), CHUNK):
-        for each in _missed(connection, found[at : at + CHUNK]):
+        marked, recorded = _missed(connection, found[at : at + CHUNK])
+        for each in marked:
             tallies.add(each.source_id, each.occurred_us, MISSED[each.cause])
-            missed += 1
+        missed += len(marked)
+        recovered += recorded
     if found:
         connection.execute(delete(FINDING).where(*judged))
     tallies.write(connection, slot)
-    return missed
+    return Judged(missed=missed, recovered=tuple(recovered))
 
 
-def judge_behind(connection: Connection, slot: int, stream_id: int) -> int:
-    """Judge the findings of the stream that occurred before its watermark. Return how many of them are missed."""
+def judge_behind(connection: Connection, slot: int, stream_id: int) -> Judged:
+    """Judge the findings of the stream that occurred before its watermark. Return those that are missed."""
     watermark_us = select(STREAM.c.watermark_us).where(STREAM.c.id == stream_id)
     return judge(connection, slot, stream_id, connection.execute(watermark_us).scalar_one())
 
@@ -94,17 +119,21 @@ def _with_cause(row: RowMapping, refused: Collection[str]) -> OpenFinding:
     return OpenFinding(**{**row, "cause": Cause.REFUSED if is_refused else cause})
 
 
-def _missed(connection: Connection, found: Sequence[OpenFinding]) -> list[OpenFinding]:
-    """Mark those of `found`, all of one source, that are missed, in their events or missing rows. Return them."""
+def _missed(connection: Connection, found: Sequence[OpenFinding]) -> tuple[list[OpenFinding], list[Recovered]]:
+    """Mark those of `found`, all of one source, that are missed, in their events or missing rows.
+
+    Return them, and what is known of those that are recorded.
+    """
     source_id, recorded = found[0].source_id, _hold_events(connection, found)
     by_cause: defaultdict[Cause, set[str]] = defaultdict(set)
     for each in found:
         by_cause[each.cause].add(each.key)
-    missed: set[str] = set()
+    events: dict[str, Recovered] = {}
+    missing: set[str] = set()
     for cause, keys in sorted(by_cause.items()):
-        missed |= _mark_events(connection, source_id, cause, keys & recorded)
-        missed |= _mark_missing(connection, source_id, cause, keys - recorded)
-    return [each for each in found if each.key in missed]
+        events |= _mark_events(connection, source_id, cause, keys & recorded)
+        missing |= _mark_missing(connection, source_id, cause, keys - recorded)
+    return [each for each in found if each.key in events or each.key in missing], list(events.values())
 
 
 def _hold_events(connection: Connection, found: Sequence[OpenFinding]) -> set[str]:
@@ -114,12 +143,16 @@ def _hold_events(connection: Connection, found: Sequence[OpenFinding]) -> set[st
     return set(connection.execute(query.order_by(EVENT.c.key).with_for_update()).scalars())
 
 
-def _mark_events(connection: Connection, source_id: int, cause: Cause, keys: Collection[str]) -> set[str]:
-    """Mark the events without a webhook of their own as missed; return their keys."""
+def _mark_events(connection: Connection, source_id: int, cause: Cause, keys: Collection[str]) -> dict[str, Recovered]:
+    """Mark the events without a webhook of their own as missed; return them by key."""
     no_webhook = or_(EVENT.c.webhook_us.is_(None), EVENT.c.via == Via.REDELIVERY.value)
     mine = (EVENT.c.source_id == source_id, EVENT.c.key.in_(sorted(keys)), no_webhook)
     missed = update(EVENT).where(*mine).values(missed_cause=cause.value)
-    return set(connection.execute(missed.returning(EVENT.c.key)).scalars())
+    columns = (EVENT.c.key, EVENT.c.via, EVENT.c.occurred_us, EVENT.c.first_seen_us)
+    return {
+        key: Recovered(via=Via(via), occurred_us=occurred_us, recorded_us=seen_us)
+        for key, via, occurred_us, seen_us in connection.execute(missed.returning(*columns))
+    }
 
 
 def _mark_missing(connection: Connection, source_id: int, cause: Cause, keys: Collection[str]) -> set[str]:

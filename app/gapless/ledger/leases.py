@@ -101,8 +101,11 @@ def release(
     wait_us: int,
     interval_us: int,
     waiting_until_us: int | None = None,
+    unpaid_until_us: int | None = None,
 ) -> None:
     """Give the source back with its next due time, the wait until then, its interval, and the provider's pause.
+
+    `unpaid_until_us`: when a reading that was put off can be paid for; None: none was.
 
     Raises `LeaseLost`.
     """
@@ -114,6 +117,7 @@ def release(
         "wait_us": wait_us,
         "interval_us": interval_us,
         "waiting_until_us": waiting_until_us,
+        "unpaid_until_us": unpaid_until_us,
     }
     connection.execute(update(SOURCE).where(SOURCE.c.id == lease.source_id).values(**values))
 

@@ -15,7 +15,7 @@ from gapless.domain import Cause, Route, Source, Via, to_us
 from gapless.ledger import deliveries, findings, missing, restored
 from gapless.ledger.deliveries import DELIVERY_CHANNEL
 from gapless.ledger.engine import dialect
-from gapless.ledger.findings import OpenFinding
+from gapless.ledger.findings import OpenFinding, Recovered
 from gapless.ledger.tables import DELIVERY, EVENT, ID_BLOCK, PAYLOAD
 from gapless.ledger.tallies import Tallies
 from gapless_reconcilers.kit.contract import RemoteEvent
@@ -101,6 +101,8 @@ class Recorder:
         """The time of the last webhook of each source to this process, by source id, in microseconds."""
         self.late: dict[int, int] = {}
         """When each source's last webhook came that was late, by source id, in microseconds."""
+        self.recovered: dict[EventKey, Recovered] = {}
+        """Events that were missed already when they were recorded; whoever counts them clears it."""
         self._payload_ids: list[int] = []
         self._last_payload_id = 0
 
@@ -128,6 +130,7 @@ class Recorder:
         closed = missing.close(connection, new) if new else {}
         for identity, row in closed.items():
             _note_closed(connection, new[identity], first[identity], row)
+        self.recovered |= _recovered(first, rows, new, closed)
         tallies = Tallies()
         for identity in new:
             is_late = identity in shown and shown[identity].is_late
@@ -297,6 +300,24 @@ def _count_new(
     if sighting.source.is_of_other_mode(sighting.event.livemode):
         names.append("other_mode")
     tallies.add(sighting.source.id, row[OCCURRED], *names)
+
+
+def _recovered(
+    first: Mapping[EventKey, Sighting],
+    rows: Mapping[EventKey, dialect.Row],
+    identities: Collection[EventKey],
+    closed: Mapping[EventKey, missing.Closed],
+) -> dict[EventKey, Recovered]:
+    """Return those of the new events `identities` that are missed, and that we found or asked for."""
+    found: dict[EventKey, Recovered] = {}
+    for identity in identities:
+        sighting, row = first[identity], closed.get(identity)
+        is_missed = rows[identity][MISSED_CAUSE] is not None if row is None else row.missed is not None
+        is_redelivered = row is not None and _was_redelivered(sighting, row)
+        if is_missed and (is_redelivered or sighting.via is Via.LIST):
+            via, occurred_us = Via.REDELIVERY if is_redelivered else Via.LIST, to_us(sighting.event.occurred_at)
+            found[identity] = Recovered(via=via, occurred_us=occurred_us, recorded_us=sighting.seen_us)
+    return found
 
 
 def _was_redelivered(sighting: Sighting, row: missing.Closed) -> bool:

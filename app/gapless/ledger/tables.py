@@ -104,6 +104,7 @@ class SourceRow(TableRow, table=True):
     wait_us: int | None = _long(null=True)  # the wait that ends at next_pass_us
     skew_us: int | None = _long(null=True)  # the ledger's clock less the provider's, as last seen
     waiting_until_us: int | None = _long(null=True)  # the provider wants no request before
+    unpaid_until_us: int | None = _long(null=True)  # a reading waits until then for requests that the grant refills
     lookback_us: int | None = _long(null=True)  # widened by what a sweep found; None: as configured
     last_sweep_us: int | None = _long(null=True)
     lease_holder: str | None = _text(null=True)

@@ -10,6 +10,7 @@ from sqlalchemy import ColumnElement, Connection, select, update
 
 from gapless.ledger import absences, findings
 from gapless.ledger.engine import dialect
+from gapless.ledger.findings import Judged
 from gapless.ledger.passes import Pass, PassKind, Slice, slices
 from gapless.ledger.streams import stream
 from gapless.ledger.tables import SOURCE, STREAM, UNRECOVERABLE
@@ -64,10 +65,10 @@ class Limits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Advance:
-    """How far a pass has come, and the number of findings that were judged missed."""
+    """How far a pass has come, and the findings that were judged missed."""
 
     prefix: Prefix
-    missed: int
+    judged: Judged
 
 
 def advance(
@@ -81,7 +82,7 @@ def advance(
     prefix = finished_prefix(pass_.start_us, slices(connection, pass_.id))
     _move(connection, pass_, limits, prefix)
     before_us = max(limits.latest_us, stream(connection, pass_.stream_id).watermark_us)
-    return Advance(prefix=prefix, missed=findings.judge(connection, slot, pass_.stream_id, before_us, refused))
+    return Advance(prefix=prefix, judged=findings.judge(connection, slot, pass_.stream_id, before_us, refused))
 
 
 def _move(connection: Connection, pass_: Pass, limits: Limits, prefix: Prefix) -> None:

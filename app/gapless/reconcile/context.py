@@ -1,7 +1,7 @@
 """A source whose lease this process holds, and what the process remembers of it."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Concatenate, ParamSpec, TypeVar
@@ -12,6 +12,7 @@ from gapless.domain import Mode, Purpose, Source
 from gapless.ledger import Connection
 from gapless.ledger.budgets import PurseTerms
 from gapless.ledger.engine import bind
+from gapless.ledger.findings import Recovered
 from gapless.ledger.leases import Lease, fence
 from gapless.ledger.writer import Work
 from gapless.provider_api.client import ProviderClient
@@ -116,6 +117,11 @@ class LeasedSource:
         """Raise `KeyReplaced` if a secret was replaced since the run began: what was just read may be another's."""
         if self.is_replaced:
             raise KeyReplaced(f"a secret of source {self.source.name!r} was replaced: its account is checked first")
+
+    def count_recovered(self, recovered: Iterable[Recovered]) -> None:
+        """Count how long it took to recover these missed events."""
+        for each in recovered:
+            self.runtime.metrics.recovery.labels(self.source.name, each.via.value).observe(each.took_s)
 
     async def send(self, request: httpx.Request, purpose: Purpose) -> httpx.Response:
         """Return the provider's answer, read with the credential of this run. Raises `ProviderError`s only."""

@@ -18,7 +18,7 @@ from functools import partial
 
 import httpx
 
-from gapless.domain import Cause, Purpose, Via, align_down, from_us, span_us, to_us
+from gapless.domain import Cause, Mode, Purpose, Via, align_down, from_us, span_us, to_us
 from gapless.ledger import (
     Connection,
     absences,
@@ -32,6 +32,7 @@ from gapless.ledger import (
     witnesses,
 )
 from gapless.ledger.engine import dialect
+from gapless.ledger.findings import Recovered
 from gapless.ledger.passes import Pass, PassKind, Slice
 from gapless.ledger.recorder import EventKey, Sighting
 from gapless.ledger.streams import Stream
@@ -323,7 +324,8 @@ class PassRun:
     async def _record(self, diff: Diff, refused: set[str], save_cursor: Work[None], progress: "SliceProgress") -> None:
         sightings = [self._sighting(event, refused) for event in diff.absent]
         try:
-            new = await self.leased.write(self._record_page, sightings=sightings, save_cursor=save_cursor)
+            new, recovered = await self.leased.write(self._record_page, sightings=sightings, save_cursor=save_cursor)
+            self.leased.count_recovered(recovered)
         except engine.BadData:
             new = await self._record_singly(sightings)
         progress.note_saved()
@@ -335,37 +337,42 @@ class PassRun:
         """Note events of which the list shows only that they exist: `recovery` requests them one by one."""
         remedy = self.leased.capabilities.remedy
         rows = [missing_row(self._sighting(event, refused), remedy) for event in diff.absent]
-        added = await self.leased.write(self._note_page, rows=rows, save_cursor=save_cursor)
+        added, recovered = await self.leased.write(self._note_page, rows=rows, save_cursor=save_cursor)
+        self.leased.count_recovered(recovered)
         progress.note_saved()
         for row in added:
             self._count_found(from_us(row.occurred_us), expected=row.expected, awaited=row.awaited)
 
     def _note_page(
         self, connection: Connection, rows: Sequence[missing.Missing], save_cursor: Work[None]
-    ) -> list[missing.Missing]:
+    ) -> tuple[list[missing.Missing], tuple[Recovered, ...]]:
         slot = self.leased.runtime.writer.recorder.slot
-        added = missing.add(connection, slot, rows)
+        added, recovered = missing.add(connection, slot, rows), tuple[Recovered, ...]()
         if any(row.awaited for row in added):
-            findings.judge_behind(connection, slot, self.stream.id)
+            recovered = findings.judge_behind(connection, slot, self.stream.id).recovered
         save_cursor(connection)
-        return added
+        return added, recovered
 
     def _record_page(
         self, connection: Connection, sightings: Sequence[Sighting], save_cursor: Work[None]
-    ) -> dict[EventKey, int]:
+    ) -> tuple[dict[EventKey, int], tuple[Recovered, ...]]:
         recorder = self.leased.runtime.writer.recorder
-        new = recorder.store(connection, sightings)
+        new, recovered = recorder.store(connection, sightings), tuple[Recovered, ...]()
         if any(sighting.awaited_until_us is not None for sighting in sightings):
-            findings.judge_behind(connection, recorder.slot, self.stream.id)
+            recovered = findings.judge_behind(connection, recorder.slot, self.stream.id).recovered
         save_cursor(connection)
-        return new
+        return new, recovered
 
     async def _record_singly(self, sightings: Sequence[Sighting]) -> dict[EventKey, int]:
         """Record the events one by one; each that the store refuses becomes a durable row in `missing`."""
         new: dict[EventKey, int] = {}
         for sighting in sightings:
             try:
-                new |= await self.leased.write(self._record_page, sightings=[sighting], save_cursor=_keep_cursor)
+                made, recovered = await self.leased.write(
+                    self._record_page, sightings=[sighting], save_cursor=_keep_cursor
+                )
+                new |= made
+                self.leased.count_recovered(recovered)
             except engine.BadData:
                 row = missing_row(sighting, "unstorable")
                 slot = self.leased.runtime.writer.recorder.slot
@@ -396,14 +403,13 @@ class PassRun:
         for sighting in sightings:
             if sighting.identity not in new:
                 continue
-            event = sighting.event
-            self._count_found(
-                event.occurred_at, expected=sighting.expected, awaited=sighting.awaited_until_us is not None
-            )
-            delay = max(timedelta(0), from_us(sighting.seen_us) - event.occurred_at)
-            self.leased.runtime.metrics.record_delay.labels(sighting.source.name, Via.LIST.value).observe(
-                delay.total_seconds()
-            )
+            awaited = sighting.awaited_until_us is not None
+            self._count_found(sighting.event.occurred_at, expected=sighting.expected, awaited=awaited)
+            if sighting.source.mode is Mode.POLL:
+                delay = max(timedelta(0), from_us(sighting.seen_us) - sighting.event.occurred_at)
+                self.leased.runtime.metrics.record_delay.labels(sighting.source.name, Via.LIST.value).observe(
+                    delay.total_seconds()
+                )
 
     def _count_found(self, occurred_at: datetime, *, expected: bool, awaited: bool) -> None:
         self.result.found += 1
@@ -438,7 +444,8 @@ class PassRun:
 
     def _conclude(self, advance: watermarks.Advance) -> None:
         prefix = advance.prefix
-        self.result.missed += advance.missed
+        self.result.missed += advance.judged.missed
+        self.leased.count_recovered(advance.judged.recovered)
         if prefix.whole:
             self.result.suspect = prefix.suspect and self.row.kind is not PassKind.RECHECK
             self.result.complete = not self.result.suspect

@@ -62,6 +62,7 @@ def release(connection: Connection, leased: LeasedSource, outcome: RunOutcome, n
         wait_us=span_us(due - now),
         interval_us=span_us(beat),
         waiting_until_us=None if until is None else to_us(until),
+        unpaid_until_us=None if outcome.unpaid_until is None else to_us(outcome.unpaid_until),
     )
 
 
