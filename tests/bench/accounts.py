@@ -104,7 +104,6 @@ async def _pass(store: Store, source: Source, rate: float) -> None:
         sweep_every=HOUR * 24,
         slices=4,
         rate=rate,
-        budget=None,
         capabilities=source.provider.capabilities,
         request_within=timedelta(seconds=60),
         webhook_url="",

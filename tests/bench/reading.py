@@ -80,7 +80,6 @@ async def make_pass(provider: Provider, start: datetime, slices: int, rate: floa
         sweep_every=NEVER,
         slices=slices,
         rate=rate,
-        budget=None,
         capabilities=provider.capabilities,
         request_within=timedelta(seconds=60),
         webhook_url="",

@@ -67,7 +67,7 @@ async def states(store: Store) -> dict[str, str]:
 
 async def shown(parts: ProcessParts) -> list[Trouble]:
     runtime = parts.runtime
-    found = troubles(await read_report(runtime.store, runtime.sources, {}, runtime.clock()))
+    found = troubles(await read_report(runtime.store, runtime.sources, runtime.clock()))
     return [each for each in found if each.kind.value == "configuration_older"]
 
 

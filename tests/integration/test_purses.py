@@ -178,10 +178,10 @@ async def test_the_use_of_the_grant_follows_what_is_granted_now(store: Store) ->
 
     assert await use() is None
     await reserve(store, 600)
-    assert await use() == GrantUse(used=600, granted=2_400)
+    assert await use() == GrantUse(granted=2_400, period=DAY, by_purpose={"heartbeat": 600})
     await reserve(store, 0, terms=PurseTerms(granted=6_000, period=DAY, full=600, per_day=2_400))
-    assert await use() == GrantUse(used=600, granted=6_000)
-    assert await use(NOW_US + 2 * DAY_US) == GrantUse(used=0, granted=6_000)
+    assert await use() == GrantUse(granted=6_000, period=DAY, by_purpose={"heartbeat": 600})
+    assert await use(NOW_US + 2 * DAY_US) == GrantUse(granted=6_000, period=DAY, by_purpose={})
 
 
 async def test_where_nothing_is_published_requests_are_counted(store: Store) -> None:
@@ -189,7 +189,8 @@ async def test_where_nothing_is_published_requests_are_counted(store: Store) -> 
     purse = await reserve(store, 5, terms=terms, needed=1_000)
     assert purse is not None
     assert await used(store, NOW_US, UNPUBLISHED) == {"heartbeat": 5}
-    assert await store.read(budgets.grant_use, scope="s", now_us=NOW_US) is None
+    use = await store.read(budgets.grant_use, scope="s", now_us=NOW_US)
+    assert use == GrantUse(granted=None, period=UNPUBLISHED, by_purpose={"heartbeat": 5})
 
 
 async def test_a_row_of_an_earlier_release_keeps_its_requests(store: Store) -> None:

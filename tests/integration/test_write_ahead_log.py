@@ -45,7 +45,7 @@ async def log_bytes_within(store: Store, most: int) -> bool:
 
 
 async def faults(store: Store) -> list[TroubleKind]:
-    report = await reader.read_report(store, Sources(()), {}, datetime.now(UTC))
+    report = await reader.read_report(store, Sources(()), datetime.now(UTC))
     assert all(each.fault is StoreFault.LOG_GROWS for each in report.store)
     return [each.kind for each in troubles(report) if each.kind is TroubleKind.STORE_LOG_GROWS]
 

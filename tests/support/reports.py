@@ -4,8 +4,12 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from msgspec import structs
+
 from gapless.destinations.contract import FailureReason
 from gapless.domain import Cause, Mode, Via
+from gapless.ledger.budgets import GrantUse
+from gapless.ledger.learned import Learned, PlanSummary
 from gapless.ledger.snapshot import WINDOWS, UnrecoverableEntry
 from gapless.status.report import (
     OWED,
@@ -30,6 +34,20 @@ PROOF = Proof(
 )
 NO_PROOF = Proof(watermark=None, complete_up_to=None, checked_at=None, last_complete_pass=None)
 OWN = StreamReport(name="", complete_from=NOW - 9 * DAY, proof=PROOF, last_outcome="clean", parked_reason=None)
+PLAN = PlanSummary(
+    words="reads every 30s to 5m, for 40 % of the grant; a lost webhook is found within about 40s",
+    shortest_s=30,
+    longest_s=300,
+    median_s=40,
+    p99_s=290,
+    wanted_median_s=30,
+    used=0.4,
+    is_short=False,
+    runs_out=False,
+    siblings=False,
+    sweep_every_s=86_400,
+)
+LEARNED = Learned(settle_s=10, grace_s=60, events_a_day=2_000, groups_a_day=500, granted=10_000, period_s=2_592_000, plan=PLAN)
 LISTED = ListReport(
     proof=PROOF,
     history=30 * DAY,
@@ -41,7 +59,9 @@ LISTED = ListReport(
     unreadable_since=None,
     lost=0,
     contradicting=0,
-    budget_remaining=100,
+    grant=GrantUse(granted=10_000, period=30 * DAY, by_purpose={"heartbeat": 1_000, "sweep": 234}),
+    learned=LEARNED,
+    learned_at=NOW - MINUTE,
     interval=5 * MINUTE,
     next_pass=NOW + MINUTE,
 )
@@ -103,6 +123,11 @@ def listed(source: SourceReport, **changes: Any) -> SourceReport:
     """Return the source with another list report."""
     assert source.listed is not None
     return replace(source, listed=replace(source.listed, **changes))
+
+
+def planned(source: SourceReport, **changes: Any) -> SourceReport:
+    """Return the source with another plan of its reading."""
+    return listed(source, learned=structs.replace(LEARNED, plan=structs.replace(PLAN, **changes)))
 
 
 def read_as(source: SourceReport, **changes: Any) -> SourceReport:

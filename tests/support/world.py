@@ -65,7 +65,6 @@ POLICY = SourcePolicy(
     sweep_every=timedelta(days=36_500),
     slices=4,
     rate=10_000,
-    budget=None,
     capabilities=Stripe.capabilities,
     request_within=timedelta(seconds=60),
     webhook_url="/webhooks/acme",
@@ -240,7 +239,7 @@ class World:
 
     async def whole_report(self) -> StatusReport:
         """Return the report as metrics, API and page show it."""
-        return await read_report(self.store, Sources([self.source()]), {}, self.clock())
+        return await read_report(self.store, Sources([self.source()]), self.clock())
 
     async def report(self) -> SourceReport:
         """Return the report of the source."""

@@ -47,7 +47,6 @@ def make_policy(settings: SourceSettings, provider: Provider, public_url: str | 
         sweep_every=settings.sweep or NEVER,
         slices=settings.slices,
         rate=settings.requests_per_second or known.requests_per_second,
-        budget=settings.effective_budget(known),
         grant=settings.effective_grant(known),
         capabilities=known,
         request_within=settings.request_within,

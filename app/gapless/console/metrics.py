@@ -71,7 +71,7 @@ def metrics_route(options: ConsoleOptions, context: OperationContext, metrics: M
     @get("/metrics", guards=[guarded(options.access, Area.METRICS)])
     async def metrics_page(request: Request[Any, Any, Any]) -> Response[bytes]:
         """Return every series; without the store, only those of the process."""
-        ledger = LedgerCollector(await make_report_or_none(options, context)) if CONSOLE in options.roles else None
+        ledger = LedgerCollector(await make_report_or_none(context)) if CONSOLE in options.roles else None
         body, content_type = render(metrics, ledger, request.headers.get("accept", ""))
         return respond(HTTPStatus.OK, body, content_type)
 

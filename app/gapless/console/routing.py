@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
@@ -20,7 +20,6 @@ from gapless.ledger.writer import Work
 from gapless.operations.context import OperationContext, OperationRefused
 from gapless.status.reader import fault_of, read_report
 from gapless.status.report import StatusReport
-from gapless_reconcilers.kit.contract import ReadBudget
 
 CONSOLE: Final = "console"
 """The role that shows the ledger."""
@@ -46,23 +45,21 @@ class ConsoleOptions:
     version: str
     started_at: datetime
     schema_is_current: Work[bool]
-    budgets: Mapping[str, ReadBudget | None] = field(default_factory=dict)
-    """The read budget of each source, by name."""
 
 
-async def make_report(options: ConsoleOptions, context: OperationContext) -> StatusReport:
+async def make_report(context: OperationContext) -> StatusReport:
     """Return the current report. Raises `StoreError`."""
     runtime = context.runtime
     now, failure = runtime.clock(), runtime.writer.failure
     faults = () if failure is None else (fault_of(failure.error, now - failure.lasts),)
-    return await read_report(runtime.store, context.sources, options.budgets, now, faults=faults)
+    return await read_report(runtime.store, context.sources, now, faults=faults)
 
 
-async def make_report_or_none(options: ConsoleOptions, context: OperationContext) -> StatusReport | None:
+async def make_report_or_none(context: OperationContext) -> StatusReport | None:
     """Return the current report, or None if the store does not answer in time."""
     try:
         async with asyncio.timeout(REPORT_TIMEOUT_S):
-            return await make_report(options, context)
+            return await make_report(context)
     except (StoreError, TimeoutError):
         return None
 

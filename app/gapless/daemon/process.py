@@ -217,7 +217,6 @@ def _private(settings: Settings, parts: ProcessParts, roles: frozenset[Role]) ->
         version=gapless.__version__,
         started_at=parts.runtime.clock(),
         schema_is_current=schema.is_current,
-        budgets={name: policy.budget for name, policy in parts.policies.items()},
     )
     runtime, store = parts.runtime, parts.runtime.store
     context = OperationContext(

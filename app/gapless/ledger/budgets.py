@@ -5,6 +5,7 @@ refill with time. Beside it are the requests of each thirtieth of the period, by
 the rolling period is known. Two times are kept apart: the fixed period that `used` counts, and the rolling one.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
@@ -50,19 +51,23 @@ class PurseState:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Used:
-    """Requests used since the fixed period began; its start is in microseconds since 1970."""
-
-    period_start_us: int
-    used: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class GrantUse:
-    """Requests of the rolling period, and the number that the vendor grants in it."""
+    """The requests of the rolling period."""
 
-    used: int
-    granted: int
+    granted: int | None
+    """Requests that the vendor grants in the period; None: it publishes nothing."""
+    period: timedelta
+    by_purpose: Mapping[str, int]
+
+    @property
+    def used(self) -> int:
+        """Return the requests for all purposes."""
+        return sum(self.by_purpose.values())
+
+    @property
+    def ratio(self) -> float | None:
+        """Return the requests per request that the vendor grants; None: it publishes nothing."""
+        return None if self.granted is None else self.used / self.granted
 
 
 def reserve(
@@ -102,12 +107,6 @@ def note_limit(connection: Connection, scope: str, now_us: int) -> int:
     return until_us
 
 
-def used(connection: Connection, scope: str) -> Used | None:
-    """Return the requests used in this fixed period, or None before the first."""
-    row = connection.execute(select(BUDGET).where(BUDGET.c.scope == scope)).first()
-    return None if row is None else Used(period_start_us=row.period_start_us, used=row.used)
-
-
 def purse(connection: Connection, scope: str, terms: PurseTerms, now_us: int) -> PurseState:
     """Return the purse as it is now; it is full before the first request."""
     row = connection.execute(select(BUDGET).where(BUDGET.c.scope == scope)).first()
@@ -129,12 +128,13 @@ def used_in_period(connection: Connection, scope: str, period: timedelta, now_us
 
 
 def grant_use(connection: Connection, scope: str, now_us: int) -> GrantUse | None:
-    """Return the use of the grant; None: the vendor publishes nothing, or nothing was asked yet."""
+    """Return the requests of the rolling period that ends now; None: nothing was asked yet."""
     row = connection.execute(select(BUDGET).where(BUDGET.c.scope == scope)).first()
-    if row is None or row.granted is None or row.period_us is None:
+    if row is None or row.period_us is None:
         return None
-    in_period = used_in_period(connection, scope, timedelta(microseconds=row.period_us), now_us)
-    return GrantUse(used=sum(in_period.values()), granted=row.granted)
+    period = timedelta(microseconds=row.period_us)
+    by_purpose = used_in_period(connection, scope, period, now_us)
+    return GrantUse(granted=row.granted, period=period, by_purpose=by_purpose)
 
 
 def _locked(connection: Connection, scope: str, terms: PurseTerms, now_us: int) -> Row[tuple[object, ...]]:

@@ -14,12 +14,13 @@ from typing import Final
 from sqlalchemy import Connection, RowMapping, and_, case, func, select
 
 from gapless.domain import Source, span_us, to_us
-from gapless.ledger import absences, budgets, configurations, dead_letters, leases, passes, silence, tallies
+from gapless.ledger import absences, budgets, configurations, dead_letters, learned, leases, passes, silence, tallies
 from gapless.ledger.absences import AbsenceCounts
 from gapless.ledger.accounts import Accounts
 from gapless.ledger.configurations import OlderProcess
 from gapless.ledger.dead_letters import Backlog
 from gapless.ledger.engine import dialect
+from gapless.ledger.learned import Learned
 from gapless.ledger.leases import ClockOffset
 from gapless.ledger.passes import FailingPass
 from gapless.ledger.streams import Stream
@@ -104,8 +105,11 @@ class SourceSnapshot:
     totals: Totals
     windows: Mapping[str, Totals]
     """Sums over the hours that touch `[watermark - window, watermark)`."""
-    budget_used: budgets.Used | None
     grant_use: budgets.GrantUse | None
+    learned_us: int | None = None
+    """When the plan of its reading was last made."""
+    learned: Learned | None = None
+    unpaid_until_us: int | None = None
     heard: silence.WebhookHistory | None
 
     @property
@@ -166,6 +170,7 @@ def _source(
 ) -> SourceSnapshot:
     watermark_us = min(stream.watermark_us for stream in streams)
     types, origin = _types(source, row)
+    learned_us, facts = learned.read(connection, source.id) or (None, None)
     return SourceSnapshot(
         source=source,
         state=row["state"],
@@ -194,9 +199,11 @@ def _source(
             name: tallies.totals(connection, source.id, watermark_us - span_us(width), watermark_us)
             for name, width in WINDOWS.items()
         },
-        budget_used=budgets.used(connection, source.provider.budget_scope()),
         grant_use=budgets.grant_use(connection, source.provider.budget_scope(), to_us(now)),
         heard=silence.read_heard(connection, source.id, source.silence, now),
+        learned_us=learned_us,
+        learned=facts,
+        unpaid_until_us=row["unpaid_until_us"],
     )
 
 

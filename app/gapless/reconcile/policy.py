@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from gapless.reconcile.pace import Pace
-from gapless_reconcilers.kit.contract import Capabilities, Grant, ReadBudget
+from gapless_reconcilers.kit.contract import Capabilities, Grant
 
 DEFAULT_SETTLE = timedelta(seconds=10)
 """Nearly every webhook comes within this time of its event."""
@@ -23,7 +23,6 @@ class SourcePolicy:
     """Slices of one stream that are read at once."""
     rate: float
     """Requests a second."""
-    budget: ReadBudget | None
     capabilities: Capabilities
     """The provider's, with what the configuration overrides."""
     request_within: timedelta

@@ -16,7 +16,7 @@ from gapless.domain import EventMode, Mode, Silence, Via
 from gapless.settings import parsers
 from gapless.settings.parsers import OptionParser
 from gapless.settings.secrets import SecretRef
-from gapless_reconcilers.kit.contract import Capabilities, Grant, ReadBudget, Secret
+from gapless_reconcilers.kit.contract import Capabilities, Grant, Secret
 
 T = TypeVar("T")
 
@@ -260,11 +260,6 @@ class SourceSettings:
     """Allow another source on the same account. Off, because it is nearly always one key pasted twice."""
     options: Mapping[str, object] = field(default_factory=dict, repr=False, metadata={"options": True})
     """`[source.options]`: the provider's own options, read-only. Secrets are named here, not resolved."""
-
-    def effective_budget(self, known: Capabilities) -> ReadBudget | None:
-        """Return the configured read budget, else the provider's; None: the vendor sets no limit."""
-        own = self.read_budget
-        return known.budget if own is None else ReadBudget(requests=own.requests, period=own.period)
 
     def effective_grant(self, known: Capabilities) -> Grant | None:
         """Return the grant that the configured read budget names, else the provider's; None: nothing is published."""

@@ -1,7 +1,7 @@
 """Compute the report from a snapshot of the ledger. Pure. Each figure is computed by one function here."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from datetime import datetime, timedelta
 
 from gapless.clock import is_ahead
@@ -9,7 +9,6 @@ from gapless.destinations.contract import FailureReason
 from gapless.domain import Mode, Via, from_us, span_us, to_us
 from gapless.ledger import silence
 from gapless.ledger.absences import NO_ABSENCES, AbsenceCounts
-from gapless.ledger.budgets import GrantUse, Used
 from gapless.ledger.deliveries import DeliveryState
 from gapless.ledger.snapshot import WINDOWS, DestinationSnapshot, LedgerSnapshot, MissingCounts, SourceSnapshot
 from gapless.ledger.streams import Stream
@@ -26,7 +25,7 @@ from gapless.status.report import (
     StatusReport,
     StreamReport,
 )
-from gapless_reconcilers.kit.contract import Coverage, ReadBudget
+from gapless_reconcilers.kit.contract import Coverage
 from gapless_reconcilers.kit.statuses import waiting_until
 
 DISBELIEVED = frozenset({"suspect_listing", "unexpected_shape"})
@@ -34,17 +33,15 @@ DISBELIEVED = frozenset({"suspect_listing", "unexpected_shape"})
 NOTHING_MISSING = MissingCounts()
 
 
-def evaluate(
-    snapshot: LedgerSnapshot, budgets: Mapping[str, ReadBudget | None], now: datetime, configured: Iterable[str] = ()
-) -> StatusReport:
+def evaluate(snapshot: LedgerSnapshot, now: datetime, configured: Iterable[str] = ()) -> StatusReport:
     """Return what `snapshot` proves at `now`.
 
-    `budgets`: the read budget of each source, by name. `configured`: names of sources that should be in the snapshot.
+    `configured`: names of sources that should be in the snapshot.
     """
     in_ledger = {each.source.name for each in snapshot.sources}
     return StatusReport(
         at=now,
-        sources=tuple(_source(each, budgets.get(each.source.name), now) for each in snapshot.sources),
+        sources=tuple(_source(each, now) for each in snapshot.sources),
         destinations=tuple(_destination(each, now) for each in snapshot.destinations),
         older_processes=snapshot.older_processes,
         clock_offsets=snapshot.clock_offsets,
@@ -64,28 +61,12 @@ def complete_up_to(stream: Stream, missing: MissingCounts, absent: AbsenceCounts
     return from_us(min(us for us in limits if us is not None))
 
 
-def remaining(budget: ReadBudget | None, used: Used | None, now: datetime) -> int | None:
-    """Return the requests left in this period, never below 0. If the period is over, all are left.
-
-    None: there is no budget, or none of it was used yet.
-    """
-    if budget is None or used is None:
-        return None
-    is_over = now >= from_us(used.period_start_us) + budget.period
-    return budget.requests if is_over else max(0, budget.requests - used.used)
-
-
-def used_ratio(use: GrantUse | None) -> float | None:
-    """Return the requests of the rolling period per request that the vendor grants in it; None: unknown."""
-    return None if use is None else use.used / use.granted
-
-
 def headroom(history: timedelta | None, watermark: datetime, now: datetime) -> timedelta | None:
     """Return the time until the watermark leaves the provider's history; None: the history has no limit."""
     return None if history is None else history - (now - watermark)
 
 
-def _source(snapshot: SourceSnapshot, budget: ReadBudget | None, now: datetime) -> SourceReport:
+def _source(snapshot: SourceSnapshot, now: datetime) -> SourceReport:
     source = snapshot.source
     return SourceReport(
         name=source.name,
@@ -116,7 +97,7 @@ def _source(snapshot: SourceSnapshot, budget: ReadBudget | None, now: datetime) 
         gaps={name: _gap(snapshot, name, now) for name in WINDOWS},
         unrecoverable=snapshot.losses,
         failing=snapshot.failing,
-        listed=_listed(snapshot, budget, now) if _is_listed(snapshot) else None,
+        listed=_listed(snapshot, now) if _is_listed(snapshot) else None,
     )
 
 
@@ -219,7 +200,7 @@ def _proof(stream: Stream, snapshot: SourceSnapshot) -> Proof:
     )
 
 
-def _listed(snapshot: SourceSnapshot, budget: ReadBudget | None, now: datetime) -> ListReport:
+def _listed(snapshot: SourceSnapshot, now: datetime) -> ListReport:
     proofs = [_proof(stream, snapshot) for stream in snapshot.streams]
     history, missing = snapshot.source.provider.capabilities.history, tuple(snapshot.missing.values())
     waits = waiting_until(_time(snapshot.waiting_until_us), now)
@@ -239,8 +220,10 @@ def _listed(snapshot: SourceSnapshot, budget: ReadBudget | None, now: datetime) 
         unreadable_since=_first(each.unreadable_found_us for each in missing),
         lost=sum(each.lost for each in missing),
         contradicting=sum(_absences(stream, snapshot).open for stream in snapshot.streams),
-        budget_remaining=remaining(budget, snapshot.budget_used, now),
-        grant_used=used_ratio(snapshot.grant_use),
+        grant=snapshot.grant_use,
+        learned=snapshot.learned,
+        learned_at=_time(snapshot.learned_us),
+        unpaid_until=waiting_until(_time(snapshot.unpaid_until_us), now),
         interval=None if snapshot.interval_us is None else timedelta(microseconds=snapshot.interval_us),
         next_pass=max(from_us(snapshot.next_pass_us), waits or from_us(snapshot.next_pass_us)),
         waiting_until=waits,

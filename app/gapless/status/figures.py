@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final, Generic, TypeAlias, TypeVar
 
+from gapless.ledger.learned import PlanSummary
 from gapless.status.report import DestinationReport, Gap, ListReport, Losses, Proof, SourceReport
 
 R = TypeVar("R", bound=SourceReport | DestinationReport)
@@ -53,6 +54,10 @@ def _of_proof(value: Callable[[Proof], Value]) -> Callable[[SourceReport], Sampl
     return _of_list(lambda listed: value(listed.proof))
 
 
+def _of_plan(value: Callable[[PlanSummary], Value]) -> Callable[[SourceReport], Samples]:
+    return _of_list(lambda listed: None if listed.plan is None else value(listed.plan))
+
+
 def _of_gaps(value: Callable[[Gap], Value]) -> Callable[[SourceReport], Samples]:
     return lambda source: {(name,): None if gap is None else value(gap) for name, gap in source.gaps.items()}
 
@@ -67,6 +72,13 @@ def _events(source: SourceReport) -> Samples:
 
 def _unrecoverable(source: SourceReport) -> Samples:
     return {(): source.unrecoverable_time} if source.listed or source.unrecoverable else {}
+
+
+def _planned(source: SourceReport) -> Samples:
+    plan = None if source.listed is None else source.listed.plan
+    if plan is None:
+        return {}
+    return {("0.5",): timedelta(seconds=plan.median_s), ("0.99",): timedelta(seconds=plan.p99_s)}
 
 
 def _missed(source: SourceReport) -> Samples:
@@ -227,12 +239,6 @@ SOURCE_FIGURES: Final[tuple[Figure[SourceReport], ...]] = (
         samples=_of_list(lambda listed: listed.unreadable_rows),
     ),
     Figure(
-        name="provider_budget_remaining",
-        help="read requests left in the vendor's period",
-        absent="no budget, or none of it used yet",
-        samples=_of_list(lambda listed: listed.budget_remaining),
-    ),
-    Figure(
         name="provider_grant_used_ratio",
         help="requests of the vendor's rolling period, of every kind, per request that it grants in it; above 0.5 more "
         "than the share that is ours",
@@ -240,8 +246,29 @@ SOURCE_FIGURES: Final[tuple[Figure[SourceReport], ...]] = (
         samples=_of_list(lambda listed: listed.grant_used),
     ),
     Figure(
+        name="grant_short",
+        help="1 if losses would be found sooner with more of the grant: half of them in less than two thirds of the "
+        "time, as planned",
+        absent="the vendor publishes no grant; before the first plan; mode `webhook`",
+        samples=_of_plan(lambda plan: None if plan.used is None else plan.is_short),
+    ),
+    Figure(
+        name="planned_recovery_seconds",
+        help="time from occurred to recorded that this share of single lost webhooks is planned not to exceed; share: "
+        "`0.5`, `0.99`",
+        absent="before the first plan; mode `webhook`",
+        labels=("share",),
+        samples=_planned,
+    ),
+    Figure(
+        name="reading_unpaid_until_timestamp_seconds",
+        help="time until which a reading waits for requests that the grant has not refilled",
+        absent="none waits; mode `webhook`",
+        samples=_of_list(lambda listed: listed.unpaid_until),
+    ),
+    Figure(
         name="poll_interval_seconds",
-        help="time between passes, as paced now",
+        help="time between two readings of the list, as planned for now; of several streams, the shortest",
         absent="before the first run; mode `webhook`",
         samples=_of_list(lambda listed: listed.interval),
     ),

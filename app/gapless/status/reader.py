@@ -1,6 +1,6 @@
 """Read the report from the store: metrics, the API, the page and `gapless status` all get it here."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import replace
 from datetime import datetime
 
@@ -10,7 +10,6 @@ from gapless.ledger.engine import Conflict, LedgerReplaced, ReadOnly, Store, Sto
 from gapless.ledger.engine.sqlite import LOG_LIMIT_BYTES
 from gapless.status.evaluation import evaluate
 from gapless.status.report import StatusReport, StoreFault, StoreReport
-from gapless_reconcilers.kit.contract import ReadBudget
 
 LOG_TOO_LARGE = 2 * LOG_LIMIT_BYTES
 """Size of the write-ahead log that is never reached while it can start over."""
@@ -19,20 +18,19 @@ LOG_TOO_LARGE = 2 * LOG_LIMIT_BYTES
 async def read_report(
     store: Store,
     sources: Sources,
-    budgets: Mapping[str, ReadBudget | None],
     now: datetime,
     configured: Iterable[str] = (),
     faults: Iterable[StoreReport] = (),
 ) -> StatusReport:
     """Return the report of `sources` at `now`. Raises `StoreError`.
 
-    `budgets`: the read budget of each source, by name. `configured`: further names that the ledger may not know yet.
+    `configured`: further names that the ledger may not know yet.
     `faults`: what is wrong with the store for the process that writes to it.
     """
     known = tuple(sources)
     ledger_snapshot = await store.read(lambda connection: snapshot.take_snapshot(connection, known, now))
     names = dict.fromkeys([*(source.name for source in known), *configured])
-    return replace(evaluate(ledger_snapshot, budgets, now, names), store=(*faults, *log_faults(store.log_bytes())))
+    return replace(evaluate(ledger_snapshot, now, names), store=(*faults, *log_faults(store.log_bytes())))
 
 
 def fault_of(error: StoreError, since: datetime | None = None) -> StoreReport:

@@ -7,8 +7,10 @@ from enum import StrEnum
 
 from gapless.domain import LEAST_HEADROOM, Cause, Mode, Via, from_us
 from gapless.ledger.absences import NO_ABSENCES, AbsenceCounts
+from gapless.ledger.budgets import GrantUse
 from gapless.ledger.configurations import OlderProcess
 from gapless.ledger.deliveries import DeliveryState
+from gapless.ledger.learned import Learned, PlanSummary
 from gapless.ledger.leases import ClockOffset
 from gapless.ledger.passes import FailingPass
 from gapless.ledger.snapshot import UnrecoverableEntry
@@ -91,13 +93,27 @@ class ListReport:
     """Events that the list showed and the provider no longer has; acknowledged or not."""
     contradicting: int
     """Webhook events that lists lack, and that hold watermarks."""
-    budget_remaining: int | None
-    grant_used: float | None = None
-    """Requests of the rolling period per request that the vendor grants in it; None: it publishes nothing."""
+    grant: GrantUse | None = None
+    """The requests of the vendor's rolling period; None: nothing was asked yet."""
+    learned: Learned | None = None
+    """What is known of its rhythm, and the plan by which it is read; None: nothing yet."""
+    learned_at: datetime | None = None
+    unpaid_until: datetime | None = None
+    """When a reading that was put off can be paid for; None: none waits."""
     interval: timedelta | None
     next_pass: datetime
     waiting_until: datetime | None = None
     """The time before which the provider wants no request; None: it wants no pause."""
+
+    @property
+    def plan(self) -> PlanSummary | None:
+        """Return the plan by which the list is read; None: it is not known yet."""
+        return None if self.learned is None else self.learned.plan
+
+    @property
+    def grant_used(self) -> float | None:
+        """Return the requests of the rolling period per request that the vendor grants; None: unknown."""
+        return None if self.grant is None else self.grant.ratio
 
     @property
     def is_running_out(self) -> bool:

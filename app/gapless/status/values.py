@@ -4,9 +4,13 @@ from collections.abc import Iterable
 from datetime import timedelta
 from typing import TypeAlias
 
+from msgspec import to_builtins
+
 from gapless.domain import from_us
+from gapless.ledger.budgets import GrantUse
 from gapless.ledger.snapshot import UnrecoverableEntry
 from gapless.status.figures import DESTINATION_FIGURES, SOURCE_FIGURES, Figure, R, Samples, Value
+from gapless.status.reading import reading_in_words
 from gapless.status.report import (
     DestinationReport,
     Gap,
@@ -143,12 +147,24 @@ def _listed(listed: ListReport) -> Values:
         "waiting_until": listed.waiting_until,
         "interval_s": _plain(listed.interval),
         "history_headroom_s": _plain(listed.history_headroom),
-        "budget_remaining": listed.budget_remaining,
-        "grant_used_ratio": listed.grant_used,
+        "unpaid_until": listed.unpaid_until,
+        "reading": reading_in_words(listed),
+        "learned": None if listed.learned is None else {"at": listed.learned_at, **to_builtins(listed.learned)},
+        "grant": None if listed.grant is None else _grant(listed.grant),
         "missing_open": listed.missing_open,
         "unreadable_rows": listed.unreadable_rows,
         "lost": listed.lost,
         "found_behind_watermark": listed.behind_watermark,
+    }
+
+
+def _grant(use: GrantUse) -> Values:
+    return {
+        "granted": use.granted,
+        "period_s": use.period.total_seconds(),
+        "used": use.used,
+        "used_ratio": use.ratio,
+        "by_purpose": dict(use.by_purpose),
     }
 
 

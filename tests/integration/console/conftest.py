@@ -29,7 +29,7 @@ from gapless.receive.evidence import EvidenceFetcher
 from gapless.receive.stream_ids import StreamIds
 from gapless.runtime import Runtime
 from gapless.settings import PublicSettings
-from gapless_reconcilers.kit.contract import ReadBudget, RemoteEvent, Secret
+from gapless_reconcilers.kit.contract import RemoteEvent, Secret
 from gapless_reconcilers.providers.stripe import Stripe, StripeOptions
 
 NOW = datetime(2026, 11, 20, 12, 30, tzinfo=UTC)
@@ -49,9 +49,6 @@ class ConsoleSetup:
     now: list[datetime] = field(default_factory=lambda: [NOW])
     owed_to: list[int] = field(default_factory=list)
     woken: list[bool] = field(default_factory=list)
-    budgets: dict[str, ReadBudget | None] = field(
-        default_factory=lambda: {"acme": ReadBudget(requests=1000, period=timedelta(days=1))}
-    )
 
     def source(self, name: str = "acme") -> Source:
         return self.context.sources[name]
@@ -166,7 +163,7 @@ def private_options(**changes: Any) -> ConsoleOptions:
 @asynccontextmanager
 async def listening(console: ConsoleSetup, **changes: Any) -> AsyncIterator[httpx.AsyncClient]:
     """A client of the private listener, which runs on a free port."""
-    app = build_console_app(private_options(budgets=console.budgets, **changes), console.context, console.metrics)
+    app = build_console_app(private_options(**changes), console.context, console.metrics)
     config = uvicorn.Config(app, host="127.0.0.1", port=0, access_log=False, log_config=None, ws="none")
     server = uvicorn.Server(config)
     serving = asyncio.create_task(server.serve())

@@ -43,7 +43,7 @@ async def lose_event(console: Any, ago: timedelta) -> None:
 
 
 async def read(console: Any) -> StatusReport:
-    return await read_report(console.context.runtime.store, console.context.sources, console.budgets, console.now[0])
+    return await read_report(console.context.runtime.store, console.context.sources, console.now[0])
 
 
 async def source(console: Any) -> SourceReport:

@@ -115,7 +115,7 @@ async def test_status_says_null_for_what_is_not_known(console: Any, listen: Any)
     (source,), (destination,) = status["sources"], status["destinations"]
     assert source["gaps"] == {"1h": None, "24h": None, "7d": None}
     assert source["list"]["watermark"] is None
-    assert source["list"]["budget_remaining"] is None
+    assert source["list"]["grant"] is None
     assert source["subscription"] == {"healthy": None, "reason": None}
     assert source["types_origin"] == "assumed"
     assert source["losses"]["missed"] == 0

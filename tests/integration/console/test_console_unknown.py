@@ -5,14 +5,17 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from reports import LEARNED, PLAN
 from sqlalchemy import update
 
-from gapless.domain import Cause, Mode, Via, to_us
-from gapless.ledger import missing
+from gapless.domain import Cause, Mode, Via, span_us, to_us
+from gapless.ledger import learned, missing
+from gapless.ledger.budgets import GrantUse
 from gapless.ledger.missing import Missing
 from gapless.ledger.streams import ensure_stream
-from gapless.ledger.tables import BUDGET, DELIVERY, SOURCE, UNRECOVERABLE
+from gapless.ledger.tables import BUDGET, BUDGET_USE, DELIVERY, SOURCE, UNRECOVERABLE
 from gapless.status.reader import read_report
+from gapless.status.reading import reading_in_words
 from gapless.status.report import SourceReport
 
 pytestmark = pytest.mark.anyio
@@ -21,7 +24,7 @@ MINUTE = timedelta(minutes=1)
 
 
 async def read_status(console: Any, name: str = "acme") -> SourceReport:
-    whole = await read_report(console.context.runtime.store, console.context.sources, console.budgets, console.now[0])
+    whole = await read_report(console.context.runtime.store, console.context.sources, console.now[0])
     return next(source for source in whole.sources if source.name == name)
 
 
@@ -156,18 +159,33 @@ async def test_a_missing_event_holds_completeness_back(console: Any) -> None:
     assert gap.rate == 3 / 5
 
 
-async def test_the_budget_is_unknown_until_used_and_then_renewed(console: Any) -> None:
-    async def remaining() -> int | None:
+async def test_what_is_used_of_the_grant_is_unknown_until_asked(console: Any) -> None:
+    async def use() -> GrantUse | None:
         listed = (await read_status(console)).listed
         assert listed is not None
-        return listed.budget_remaining
+        return listed.grant
 
-    assert await remaining() is None
-    scope = console.source().provider.budget_scope()
-    await console.rows(BUDGET, scope=scope, period_start_us=to_us(console.now[0]), used=400)
-    assert await remaining() == 600
-    console.now[0] += DAY
-    assert await remaining() == 1000
+    assert await use() is None
+    scope, now_us, day_us = console.source().provider.budget_scope(), to_us(console.now[0]), span_us(DAY)
+    await console.rows(BUDGET, scope=scope, period_start_us=now_us, granted=1_000, period_us=day_us)
+    await console.rows(BUDGET_USE, scope=scope, start_us=now_us, purpose="heartbeat", requests=400)
+    assert await use() == GrantUse(granted=1_000, period=DAY, by_purpose={"heartbeat": 400})
+    console.now[0] += 2 * DAY
+    assert await use() == GrantUse(granted=1_000, period=DAY, by_purpose={})
+
+
+async def test_the_plan_is_unknown_until_the_daemon_has_made_one(console: Any) -> None:
+    listed = (await read_status(console)).listed
+    assert (listed.learned, listed.plan, reading_in_words(listed)) == (None, None, [])
+    now_us, source_id = to_us(console.now[0]), console.source().id
+    await console.context.runtime.write(learned.note, source_id=source_id, at_us=now_us, learned=LEARNED)
+    listed = (await read_status(console)).listed
+    assert (listed.learned, listed.learned_at) == (LEARNED, console.now[0])
+    assert reading_in_words(listed) == [
+        f"It {PLAN.words}.",
+        "About 2,000 events a day; a listed one is recorded from an age of 10s on, and is missed if no webhook came by "
+        "1m.",
+    ]
 
 
 async def test_headroom_shrinks_with_time_even_if_never_read(console: Any) -> None:
@@ -201,6 +219,6 @@ async def test_a_delivery_is_late_once_it_could_have_been_made(console: Any) -> 
     for attempts, due in ((0, now + DAY), (0, now - MINUTE), (2, now + DAY)):
         waiting = update(DELIVERY).values(attempts=attempts, next_us=to_us(due), created_us=to_us(made))
         await console.context.runtime.write(lambda c, waiting=waiting: c.execute(waiting).rowcount)
-        whole = await read_report(console.context.runtime.store, console.context.sources, {}, now)
+        whole = await read_report(console.context.runtime.store, console.context.sources, now)
         since[attempts, due] = whole.destinations[0].late_since
     assert list(since.values()) == [None, now - MINUTE, made]

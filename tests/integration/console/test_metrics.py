@@ -15,13 +15,14 @@ from typing import Any, NoReturn
 import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+from reports import LEARNED
 from sqlalchemy import update
 
 from gapless.console.metrics import AllSeries, LedgerCollector, render
 from gapless.deliver.worker import OUTCOMES
 from gapless.destinations.contract import FailureReason
 from gapless.domain import Mode, Silence, Via, span_us, to_us
-from gapless.ledger import silence
+from gapless.ledger import learned, silence
 from gapless.ledger.engine import StoreUnavailable
 from gapless.ledger.tables import BUDGET, BUDGET_USE, MISSING, SOURCE, UNRECOVERABLE
 from gapless.metrics import Metrics
@@ -78,7 +79,7 @@ def test_the_table_says_of_the_ledger_what_its_figures_declare() -> None:
 
 
 async def read_status(console: Any) -> StatusReport:
-    return await read_report(console.context.runtime.store, console.context.sources, console.budgets, console.now[0])
+    return await read_report(console.context.runtime.store, console.context.sources, console.now[0])
 
 
 async def scraped(console: Any) -> dict[tuple[str, ...], float]:
@@ -105,6 +106,9 @@ async def fill(console: Any) -> None:
     await console.rows(BUDGET, scope=scope, period_start_us=now_us, used=250, granted=1_000, period_us=day_us)
     for purpose, ago_us, requests in (("heartbeat", 0, 200), ("sweep", day_us // 2, 30), ("sweep", 2 * day_us, 99)):
         await console.rows(BUDGET_USE, scope=scope, start_us=now_us - ago_us, purpose=purpose, requests=requests)
+    await console.context.runtime.write(
+        learned.note, source_id=console.source().id, at_us=now_us, learned=LEARNED
+    )
     until_us = to_us(console.now[0] + timedelta(minutes=30))
     statement = update(SOURCE).values(
         subscription_healthy=True,
@@ -113,6 +117,7 @@ async def fill(console: Any) -> None:
         livemode=False,
         skew_us=-1_500_000,
         waiting_until_us=until_us,
+        unpaid_until_us=to_us(console.now[0] + timedelta(minutes=20)),
     )
     await console.context.runtime.write(lambda c: c.execute(statement).rowcount)
     long_ago_us = to_us(console.now[0] - 20 * DAY)
@@ -147,8 +152,11 @@ async def test_totals_equal_what_was_recorded(console: Any) -> None:
         ("unrecoverable_seconds_total", "acme"): 90,
         ("missing_open", "acme"): 2,
         ("unreadable_rows", "acme"): 1,
-        ("provider_budget_remaining", "acme"): 750,
         ("provider_grant_used_ratio", "acme"): 0.23,
+        ("grant_short", "acme"): 0,
+        ("planned_recovery_seconds", "0.5", "acme"): 40,
+        ("planned_recovery_seconds", "0.99", "acme"): 290,
+        ("reading_unpaid_until_timestamp_seconds", "acme"): (console.now[0] + timedelta(minutes=20)).timestamp(),
         ("poll_interval_seconds", "acme"): 300,
         ("provider_waits_until_timestamp_seconds", "acme"): (console.now[0] + timedelta(minutes=30)).timestamp(),
         ("subscription_healthy", "acme"): 1,
@@ -166,9 +174,10 @@ async def test_of_an_idle_new_source_only_what_is_known_has_a_value(console: Any
     names = {key[0] for key in await scraped(console)}
     unknown = {
         "gap_rate", "window_missed", "window_expected", "watermark_timestamp_seconds", "subscription_healthy",
-        "complete_up_to_timestamp_seconds", "last_complete_pass_timestamp_seconds", "provider_budget_remaining",
+        "complete_up_to_timestamp_seconds", "last_complete_pass_timestamp_seconds", "grant_short",
         "poll_interval_seconds", "clock_skew_seconds", "oldest_pending_timestamp_seconds",
-        "provider_waits_until_timestamp_seconds", "provider_grant_used_ratio",
+        "provider_waits_until_timestamp_seconds", "provider_grant_used_ratio", "planned_recovery_seconds",
+        "reading_unpaid_until_timestamp_seconds",
     }  # fmt: skip
     assert names & unknown == set()
     assert {"source_info", "missed_total", "events_total", "missing_open"} <= names
@@ -278,8 +287,9 @@ def touch(metrics: Metrics, source: str, destination: str) -> None:
         metrics.refused.labels(source, reason)
     for kept in ("kept", "dropped"):
         metrics.quarantined.labels(source, kept)
-    for via in (Via.WEBHOOK, Via.LIST, Via.REDELIVERY):  # an import is no delay
-        metrics.record_delay.labels(source, via.value)
+    metrics.record_delay.labels(source, Via.WEBHOOK.value)  # in mode `poll` by list instead
+    for via in (Via.LIST, Via.REDELIVERY):
+        metrics.recovery.labels(source, via.value)
     for made in (
         "clean", "found", "contradicted", "suspect_listing", "unexpected_shape", "credentials_rejected",
         "options_invalid", "history_expired", "account_shared", "rate_limited", "provider_unavailable", "bug",

@@ -59,7 +59,7 @@ async def outcomes(world: World) -> list[tuple[str, str]]:
 
 
 async def contradictions(world: World, daemon: Daemon) -> list[Trouble]:
-    report = await read_report(world.store, daemon.runtime.sources, {}, world.clock())
+    report = await read_report(world.store, daemon.runtime.sources, world.clock())
     return [each for each in troubles(report) if each.kind is TroubleKind.LIST_CONTRADICTED]
 
 

@@ -105,7 +105,7 @@ async def rows(world: World, *, closed: bool = False) -> list[MissingDetails]:
 
 async def wrong(world: World) -> dict[TroubleKind, Trouble]:
     """Return what `gapless status` says is wrong."""
-    report = await read_report(world.store, Sources([world.source()]), {}, world.clock())
+    report = await read_report(world.store, Sources([world.source()]), world.clock())
     return {each.kind: each for each in troubles(report)}
 
 

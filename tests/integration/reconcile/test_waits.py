@@ -97,7 +97,7 @@ async def test_a_long_pause_is_a_state_and_not_a_sleep(world: World, clock: Fake
         assert row["lease_holder"] is None
         clock.advance(minutes=59)
         assert await world.store.read(sources.due, now_us=daemon.runtime.now_us) == []
-        report = await read_report(world.store, Sources([world.source()]), {}, clock())
+        report = await read_report(world.store, Sources([world.source()]), clock())
         (found,) = [each for each in troubles(report) if each.kind is TroubleKind.PROVIDER_WAITS]
         assert f"Waiting until {until:%Y-%m-%d %H:%M:%S}" in found.text
         assert "because the provider said so" in found.text
@@ -110,7 +110,7 @@ async def test_a_long_pause_is_a_state_and_not_a_sleep(world: World, clock: Fake
         clock.advance(minutes=2)
         assert [each.name for each in await world.store.read(sources.due, now_us=daemon.runtime.now_us)] == ["acme"]
         await daemon.run_source()
-    report = await read_report(world.store, Sources([world.source()]), {}, clock())
+    report = await read_report(world.store, Sources([world.source()]), clock())
     assert TroubleKind.PROVIDER_WAITS not in {each.kind for each in troubles(report)}
     assert (await world.stream()).last_outcome == "clean"
 
@@ -129,7 +129,7 @@ async def test_status_says_why_the_last_pass_failed(world: World, clock: FakeClo
     world.fake.faults.outage = True
     async with world.daemon() as daemon:
         await daemon.run_source(health=True)
-    report = await read_report(world.store, Sources([world.source()]), {}, clock())
+    report = await read_report(world.store, Sources([world.source()]), clock())
     (found,) = [each for each in troubles(report) if each.kind is TroubleKind.READ_FAILED]
     assert "was answered with 503" in found.text
     assert f"{world.url}/" in found.text

@@ -46,7 +46,7 @@ async def deliveries(world: World) -> list[tuple[str, str | None]]:
 
 
 async def shown(world: World, daemon: Daemon) -> list[Trouble]:
-    return troubles(await read_report(world.store, daemon.runtime.sources, {}, world.clock()))
+    return troubles(await read_report(world.store, daemon.runtime.sources, world.clock()))
 
 
 async def ask(daemon: Daemon, name: str, **args: object) -> dict[str, object]:

@@ -7,13 +7,11 @@ from hypothesis import strategies as st
 from reports import DAY, HOUR, NOW
 
 from gapless.domain import from_us, to_us
-from gapless.ledger.budgets import Used
+from gapless.ledger.budgets import GrantUse
 from gapless.ledger.snapshot import LedgerSnapshot, MissingCounts
 from gapless.ledger.streams import Stream
-from gapless.status.evaluation import complete_up_to, evaluate, headroom, remaining
-from gapless_reconcilers.kit.contract import ReadBudget
+from gapless.status.evaluation import complete_up_to, evaluate, headroom
 
-BUDGET = ReadBudget(requests=1000, period=DAY)
 
 
 def stream(watermark_us: int, checked_us: int | None) -> Stream:
@@ -42,16 +40,14 @@ def test_nothing_is_complete_before_a_list_was_read() -> None:
     assert complete_up_to(stream(10**15, checked_us=None), MissingCounts()) is None
 
 
-@given(used=st.integers(0, 5000), elapsed=st.timedeltas(timedelta(0), 3 * DAY))
-def test_a_budget_is_never_overdrawn_and_whole_again_later(used: int, elapsed: timedelta) -> None:
-    spent = Used(period_start_us=to_us(NOW - elapsed), used=used)
-    left = remaining(BUDGET, spent, NOW)
-    assert left == (1000 if elapsed >= DAY else max(0, 1000 - used))
+@given(used=st.integers(0, 5000))
+def test_a_grant_is_used_by_what_was_asked_for_all_purposes(used: int) -> None:
+    use = GrantUse(granted=1000, period=DAY, by_purpose={"heartbeat": used, "sweep": 500})
+    assert (use.used, use.ratio) == (used + 500, (used + 500) / 1000)
 
 
-def test_a_budget_is_unknown_until_used_or_without_one() -> None:
-    assert remaining(BUDGET, None, NOW) is None
-    assert remaining(None, Used(period_start_us=0, used=1), NOW) is None
+def test_what_is_used_of_no_grant_is_unknown() -> None:
+    assert GrantUse(granted=None, period=DAY, by_purpose={"heartbeat": 5}).ratio is None
 
 
 def test_headroom_is_the_history_behind_the_watermark() -> None:
@@ -61,5 +57,5 @@ def test_headroom_is_the_history_behind_the_watermark() -> None:
 
 
 def test_a_configured_source_without_figures_is_reported() -> None:
-    report = evaluate(LedgerSnapshot(sources=(), destinations=()), {}, NOW, ["acme", "new"])
+    report = evaluate(LedgerSnapshot(sources=(), destinations=()), NOW, ["acme", "new"])
     assert report.unknown_sources == ("acme", "new")

@@ -20,7 +20,7 @@ def test_no_name_is_declared_twice_and_each_says_what_it_is() -> None:
 
 
 def test_json_has_every_figure_and_null_for_unknown() -> None:
-    unknown = listed(SOURCE, budget_remaining=None, history_headroom=None)
+    unknown = listed(SOURCE, grant=None, learned=None, history_headroom=None)
     gap = dict.fromkeys(SOURCE.gaps)
     values = of_report(report(replace(unknown, gaps=gap), DESTINATION))
     (source,), (destination,) = values["sources"], values["destinations"]  # type: ignore[misc]
@@ -29,7 +29,10 @@ def test_json_has_every_figure_and_null_for_unknown() -> None:
     assert source["figures"]["gap_rate"] == {"1h": None, "24h": None, "7d": None}
     assert source["figures"]["events_total"]["webhook"] == 10
     assert source["figures"]["missing_open"] == 0
-    assert source["figures"]["provider_budget_remaining"] is None
+    assert source["figures"]["provider_grant_used_ratio"] is None
+    assert source["figures"]["grant_short"] is None
+    assert source["figures"]["planned_recovery_seconds"] is None
+    assert (source["list"]["learned"], source["list"]["grant"], source["list"]["reading"]) == (None, None, [])
     assert source["figures"]["poll_interval_seconds"] == 300
     assert source["figures"]["watermark_timestamp_seconds"] == source["list"]["watermark"]
 

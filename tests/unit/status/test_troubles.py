@@ -7,9 +7,10 @@ from functools import partial
 from itertools import combinations
 
 import pytest
-from reports import DAY, DESTINATION, HOUR, LOSS, MINUTE, NO_PROOF, NOW, SOURCE, listed, read_as, report
+from reports import DAY, DESTINATION, HOUR, LOSS, MINUTE, NO_PROOF, NOW, SOURCE, listed, planned, read_as, report
 
 from gapless.domain import Mode, from_us, to_us
+from gapless.ledger.budgets import GrantUse
 from gapless.ledger.absences import AbsenceCounts
 from gapless.ledger.configurations import OlderProcess
 from gapless.ledger.deliveries import DeliveryState
@@ -131,7 +132,18 @@ CASES: dict[str, tuple[TroubleKind, Severity, Callable[..., Changed]]] = {
         lambda source: proven(source, last_complete_pass=NOW - HOUR - 16 * MINUTE),
     ),
     "history runs out": (K.HISTORY_RUNS_OUT, TROUBLE, lambda source: listed(source, history_headroom=7 * DAY)),
-    "budget spent": (K.BUDGET_SPENT, IN_HAND, lambda source: listed(source, budget_remaining=0)),
+    "grant short": (K.GRANT_SHORT, IN_HAND, lambda source: planned(source, is_short=True)),
+    "history runs out between readings": (K.HISTORY_TIGHT, TROUBLE, lambda source: planned(source, runs_out=True)),
+    "grant nearly used": (
+        K.GRANT_NEARLY_USED,
+        TROUBLE,
+        lambda source: listed(source, grant=GrantUse(granted=1_000, period=DAY, by_purpose={"history": 900})),
+    ),
+    "a reading was put off": (
+        K.READING_PUT_OFF,
+        IN_HAND,
+        lambda source: listed(source, unpaid_until=NOW + HOUR),
+    ),
     "unrecoverable": (K.UNRECOVERABLE, TROUBLE, lambda source: lose(source, LOSS)),
     "events lost": (
         K.EVENTS_LOST,
@@ -335,7 +347,9 @@ def test_assumed_types_are_a_note() -> None:
     [
         listed(SOURCE, interval=8 * HOUR, proof=replace(SOURCE.listed.proof, last_complete_pass=NOW - DAY)),  # type: ignore[union-attr]
         listed(SOURCE, history=None, history_headroom=None),
-        listed(SOURCE, budget_remaining=None),
+        listed(SOURCE, grant=None, learned=None),
+        listed(SOURCE, grant=GrantUse(granted=None, period=DAY, by_purpose={"heartbeat": 9_000})),
+        listed(SOURCE, grant=GrantUse(granted=1_000, period=DAY, by_purpose={"heartbeat": 890})),
         replace(SOURCE, silent=None, heard_at=None, subscription_healthy=None),
         replace(owing(DESTINATION, DeliveryState.PENDING), late_since=NOW - timedelta(seconds=50)),
         replace(DESTINATION, state="retired"),

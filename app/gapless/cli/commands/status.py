@@ -9,7 +9,6 @@ from typing import Any
 import click
 import msgspec
 
-from gapless.bootstrap.policies import make_policies
 from gapless.bootstrap.sources import known_sources
 from gapless.cli import output
 from gapless.cli.access import ask_daemon, daemon_of, open_reader, plain
@@ -56,13 +55,10 @@ def status(invocation: Invocation, watch: bool, json_: bool) -> None:  # noqa: F
 async def _read(settings: Settings) -> dict[str, Any]:
     async with open_reader(settings) as store:
         sources = await store.read(known_sources, settings, os.environ)
-        known = tuple(each for each in settings.sources if each.name in sources)
-        policies = make_policies(known, sources, settings.public_url)
-        budgets = {name: policy.budget for name, policy in policies.items()}
         configured = [each.name for each in settings.sources]
         faults = await _store_faults(settings, store)
         now, _ = await ledger_time(store, ProcessClock())
-        return plain(values.of_report(await read_report(store, sources, budgets, now, configured, faults)))
+        return plain(values.of_report(await read_report(store, sources, now, configured, faults)))
 
 
 async def _store_faults(settings: Settings, store: Store) -> list[StoreReport]:
@@ -91,6 +87,8 @@ def _show(report: dict[str, Any]) -> None:
     for trouble in report["troubles"]:
         _show_trouble(trouble)
     for source in report["sources"]:
+        for said in (source["list"] or {}).get("reading", ()):
+            click.echo(f"reading: {source['name']}: {said}")
         _show_notes(source)
 
 

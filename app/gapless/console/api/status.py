@@ -18,7 +18,7 @@ def status_route(options: ConsoleOptions, context: OperationContext) -> HTTPRout
     @get("/api/status", guards=[guarded(options.access, Area.READ)])
     async def status_page() -> Response[bytes]:
         """Return the report with its troubles, and facts about this process."""
-        report = await make_report(options, context)
+        report = await make_report(context)
         return respond_json(HTTPStatus.OK, {"process": _process(options, report.at), **values.of_report(report)})
 
     return status_page

@@ -17,6 +17,7 @@ from gapless.console.routing import ConsoleOptions, guarded, make_report, respon
 from gapless.domain import from_us
 from gapless.operations.context import OperationContext
 from gapless.status.figures import SOURCE_FIGURES, Value
+from gapless.status.reading import reading_in_words
 from gapless.status.report import DestinationReport, SourceReport, StatusReport
 from gapless.status.troubles import Severity, Trouble, is_blind, notes, summary, troubles, verdict
 from gapless.text import largest_units
@@ -46,6 +47,7 @@ def render_overview(report: StatusReport, *, version: str) -> str:
         destination_state=partial(destination_state, found),
         source_figures=SOURCE_FIGURES,
         notes=notes,
+        reading=reading_in_words,
     )
 
 
@@ -123,7 +125,7 @@ def overview_route(options: ConsoleOptions, context: OperationContext) -> HTTPRo
     @get("/", guards=[guarded(options.access, Area.READ)])
     async def overview() -> Response[bytes]:
         """Return the overview page."""
-        page = render_overview(await make_report(options, context), version=options.version)
+        page = render_overview(await make_report(context), version=options.version)
         return respond(HTTPStatus.OK, page.encode(), "text/html; charset=utf-8")
 
     return overview

@@ -10,6 +10,7 @@ from gapless.domain import from_us
 from gapless.ledger.passes import FailingPass
 from gapless.status.evaluation import DISBELIEVED
 from gapless.status.report import ListReport, SourceReport, StreamReport
+from gapless.status.troubles.reading import of_reading
 from gapless.status.troubles.trouble import Severity, Trouble, TroubleKind, counted
 from gapless.text import format_time
 
@@ -29,6 +30,7 @@ def of_list(source: SourceReport, listed: ListReport, now: datetime) -> Iterator
     yield from _of_demanded(source)
     yield from _of_absences(source)
     yield from _of_proof(source, listed, now)
+    yield from of_reading(source, listed)
     yield from _of_missing(source, listed, now)
 
 
@@ -162,14 +164,6 @@ def _of_proof(source: SourceReport, listed: ListReport, now: datetime) -> Iterat
             since=listed.proof.watermark,
             text="The provider soon forgets events that were not compared yet.",
             next=f"Find out why the list is not read (`gapless check`), then {read_now}.",
-        )
-    if listed.budget_remaining == 0:
-        yield Trouble(
-            kind=TroubleKind.BUDGET_SPENT,
-            severity=Severity.IN_HAND,
-            source=source.name,
-            text="The provider's read allowance is used up: passes are rare until its period is over.",
-            next="Nothing, unless the provider grants more: then set read_budget to that.",
         )
 
 
