@@ -47,7 +47,18 @@ PLAN = PlanSummary(
     siblings=False,
     sweep_every_s=86_400,
 )
-LEARNED = Learned(settle_s=10, grace_s=60, events_a_day=2_000, groups_a_day=500, granted=10_000, period_s=2_592_000, plan=PLAN)
+LEARNED = Learned(
+    settle_s=10,
+    grace_s=60,
+    webhooks=900,
+    lag_p50_s=1.2,
+    lag_p999_s=8.0,
+    events_a_day=2_000,
+    groups_a_day=500,
+    granted=10_000,
+    period_s=2_592_000,
+    plan=PLAN,
+)
 LISTED = ListReport(
     proof=PROOF,
     history=30 * DAY,
@@ -127,7 +138,9 @@ def listed(source: SourceReport, **changes: Any) -> SourceReport:
 
 def planned(source: SourceReport, **changes: Any) -> SourceReport:
     """Return the source with another plan of its reading."""
-    return listed(source, learned=structs.replace(LEARNED, plan=structs.replace(PLAN, **changes)))
+    assert source.listed is not None
+    plan = structs.replace(source.listed.plan or PLAN, **changes)
+    return listed(source, learned=structs.replace(LEARNED, plan=plan))
 
 
 def read_as(source: SourceReport, **changes: Any) -> SourceReport:

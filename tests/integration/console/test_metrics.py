@@ -106,9 +106,7 @@ async def fill(console: Any) -> None:
     await console.rows(BUDGET, scope=scope, period_start_us=now_us, used=250, granted=1_000, period_us=day_us)
     for purpose, ago_us, requests in (("heartbeat", 0, 200), ("sweep", day_us // 2, 30), ("sweep", 2 * day_us, 99)):
         await console.rows(BUDGET_USE, scope=scope, start_us=now_us - ago_us, purpose=purpose, requests=requests)
-    await console.context.runtime.write(
-        learned.note, source_id=console.source().id, at_us=now_us, learned=LEARNED
-    )
+    await console.context.runtime.write(learned.note, source_id=console.source().id, at_us=now_us, learned=LEARNED)
     until_us = to_us(console.now[0] + timedelta(minutes=30))
     statement = update(SOURCE).values(
         subscription_healthy=True,

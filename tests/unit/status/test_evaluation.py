@@ -1,17 +1,14 @@
 """The figures that are computed rather than read, each by its one function."""
 
-from datetime import timedelta
-
 from hypothesis import given
 from hypothesis import strategies as st
 from reports import DAY, HOUR, NOW
 
-from gapless.domain import from_us, to_us
+from gapless.domain import from_us
 from gapless.ledger.budgets import GrantUse
 from gapless.ledger.snapshot import LedgerSnapshot, MissingCounts
 from gapless.ledger.streams import Stream
 from gapless.status.evaluation import complete_up_to, evaluate, headroom
-
 
 
 def stream(watermark_us: int, checked_us: int | None) -> Stream:

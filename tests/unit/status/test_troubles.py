@@ -10,8 +10,8 @@ import pytest
 from reports import DAY, DESTINATION, HOUR, LOSS, MINUTE, NO_PROOF, NOW, SOURCE, listed, planned, read_as, report
 
 from gapless.domain import Mode, from_us, to_us
-from gapless.ledger.budgets import GrantUse
 from gapless.ledger.absences import AbsenceCounts
+from gapless.ledger.budgets import GrantUse
 from gapless.ledger.configurations import OlderProcess
 from gapless.ledger.deliveries import DeliveryState
 from gapless.ledger.leases import ClockOffset
