@@ -37,12 +37,13 @@ Commands:
   demo        Watch the daemon recover webhooks that a fake provider loses.
   event       List, show, follow and replay recorded events.
   import      Record processed events, so that they are not delivered again.
+  measure     Show how late webhooks came, and how soon losses were found.
   missing     List, show or dismiss what is known and not recorded.
   pass        List passes, or cancel those on demand.
   providers   Show what each provider can do, and what it cannot prove.
   quarantine  List or release refused webhooks.
   serve       Run the daemon: receive, reconcile, deliver, show the status.
-  source      List, read, rename or repair sources.
+  source      List, show, read, rename or repair sources.
   status      Show what is wrong, what to do next, and what is proven.
 """
 WIDTH = 80

@@ -36,6 +36,10 @@ COMMANDS = {
         "gapless.cli.commands.import_:import_",
         "Record processed events, so that they are not delivered again.",
     ),
+    "measure": (
+        "gapless.cli.commands.measure:measure",
+        "Show how late webhooks came, and how soon losses were found.",
+    ),
     "missing": (
         "gapless.cli.commands.missing:missing",
         "List, show or dismiss what is known and not recorded.",
@@ -55,7 +59,7 @@ COMMANDS = {
     ),
     "source": (
         "gapless.cli.commands.source:source",
-        "List, read, rename or repair sources.",
+        "List, show, read, rename or repair sources.",
     ),
     "status": (
         "gapless.cli.commands.status:status",

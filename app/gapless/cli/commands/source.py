@@ -1,4 +1,4 @@
-"""`gapless source`: list, read, rename, acknowledge; register and repair the endpoint at the provider."""
+"""`gapless source`: list, show, read, rename, acknowledge; register and repair the endpoint at the provider."""
 
 import asyncio
 import os
@@ -8,10 +8,10 @@ from typing import Any
 
 import click
 
-from gapless.bootstrap.policies import webhook_url
-from gapless.bootstrap.sources import open_provider_client
-from gapless.cli import output
-from gapless.cli.access import operate, read_ledger
+from gapless.bootstrap.policies import make_policy, webhook_url
+from gapless.bootstrap.sources import known_sources, open_provider_client
+from gapless.cli import output, source_view
+from gapless.cli.access import open_reader, operate, read_ledger
 from gapless.cli.commands.audit import show_report
 from gapless.cli.common import Exit, Invocation, failing_clearly, find_source
 from gapless.cli.param_types import TIME
@@ -25,12 +25,19 @@ from gapless.cli.passes import (
     reason_not_made,
     try_pass,
 )
-from gapless.domain import from_us, system_clock
+from gapless.clock import ProcessClock
+from gapless.domain import Sources, from_us, system_clock
 from gapless.ledger import sources
+from gapless.ledger.engine import StoreInvalid
+from gapless.ledger.times import ledger_time
 from gapless.operations.audit import AuditReport
 from gapless.operations.endpoint import RegisteredEndpoint, register_endpoint, repair_endpoint
-from gapless.settings import Settings
+from gapless.operations.source_facts import SourceFacts, read_source_facts
+from gapless.settings import Settings, build_provider
 from gapless.status.evaluation import DISBELIEVED
+from gapless.status.reader import read_report
+from gapless.status.report import StatusReport
+from gapless.status.troubles import troubles
 from gapless_reconcilers.kit.contract import Subscription
 
 CLEAN = ("clean", "found")
@@ -38,7 +45,7 @@ CLEAN = ("clean", "found")
 
 @click.group()
 def source() -> None:
-    """List, read, rename or repair sources. A source is one account that events come from."""
+    """List, show, read, rename or repair sources. A source is one account that events come from."""
 
 
 @source.command("list")
@@ -57,6 +64,29 @@ def list_(invocation: Invocation, json_: bool) -> None:  # noqa: FBT001 - click 
             for row in rows
         )
         output.table(columns, cells, empty="no source is in the ledger yet")
+
+
+@source.command()
+@click.argument("name")
+@click.option("--json", "json_", is_flag=True, help="As JSON; null is unknown.")
+@click.pass_obj
+def show(invocation: Invocation, name: str, *, json_: bool) -> None:
+    """Show everything that is known of source NAME: what is proven, what was learned, and how it is read.
+
+    It asks the provider nothing: the daemon learns, and makes the plan.
+
+    gapless source show stripe-live
+    """
+    with failing_clearly(debug=invocation.debug):
+        settings = invocation.settings()
+        report, facts = asyncio.run(_read_source(settings, name))
+        configured = find_source(settings, name)
+        policy = make_policy(configured, build_provider(configured, os.environ), settings.public_url)
+        if json_:
+            output.as_json(source_view.as_values(report.sources[0], policy, facts, troubles(report)))
+            return
+        for what, value in source_view.lines(report.sources[0], policy, facts):
+            click.echo(f"{what:22} {value}")
 
 
 @source.command()
@@ -235,6 +265,18 @@ def repair(invocation: Invocation, *, name: str, url: str | None) -> None:
         )
         if not endpoint.healthy:
             raise SystemExit(Exit.NEGATIVE)
+
+
+async def _read_source(settings: Settings, name: str) -> tuple[StatusReport, SourceFacts]:
+    """Return the report of this source alone, and what else is known of it. Raises `StoreInvalid` if nothing is."""
+    find_source(settings, name)
+    async with open_reader(settings) as store:
+        known = await store.read(known_sources, settings, os.environ)
+        if name not in known:
+            raise StoreInvalid(f"the ledger does not know source {name!r} yet: start `gapless serve`")
+        now, _ = await ledger_time(store, ProcessClock())
+        facts = await store.read(read_source_facts, source=known[name], now=now)
+        return await read_report(store, Sources([known[name]]), now), facts
 
 
 async def _register_endpoint(
