@@ -1,14 +1,14 @@
 """What was asked of a provider in the last period, for what, and what it grants. Rows of before count as one purpose.
 
-Revision ID: 0015
-Revises: 0014
+Revision ID: 0016
+Revises: 0015
 """
 
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0015"
-down_revision = "0014"
+revision = "0016"
+down_revision = "0015"
 branch_labels = None
 depends_on = None
 COLUMNS = ("granted", "period_us", "at_us", "halved_until_us")
