@@ -94,6 +94,10 @@ class SourceMemory:
     """When endpoint and streams were last looked at with that credential, in elapsed microseconds; None: never."""
     account_us: int | None = None
 
+    def use(self, provider: Provider) -> None:
+        """Forget what was checked with another credential."""
+        self.provider, self.account_us, self.endpoint_us = provider, None, None
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LeasedSource:

@@ -223,15 +223,17 @@ async def test_heads_are_read_while_a_long_sweep_goes_on(world: World, clock: Fa
         async with scheduled(daemon, grant=PLENTY, slices=1, rate=10) as runs:
             await runs.settle(2)
             transport.before = take_long
-            heads = []
-            for _ in range(30):
-                await runs.next()
-                stream = await world.stream()
-                assert stream.head_us is not None
-                heads.append(from_us(stream.head_us))
+            heads: list[int] = []
+            while len(heads) < 30:
+                row, stream = await runs.row(), await world.stream()
+                if stream.head_us is not None and stream.head_us not in heads:
+                    heads.append(stream.head_us)
+                if row["lease_holder"] is None:
+                    clock.now = max(clock.now, from_us(row["next_pass_us"]))
+                await asyncio.sleep(0.005)
         kinds = {row["kind"]: row for row in await world.passes()}
         assert kinds["sweep"]["requests"] > 5
-        assert max(later - sooner for sooner, later in pairwise(heads)) <= 90 * SECOND
+        assert max(later - sooner for sooner, later in pairwise(heads)) <= 60_000_000
 
 
 async def test_the_first_start_lists_what_earns_requests(world: World, clock: FakeClock) -> None:
@@ -260,8 +262,8 @@ async def test_what_was_learned_is_stored_and_used_by_the_next_process(world: Wo
     async with world.daemon() as daemon:
         for _ in range(2):
             async with scheduled(daemon, grant=PLENTY) as runs:
-                for _ in range(40):
-                    await runs.hear(*(world.fake.emit("invoice.paid") for _ in range(30)))
+                for _ in range(12):
+                    await runs.hear(*(world.fake.emit("invoice.paid") for _ in range(50)))
                     clock.advance(seconds=45)
                     await runs.next()
         stored = await world.store.read(learned.read, source_id=world.source_id)
@@ -271,4 +273,4 @@ async def test_what_was_learned_is_stored_and_used_by_the_next_process(world: Wo
         assert facts.settle_s < 20
         assert facts.shown > 100
         assert facts.plan is not None
-        assert facts.plan.words.startswith("reads every 30 s")
+        assert facts.plan.words.startswith("reads every 30s, and soon after each webhook")
