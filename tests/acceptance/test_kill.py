@@ -26,7 +26,7 @@ GRACE = SECOND
 
 
 def _listed_first(connection: Connection) -> tuple[int, int]:
-    """Return how many events were missed, and how many were listed first and neither missed, nor pushed, nor awaited."""
+    """Return how many events were missed, and how many that were listed first are not missed, pushed or awaited."""
     awaited = exists().where(FINDING.c.source_id == EVENT.c.source_id, FINDING.c.key == EVENT.c.key)
     missed = EVENT.c.missed_cause.is_not(None)
     count = select(func.count()).select_from(EVENT)
