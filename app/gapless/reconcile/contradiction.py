@@ -6,10 +6,11 @@ is proven wrong, and its whole window is read again in pieces of one page each.
 """
 
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from datetime import timedelta
+from itertools import pairwise
 
 import httpx
 
@@ -21,14 +22,16 @@ from gapless_reconcilers.kit.errors import ProviderError
 
 log = logging.getLogger(__name__)
 MOST_WINDOWS = 20
-"""Windows that one pass looks into for absent events; the others wait for the next."""
+"""Windows that one pass looks into for absent events, and at least one for each slice that lacks any."""
 
 
 def windows_around(times_us: Iterable[int], capabilities: Capabilities, most: int = MOST_WINDOWS) -> list[Window]:
     """Return the narrowest windows that can show events of these times, in order and apart, at most `most`.
 
     A list with a filter by time is asked for each unit of its resolution by itself, wider by the grace if webhooks name
-    no times. A list without one is walked once, down to the first of them.
+    no times. If those are more than `most`, the ones that are nearest to each other are joined: a page that came empty
+    lacks a thousand events, and they are all read again at once. A list without a filter is walked once, down to the
+    first of them.
     """
     unit = capabilities.resolution
     edge = timedelta(0) if capabilities.exact_times else align_up(EPOCH + capabilities.grace, unit) - EPOCH
@@ -38,9 +41,18 @@ def windows_around(times_us: Iterable[int], capabilities: Capabilities, most: in
         window = Window(start=start - edge, end=start + unit + edge)
         if windows and (capabilities.reading is not Reading.WINDOW or window.start < windows[-1].end):
             windows[-1] = Window(start=windows[-1].start, end=window.end)
-        elif len(windows) < most:
+        else:
             windows.append(window)
-    return windows
+    return _joined(windows, most)
+
+
+def _joined(windows: Sequence[Window], most: int) -> list[Window]:
+    """Return `windows`, which are in order and apart, with the narrowest gaps between them closed, at most `most`."""
+    if len(windows) <= most:
+        return list(windows)
+    gaps = sorted(range(1, len(windows)), key=lambda at: windows[at - 1].end - windows[at].start)
+    starts = [0, *sorted(gaps[: most - 1]), len(windows)]
+    return [Window(start=windows[start].start, end=windows[end - 1].end) for start, end in pairwise(starts)]
 
 
 def halves(window: Window, unit: timedelta) -> list[Window]:

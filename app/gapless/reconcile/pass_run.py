@@ -417,7 +417,7 @@ class PassRun:
         """Look in other cuts of the list for absent events whose turn it is. Return the seqs that were looked for."""
         now_us, capabilities = self.leased.runtime.now_us, self.leased.capabilities
         due = {seq: us for seq, us in absent.items() if seq not in known or known[seq].next_us <= now_us}
-        windows = windows_around(due.values(), capabilities, self.windows_left)
+        windows = windows_around(due.values(), capabilities, max(self.windows_left, 1))
         self.windows_left -= len(windows)
         cuts = OtherCuts(
             client=self._client,

@@ -281,6 +281,24 @@ async def test_events_that_are_listed_later_are_absent_no_more(lacking: Lacking,
         assert await watermark(world) == world.clock() - MINUTE
 
 
+async def test_many_that_are_listed_later_are_absent_no_more_at_once(world: World, clock: FakeClock) -> None:
+    """Hundreds of events that one page lacked are not looked for by twenty seconds a pass."""
+    async with world.daemon() as daemon:
+        events = []
+        for _ in range(200):
+            events.append(world.fake.emit("invoice.paid"))
+            clock.advance(seconds=30)
+        await daemon.push(*events)
+        clock.advance(minutes=5)
+        world.fake.faults = Faults(hidden_keys=frozenset(event.key for event in events[10:190]))
+        await daemon.run_source()
+        world.fake.faults = Faults()
+        clock.advance(minutes=1)
+        await daemon.run_source()
+        assert (await unlisted(world), await contradictions(world, daemon)) == (0, [])
+        assert await watermark(world) == world.clock() - MINUTE
+
+
 async def test_as_many_as_are_allowed_hold_nothing(lacking: Lacking, world: World) -> None:
     async with world.daemon() as daemon:
         for allowed, held in ((3, False), (2, True)):
