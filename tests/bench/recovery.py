@@ -698,6 +698,7 @@ class Simulation:
         if turn != stream.turn:
             return
         if not self._may(stream.purpose, stream.cost * 0.999):  # something else was paid for meanwhile
+            self.now += 0.01  # what is lacking may be a rounding error
             self._plan_head(number)
             return
         now, first = self.now, stream.heard
