@@ -82,6 +82,8 @@ class SourceMemory:
     """The last webhook whose silence since then was looked into."""
     silence: float = 0.0
     """How many webhooks were expected when that silence was last looked into."""
+    details_wait: bool = False
+    """Missing events wait until requests for them can be paid for."""
     has_earned: bool = False
     """The events that earn requests were listed, so that what is granted is reckoned anew."""
     was_read: bool = False

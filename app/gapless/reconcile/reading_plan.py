@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
-from gapless.domain import LEAST_HEADROOM
+from gapless.domain import LEAST_HEADROOM, Purpose
 from gapless.reconcile.heartbeat import LONGEST, SHORTEST, Heartbeats, StreamLoad, plan_heartbeats, requests_a_day
 from gapless.reconcile.pace import CHECK_SHARE, SIBLING_SHARE, SweepPace, plan_sweeps, reads_siblings
-from gapless.reconcile.purse import KEPT, Allowance, Purpose
+from gapless.reconcile.purse import KEPT, Allowance
 from gapless.text import format_span
 
 DAY: Final = timedelta(days=1)
