@@ -115,6 +115,10 @@ async def _lose_and_recover(shop: Shop, localstripe: str, store_url: str, tmp_pa
             await daemon.end()
             await daemon.start()
 
+            async def are_judged() -> bool:
+                return await daemon.missed() >= len(lost)
+
+            await until(are_judged)
             assert len(lost) > 10
             assert await daemon.ledger_ids() == everything
             assert consumer.ids == everything

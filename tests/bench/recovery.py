@@ -699,6 +699,7 @@ class Simulation:
         if turn != stream.turn:
             return
         if not self._may(stream.purpose, stream.cost * 0.999):  # something else was paid for meanwhile
+            self.now += 0.01  # what is lacking may be a rounding error
             self._plan_head(number)
             return
         now, first = self.now, stream.heard
@@ -829,12 +830,11 @@ class Simulation:
             self._push(self._wait_for(Purpose.SWEEP, pace.requests), "sweep")
             return
         first, last = (sweep.start + sweep.width * number / pace.pieces for number in (sweep.done, sweep.done + 1))
-        pages = 0
+        events = sum(stream.flow.count(first, last) for stream in self.streams)
+        pages = max(1, math.ceil(events / self.vendor.page))
+        paid = self._pay(Purpose.SWEEP, pages)
         for stream in self.streams:
-            read = max(1, math.ceil(stream.flow.count(first, last) / self.vendor.page))
-            pages += read
-            self._find(stream, first, last, self.now, self.now + REQUEST_S * read)
-        self._pay(Purpose.SWEEP, pages)
+            self._find(stream, first, last, self.now, paid + REQUEST_S * pages)
         sweep.done += 1
         if sweep.done == pace.pieces:
             self.sweep = None

@@ -111,9 +111,9 @@ def _configured(policy: SourcePolicy, facts: SourceFacts) -> Iterator[Line]:
     pace, lookback = policy.pace, facts.lookback
     often = f"every {format_span(pace.shortest)}"
     yield "may be read", f"{often} to {format_span(pace.longest)}" if pace.adaptive else often
-    widened = (
-        f", widened to {format_span(lookback)} by what came late" if (lookback or timedelta()) > policy.lookback else ""
-    )
+    widened = ""
+    if lookback is not None and lookback > policy.lookback:
+        widened = f", widened to {format_span(lookback)} by what came late"
     yield "lookback", f"{format_span(policy.lookback)}{widened}"
 
 
@@ -135,10 +135,7 @@ def _learned(report: SourceReport, listed: ListReport, facts: SourceFacts) -> It
 def _limits(report: SourceReport, learned: Learned) -> Iterator[Line]:
     settle = learned.settle_s if report.mode is Mode.HYBRID else 0
     yield "settle", f"{_span(settle)}: a listed event is recorded from this age on"
-    yield (
-        "grace",
-        f"{_span(learned.grace_s)}: the watermark stays so far behind now, and what no webhook brought is missed",
-    )
+    yield "grace", f"{_span(learned.grace_s)}: what no webhook has brought by this age is missed"
 
 
 def _plan(plan: PlanSummary | None) -> Iterator[Line]:

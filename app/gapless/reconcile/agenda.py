@@ -81,13 +81,19 @@ def choose(streams: Sequence[Stream], rhythm: Rhythm, occasion: Occasion, now: d
     return Wanted(streams=[each for each in streams if each.id in occasion.heard], purpose=Purpose.SIBLING)
 
 
-def wishes(wanted: Wanted, rhythm: Rhythm, now: datetime) -> dict[Purpose, datetime]:
-    """Return from when the wanted reading may be paid for as which purpose: an overdue heartbeat as an urgent look."""
+def wishes(wanted: Wanted, rhythm: Rhythm, now: datetime, *, details_wait: bool = False) -> dict[Purpose, datetime]:
+    """Return from when the wanted reading may be paid for as which purpose: an overdue heartbeat as an urgent look.
+
+    `details_wait`: missing events cannot be paid for either, so that a heartbeat may be overdue for longer: what it
+    finds would only wait too.
+    """
+
+    def overdue(stream: Stream) -> timedelta:
+        return rhythm.pace.longest if details_wait else OVERDUE * rhythm.beat(stream.name, now)
+
     found = {wanted.purpose: now}
     if wanted.purpose is Purpose.HEARTBEAT:
-        late = [
-            from_us(each.head_us) + OVERDUE * rhythm.beat(each.name, now) for each in wanted.streams if each.head_us
-        ]
+        late = [from_us(each.head_us) + overdue(each) for each in wanted.streams if each.head_us]
         found[Purpose.URGENT] = max(min(late, default=now), now)
     return found
 

@@ -46,6 +46,8 @@ class SourceMemory:
     """The last webhook whose silence since then was looked into."""
     silence: float = 0.0
     """How many webhooks were expected when that silence was last looked into."""
+    details_wait: bool = False
+    """Missing events wait until requests for them can be paid for."""
     has_earned: bool = False
     """The events that earn requests were listed, so that what is granted is reckoned anew."""
     was_read: bool = False
@@ -57,6 +59,10 @@ class SourceMemory:
     endpoint_us: int | None = None
     """When endpoint and streams were last looked at with that credential, in elapsed microseconds; None: never."""
     account_us: int | None = None
+
+    def use(self, provider: Provider) -> None:
+        """Forget what was checked with another credential."""
+        self.provider, self.account_us, self.endpoint_us = provider, None, None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

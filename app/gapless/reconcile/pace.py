@@ -144,14 +144,17 @@ class SweepPace:
     """Time between the starts of two pieces."""
 
 
-def plan_sweeps(events: float, page: int, per_day: float, rate: float, every: timedelta) -> SweepPace:
+def plan_sweeps(
+    events: float, page: int, per_day: float, rate: float, every: timedelta, at_once: float = math.inf
+) -> SweepPace:
     """Return the pace of sweeps over windows of so many `events`, `page` of them to a request.
 
     They get a fifth of the `per_day` requests that the purse refills, and half the `rate` a second; if that is short,
-    they are rarer. `every` is the configured time between two.
+    they are rarer. `every` is the configured time between two. `at_once` is what the purse can spare for a piece: a
+    larger one would keep the heads waiting.
     """
-    pieces = sweep_slices(events, page)
-    pages = max(math.ceil(events / page), pieces)
+    pages = max(math.ceil(events / page), sweep_slices(events, page))
+    pieces = max(sweep_slices(events, page), math.ceil(pages / max(at_once, 1.0)))
     requests = math.ceil(pages / pieces)
     days = pieces * requests / (SWEEP_SHARE * per_day) if per_day > 0 else math.inf
     every = max(every, timedelta(days=min(days, NEVER.days)), timedelta(seconds=pieces * requests / (rate / 2)))

@@ -9,7 +9,7 @@ from gapless.ledger import Connection, learned, passes, tallies
 from gapless.ledger.learned import Learned, PlanSummary, WebhookTimes
 from gapless.ledger.streams import Stream
 from gapless.reconcile.heartbeat import StreamLoad, learned_rates
-from gapless.reconcile.lateness import LEARNED_FROM, AgeCounts, learned_grace, settle_time
+from gapless.reconcile.lateness import LEARNED_FROM, LEAST_LAGS, AgeCounts, learned_grace, settle_time
 from gapless.reconcile.pace import NEVER
 from gapless.reconcile.policy import SourcePolicy
 from gapless.reconcile.purse import Allowance
@@ -21,8 +21,6 @@ LOOKED_AT = 5000
 """The newest webhooks of a stream from which lags are learned."""
 BUSIEST = 20
 """The streams whose webhooks are looked at, where a source has more."""
-ENOUGH_LAGS = 1000
-"""Webhooks from which the p99.9 of their lags is more than the largest of a few."""
 
 
 def reckon(
@@ -149,7 +147,7 @@ def _ages(policy: SourcePolicy, lags: AgeCounts, shown: AgeCounts) -> tuple[time
     Settle never comes so near to the declared grace that a listed event would count as missed when it is recorded.
     """
     known = policy.capabilities
-    lag = lags.percentile(0.999) if lags.total >= ENOUGH_LAGS else None
+    lag = lags.percentile(0.999) if lags.total >= LEAST_LAGS else None
     settle = settle_time(lag)
     settle = max(timedelta(0), min(settle, known.grace - known.resolution))
     if not known.exact_times or known.coverage is Coverage.RESOURCE_STATE or policy.is_grace_set:

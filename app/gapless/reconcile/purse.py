@@ -155,7 +155,8 @@ def first_affordable(
 
 
 def _refilled_in(allowance: Allowance, requests: float) -> timedelta:
-    return allowance.period * (requests / (allowance.requests * REFILLED))
+    """Return the time in which so many are refilled, rounded up: who waits for it must not find a trifle lacking."""
+    return allowance.period * (requests / (allowance.requests * REFILLED)) + timedelta(microseconds=1)
 
 
 def _lacking(purse: Purse, allowance: Allowance, purpose: Purpose, requests: float) -> float:

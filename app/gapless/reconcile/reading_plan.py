@@ -11,15 +11,16 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
-from gapless.domain import LEAST_HEADROOM
+from gapless.domain import LEAST_HEADROOM, Purpose
 from gapless.reconcile.heartbeat import LONGEST, SHORTEST, Heartbeats, StreamLoad, plan_heartbeats, requests_a_day
 from gapless.reconcile.pace import CHECK_SHARE, SIBLING_SHARE, SweepPace, plan_sweeps, reads_siblings
-from gapless.reconcile.purse import Allowance
+from gapless.reconcile.purse import KEPT, Allowance
 from gapless.text import format_span
 
 DAY: Final = timedelta(days=1)
 PAGE: Final = 100
 """Events of a page, as most vendors list them; the plan of sweeps is made by it."""
+SECOND: Final = timedelta(seconds=1)
 URGENT_SHARE = 0.1
 """Share of the refill that is planned for urgent looks, so that those do not live on the reserve alone."""
 RECKONED_EVERY = timedelta(minutes=10)
@@ -147,7 +148,9 @@ def _average_cost(streams: Mapping[str, StreamLoad]) -> float:
 
 def _sweeps(what: ReadingFacts, events: float, per_day: float) -> SweepPace:
     assert what.sweep_every is not None  # noqa: S101 - the caller asked
-    return plan_sweeps(events, what.page, min(per_day, what.rate * 86_400), what.rate, what.sweep_every)
+    at_once = math.inf if what.allowance is None else (1 - KEPT[Purpose.SWEEP]) * what.allowance.full
+    per_day = min(per_day, what.rate * (DAY / SECOND))
+    return plan_sweeps(events, what.page, per_day, what.rate, what.sweep_every, at_once)
 
 
 def _sweeps_a_day(sweeps: SweepPace | None) -> float:

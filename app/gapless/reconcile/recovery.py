@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -40,12 +41,15 @@ async def recover_missing(
     circumstances: Circumstances,
     slots: asyncio.Semaphore,
     must_give_way: Callable[[], bool] = lambda: False,
+    limit: float = math.inf,
 ) -> list[ProviderError]:
-    """Try the missing rows that are due, as long as nothing goes before them.
+    """Try the missing rows that are due, until something goes before them or the client has made `limit` requests.
 
     Return the errors that concern the source rather than one event.
     """
-    recovery = Recovery(leased=leased, circumstances=circumstances, slots=slots, must_give_way=must_give_way)
+    recovery = Recovery(
+        leased=leased, circumstances=circumstances, slots=slots, must_give_way=must_give_way, limit=limit
+    )
     now_us, slot, after = leased.runtime.now_us, leased.runtime.writer.recorder.slot, FIRST
     for _ in range(IN_ONE_RUN // AT_ONCE):
         rows = await leased.runtime.read(
@@ -59,6 +63,7 @@ async def recover_missing(
         after = rows[-1].place
         if len(rows) < AT_ONCE or recovery.must_stop:
             break
+    leased.memory.details_wait = recovery.is_spent
     return recovery.failures
 
 
@@ -70,6 +75,7 @@ class Recovery:
     circumstances: Circumstances
     slots: asyncio.Semaphore
     must_give_way: Callable[[], bool]
+    limit: float
     answered: int = 0
     rejections: list[ProviderError] = field(default_factory=list)
 
@@ -79,10 +85,15 @@ class Recovery:
         return [] if self.answered else self.rejections
 
     @property
+    def is_spent(self) -> bool:
+        """Return True if no further request can be paid for."""
+        return self.leased.client.requests >= self.limit
+
+    @property
     def must_stop(self) -> bool:
         """Return True if no further row may be tried in this run."""
         is_over = self.leased.stopping.is_set() or (self.answered > 0 and self.must_give_way())
-        return is_over or len(self.failures) >= REJECTIONS
+        return is_over or self.is_spent or len(self.failures) >= REJECTIONS
 
     async def try_row(self, row: Missing) -> None:
         """Request one event, and record the outcome in its row. Raises `LeaseLost` and `StoreError`."""

@@ -154,7 +154,7 @@ class Scheduler:
         for source in self._runtime.sources:
             memory = self._memories[source.name]
             if memory.provider not in (None, source.provider) and source.name not in self._busy:
-                memory.provider = source.provider
+                memory.use(source.provider)
                 await self._runtime.write(sources.make_due_now, source_id=source.id, now_us=self._runtime.now_us)
 
     def _is_sibling_due(self, unread: sources.UnreadSource) -> bool:
@@ -269,7 +269,7 @@ class Scheduler:
         """Return the run of a source. Account and endpoint are checked until that succeeds, and after a new key."""
         memory, at_us = leased.memory, self._runtime.elapsed_us
         if memory.provider is not leased.provider:
-            memory.provider, memory.account_us, memory.endpoint_us = leased.provider, None, None
+            memory.use(leased.provider)
         allowance = allowance_of(leased.terms, leased.sharing)
         every = CHECK_EVERY if allowance is None else endpoint_every(allowance.per_day, CHECK_EVERY)
         account_every = CHECK_EVERY if every == CHECK_EVERY else ACCOUNT_EVERY

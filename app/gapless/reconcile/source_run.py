@@ -148,7 +148,9 @@ class SourceRun:
         if purse is None or allowance is None or not wanted.streams:
             return wanted
         cost = leased.memory.cost * len(wanted.streams)
-        at, purpose = first_affordable(purse, allowance, wishes(wanted, rhythm_of(leased), now), cost)
+        at, purpose = first_affordable(
+            purse, allowance, wishes(wanted, rhythm_of(leased), now, details_wait=leased.memory.details_wait), cost
+        )
         if at <= now:
             return replace(wanted, purpose=purpose)
         self.unpaid_until = at
@@ -214,7 +216,11 @@ class SourceRun:
         """Do what is not urgent until the source is to be read again: missing events, passes on demand, sweeps."""
         if not stream_run.is_down and not self.leased.stopping.is_set():
             stream_run.failures += await recover_missing(
-                self.leased, stream_run.circumstances, stream_run.slots, stream_run.must_give_way
+                self.leased,
+                stream_run.circumstances,
+                stream_run.slots,
+                stream_run.must_give_way,
+                self.leased.client.requests + await self._spendable(Purpose.DETAIL),
             )
         await self._run_demanded(stream_run, streams)
         if complete and self.leased.capabilities.reading is not Reading.CONSUME:

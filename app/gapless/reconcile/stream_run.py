@@ -43,7 +43,7 @@ class StreamRun:
     purpose: Purpose = Purpose.HEARTBEAT
     """What the requests of scheduled passes are for."""
     limit: float = math.inf
-    """The client's count of requests at which scheduled passes and those on demand stop, and go on when more is paid."""
+    """The client's count of requests at which passes stop, except sweeps; they go on when more can be paid for."""
     must_give_way: Callable[[], bool] = lambda: False
     """True when the source is to be read again: what is not a scheduled pass stops where it is, and goes on later."""
     found: bool = False

@@ -1,6 +1,6 @@
 """Sweeps: what fails is made later, and a stream is not swept again for another."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -10,17 +10,12 @@ from world import SECRET, FakeClock, InProcess, World
 
 from gapless.domain import from_us
 from gapless.ledger import sources, streams
-from gapless.reconcile.pace import Pace
 from gapless_reconcilers.kit.contract import Provider, Secret
 from gapless_reconcilers.providers.stripe import Stripe, StripeOptions
 from gapless_reconcilers.testing.fake.webhook_sender import Faults
 
 pytestmark = pytest.mark.anyio
 MINUTE, HOUR, DAY, MONTH = timedelta(minutes=1), timedelta(hours=1), timedelta(days=1), timedelta(days=30)
-DEFAULT_PACE = Pace(shortest=5 * MINUTE, longest=30 * MINUTE, adaptive=True)
-HOURLY = Pace(shortest=HOUR, longest=HOUR, adaptive=True)
-
-NextRun = Callable[[], Awaitable[timedelta]]
 
 
 def make_platform(url: str, page_limit: int = 100) -> Provider:

@@ -272,6 +272,12 @@ def test_sweeps_stay_within_their_fifth_and_half_the_rate(
     assert next_piece(pace, NOW, pace.pieces) - (NOW + pace.every) < SECOND
 
 
+def test_a_piece_of_a_sweep_takes_no_more_than_the_purse_can_spare() -> None:
+    pace = plan_sweeps(600_000, 100, 86_400, 2, DAY, at_once=6)
+    assert (pace.pieces, pace.requests) == (1_000, 6)
+    assert plan_sweeps(600_000, 100, 86_400, 2, DAY, at_once=0.9).requests == 1
+
+
 def test_a_sweep_of_a_quiet_account_is_one_piece() -> None:
     assert sweep_slices(60, 100) == 1
     assert sweep_slices(6_000, 100) == 15
