@@ -58,6 +58,8 @@ class Ticks(AsyncIOScheduler):  # type: ignore[misc] # it has no types
 
     def wakeup(self) -> None:
         """Run what is due. A time that lies further ahead than `every` is due."""
+        if not self.running:  # it was asked for before the end, and comes after it
+            return
         for job in self.get_jobs():
             if job.next_run_time - datetime.now(self.timezone) > self._every:
                 job.modify(next_run_time=datetime.now(self.timezone))

@@ -158,8 +158,8 @@ async def test_odd_row_is_one_row_however_often_it_is_shown(
 ) -> None:
     made = emit(world, clock, 5)
     transport.odd = {made[2].key: without_time}
-    for _ in range(3):
-        clock.advance(minutes=8)
+    for minutes in (2, 8, 8):
+        clock.advance(minutes=minutes)
         await daemon.run_source()
     (row,) = await rows(world)
     assert row.attempts == 2

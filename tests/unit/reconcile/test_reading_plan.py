@@ -94,7 +94,7 @@ def test_heartbeats_cost_what_was_planned_and_no_more(
         for hour in range(0, 168, 13):
             interval = beats.interval(name, NOW + hour * HOUR)
             assert SHORTEST <= interval <= beats.longest
-    assert beats.interval("?", NOW) == beats.longest
+    assert beats.interval("a name of no stream", NOW) == beats.longest
     affordable = sum(load.cost for load in streams.values()) * (DAY / LONGEST) <= per_day
     assert (beats.longest == LONGEST) == affordable
 
