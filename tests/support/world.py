@@ -18,6 +18,7 @@ import httpx
 from sqlalchemy import select
 
 from gapless.bootstrap.runtime import make_writer
+from gapless.daemon.maintenance import count_recovered
 from gapless.deliver.routing import build_route
 from gapless.domain import ALL_TYPES, Mode, Route, Source, Sources, TypePatterns, TypesOrigin, Via, to_us
 from gapless.ledger import Connection, leases, passes, sources, streams, tallies
@@ -304,6 +305,13 @@ class Daemon:
                 retry=HASTY,
             )
         return self._client
+
+    def recoveries(self, via: str = "list") -> tuple[int, float]:
+        """Return how many missed events the metric of recoveries has counted, and their times in seconds together."""
+        count_recovered(self.runtime)
+        labels, read = {"source": "acme", "via": via}, self.runtime.metrics.registry.get_sample_value
+        count, total = (read(f"gapless_recovery_seconds_{name}", labels) for name in ("count", "sum"))
+        return int(count or 0), total or 0.0
 
     async def lease(self) -> Lease | None:
         """Make the source due and take its lease; None if another process holds it."""

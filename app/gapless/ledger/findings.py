@@ -128,12 +128,17 @@ def _missed(connection: Connection, found: Sequence[OpenFinding]) -> tuple[list[
     by_cause: defaultdict[Cause, set[str]] = defaultdict(set)
     for each in found:
         by_cause[each.cause].add(each.key)
-    events: dict[str, Recovered] = {}
+    events: dict[str, tuple[Via, int]] = {}
     missing: set[str] = set()
     for cause, keys in sorted(by_cause.items()):
         events |= _mark_events(connection, source_id, cause, keys & recorded)
         missing |= _mark_missing(connection, source_id, cause, keys - recorded)
-    return [each for each in found if each.key in events or each.key in missing], list(events.values())
+    recovered = [
+        Recovered(via=events[each.key][0], occurred_us=each.occurred_us, recorded_us=events[each.key][1])
+        for each in found
+        if each.key in events
+    ]
+    return [each for each in found if each.key in events or each.key in missing], recovered
 
 
 def _hold_events(connection: Connection, found: Sequence[OpenFinding]) -> set[str]:
@@ -143,16 +148,15 @@ def _hold_events(connection: Connection, found: Sequence[OpenFinding]) -> set[st
     return set(connection.execute(query.order_by(EVENT.c.key).with_for_update()).scalars())
 
 
-def _mark_events(connection: Connection, source_id: int, cause: Cause, keys: Collection[str]) -> dict[str, Recovered]:
-    """Mark the events without a webhook of their own as missed; return them by key."""
+def _mark_events(
+    connection: Connection, source_id: int, cause: Cause, keys: Collection[str]
+) -> dict[str, tuple[Via, int]]:
+    """Mark the events without a webhook of their own as missed; return how and when they were recorded, by key."""
     no_webhook = or_(EVENT.c.webhook_us.is_(None), EVENT.c.via == Via.REDELIVERY.value)
     mine = (EVENT.c.source_id == source_id, EVENT.c.key.in_(sorted(keys)), no_webhook)
     missed = update(EVENT).where(*mine).values(missed_cause=cause.value)
-    columns = (EVENT.c.key, EVENT.c.via, EVENT.c.occurred_us, EVENT.c.first_seen_us)
-    return {
-        key: Recovered(via=Via(via), occurred_us=occurred_us, recorded_us=seen_us)
-        for key, via, occurred_us, seen_us in connection.execute(missed.returning(*columns))
-    }
+    rows = connection.execute(missed.returning(EVENT.c.key, EVENT.c.via, EVENT.c.first_seen_us))
+    return {key: (Via(via), seen_us) for key, via, seen_us in rows}
 
 
 def _mark_missing(connection: Connection, source_id: int, cause: Cause, keys: Collection[str]) -> set[str]:

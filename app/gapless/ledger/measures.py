@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, and_, func, select
 
 from gapless.domain import Cause, Via
 from gapless.ledger.tables import EVENT, MISSING, STREAM
@@ -75,7 +75,13 @@ def _lags(connection: Connection, stream_id: int, since_us: int) -> list[int]:
 
 
 def _recoveries(connection: Connection, stream_id: int, since_us: int) -> list[tuple[Cause, int]]:
-    query = select(EVENT.c.missed_cause, EVENT.c.first_seen_us - EVENT.c.occurred_us).where(
+    """Return the recoveries. When an event occurred is said by the list: a redelivered webhook may not say it."""
+    occurred_us = func.coalesce(MISSING.c.occurred_us, EVENT.c.occurred_us)
+    was_missing = and_(MISSING.c.source_id == EVENT.c.source_id, MISSING.c.key == EVENT.c.key)
+    query = select(EVENT.c.missed_cause, EVENT.c.first_seen_us - occurred_us).outerjoin_from(
+        EVENT, MISSING, was_missing
+    )
+    query = query.where(
         EVENT.c.stream_id == stream_id,
         EVENT.c.occurred_us >= since_us,
         EVENT.c.missed_cause.is_not(None),

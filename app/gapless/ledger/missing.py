@@ -19,6 +19,7 @@ ANY_LOST = "SELECT 1 FROM unrecoverable WHERE reason = 'event_lost' LIMIT 1"
 CHUNK = 400
 """Keys in one statement."""
 CLAIM_COLUMNS = ("source_id", "key", "stream_id", "type", "occurred_us", "first_seen_us", "via")
+CLOSED_COLUMNS = ("source_id", "key", "occurred_us", "expected", "counted", "cause", "asked_us")
 Place = tuple[int, int, int]
 """The place of a due row in the order of `due`: (attempts, next attempt, id)."""
 
@@ -48,6 +49,8 @@ class Closed:
     """A missing row that a recorded event has just closed. `redelivered`: we had requested its redelivery."""
 
     expected: bool
+    occurred_us: int = 0
+    """When the list says that it occurred."""
     redelivered: bool = False
     missed: Cause | None = None
     """The cause under which it was counted as missed; None: it was not."""
@@ -131,11 +134,15 @@ def close(connection: Connection, identities: Iterable[tuple[int, str]]) -> dict
                 tuple_(MISSING.c.source_id, MISSING.c.key).in_(keys[at : at + CHUNK]),
             )
             .values(state="recovered")
-            .returning(*(MISSING.c[name] for name in ("source_id", "key", "expected", "counted", "cause", "asked_us")))
+            .returning(*(MISSING.c[name] for name in CLOSED_COLUMNS))
         )
-        for source_id, key, expected, counted, cause, asked_us in connection.execute(statement):
-            missed = Cause(cause) if expected and counted else None
-            closed[source_id, key] = Closed(expected=expected, redelivered=asked_us is not None, missed=missed)
+        for source_id, key, occurred_us, expected, counted, cause, asked_us in connection.execute(statement):
+            closed[source_id, key] = Closed(
+                expected=expected,
+                occurred_us=occurred_us,
+                redelivered=asked_us is not None,
+                missed=Cause(cause) if expected and counted else None,
+            )
     return closed
 
 

@@ -315,8 +315,11 @@ def _recovered(
         is_missed = rows[identity][MISSED_CAUSE] is not None if row is None else row.missed is not None
         is_redelivered = row is not None and _was_redelivered(sighting, row)
         if is_missed and (is_redelivered or sighting.via is Via.LIST):
-            via, occurred_us = Via.REDELIVERY if is_redelivered else Via.LIST, to_us(sighting.event.occurred_at)
-            found[identity] = Recovered(via=via, occurred_us=occurred_us, recorded_us=sighting.seen_us)
+            found[identity] = Recovered(
+                via=Via.REDELIVERY if is_redelivered else Via.LIST,
+                occurred_us=to_us(sighting.event.occurred_at) if row is None else row.occurred_us,
+                recorded_us=sighting.seen_us,
+            )
     return found
 
 

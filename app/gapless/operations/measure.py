@@ -37,7 +37,7 @@ class Measures:
     since: datetime
     """The time from which on all events were looked at: later than asked if there are too many."""
     webhook_lag: MeasuredTimes
-    """How long after its event a webhook came."""
+    """How long after its event a webhook came; unknown if the vendor's webhooks do not say when it occurred."""
     list_delay: MeasuredTimes
     """The age at which a listing first showed what had come by webhook, rounded up by a tenth at most; whole days."""
     recovery: MeasuredTimes
@@ -59,7 +59,7 @@ def read_measures(connection: Connection, source: Source, since: datetime, now: 
     return Measures(
         source=source.name,
         since=from_us(found.since_us),
-        webhook_lag=times_of(found.lags),
+        webhook_lag=times_of(found.lags if source.provider.capabilities.exact_times else ()),
         list_delay=times_of_counts(shown),
         recovery=times_of([took for _, took in found.recoveries]),
         recovery_by_cause={cause: times_of(times) for cause, times in by_cause.items() if times},

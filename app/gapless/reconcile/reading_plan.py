@@ -186,11 +186,15 @@ def _wait(what: ReadingFacts, beats: Heartbeats, share: float, *, siblings: bool
 
 
 def _losses_by_interval(what: ReadingFacts, beats: Heartbeats) -> dict[float, float]:
-    """Return the share of events that occur while their stream is read at an interval, in seconds; they sum up to 1."""
+    """Return the share of events that occur while their stream is read at an interval, in seconds; they sum up to 1.
+
+    While no event is known, they may occur at any time and in any stream alike.
+    """
+    is_known = any(load.rate for load in what.streams.values()) and any(what.rates)
     weights: defaultdict[float, float] = defaultdict(float)
     for name, load in what.streams.items():
         for hour, rate in enumerate(what.rates):
-            weights[float(f"{beats.limited(name, hour):.3g}")] += load.rate * rate
+            weights[float(f"{beats.limited(name, hour):.3g}")] += load.rate * rate if is_known else 1.0
     total = sum(weights.values())
     if not total:
         return {beats.longest.total_seconds(): 1.0}

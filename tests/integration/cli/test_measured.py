@@ -21,6 +21,7 @@ from gapless.ledger.tables import BUDGET, BUDGET_USE, EVENT, MISSING, PASS, SLIC
 from gapless.operations.measure import MeasuredTimes, Measures, read_measures, times_of, times_of_counts
 from gapless.reconcile.lateness import AgeCounts
 from gapless_reconcilers.kit.contract import Secret
+from gapless_reconcilers.providers.github import GitHub, GitHubOptions
 from gapless_reconcilers.providers.stripe import Stripe, StripeOptions
 
 NOW = datetime(2026, 11, 20, 12, 30, tzinfo=UTC)
@@ -145,6 +146,38 @@ async def test_missed_events_that_are_not_recorded_are_told(store: Store) -> Non
         return source_id
 
     assert (await measured(store, await store.write(work))).not_recovered == 2
+
+
+async def test_a_redelivery_is_measured_from_the_time_that_the_list_says(store: Store) -> None:
+    """The webhook may not say when its event occurred, so that the event has the time of its arrival."""
+
+    def work(connection: Connection) -> int:
+        source_id, stream_id = register(connection)
+        came = before(NOW, 20)
+        events(connection, stream_id, came, took_us=0, via=Via.REDELIVERY, cause=Cause.UNEXPLAINED)
+        for at_us in came:
+            row = {"source_id": source_id, "stream_id": stream_id, "type": "x", "reason": "redelivery"}
+            times = {"occurred_us": at_us - MINUTE_US, "found_us": at_us, "next_attempt_us": 0}
+            key = f"redelivery:{stream_id}:{at_us}"
+            connection.execute(insert(MISSING).values(key=key, state="recovered", **row, **times))
+        return source_id
+
+    found = await measured(store, await store.write(work))
+    assert (found.recovery.samples, found.recovery.median) == (20, MINUTE)
+    assert found.webhook_lag.samples == 0
+
+
+async def test_webhooks_that_do_not_say_when_have_no_lag(store: Store) -> None:
+    def work(connection: Connection) -> int:
+        source_id, stream_id = register(connection)
+        events(connection, stream_id, before(NOW, 30))
+        return source_id
+
+    source_id = await store.write(work)
+    options = GitHubOptions(token=Secret("t"), webhook_secret=(Secret("s"),), repository="a/b", hook_id=1)
+    github = Source(id=source_id, name="acme", provider=GitHub(options), mode=Mode.HYBRID, start=NOW - DAY)
+    found = await store.read(read_measures, source=github, since=NOW - DAY, now=NOW)
+    assert found.webhook_lag == MeasuredTimes(samples=0)
 
 
 async def test_of_too_many_events_the_newest_are_measured(store: Store) -> None:

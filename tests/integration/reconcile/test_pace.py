@@ -128,8 +128,10 @@ async def test_an_empty_purse_puts_a_reading_off_until_it_can_pay(world: World, 
             due = await runs.due()
             assert runs.lists() == 0
             assert clock() + MINUTE < due < clock() + HOUR
+            assert (await world.comparison()).unpaid_until == due
             await runs.next()
             assert runs.lists() >= 1
+            assert (await world.comparison()).unpaid_until is None
 
 
 async def test_history_that_runs_out_is_read_whatever_the_purse_says(world: World, clock: FakeClock) -> None:

@@ -356,7 +356,9 @@ async def test_a_redelivery_is_neither_late_nor_a_duplicate(world: World, hook: 
         counts = (await world.totals()).counts
         assert (counts["by_redelivery"], counts["by_webhook"], counts["late"], counts["duplicates"]) == (1, 0, 0, 0)
         assert (await world.missed(), await world.missing_open()) == (1, 0)
+        assert (daemon.recoveries("redelivery"), daemon.recoveries()) == ((1, 600.0), (0, 0.0))
         await receive(daemon, redelivered)
+        assert daemon.recoveries("redelivery")[0] == 1
         assert (await world.totals()).counts["duplicates"] == 1
 
 

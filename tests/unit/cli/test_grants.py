@@ -88,3 +88,81 @@ def test_check_says_what_is_not_published_and_too_often(tmp_path: Path, monkeypa
     assert not any("more often" in line for line in lines)
     often = check(tmp_path, monkeypatch, PAYPAL, 'every = "30s"')
     assert any("every = 30s is more often than its provider wants: it is read every 1m" in line for line in often)
+
+
+GITHUB = """
+[[source]]
+name = "acme"
+provider = "github"
+{more}
+[source.options]
+token_env = "KEY"
+webhook_secret_env = "SECRET"
+repository = "acme/shop"
+hook_id = 1
+"""
+PADDLE = """
+[[source]]
+name = "acme"
+provider = "rest_list"
+{more}
+[source.options]
+base_url = "https://api.vendor.example"
+auth = {{ type = "bearer", token_env = "KEY" }}
+event = {{ key = "id", type = "type", time = "at" }}
+grant = {{ requests = 240, period = "1m" }}
+[source.options.webhook.signature]
+scheme = "hmac"
+header = "X-Signature"
+secret_env = "SECRET"
+[source.options.list]
+path = "/events"
+records = "data"
+order = "newest_first"
+page = {{ type = "cursor", param = "after", cursor = "data[-1].id", more = "more" }}
+"""
+PLENTY = 'read_budget = { requests = 1_000_000, period = "30d" }'
+LITTLE = 'read_budget = { requests = 10, period = "30d" }'
+
+
+@pytest.mark.parametrize(
+    ("config", "more", "level", "said"),
+    [
+        (STRIPE, "", "warning", "reads every 12m49s, and soon after each webhook, for 34 % of the grant"),
+        (STRIPE, PLENTY, "ok", "reads every 30s, and soon after each webhook, for 9 % of the grant"),
+        (STRIPE, LITTLE, "warning", "reads every 11d12h"),
+        (
+            GITHUB,
+            "",
+            "ok",
+            "reads every 30s, and soon after each webhook, for 5 % of the grant; a lost webhook",
+        ),
+        (PAYPAL, "", "ok", "reads every 1m, and soon after each webhook; a lost webhook is found within about 50s"),
+        (
+            PADDLE,
+            "",
+            "ok",
+            "reads every 30s, and soon after each webhook, for 1 % of the grant; a lost webhook",
+        ),
+    ],
+)
+def test_check_says_the_plan_at_the_least_that_is_granted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, config: str, more: str, level: str, said: str
+) -> None:
+    lines = check(tmp_path, monkeypatch, config, more)
+    (plan,) = (line for line in lines if "before its rhythm is known" in line)
+    assert plan.startswith(f"{level:8} source acme: before its rhythm is known, it is read so: {said}"), plan
+    assert ("The grant is short" in plan) == ("set read_budget" in plan) == (level == "warning")
+
+
+def test_check_tells_when_the_history_runs_out_between_readings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny = 'read_budget = { requests = 4, period = "30d" }'
+    (plan,) = (line for line in check(tmp_path, monkeypatch, STRIPE, tiny) if "rhythm" in line)
+    assert "The provider's history runs out between two readings" in plan
+
+
+@pytest.mark.parametrize("more", ['pace = "interval"', 'mode = "webhook"'])
+def test_check_plans_only_what_adapts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, more: str) -> None:
+    assert not any("rhythm" in line for line in check(tmp_path, monkeypatch, STRIPE, more))
