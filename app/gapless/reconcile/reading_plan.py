@@ -180,7 +180,7 @@ def _wait(what: ReadingFacts, beats: Heartbeats, share: float, *, siblings: bool
     for _ in range(30):
         middle = (low + high) / 2
         lost = sum(part * max(1 - middle / interval, 0.0) for interval, part in intervals.items())
-        lost *= 1 - with_siblings * min(middle / settle_s, 1.0)
+        lost *= 1 - with_siblings * (min(middle / settle_s, 1.0) if settle_s else 1.0)
         low, high = (middle, high) if lost > 1 - share else (low, middle)
     return what.settle + timedelta(seconds=high)
 
