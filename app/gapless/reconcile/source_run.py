@@ -143,10 +143,11 @@ class SourceRun:
 
     async def _pay(self, wanted: Wanted) -> Wanted:
         """Return what is read: nothing, if the purse cannot pay for it. A heartbeat that is long overdue is urgent."""
-        leased, now = self.leased, self.leased.runtime.clock()
+        leased = self.leased
         purse, allowance = await self._purse(), allowance_of(leased.terms)
         if purse is None or allowance is None or not wanted.streams:
             return wanted
+        now = max(purse.at, leased.runtime.clock())
         cost = leased.memory.cost * len(wanted.streams)
         at, purpose = first_affordable(
             purse, allowance, wishes(wanted, rhythm_of(leased), now, details_wait=leased.memory.details_wait), cost
