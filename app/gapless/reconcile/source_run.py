@@ -90,6 +90,7 @@ class SourceRun:
         look = await self.leased.runtime.read(looks.read, source_id=self.leased.source.id)
         self.look = look if is_look_due(look, self.leased.runtime.clock()) else None
         try:
+            await self._put_checks_off()
             self.check_account |= await self._is_parked()
             if self.check_account:
                 await self._compare_account()
@@ -289,6 +290,17 @@ class SourceRun:
             await self.leased.write(streams.ensure_stream, source_id=self.leased.source.id, name=name)
         self.leased.memory.endpoint_us = self.leased.runtime.elapsed_us
         return await self._streams()
+
+    async def _put_checks_off(self) -> None:
+        """Leave the checks for later if the purse cannot pay for them, and each was made within a day.
+
+        They are never refused their requests, so that a small grant would be spent on them, and nothing left to read.
+        """
+        memory, now_us = self.leased.memory, self.leased.runtime.elapsed_us
+        last_us = [each for each in (memory.account_us, memory.endpoint_us) if each is not None]
+        is_recent = len(last_us) > 1 and now_us - min(last_us) < DAY_US
+        if self._checks and is_recent and await self._spendable(Purpose.ENDPOINT) < 1:
+            self.check_account = self.check_endpoint = False
 
     async def _is_parked(self) -> bool:
         row = await self.leased.runtime.read(sources.source_row, source_id=self.leased.source.id)

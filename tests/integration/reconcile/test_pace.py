@@ -339,4 +339,34 @@ async def test_a_forged_webhook_postpones_no_heartbeat(world: World, clock: Fake
         await daemon.runtime.write(quarantine.add, refused=[row], caps=CAPS)
         await runs.next()
         assert clock() < due
-        assert abs(await runs.due() - due) < MINUTE
+        assert await runs.due() <= due
+
+
+async def test_a_key_of_another_account_is_asked_more_and_more_rarely(world: World, clock: FakeClock) -> None:
+    clock.advance(minutes=5)
+    async with world.daemon() as daemon, scheduled(daemon, grant=PLENTY) as runs:
+        await runs.settle(2)
+        other = replace(world.fake.vendor_format, account="acct_other")  # type: ignore[type-var]
+        world.fake.vendor_format = other
+        clock.advance(hours=1)
+        assert [await runs.next() for _ in range(6)] == [n * MINUTE for n in (2, 4, 8, 16, 30, 30)]
+
+
+async def test_the_checks_of_endpoint_and_account_wait_for_a_purse_but_not_for_ever(
+    world: World, clock: FakeClock
+) -> None:
+    def checks() -> int:
+        return sum(each.path in ("/v1/account", "/v1/webhook_endpoints") for each in world.fake.requests)
+
+    clock.advance(minutes=5)
+    async with world.daemon() as daemon, scheduled(daemon, grant=FLOOR) as runs:
+        await runs.settle()
+        made = checks()
+        await owe(daemon, FLOOR, 0.7)
+        clock.advance(hours=4)
+        await runs.next()
+        assert (made > 0, checks()) == (True, made)
+        await owe(daemon, FLOOR, 0.5)
+        clock.advance(hours=24)
+        await runs.next()
+        assert checks() > made
