@@ -38,7 +38,7 @@ from gapless.reconcile.context import LeasedSource
 from gapless.reconcile.diff import Circumstances
 from gapless.reconcile.grants import allowance_of, purse_of
 from gapless.reconcile.planner import reckon
-from gapless.reconcile.purse import Purse, first_affordable, spendable
+from gapless.reconcile.purse import Allowance, Purse, first_affordable, spend, spendable
 from gapless.reconcile.recovery import recover_missing, wait_after
 from gapless.reconcile.release import RunOutcome, due_again, expected_silence, release, rhythm_of
 from gapless.reconcile.stream_run import StreamRun, sweep_every
@@ -147,7 +147,8 @@ class SourceRun:
     async def _pay(self, streams: Sequence[Stream], wanted: Wanted) -> Wanted:
         """Return what is read: what the purse can pay for of what is wanted, or else of the heartbeats that are due.
 
-        What is out of turn never keeps a heartbeat waiting. A heartbeat that is long overdue is urgent.
+        What is out of turn never keeps a heartbeat waiting. A heartbeat that is long overdue is urgent. If not all
+        streams can be paid for, those are read that were read the longest ago, and the others when they can be.
         """
         leased = self.leased
         purse, allowance = await self._purse(), allowance_of(leased.terms)
@@ -157,14 +158,30 @@ class SourceRun:
         for each in (wanted, in_turn(streams, rhythm, now)):
             if each.streams and each.purpose not in self.unpaid:
                 due = wishes(each, rhythm, now, details_wait=leased.memory.details_wait)
-                at, purpose = first_affordable(purse, allowance, due, leased.memory.cost * len(each.streams))
+                at, purpose = first_affordable(purse, allowance, due, leased.memory.cost)
                 if at <= now:
                     self.unpaid.clear()
-                    return replace(each, purpose=purpose)
+                    return self._share(replace(each, purpose=purpose), purse, allowance)
                 self.unpaid[each.purpose] = at
                 extra = {"source": leased.source.name, "purpose": each.purpose.value, "until": str(at)}
                 log.info("reading_put_off", extra=extra)
         return replace(wanted, streams=())
+
+    def _share(self, wanted: Wanted, purse: Purse, allowance: Allowance) -> Wanted:
+        """Return as many of the wanted streams as can be paid for, at least one. The others wait for the purse."""
+        cost, can_spend = self.leased.memory.cost, spendable(purse, allowance, wanted.purpose)
+        if cost * len(wanted.streams) <= can_spend:
+            return wanted
+        number = max(1, int(can_spend / cost))
+        by_age = sorted(wanted.streams, key=lambda each: each.head_us or 0)
+        chosen, left = {each.id for each in by_age[:number]}, by_age[number:]
+        streams = [each for each in wanted.streams if each.id in chosen]
+        if left:
+            due = wishes(Wanted(streams=left, purpose=Purpose.HEARTBEAT), rhythm_of(self.leased), purse.at)
+            self.unpaid[Purpose.HEARTBEAT], _ = first_affordable(
+                spend(purse, cost * len(streams)), allowance, due, cost
+            )
+        return replace(wanted, streams=streams)
 
     def _occasion(self, connection: Connection, streams: Sequence[Stream]) -> Occasion:
         leased, now = self.leased, self.leased.runtime.clock()

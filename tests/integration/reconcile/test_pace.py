@@ -14,7 +14,7 @@ from sqlalchemy import insert, update
 from world import HASTY, SECRET, T0, Daemon, FakeClock, InProcess, World
 
 from gapless.domain import HOUR_US, Purpose, from_us, to_us
-from gapless.ledger import budgets, earnings, learned, looks, quarantine, silence, sources
+from gapless.ledger import budgets, earnings, learned, looks, quarantine, silence, sources, streams
 from gapless.ledger.looks import StoredLook
 from gapless.ledger.quarantine import Caps, QuarantinedWebhook
 from gapless.ledger.tables import SOURCE, TALLY
@@ -370,3 +370,23 @@ async def test_the_checks_of_endpoint_and_account_wait_for_a_purse_but_not_for_e
         clock.advance(hours=24)
         await runs.next()
         assert checks() > made
+
+
+async def test_a_purse_that_cannot_pay_for_all_streams_pays_for_some_and_then_for_the_others(
+    world: World, clock: FakeClock
+) -> None:
+    async def unread() -> int:
+        known = await world.store.read(streams.streams, source_id=world.source_id)
+        return sum(each.head_us is None for each in known)
+
+    clock.advance(minutes=5)
+    async with world.daemon() as daemon:
+        for number in range(60):
+            await daemon.runtime.write(streams.ensure_stream, source_id=world.source_id, name=f"acct_{number}")
+        async with scheduled(daemon, grant=Grant(requests=500, period=30 * DAY)) as runs:
+            assert await runs.due() < clock() + DAY
+            left = await unread()
+            for _ in range(3):
+                await runs.next()
+            assert 0 < left < 40
+            assert await unread() < left
