@@ -10,14 +10,12 @@ from typing import Any
 
 import httpx
 import pytest
-from sqlalchemy import insert, update
 from world import HASTY, SECRET, T0, Daemon, FakeClock, InProcess, World
 
-from gapless.domain import HOUR_US, Purpose, from_us, to_us
+from gapless.domain import Purpose, from_us, to_us
 from gapless.ledger import budgets, earnings, learned, looks, quarantine, silence, sources, streams
 from gapless.ledger.looks import StoredLook
 from gapless.ledger.quarantine import Caps, QuarantinedWebhook
-from gapless.ledger.tables import SOURCE, TALLY
 from gapless.reconcile.grants import purse_terms
 from gapless.reconcile.pace import Pace
 from gapless.reconcile.scheduler import Scheduler
@@ -314,36 +312,6 @@ async def owe(daemon: Daemon, grant: Grant, share: float) -> None:
         requests=int(terms.full * share),
         now_us=to_us(daemon.world.clock()),
     )
-
-
-async def test_siblings_are_read_once(world: World, clock: FakeClock) -> None:
-    clock.advance(minutes=5)
-    async with world.daemon() as daemon, scheduled(daemon, grant=FLOOR) as runs:
-        await runs.settle(12)
-        lists, epoch = runs.lists(), (await runs.row())["lease_epoch"]
-        await runs.hear(world.fake.emit("charge.succeeded"))
-        clock.advance(seconds=25)
-        while runs.lists() == lists:
-            await asyncio.sleep(0.01)
-        await runs.due()
-        await asyncio.sleep(0.2)
-        assert (runs.lists(), (await runs.row())["lease_epoch"]) == (lists + 1, epoch + 1)
-
-
-async def test_a_silence_that_a_webhook_ended_is_not_looked_into_for_ever(world: World, clock: FakeClock) -> None:
-    clock.advance(minutes=5)
-    now, week_ago = to_us(clock()), to_us(clock() - 7 * DAY)
-    counts = [
-        {"source_id": world.source_id, "hour": hour, "slot": 7, "by_webhook": 60, "expected": 60}
-        for hour in range(week_ago // HOUR_US, now // HOUR_US)
-    ]
-    world.start = clock() - 7 * DAY
-    await world.store.write(lambda c: c.execute(update(SOURCE).values(start_us=week_ago)))
-    await world.store.write(lambda c: c.execute(insert(TALLY), counts))
-    async with world.daemon() as daemon, scheduled(daemon, grant=PLENTY) as runs:
-        for _ in range(15):
-            await runs.hear(world.fake.emit("charge.succeeded"))
-            assert await asyncio.wait_for(runs.next(), 10)
 
 
 async def test_a_forged_webhook_postpones_no_heartbeat(world: World, clock: FakeClock) -> None:
