@@ -141,7 +141,8 @@ class SourceRun:
             await self._reckon(streams)
         occasion = await runtime.read(self._occasion, streams=tried)
         wanted = await self._pay(tried, choose(tried, rhythm_of(leased), occasion, runtime.clock()))
-        await leased.write(note_heads, stream_ids=[each.id for each in wanted.streams], at_us=runtime.now_us)
+        if wanted.streams:
+            await leased.write(note_heads, stream_ids=[each.id for each in wanted.streams], at_us=runtime.now_us)
         return wanted
 
     async def _pay(self, streams: Sequence[Stream], wanted: Wanted) -> Wanted:
