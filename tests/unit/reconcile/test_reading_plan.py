@@ -255,6 +255,7 @@ def test_a_head_reaches_back_over_the_lookback_twice_in_each() -> None:
     assert is_deep(None, 15 * MINUTE, NOW)
     assert not is_deep(NOW - 7 * MINUTE, 15 * MINUTE, NOW)
     assert is_deep(NOW - 7.5 * MINUTE, 15 * MINUTE, NOW)
+    assert is_deep(NOW + MINUTE, 15 * MINUTE, NOW), "a clock was ahead when it was stored"
 
 
 @given(events=st.floats(0, 1e7), page=st.integers(1, 500), per_day=st.floats(1, 1e6), rate=st.floats(0.5, 100))
