@@ -332,3 +332,10 @@ def test_the_plan_says_what_it_does_and_what_the_grant_costs() -> None:
     assert "The grant is short: with more of it, 30s" in in_words(short)
     assert in_words(plan(None, 2_000)).startswith("reads every 30s, and soon after each webhook; a lost")
     assert plan(4, 2_000).runs_out
+
+
+def test_looks_are_never_closer_than_the_shortest_interval() -> None:
+    made = Look(reason=Reason.FIND, due=NOW, wait=2 * MINUTE)
+    again = next_look(made, NOW, 15 * MINUTE, MINUTE, goes_on=True)
+    assert again is not None
+    assert again.wait == MINUTE
