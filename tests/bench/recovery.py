@@ -271,8 +271,10 @@ def _is_in(time: float, spans: Iterable[tuple[float, float]]) -> bool:
     return any(start <= time < end for start, end in spans)
 
 
-def make_flow(rhythm: Rhythm, share: float, calendar: Calendar, rng: random.Random) -> Flow:
-    """Return the events of a stream that has this share of the account's."""
+def make_flow(
+    rhythm: Rhythm, share: float, calendar: Calendar, rng: random.Random, *, single: float = SINGLE
+) -> Flow:
+    """Return the events of a stream that has this share of the account's; of its webhooks, `single` are lost."""
     starts = sorted(_starts(rhythm, share, calendar.days, rng))
     times = sorted(start + gap for start in starts for gap in _gaps(rng))
     lags = rng.choices(quantiles(LAG_MEDIAN_S, LAG_P999_S), k=len(times))
@@ -281,7 +283,8 @@ def make_flow(rhythm: Rhythm, share: float, calendar: Calendar, rng: random.Rand
     bad = {hour for start, end in calendar.spans for hour in range(int(start // HOUR), int(end // HOUR) + 1)}
     for occurred, lag, place in zip(times, lags, places, strict=True):
         chance, sent = rng.random(), occurred + lag
-        cause = _cause(occurred, sent, calendar, chance) if chance < SINGLE or sent // HOUR in bad else None
+        is_single = chance < single
+        cause = "single" if is_single else _cause(occurred, sent, calendar, chance) if sent // HOUR in bad else None
         if cause is None:
             arrivals.append((sent, occurred, place))
         else:
@@ -298,8 +301,6 @@ def make_flow(rhythm: Rhythm, share: float, calendar: Calendar, rng: random.Rand
 
 
 def _cause(occurred: float, sent: float, calendar: Calendar, chance: float) -> str | None:
-    if chance < SINGLE:
-        return "single"
     if chance < PARTIAL and _is_in(occurred, calendar.partial):
         return "5 %"
     if _is_in(sent, calendar.downs):

@@ -59,7 +59,8 @@ def claim(
     """Take the source if its next pass is due and nobody holds it; return the lease, or None.
 
     `is_idle`: nothing of `holder` works under a lease of this source any more, so that it may take its own again.
-    `for_siblings`: webhooks that came since the last run make it due as well. `settle_us`: one that came less than
+    `for_siblings`: webhooks that came since the last run make it due as well, and its next pass is this one: a later
+    due time than this means that it was made due again during the run. `settle_us`: one that came less than
     that ago is not followed by this run, because what was lost with it is too young to be recorded.
     """
     clock = dialect.database_now_us(connection)
@@ -77,6 +78,7 @@ def claim(
             lease_epoch=SOURCE.c.lease_epoch + 1,
             lease_until_us=clock + span_us(ttl),
             read_us=now_us,
+            next_pass_us=case((SOURCE.c.next_pass_us > now_us, now_us), else_=SOURCE.c.next_pass_us),
             unread_us=case((SOURCE.c.last_webhook_us > now_us - settle_us, SOURCE.c.last_webhook_us), else_=None),
         )
         .returning(SOURCE.c.lease_epoch)

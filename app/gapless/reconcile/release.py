@@ -104,6 +104,8 @@ def _next_look(
     row, stored = sources.source_row(connection, leased.source.id), looks.read(connection, leased.source.id)
     made, shortest = as_look(outcome.look), leased.policy.pace.shortest
     waiting = as_look(stored) if stored != outcome.look else None
+    if waiting is not None and waiting.reason is Reason.SILENCE:
+        waiting = None  # a webhook came since then, or may have: it is reckoned anew
     if outcome.is_down and outcome.needs_operator:
         return _after(made, Reason.KEY_REJECTED, now, timedelta.max, shortest)
     if outcome.is_down:

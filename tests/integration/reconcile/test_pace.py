@@ -159,6 +159,29 @@ async def test_siblings_of_a_webhook_are_read_when_they_have_settled(world: Worl
         assert clock() < await runs.due()
 
 
+async def test_a_reading_for_siblings_is_one_reading(world: World, clock: FakeClock) -> None:
+    clock.advance(minutes=5)
+    async with world.daemon() as daemon, scheduled(daemon, grant=FLOOR) as runs:
+        await runs.settle(12)
+        await runs.hear(world.fake.emit("charge.succeeded"))
+        before = runs.lists()
+        clock.advance(seconds=25)
+        while runs.lists() == before:
+            await asyncio.sleep(0.005)
+        await runs.due()
+        assert runs.lists() == before + 1
+
+
+async def test_a_silence_that_has_ended_is_not_looked_into(world: World, clock: FakeClock) -> None:
+    clock.advance(minutes=5)
+    ended = StoredLook(reason="silence", due_us=to_us(clock()), wait_us=1_000_000)
+    async with world.daemon() as daemon:
+        await daemon.runtime.write(looks.note, source_id=world.source_id, look=ended)
+        await daemon.run_source()
+        assert await world.store.read(looks.read, source_id=world.source_id) is None
+        assert (await Runs(daemon).row())["next_pass_us"] > to_us(clock())
+
+
 async def test_a_find_is_followed_by_looks_that_become_rarer(world: World, clock: FakeClock) -> None:
     clock.advance(minutes=5)
     async with world.daemon() as daemon, scheduled(daemon, grant=FLOOR) as runs:
