@@ -24,6 +24,11 @@ class Rhythm:
     plan: ReadingPlan | None = None
     """None: nothing is known yet, and streams are read as often as they may be."""
 
+    @property
+    def reads_siblings(self) -> bool:
+        """Return True if streams are read again soon after a webhook."""
+        return self.plan is None or self.plan.siblings
+
     def beat(self, stream: str, now: datetime) -> timedelta:
         """Return the time between two readings of the stream, as of `now`."""
         if self.pace.long_poll:
@@ -75,10 +80,9 @@ def choose(streams: Sequence[Stream], rhythm: Rhythm, occasion: Occasion, now: d
         is_doubted = occasion.look is not None and occasion.look.reason == Reason.DOUBTED
         return Wanted(streams=streams, purpose=Purpose.SIBLING if is_doubted else Purpose.URGENT)
     in_turn = [each for each in streams if _is_its_turn(each, rhythm, now)]
-    if in_turn:
-        siblings = [each for each in streams if each.id in occasion.heard and each not in in_turn]
-        return Wanted(streams=[*in_turn, *siblings], purpose=Purpose.HEARTBEAT)
-    return Wanted(streams=[each for each in streams if each.id in occasion.heard], purpose=Purpose.SIBLING)
+    heard = occasion.heard if rhythm.reads_siblings else ()
+    siblings = [each for each in streams if each.id in heard and each not in in_turn]
+    return Wanted(streams=[*in_turn, *siblings], purpose=Purpose.HEARTBEAT if in_turn else Purpose.SIBLING)
 
 
 def wishes(wanted: Wanted, rhythm: Rhythm, now: datetime, *, details_wait: bool = False) -> dict[Purpose, datetime]:

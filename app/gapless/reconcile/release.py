@@ -94,7 +94,11 @@ def _due(leased: LeasedSource, outcome: RunOutcome, look: Look | None, due: date
         return now + min(shortest * (1 << min(memory.failures - 1, 10)), longest)
     if leased.source.mode is Mode.WEBHOOK:
         return now + CHECK_EVERY
-    return due if outcome.unpaid_until is None else max(due, outcome.unpaid_until)
+    if outcome.unpaid_until is None:
+        return due
+    if look is None or look.due <= now:
+        return outcome.unpaid_until
+    return min(look.due, outcome.unpaid_until)  # a look may use the reserve
 
 
 def _next_look(
@@ -108,7 +112,7 @@ def _next_look(
         waiting = None  # a webhook came since then, or may have: it is reckoned anew
     if outcome.is_down and outcome.needs_operator:
         return _after(made, Reason.KEY_REJECTED, now, timedelta.max, shortest)
-    if outcome.is_down:
+    if outcome.is_down or (made is not None and outcome.unpaid_until is not None):  # it was not made
         return sooner(made, waiting)
     if outcome.found:
         look = _after(made, Reason.FIND, now, beat, shortest)
