@@ -115,7 +115,7 @@ async def _pass(store: Store, source: Source, rate: float) -> None:
     async with new_client() as client:
         client_of = ProviderClient(client, known, "bench", clock=system_clock, metrics=metrics, rate=rate)
         leased = LeasedSource(runtime=runtime, client=client_of, policy=policy, lease=lease, stopping=asyncio.Event())
-        cycle = SourceRun(leased=leased, check_health=False)
+        cycle = SourceRun(leased=leased, check_account=False, check_endpoint=False)
         await cycle.run()
     writer.close()
     await writing

@@ -132,7 +132,7 @@ async def test_check_reports_a_private_address_and_a_small_budget(fake: FakeProv
         assert code == 1, err
         report = {(each["subject"], each["verdict"]): each["text"] for each in json.loads(out)}
         assert "127.0.0.1, which is not public" in report["destination consumer", "problem"]
-        assert "passes will come every 1h, beyond the budget" in report["source stripe-live", "warning"]
+        assert "The grant is short" in report["source stripe-live", "warning"]
 
 
 async def test_check_names_a_clock_that_is_wrong(tmp_path: Path) -> None:
