@@ -827,6 +827,10 @@ class Simulation:
         """Read one piece of a sweep, or begin one."""
         if self.sweep is None:
             assert self.plan.sweeps is not None
+            first = self.plan.sweeps.every.total_seconds()
+            if self.now < first:
+                self._push(first, "sweep")
+                return
             end = self.now - LOOKBACK.total_seconds()
             start = max(0.0, end - sweep_depth(self.vendor.history).total_seconds())
             self.sweep = SweepState(pace=self.plan.sweeps, began=self.now, start=start, width=end - start)
@@ -834,12 +838,12 @@ class Simulation:
         if not self._may(Purpose.SWEEP, pace.requests):
             self._push(self._wait_for(Purpose.SWEEP, pace.requests), "sweep")
             return
-        first, last = (sweep.start + sweep.width * number / pace.pieces for number in (sweep.done, sweep.done + 1))
-        events = sum(stream.flow.count(first, last) for stream in self.streams)
+        start, end = (sweep.start + sweep.width * number / pace.pieces for number in (sweep.done, sweep.done + 1))
+        events = sum(stream.flow.count(start, end) for stream in self.streams)
         pages = max(1, math.ceil(events / self.vendor.page))
         paid = self._pay(Purpose.SWEEP, pages)
         for stream in self.streams:
-            self._find(stream, first, last, self.now, paid + REQUEST_S * pages)
+            self._find(stream, start, end, self.now, paid + REQUEST_S * pages)
         sweep.done += 1
         if sweep.done == pace.pieces:
             self.sweep = None
