@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import accounts
+import agreement
 import forged
 import ingest
 import machine
@@ -19,9 +20,8 @@ from figures import Bar, table
 from stores import Places
 
 INGEST, PASSES, ACCOUNTS, FORGED = "ingest", "passes", "accounts", "forged"
-RECOVERY = "recovery"
-
-PARTS = [INGEST, PASSES, ACCOUNTS, FORGED, RECOVERY]
+RECOVERY, AGREEMENT = "recovery", "agreement"
+PARTS = [INGEST, PASSES, ACCOUNTS, FORGED, RECOVERY, AGREEMENT]
 
 
 def main() -> None:
@@ -55,6 +55,11 @@ def main() -> None:
             bars += forged.bars(rows)
             found[FORGED] = rows
             _show(forged.tables(rows), found, asked.json)
+        if AGREEMENT in asked.only:
+            rows = agreement.measure(places, agreement.QUICK if asked.quick else agreement.CASES, _note)
+            bars += agreement.bars(rows)
+            found[AGREEMENT] = rows
+            _show(agreement.tables(rows), found, asked.json)
     if RECOVERY in asked.only:
         rows = recovery.measure(recovery.QUICK if asked.quick else recovery.Plan(), _note)
         bars += recovery.bars(rows)

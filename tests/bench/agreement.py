@@ -10,15 +10,14 @@ import math
 import random
 import sys
 from bisect import bisect_left
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
 import httpx
-import recovery
 from figures import Bar, spread, table
 from recovery import (
     BEGAN,
@@ -38,6 +37,7 @@ from recovery import (
     make_flow,
     seconds_of,
     share_of,
+    spans,
 )
 from sqlalchemy import select
 from stores import SQLITE, Places, opened
@@ -53,7 +53,7 @@ from gapless_reconcilers.providers.stripe import Stripe
 from gapless_reconcilers.testing.fake.event_store import FakeEvent
 
 sys.path.append(str(Path(__file__).parents[1] / "support"))
-from world import HASTY, SECRET, Daemon, FakeClock, InProcess, World, new_fake  # noqa: E402 - it is found by the path
+from world import HASTY, SECRET, Daemon, FakeClock, InProcess, World, new_fake
 
 WANTED: Final = 0.2
 """The share by which daemon and simulation may differ."""
@@ -94,9 +94,9 @@ class Case:
 
 
 CASES: Final = (
-    Case(vendor="Stripe", rhythm="shop", days=1, lost=0.01),
+    Case(vendor="Stripe", rhythm="shop", days=1, lost=0.05),
     Case(vendor="Stripe floor", rhythm="shop", days=3, lost=0.005),
-    Case(vendor="Stripe floor", rhythm="quiet", days=10, lost=0.05),
+    Case(vendor="Stripe floor", rhythm="quiet", days=10, lost=0.1),
 )
 QUICK: Final = (Case(vendor="Stripe floor", rhythm="quiet", days=2, lost=0.2),)
 
@@ -210,13 +210,11 @@ async def read_live(case: Case, flow: Flow, simulation: Simulation, url: str) ->
                 now_us=to_us(clock()),
             )
             plan = scheduler._memories["acme"].reckoning
-            print(await world.missed())
+    assert plan is not None
     lost = [(each, event) for each, event in zip(sent, events, strict=True) if each.arrives == NEVER]
     end = case.days * DAY - HOUR
     return {
-        "waits": [
-            seconds_of(from_us(seen[event.key])) - each.occurred for each, event in lost if event.key in seen
-        ],
+        "waits": [seconds_of(from_us(seen[event.key])) - each.occurred for each, event in lost if event.key in seen],
         "still_lost": sum(event.key not in seen and each.occurred < end for each, event in lost),
         "requests": len(fake.requests),
         "by_purpose": used,
@@ -233,3 +231,70 @@ def _type(occurred: float, charges: list[float]) -> str:
 
 def _seen(connection: Any) -> Any:
     return [tuple(row) for row in connection.execute(select(EVENT.c.key, EVENT.c.first_seen_us))]
+
+
+def simulated(case: Case, calendar: Calendar) -> tuple[Flow, Simulation]:
+    """Return the flow of a case and the simulation that reads it, which has not run yet."""
+    vendor, rhythm = VENDORS[case.vendor], RHYTHMS[case.rhythm]
+    flow = make_flow(rhythm, 1.0, calendar, random.Random(1), single=case.lost)
+    return flow, Simulation(vendor, rhythm, calendar, [flow])
+
+
+def measure(places: Places, cases: Sequence[Case], note: Callable[[str], None]) -> list[dict[str, Any]]:
+    """Let the simulation and then the daemon read each case."""
+    rows = list[dict[str, Any]]()
+    for case in cases:
+        flow, simulation = simulated(case, Calm(days=case.days))
+        row = simulation.run()
+        row["waits"] = [wait for _, wait in row["waits"]]
+        with places.fresh(SQLITE) as url:
+            live = asyncio.run(read_live(case, flow, simulation, url))
+        rows.append(
+            {"case": asdict(case), "losses": len(flow.losses), "simulation": _short(row), "daemon": _short(live)}
+        )
+        note(f"{case.vendor}, {case.rhythm}, {case.days:g} days: {live['requests']:,} requests")
+    return rows
+
+
+def _short(row: dict[str, Any]) -> dict[str, Any]:
+    waits = sorted(row["waits"])
+    names = ("still_lost", "requests", "by_purpose", "settle_s", "grace_s")
+    return {name: row[name] for name in names} | {name: share_of(waits, share) for name, share in SHARES}
+
+
+def apart(row: dict[str, Any], name: str) -> float | None:
+    """Return how far the daemon is from the simulation in one figure, as a share of the simulation's."""
+    told, found = row["simulation"][name], row["daemon"][name]
+    return None if not told or found is None else abs(found - told) / told
+
+
+COMPARED: Final = ("requests", "median_s", "p95_s", "p99_s")
+
+
+def tables(rows: list[dict[str, Any]]) -> str:
+    """Return both beside each other."""
+    heads = ["account", "losses", "read by", "median / p95 / p99 / longest", "still lost", "requests", "for what"]
+    lines = [
+        [
+            f"{row['case']['vendor']}, {row['case']['rhythm']}, {row['case']['days']:g} days",
+            row["losses"],
+            reader,
+            spans(row[reader], *(name for name, _ in SHARES)),
+            row[reader]["still_lost"],
+            f"{row[reader]['requests']:,}",
+            ", ".join(f"{name} {count:,}" for name, count in sorted(row[reader]["by_purpose"].items())),
+        ]
+        for row in rows
+        for reader in ("simulation", "daemon")
+    ]
+    return "The daemon beside the simulation, on the same events\n\n" + table(heads, lines)
+
+
+def bars(rows: list[dict[str, Any]]) -> list[Bar]:
+    """Return how far apart the two are at most, in each figure."""
+    found = {name: [each for row in rows if (each := apart(row, name)) is not None] for name in COMPARED}
+    return [
+        Bar(name=f"agreement: {name.removesuffix('_s')}", wanted=WANTED, got=spread([max(values)]), at_most=True)
+        for name, values in found.items()
+        if values
+    ]

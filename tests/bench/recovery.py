@@ -50,7 +50,7 @@ from gapless.reconcile.purse import (
 )
 from gapless.reconcile.reading_plan import ReadingFacts, ReadingPlan, in_words, plan_reading
 from gapless.reconcile.urgency import FIRST_WAIT, Look, Reason, first_look, next_look, silent_look, sooner
-from gapless.reconcile.window import plan_head, sweep_depth
+from gapless.reconcile.window import claimed_up_to, plan_pass, recorded_up_to, sweep_depth
 from gapless.text import format_span
 from gapless_reconcilers.providers.stripe import Stripe
 
@@ -271,9 +271,7 @@ def _is_in(time: float, spans: Iterable[tuple[float, float]]) -> bool:
     return any(start <= time < end for start, end in spans)
 
 
-def make_flow(
-    rhythm: Rhythm, share: float, calendar: Calendar, rng: random.Random, *, single: float = SINGLE
-) -> Flow:
+def make_flow(rhythm: Rhythm, share: float, calendar: Calendar, rng: random.Random, *, single: float = SINGLE) -> Flow:
     """Return the events of a stream that has this share of the account's; of its webhooks, `single` are lost."""
     starts = sorted(_starts(rhythm, share, calendar.days, rng))
     times = sorted(start + gap for start in starts for gap in _gaps(rng))
@@ -532,16 +530,14 @@ class Simulation:
                 self.shown.add(now, now - occurred)
             else:
                 still.append((occurred, shown))
-        at_once, declared_s = 0, self.vendor.grace.total_seconds()
+        declared_s = self.vendor.grace.total_seconds()
         for number in range(first, stream.heard, self.sample):
             occurred = flow.arrived_occurred[number]
             shown = occurred + delays[flow.arrived_place[number]]
             if shown > now:
                 still.append((occurred, shown))
             elif now - occurred < declared_s:
-                at_once += 1
-        if at_once:
-            self.shown.add(now, 0.0, at_once)
+                self.shown.add(now, now - occurred)
         stream.lacking = still
 
     # --- what the daemon decides ---------------------------------------------------------------------------------
@@ -706,24 +702,26 @@ class Simulation:
         now, first = self.now, stream.heard
         self._hear(stream, now)
         deep = is_deep(stream.last_deep, LOOKBACK, at(now))
-        head = plan_head(
+        known = self.capabilities
+        reach = head_reach(deep=deep, lookback=LOOKBACK, grace=known.grace, cost=stream.cost)
+        window = plan_pass(
             watermark=stream.watermark,
             complete_from=BEGAN,
             now=at(now),
             provider_now=at(now),
-            settle=self.settle,
-            reach=head_reach(deep=deep, lookback=LOOKBACK, grace=self.capabilities.grace, cost=stream.cost),
-            capabilities=self.capabilities,
-        )
+            lookback=min(reach, LOOKBACK),
+            capabilities=known,
+        ).window
         found = False
-        if head.window is not None:
-            start = seconds_of(head.window.start)
+        if window is not None:
+            start = seconds_of(window.start)
             pages = self._pages(stream, start, now)
             paid = self._pay(stream.purpose, pages)
             stream.cost += 0.05 * (pages - stream.cost)
             self._see(stream, first, now)
-            found = self._find(stream, start, seconds_of(head.record_to), now, paid + REQUEST_S * pages)
-            stream.watermark = max(head.claim_to, BEGAN)
+            record_to = seconds_of(recorded_up_to(at(now), self.settle))
+            found = self._find(stream, start, record_to, now, paid + REQUEST_S * pages)
+            stream.watermark = max(claimed_up_to(at(now), known.grace, known.resolution), BEGAN)
             if deep:
                 stream.last_deep = at(now)
         self._look_again(stream, found)
@@ -747,7 +745,10 @@ class Simulation:
             self._urge(stream, Reason.FIND, self.now)
 
     def _find(self, stream: StreamState, start: float, record_to: float, now: float, done: float) -> bool:
-        """Record the losses that the list shows in `[start, record_to)`. Return True if there are any."""
+        """Record the losses that the list shows from `start` to `record_to`. Return True if there are any.
+
+        The list shows times in whole seconds.
+        """
         losses = stream.flow.losses
         while stream.next_loss < len(losses) and losses[stream.next_loss].occurred <= now:
             stream.open.append(losses[stream.next_loss])
@@ -760,7 +761,7 @@ class Simulation:
                 self.unlisted += 1
             elif self._comes_again(loss) <= now:
                 self.retried += 1
-            elif start <= loss.occurred < record_to and loss.occurred + self._delay(loss.place) <= now:
+            elif start <= int(loss.occurred) <= record_to and loss.occurred + self._delay(loss.place) <= now:
                 found = True
                 self._recover(loss, done)
             else:
@@ -809,20 +810,27 @@ class Simulation:
             for number, stream in enumerate(self.streams):
                 self._urge(stream, Reason.ENDPOINT, self.now)
                 self._plan_head(number)
-        per_day = math.inf if self.allowance is None else self.allowance.per_day
-        self._push(self.now + endpoint_every(per_day).total_seconds(), "endpoint")
+        self._push(self.now + self._endpoint_every(), "endpoint")
+
+    def _endpoint_every(self) -> float:
+        return endpoint_every(math.inf if self.allowance is None else self.allowance.per_day).total_seconds()
 
     def _account_turn(self) -> None:
         if not self._may(Purpose.ACCOUNT, 1):
             self._push(self._wait_for(Purpose.ACCOUNT, 1), "account")
             return
         self._pay(Purpose.ACCOUNT, 1)
-        self._push(self.now + DAY, "account")
+        every = self._endpoint_every()
+        self._push(self.now + (HOUR if every == HOUR else DAY), "account")
 
     def _sweep_turn(self) -> None:
         """Read one piece of a sweep, or begin one."""
         if self.sweep is None:
             assert self.plan.sweeps is not None
+            first = self.plan.sweeps.every.total_seconds()
+            if self.now < first:
+                self._push(first, "sweep")
+                return
             end = self.now - LOOKBACK.total_seconds()
             start = max(0.0, end - sweep_depth(self.vendor.history).total_seconds())
             self.sweep = SweepState(pace=self.plan.sweeps, began=self.now, start=start, width=end - start)
@@ -830,12 +838,12 @@ class Simulation:
         if not self._may(Purpose.SWEEP, pace.requests):
             self._push(self._wait_for(Purpose.SWEEP, pace.requests), "sweep")
             return
-        first, last = (sweep.start + sweep.width * number / pace.pieces for number in (sweep.done, sweep.done + 1))
-        events = sum(stream.flow.count(first, last) for stream in self.streams)
+        start, end = (sweep.start + sweep.width * number / pace.pieces for number in (sweep.done, sweep.done + 1))
+        events = sum(stream.flow.count(start, end) for stream in self.streams)
         pages = max(1, math.ceil(events / self.vendor.page))
         paid = self._pay(Purpose.SWEEP, pages)
         for stream in self.streams:
-            self._find(stream, first, last, self.now, paid + REQUEST_S * pages)
+            self._find(stream, start, end, self.now, paid + REQUEST_S * pages)
         sweep.done += 1
         if sweep.done == pace.pieces:
             self.sweep = None
@@ -978,8 +986,8 @@ def tables(rows: list[dict[str, Any]]) -> str:
         [
             f"{row['vendor']}, {row['rhythm']}",
             f"{row['losses']:,}",
-            _spans(row["single"], "median_s", "p99_s"),
-            _spans(row["all"], *(name for name, _ in SHARES)),
+            spans(row["single"], "median_s", "p99_s"),
+            spans(row["all"], *(name for name, _ in SHARES)),
             row["still_lost"],
             f"{row['requests']:,}",
             "no grant" if row["grant_used"] is None else f"{100 * row['grant_used']:.2g} %",
@@ -1020,7 +1028,8 @@ def bars(rows: list[dict[str, Any]]) -> list[Bar]:
     ]
 
 
-def _spans(found: dict[str, Any], *names: str) -> str:
+def spans(found: dict[str, Any], *names: str) -> str:
+    """Return the figures of these names as people read them."""
     return " / ".join("-" if found[name] is None else _span(found[name]) for name in names)
 
 

@@ -63,3 +63,11 @@ def test_the_simulation_finds_every_loss_within_the_grant(tmp_path: Path) -> Non
     assert all(row["losses"] and not row["still_lost"] and row["all"]["longest_s"] < 86_400 for row in rows)
     assert all(row["grant_used"] < 0.5 for row in rows)
     assert all(row["all"]["median_s"] <= 45 and row["all"]["p99_s"] <= 120 for row in rows if row["vendor"] == "Stripe")
+
+
+def test_the_daemon_reads_as_the_simulation_says(tmp_path: Path) -> None:
+    (row,) = quick("agreement", tmp_path / "bench.json")
+    daemon, simulation = row["daemon"], row["simulation"]
+    assert not daemon["still_lost"]
+    assert abs(daemon["requests"] - simulation["requests"]) < 0.2 * simulation["requests"]
+    assert abs(daemon["median_s"] - simulation["median_s"]) < 0.2 * simulation["median_s"]

@@ -196,7 +196,7 @@ class Gapless:
                 options=self.options,
                 destination=destination,
                 min_free=self.min_free,
-            grace=self.grace,
+                grace=self.grace,
             )
         )
         return path

@@ -27,6 +27,11 @@ class Rhythm:
     history: timedelta | None = None
     """How far the provider's list reaches back; None: without limit."""
 
+    @property
+    def reads_siblings(self) -> bool:
+        """Return True if streams are read again soon after a webhook."""
+        return self.plan is None or self.plan.siblings
+
     def beat(self, stream: str, now: datetime) -> timedelta:
         """Return the time between two readings of the stream, as of `now`."""
         if self.pace.long_poll:
@@ -89,10 +94,10 @@ def choose(streams: Sequence[Stream], rhythm: Rhythm, occasion: Occasion, now: d
     if occasion.everything or is_look_due(occasion.look, now):
         is_doubted = occasion.look is not None and occasion.look.reason == Reason.DOUBTED
         return Wanted(streams=streams, purpose=Purpose.SIBLING if is_doubted else Purpose.URGENT)
-    if beats.streams:
-        siblings = [each for each in streams if each.id in occasion.heard and each not in beats.streams]
-        return Wanted(streams=[*beats.streams, *siblings], purpose=Purpose.HEARTBEAT)
-    return Wanted(streams=[each for each in streams if each.id in occasion.heard], purpose=Purpose.SIBLING)
+    heard = occasion.heard if rhythm.reads_siblings else ()
+    siblings = [each for each in streams if each.id in heard and each not in beats.streams]
+    purpose = Purpose.HEARTBEAT if beats.streams else Purpose.SIBLING
+    return Wanted(streams=[*beats.streams, *siblings], purpose=purpose)
 
 
 def in_turn(streams: Sequence[Stream], rhythm: Rhythm, now: datetime) -> Wanted:

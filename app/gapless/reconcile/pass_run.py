@@ -43,6 +43,7 @@ from gapless.reconcile import odd_rows
 from gapless.reconcile.context import LeasedSource
 from gapless.reconcile.contradiction import MOST_WINDOWS, OtherCuts, windows_around
 from gapless.reconcile.diff import Ages, Circumstances, Diff, awaited_until, cause_of, compare_page, is_restored
+from gapless.reconcile.window import claimed_up_to, recorded_up_to
 from gapless_reconcilers.kit.contract import Coverage, Page, Remedy, RemoteEvent, Window
 from gapless_reconcilers.kit.errors import ProviderError, Retryable, UnexpectedShape
 
@@ -197,7 +198,7 @@ class PassRun:
         """Return the times that tell the ages of the rows of a page that was read just now."""
         client, exact = self.leased.client, self.leased.capabilities.exact_times
         return Ages(
-            settled=client.provider_now - self.leased.settle,
+            settled=recorded_up_to(client.provider_now, self.leased.settle),
             witnesses=self._listed_before if exact else datetime.max.replace(tzinfo=UTC),
         )
 
@@ -539,15 +540,16 @@ class PassRun:
         pass the time from which on the list proves nothing.
         """
         capabilities = self.leased.capabilities
+        unit, proven_until = capabilities.resolution, self.circumstances.proven_until
         earlier_now = from_us(self.row.started_us) - self.leased.client.behind
-        settled = earlier_now - capabilities.grace
-        proven_until = self.circumstances.proven_until
-        latest = settled if proven_until is None else min(settled, from_us(proven_until))
+        latest = claimed_up_to(earlier_now, capabilities.grace, unit)
+        if proven_until is not None:
+            latest = min(latest, align_down(from_us(proven_until), unit))
         return watermarks.Limits(
-            latest_us=to_us(align_down(latest, capabilities.resolution)),
+            latest_us=to_us(latest),
             absences_allowed=self.leased.source.absences_allowed,
             margin_us=0 if capabilities.exact_times else span_us(capabilities.grace),
-            unit_us=span_us(capabilities.resolution),
+            unit_us=span_us(unit),
         )
 
     async def _close(self) -> None:

@@ -46,48 +46,18 @@ def plan_pass(
     return Plan(window=Window(start=start, end=end) if start < end else None, unrecoverable=lost)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Head:
-    """What a head reading lists, and what follows from what it lists."""
-
-    window: Window | None
-    """The time to list, to the provider's now; None: nothing yet."""
-    record_to: datetime
-    """Listed events that occurred before this are recorded: the webhooks of younger ones may be on their way."""
-    claim_to: datetime
-    """The watermark goes to here; what occurred before it is judged."""
-    unrecoverable: Window | None = None
-    """The time that can no longer be listed; None: there is none."""
+def recorded_up_to(provider_now: datetime, settle: timedelta) -> datetime:
+    """Return the time up to which listed events are recorded: the webhooks of younger ones may be on their way."""
+    return provider_now - settle
 
 
-def plan_head(
-    *,
-    watermark: datetime,
-    complete_from: datetime,
-    now: datetime,
-    provider_now: datetime,
-    settle: timedelta,
-    reach: timedelta,
-    capabilities: Capabilities,
-) -> Head:
-    """Return the window of a head reading: from the watermark less `reach` to the provider's now.
+def claimed_up_to(now: datetime, grace: timedelta, unit: timedelta) -> datetime:
+    """Return the time up to which the watermark goes, and events are judged: the list may still grow after it.
 
-    `reach` is the grace, or the lookback when that is due (`pace.is_deep`). `capabilities.grace` is the learned one,
-    which is longer than `settle`. `now` is the earlier of our time and the provider's, as for `plan_pass`.
+    It is in whole units of the list's times. `now` is the earlier of our time and the provider's at the beginning of
+    the pass.
     """
-    unit = capabilities.resolution
-    record_to = align_down(provider_now - settle, unit)
-    claim_to = align_down(provider_now - max(capabilities.grace, settle + unit), unit)
-    oldest = None if capabilities.history is None else align_up(now - capabilities.history, unit)
-    lost = None
-    if oldest is not None and watermark < oldest:
-        lost, watermark = Window(start=watermark, end=oldest), oldest
-    start = align_down(max(min(watermark, claim_to) - reach, complete_from), unit)
-    if oldest is not None:
-        start = max(start, oldest)
-    end = align_up(provider_now, unit)
-    window = Window(start=start, end=end) if start < end else None
-    return Head(window=window, record_to=record_to, claim_to=claim_to, unrecoverable=lost)
+    return align_down(now - grace, unit)
 
 
 def sweep_depth(history: timedelta | None) -> timedelta:

@@ -182,6 +182,21 @@ async def test_a_silence_that_has_ended_is_not_looked_into(world: World, clock: 
         assert (await Runs(daemon).row())["next_pass_us"] > to_us(clock())
 
 
+async def test_a_look_that_cannot_be_paid_for_is_made_later(world: World, clock: FakeClock) -> None:
+    clock.advance(minutes=5)
+    async with world.daemon() as daemon, scheduled(daemon, grant=FLOOR) as runs:
+        await runs.settle(12)
+        await empty_the_purse(daemon, FLOOR)
+        look = StoredLook(reason="find", due_us=to_us(clock()), wait_us=30_000_000)
+        await daemon.runtime.write(looks.want, source_id=world.source_id, look=look, now_us=to_us(clock()))
+        before, due = runs.lists(), await runs.due()
+        assert runs.lists() == before
+        assert (await world.comparison()).unpaid_until == due
+        assert await world.store.read(looks.read, source_id=world.source_id) == look
+        while runs.lists() == before:
+            await runs.next()
+
+
 async def test_a_find_is_followed_by_looks_that_become_rarer(world: World, clock: FakeClock) -> None:
     clock.advance(minutes=5)
     async with world.daemon() as daemon, scheduled(daemon, grant=FLOOR) as runs:
