@@ -89,7 +89,7 @@ async def test_a_restart_believes_no_time_of_the_future(
         async with running(daemon):
             waiting = fake.emit("invoice.paid")
             await until(lambda: waiting.key in consumer.ids)
-            await until(lambda: is_read(daemon))
+            await until(lambda: is_run(daemon))
             await daemon.kill()
             clock.set(RIGHT)
             code, shown, _ = await daemon.call("status")
@@ -160,3 +160,8 @@ async def has_jumped(daemon: Gapless, times: int) -> bool:
 async def is_read(daemon: Gapless) -> bool:
     row = await daemon.read(lambda connection: connection.execute(select(STREAM.c.last_complete_pass_us)).scalar())
     return row is not None
+
+
+async def is_run(daemon: Gapless) -> bool:
+    """Return True if the first run of the source has ended, so that it is due again at a time that is stored."""
+    return bool((await daemon.metrics()).get("gapless_poll_interval_seconds"))
