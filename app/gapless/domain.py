@@ -24,8 +24,6 @@ RHYTHM_FROM = timedelta(weeks=8)
 """The time before now whose events show the rhythm of a source; older ones say nothing about it."""
 SLICE_WIDTH = timedelta(hours=1)
 """A window no wider than this is one slice, because a slice costs at least one request."""
-LONGEST_INTERVAL = timedelta(hours=1)
-"""The longest that a source waits for its next pass, unless the operator set `every` or `every_max` to more."""
 LEAST_HEADROOM = 0.25
 """Share of a provider's history below which it is running out, and the read budget is exceeded. Alerts use it too."""
 MAX_SLICES = 64

@@ -96,6 +96,7 @@ async def _lose_and_recover(shop: Shop, localstripe: str, store_url: str, tmp_pa
             consumer,
             options="livemode = false",
             environment={"STRIPE_API_KEY": KEY},
+            grace="5s",  # its webhooks come a second late
         )
         async with running(daemon):
             before = {event["id"] for event in await shop.events()}

@@ -126,7 +126,7 @@ name = "stripe-live"
 provider = "stripe"
 every = "1s"
 every_max = "2s"
-grace = "1s"
+grace = "{grace}"
 lookback = "1m"
 read_budget = {{ requests = 100000000, period = "1d" }}
 requests_per_second = 200
@@ -162,6 +162,7 @@ class Gapless:
     source: str = ""
     options: str = ""
     environment: Mapping[str, str] = field(default_factory=dict)
+    grace: str = "1s"
     min_free: str = "1MB"
     since: str = "2020-01-01"
     """From when on the consumer is owed; empty: from its first start on."""
@@ -195,6 +196,7 @@ class Gapless:
                 options=self.options,
                 destination=destination,
                 min_free=self.min_free,
+                grace=self.grace,
             )
         )
         return path

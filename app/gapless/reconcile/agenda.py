@@ -8,7 +8,8 @@ from gapless.clock import is_due
 from gapless.domain import Purpose, from_us, span_us, to_us
 from gapless.ledger.looks import StoredLook
 from gapless.ledger.streams import Stream
-from gapless.reconcile.pace import OVERDUE, Pace, next_reading
+from gapless.reconcile.heartbeat import LONGEST
+from gapless.reconcile.pace import OVERDUE, Pace, latest_next_pass, next_reading
 from gapless.reconcile.reading_plan import ReadingPlan
 from gapless.reconcile.urgency import Look, Reason
 
@@ -23,6 +24,8 @@ class Rhythm:
     pace: Pace
     plan: ReadingPlan | None = None
     """None: nothing is known yet, and streams are read as often as they may be."""
+    history: timedelta | None = None
+    """How far the provider's list reaches back; None: without limit."""
 
     @property
     def reads_siblings(self) -> bool:
@@ -38,12 +41,21 @@ class Rhythm:
         return self.plan.heartbeats.interval(stream, now)
 
     def next_beat(self, stream: Stream, now: datetime) -> datetime:
-        """Return when the stream is read next, if nothing happens; now, if it never was."""
+        """Return when the stream is read next, if nothing happens; now, if it never was.
+
+        That is by the time at which its history begins to run out, and every quarter of an hour from then on.
+        """
         if stream.head_us is None:
             return now
-        beat = self.beat(stream.name, now)
-        due = from_us(stream.head_us) + beat
-        return now if is_due(to_us(due), span_us(beat), to_us(now)) else due
+        head, beat = from_us(stream.head_us), self.beat(stream.name, now)
+        latest = self.latest(stream)
+        if latest is not None:
+            beat = min(beat, max(latest - head, LONGEST))
+        return now if is_due(to_us(head + beat), span_us(beat), to_us(now)) else head + beat
+
+    def latest(self, stream: Stream) -> datetime | None:
+        """Return the time at which the stream's history begins to run out; None: it never does."""
+        return latest_next_pass(self.history, from_us(stream.read_to_us))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,23 +78,31 @@ class Occasion:
     """The look out of turn that is noted for it; None: there is none."""
     heard: Collection[int]
     """Ids of the streams of which webhooks came since the last reading."""
-    running_out: bool
-    """The provider's history runs out."""
 
 
 def choose(streams: Sequence[Stream], rhythm: Rhythm, occasion: Occasion, now: datetime) -> Wanted:
-    """Return the streams to read now: all of them if there is a reason to look, else those whose turn it is."""
-    if occasion.running_out:
-        return Wanted(streams=streams, purpose=Purpose.HISTORY)
+    """Return the streams to read now: all of them if there is a reason to look, else those whose turn it is.
+
+    Those whose history runs out come first and alone, because nothing limits what they may cost.
+    """
+    beats = in_turn(streams, rhythm, now)
+    running_out = [each for each in beats.streams if _runs_out(each, rhythm, now)]
+    if running_out:
+        return Wanted(streams=running_out, purpose=Purpose.HISTORY)
     if occasion.is_first:
         return Wanted(streams=streams, purpose=Purpose.START)
     if occasion.everything or is_look_due(occasion.look, now):
         is_doubted = occasion.look is not None and occasion.look.reason == Reason.DOUBTED
         return Wanted(streams=streams, purpose=Purpose.SIBLING if is_doubted else Purpose.URGENT)
-    in_turn = [each for each in streams if _is_its_turn(each, rhythm, now)]
     heard = occasion.heard if rhythm.reads_siblings else ()
-    siblings = [each for each in streams if each.id in heard and each not in in_turn]
-    return Wanted(streams=[*in_turn, *siblings], purpose=Purpose.HEARTBEAT if in_turn else Purpose.SIBLING)
+    siblings = [each for each in streams if each.id in heard and each not in beats.streams]
+    purpose = Purpose.HEARTBEAT if beats.streams else Purpose.SIBLING
+    return Wanted(streams=[*beats.streams, *siblings], purpose=purpose)
+
+
+def in_turn(streams: Sequence[Stream], rhythm: Rhythm, now: datetime) -> Wanted:
+    """Return the streams whose heartbeat is due, for when what was wanted out of turn cannot be paid for."""
+    return Wanted(streams=[each for each in streams if _is_its_turn(each, rhythm, now)], purpose=Purpose.HEARTBEAT)
 
 
 def wishes(wanted: Wanted, rhythm: Rhythm, now: datetime, *, details_wait: bool = False) -> dict[Purpose, datetime]:
@@ -99,6 +119,9 @@ def wishes(wanted: Wanted, rhythm: Rhythm, now: datetime, *, details_wait: bool 
     if wanted.purpose is Purpose.HEARTBEAT:
         late = [from_us(each.head_us) + overdue(each) for each in wanted.streams if each.head_us]
         found[Purpose.URGENT] = max(min(late, default=now), now)
+        latest = [each for each in map(rhythm.latest, wanted.streams) if each is not None]
+        if latest:
+            found[Purpose.HISTORY] = max(min(latest), now)
     return found
 
 
@@ -107,11 +130,9 @@ def is_look_due(look: StoredLook | None, now: datetime) -> bool:
     return look is not None and is_due(look.due_us, look.wait_us, to_us(now))
 
 
-def next_due(streams: Iterable[Stream], rhythm: Rhythm, look: Look | None, now: datetime) -> datetime:
-    """Return when the source is due next: with the first heartbeat of a stream, or for the look."""
-    beats = [rhythm.next_beat(each, now) for each in streams]
-    due = min(beats, default=now + rhythm.pace.longest)
-    return due if look is None else max(now, min(due, look.due))
+def next_due(streams: Iterable[Stream], rhythm: Rhythm, now: datetime) -> datetime:
+    """Return when the source is due next without a look: with the first heartbeat of a stream."""
+    return min((rhythm.next_beat(each, now) for each in streams), default=now + rhythm.pace.longest)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,6 +172,11 @@ def as_look(stored: StoredLook | None) -> Look | None:
         return None
     wait = timedelta(microseconds=stored.wait_us)
     return Look(reason=Reason(stored.reason), due=from_us(stored.due_us), wait=wait)
+
+
+def _runs_out(stream: Stream, rhythm: Rhythm, now: datetime) -> bool:
+    latest = rhythm.latest(stream)
+    return latest is not None and latest <= now
 
 
 def _is_its_turn(stream: Stream, rhythm: Rhythm, now: datetime) -> bool:

@@ -50,6 +50,8 @@ class SourceMemory:
     """Missing events wait until requests for them can be paid for."""
     has_earned: bool = False
     """The events that earn requests were listed, so that what is granted is reckoned anew."""
+    earning_us: int | None = None
+    """When it was last tried to list those events, in elapsed microseconds; None: never."""
     was_read: bool = False
     """This process has read it."""
     failures: int = 0

@@ -111,8 +111,11 @@ def reads_siblings(groups_a_day: float, cost: float, per_day: float) -> bool:
 
 
 def is_deep(last_deep: datetime | None, lookback: timedelta, now: datetime) -> bool:
-    """Return True if the next head reading reaches back over the whole lookback; None: none ever did."""
-    return last_deep is None or now - last_deep >= lookback * DEEP_SHARE
+    """Return True if the next head reading reaches back over the whole lookback; None: none ever did.
+
+    It does so too if the last one lies ahead: a clock was wrong.
+    """
+    return last_deep is None or not timedelta(0) <= now - last_deep < lookback * DEEP_SHARE
 
 
 def head_reach(*, deep: bool, lookback: timedelta, grace: timedelta, cost: float) -> timedelta:

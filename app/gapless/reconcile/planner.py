@@ -32,8 +32,8 @@ def reckon(
     allowance: Allowance | None,
     granted: int | None,
     now: datetime,
-) -> Reckoning:
-    """Learn from the ledger, make the plan, and store both for `status` and for other processes.
+) -> tuple[Reckoning, Learned]:
+    """Learn from the ledger, and make the plan. Return both, and what is stored of them for `status`.
 
     `allowance`: this source's part of what may be used of the grant; None: the vendor names no grant. `granted`: the
     requests that the vendor grants in the period of the allowance.
@@ -55,14 +55,14 @@ def reckon(
         period_s=None if allowance is None else allowance.period.total_seconds(),
         plan=_summary(plan),
     )
-    learned.note(connection, source.id, to_us(now), known)
-    return Reckoning(
+    reckoning = Reckoning(
         at=now,
         settle=facts.reading.settle,
         grace=facts.grace,
         plan=plan,
         webhooks=[rate * facts.groups for rate in facts.reading.rates],
     )
+    return reckoning, known
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,10 +1,11 @@
 """Give a source back after a run, with the time at which it is due again and the reason for that."""
 
 import logging
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from gapless.domain import Mode, from_us, span_us, to_us
+from gapless.domain import Mode, Purpose, from_us, span_us, to_us
 from gapless.ledger import Connection, leases, looks, passes, silence, sources, streams
 from gapless.ledger.looks import StoredLook
 from gapless.ledger.passes import PassKind
@@ -33,12 +34,13 @@ class RunOutcome:
     """Only a person can repair it."""
     look: StoredLook | None
     """The look out of turn that this run was; None: it was none."""
-    unpaid_until: datetime | None = None
-    """When the purse can pay for the reading that was put off; None: it was made."""
+    unpaid: Mapping[Purpose, datetime] = field(default_factory=dict)
+    """When the purse can pay for each reading that was put off, by what it was for; empty: none was."""
 
 
 def release(connection: Connection, leased: LeasedSource, outcome: RunOutcome, now: datetime) -> None:
     """Release the lease with the time of the next run. Raises `LeaseLost`."""
+    leases.fence(connection, leased.lease)  # first, so that no look is noted by another process meanwhile
     source_id = leased.source.id
     row = sources.source_row(connection, source_id)
     rhythm = rhythm_of(leased)
@@ -46,9 +48,10 @@ def release(connection: Connection, leased: LeasedSource, outcome: RunOutcome, n
     beat = min((rhythm.beat(each.name, now) for each in read), default=rhythm.pace.shortest)
     look = _next_look(connection, leased, outcome, now, beat)
     looks.note(connection, source_id, as_stored(look))
-    due = _due(leased, outcome, look, next_due(read, rhythm, look, now), now)
+    due = _due(leased, outcome, look, _paid(outcome, next_due(read, rhythm, now)), now)
     left = passes.unfinished(connection, source_id)
-    if row["next_pass_us"] > leased.lease.taken_us or leased.is_replaced or (leased.stopping.is_set() and left):
+    is_made_due = row["next_pass_us"] > leased.lease.taken_us or leased.is_replaced
+    if is_made_due or (leased.stopping.is_set() and left):
         due = now  # it was made due meanwhile, or its key was replaced, or it was interrupted
     goes_on = [from_us(each.next_attempt_us) for each in left if each.kind is PassKind.DEMAND]
     due = max(now, min([due, *goes_on]))
@@ -59,23 +62,24 @@ def release(connection: Connection, leased: LeasedSource, outcome: RunOutcome, n
         connection,
         leased.lease,
         next_pass_us=to_us(due),
-        wait_us=span_us(due - now),
+        wait_us=0 if is_made_due else max(span_us(due - now), 1),  # 0: everything is looked at
         interval_us=span_us(beat),
         waiting_until_us=None if until is None else to_us(until),
-        unpaid_until_us=None if outcome.unpaid_until is None else to_us(outcome.unpaid_until),
+        unpaid_until_us=to_us(min(outcome.unpaid.values())) if outcome.unpaid else None,
     )
 
 
 def rhythm_of(leased: LeasedSource) -> Rhythm:
     """Return how often the source's streams are read."""
     reckoning = leased.memory.reckoning
-    return Rhythm(pace=leased.policy.pace, plan=None if reckoning is None else reckoning.plan)
+    plan = None if reckoning is None else reckoning.plan
+    return Rhythm(pace=leased.policy.pace, plan=plan, history=leased.capabilities.history)
 
 
 def due_again(connection: Connection, leased: LeasedSource, now: datetime) -> datetime:
     """Return when the source is to be read again, if nothing happens."""
     read = _in_turn(streams.streams(connection, leased.source.id))
-    return next_due(read, rhythm_of(leased), None, now)
+    return next_due(read, rhythm_of(leased), now)
 
 
 def _in_turn(known: list[Stream]) -> list[Stream]:
@@ -94,11 +98,20 @@ def _due(leased: LeasedSource, outcome: RunOutcome, look: Look | None, due: date
         return now + min(shortest * (1 << min(memory.failures - 1, 10)), longest)
     if leased.source.mode is Mode.WEBHOOK:
         return now + CHECK_EVERY
-    if outcome.unpaid_until is None:
-        return due
-    if look is None or look.due <= now:
-        return outcome.unpaid_until
-    return min(look.due, outcome.unpaid_until)  # a look may use the reserve
+    return due if look is None else max(now, min(due, look.due))
+
+
+def _paid(outcome: RunOutcome, due: datetime) -> datetime:
+    """Return when the next heartbeat is read: one that was put off, when it can be paid for."""
+    return max(due, outcome.unpaid.get(Purpose.HEARTBEAT, due))
+
+
+def _put_off(outcome: RunOutcome, made: Look | None, now: datetime) -> Look | None:
+    """Return the look that could not be paid for, at the time when it can; None: it was made, or is not made up for."""
+    urgent = [at for purpose, at in outcome.unpaid.items() if purpose in (Purpose.START, Purpose.URGENT)]
+    if not urgent:
+        return None
+    return Look(reason=Reason.START if made is None else made.reason, due=min(urgent), wait=min(urgent) - now)
 
 
 def _next_look(
@@ -112,9 +125,11 @@ def _next_look(
         waiting = None  # a webhook came since then, or may have: it is reckoned anew
     if outcome.is_down and outcome.needs_operator:
         return _after(made, Reason.KEY_REJECTED, now, timedelta.max, shortest)
-    if outcome.is_down or (made is not None and outcome.unpaid_until is not None):  # it was not made
+    if outcome.is_down:
         return sooner(made, waiting)
-    if outcome.found:
+    if (put_off := _put_off(outcome, made, now)) is not None:
+        look: Look | None = put_off
+    elif outcome.found:
         look = _after(made, Reason.FIND, now, beat, shortest)
     elif row["subscription_healthy"] is False:
         look = _after(made, Reason.ENDPOINT, now, beat, shortest)
@@ -126,7 +141,7 @@ def _next_look(
 def _after(made: Look | None, reason: Reason, now: datetime, beat: timedelta, shortest: timedelta) -> Look | None:
     """Return the look for a reason that holds: after one for the same reason, or the first."""
     if made is not None and made.reason is reason:
-        return next_look(made, now, beat, goes_on=True)
+        return next_look(made, now, beat, shortest, goes_on=True)
     return first_look(reason, now, beat, shortest)
 
 

@@ -164,14 +164,17 @@ class Scheduler:
         reckoning = self._memories[unread.name].reckoning
         if reckoning is None or not reckoning.plan.siblings or unread.name not in self._policies:
             return False
+        policy, now = self._policies[unread.name], self._runtime.clock()
+        is_too_soon = timedelta(0) <= now - from_us(unread.read_us) < policy.capabilities.least_interval
+        if not policy.pace.adaptive or is_too_soon:
+            return False
         heard = Heard(
             newest=from_us(unread.last_webhook_us),
             oldest=from_us(unread.unread_us),
             read_at=from_us(unread.read_us),
             due=from_us(unread.next_pass_us),
         )
-        shortest = self._policies[unread.name].pace.shortest
-        return is_sibling_due(heard, reckoning.settle, shortest, self._runtime.clock())
+        return is_sibling_due(heard, reckoning.settle, policy.pace.shortest, now)
 
     async def _claim_for_siblings(self, unread: sources.UnreadSource, group: asyncio.TaskGroup) -> None:
         under_way = self._busy.get(unread.name)

@@ -5,7 +5,7 @@ import logging
 import math
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import TypeVar
 
@@ -18,6 +18,7 @@ from gapless.ledger import (
     dead_letters,
     earnings,
     events,
+    learned,
     leases,
     looks,
     passes,
@@ -32,13 +33,12 @@ from gapless.ledger.streams import Stream, note_heads
 from gapless.ledger.watermarks import UnrecoverableInterval
 from gapless.provider_api.earnings import ENOUGH, list_earning
 from gapless.provider_api.health import read_account, read_subscription, repair_endpoint, stream_names
-from gapless.reconcile.agenda import Occasion, Wanted, choose, is_look_due, wishes
+from gapless.reconcile.agenda import Occasion, Wanted, choose, in_turn, is_look_due, wishes
 from gapless.reconcile.context import LeasedSource
 from gapless.reconcile.diff import Circumstances
 from gapless.reconcile.grants import allowance_of, purse_of
-from gapless.reconcile.pace import latest_next_pass
 from gapless.reconcile.planner import reckon
-from gapless.reconcile.purse import Purse, first_affordable, spendable
+from gapless.reconcile.purse import Allowance, Purse, first_affordable, spend, spendable
 from gapless.reconcile.recovery import recover_missing, wait_after
 from gapless.reconcile.release import RunOutcome, due_again, expected_silence, release, rhythm_of
 from gapless.reconcile.stream_run import StreamRun, sweep_every
@@ -77,8 +77,8 @@ class SourceRun:
     """The plan by which the source is read is made from what the ledger shows of it."""
     look: StoredLook | None = None
     """The look out of turn that this run is; None: it is none."""
-    unpaid_until: datetime | None = None
-    """When the purse can pay for what was put off; None: it could pay."""
+    unpaid: dict[Purpose, datetime] = field(default_factory=dict)
+    """When the purse can pay for what was put off, by what it was for; empty: it could pay."""
 
     async def run(self) -> None:
         """Do everything that is due, then release the lease with the time of the next run.
@@ -87,7 +87,10 @@ class SourceRun:
         """
         streams = await self._streams()
         stream_run = await self._stream_run(streams)
+        look = await self.leased.runtime.read(looks.read, source_id=self.leased.source.id)
+        self.look = look if is_look_due(look, self.leased.runtime.clock()) else None
         try:
+            await self._put_checks_off()
             self.check_account |= await self._is_parked()
             if self.check_account:
                 await self._compare_account()
@@ -105,12 +108,15 @@ class SourceRun:
             is_down=stream_run.is_down,
             needs_operator=any(isinstance(error, NeedsOperator) for error in stream_run.failures),
             look=self.look,
-            unpaid_until=self.unpaid_until,
+            unpaid=self.unpaid,
         )
         await self.leased.runtime.write(release, leased=self.leased, outcome=outcome, now=self.leased.runtime.clock())
 
     async def _reconcile(self, stream_run: StreamRun, streams: list[Stream]) -> None:
-        wanted = await self._choose(streams)
+        open_passes = await self._unfinished()
+        demanded = {row.stream_id for row in open_passes if row.kind is PassKind.DEMAND}
+        tried = in_order(streams, retry_parked=self._checks, demanded=demanded)
+        wanted = await self._choose(streams, tried)
         stream_run.purpose = wanted.purpose
         if wanted.purpose is not Purpose.HISTORY:
             stream_run.limit = self.leased.client.requests + max(await self._spendable(Purpose.URGENT), LEAST_READ)
@@ -118,7 +124,6 @@ class SourceRun:
         if self.leased.capabilities.precondition and wanted.streams:
             inactive = await self._check_precondition(streams)
         stream_run.circumstances = await self._read_circumstances(streams)
-        open_passes = await self._unfinished()
         complete = await self._make_scheduled(stream_run, wanted, open_passes)
         self.leased.memory.was_read |= bool(complete)
         if inactive is not None:
@@ -127,51 +132,69 @@ class SourceRun:
         if complete:
             await self._list_earning(streams)
         stream_run.must_give_way = await self._giving_way()
-        await self._look_behind(stream_run, streams, complete if wanted.streams else streams, open_passes)
+        await self._look_behind(stream_run, streams, complete if wanted.streams else tried, open_passes)
 
-    async def _choose(self, streams: Sequence[Stream]) -> Wanted:
-        """Return the streams to read now: none, if the purse cannot pay for them."""
+    async def _choose(self, streams: Sequence[Stream], tried: Sequence[Stream]) -> Wanted:
+        """Return those of the streams that may be `tried` to read now: none, if the purse cannot pay for them."""
         leased, runtime = self.leased, self.leased.runtime
         if self.learns:
             await self._reckon(streams)
-        occasion = await runtime.read(self._occasion, streams=streams)
-        wanted = choose(streams, rhythm_of(leased), occasion, runtime.clock())
-        self.look = occasion.look if is_look_due(occasion.look, runtime.clock()) else None
-        wanted = await self._pay(wanted)
-        await leased.write(note_heads, stream_ids=[each.id for each in wanted.streams], at_us=runtime.now_us)
+        occasion = await runtime.read(self._occasion, streams=tried)
+        wanted = await self._pay(tried, choose(tried, rhythm_of(leased), occasion, runtime.clock()))
+        if wanted.streams:
+            await leased.write(note_heads, stream_ids=[each.id for each in wanted.streams], at_us=runtime.now_us)
         return wanted
 
-    async def _pay(self, wanted: Wanted) -> Wanted:
-        """Return what is read: nothing, if the purse cannot pay for it. A heartbeat that is long overdue is urgent."""
+    async def _pay(self, streams: Sequence[Stream], wanted: Wanted) -> Wanted:
+        """Return what is read: what the purse can pay for of what is wanted, or else of the heartbeats that are due.
+
+        What is out of turn never keeps a heartbeat waiting. A heartbeat that is long overdue is urgent. If not all
+        streams can be paid for, those are read that were read the longest ago, and the others when they can be.
+        """
         leased = self.leased
         purse, allowance = await self._purse(), allowance_of(leased.terms)
         if purse is None or allowance is None or not wanted.streams:
             return wanted
-        now = max(purse.at, leased.runtime.clock())
-        cost = leased.memory.cost * len(wanted.streams)
-        at, purpose = first_affordable(
-            purse, allowance, wishes(wanted, rhythm_of(leased), now, details_wait=leased.memory.details_wait), cost
-        )
-        if at <= now:
-            return replace(wanted, purpose=purpose)
-        self.unpaid_until = at
-        extra = {"source": leased.source.name, "purpose": wanted.purpose.value, "until": str(at)}
-        log.info("reading_put_off", extra=extra)
+        now, rhythm = max(purse.at, leased.runtime.clock()), rhythm_of(leased)
+        for each in (wanted, in_turn(streams, rhythm, now)):
+            if each.streams and each.purpose not in self.unpaid:
+                due = wishes(each, rhythm, now, details_wait=leased.memory.details_wait)
+                at, purpose = first_affordable(purse, allowance, due, leased.memory.cost)
+                if at <= now:
+                    self.unpaid.clear()
+                    return self._share(replace(each, purpose=purpose), purse, allowance)
+                self.unpaid[each.purpose] = at
+                extra = {"source": leased.source.name, "purpose": each.purpose.value, "until": str(at)}
+                log.info("reading_put_off", extra=extra)
         return replace(wanted, streams=())
+
+    def _share(self, wanted: Wanted, purse: Purse, allowance: Allowance) -> Wanted:
+        """Return as many of the wanted streams as can be paid for, at least one. The others wait for the purse."""
+        cost, can_spend = self.leased.memory.cost, spendable(purse, allowance, wanted.purpose)
+        if cost * len(wanted.streams) <= can_spend:
+            return wanted
+        number = max(1, int(can_spend / cost))
+        by_age = sorted(wanted.streams, key=lambda each: each.head_us or 0)
+        chosen, left = {each.id for each in by_age[:number]}, by_age[number:]
+        streams = [each for each in wanted.streams if each.id in chosen]
+        if left:
+            due = wishes(Wanted(streams=left, purpose=Purpose.HEARTBEAT), rhythm_of(self.leased), purse.at)
+            self.unpaid[Purpose.HEARTBEAT], _ = first_affordable(
+                spend(purse, cost * len(streams)), allowance, due, cost
+            )
+        return replace(wanted, streams=streams)
 
     def _occasion(self, connection: Connection, streams: Sequence[Stream]) -> Occasion:
         leased, now = self.leased, self.leased.runtime.clock()
-        row, look = sources.source_row(connection, leased.source.id), looks.read(connection, leased.source.id)
-        if look is not None and look.reason == Reason.SILENCE and is_look_due(look, now):
+        row, look = sources.source_row(connection, leased.source.id), self.look
+        if look is not None and look.reason == Reason.SILENCE:
             expected = expected_silence(connection, leased, now)
             leased.memory.silence, look = (leased.memory.silence, None) if expected is None else (expected, look)
-        latest = [latest_next_pass(leased.capabilities.history, from_us(each.read_to_us)) for each in streams]
         return Occasion(
             everything=not row["wait_us"],
             is_first=self.learns and not leased.memory.was_read,
             look=look,
             heard=events.heard_streams(connection, leased.source.id, self._heard_since_us(streams)),
-            running_out=any(each is not None and each <= now for each in latest),
         )
 
     def _heard_since_us(self, streams: Sequence[Stream]) -> int:
@@ -184,7 +207,7 @@ class SourceRun:
         leased, now, memory = self.leased, self.leased.runtime.clock(), self.leased.memory
         if memory.reckoning is None or memory.reckoning.is_stale(now):
             memory.cost = await leased.runtime.read(passes.request_count, source_id=leased.source.id)
-            memory.reckoning = await leased.write(
+            memory.reckoning, known = await leased.runtime.read(  # it takes long where there are many events
                 reckon,
                 source=leased.source,
                 streams=streams,
@@ -193,6 +216,7 @@ class SourceRun:
                 granted=leased.terms.granted,
                 now=now,
             )
+            await leased.write(learned.note, source_id=leased.source.id, at_us=to_us(now), learned=known)
 
     async def _purse(self) -> Purse | None:
         """Return the purse of the source's scope; None: nothing limits its requests."""
@@ -232,10 +256,17 @@ class SourceRun:
         return self.check_account or self.check_endpoint
 
     async def _list_earning(self, streams: Iterable[Stream]) -> None:
-        """List the events that earn requests, once: until there are some in the ledger, the grant is at its floor."""
+        """List the events that earn requests, once: until there are some in the ledger, the grant is at its floor.
+
+        What cannot be listed is tried again after a day: it costs requests.
+        """
         leased, grant = self.leased, self.leased.policy.grant
         if not self.learns or grant is None or not grant.per_event:
             return
+        tried_us, now_us = leased.memory.earning_us, leased.runtime.elapsed_us
+        if tried_us is not None and now_us - tried_us < DAY_US:
+            return
+        leased.memory.earning_us = now_us
         if await leased.runtime.read(earnings.is_listed, source_id=leased.source.id):
             return
         end = align_down(leased.client.now, leased.capabilities.resolution)
@@ -277,6 +308,17 @@ class SourceRun:
             await self.leased.write(streams.ensure_stream, source_id=self.leased.source.id, name=name)
         self.leased.memory.endpoint_us = self.leased.runtime.elapsed_us
         return await self._streams()
+
+    async def _put_checks_off(self) -> None:
+        """Leave the checks for later if the purse cannot pay for them, and each was made within a day.
+
+        They are never refused their requests, so that a small grant would be spent on them, and nothing left to read.
+        """
+        memory, now_us = self.leased.memory, self.leased.runtime.elapsed_us
+        last_us = [each for each in (memory.account_us, memory.endpoint_us) if each is not None]
+        is_recent = len(last_us) > 1 and now_us - min(last_us) < DAY_US
+        if self._checks and is_recent and await self._spendable(Purpose.ENDPOINT) < 1:
+            self.check_account = self.check_endpoint = False
 
     async def _is_parked(self) -> bool:
         row = await self.leased.runtime.read(sources.source_row, source_id=self.leased.source.id)
@@ -377,14 +419,9 @@ class SourceRun:
         )
 
     async def _make_scheduled(self, stream_run: StreamRun, wanted: Wanted, open_passes: Iterable[Pass]) -> list[Stream]:
-        """Make the scheduled passes of the wanted streams. Return the streams whose passes were completed.
-
-        A parked stream is tried again if a person has demanded a pass of it.
-        """
+        """Make the scheduled passes of the wanted streams. Return the streams whose passes were completed."""
         ahead = _by_stream(row for row in open_passes if row.kind not in passes.GIVES_WAY)
-        demanded = {row.stream_id for row in open_passes if row.kind is PassKind.DEMAND}
-        ordered = in_order(wanted.streams, retry_parked=self._checks, demanded=demanded)
-        return await self._for_each(ordered, lambda stream: stream_run.run(stream, ahead[stream.id]))
+        return await self._for_each(wanted.streams, lambda stream: stream_run.run(stream, ahead[stream.id]))
 
     async def _sweep(self, stream_run: StreamRun, streams: list[Stream], open_passes: Iterable[Pass]) -> None:
         """Sweep the streams as far as the budget allows. The sweep is noted only when it is done."""

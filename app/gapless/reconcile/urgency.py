@@ -65,18 +65,21 @@ def first_look(reason: Reason, now: datetime, beat: timedelta, first_wait: timed
     return Look(reason=reason, due=now + first_wait, wait=first_wait) if first_wait * GROWTH < beat else None
 
 
-def next_look(look: Look, now: datetime, beat: timedelta, *, goes_on: bool) -> Look | None:
+def next_look(
+    look: Look, now: datetime, beat: timedelta, first_wait: timedelta = timedelta(0), *, goes_on: bool
+) -> Look | None:
     """Return the look after one that was made `now`; None: the heartbeat is enough from here on.
 
     `goes_on`: the reason still holds, because the look found something or the endpoint is still unhealthy. Then the
-    wait does not grow. A rejected key waits twice as long each time, up to half an hour, and is never given up.
+    wait does not grow; it is at least `first_wait`, the source's shortest interval. A rejected key waits twice as long
+    each time, up to half an hour, and is never given up.
     """
     if look.reason is Reason.KEY_REJECTED:
         wait = min(look.wait * 2, LONGEST_REJECTED_WAIT)
         return Look(reason=look.reason, due=now + wait, wait=wait) if goes_on else None
     if look.reason in AT_ONCE and not goes_on:
         return None
-    wait = min(look.wait, FIRST_WAIT) if goes_on else look.wait * GROWTH
+    wait = max(min(look.wait, FIRST_WAIT), first_wait) if goes_on else look.wait * GROWTH
     if wait >= beat:
         return None
     reason = Reason.FIND if look.reason in AT_ONCE else look.reason

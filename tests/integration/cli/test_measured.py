@@ -212,7 +212,7 @@ def test_a_share_needs_so_many_samples_that_one_is_beyond_it(samples: int, known
 
 CONFIG = """
 [store]
-url = "{url}"
+url_env = "URL"
 [[source]]
 name = "acme"
 provider = "stripe"
@@ -241,14 +241,14 @@ class OneSource:
         asyncio.run(run())
 
     def call(self, *args: str) -> Result:
-        environ = {"SECRET": "whsec_1", "KEY": "rk_live_1"}
+        environ = {"SECRET": "whsec_1", "KEY": "rk_live_1", "URL": self.url}
         return CliRunner(env=environ).invoke(main, ["--config", str(self.config), *args])
 
 
 @pytest.fixture
-def ledger(tmp_path: Path, sqlite_url: str) -> OneSource:
-    (tmp_path / "gapless.toml").write_text(CONFIG.format(url=sqlite_url))
-    made = OneSource(config=tmp_path / "gapless.toml", url=sqlite_url, now=datetime.now(UTC))
+def ledger(tmp_path: Path, store_url: str) -> OneSource:
+    (tmp_path / "gapless.toml").write_text(CONFIG)
+    made = OneSource(config=tmp_path / "gapless.toml", url=store_url, now=datetime.now(UTC))
     at_us = to_us(made.now)
 
     def work(connection: Connection) -> None:

@@ -13,7 +13,7 @@ import pytest
 from world import HASTY, SECRET, T0, Daemon, FakeClock, InProcess, World
 
 from gapless.domain import Purpose, from_us, to_us
-from gapless.ledger import budgets, earnings, learned, looks, quarantine, silence, sources
+from gapless.ledger import budgets, earnings, learned, looks, quarantine, silence, sources, streams
 from gapless.ledger.looks import StoredLook
 from gapless.ledger.quarantine import Caps, QuarantinedWebhook
 from gapless.reconcile.grants import purse_terms
@@ -191,8 +191,10 @@ async def test_a_look_that_cannot_be_paid_for_is_made_later(world: World, clock:
         await daemon.runtime.write(looks.want, source_id=world.source_id, look=look, now_us=to_us(clock()))
         before, due = runs.lists(), await runs.due()
         assert runs.lists() == before
-        assert (await world.comparison()).unpaid_until == due
-        assert await world.store.read(looks.read, source_id=world.source_id) == look
+        assert due > clock() + MINUTE
+        put_off = await world.store.read(looks.read, source_id=world.source_id)
+        assert put_off is not None
+        assert put_off.reason == "find"
         while runs.lists() == before:
             await runs.next()
 
@@ -314,3 +316,85 @@ async def test_what_was_learned_is_stored_and_used_by_the_next_process(world: Wo
         assert facts.shown > 100
         assert facts.plan is not None
         assert facts.plan.words.startswith("reads every 30s, and soon after each webhook")
+
+
+async def owe(daemon: Daemon, grant: Grant, share: float) -> None:
+    """Spend so much of the purse."""
+    terms = purse_terms(grant, 0)
+    await daemon.runtime.write(
+        budgets.reserve,
+        scope=daemon.source.provider.budget_scope(),
+        terms=terms,
+        purpose=Purpose.HEARTBEAT,
+        requests=int(terms.full * share),
+        now_us=to_us(daemon.world.clock()),
+    )
+
+
+async def test_a_forged_webhook_postpones_no_heartbeat(world: World, clock: FakeClock) -> None:
+    async with world.daemon() as daemon, scheduled(daemon, grant=FLOOR) as runs:
+        await runs.settle(12)
+        await owe(daemon, FLOOR, 0.7)
+        due = await runs.due()
+        row = QuarantinedWebhook(
+            source_id=world.source_id,
+            received_us=to_us(clock()),
+            reason="signature",
+            detail="",
+            headers="[]",
+            body=b"[]",
+        )
+        await daemon.runtime.write(quarantine.add, refused=[row], caps=CAPS)
+        await runs.next()
+        assert clock() < due
+        assert await runs.due() <= due
+
+
+async def test_a_key_of_another_account_is_asked_more_and_more_rarely(world: World, clock: FakeClock) -> None:
+    clock.advance(minutes=5)
+    async with world.daemon() as daemon, scheduled(daemon, grant=PLENTY) as runs:
+        await runs.settle(2)
+        other = replace(world.fake.vendor_format, account="acct_other")  # type: ignore[type-var]
+        world.fake.vendor_format = other
+        clock.advance(hours=1)
+        assert [await runs.next() for _ in range(6)] == [n * MINUTE for n in (2, 4, 8, 16, 30, 30)]
+
+
+async def test_the_checks_of_endpoint_and_account_wait_for_a_purse_but_not_for_ever(
+    world: World, clock: FakeClock
+) -> None:
+    def checks() -> int:
+        return sum(each.path in ("/v1/account", "/v1/webhook_endpoints") for each in world.fake.requests)
+
+    clock.advance(minutes=5)
+    async with world.daemon() as daemon, scheduled(daemon, grant=FLOOR) as runs:
+        await runs.settle()
+        made = checks()
+        await owe(daemon, FLOOR, 0.7)
+        clock.advance(hours=4)
+        await runs.next()
+        assert (made > 0, checks()) == (True, made)
+        await owe(daemon, FLOOR, 0.5)
+        clock.advance(hours=24)
+        await runs.next()
+        assert checks() > made
+
+
+async def test_a_purse_that_cannot_pay_for_all_streams_pays_for_some_and_then_for_the_others(
+    world: World, clock: FakeClock
+) -> None:
+    async def unread() -> int:
+        known = await world.store.read(streams.streams, source_id=world.source_id)
+        return sum(each.head_us is None for each in known)
+
+    clock.advance(minutes=5)
+    async with world.daemon() as daemon:
+        for number in range(60):
+            await daemon.runtime.write(streams.ensure_stream, source_id=world.source_id, name=f"acct_{number}")
+        async with scheduled(daemon, grant=Grant(requests=500, period=30 * DAY)) as runs:
+            assert await runs.due() < clock() + DAY
+            left = await unread()
+            for _ in range(3):
+                await runs.next()
+            assert 0 < left < 40
+            assert await unread() < left

@@ -234,6 +234,7 @@ def test_a_head_reaches_back_over_the_lookback_twice_in_each() -> None:
     assert is_deep(None, 15 * MINUTE, NOW)
     assert not is_deep(NOW - 7 * MINUTE, 15 * MINUTE, NOW)
     assert is_deep(NOW - 7.5 * MINUTE, 15 * MINUTE, NOW)
+    assert is_deep(NOW + MINUTE, 15 * MINUTE, NOW), "a clock was ahead when it was stored"
 
 
 @given(events=st.floats(0, 1e7), page=st.integers(1, 500), per_day=st.floats(1, 1e6), rate=st.floats(0.5, 100))
@@ -310,3 +311,10 @@ def test_the_plan_says_what_it_does_and_what_the_grant_costs() -> None:
     assert "The grant is short: with more of it, 30s" in in_words(short)
     assert in_words(plan(None, 2_000)).startswith("reads every 30s, and soon after each webhook; a lost")
     assert plan(4, 2_000).runs_out
+
+
+def test_looks_are_never_closer_than_the_shortest_interval() -> None:
+    made = Look(reason=Reason.FIND, due=NOW, wait=2 * MINUTE)
+    again = next_look(made, NOW, 15 * MINUTE, MINUTE, goes_on=True)
+    assert again is not None
+    assert again.wait == MINUTE
