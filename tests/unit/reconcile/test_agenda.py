@@ -1,17 +1,12 @@
 """Which streams of a source are read, and when it is due next."""
 
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
-import pytest
-
-from gapless.domain import HOURS_OF_WEEK, Purpose, to_us
+from gapless.domain import Purpose, to_us
 from gapless.ledger.streams import Stream
 from gapless.reconcile.agenda import Occasion, Rhythm, choose, next_due, wishes
-from gapless.reconcile.heartbeat import StreamLoad
 from gapless.reconcile.pace import Pace
 from gapless.reconcile.purse import allow, first_affordable, new_purse, spend
-from gapless.reconcile.reading_plan import PAGE, ReadingFacts, plan_reading
 
 NOW, MINUTE, DAY = datetime(2026, 11, 20, 12, tzinfo=UTC), timedelta(minutes=1), timedelta(days=1)
 SELDOM = Pace(shortest=30 * DAY, longest=30 * DAY, adaptive=False)
@@ -62,30 +57,3 @@ def test_an_empty_purse_never_waits_longer_than_the_history() -> None:
     wanted = choose([stream(1, watermark=NOW, head=None)], rhythm, NOTHING, NOW)
     purse = spend(new_purse(NOW), 1000)
     assert first_affordable(purse, allowance, wishes(wanted, rhythm, NOW), 1) == (NOW + 3 * DAY, Purpose.HISTORY)
-
-
-PLAN = plan_reading(
-    ReadingFacts(
-        allowance=None,
-        streams={"acct_1": StreamLoad(rate=0.0)},
-        rates=[0.0] * HOURS_OF_WEEK,
-        groups_a_day=0.0,
-        settle=timedelta(seconds=20),
-        page=PAGE,
-        rate=20,
-        sweep_depth=3 * DAY,
-        sweep_every=None,
-        history=None,
-        shortest=MINUTE,
-    )
-)
-
-
-@pytest.mark.parametrize("siblings", [True, False])
-def test_siblings_are_read_only_where_that_pays(siblings: bool) -> None:
-    rhythm = Rhythm(pace=replace(OFTEN, adaptive=True), plan=replace(PLAN, siblings=siblings))
-    just_read, unread = (stream(1, watermark=NOW, head=NOW - ago) for ago in (MINUTE / 2, MINUTE))
-    heard = replace(NOTHING, heard=[1])
-    wanted = choose([just_read], rhythm, heard, NOW)
-    assert (wanted.streams, wanted.purpose) == ([just_read] if siblings else [], Purpose.SIBLING)
-    assert choose([unread], rhythm, heard, NOW).purpose is Purpose.HEARTBEAT
