@@ -67,7 +67,7 @@ def measure(places: Places, plan: Plan, note: Callable[[str], None]) -> list[dic
 async def _one(url: str, plan: Plan) -> dict[str, Any]:
     """One pass over every account, each of which has one event that is missing."""
     fake = FakeProvider(StripeFormat(), faults=Faults(answer_delay_s=plan.answer_s))
-    start = system_clock() - HOUR
+    start = system_clock() - HOUR + timedelta(minutes=1)  # a window that is one slice
     for number in range(plan.accounts):
         fake.emit("invoice.paid", stream=f"acct_{number}", occurred_at=start + HOUR / 2, push=False)
     async with fake.serve() as address, opened(url) as store:

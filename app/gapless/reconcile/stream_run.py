@@ -3,13 +3,13 @@
 import asyncio
 import logging
 import math
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 from gapless.clock import is_due
 from gapless.domain import Purpose, from_us, span_us, to_us
-from gapless.ledger import absences, learned, passes, streams, watermarks
+from gapless.ledger import absences, learned, passes, streams, unreadable, watermarks
 from gapless.ledger.passes import Pass, PassKind
 from gapless.ledger.streams import Stream
 from gapless.provider_api.health import ask_time
@@ -66,13 +66,12 @@ class StreamRun:
         """Make one pass after the other. Return False as soon as one cannot be completed."""
         if self.leased.capabilities.reading is Reading.CONSUME:
             return await self._consume(stream)
-        for row in open_passes:
-            if self._is_out_of_reach(row):
-                await self._supersede(row)
-            elif not (await self._run(stream, row)).complete:
-                return False
+        if not await self._finish(stream, open_passes):
+            return False
         if open_passes:
             stream = await self._reload(stream)
+        if await self.leased.runtime.read(unreadable.count_open, stream_id=stream.id):
+            stream = replace(stream, deep_us=None)  # the whole lookback: perhaps they can be read by now
         plan = self._plan(stream)
         if plan.unrecoverable is not None and not self.leased.client.answered:
             await ask_time(self.leased.client)  # before anything is written off, because our clock may be wrong
@@ -84,6 +83,15 @@ class StreamRun:
         if not await self._make_head(stream, plan.window):
             return False
         await self._recheck(stream)
+        return True
+
+    async def _finish(self, stream: Stream, open_passes: Iterable[Pass]) -> bool:
+        """Finish the passes that were begun. Return False as soon as one cannot be completed."""
+        for row in open_passes:
+            if self._is_out_of_reach(row):
+                await self._supersede(row)
+            elif not (await self._run(stream, row)).complete:
+                return False
         return True
 
     async def _make_head(self, stream: Stream, window: Window) -> bool:

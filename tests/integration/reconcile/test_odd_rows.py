@@ -174,7 +174,7 @@ async def test_row_that_becomes_readable_is_recorded_and_closed(
     clock.advance(minutes=3)
     await daemon.run_source()
     transport.odd = {}
-    clock.advance(minutes=8)
+    clock.advance(minutes=3)
     await daemon.run_source()
     assert await world.keys() == {event.key for event in made}
     assert await rows(world) == []
