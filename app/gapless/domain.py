@@ -25,7 +25,7 @@ RHYTHM_FROM = timedelta(weeks=8)
 SLICE_WIDTH = timedelta(hours=1)
 """A window no wider than this is one slice, because a slice costs at least one request."""
 LEAST_HEADROOM = 0.25
-"""Share of a provider's history below which it is running out, and the read budget is exceeded. Alerts use it too."""
+"""Share of a provider's history below which it is running out, and is read whatever that costs. Alerts use it too."""
 MAX_SLICES = 64
 """Most slices of a pass, so that a pass over a whole history has few rows."""
 

@@ -1,4 +1,4 @@
-"""Decide how soon a source is read again, and what its read budget allows. Pure."""
+"""Decide how soon a source is read again, how far back, and how its sweeps go on beside that. Pure."""
 
 import math
 from dataclasses import dataclass

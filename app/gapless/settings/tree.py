@@ -230,7 +230,7 @@ class SourceSettings:
     sweep: timedelta | None = setting(parsers.duration_or_off(timedelta(minutes=1)), "1d")
     """Time between sweeps, the deeper passes behind the lookback. "off": none, and later events there stay unseen.
 
-    Sweeps use what the passes leave of the read budget, and wait if nothing is left."""
+    Sweeps take a fifth of what may be used of the grant, and are rarer if that is short."""
     grace: timedelta | None = optional(parsers.duration())
     """Time that an event may take to appear in the list. Absent: the provider's own value."""
     slices: int = setting(parsers.count(1, 64, "slices"), 4)
