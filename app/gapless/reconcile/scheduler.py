@@ -189,9 +189,10 @@ class Scheduler:
         source = self._runtime.sources[name]
         if not is_scheduled(source) or self._stopping.is_set():
             return
+        terms = await self._purse_terms(name)  # first: nothing is waited for between the lease and the run
         lease = await self._take(source, for_siblings=for_siblings)
         if lease is not None:
-            self._busy[name] = leased = await self._leased(name, lease)
+            self._busy[name] = leased = self._leased(name, lease, terms)
             run = group.create_task(self._run_source(leased))
             self._runs.add(run)
             run.add_done_callback(self._runs.discard)
@@ -257,7 +258,7 @@ class Scheduler:
             except StoreError as error:
                 log.warning("lease_not_renewed", extra={"error": str(error)})
 
-    async def _leased(self, name: str, lease: Lease) -> LeasedSource:
+    def _leased(self, name: str, lease: Lease, terms: PurseTerms) -> LeasedSource:
         scope = self._runtime.sources[name].provider.budget_scope()
         return LeasedSource(
             runtime=self._runtime,
@@ -266,7 +267,7 @@ class Scheduler:
             lease=lease,
             stopping=self._stopping,
             memory=self._memories[name],
-            terms=await self._purse_terms(name),
+            terms=terms,
             sharing=sum(each.provider.budget_scope() == scope for each in self._runtime.sources),
         )
 
