@@ -2,8 +2,8 @@
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 
 import asyncpg
@@ -100,13 +100,24 @@ async def test_sigterm_ends_while_the_database_hangs(postgres_url: str, tmp_path
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-async def test_a_signal_ends_a_command(number: int, sqlite_url: str, tmp_path: Path) -> None:
+async def test_a_signal_ends_a_command(number: signal.Signals, sqlite_url: str, tmp_path: Path) -> None:
     vendor = Vendor("silent")
     async with vendor.serve() as api:
         gapless = Gapless(tmp_path, sqlite_url, api)
         command = (PROGRAM, "--config", str(gapless.config), "source", "pass", "stripe-live", "--since", "1d")
         quiet = asyncio.subprocess.DEVNULL
-        process = await asyncio.create_subprocess_exec(*command, env=gapless.env, stdout=quiet, stderr=quiet)
+        with _heeding(number):
+            process = await asyncio.create_subprocess_exec(*command, env=gapless.env, stdout=quiet, stderr=quiet)
         await until(lambda: vendor.asked)
         process.send_signal(number)
         assert await asyncio.wait_for(process.wait(), 30) != 0
+
+
+@contextmanager
+def _heeding(number: signal.Signals) -> Iterator[None]:
+    """Start what is started here with the default: a background job of a shell ignores SIGINT."""
+    before = signal.signal(number, lambda *_: None)
+    try:
+        yield
+    finally:
+        signal.signal(number, before)

@@ -6,6 +6,7 @@ import os
 import socket
 import sys
 import time
+import uuid
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
@@ -183,11 +184,12 @@ class Gapless:
 
     @property
     def config(self) -> Path:
-        """The configuration file, written anew."""
+        """The configuration file, written anew: at once, because commands beside this call may be reading it."""
         since = f'since = "{self.since}"' if self.since else ""
         destination = DESTINATION.format(port=self.consumer.port, since=since) if self.consumer else ""
         path = self.folder / f"gapless-{self.public_port}.toml"
-        path.write_text(
+        part = path.with_suffix(f".{uuid.uuid4().hex}")
+        part.write_text(
             CONFIG.format(
                 public=self.public_port,
                 private=self.private_port,
@@ -199,7 +201,7 @@ class Gapless:
                 grace=self.grace,
             )
         )
-        return path
+        return part.replace(path)
 
     @property
     def env(self) -> dict[str, str]:
