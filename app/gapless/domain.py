@@ -109,6 +109,8 @@ class Purpose(StrEnum):
     """The state of our endpoint, and its repair."""
     ACCOUNT = "account"
     """The account of our key, its streams and its time."""
+    DOUBT = "doubt"
+    """A reading because a webhook was refused that may be genuine: a stranger may have ordered it, so it comes last."""
 
 
 class EventMode(StrEnum):

@@ -94,9 +94,9 @@ class Case:
 
 
 CASES: Final = (
-    Case(vendor="Stripe", rhythm="shop", days=1, lost=0.05),
-    Case(vendor="Stripe floor", rhythm="shop", days=3, lost=0.01),
-    Case(vendor="Stripe floor", rhythm="quiet", days=10, lost=0.1),
+    Case(vendor="Stripe", rhythm="shop", days=2, lost=0.05),
+    Case(vendor="Stripe floor", rhythm="shop", days=10, lost=0.01),
+    Case(vendor="Stripe floor", rhythm="quiet", days=30, lost=0.2),
 )
 QUICK: Final = (Case(vendor="Stripe floor", rhythm="quiet", days=2, lost=0.2),)
 

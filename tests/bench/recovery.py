@@ -128,6 +128,9 @@ RHYTHMS: Final = {
         Rhythm(name="shop", a_day=2_000),
         Rhythm(name="bursty", a_day=2_000, burst=6.0),
         Rhythm(name="platform", a_day=200_000, day_swing=0.5, weekend=0.8),
+        Rhythm(name="5,000 a day", a_day=5_000, day_swing=0.5, weekend=0.8),
+        Rhythm(name="12,000 a day", a_day=12_000, day_swing=0.5, weekend=0.8),
+        Rhythm(name="20,000 a day", a_day=20_000, day_swing=0.5, weekend=0.8),
     )
 }
 _STRIPE: Final = Vendor(
@@ -197,6 +200,8 @@ VENDORS: Final = {
         ),
     )
 }
+FLOORS: Final = ("5,000 a day", "12,000 a day", "20,000 a day")
+"""Rhythms that show how much a floor can carry: only accounts at Stripe's have them."""
 IMPOSSIBLE: Final = {("Stripe floor", "platform"): "listing its 2,000 pages a day once takes six times the floor"}
 
 
@@ -738,7 +743,7 @@ class Simulation:
     def _look_again(self, stream: StreamState, found: bool) -> None:
         now, beat = at(self.now), self.plan.heartbeats.interval(stream.name, at(self.now))
         look = stream.look
-        if look is not None and look.due <= now:
+        if look is not None and look.due <= now and not (found and look.reason is Reason.ENDPOINT):
             goes_on = found or (look.reason is Reason.ENDPOINT and self.unhealthy)
             stream.look = next_look(look, now, beat, goes_on=goes_on)
         elif found:
@@ -936,7 +941,7 @@ def measure(plan: Plan, note: Callable[[str], None]) -> list[dict[str, Any]]:
     for rhythm in (RHYTHMS[name] for name in plan.rhythms):
         flows = dict[tuple[float, ...], list[list[Flow]]]()
         for vendor in (VENDORS[name] for name in plan.vendors):
-            if (vendor.name, rhythm.name) in IMPOSSIBLE:
+            if not _is_simulated(vendor, rhythm):
                 continue
             shares, accounts = vendor.streams, plan.accounts if rhythm.name == "quiet" else 1
             if shares not in flows:
@@ -945,6 +950,10 @@ def measure(plan: Plan, note: Callable[[str], None]) -> list[dict[str, Any]]:
             rows.append(pooled([Simulation(vendor, rhythm, calendar, each).run() for each in flows[shares]]))
             note(f"{vendor.name}, {rhythm.name}: {rows[-1]['requests']:,} requests; {rows[-1]['plan']}")
     return rows
+
+
+def _is_simulated(vendor: Vendor, rhythm: Rhythm) -> bool:
+    return (vendor.name, rhythm.name) not in IMPOSSIBLE and (vendor.name == "Stripe floor" or rhythm.name not in FLOORS)
 
 
 def median_bar(row: dict[str, Any]) -> float:

@@ -164,6 +164,7 @@ async def prune_once(writer: Writer, limits: RetentionSettings, destination_ids:
         (limits.payloads, retention.prune_payloads),
         (limits.payloads, retention.prune_receipts),
         (limits.passes, retention.prune_passes),
+        (limits.clean_passes, partial(retention.prune_passes, only_clean=True)),
     ]
     for age, step in steps:
         after: int | None = None if age is None else 0

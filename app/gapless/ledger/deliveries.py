@@ -157,10 +157,9 @@ def settle_and_claim(
 
 def claim(connection: Connection, destination_id: int, now_us: int, limit: int, lease_us: int) -> list[DeliveryClaim]:
     """Claim at most `limit` due deliveries for `lease_us`, the longest due first, and return the claims."""
-    due_now = (DELIVERY.c.destination_id == destination_id, DELIVERY.c.next_us <= now_us)
     due = (
         select(DELIVERY.c.event_seq)
-        .where(*due_now, PENDING)
+        .where(DELIVERY.c.destination_id == destination_id, DELIVERY.c.next_us <= now_us, PENDING)
         .order_by(DELIVERY.c.next_us, DELIVERY.c.event_seq)
         .limit(limit)
     )
@@ -170,9 +169,9 @@ def claim(connection: Connection, destination_id: int, now_us: int, limit: int, 
     if not seqs:
         return []
     until_us = now_us + lease_us
-    statement = (
+    statement = (  # by their keys alone: with the due time beside them, SQLite walks the index of the whole backlog
         update(DELIVERY)
-        .where(*due_now, _PENDING_BY_KEY, DELIVERY.c.event_seq.in_(seqs))
+        .where(DELIVERY.c.destination_id == destination_id, _PENDING_BY_KEY, DELIVERY.c.event_seq.in_(seqs))
         .values(lease_us=until_us, next_us=until_us, wait_us=lease_us)
         .returning(DELIVERY.c.event_seq, DELIVERY.c.attempts, DELIVERY.c.reason)
     )

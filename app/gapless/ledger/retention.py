@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from sqlalchemy import Column, Connection, delete, select
 
 from gapless.ledger.deliveries import OWING
+from gapless.ledger.passes import PassKind
 from gapless.ledger.tables import ATTEMPT, DELIVERY, EVENT, PASS, PAYLOAD, RECEIPT, SHOWN, SLICE
 
 LIMIT = 500
@@ -70,10 +71,17 @@ def prune_receipts(connection: Connection, before_us: int, *, after: int = 0, li
     return Pruned(count=len(old), after=more)
 
 
-def prune_passes(connection: Connection, before_us: int, *, after: int = 0, limit: int = LIMIT) -> Pruned:
-    """Delete passes that began before `before_us` and their slices, except those that go on or wait for a person."""
+def prune_passes(
+    connection: Connection, before_us: int, *, only_clean: bool = False, after: int = 0, limit: int = LIMIT
+) -> Pruned:
+    """Delete passes that began before `before_us` and their slices, except those that go on or wait for a person.
+
+    `only_clean`: only the scheduled ones that found nothing.
+    """
     began, more = _old_ids(connection, PASS.c.id, PASS.c.started_us, before_us, after, limit)
     ended = select(PASS.c.id).where(PASS.c.id.in_(began), PASS.c.state == "finished")
+    if only_clean:
+        ended = ended.where(PASS.c.kind == PassKind.SCHEDULED.value, PASS.c.outcome == "clean")
     old = connection.execute(ended).scalars().all()
     slices = select(SLICE.c.id).where(SLICE.c.pass_id.in_(old))
     connection.execute(delete(SHOWN).where(SHOWN.c.slice_id.in_(slices)))

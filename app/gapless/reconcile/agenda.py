@@ -93,7 +93,7 @@ def choose(streams: Sequence[Stream], rhythm: Rhythm, occasion: Occasion, now: d
         return Wanted(streams=streams, purpose=Purpose.START)
     if occasion.everything or is_look_due(occasion.look, now):
         is_doubted = occasion.look is not None and occasion.look.reason == Reason.DOUBTED
-        return Wanted(streams=streams, purpose=Purpose.SIBLING if is_doubted else Purpose.URGENT)
+        return Wanted(streams=streams, purpose=Purpose.DOUBT if is_doubted else Purpose.URGENT)
     heard = occasion.heard if rhythm.reads_siblings else ()
     siblings = [each for each in streams if each.id in heard and each not in beats.streams]
     purpose = Purpose.HEARTBEAT if beats.streams else Purpose.SIBLING

@@ -32,6 +32,7 @@ KEPT: Mapping[Purpose, float] = MappingProxyType(
         Purpose.SWEEP: 0.6,
         Purpose.ENDPOINT: 0.7,
         Purpose.ACCOUNT: 0.75,
+        Purpose.DOUBT: 0.8,
     }
 )
 """The level, as a share of the full purse, below which a purpose spends nothing."""

@@ -131,7 +131,7 @@ def _next_look(
         look: Look | None = put_off
     elif outcome.found:
         look = _after(made, Reason.FIND, now, beat, shortest)
-    elif row["subscription_healthy"] is False:
+    elif row["subscription_healthy"] is False and (waiting is None or waiting.reason is not Reason.ENDPOINT):
         look = _after(made, Reason.ENDPOINT, now, beat, shortest)
     else:
         look = None if made is None else next_look(made, now, beat, goes_on=False)

@@ -70,13 +70,17 @@ def next_look(
 ) -> Look | None:
     """Return the look after one that was made `now`; None: the heartbeat is enough from here on.
 
-    `goes_on`: the reason still holds, because the look found something or the endpoint is still unhealthy. Then the
-    wait does not grow; it is at least `first_wait`, the source's shortest interval. A rejected key waits twice as long
-    each time, up to half an hour, and is never given up.
+    `goes_on`: the reason still holds. After a find the wait does not grow then; it is at least `first_wait`, the
+    source's shortest interval. An unhealthy endpoint is no find: its wait grows to that of the heartbeat, so that days
+    of it do not empty the purse. A rejected key waits twice as long each time, up to half an hour, and is never given
+    up.
     """
     if look.reason is Reason.KEY_REJECTED:
         wait = min(look.wait * 2, LONGEST_REJECTED_WAIT)
         return Look(reason=look.reason, due=now + wait, wait=wait) if goes_on else None
+    if look.reason is Reason.ENDPOINT and goes_on:
+        wait = min(max(look.wait * GROWTH, first_wait), beat)
+        return Look(reason=look.reason, due=now + wait, wait=wait)
     if look.reason in AT_ONCE and not goes_on:
         return None
     wait = max(min(look.wait, FIRST_WAIT), first_wait) if goes_on else look.wait * GROWTH

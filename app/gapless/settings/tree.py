@@ -165,6 +165,10 @@ class RetentionSettings:
     """Age at which finished deliveries are pruned. "off": kept for ever. As `payloads`: a replay needs both."""
     passes: timedelta | None = setting(parsers.duration_or_off(timedelta(hours=1)), "30d")
     """Age at which finished passes are pruned. "off": kept for ever. What they found stays in the counts."""
+    clean_passes: timedelta | None = setting(parsers.duration_or_off(timedelta(hours=1)), "1d")
+    """Age at which scheduled passes that found nothing are pruned. "off": kept as `passes` says.
+
+    A source that is read every 30 seconds makes 86,000 of them in a month."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -214,11 +214,11 @@ async def test_a_claim_costs_the_same_however_long_the_backlog(setup: Any) -> No
     withdrawn = [replace(settled[0], state=None, attempt=None)]
 
     def run(connection: Any) -> None:
-        deliveries.settle_and_claim(connection, 1, settled + withdrawn, now_us=1, limit=8, lease_us=1)
+        deliveries.settle_and_claim(connection, 1, settled + withdrawn, now_us=1, limit=64, lease_us=1)
         dead_letters.backlog(connection, 1)
         dead_letters.requeue(connection, 1)
 
-    await setup.record(setup.sighting("evt_1"))
+    await setup.record(*(setup.sighting(f"evt_{n}") for n in range(200)))
     await setup.writer.submit(lambda c: c.execute(update(DELIVERY).values(next_us=0)).rowcount)
     plans = [line for line in await setup.writer.submit(explained, run) if " delivery" in line]
     by_key = "SEARCH delivery USING PRIMARY KEY (destination_id=? AND event_seq=?)"

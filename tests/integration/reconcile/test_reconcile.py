@@ -358,6 +358,22 @@ async def test_finished_passes_are_pruned_with_their_slices_and_those_under_way_
         assert len(await world.passes()) == 2
 
 
+async def test_passes_that_found_nothing_are_pruned_after_a_day(world: World, clock: FakeClock) -> None:
+    async with world.daemon() as daemon:
+        for number in range(4):
+            clock.advance(minutes=10)
+            if number == 1:
+                world.fake.emit("invoice.paid")
+                clock.advance(minutes=5)
+            await daemon.run_source()
+        found = [row["id"] for row in await world.passes() if row["outcome"] == "found"]
+        clock.advance(days=2)
+        await daemon.run_source()
+        (newest, *_) = await world.passes()
+        await maintenance.prune_once(daemon.runtime.writer, RetentionSettings(), [], to_us(clock()))
+        assert [row["id"] for row in await world.passes() if row["kind"] == "scheduled"] == [newest["id"], *found]
+
+
 class ReplacedMeanwhile(LeasedSource):
     """A leased source whose key file changes while the provider's answer is recorded."""
 

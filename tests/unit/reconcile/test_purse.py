@@ -104,7 +104,7 @@ def test_each_purpose_leaves_something_for_those_before_it() -> None:
 @given(allowances, st.floats(0, 1))
 def test_siblings_and_sweeps_never_take_the_heartbeats_turn(allowance: Allowance, level: float) -> None:
     purse = filled(spend(new_purse(NOW), level * allowance.full), allowance, NOW)
-    for purpose in (Purpose.SIBLING, Purpose.SWEEP, Purpose.ENDPOINT, Purpose.ACCOUNT):
+    for purpose in (Purpose.SIBLING, Purpose.SWEEP, Purpose.ENDPOINT, Purpose.ACCOUNT, Purpose.DOUBT):
         left = spend(purse, spendable(purse, allowance, purpose))
         if spendable(purse, allowance, purpose):
             assert spendable(left, allowance, Purpose.HEARTBEAT) >= 0.199 * allowance.full

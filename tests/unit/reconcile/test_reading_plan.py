@@ -199,6 +199,17 @@ def test_a_look_at_once_is_one_look_unless_it_finds_something() -> None:
     assert first_look(Reason.KEY_REPLACED, NOW, MINUTE) == Look(reason=Reason.KEY_REPLACED, due=NOW, wait=30 * SECOND)
 
 
+def test_looks_at_an_endpoint_that_stays_unhealthy_grow_to_the_heartbeat() -> None:
+    look, waits = first_look(Reason.ENDPOINT, NOW, 2 * MINUTE), list[float]()
+    for _ in range(6):
+        assert look is not None
+        waits.append(look.wait.total_seconds())
+        look = next_look(look, look.due, 2 * MINUTE, 30 * SECOND, goes_on=True)
+    assert waits == pytest.approx([30, 45, 67.5, 101.25, 120, 120])
+    assert look is not None
+    assert next_look(look, look.due, 2 * MINUTE, 30 * SECOND, goes_on=False) is None
+
+
 def test_a_rejected_key_is_tried_after_1_2_4_and_at_most_30_minutes() -> None:
     look, waits = first_look(Reason.KEY_REJECTED, NOW, MINUTE), list[timedelta]()
     assert look is not None
