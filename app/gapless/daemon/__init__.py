@@ -18,6 +18,7 @@ from functools import partial
 
 from gapless.bootstrap.runtime import ProcessParts, open_runtime
 from gapless.bootstrap.store import start_patience
+from gapless.daemon.heap import collect_now_and_then, settle_heap
 from gapless.daemon.process import ALL_ROLES, ListenAddresses, Process, Role, Timing, make_process
 from gapless.ledger.engine import Conflict, StoreUnavailable
 from gapless.settings import Settings
@@ -97,9 +98,17 @@ async def serve(
         end_within(settings.stop_within)
         stop.set()
 
+    def on_start(addresses: ListenAddresses) -> None:
+        settle_heap()
+        started(addresses)
+
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal, number)
-    await run(settings, environ, stop, roles=roles, started=started)
+    collecting = asyncio.create_task(collect_now_and_then())
+    try:
+        await run(settings, environ, stop, roles=roles, started=on_start)
+    finally:
+        collecting.cancel()
 
 
 def end_within(span: timedelta) -> None:
