@@ -5,7 +5,6 @@ from datetime import UTC, datetime
 from ipaddress import ip_address
 from typing import Any
 
-import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -21,7 +20,8 @@ from gapless.destinations.contract import (
     event_id,
 )
 from gapless.destinations.http import DeliverySignature, HttpOptions, HttpSender, identity_headers, signing_key
-from gapless.destinations.http.addresses import AddressRefused, AddressRule, CheckedTransport, is_public
+from gapless.destinations.http.addresses import AddressRefused, AddressRule, is_public
+from gapless.destinations.http.connections import CheckedResolver
 from gapless.destinations.python import PythonOptions, PythonSender
 from gapless.domain import Sources, Via, system_clock
 from gapless.settings import SecretRef
@@ -81,30 +81,23 @@ def test_only_what_is_named_is_allowed() -> None:
 
 
 @pytest.mark.anyio
-async def test_the_connection_goes_to_the_checked_number_under_the_hosts_name() -> None:
-    seen: list[httpx.Request] = []
-
-    def answer(request: httpx.Request) -> httpx.Response:
-        seen.append(request)
-        return httpx.Response(204)
-
-    transport = CheckedTransport(AddressRule(["localhost"]), httpx.MockTransport(answer))
-    await transport.handle_async_request(httpx.Request("POST", "https://localhost:8443/a?b=c", content=b"x"))
-    (request,) = seen
-    assert request.url.host in ("127.0.0.1", "::1")
-    assert (request.url.port, request.url.raw_path, request.content) == (8443, b"/a?b=c", b"x")
-    assert request.headers["host"] == "localhost:8443"
-    assert request.extensions["sni_hostname"] == "localhost"
+async def test_a_name_resolves_to_checked_numbers_only() -> None:
+    found = await CheckedResolver(AddressRule(["localhost"])).resolve("localhost", 8443)
+    assert {each["host"] for each in found} <= {"127.0.0.1", "::1"}
+    assert {(each["hostname"], each["port"]) for each in found} == {("localhost", 8443)}
+    with pytest.raises(AddressRefused, match=r"localhost has the address .* name it in allow"):
+        await CheckedResolver(AddressRule()).resolve("localhost", 8443)
 
 
 @pytest.mark.anyio
-async def test_no_connection_is_tried_to_a_refused_address() -> None:
-    def never(request: httpx.Request) -> httpx.Response:
-        raise AssertionError(request)
-
-    transport = CheckedTransport(AddressRule(), httpx.MockTransport(never))
-    with pytest.raises(AddressRefused, match=r"localhost has the address .* name it in allow"):
-        await transport.handle_async_request(httpx.Request("POST", "http://localhost/"))
+@pytest.mark.parametrize("host", ["127.0.0.1", "[::1]", "127.1", "2130706433", "0x7f000001", "localhost"])
+async def test_no_connection_is_tried_to_a_refused_address(host: str) -> None:
+    sender = HttpSender(HttpOptions(url=f"http://{host}:1/", signature=DeliverySignature.NONE), CONTEXT)
+    result = await sender.send(delivery())
+    await sender.close()
+    assert isinstance(result, Failed)
+    assert result.reason is FailureReason.ADDRESS_REFUSED
+    assert ("which is not public" in result.detail) or ("no address as it is usually written" in result.detail)
 
 
 # --- signatures and headers -----------------------------------------------------------------------------------------

@@ -12,8 +12,7 @@ Every attempt carries, whatever the signature:
 Characters that a header cannot hold are percent-encoded. The body is the payload as received; with
 `signature = "provider"` it is what the provider renders.
 
-Requests go to a transport, not to a client, so that no redirect is followed, no cookie is kept and no proxy is
-read from the environment.
+No redirect is followed, no cookie is kept and no proxy is read from the environment.
 """
 
 import asyncio
@@ -25,6 +24,7 @@ from string import ascii_letters, digits, punctuation
 from typing import Annotated, ClassVar, TypeAlias, assert_never
 from urllib.parse import quote
 
+import aiohttp
 import httpx
 from msgspec import Meta
 
@@ -42,7 +42,8 @@ from gapless.destinations.contract import (
     SenderContext,
 )
 from gapless.destinations.http import addresses
-from gapless.destinations.http.addresses import AddressRefused, AddressRule, CheckedTransport
+from gapless.destinations.http.addresses import AddressRefused, AddressRule
+from gapless.destinations.http.connections import Connections
 from gapless.domain import EventMode, Via, span_us
 from gapless_reconcilers.kit.contract import (
     CannotRender,
@@ -59,8 +60,6 @@ from gapless_reconcilers.kit.statuses import parse_retry_after
 PERMANENT = frozenset({400, 410, 413, 414, 415, 422})
 """Statuses that no further attempt can change."""
 THROTTLED = 429
-CONNECT_TIMEOUT_S = 5.0
-"""Timeout for each address of the host; the whole attempt has the destination's timeout."""
 ANSWER_BYTES = 4096
 ANSWER_S = 1.0
 """Limits for reading an answer's body, which is read only to reuse the connection."""
@@ -151,9 +150,7 @@ class HttpSender:
         self._url = _checked_url(context.name, options.url)
         _check_secret(context.name, options)
         self._rule = AddressRule(options.allow, allow_private=options.allow_private)
-        limits = httpx.Limits(max_connections=context.concurrency, max_keepalive_connections=context.concurrency)
-        inner = httpx.AsyncHTTPTransport(verify=tls or True, trust_env=False, limits=limits)
-        self._transport = CheckedTransport(self._rule, inner)
+        self._connections = Connections(self._url, self._rule, context.concurrency, tls)
 
     @property
     def renders(self) -> bool:
@@ -178,20 +175,19 @@ class HttpSender:
         if not isinstance(message, WebhookMessage):
             return message
         try:
-            response = await self._transport.handle_async_request(self._request(delivery, message))
+            response = await self._connections.post(self._headers(delivery, message), message.body)
         except AddressRefused as error:
             return Failed(reason=FailureReason.ADDRESS_REFUSED, detail=str(error))
-        except httpx.TimeoutException as error:
+        except aiohttp.ServerTimeoutError as error:
             return Failed(reason=FailureReason.TIMEOUT, detail=_describe(error))
-        except (httpx.NetworkError, httpx.RemoteProtocolError) as error:
+        except aiohttp.ClientError as error:
             return Failed(reason=FailureReason.CONNECTION, detail=_describe(error))
         await _finish_reading(response)
-        wait = parse_retry_after(response, self._clock())
-        return read_status(response.status_code, span_us(wait) if wait else 0)
+        return read_status(response.status, self._wait_us(response))
 
     async def close(self) -> None:
         """Close the connections."""
-        await self._transport.aclose()
+        await self._connections.close()
 
     def _message(self, delivery: Delivery) -> WebhookMessage | Held | Failed:
         match self._options.signature:
@@ -226,14 +222,20 @@ class HttpSender:
             raise DestinationInvalid(f"signature is {self._options.signature.value} and there is no secret")
         return self._options.secret.read()
 
-    def _request(self, delivery: Delivery, message: WebhookMessage) -> httpx.Request:
+    def _wait_us(self, response: aiohttp.ClientResponse) -> int:
+        """Return the wait that the answer asks for, in microseconds; 0: none."""
+        if "retry-after" not in response.headers:
+            return 0
+        wait = parse_retry_after(httpx.Response(response.status, headers=list(response.headers.items())), self._clock())
+        return span_us(wait) if wait else 0
+
+    def _headers(self, delivery: Delivery, message: WebhookMessage) -> dict[str, str]:
         headers = {name.lower(): value for name, value in self._options.headers.items()}
         headers |= {name.lower(): secret.read().reveal() for name, secret in self._options.headers_env.items()}
         headers |= {name.lower(): value for name, value in message.headers.items()}
         headers |= identity_headers(delivery)
         headers["user-agent"] = "gapless"
-        extensions = {"timeout": {"connect": CONNECT_TIMEOUT_S}}
-        return httpx.Request("POST", self._url, headers=headers, content=message.body, extensions=extensions)
+        return headers
 
 
 def read_status(status: int, retry_after_us: int = 0) -> Result:
@@ -310,16 +312,16 @@ def _recorded(delivery: Delivery) -> RecordedEvent:
     )
 
 
-async def _finish_reading(response: httpx.Response) -> None:
+async def _finish_reading(response: aiohttp.ClientResponse) -> None:
     """Read a short body, so that the connection can be reused; close the connection of a long or slow one."""
+    left = ANSWER_BYTES
     try:
-        with suppress(TimeoutError, httpx.HTTPError):
+        with suppress(TimeoutError, aiohttp.ClientError):
             async with asyncio.timeout(ANSWER_S):
-                async for _ in response.aiter_raw():
-                    if response.num_bytes_downloaded > ANSWER_BYTES:
-                        break
+                while left > 0 and not response.content.at_eof():
+                    left -= len(await response.content.readany())
     finally:
-        await response.aclose()
+        response.close()  # if its body was read, the connection is free by now, and stays
 
 
 def _describe(error: Exception) -> str:

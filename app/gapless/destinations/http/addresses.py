@@ -1,16 +1,10 @@
-"""Checks every address of a host before a delivery, and connects only to a checked address.
-
-The host is resolved here, once per attempt, and the connection is made to the IP address, with the host's
-name in `Host` and in TLS. So there is no second look-up that could return another address.
-"""
+"""Which addresses may be delivered to: public ones, and those that the configuration names."""
 
 import asyncio
 import socket
 from collections.abc import Iterable
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import TypeAlias
-
-import httpx
 
 Address: TypeAlias = IPv4Address | IPv6Address
 
@@ -74,51 +68,3 @@ async def address_problems(host: str, rule: AddressRule) -> list[str]:
     refused = [str(each) for each in found if not rule.permits(host, each)]
     problem = f"{host} has the address {', '.join(refused)}, which is not public: deliveries to it are refused"
     return [f"{problem}; name it in allow if you mean it"] if refused else []
-
-
-class CheckedTransport(httpx.AsyncBaseTransport):
-    """Sends through `inner` to a checked IP address. Raises `AddressRefused` before any connection."""
-
-    def __init__(self, rule: AddressRule, inner: httpx.AsyncBaseTransport) -> None:
-        self._rule = rule
-        self._inner = inner
-
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Return the response of the first address that accepts a connection."""
-        host = request.url.raw_host.decode("ascii")
-        addresses = await _resolve(request, host)
-        for address in addresses:
-            if not self._rule.permits(host, address):
-                raise AddressRefused(
-                    f"{host} has the address {address}, which is not public; name it in allow if you mean it"
-                )
-        return await self._first_that_connects(request, host, addresses)
-
-    async def _first_that_connects(self, request: httpx.Request, host: str, addresses: list[Address]) -> httpx.Response:
-        *others, last = addresses
-        for address in others:
-            try:
-                return await self._inner.handle_async_request(_addressed(request, host, address))
-            except (httpx.ConnectError, httpx.ConnectTimeout):
-                continue
-        return await self._inner.handle_async_request(_addressed(request, host, last))
-
-    async def aclose(self) -> None:
-        """Close the connections."""
-        await self._inner.aclose()
-
-
-async def _resolve(request: httpx.Request, host: str) -> list[Address]:
-    """Return every address of the request's host. Raises `httpx.ConnectError`."""
-    try:
-        return await addresses_of(host, request.url.port or 0)
-    except (OSError, UnicodeError) as error:
-        raise httpx.ConnectError(f"cannot resolve {host}: {error}", request=request) from error
-
-
-def _addressed(request: httpx.Request, host: str, address: Address) -> httpx.Request:
-    """Return the same request with the IP address in its URL. Its `Host` header is set already."""
-    by_name = str(address) != host.strip("[]")
-    extensions = {**request.extensions, "sni_hostname": host} if by_name else request.extensions
-    url = request.url.copy_with(host=str(address))
-    return httpx.Request(request.method, url, headers=request.headers, content=request.content, extensions=extensions)
