@@ -11,6 +11,7 @@ from pathlib import Path
 
 import accounts
 import agreement
+import delivery
 import forged
 import ingest
 import machine
@@ -19,9 +20,9 @@ import recovery
 from figures import Bar, table
 from stores import Places
 
-INGEST, PASSES, ACCOUNTS, FORGED = "ingest", "passes", "accounts", "forged"
+INGEST, DELIVERY, PASSES, ACCOUNTS, FORGED = "ingest", "delivery", "passes", "accounts", "forged"
 RECOVERY, AGREEMENT = "recovery", "agreement"
-PARTS = [INGEST, PASSES, ACCOUNTS, FORGED, RECOVERY, AGREEMENT]
+PARTS = [INGEST, DELIVERY, PASSES, ACCOUNTS, FORGED, RECOVERY, AGREEMENT]
 
 
 def main() -> None:
@@ -39,6 +40,13 @@ def main() -> None:
             bars += ingest.bars(rows)
             found[INGEST] = rows
             _show(ingest.tables(rows), found, asked.json)
+        if DELIVERY in asked.only:
+            rows = delivery.measure(
+                places, delivery.QUICK if asked.quick else delivery.Plan(rounds=asked.rounds), _note
+            )
+            bars += delivery.bars(rows)
+            found[DELIVERY] = rows
+            _show(delivery.tables(rows), found, asked.json)
         if PASSES in asked.only:
             rows = passes.measure(places, passes.QUICK if asked.quick else passes.Plan(rounds=asked.rounds), _note)
             bars += passes.bars(rows, places.kinds)

@@ -33,6 +33,12 @@ def test_the_bench_loads_each_server_and_finds_stored_what_was_acknowledged(
     assert all(row["stored"] >= row["acked"] for row in rows if row["variant"] != "bare")
 
 
+def test_the_bench_delivers_what_waits_in_a_ledger(tmp_path: Path) -> None:
+    rows = quick("delivery", tmp_path / "bench.json")
+    assert {(row["variant"], row["waiting"]) for row in rows} == {("bare", 0), ("sqlite", 4_000)}
+    assert all(row["delivered"] > 0 for row in rows)
+
+
 def test_the_bench_reads_every_account_of_a_platform(tmp_path: Path) -> None:
     (row,) = quick("accounts", tmp_path / "bench.json")
     assert (row["accounts"], row["requests"]) == (50, 51)

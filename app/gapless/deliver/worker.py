@@ -1,12 +1,14 @@
 """The worker of one destination: claims the deliveries that are due, attempts them and settles them.
 
-Each run settles finished attempts and claims as many deliveries as can be attempted at once, in one commit;
-results that arrive during the commit wait for the next run. So a backlog of any size costs the memory of
-`concurrency` events, and no claim waits in memory while its lease runs.
+Each run settles finished attempts and claims more deliveries, in one commit; results that arrive meanwhile wait for the
+next run. While attempts end quickly, it claims ahead, so that none waits for a commit. What is queued is bounded in
+number, in bytes and by the time for which its lease lasts; what waited too long is given back. So a backlog of any size
+costs the same.
 """
 
 import asyncio
 import logging
+from collections import deque
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from random import Random
@@ -33,9 +35,17 @@ from gapless.runtime import Runtime
 from gapless.token_bucket import TokenBucket
 
 CLAIM_MAX = 64
-"""Most deliveries claimed at once, so that no commit takes long."""
+"""Most deliveries claimed at once by a destination that claims none ahead."""
+AHEAD_MAX = 512
+"""Most deliveries that are queued, so that no commit takes long."""
+SETTLED_AT_ONCE, GATHER = 64, timedelta(milliseconds=4)
+"""Results wait for so many others, and no longer than that, so that a commit is worth its cost."""
+QUEUED_MOST = timedelta(seconds=10)
+"""Time that a lease lasts for the queue. What has waited for so long is given back."""
 LEASE_MARGIN = timedelta(seconds=10)
-"""Time that a lease lasts beyond an attempt's timeout: to load before it and to settle after it."""
+"""Time that a lease lasts beyond an attempt's timeout and the queue: to settle."""
+QUICK, SLOW = timedelta(seconds=0.5), timedelta(seconds=2)
+"""Claims that follow each other within the first reach twice as far ahead the next time; beyond the second, half."""
 POLL = timedelta(seconds=1)
 """Longest sleep. If a notice of another replica is lost, its deliveries are found after it."""
 DETAIL_MAX = 300
@@ -45,12 +55,40 @@ OUTCOMES = ("delivered", "retry", "dead", "held", "withdrawn")
 log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A claimed delivery with its event. Its lease ends at `until_us`, in elapsed time."""
+
+    claim: DeliveryClaim
+    event: StoredEvent
+    until_us: int
+
+
 @dataclass(slots=True)
 class InFlight:
-    """Attempts under way, and the settlements that are not yet written."""
+    """What is queued, the attempts under way, and the settlements that are not yet written."""
 
+    queue: deque[Loaded] = field(default_factory=deque)
     attempts: set[asyncio.Task[None]] = field(default_factory=set)
     settlements: list[Settlement] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """How many deliveries are queued, and when some were claimed last, in elapsed microseconds."""
+
+    ahead: int
+    claimed_us: int
+
+
+def reach_after(reach: Reach, at_us: int, concurrency: int, *, has_more: bool) -> Reach:
+    """Return the reach after a claim: as far as the queue lasts for about a second. `has_more`: as many were due."""
+    passed_us, ahead = at_us - reach.claimed_us, reach.ahead
+    if has_more and passed_us < span_us(QUICK):
+        ahead = min(2 * ahead, AHEAD_MAX)
+    elif passed_us > span_us(SLOW):
+        ahead = ahead // 2
+    return Reach(ahead=max(ahead, concurrency), claimed_us=at_us)
 
 
 class DestinationWorker:
@@ -67,8 +105,16 @@ class DestinationWorker:
         self._bucket = None if rate is None else TokenBucket(burst=max(rate, 1), per_second=rate)
         self._awake = asyncio.Event()
         self._stopping = False
+        self._store_is_down = False
+        self._has_more = False
+        """The last claim got as many as it asked for."""
         self._unreleased = sorted(destination.releases)
-        self._lease_us = span_us(destination.timeout + LEASE_MARGIN)
+        self._claims_ahead = self._bucket is None and not destination.fills_gaps  # a gap may close while it is queued
+        self._reach = Reach(ahead=destination.concurrency, claimed_us=runtime.elapsed_us)
+        self._attempt_us = span_us(destination.timeout + LEASE_MARGIN)
+        self._lease_us = self._attempt_us + span_us(QUEUED_MOST)
+        self._gathering: asyncio.TimerHandle | None = None
+        self._group: asyncio.TaskGroup
         for outcome in OUTCOMES:
             metrics.deliveries.labels(destination.name, outcome)
         metrics.delivery_seconds.labels(destination.name)
@@ -85,11 +131,14 @@ class DestinationWorker:
 
     async def run(self, grace: timedelta) -> None:
         """Deliver until `stop`; then give the attempts under way `grace` to end, and settle them."""
-        async with asyncio.TaskGroup() as group:
-            while not self._stopping:
-                self._awake.clear()
-                await self._release()
-                await self._sleep(await self._guarded_run(group))
+        async with asyncio.TaskGroup() as self._group:
+            try:
+                while not self._stopping:
+                    self._awake.clear()
+                    await self._release()
+                    await self._sleep(await self._guarded_run())
+            finally:
+                self._stopping = True
             if self._in_flight.attempts:
                 _, late = await asyncio.wait(self._in_flight.attempts, timeout=grace.total_seconds())
                 for attempt in late:  # unsettled: its lease ends, and it is delivered again with the same id
@@ -119,17 +168,19 @@ class DestinationWorker:
         except TimeoutError:
             return
 
-    async def _guarded_run(self, group: asyncio.TaskGroup) -> int:
+    async def _guarded_run(self) -> int:
         """Run once, and pause after a bug of ours: its unsettled deliveries are attempted again."""
         try:
-            return await self._run_once(group)
+            return await self._run_once()
         except Exception:
             log.exception("deliver_run_failed", extra={"destination": self._destination.name})
             return span_us(POLL)
 
-    async def _run_once(self, group: asyncio.TaskGroup) -> int:
+    async def _run_once(self) -> int:
         """Settle and claim; return the microseconds until the next run, unless woken."""
         now_us, at_us = self._runtime.now_us, self._runtime.elapsed_us
+        self._give_back_late(at_us)
+        self._begin_attempts()
         limit = self._claimable(at_us)
         settlements, self._in_flight.settlements = self._in_flight.settlements, []
         if not settlements and limit < 1:
@@ -146,23 +197,32 @@ class DestinationWorker:
         except (StoreUnavailable, Conflict) as error:
             self._in_flight.settlements[:0] = settlements
             return self._store_failed(error)
-        await self._begin(group, batch.claims, at_us)
+        self._store_is_down, until_us, at_us = False, at_us + self._lease_us, self._runtime.elapsed_us
+        self._in_flight.queue.extend(Loaded(claim, event, until_us) for claim, event in batch.loaded)
+        if limit > 0:
+            self._has_more = len(batch.loaded) >= limit
+            self._reach = reach_after(self._reach, at_us, self._destination.concurrency, has_more=self._has_more)
+        self._begin_attempts()
         if batch.next_due_us is None:
             return span_us(POLL)
         return max(batch.next_due_us - now_us, 0) if self._claimable(at_us) > 0 else self._rest_us(at_us)
 
     def _store_failed(self, error: StoreError) -> int:
+        """Begin no attempts until results can be written again."""
         log.warning("deliveries_postponed", extra={"destination": self._destination.name, "error": str(error)})
+        self._store_is_down = True
         self._awake.clear()
         return span_us(POLL)
 
     def _claimable(self, at_us: int) -> int:
         """Return how many deliveries may be claimed now. `at_us` is elapsed time, as for everything in memory."""
-        in_flight = len(self._in_flight.attempts)
-        wanted = min(self._destination.concurrency - in_flight, CLAIM_MAX)
-        if self._bucket is not None:
-            wanted = min(wanted, self._bucket.available(at_us))
-        return breaker.claimable(self._breaker, wanted, in_flight, at_us)
+        in_flight, queued = len(self._in_flight.attempts), len(self._in_flight.queue)
+        if self._breaker.is_open:
+            return breaker.claimable(self._breaker, 1 - queued, in_flight, at_us)
+        if not self._claims_ahead:
+            wanted = min(self._destination.concurrency - in_flight, CLAIM_MAX) - queued
+            return wanted if self._bucket is None else min(wanted, self._bucket.available(at_us) - queued)
+        return self._reach.ahead - queued if queued <= self._reach.ahead // 2 else 0
 
     def _rest_us(self, at_us: int) -> int:
         """Return the microseconds until something can be claimed, unless an attempt ends before."""
@@ -172,24 +232,53 @@ class DestinationWorker:
             return self._bucket.wait_us(at_us) or span_us(POLL)
         return span_us(POLL)
 
-    async def _begin(self, group: asyncio.TaskGroup, claims: list[DeliveryClaim], at_us: int) -> None:
-        if not claims:
-            return
-        try:
-            loaded = await self._runtime.read(deliveries.load, claims=claims)
-        except StoreError as error:  # they are due again when their leases end
-            self._store_failed(error)
-            return
-        if self._bucket is not None:
-            self._bucket.take(at_us, len(loaded))
-        for claim, event in loaded:
-            attempt = group.create_task(self._attempt(claim, event, at_us + self._lease_us))
+    def _begin_attempts(self) -> None:
+        """Begin as many attempts of what is queued as may be under way."""
+        at_us, queue = self._runtime.elapsed_us, self._in_flight.queue
+        while queue and self._may_begin(at_us):
+            loaded = queue.popleft()
+            if self._bucket is not None:
+                self._bucket.take(at_us)
+            attempt = self._group.create_task(self._attempt(loaded.claim, loaded.event, loaded.until_us))
             self._in_flight.attempts.add(attempt)
             attempt.add_done_callback(self._attempt_ended)
 
+    def _may_begin(self, at_us: int) -> bool:
+        in_flight = len(self._in_flight.attempts)
+        if self._stopping or self._store_is_down or in_flight >= self._destination.concurrency:
+            return False
+        if self._is_late(self._in_flight.queue[0], at_us):
+            return False
+        if self._bucket is not None and not self._bucket.available(at_us):
+            return False
+        return breaker.claimable(self._breaker, 1, in_flight, at_us) > 0
+
     def _attempt_ended(self, attempt: asyncio.Task[None]) -> None:
         self._in_flight.attempts.discard(attempt)
+        self._begin_attempts()
+        is_low = len(self._in_flight.queue) <= self._reach.ahead // 2
+        if (is_low and self._has_more) or len(self._in_flight.settlements) >= SETTLED_AT_ONCE:
+            self._awake.set()
+        elif self._gathering is None:
+            self._gathering = asyncio.get_running_loop().call_later(GATHER.total_seconds(), self._gathered)
+
+    def _gathered(self) -> None:
+        self._gathering = None
         self._awake.set()
+
+    def _is_late(self, loaded: "Loaded", at_us: int) -> bool:
+        """Return True if the lease may end before an attempt that begins now."""
+        return at_us + self._attempt_us > loaded.until_us
+
+    def _give_back_late(self, at_us: int) -> None:
+        """Give back what waited too long; all of it while the breaker is open, except what is its probe."""
+        queue, is_open = self._in_flight.queue, self._breaker.is_open and at_us < self._breaker.rests_until_us
+        while queue and (is_open or self._is_late(queue[0], at_us)):
+            self._in_flight.settlements.append(self._given_back(queue.popleft()))
+
+    def _given_back(self, loaded: "Loaded") -> Settlement:
+        now_us = self._runtime.now_us
+        return Settlement(claim=loaded.claim, state=DeliveryState.PENDING, at_us=now_us, next_us=now_us)
 
     async def _attempt(self, claim: DeliveryClaim, event: StoredEvent, until_us: int) -> None:
         """Attempt one delivery before `until_us`, when its lease ends, in elapsed time."""
@@ -240,6 +329,8 @@ class DestinationWorker:
 
     async def _settle_last(self) -> None:
         settlements, self._in_flight.settlements = self._in_flight.settlements, []
+        settlements += [self._given_back(each) for each in self._in_flight.queue]
+        self._in_flight.queue.clear()
         if not settlements:
             return
         try:

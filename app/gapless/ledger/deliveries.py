@@ -12,7 +12,7 @@ Attempts are counted when they are settled, not when they are claimed: a process
 and over must not turn its claims into dead letters.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -43,6 +43,8 @@ OWING: ColumnElement[bool] = literal_column("delivery.state <> 'delivered'")
 """A literal without a type, as `PENDING`."""
 BEGAN = DELIVERY.c.next_us - func.coalesce(DELIVERY.c.wait_us, DELIVERY.c.next_us - DELIVERY.c.created_us)
 """The time at which the wait of a pending delivery began."""
+CLAIM_BYTES = 4 * 2**20
+"""Most bytes of payloads that are claimed and loaded at once."""
 DELIVERY_CHANNEL = "gapless_deliver"
 """Notified when a transaction has created deliveries."""
 
@@ -134,9 +136,9 @@ class Settlement:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClaimedBatch:
-    """The claimed deliveries, and the time at which the next one is due (None: there is none)."""
+    """The claimed deliveries with their events, and when the next one is due, in microseconds (None: there is none)."""
 
-    claims: list[DeliveryClaim]
+    loaded: list[tuple[DeliveryClaim, StoredEvent]]
     next_due_us: int | None
 
 
@@ -149,23 +151,29 @@ def settle_and_claim(
     limit: int,
     lease_us: int,
 ) -> ClaimedBatch:
-    """Settle finished claims and claim due deliveries, both in one commit."""
+    """Settle finished claims, claim due deliveries and load their events, all in one commit."""
     settle(connection, settlements)
     claims = claim(connection, destination_id, now_us, limit, lease_us) if limit > 0 else []
-    return ClaimedBatch(claims=claims, next_due_us=next_due_us(connection, destination_id))
+    loaded = load(connection, claims) if claims else []
+    return ClaimedBatch(loaded=loaded, next_due_us=next_due_us(connection, destination_id))
 
 
 def claim(connection: Connection, destination_id: int, now_us: int, limit: int, lease_us: int) -> list[DeliveryClaim]:
-    """Claim at most `limit` due deliveries for `lease_us`, the longest due first, and return the claims."""
+    """Claim at most `limit` due deliveries for `lease_us`, the longest due first, and return the claims.
+
+    Their payloads have at most `CLAIM_BYTES` together, unless that of the first one is larger.
+    """
     due = (
-        select(DELIVERY.c.event_seq)
+        select(DELIVERY.c.event_seq, func.coalesce(func.length(PAYLOAD.c.body), 0))
+        .outerjoin(EVENT, EVENT.c.seq == DELIVERY.c.event_seq)
+        .outerjoin(PAYLOAD, PAYLOAD.c.id == EVENT.c.payload_id)
         .where(DELIVERY.c.destination_id == destination_id, DELIVERY.c.next_us <= now_us, PENDING)
         .order_by(DELIVERY.c.next_us, DELIVERY.c.event_seq)
         .limit(limit)
     )
     if dialect.skip_locked(connection):
-        due = due.with_for_update(skip_locked=True)
-    seqs = sorted(connection.execute(due).scalars())
+        due = due.with_for_update(skip_locked=True, of=DELIVERY)
+    seqs = sorted(_within(CLAIM_BYTES, ((seq, size) for seq, size in connection.execute(due))))
     if not seqs:
         return []
     until_us = now_us + lease_us
@@ -182,6 +190,16 @@ def claim(connection: Connection, destination_id: int, now_us: int, limit: int, 
         )
         for seq, attempts, reason in rows
     ]
+
+
+def _within(most_bytes: int, rows: Iterable[tuple[int, int]]) -> Iterator[int]:
+    """Yield the seqs of rows (seq, bytes) that have at most so many bytes together, and at least the first."""
+    used = 0
+    for seq, size in rows:
+        used += size
+        if used > most_bytes and used > size:
+            return
+        yield seq
 
 
 def next_due_us(connection: Connection, destination_id: int) -> int | None:

@@ -10,10 +10,12 @@ import pytest
 from sqlalchemy import event, func, insert, select, update
 
 from gapless.deliver import Delivery
+from gapless.deliver.breaker import BreakerRule
+from gapless.deliver.worker import AHEAD_MAX
 from gapless.destinations.contract import Delivered, Failed, FailureReason, Result
 from gapless.domain import Via, system_clock, to_us
 from gapless.ledger import dead_letters, deliveries, retention
-from gapless.ledger.deliveries import Attempt, DeliveryClaim, DeliveryState, Settlement
+from gapless.ledger.deliveries import CLAIM_BYTES, Attempt, DeliveryClaim, DeliveryState, Settlement
 from gapless.ledger.tables import ATTEMPT, DELIVERY, EVENT, PAYLOAD
 
 pytestmark = pytest.mark.anyio
@@ -192,7 +194,46 @@ async def test_sequin_a_backlog_of_20000_is_claimed_in_bounded_batches(setup: An
             await asyncio.sleep(0.01)
         under_lease = sum(row.lease_us > now_us + LEASE_US for row in await setup.deliveries())
     assert sink.most_under_way <= 4
-    assert under_lease <= 4
+    assert under_lease <= 2 * AHEAD_MAX
+
+
+async def test_a_claim_is_bounded_in_bytes(setup: Any) -> None:
+    large = b'{"large": "%b"}' % (b"x" * (CLAIM_BYTES // 3))
+    await setup.record(*(setup.sighting(f"evt_{n}", body=large) for n in range(5)))
+    now_us = to_us(system_clock())
+    assert [len(await claim(setup, now_us)) for _ in range(4)] == [2, 2, 1, 0]
+
+
+async def test_what_is_larger_than_a_claim_is_claimed_alone(setup: Any) -> None:
+    huge = b'{"huge": "%b"}' % (b"x" * CLAIM_BYTES)
+    await setup.record(*(setup.sighting(f"evt_{n}", body=huge) for n in range(2)))
+    now_us = to_us(system_clock())
+    assert [len(await claim(setup, now_us)) for _ in range(3)] == [1, 1, 0]
+
+
+@pytest.mark.parametrize("breaks", [False, True])
+async def test_what_is_queued_is_given_back_when_nothing_more_is_sent(setup: Any, breaks: bool) -> None:
+    async def answer(_: Delivery) -> Result:
+        if len(sink.got) < 40:
+            return Delivered()
+        if not breaks:
+            await asyncio.Event().wait()
+        return Failed(reason=FailureReason.CONSUMER_5XX)
+
+    await setup.record(*(setup.sighting(f"evt_{n}") for n in range(200)))
+    sink = Sink(answer)
+    rule = BreakerRule(threshold=1, rest=timedelta(hours=1))
+    destination = setup.destination(sink, concurrency=2, breaker=rule)
+    async with setup.delivering(destination, grace=timedelta(seconds=0.1)):
+        while len(sink.got) < 40:
+            await asyncio.sleep(0.01)
+        if breaks:
+            await setup.wait_for(lambda rows: not any(row.lease_us for row in rows))
+    waiting = [row for row in await setup.deliveries() if row.state == "pending"]
+    under_way = [row for row in waiting if row.lease_us]
+    assert len(under_way) == (0 if breaks else 2)
+    assert {row.attempts for row in waiting} <= {0, 1}
+    assert sum(row.attempts for row in waiting) <= 2
 
 
 def fill(connection: Any, setup: Any, payload_id: int, first: int, count: int) -> None:

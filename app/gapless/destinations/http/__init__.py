@@ -179,15 +179,20 @@ class HttpSender:
         except AddressRefused as error:
             return Failed(reason=FailureReason.ADDRESS_REFUSED, detail=str(error))
         except aiohttp.ServerTimeoutError as error:
-            return Failed(reason=FailureReason.TIMEOUT, detail=_describe(error))
+            return Failed(reason=FailureReason.TIMEOUT, detail=self._describe(error))
         except aiohttp.ClientError as error:
-            return Failed(reason=FailureReason.CONNECTION, detail=_describe(error))
+            return Failed(reason=FailureReason.CONNECTION, detail=self._describe(error))
         await _finish_reading(response)
         return read_status(response.status, self._wait_us(response))
 
     async def close(self) -> None:
         """Close the connections."""
         await self._connections.close()
+
+    def _describe(self, error: Exception) -> str:
+        """Return the error in words, without the URL: that may be a secret."""
+        text = str(error).replace(str(self._url), self._url.host)
+        return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
     def _message(self, delivery: Delivery) -> WebhookMessage | Held | Failed:
         match self._options.signature:
@@ -322,10 +327,6 @@ async def _finish_reading(response: aiohttp.ClientResponse) -> None:
                     left -= len(await response.content.readany())
     finally:
         response.close()  # if its body was read, the connection is free by now, and stays
-
-
-def _describe(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
 
 
 def _checked_url(name: str, text: str) -> httpx.URL:
