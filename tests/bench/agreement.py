@@ -94,9 +94,9 @@ class Case:
 
 
 CASES: Final = (
-    Case(vendor="Stripe", rhythm="shop", days=2, lost=0.05),
-    Case(vendor="Stripe floor", rhythm="shop", days=10, lost=0.01),
-    Case(vendor="Stripe floor", rhythm="quiet", days=30, lost=0.2),
+    Case(vendor="Stripe", rhythm="shop", days=1, lost=0.05),
+    Case(vendor="Stripe floor", rhythm="shop", days=4, lost=0.03),
+    Case(vendor="Stripe floor", rhythm="quiet", days=15, lost=0.3),
 )
 QUICK: Final = (Case(vendor="Stripe floor", rhythm="quiet", days=2, lost=0.2),)
 
@@ -252,7 +252,12 @@ def measure(places: Places, cases: Sequence[Case], note: Callable[[str], None]) 
         rows.append(
             {"case": asdict(case), "losses": len(flow.losses), "simulation": _short(row), "daemon": _short(live)}
         )
-        note(f"{case.vendor}, {case.rhythm}, {case.days:g} days: {live['requests']:,} requests")
+        differences = ", ".join(
+            f"{name.removesuffix('_s')} {100 * by:.0f} %"
+            for name in COMPARED
+            if (by := apart(rows[-1], name)) is not None
+        )
+        note(f"{case.vendor}, {case.rhythm}, {case.days:g} days: {live['requests']:,} requests; apart: {differences}")
     return rows
 
 
