@@ -6,6 +6,7 @@ import tomllib
 from dataclasses import is_dataclass
 from datetime import UTC, datetime, timedelta
 from enum import Enum
+from ipaddress import ip_network
 from itertools import pairwise
 from pathlib import Path
 from types import UnionType
@@ -45,6 +46,8 @@ SAMPLES = {
     ("public", "body_limit"): ("5", 5),
     ("public", "queue_max"): ("7", 7),
     ("public", "queue_max_bytes"): ("8kB", 8000),
+    ("public", "trusted_proxies"): ("10.0.0.0/8, ::1", (ip_network("10.0.0.0/8"), ip_network("::1"))),
+    ("public", "client_header"): ("Forwarded", "Forwarded"),
     ("private", "host"): ("localhost", "localhost"),
     ("private", "port"): ("9001", 9001),
     ("private", "token"): ("hush", Secret("hush")),
@@ -68,6 +71,7 @@ SAMPLES = {
     ("source", "every_max"): ("2h", timedelta(hours=2)),
     ("source", "request_within"): ("90s", timedelta(seconds=90)),
     ("source", "body_limit"): ("2MB", 2_000_000),
+    ("source", "allow_from"): ("203.0.113.0/24", (ip_network("203.0.113.0/24"),)),
     ("source", "lookback"): ("0s", timedelta(0)),
     ("source", "sweep"): ("off", None),
     ("source", "grace"): ("9s", timedelta(seconds=9)),

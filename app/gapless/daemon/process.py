@@ -25,6 +25,7 @@ from gapless.ledger.engine import SqliteStore, StoreInvalid
 from gapless.ledger.engine.lock import LockHolder, identity
 from gapless.operations.context import OperationContext
 from gapless.provider_api.client import DEFAULT_RETRY, RequestRetryPolicy
+from gapless.receive.client_address import TrustedProxies
 from gapless.receive.endpoint import ReceiveOptions, Receiver, make_receiver
 from gapless.receive.evidence import EvidenceFetcher
 from gapless.receive.quarantine import QuarantineOptions
@@ -170,11 +171,21 @@ def receive_options(settings: Settings) -> ReceiveOptions:
     return ReceiveOptions(
         answer_within=settings.public.answer_within,
         body_limit=settings.public.body_limit,
+        allow_from={each.name: each.allow_from for each in settings.sources if each.allow_from is not None},
+        trusted_proxies=trusted_proxies(settings),
         body_limits={each.name: each.body_limit for each in settings.sources if each.body_limit is not None},
         quarantine=QuarantineOptions(
             max_rows=quarantine.max_rows, max_bytes=quarantine.max_bytes, per_minute=quarantine.per_minute
         ),
     )
+
+
+def trusted_proxies(settings: Settings) -> TrustedProxies | None:
+    """Return the proxies that both listeners trust; None: there are none."""
+    public = settings.public
+    if not public.trusted_proxies:
+        return None
+    return TrustedProxies(networks=public.trusted_proxies, header=public.client_header.lower())
 
 
 def make_process(

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields
 from datetime import datetime, timedelta
 from enum import StrEnum
+from ipaddress import IPv4Network, IPv6Network
 from typing import Any, TypeVar, cast
 
 from gapless.destinations import registry
@@ -34,6 +35,10 @@ _TYPES = parsers.many(
     parsers.text("an event type", r"[^\s*,]*\*?(?<!^)", shown=True),
     "event types such as invoice.paid, invoice.* or *",
     least=1,
+)
+_NETWORKS = parsers.many(parsers.network(), "networks such as 203.0.113.0/24 or 2001:db8::/32, without host bits")
+_SOME_NETWORKS = parsers.many(
+    parsers.network(), "networks such as 203.0.113.0/24 or 2001:db8::/32, without host bits, at least one", least=1
 )
 _SECOND = timedelta(seconds=1)
 _TENTH = timedelta(milliseconds=100)
@@ -131,6 +136,12 @@ class PublicSettings:
     """Most webhooks that wait for a commit; beyond that the answer is 503, which the provider retries."""
     queue_max_bytes: int = setting(parsers.size(), "64MB")
     """Most bytes of webhooks that wait for a commit: what a burst may cost in memory."""
+    trusted_proxies: tuple[IPv4Network | IPv6Network, ...] = setting(_NETWORKS, [])
+    """Networks of the proxies in front of both listeners, whose `client_header` is believed. Empty: none.
+
+    None, because a header that nobody overwrites is whatever the sender wants it to be."""
+    client_header: str = setting(parsers.text("the name of a header", r"[A-Za-z0-9-]{1,60}"), "X-Forwarded-For")
+    """Header in which the trusted proxies write the address of their client."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -242,6 +253,10 @@ class SourceSettings:
     body_limit: int | None = optional(parsers.size())
     """Most bytes of one webhook's body; more is answered 413. Absent: the most that the vendor sends, else
     `public.body_limit`."""
+    allow_from: tuple[IPv4Network | IPv6Network, ...] | None = optional(_SOME_NETWORKS)
+    """Networks from which webhooks are taken; from others the answer is 403. Absent: from everywhere.
+
+    It asks for the address of the client behind `public.trusted_proxies`."""
     read_budget: ReadBudgetSettings | None = field(default=None, metadata={"section": ReadBudgetSettings})
     """Reads that the vendor grants in a period. Absent: the provider's own value."""
     keep_unsubscribed: bool = setting(parsers.flag(), default=False)
