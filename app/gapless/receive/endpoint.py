@@ -100,6 +100,7 @@ DRAINED: Final = 8
 """A body over the limit is read up to this many times the limit before it is answered."""
 LINGER_S: Final = 5.0
 """Time for which a longer one is read on after the answer: who is cut while sending does not see it."""
+FROM_ELSEWHERE: Final[tuple[Outcome | None, Response]] = (Outcome.REFUSED, responses.FOREIGN_ADDRESS)
 _log = logging.getLogger(__name__)
 
 
@@ -147,10 +148,8 @@ class WebhookEndpoint:
         if scope["type"] != "http":
             await send({"type": "websocket.close"})
             return
-        if self._allow_from is not None and self._is_from_elsewhere(scope):
-            outcome, (start, body) = Outcome.REFUSED, responses.FOREIGN_ADDRESS
-        else:
-            outcome, (start, body) = await self._decide(scope, receive)
+        is_refused = self._allow_from is not None and self._is_from_elsewhere(scope)
+        outcome, (start, body) = FROM_ELSEWHERE if is_refused else await self._decide(scope, receive)
         if outcome is not None:
             self._counts[outcome].inc()
         self._seconds.observe(perf_counter() - started)
