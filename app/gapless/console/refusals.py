@@ -71,7 +71,8 @@ class Refusals:
     def wait_s(self, client: str) -> int:
         """Return the seconds until this client may try another token; 0: now."""
         bucket = self._buckets.get(group_of(client))
-        return 0 if bucket is None else -(-bucket.wait_us(self._runtime.elapsed_us) // 1_000_000)
+        wait_us = 0 if bucket is None else bucket.wait_us(self._runtime.elapsed_us)
+        return max(1, round(wait_us / 1_000_000)) if wait_us else 0
 
     def note(self, client: str) -> None:
         """Note a wrong token."""
