@@ -10,7 +10,7 @@ from sqlalchemy import Connection, delete, insert, select, update
 from gapless.domain import DAY_US
 from gapless.ledger import audit_log
 from gapless.ledger.audit_log import UNKEYED, Action, AuditKey, ChainGone
-from gapless.ledger.audit_proof import Proof, verify
+from gapless.ledger.audit_proof import LogProof, verify
 from gapless.ledger.engine import Store, open_store
 from gapless.ledger.tables import AUDIT_HEAD, AUDIT_LOG
 from gapless_reconcilers.kit.contract import Secret
@@ -27,7 +27,7 @@ def append(connection: Connection, count: int = 1, key: AuditKey = KEY, **change
         audit_log.add(connection, replace(DID, **changes), key)
 
 
-async def proof(store: Store, *keys: AuditKey, noted: tuple[int, str] | None = None) -> Proof:
+async def proof(store: Store, *keys: AuditKey, noted: tuple[int, str] | None = None) -> LogProof:
     return await store.read(verify, keys or (KEY,), noted)
 
 

@@ -22,7 +22,7 @@ from gapless.ledger.engine import SqliteStore, Store, StoreInvalid, StoreUnavail
 from gapless.ledger.engine.lock import LedgerHeld, LockHolder, holder_of, refuse_other_file
 from gapless.operations.context import OperationContext, OperationRefused
 from gapless.operations.endpoint_notes import EndpointAction
-from gapless.operations.principals import ACTOR_HEADER, Principal, Role
+from gapless.operations.principals import ACTOR_HEADER, AccessRole, Principal
 from gapless.operations.registry import perform
 from gapless.receive.evidence import EvidenceFetcher
 from gapless.receive.stream_ids import StreamIds
@@ -104,7 +104,7 @@ def perform_here(parts: ProcessParts) -> Operate:
     runtime = parts.runtime
     evidence = EvidenceFetcher(parts.client, runtime.clock, runtime.metrics)
     context = OperationContext(runtime=runtime, evidence=evidence, stream_ids=StreamIds(runtime.writer)).acting_as(
-        Principal(name=user_name(), role=Role.OWNER)
+        Principal(name=user_name(), role=AccessRole.OWNER)
     )
 
     async def operate_here(name: str, args: Mapping[str, object]) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from enum import Enum, StrEnum
 from typing import Final
 from urllib.parse import urlsplit
 
-from gapless.operations.principals import Principal, Role
+from gapless.operations.principals import AccessRole, Principal
 from gapless.settings import is_loopback
 from gapless_reconcilers.kit.contract import Secret
 
@@ -36,12 +36,12 @@ class Area(StrEnum):
     """A handler reports what it has processed."""
 
 
-OPENS: Final[Mapping[Role, frozenset[Area]]] = {
-    Role.OWNER: frozenset(Area),
-    Role.OPERATOR: frozenset(Area),
-    Role.VIEWER: frozenset((Area.PROBE, Area.METRICS, Area.READ)),
-    Role.METRICS: frozenset((Area.PROBE, Area.METRICS)),
-    Role.CONSUMER: frozenset((Area.PROBE, Area.RECEIPTS)),
+OPENS: Final[Mapping[AccessRole, frozenset[Area]]] = {
+    AccessRole.OWNER: frozenset(Area),
+    AccessRole.OPERATOR: frozenset(Area),
+    AccessRole.VIEWER: frozenset((Area.PROBE, Area.METRICS, Area.READ)),
+    AccessRole.METRICS: frozenset((Area.PROBE, Area.METRICS)),
+    AccessRole.CONSUMER: frozenset((Area.PROBE, Area.RECEIPTS)),
 }
 """The areas that each role opens. Metrics are those of all sources, so a limited token does not open them."""
 PROXY_HEADERS: Final = frozenset(("forwarded", "via", "x-real-ip"))
@@ -157,14 +157,14 @@ def identify(access: Access, area: Area, presented: bytes | None) -> Principal |
     if not presented:
         return None
     if is_owner(access, presented):
-        return Principal(name=Role.OWNER.value, role=Role.OWNER)
+        return Principal(name=AccessRole.OWNER.value, role=AccessRole.OWNER)
     if access.owner_only:
         return None
-    configured = [("private.token", Role.OPERATOR, access.token)]
+    configured = [("private.token", AccessRole.OPERATOR, access.token)]
     if area is Area.METRICS:
-        configured.append(("private.metrics_token", Role.METRICS, access.metrics_token))
+        configured.append(("private.metrics_token", AccessRole.METRICS, access.metrics_token))
     if area is Area.RECEIPTS:
-        configured.append(("private.consumer_token", Role.CONSUMER, access.consumer_token))
+        configured.append(("private.consumer_token", AccessRole.CONSUMER, access.consumer_token))
     matches = [Principal(name=name, role=role) for name, role, token in configured if _matches(presented, token())]
     return matches[0] if matches else None
 

@@ -20,7 +20,7 @@ from gapless.console.auth import Access, AccessDecision, Area, Caller
 from gapless.console.refusals import Refusals
 from gapless.ledger import tokens
 from gapless.ledger.tokens import StoredToken
-from gapless.operations.principals import ACTOR_HEADER, Principal, Role
+from gapless.operations.principals import ACTOR_HEADER, AccessRole, Principal
 from gapless.receive.client_address import TrustedProxies, client_address
 from gapless.runtime import Runtime
 from gapless.settings import SecretUnavailable
@@ -30,7 +30,7 @@ GOOD_TOKENS: Final = 1024
 """Most digests in memory of tokens that were right."""
 WRITE_EVERY_S: Final = 1.0
 STOP_WITHIN_S: Final = 1.0
-ANYBODY: Final = Principal(name="anybody", role=Role.VIEWER)
+ANYBODY: Final = Principal(name="anybody", role=AccessRole.VIEWER)
 """Who asks without a token for what is open without one."""
 log = logging.getLogger(__name__)
 
@@ -157,7 +157,7 @@ def _caller(connection: ASGIConnection[Any, Any, Any, Any]) -> Caller:
 def _principal(stored: StoredToken) -> Principal:
     return Principal(
         name=stored.name,
-        role=Role(stored.role),
+        role=AccessRole(stored.role),
         sources=None if stored.sources is None else frozenset(stored.sources),
         destinations=None if stored.destinations is None else frozenset(stored.destinations),
     )
@@ -166,6 +166,6 @@ def _principal(stored: StoredToken) -> Principal:
 def _named_owner(connection: ASGIConnection[Any, Any, Any, Any], known: Principal) -> Principal:
     """Return an owner with the name of the user that the command has given."""
     name = connection.headers.get(ACTOR_HEADER, "")
-    if known.role is not Role.OWNER or not name.isprintable() or not 0 < len(name) <= ACTOR_CHARACTERS:
+    if known.role is not AccessRole.OWNER or not name.isprintable() or not 0 < len(name) <= ACTOR_CHARACTERS:
         return known
-    return Principal(name=name, role=Role.OWNER)
+    return Principal(name=name, role=AccessRole.OWNER)

@@ -11,7 +11,7 @@ from gapless.ledger.audit_log import BROKEN, AuditKey, ChainEnd
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Proof:
+class LogProof:
     """What a verification found. No findings: the log is as it was written."""
 
     rows: int
@@ -24,7 +24,7 @@ class Proof:
     """A sentence for each row, or run of rows, that is not as it was written."""
 
 
-def verify(connection: Connection, keys: Sequence[AuditKey], noted: tuple[int, str] | None = None) -> Proof:
+def verify(connection: Connection, keys: Sequence[AuditKey], noted: tuple[int, str] | None = None) -> LogProof:
     """Verify every row with the key that it names; `keys` begins with the present one.
 
     `noted`: the number and the digest of a row, as noted elsewhere: it must still be there, unless it was pruned.
@@ -41,7 +41,7 @@ def verify(connection: Connection, keys: Sequence[AuditKey], noted: tuple[int, s
     findings += [f"row with id {each} is in no chain: inserted, or written by an older release" for each in after]
     if noted is not None and pruned.number < noted[0] and not walk.met_noted:
         findings.append(f"row {noted[0]} is gone or is another one than was noted")
-    return Proof(rows=walk.rows, head=head, pruned=pruned.number, unchained=len(before), findings=tuple(findings))
+    return LogProof(rows=walk.rows, head=head, pruned=pruned.number, unchained=len(before), findings=tuple(findings))
 
 
 @dataclass(slots=True, kw_only=True)

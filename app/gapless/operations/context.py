@@ -13,7 +13,7 @@ from gapless.errors import UserError
 from gapless.ledger import Connection, audit_log
 from gapless.ledger.engine import bind
 from gapless.ledger.writer import Work
-from gapless.operations.principals import API, Principal, Role
+from gapless.operations.principals import API, AccessRole, Principal
 from gapless.receive.evidence import EvidenceFetcher
 from gapless.receive.stream_ids import StreamIds
 from gapless.runtime import Runtime
@@ -29,7 +29,7 @@ class OperationRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Base of all requests. `operation` is the name of the operation."""
 
     operation: ClassVar[str]
-    needs: ClassVar[Role] = Role.OPERATOR
+    needs: ClassVar[AccessRole] = AccessRole.OPERATOR
     """The role that may ask for it; an owner may ask for everything."""
     checks_limits: ClassVar[bool] = False
     """True: the operation itself sees to it that a limited principal touches its own sources only."""

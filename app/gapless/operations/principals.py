@@ -6,7 +6,7 @@ from enum import StrEnum
 from typing import Final
 
 
-class Role(StrEnum):
+class AccessRole(StrEnum):
     """What a token opens."""
 
     VIEWER = "viewer"
@@ -21,7 +21,7 @@ class Role(StrEnum):
     """Everything: a person who can read the ledger on this machine. No token has this role."""
 
 
-GRANTED: Final = (Role.VIEWER, Role.OPERATOR, Role.METRICS, Role.CONSUMER)
+GRANTED: Final = (AccessRole.VIEWER, AccessRole.OPERATOR, AccessRole.METRICS, AccessRole.CONSUMER)
 """The roles that tokens can have."""
 
 
@@ -30,7 +30,7 @@ class Principal:
     """Somebody who asks. `sources` and `destinations` None: all of them."""
 
     name: str
-    role: Role
+    role: AccessRole
     sources: frozenset[str] | None = None
     destinations: frozenset[str] | None = None
 
@@ -46,13 +46,13 @@ class Principal:
 
 ACTOR_HEADER: Final = "x-gapless-actor"
 """The header in which a command says which user of the machine has called it. Only an owner's is believed."""
-API: Final = Principal(name="api", role=Role.OWNER)
+API: Final = Principal(name="api", role=AccessRole.OWNER)
 """The actor where nobody has said who it is."""
 
 
-def may_ask(role: Role, needs: Role) -> bool:
+def may_ask(role: AccessRole, needs: AccessRole) -> bool:
     """Return True if the role may ask for an operation that needs the other one."""
-    return role in (needs, Role.OWNER) or (role is Role.OPERATOR and needs is Role.CONSUMER)
+    return role in (needs, AccessRole.OWNER) or (role is AccessRole.OPERATOR and needs is AccessRole.CONSUMER)
 
 
 def names_in(limits: Iterable[str] | None) -> str:

@@ -24,7 +24,7 @@ from gapless.operations import (
     tokens,
 )
 from gapless.operations.context import OperationContext, OperationForbidden, OperationRefused, OperationRequest
-from gapless.operations.principals import Principal, Role, may_ask, refusal
+from gapless.operations.principals import AccessRole, Principal, may_ask, refusal
 
 R = TypeVar("R", bound=OperationRequest)
 Operation = Callable[[OperationContext, Mapping[str, object]], Awaitable[dict[str, object]]]
@@ -61,7 +61,7 @@ def _refuse_others(principal: Principal, request: OperationRequest) -> None:
     if not may_ask(principal.role, request.needs):
         raise OperationForbidden(
             f"{principal.name} has the role {principal.role.value}; {request.operation} needs {request.needs.value}"
-            + (": run the command on the machine of the ledger" if request.needs is Role.OWNER else "")
+            + (": run the command on the machine of the ledger" if request.needs is AccessRole.OWNER else "")
         )
     named = {name: getattr(request, name) for name in request.__struct_fields__}
     why = None if request.checks_limits else refusal(principal, named)

@@ -7,7 +7,7 @@ from msgspec import Meta
 from gapless.domain import from_us, to_us
 from gapless.ledger import Connection, tokens
 from gapless.operations.context import AwareTime, Name, OperationContext, OperationRefused, OperationRequest
-from gapless.operations.principals import GRANTED, Role
+from gapless.operations.principals import GRANTED, AccessRole
 
 Names = Annotated[tuple[Name, ...], Meta(min_length=1, max_length=100)]
 
@@ -16,9 +16,9 @@ class CreateToken(OperationRequest, frozen=True, kw_only=True):
     """Make a token. `expires` None: never."""
 
     operation = "token.create"
-    needs = Role.OWNER
+    needs = AccessRole.OWNER
     name: Name
-    role: Role
+    role: AccessRole
     sources: Names | None = None
     destinations: Names | None = None
     expires: AwareTime | None
@@ -28,7 +28,7 @@ class RevokeToken(OperationRequest, frozen=True, kw_only=True):
     """Revoke the token of that name, at once and for good."""
 
     operation = "token.revoke"
-    needs = Role.OWNER
+    needs = AccessRole.OWNER
     name: Name
 
 
@@ -50,11 +50,11 @@ async def create(context: OperationContext, request: CreateToken) -> dict[str, o
 def _check(context: OperationContext, request: CreateToken) -> None:
     if request.role not in GRANTED:
         raise OperationRefused(f"a token cannot be {request.role.value}; wanted one of {', '.join(GRANTED)}")
-    if request.role is Role.CONSUMER and request.destinations is None:
+    if request.role is AccessRole.CONSUMER and request.destinations is None:
         raise OperationRefused("a consumer is bound to its destinations; name them")
-    if request.role is not Role.CONSUMER and request.destinations is not None:
+    if request.role is not AccessRole.CONSUMER and request.destinations is not None:
         raise OperationRefused(f"only a consumer is bound to destinations, not a {request.role.value}; leave them out")
-    if request.role is Role.METRICS and request.sources is not None:
+    if request.role is AccessRole.METRICS and request.sources is not None:
         raise OperationRefused("the metrics are those of all sources; leave the sources out, or make it a viewer")
     for each in request.sources or ():
         context.source(each)

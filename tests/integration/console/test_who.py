@@ -17,7 +17,7 @@ from gapless.ledger.audit_log import AuditKey
 from gapless.ledger.audit_proof import verify
 from gapless.ledger.tables import TOKEN
 from gapless.operations.context import OperationForbidden, OperationRefused
-from gapless.operations.principals import Principal, Role
+from gapless.operations.principals import AccessRole, Principal
 from gapless.operations.registry import perform
 from gapless.receive.client_address import TrustedProxies
 from gapless.settings import SecretUnavailable
@@ -156,7 +156,7 @@ async def test_a_limited_token_cancels_and_follows_its_own_passes_only(console: 
     other = await console.add_source("elsewhere")
     made = await perform(console.context, "source.pass", {"source": "elsewhere"})
     (row,) = made["passes"]  # type: ignore[misc]
-    limited = console.context.acting_as(Principal(name="a", role=Role.OPERATOR, sources=frozenset(("acme",))))
+    limited = console.context.acting_as(Principal(name="a", role=AccessRole.OPERATOR, sources=frozenset(("acme",))))
     assert (await perform(limited, "pass.status", {"ids": [row["id"]]}))["passes"] == []
     with pytest.raises(OperationRefused, match="there is no pass"):
         await perform(limited, "pass.cancel", {"ids": [row["id"]]})
@@ -287,6 +287,6 @@ async def test_every_action_is_in_the_log_with_who_and_why(console: Any, listen:
 
 @on_sqlite
 async def test_a_principal_without_the_role_is_forbidden_whoever_calls(console: Any) -> None:
-    viewer = console.context.acting_as(Principal(name="see", role=Role.VIEWER))
+    viewer = console.context.acting_as(Principal(name="see", role=AccessRole.VIEWER))
     with pytest.raises(OperationForbidden, match="see has the role viewer; import needs operator"):
         await perform(viewer, "import", {"source": "acme", "events": []})

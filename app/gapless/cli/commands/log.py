@@ -14,7 +14,7 @@ from gapless.cli.param_types import TIME
 from gapless.domain import from_us, to_us
 from gapless.ledger import audit_log
 from gapless.ledger.audit_log import AuditKey
-from gapless.ledger.audit_proof import Proof, verify
+from gapless.ledger.audit_proof import LogProof, verify
 from gapless.settings import Settings
 
 SHOWN = 20
@@ -79,7 +79,7 @@ def verify_(invocation: Invocation, *, key_files: tuple[Path, ...], noted: str |
 
 async def _verify(
     settings: Settings, key_files: tuple[Path, ...], noted: tuple[int, str] | None
-) -> tuple[AuditKey, Proof]:
+) -> tuple[AuditKey, LogProof]:
     async with open_reader(settings) as store:
         key = open_audit_key(settings, store, makes=False)
         return key, await store.read(verify, [key, *map(read_audit_key, key_files)], noted)
@@ -94,7 +94,7 @@ def _read_noted(text: str | None) -> tuple[int, str] | None:
     return int(number), digest
 
 
-def _show(found: Proof, *, has_key: bool) -> None:
+def _show(found: LogProof, *, has_key: bool) -> None:
     for each in found.findings[:SHOWN]:
         click.echo(each)
     if len(found.findings) > SHOWN:
@@ -108,7 +108,7 @@ def _show(found: Proof, *, has_key: bool) -> None:
     click.echo(f"newest row: {found.head.number}:{found.head.digest}")
 
 
-def _as_values(found: Proof) -> dict[str, object]:
+def _as_values(found: LogProof) -> dict[str, object]:
     return {
         "rows": found.rows,
         "pruned": found.pruned,
