@@ -49,11 +49,12 @@ async def test_the_log_says_who_and_a_tampered_row_is_named(gapless: Gapless) ->
     assert (proven.exit_code, "is as it was written: 2 rows" in proven.stdout) == (0, True)
     noted = proven.stdout.splitlines()[-1].removeprefix("newest row: ")
     with sqlite3.connect(ledger(gapless)) as connection:
-        connection.execute("UPDATE audit_log SET actor = 'mallory' WHERE number = 1")
+        connection.execute("UPDATE audit_log SET actor = 'mal' || char(27) || '[2J' WHERE number = 1")
+    assert "\x1b" not in (await call(gapless, "log")).stdout
     found = await call(gapless, "log", "verify", "--noted", noted)
     assert (found.exit_code, found.stdout.splitlines()[0]) == (
         1,
-        "row 1 (token.create of one, by mallory) was changed or inserted",
+        r"row 1 (token.create of one, by mal\x1b[2J) was changed or inserted",
     )
 
 

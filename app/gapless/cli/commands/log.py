@@ -44,7 +44,7 @@ def log(context: click.Context, *, since: datetime | None, actor: str | None, js
             return
         columns = ("row", "at", "actor", "role", "action", "subject", "reason", "result")
         names = ("number", "at", "actor", "role", "action", "subject", "reason", "detail")
-        cells = (tuple("-" if row[name] is None else row[name] for name in names) for row in rows)
+        cells = (tuple("-" if row[name] is None else _shown(row[name]) for name in names) for row in rows)
         output.table(columns, cells, empty="nothing was done")
 
 
@@ -94,9 +94,14 @@ def _read_noted(text: str | None) -> tuple[int, str] | None:
     return int(number), digest
 
 
+def _shown(value: object) -> object:
+    """Return a text with its control characters written out, so that none reaches the terminal."""
+    return value if not isinstance(value, str) or value.isprintable() else value.encode("unicode_escape").decode()
+
+
 def _show(found: LogProof, *, has_key: bool) -> None:
     for each in found.findings[:SHOWN]:
-        click.echo(each)
+        click.echo(_shown(each))
     if len(found.findings) > SHOWN:
         click.echo(f"and {len(found.findings) - SHOWN} more")
     if not has_key:
