@@ -37,6 +37,7 @@ Commands:
   demo        Watch the daemon recover webhooks that a fake provider loses.
   event       List, show, follow and replay recorded events.
   import      Record processed events, so that they are not delivered again.
+  log         Show the audit log: who did what, and verify it.
   measure     Show how late webhooks came, and how soon losses were found.
   missing     List, show or dismiss what is known and not recorded.
   pass        List passes, or cancel those on demand.
@@ -45,6 +46,7 @@ Commands:
   serve       Run the daemon: receive, reconcile, deliver, show the status.
   source      List, show, read, rename or repair sources.
   status      Show what is wrong, what to do next, and what is proven.
+  token       Make, list or revoke tokens of the private listener.
 """
 WIDTH = 80
 

@@ -36,6 +36,8 @@ class Metrics:
         self.webhooks = counter("webhooks", "Webhooks by what became of them.", "source", "outcome")
         self.refused = counter("refused", "Webhooks refused, by reason.", "source", "reason")
         self.unrouted = counter("unrouted", "Requests to a path that is no source's.")
+        self.address_refused = counter("address_refused", "Webhooks from outside of their source's allow_from.")
+        self.login_failures = counter("login_failures", "Requests with a wrong, revoked or expired token.")
         self.quarantined = counter("quarantined", "Refused webhooks by whether they were kept.", "source", "outcome")
         self.webhook_seconds = histogram("webhook_seconds", "From the request to the answer.", FAST_BUCKETS_S, "source")
         self.record_delay = histogram(

@@ -8,6 +8,7 @@ from typing import Concatenate, ParamSpec, Self, TypeVar
 from gapless.clock import elapsed_us
 from gapless.domain import Clock, Sources, to_us
 from gapless.ledger import Connection
+from gapless.ledger.audit_log import UNKEYED, AuditKey
 from gapless.ledger.engine import Store
 from gapless.ledger.writer import Writer
 from gapless.metrics import Metrics
@@ -30,6 +31,8 @@ class Runtime:
     metrics: Metrics
     sources: Sources
     """The current sources: an entry is replaced when its secrets or its subscription change."""
+    audit_key: AuditKey = UNKEYED
+    """The key of the audit log's chain."""
     _writer_task: asyncio.Task[None] | None = field(default=None, init=False, repr=False)
 
     @property

@@ -23,11 +23,16 @@ class Authority:
         """What is to be trusted."""
         return self._root.public_bytes(Encoding.PEM)
 
-    def leaf(self, host: str, *, days: int | None = None, alone: bool = False) -> tuple[bytes, RSAPrivateKey]:
-        """A certificate of `host` with its intermediate (unless it is to come `alone`) as PEM, and its key."""
+    def leaf(
+        self, host: str, *, days: int | None = None, alone: bool = False, of_client: bool = False
+    ) -> tuple[bytes, RSAPrivateKey]:
+        """A certificate of `host` with its intermediate (unless it is to come `alone`) as PEM, and its key.
+
+        `of_client`: it is one that a client shows.
+        """
         key = generate_private_key(65537, 2048)
         end = None if days is None else self._start + timedelta(days=days)
-        made = self._made(host, "Our intermediate", key, self._middle_key, host=host, end=end)
+        made = self._made(host, "Our intermediate", key, self._middle_key, host=host, end=end, of_client=of_client)
         chain = [made] if alone else [made, self._middle]
         return b"".join(each.public_bytes(Encoding.PEM) for each in chain), key
 
@@ -41,6 +46,7 @@ class Authority:
         authority: bool = False,
         host: str = "",
         end: datetime | None = None,
+        of_client: bool = False,
     ) -> x509.Certificate:
         names = [x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]) for name in (subject, issuer)]
         usage = x509.KeyUsage(
@@ -68,8 +74,9 @@ class Authority:
             .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key()), critical=False)
         )
         if host:
+            purpose = ExtendedKeyUsageOID.CLIENT_AUTH if of_client else ExtendedKeyUsageOID.SERVER_AUTH
             alternative = x509.SubjectAlternativeName([x509.DNSName(host)])
             builder = builder.add_extension(alternative, critical=False).add_extension(
-                x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False
+                x509.ExtendedKeyUsage([purpose]), critical=False
             )
         return builder.sign(signer, SHA256())

@@ -40,9 +40,10 @@ SECRETS = {
     "BILLING_SECRET": "whsec_billing",
     "BILLING_AUTHORIZATION": "Bearer billing",
     "DATABASE_URL": "postgresql://gapless:hunter2@db/gapless",
-    "PRIVATE_TOKEN": "token",
-    "METRICS_TOKEN": "token",
-    "CONSUMER_TOKEN": "token",
+    "PRIVATE_TOKEN": "a-token-of-enough-characters",
+    "AUDIT_KEY": "a-key-of-enough-characters",
+    "METRICS_TOKEN": "a-token-of-enough-characters",
+    "CONSUMER_TOKEN": "a-token-of-enough-characters",
 }
 SOURCE = """
 [[source]]

@@ -6,6 +6,7 @@ import tomllib
 from dataclasses import is_dataclass
 from datetime import UTC, datetime, timedelta
 from enum import Enum
+from ipaddress import ip_network
 from itertools import pairwise
 from pathlib import Path
 from types import UnionType
@@ -39,21 +40,31 @@ SAMPLES = {
     ("store", "command_within"): ("20s", timedelta(seconds=20)),
     ("store", "start_within"): ("0s", timedelta(0)),
     ("store", "connections"): ("5", 5),
+    ("store", "audit_key"): ("a-token-of-enough-characters", Secret("a-token-of-enough-characters")),
     ("public", "answer_within"): ("9s", timedelta(seconds=9)),
     ("public", "host"): ("::1", "::1"),
     ("public", "port"): ("9000", 9000),
     ("public", "body_limit"): ("5", 5),
     ("public", "queue_max"): ("7", 7),
     ("public", "queue_max_bytes"): ("8kB", 8000),
+    ("public", "certificate"): ("/etc/certificate.pem", Path("/etc/certificate.pem")),
+    ("public", "certificate_key"): ("/etc/certificate_key.pem", Path("/etc/certificate_key.pem")),
+    ("public", "client_ca"): ("/etc/client_ca.pem", Path("/etc/client_ca.pem")),
+    ("connections", "proxies"): ("10.0.0.0/8, ::1", (ip_network("10.0.0.0/8"), ip_network("::1"))),
+    ("connections", "proxy_header"): ("Forwarded", "Forwarded"),
     ("private", "host"): ("localhost", "localhost"),
     ("private", "port"): ("9001", 9001),
-    ("private", "token"): ("hush", Secret("hush")),
-    ("private", "metrics_token"): ("hush", Secret("hush")),
-    ("private", "consumer_token"): ("hush", Secret("hush")),
+    ("private", "token"): ("a-token-of-enough-characters", Secret("a-token-of-enough-characters")),
+    ("private", "metrics_token"): ("a-token-of-enough-characters", Secret("a-token-of-enough-characters")),
+    ("private", "consumer_token"): ("a-token-of-enough-characters", Secret("a-token-of-enough-characters")),
+    ("private", "certificate"): ("/etc/certificate.pem", Path("/etc/certificate.pem")),
+    ("private", "certificate_key"): ("/etc/certificate_key.pem", Path("/etc/certificate_key.pem")),
+    ("private", "client_ca"): ("/etc/client_ca.pem", Path("/etc/client_ca.pem")),
     ("retention", "payloads"): ("off", None),
     ("retention", "attempts"): ("1w", timedelta(weeks=1)),
     ("retention", "deliveries"): ("3d", timedelta(days=3)),
     ("retention", "passes"): ("14d", timedelta(days=14)),
+    ("retention", "audit_log"): ("400d", timedelta(days=400)),
     ("quarantine", "max_rows"): ("0", 0),
     ("quarantine", "max_bytes"): ("0", 0),
     ("quarantine", "per_minute"): ("1", 1),
@@ -68,6 +79,7 @@ SAMPLES = {
     ("source", "every_max"): ("2h", timedelta(hours=2)),
     ("source", "request_within"): ("90s", timedelta(seconds=90)),
     ("source", "body_limit"): ("2MB", 2_000_000),
+    ("source", "allow_from"): ("203.0.113.0/24", (ip_network("203.0.113.0/24"),)),
     ("source", "lookback"): ("0s", timedelta(0)),
     ("source", "sweep"): ("off", None),
     ("source", "grace"): ("9s", timedelta(seconds=9)),
@@ -246,7 +258,10 @@ def test_variables_of_tests_and_other_programs_are_ignored() -> None:
 
 
 def test_a_variable_that_a_key_names_may_begin_with_our_prefix() -> None:
-    load(None, {**BASE, "GAPLESS_PRIVATE__TOKEN_ENV": "GAPLESS_MY_TOKEN", "GAPLESS_MY_TOKEN": "hush"})
+    load(
+        None,
+        {**BASE, "GAPLESS_PRIVATE__TOKEN_ENV": "GAPLESS_MY_TOKEN", "GAPLESS_MY_TOKEN": "a-token-of-enough-characters"},
+    )
 
 
 def test_the_paths_that_twins_are_made_from_are_all_different() -> None:
@@ -287,7 +302,7 @@ def test_a_secret_in_the_environment_is_in_no_message(secret: str) -> None:
         **BASE,
         "KEY": secret,
         "GAPLESS_STORE__URL": f"postgresql://u:{secret}@h/db",
-        "GAPLESS_PRIVATE__TOKEN": secret,
+        "GAPLESS_PRIVATE__TOKEN": f"{secret}abcdefghijklmnopqrstuvwxyz",
         "GAPLESS_DESTINATION__BILLING__SECRET": secret,
         "GAPLESS_DESTINATION__BILLING__URL": f"http://h.example/?{secret.replace('#', '')}",
         "GAPLESS_DESTINATION__BILLING__HEADERS": json.dumps({"x": secret}),

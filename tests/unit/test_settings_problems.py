@@ -13,7 +13,15 @@ HERE = "config gapless.toml: "
 SRC = HERE + 'source "s": '
 DST = HERE + 'destination "d": '
 DURATION = "wanted a duration such as 30s, 5m, 2h, 30d"
-ENVIRON = {"KEY": "rk_live_1", "SECRET": "whsec_1", "EMPTY": " \n", "LINES": "a\nb"}
+ENVIRON = {
+    "KEY": "rk_live_1",
+    "SECRET": "whsec_1",
+    "EMPTY": " \n",
+    "LINES": "a\nb",
+    "SHORT": "hunter22-12",
+    "DULL": "a" * 30,
+}
+GUESSED = "and could be guessed; wanted at least 24 random ones, such as the output of `openssl rand -hex 32`"
 
 
 def src(more: str = "", options: str = 'api_key_env = "KEY"') -> str:
@@ -101,6 +109,15 @@ TABLE = {
     # what must fit together
     '[private]\nhost = "0.0.0.0"': f'{HERE}private: option host is "0.0.0.0", which others can reach; '
     "set token_env or token_file, or bind 127.0.0.1",
+    '[private]\ntoken_env = "SHORT"': f"{HERE}private: option token has 11 characters, 9 different ones, {GUESSED}",
+    '[private]\nmetrics_token_env = "DULL"': f"{HERE}private: option metrics_token has 30 characters, 1 different ones, {GUESSED}",
+    '[private]\nconsumer_token_env = "SHORT"': f"{HERE}private: option consumer_token has 11 characters, 9 different ones, {GUESSED}",
+    '[store]\naudit_key_env = "SHORT"': f"{HERE}store: option audit_key has 11 characters, 9 different ones, {GUESSED}",
+    src('allow_from = ["203.0.113.7/24"]'): f"{SRC}option allow_from is a list; wanted a list of networks such as "
+    "203.0.113.0/24 or 2001:db8::/32, without host bits, at least one",
+    src("allow_from = []"): f"{SRC}option allow_from is a list; wanted a list of networks such as "
+    "203.0.113.0/24 or 2001:db8::/32, without host bits, at least one",
+    '[public]\ncertificate = ""': f'{HERE}public: option certificate is ""; wanted the path of a file',
     "[private]\nport = 8000": f"{HERE}private: option port is 8000, as in public; wanted another one",
     src('every = "1h"'): f'{SRC}option every is longer than every_max; raise every_max, or set pace = "interval"',
     dst(address=""): f"{DST}option url is missing; wanted the address of a handler, or type = \"python\" with a target",

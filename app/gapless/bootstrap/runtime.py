@@ -12,6 +12,7 @@ from datetime import datetime
 import httpx
 
 import gapless
+from gapless.bootstrap.audit_key import open_audit_key
 from gapless.bootstrap.destinations import make_destinations
 from gapless.bootstrap.ledger import OpenLedger, RegisteredRows, open_ledger, register_rows, take_next_slot, take_slot
 from gapless.bootstrap.policies import make_policies
@@ -100,7 +101,14 @@ async def _make_parts(
     recorder = Recorder(slot, build_route(destinations), withdraws=that_hear_webhooks(destinations))
     writer = make_writer(settings.public, ledger.store, recorder, metrics, take_slot=again)
     return ProcessParts(
-        runtime=Runtime(store=ledger.store, writer=writer, clock=clock, metrics=metrics, sources=sources),
+        runtime=Runtime(
+            store=ledger.store,
+            writer=writer,
+            clock=clock,
+            metrics=metrics,
+            sources=sources,
+            audit_key=open_audit_key(settings, ledger.store, makes=True),
+        ),
         lock=ledger.lock,
         rows=rows,
         destinations=destinations,

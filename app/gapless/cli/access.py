@@ -5,11 +5,13 @@ Commands read from the database. They write through the daemon that holds the SQ
 
 import asyncio
 import os
+import pwd
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from typing import Any, Concatenate, ParamSpec, TypeAlias, TypeVar
 
+import click
 import httpx
 import msgspec
 
@@ -19,6 +21,8 @@ from gapless.ledger import Connection, schema
 from gapless.ledger.engine import SqliteStore, Store, StoreInvalid, StoreUnavailable, naming_store
 from gapless.ledger.engine.lock import LedgerHeld, LockHolder, holder_of, refuse_other_file
 from gapless.operations.context import OperationContext, OperationRefused
+from gapless.operations.endpoint_notes import EndpointAction
+from gapless.operations.principals import ACTOR_HEADER, AccessRole, Principal
 from gapless.operations.registry import perform
 from gapless.receive.evidence import EvidenceFetcher
 from gapless.receive.stream_ids import StreamIds
@@ -82,12 +86,25 @@ async def open_operations(settings: Settings) -> AsyncIterator[Operate]:
         yield perform_here(parts) if holder is None else partial(call_daemon, holder)
 
 
+async def note_endpoint(settings: Settings, source: str, action: EndpointAction, detail: str) -> None:
+    """Write into the audit log what is done at a provider. Before there is a ledger, only say that it is not.
+
+    Raises `StoreError`: then nothing may be done that could not be noted.
+    """
+    store = open_configured_store(settings)
+    if isinstance(store, SqliteStore) and not store.path.exists():
+        click.echo("gapless: there is no ledger yet, so this is not in the audit log", err=True)
+        return
+    args = {"source": source, "action": action.value, "detail": detail[:1000]}
+    await operate(settings, "endpoint.note", args)
+
+
 def perform_here(parts: ProcessParts) -> Operate:
-    """Return a function that performs operations in this process, with the actor `command`."""
+    """Return a function that performs operations in this process, in the name of the user who has called it."""
     runtime = parts.runtime
     evidence = EvidenceFetcher(parts.client, runtime.clock, runtime.metrics)
-    context = OperationContext(
-        runtime=runtime, evidence=evidence, stream_ids=StreamIds(runtime.writer), actor="command"
+    context = OperationContext(runtime=runtime, evidence=evidence, stream_ids=StreamIds(runtime.writer)).acting_as(
+        Principal(name=user_name(), role=AccessRole.OWNER)
     )
 
     async def operate_here(name: str, args: Mapping[str, object]) -> dict[str, Any]:
@@ -110,7 +127,11 @@ async def call_daemon(holder: LockHolder, name: str, args: Mapping[str, object])
 
 async def ask_daemon(holder: LockHolder, method: str, path: str, body: bytes | None = None) -> dict[str, Any]:
     """Return the answer of the daemon's private API. Raises `OperationRefused` and `StoreUnavailable`."""
-    headers = {"authorization": f"Bearer {holder.token}", "content-type": "application/json"}
+    headers = {
+        "authorization": f"Bearer {holder.token}",
+        "content-type": "application/json",
+        ACTOR_HEADER: user_name(),
+    }
     async with httpx.AsyncClient(timeout=CALL_TIMEOUT_S, trust_env=False) as client:
         try:
             response = await client.request(method, f"{holder.url}{path}", content=body, headers=headers)
@@ -124,6 +145,16 @@ async def ask_daemon(holder: LockHolder, method: str, path: str, body: bytes | N
         raise StoreUnavailable(f"the daemon answered {response.status_code}: {_error_text(response)}")
     answer: dict[str, Any] = response.json()
     return answer
+
+
+def user_name() -> str:
+    """Return the name of the user of this machine who has called the command, for the audit log."""
+    number = os.getuid()
+    try:
+        name = pwd.getpwuid(number).pw_name
+    except KeyError:  # in a container, for example
+        name = f"uid {number}"
+    return name if name.isascii() and name.isprintable() else f"uid {number}"
 
 
 def _error_text(response: httpx.Response) -> str:
@@ -144,6 +175,7 @@ __all__ = [
     "ask_daemon",
     "call_daemon",
     "daemon_of",
+    "note_endpoint",
     "open_operations",
     "open_reader",
     "operate",

@@ -36,6 +36,10 @@ COMMANDS = {
         "gapless.cli.commands.import_:import_",
         "Record processed events, so that they are not delivered again.",
     ),
+    "log": (
+        "gapless.cli.commands.log:log",
+        "Show the audit log: who did what, and verify it.",
+    ),
     "measure": (
         "gapless.cli.commands.measure:measure",
         "Show how late webhooks came, and how soon losses were found.",
@@ -64,6 +68,10 @@ COMMANDS = {
     "status": (
         "gapless.cli.commands.status:status",
         "Show what is wrong, what to do next, and what is proven.",
+    ),
+    "token": (
+        "gapless.cli.commands.token:token",
+        "Make, list or revoke tokens of the private listener.",
     ),
 }
 """{command: (`module:attribute` that defines it, first sentence of its help)}"""

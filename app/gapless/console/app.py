@@ -15,44 +15,54 @@ from gapless.console.api.operations import operations_route
 from gapless.console.api.receipts import receipts_route
 from gapless.console.api.status import status_route
 from gapless.console.auth import Area
+from gapless.console.gate import Gate
 from gapless.console.metrics import metrics_route
 from gapless.console.pages.overview import overview_route, style_route
 from gapless.console.routing import CONSOLE, ConsoleOptions, guarded, respond_json, respond_text
 from gapless.ledger import leases
 from gapless.ledger.engine import StoreError
 from gapless.metrics import Metrics
-from gapless.operations.context import OperationContext, OperationRefused
+from gapless.operations.context import OperationContext, OperationForbidden, OperationRefused
 
 BODY_MAX_BYTES: Final = 16 << 20
 READY_TIMEOUT_S: Final = 5.0
 
 
 def build_console_app(options: ConsoleOptions, context: OperationContext, metrics: Metrics) -> Litestar:
-    """Return the application. Its routes depend on the roles; each request is checked by `auth.decide_access`."""
-    handlers = [livez_route(options, context), readyz_route(options, context), metrics_route(options, context, metrics)]
+    """Return the application. Its routes depend on the roles; each request is checked by its gate."""
+    gate = Gate(options.access, context.runtime, options.trusted_proxies)
+    handlers = [livez_route(context), readyz_route(options, context), metrics_route(options, context, metrics)]
     if CONSOLE in options.roles:
         handlers += [
             status_route(options, context),
-            operations_route(options, context),
-            receipts_route(options, context),
+            operations_route(context),
+            receipts_route(context),
             overview_route(options, context),
-            style_route(options),
+            style_route(),
         ]
-    return Litestar(
+    app = Litestar(
         route_handlers=handlers,
-        exception_handlers={HTTPException: _http_error, OperationRefused: _refused, StoreError: _unavailable},
+        exception_handlers={
+            HTTPException: _http_error,
+            OperationRefused: _refused,
+            OperationForbidden: _forbidden,
+            StoreError: _unavailable,
+        },
+        lifespan=[gate.writing],
         request_max_body_size=BODY_MAX_BYTES,
         openapi_config=None,
         logging_config=None,
         debug=False,
         pdb_on_exception=False,
     )
+    app.state.gate = gate
+    return app
 
 
-def livez_route(options: ConsoleOptions, context: OperationContext) -> HTTPRouteHandler:
+def livez_route(context: OperationContext) -> HTTPRouteHandler:
     """`GET /livez`."""
 
-    @get("/livez", guards=[guarded(options.access, Area.PROBE)])
+    @get("/livez", guards=[guarded(Area.PROBE)])
     async def livez() -> Response[bytes]:
         """Answer 200 while the event loop and the writer work; otherwise only a restart helps."""
         return respond_text(*_probe_result(context.runtime.writer.is_alive, "the writer does not commit"))
@@ -63,7 +73,7 @@ def livez_route(options: ConsoleOptions, context: OperationContext) -> HTTPRoute
 def readyz_route(options: ConsoleOptions, context: OperationContext) -> HTTPRouteHandler:
     """`GET /readyz`."""
 
-    @get("/readyz", guards=[guarded(options.access, Area.PROBE)])
+    @get("/readyz", guards=[guarded(Area.PROBE)])
     async def readyz() -> Response[bytes]:
         """Answer 200 if the store can be read and written and has the schema of this release."""
         runtime = context.runtime
@@ -92,11 +102,15 @@ def _probe_result(passed: bool, problem: str) -> tuple[HTTPStatus, str]:  # noqa
 def _http_error(_: Request[Any, Any, Any], error: HTTPException) -> Response[bytes]:
     needs_token = error.status_code == HTTPStatus.UNAUTHORIZED
     headers = {"www-authenticate": 'Basic realm="gapless", charset="UTF-8"'} if needs_token else {}
-    return respond_json(error.status_code, {"error": error.detail}, headers)
+    return respond_json(error.status_code, {"error": error.detail}, {**headers, **(error.headers or {})})
 
 
 def _refused(_: Request[Any, Any, Any], error: OperationRefused) -> Response[bytes]:
     return respond_json(HTTPStatus.BAD_REQUEST, {"error": str(error)})
+
+
+def _forbidden(_: Request[Any, Any, Any], error: OperationForbidden) -> Response[bytes]:
+    return respond_json(HTTPStatus.FORBIDDEN, {"error": str(error)})
 
 
 def _unavailable(_: Request[Any, Any, Any], error: StoreError) -> Response[bytes]:

@@ -68,7 +68,7 @@ def render(metrics: Metrics, ledger: LedgerCollector | None, accept: str) -> tup
 def metrics_route(options: ConsoleOptions, context: OperationContext, metrics: Metrics) -> HTTPRouteHandler:
     """`GET /metrics`."""
 
-    @get("/metrics", guards=[guarded(options.access, Area.METRICS)])
+    @get("/metrics", guards=[guarded(Area.METRICS)])
     async def metrics_page(request: Request[Any, Any, Any]) -> Response[bytes]:
         """Return every series; without the store, only those of the process."""
         ledger = LedgerCollector(await make_report_or_none(context)) if CONSOLE in options.roles else None

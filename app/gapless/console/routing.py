@@ -2,22 +2,26 @@
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final
 
 import msgspec
-from litestar import Response
+from litestar import Request, Response
 from litestar.connection import ASGIConnection
 from litestar.exceptions import HTTPException
 from litestar.handlers import BaseRouteHandler
 from litestar.types import Guard
 
-from gapless.console import auth
-from gapless.console.auth import Access, AccessDecision, Area, Caller
+from gapless.console.auth import Access, Area
+from gapless.console.gate import Gate
+from gapless.domain import Sources
 from gapless.ledger.engine import StoreError
 from gapless.ledger.writer import Work
-from gapless.operations.context import OperationContext, OperationRefused
+from gapless.operations.context import OperationContext, OperationForbidden, OperationRefused
+from gapless.operations.principals import Principal
+from gapless.operations.registry import perform
+from gapless.receive.client_address import TrustedProxies
 from gapless.status.reader import fault_of, read_report
 from gapless.status.report import StatusReport
 
@@ -45,14 +49,20 @@ class ConsoleOptions:
     version: str
     started_at: datetime
     schema_is_current: Work[bool]
+    trusted_proxies: TrustedProxies | None = None
+    """The proxies whose header tells the address of the client; None: there are none."""
 
 
-async def make_report(context: OperationContext) -> StatusReport:
-    """Return the current report. Raises `StoreError`."""
+async def make_report(context: OperationContext, principal: Principal | None = None) -> StatusReport:
+    """Return the current report, for a limited principal without the sources of others. Raises `StoreError`."""
     runtime = context.runtime
     now, failure = runtime.clock(), runtime.writer.failure
     faults = () if failure is None else (fault_of(failure.error, now - failure.lasts),)
-    return await read_report(runtime.store, context.sources, now, faults=faults)
+    if principal is None or not principal.is_limited:
+        return await read_report(runtime.store, context.sources, now, faults=faults)
+    shown = Sources(each for each in context.sources if principal.may_touch(each.name))
+    report = await read_report(runtime.store, shown, now, faults=faults)
+    return replace(report, destinations=(), older_processes=(), clock_offsets=())
 
 
 async def make_report_or_none(context: OperationContext) -> StatusReport | None:
@@ -64,22 +74,32 @@ async def make_report_or_none(context: OperationContext) -> StatusReport | None:
         return None
 
 
-def guarded(access: Access, area: Area) -> Guard:
-    """Return the guard of `area`. It refuses requests that `auth.decide_access` does not allow."""
+def guarded(area: Area) -> Guard:
+    """Return the guard of `area`. It refuses requests that the application's gate does not let in."""
 
-    def guard(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:
-        headers = connection.headers
-        caller = Caller(
-            host=headers.get("host"),
-            origin=headers.get("origin"),
-            fetch_site=headers.get("sec-fetch-site"),
-            authorization=headers.get("authorization"),
-        )
-        decision = auth.decide_access(access, area, caller)
-        if decision is not AccessDecision.ALLOWED:
-            raise HTTPException(status_code=decision.status, detail=decision.advice)
+    async def guard(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:
+        gate: Gate = connection.app.state.gate
+        connection.scope["state"]["principal"] = await gate.let_in(connection, area)
 
     return guard
+
+
+def principal_of(request: Request[Any, Any, Any]) -> Principal:
+    """Return who asks, as the guard of the route has found."""
+    principal: Principal = request.scope["state"]["principal"]
+    return principal
+
+
+async def perform_for(
+    request: Request[Any, Any, Any], context: OperationContext, name: str, args: Mapping[str, object]
+) -> dict[str, object]:
+    """Perform an operation for whoever asks. Raises `OperationRefused`, `OperationForbidden` and `StoreError`."""
+    principal = principal_of(request)
+    try:
+        return await perform(context.acting_as(principal), name, args)
+    except OperationForbidden:
+        request.app.state.gate.refusals.note_denied(principal)
+        raise
 
 
 def respond(status_code: int, body: bytes, media_type: str, headers: Mapping[str, str] = HEADERS) -> Response[bytes]:

@@ -8,6 +8,7 @@ from typing import Any
 
 import uvicorn
 
+from gapless.bootstrap.tls import Certificates
 from gapless.receive.server import SERVING
 from gapless.sockets import bind
 
@@ -37,18 +38,30 @@ class _Server(uvicorn.Server):
 class Listener:
     """An application on a bound socket. `run` serves until `stop`."""
 
-    def __init__(self, app: Any, host: str, port: int, *, drain_s: float = DRAIN_S, **options: Any) -> None:
+    def __init__(
+        self,
+        app: Any,
+        host: str,
+        port: int,
+        *,
+        certificates: Certificates | None = None,
+        drain_s: float = DRAIN_S,
+        **options: Any,
+    ) -> None:
+        self.certificates = certificates
         self._socket = bind(host, port)
         uvicorn_options = {**SERVING, "lifespan": "on", "timeout_graceful_shutdown": drain_s, **options}
         config = uvicorn.Config(app, backlog=BACKLOG, **uvicorn_options)
+        config.load()
+        config.ssl = None if certificates is None else certificates.context
         self._server = _Server(config)
 
     @property
     def address(self) -> str:
-        """`http://host:port`, reachable from this machine."""
+        """`http://host:port`, or with TLS `https://…`, reachable from this machine."""
         host, port = self._socket.getsockname()[:2]
         shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)  # noqa: S104
-        return f"http://{shown}:{port}"
+        return f"{'http' if self.certificates is None else 'https'}://{shown}:{port}"
 
     async def run(self) -> None:
         """Serve until `stop`."""

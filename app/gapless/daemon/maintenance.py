@@ -9,9 +9,11 @@ from functools import partial
 from pathlib import Path
 
 from gapless.bootstrap.ledger import note_times_ahead
+from gapless.bootstrap.tls import Certificates
 from gapless.clock import TOLERANCE, ProcessClock, machine_clock
 from gapless.domain import Sources, span_us
-from gapless.ledger import configurations, leases, looks, retention, silence, sources, times
+from gapless.ledger import audit_log, configurations, leases, looks, retention, silence, sources, times
+from gapless.ledger.audit_log import UNKEYED, AuditKey
 from gapless.ledger.configurations import Standing
 from gapless.ledger.deliveries import DELIVERY_CHANNEL
 from gapless.ledger.engine import PostgresStore, Store, StoreError
@@ -150,13 +152,19 @@ async def prune(runtime: Runtime, retention: RetentionSettings, destination_ids:
         try:
             if not isinstance(clock, ProcessClock) or clock.is_settled(PRUNE_AFTER_JUMP):
                 now_us = runtime.now_us - await runtime.read(sources.greatest_skew_us)
-                await prune_once(runtime.writer, retention, destinations, now_us)
+                await prune_once(runtime.writer, retention, destinations, now_us, runtime.audit_key)
         except StoreError as error:
             log.warning("pruning_failed", extra={"error": str(error)})
         await asyncio.sleep(PRUNE_EVERY.total_seconds())
 
 
-async def prune_once(writer: Writer, limits: RetentionSettings, destination_ids: Iterable[int], now_us: int) -> None:
+async def prune_once(
+    writer: Writer,
+    limits: RetentionSettings,
+    destination_ids: Iterable[int],
+    now_us: int,
+    audit_key: AuditKey = UNKEYED,
+) -> None:
     """Prune everything that is old enough at `now_us`; deliveries first, because payloads are kept for them."""
     steps: list[tuple[timedelta | None, Callable[..., Pruned]]] = [
         *((limits.deliveries, partial(retention.prune_deliveries, destination_id=each)) for each in destination_ids),
@@ -165,6 +173,7 @@ async def prune_once(writer: Writer, limits: RetentionSettings, destination_ids:
         (limits.payloads, retention.prune_receipts),
         (limits.passes, retention.prune_passes),
         (limits.clean_passes, partial(retention.prune_passes, only_clean=True)),
+        (limits.audit_log, partial(audit_log.prune, key=audit_key, now_us=now_us)),
     ]
     for age, step in steps:
         after: int | None = None if age is None else 0
@@ -207,6 +216,14 @@ def _stamp(path: Path) -> tuple[int, int]:
         stat = path.stat()
         return stat.st_mtime_ns, stat.st_ino
     return 0, 0
+
+
+async def watch_certificates(known: Iterable[Certificates]) -> None:
+    """Give new connections the certificates that files have by then, until cancelled. Open ones are left alone."""
+    while True:
+        await asyncio.sleep(CHECK_FILES_EVERY.total_seconds())
+        for each in known:
+            await asyncio.to_thread(each.reload_if_changed)
 
 
 async def wake_on_notice(store: Store, wake: Callable[[], None]) -> None:

@@ -5,7 +5,7 @@ import logging
 import os
 import secrets
 from collections.abc import Callable, Coroutine, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from enum import StrEnum
 from functools import partial
@@ -13,6 +13,7 @@ from typing import Any
 
 import gapless
 from gapless.bootstrap.runtime import ProcessParts
+from gapless.bootstrap.tls import Certificates, tls_files
 from gapless.console.app import build_console_app
 from gapless.console.auth import Access
 from gapless.console.routing import ConsoleOptions
@@ -25,13 +26,14 @@ from gapless.ledger.engine import SqliteStore, StoreInvalid
 from gapless.ledger.engine.lock import LockHolder, identity
 from gapless.operations.context import OperationContext
 from gapless.provider_api.client import DEFAULT_RETRY, RequestRetryPolicy
+from gapless.receive.client_address import TrustedProxies
 from gapless.receive.endpoint import ReceiveOptions, Receiver, make_receiver
 from gapless.receive.evidence import EvidenceFetcher
 from gapless.receive.quarantine import QuarantineOptions
 from gapless.receive.server import build_app
 from gapless.receive.stream_ids import StreamIds
 from gapless.reconcile.scheduler import TICK_S, Scheduler
-from gapless.settings import SecretRef, Settings
+from gapless.settings import PrivateSettings, PublicSettings, SecretRef, SecretUnavailable, Settings, weakness_of
 from gapless_reconcilers.kit.contract import Secret
 
 log = logging.getLogger(__name__)
@@ -39,6 +41,7 @@ RECEIVING, WORKING, ANSWERING = 0.2, 0.4, 0.1
 """Shares of `stop_within`, in the order of a stop: webhooks under way, then pages and attempts, then the console.
 
 The rest is for the commits, the leases and the connections. What takes longer is cut: it is done again later."""
+LOOPBACK = "127.0.0.1"
 SLACK = 0.05
 """Share of `stop_within` that a part may take to end beyond its own limit."""
 
@@ -83,6 +86,8 @@ class Process:
     parts: ProcessParts
     receiver: Receiver
     private: Listener
+    commands: Listener | None
+    """For commands on this machine, where the private listener has TLS. Only the token of this process opens it."""
     public: Listener | None
     scheduler: Scheduler | None
     dispatcher: Dispatcher | None
@@ -102,13 +107,14 @@ class Process:
             await self._stop_workers(workers)
             for task in background:
                 task.cancel()
-            self.private.stop()
+            for listener in self._listeners:
+                listener.stop()
             await self._end(listeners, ANSWERING)
         log.info("stopped")
 
     @property
     def _listeners(self) -> list[Listener]:
-        return [each for each in (self.public, self.private) if each is not None]
+        return [each for each in (self.public, self.private, self.commands) if each is not None]
 
     @property
     def _workers(self) -> list[Scheduler | Dispatcher]:
@@ -122,6 +128,7 @@ class Process:
                 runtime, self.parts.holder, receives=Role.RECEIVE in self.roles, standing=self.parts.rows.standing
             ),
             maintenance.watch_secrets(settings.sources, runtime.sources, self.environ),
+            maintenance.watch_certificates([each.certificates for each in self._listeners if each.certificates]),
         ]
         if self.public is not None:
             tasks += [
@@ -170,11 +177,21 @@ def receive_options(settings: Settings) -> ReceiveOptions:
     return ReceiveOptions(
         answer_within=settings.public.answer_within,
         body_limit=settings.public.body_limit,
+        allow_from={each.name: each.allow_from for each in settings.sources if each.allow_from is not None},
+        trusted_proxies=trusted_proxies(settings),
         body_limits={each.name: each.body_limit for each in settings.sources if each.body_limit is not None},
         quarantine=QuarantineOptions(
             max_rows=quarantine.max_rows, max_bytes=quarantine.max_bytes, per_minute=quarantine.per_minute
         ),
     )
+
+
+def trusted_proxies(settings: Settings) -> TrustedProxies | None:
+    """Return the proxies that both listeners trust; None: there are none."""
+    wanted = settings.connections
+    if not wanted.proxies:
+        return None
+    return TrustedProxies(networks=wanted.proxies, header=wanted.proxy_header.lower())
 
 
 def make_process(
@@ -186,6 +203,7 @@ def make_process(
     runtime = parts.runtime
     receiver = make_receiver(runtime, client=parts.client, options=receive_options(settings))
     grace = WORKING * settings.stop_within
+    private, commands = _private(settings, parts, roles)
     dispatcher = Dispatcher(parts.destinations, runtime, grace=grace) if Role.DELIVER in roles else None
     if dispatcher is not None:
         runtime.writer.recorder.wake = dispatcher.wake
@@ -195,15 +213,19 @@ def make_process(
         roles=roles,
         parts=parts,
         receiver=receiver,
-        private=_private(settings, parts, roles),
+        private=private,
+        commands=commands,
         public=_public(settings, parts, receiver) if Role.RECEIVE in roles else None,
         scheduler=_scheduler(parts, timing, grace) if Role.RECONCILE in roles else None,
         dispatcher=dispatcher,
     )
 
 
-def _private(settings: Settings, parts: ProcessParts, roles: frozenset[Role]) -> Listener:
-    """Return the private listener, and write its address beside the ledger so that commands find it."""
+def _private(settings: Settings, parts: ProcessParts, roles: frozenset[Role]) -> tuple[Listener, Listener | None]:
+    """Return the private listener, and one for commands if that has TLS.
+
+    Its address is written beside the ledger so that commands find it.
+    """
     private, token = settings.private, secrets.token_urlsafe(32)
     options = ConsoleOptions(
         access=Access(
@@ -217,8 +239,30 @@ def _private(settings: Settings, parts: ProcessParts, roles: frozenset[Role]) ->
         version=gapless.__version__,
         started_at=parts.runtime.clock(),
         schema_is_current=schema.is_current,
+        trusted_proxies=trusted_proxies(settings),
     )
-    runtime, store = parts.runtime, parts.runtime.store
+    store = parts.runtime.store
+    certificates = _certificates("private", private)
+    listener = _console(settings, parts, options, private.host, private.port, certificates)
+    commands = None
+    if parts.lock is not None and isinstance(store, SqliteStore):
+        if certificates is not None:
+            only = replace(options.access, bind=LOOPBACK, owner_only=True)
+            commands = _console(settings, parts, replace(options, access=only), LOOPBACK, 0, None)
+        url = (commands or listener).address
+        parts.lock.write_holder(LockHolder(pid=os.getpid(), url=url, token=token, file=identity(store.path)))
+    return listener, commands
+
+
+def _console(
+    settings: Settings,
+    parts: ProcessParts,
+    options: ConsoleOptions,
+    host: str,
+    port: int,
+    certificates: Certificates | None,
+) -> Listener:
+    runtime = parts.runtime
     context = OperationContext(
         runtime=runtime,
         evidence=EvidenceFetcher(parts.client, runtime.clock, runtime.metrics),
@@ -227,21 +271,29 @@ def _private(settings: Settings, parts: ProcessParts, roles: frozenset[Role]) ->
     )
     app = build_console_app(options, context, runtime.metrics)
     drain_s = ANSWERING * settings.stop_within.total_seconds()
-    listener = Listener(app, private.host, private.port, drain_s=drain_s)
-    if parts.lock is not None and isinstance(store, SqliteStore):
-        holder = LockHolder(pid=os.getpid(), url=listener.address, token=token, file=identity(store.path))
-        parts.lock.write_holder(holder)
-    return listener
+    return Listener(app, host, port, certificates=certificates, drain_s=drain_s)
+
+
+def _certificates(listener: str, settings: PublicSettings | PrivateSettings) -> Certificates | None:
+    """Return the certificates of a listener; None: it has no TLS. Raises `TlsInvalid`."""
+    return Certificates.of(tls_files(listener, settings))
 
 
 def _read_secret(reference: SecretRef | None) -> Secret | None:
-    return None if reference is None else reference.read()
+    """Return the token now. Raises `SecretUnavailable`, also if its file has one that could be guessed by now."""
+    if reference is None:
+        return None
+    token = reference.read()
+    if (weakness := weakness_of(token)) is not None:
+        raise SecretUnavailable(f"the token {weakness}")
+    return token
 
 
 def _public(settings: Settings, parts: ProcessParts, receiver: Receiver) -> Listener:
     public = settings.public
     drain_s = RECEIVING * settings.stop_within.total_seconds()
-    return Listener(build_app(receiver, parts.rows.retired), public.host, public.port, drain_s=drain_s)
+    app, certificates = build_app(receiver, parts.rows.retired), _certificates("public", public)
+    return Listener(app, public.host, public.port, certificates=certificates, drain_s=drain_s)
 
 
 def _scheduler(parts: ProcessParts, timing: Timing, stop_within: timedelta) -> Scheduler:

@@ -560,16 +560,51 @@ class QuarantineRow(TableRow, table=True):
 
 
 class AuditLogRow(TableRow, table=True):
-    """One action: who did what, and when."""
+    """One action: who did what, and when. Its `digest` depends on that of the row before; see `ledger.audit_log`."""
 
     __tablename__ = "audit_log"
-    __table_args__ = ({"sqlite_autoincrement": True},)
+    __table_args__ = (Index("ix_audit_log_number", "number", unique=True), {"sqlite_autoincrement": True})
     id: int | None = _id()
     at_us: int = _long()
     actor: str = _text()
     action: str = _text()
     subject: str = _text()
     detail: str | None = _text(null=True)
+    number: int | None = _long(null=True)  # its place in the chain; None: it is from before there was one
+    role: str | None = _text(null=True)  # of the actor
+    reason: str | None = _text(null=True)  # in the actor's words
+    digest: str | None = _text(null=True)
+
+
+class AuditHeadRow(TableRow, table=True):
+    """The two ends of the audit log's chain: its last row, and the last of those that were pruned. One row, id 1."""
+
+    __tablename__ = "audit_head"
+    id: int = Field(sa_column=Column(Whole, primary_key=True, autoincrement=False))
+    number: int = _long(default=0)
+    digest: str = _text(default="")
+    seal: str = _text(default="")  # proves that Gapless wrote number and digest
+    pruned: int = _long(default=0)
+    pruned_digest: str = _text(default="")
+    pruned_seal: str = _text(default="")
+
+
+class TokenRow(TableRow, table=True):
+    """A named token of the private listener. The token itself is nowhere, only its digest."""
+
+    __tablename__ = "token"
+    __table_args__ = (UniqueConstraint("name"), UniqueConstraint("digest"), {"sqlite_autoincrement": True})
+    id: int | None = _id()
+    name: str = _text()
+    role: str = _text()
+    sources: str | None = _text(null=True)  # JSON list of names; None: all of them
+    destinations: str | None = _text(null=True)  # JSON list of names; None: all of them
+    digest: str = _text()  # SHA-256 of the token, which is 256 random bits
+    created_us: int = _long()
+    created_by: str = _text()
+    expires_us: int | None = _long(null=True)  # None: never
+    revoked_us: int | None = _long(null=True)
+    revoked_by: str | None = _text(null=True)
 
 
 def _table(row: type[TableRow]) -> Table:
@@ -586,3 +621,4 @@ SHOWN, ABSENCE, CONFIGURATION = _table(ShownRow), _table(AbsenceRow), _table(Con
 SUBSCRIPTION, RESTORED, RECEIPT = _table(SubscriptionRow), _table(RestoredRow), _table(ReceiptRow)
 LEARNED, LIST_DELAY = _table(LearnedRow), _table(ListDelayRow)
 SLOT, DOWNTIME, QUARANTINE, AUDIT_LOG = _table(SlotRow), _table(DowntimeRow), _table(QuarantineRow), _table(AuditLogRow)
+AUDIT_HEAD, TOKEN = _table(AuditHeadRow), _table(TokenRow)

@@ -13,6 +13,7 @@ class AcceptUnlisted(OperationRequest, frozen=True, kw_only=True):
     """Accept that the list lacks these events, so that they no longer hold the watermark."""
 
     operation = "event.accept_unlisted"
+    explained_by = "reason"
     source: Name
     keys: Keys
     reason: Annotated[str, Meta(max_length=1000, pattern=r"\S")]

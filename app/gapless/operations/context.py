@@ -1,7 +1,7 @@
 """Shared by all operations: the base of requests, the context with the audit log, and `OperationRefused`."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Annotated, ClassVar, Concatenate, ParamSpec, TypeAlias, TypeVar
 
@@ -13,6 +13,7 @@ from gapless.errors import UserError
 from gapless.ledger import Connection, audit_log
 from gapless.ledger.engine import bind
 from gapless.ledger.writer import Work
+from gapless.operations.principals import API, AccessRole, Principal
 from gapless.receive.evidence import EvidenceFetcher
 from gapless.receive.stream_ids import StreamIds
 from gapless.runtime import Runtime
@@ -28,6 +29,18 @@ class OperationRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Base of all requests. `operation` is the name of the operation."""
 
     operation: ClassVar[str]
+    needs: ClassVar[AccessRole] = AccessRole.OPERATOR
+    """The role that may ask for it; an owner may ask for everything."""
+    checks_limits: ClassVar[bool] = False
+    """True: the operation itself sees to it that a limited principal touches its own sources only."""
+    explained_by: ClassVar[str] = "note"
+    """The field that is the reason in the audit log."""
+    note: Annotated[str, Meta(max_length=1000)] | None = None
+    """Why, in the words of whoever asks."""
+
+
+class OperationForbidden(UserError):
+    """Whoever asks may not do this. Nothing was changed."""
 
 
 class OperationRefused(UserError):
@@ -43,8 +56,12 @@ class OperationContext:
     stream_ids: StreamIds
     wake: Callable[[], None] = lambda: None
     """Wakes the dispatcher of this process, because deliveries may be due."""
-    actor: str = "api"
+    actor: str = API.name
     """Name of the actor in the audit log."""
+    principal: Principal = API
+    """The role and the limits of the actor."""
+    reason: str | None = None
+    """Why, in the actor's words, for the audit log."""
 
     @property
     def now_us(self) -> int:
@@ -62,6 +79,10 @@ class OperationContext:
             known = ", ".join(sorted(source.name for source in self.sources)) or "none"
             raise OperationRefused(f"source {name!r} is not configured; configured: {known}")
         return self.sources[name]
+
+    def acting_as(self, principal: Principal) -> "OperationContext":
+        """Return the context in which this principal acts."""
+        return replace(self, actor=principal.name, principal=principal)
 
     async def read(self, query: Callable[Concatenate[Connection, P], T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Return the result of `query(connection, …)`. Raises `StoreError`."""
@@ -87,6 +108,14 @@ class OperationContext:
         result = work(connection)
         if result == 0:
             return result
-        detail = msgspec.json.encode(result).decode()
-        audit_log.add(connection, self.now_us, actor=self.actor, action=action, subject=subject, detail=detail)
+        done = audit_log.Action(
+            at_us=self.now_us,
+            actor=self.actor,
+            role=self.principal.role.value,
+            action=action,
+            subject=subject,
+            detail=msgspec.json.encode(result).decode(),
+            reason=self.reason,
+        )
+        audit_log.add(connection, done, self.runtime.audit_key)
         return result

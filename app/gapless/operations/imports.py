@@ -9,6 +9,7 @@ from gapless.domain import Source, Via
 from gapless.ledger import Connection, destinations, receipts, streams
 from gapless.ledger.recorder import Recorder, Sighting
 from gapless.operations.context import AwareTime, Keys, Name, OperationContext, OperationRefused, OperationRequest
+from gapless.operations.principals import AccessRole
 from gapless_reconcilers.kit.contract import RemoteEvent, check_text
 
 IMPORT_BATCH = 500
@@ -52,6 +53,7 @@ class RecordReceipts(OperationRequest, frozen=True, kw_only=True):
     """Note that the handler behind a destination has processed these events of a source."""
 
     operation = "receipts"
+    needs = AccessRole.CONSUMER
     destination: Name
     source: Name
     keys: Keys

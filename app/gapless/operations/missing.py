@@ -13,6 +13,7 @@ class DismissMissing(OperationRequest, frozen=True, kw_only=True):
     """Dismiss the unreadable rows of these keys, with the reason."""
 
     operation = "missing.dismiss"
+    explained_by = "reason"
     source: Name
     keys: Keys
     reason: Annotated[str, Meta(max_length=1000, pattern=r"\S")]

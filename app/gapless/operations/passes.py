@@ -27,6 +27,7 @@ class ReadPassStatus(OperationRequest, frozen=True, kw_only=True):
     """Report the progress of passes."""
 
     operation = "pass.status"
+    checks_limits = True
     ids: Annotated[tuple[int, ...], Meta(max_length=1000)]
 
 
@@ -34,6 +35,7 @@ class CancelPasses(OperationRequest, frozen=True, kw_only=True):
     """End passes on demand, and forget those that failed; what they have recorded stays."""
 
     operation = "pass.cancel"
+    checks_limits = True
     ids: Annotated[tuple[int, ...], Meta(min_length=1, max_length=1000)]
 
 
@@ -102,11 +104,12 @@ def _nothing_to_read(request: DemandPass, capabilities: Capabilities, now: datet
 async def cancel(context: OperationContext, request: CancelPasses) -> dict[str, object]:
     """End the passes, all or none. One that reads at this moment ends after its page."""
     subject = ", ".join(map(str, request.ids))
-    return await context.write(request.operation, subject, _cancel, ids=request.ids, now_us=context.now_us)
+    return await context.write(request.operation, subject, _cancel, context=context, ids=request.ids)
 
 
-def _cancel(connection: Connection, ids: tuple[int, ...], now_us: int) -> dict[str, object]:
-    known = {row.id: row for row in passes.progress(connection, ids)}
+def _cancel(connection: Connection, context: OperationContext, ids: tuple[int, ...]) -> dict[str, object]:
+    rows = passes.progress(connection, ids)
+    known = {row.id: row for row in rows if context.principal.may_touch(row.source)}
     for each in ids:
         row = known.get(each)
         if row is None:
@@ -118,13 +121,14 @@ def _cancel(connection: Connection, ids: tuple[int, ...], now_us: int) -> dict[s
         if row.state not in passes.OPEN_STATES:
             raise OperationRefused(f"pass {each} has ended already ({row.outcome}); nothing was changed")
     for each in ids:
-        passes.cancel(connection, each, now_us)
+        passes.cancel(connection, each, context.now_us)
     return {"cancelled": sorted(set(ids))}
 
 
 async def read_status(context: OperationContext, request: ReadPassStatus) -> dict[str, object]:
     """Return the progress of the passes; `remaining` is the number that still run."""
-    rows = await context.read(passes.progress, pass_ids=request.ids)
+    found = await context.read(passes.progress, pass_ids=request.ids)
+    rows = [row for row in found if context.principal.may_touch(row.source)]
     running = sum(row.state == "running" for row in rows)
     now = context.runtime.clock()
     return {"remaining": running, "passes": [as_values(row, now) for row in rows]}

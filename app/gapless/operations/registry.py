@@ -5,6 +5,7 @@ row of the log for each, so that webhooks need not wait for them.
 """
 
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from typing import Final, TypeVar
 
 import msgspec
@@ -13,21 +14,27 @@ from gapless.operations import (
     absences,
     configuration,
     deliveries,
+    endpoint_notes,
     imports,
     missing,
     passes,
     quarantine,
     restore,
     sources,
+    tokens,
 )
-from gapless.operations.context import OperationContext, OperationRefused, OperationRequest
+from gapless.operations.context import OperationContext, OperationForbidden, OperationRefused, OperationRequest
+from gapless.operations.principals import AccessRole, Principal, may_ask, refusal
 
 R = TypeVar("R", bound=OperationRequest)
 Operation = Callable[[OperationContext, Mapping[str, object]], Awaitable[dict[str, object]]]
 
 
 async def perform(context: OperationContext, name: str, args: Mapping[str, object]) -> dict[str, object]:
-    """Perform the operation `name`; msgspec can write its result as JSON. Raises `OperationRefused`, `StoreError`."""
+    """Perform the operation `name`; msgspec can write its result as JSON.
+
+    Raises `OperationRefused`, `OperationForbidden` and `StoreError`.
+    """
     operation = OPERATIONS.get(name)
     if operation is None:
         raise OperationRefused(f"operation {name!r} does not exist; there are {', '.join(sorted(OPERATIONS))}")
@@ -41,11 +48,25 @@ def _operation(
         try:
             request = msgspec.convert(dict(args), request_type)
         except msgspec.ValidationError as error:
-            wanted = ", ".join(request_type.__struct_fields__)
+            wanted = ", ".join(sorted(request_type.__struct_fields__, key="note".__eq__))
             raise OperationRefused(f"{request_type.operation}: {error}; it takes {wanted}") from error
-        return await carry_out(context, request)
+        _refuse_others(context.principal, request)
+        return await carry_out(replace(context, reason=getattr(request, request.explained_by)), request)
 
     return request_type.operation, checked
+
+
+def _refuse_others(principal: Principal, request: OperationRequest) -> None:
+    """Raise `OperationForbidden` if this principal may not ask for it."""
+    if not may_ask(principal.role, request.needs):
+        raise OperationForbidden(
+            f"{principal.name} has the role {principal.role.value}; {request.operation} needs {request.needs.value}"
+            + (": run the command on the machine of the ledger" if request.needs is AccessRole.OWNER else "")
+        )
+    named = {name: getattr(request, name) for name in request.__struct_fields__}
+    why = None if request.checks_limits else refusal(principal, named)
+    if why is not None:
+        raise OperationForbidden(f"{request.operation}: {why}")
 
 
 OPERATIONS: Final[Mapping[str, Operation]] = dict(
@@ -67,6 +88,9 @@ OPERATIONS: Final[Mapping[str, Operation]] = dict(
         _operation(deliveries.ReleaseHeld, deliveries.release_held),
         _operation(absences.AcceptUnlisted, absences.accept_unlisted),
         _operation(quarantine.ReleaseQuarantined, quarantine.release_quarantined),
+        _operation(endpoint_notes.NoteEndpoint, endpoint_notes.note_endpoint),
+        _operation(tokens.CreateToken, tokens.create),
+        _operation(tokens.RevokeToken, tokens.revoke),
     )
 )
 """Every operation, by name."""

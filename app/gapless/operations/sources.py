@@ -110,6 +110,7 @@ class AcknowledgeLosses(OperationRequest, frozen=True, kw_only=True):
     """Acknowledge what is lost for good: everything, what ended by `until`, or the named intervals."""
 
     operation = "source.acknowledge"
+    explained_by = "reason"
     source: Name
     reason: Annotated[str, Meta(max_length=1000, pattern=r"\S")]
     until: AwareTime | None = None

@@ -22,6 +22,7 @@ from gapless.ledger.writer import NotInTime, Unstorable
 from gapless.receive import responses, webhook
 from gapless.receive.admission import Admission
 from gapless.receive.bounded_log import BoundedLog
+from gapless.receive.client_address import Network, TrustedProxies, client_address, is_in, parse_address
 from gapless.receive.evidence import EvidenceFetcher, EvidenceUnavailable
 from gapless.receive.quarantine import DROPPED, KEPT, Quarantine, QuarantineOptions
 from gapless.receive.responses import Response
@@ -42,6 +43,11 @@ class ReceiveOptions:
     """Time from the last byte of the body to the answer: durable, or 503."""
     body_limits: Mapping[str, int] = field(default_factory=dict)
     """The configured limits of single sources, by name."""
+
+    allow_from: Mapping[str, tuple[Network, ...]]
+    """The networks from which single sources take webhooks, by name. The others take them from everywhere."""
+    trusted_proxies: TrustedProxies | None
+    """The proxies whose header tells the address of the client; None: there are none."""
 
     def limit_of(self, source: Source) -> int:
         """Return the most bytes of a body: as configured for the source, else what its vendor may send."""
@@ -94,6 +100,7 @@ DRAINED: Final = 8
 """A body over the limit is read up to this many times the limit before it is answered."""
 LINGER_S: Final = 5.0
 """Time for which a longer one is read on after the answer: who is cut while sending does not see it."""
+FROM_ELSEWHERE: Final[tuple[Outcome | None, Response]] = (Outcome.REFUSED, responses.FOREIGN_ADDRESS)
 _log = logging.getLogger(__name__)
 
 
@@ -101,9 +108,9 @@ class WebhookEndpoint:
     """`POST /webhooks/<name>`. The source is looked up at each request: it is replaced when its secrets change."""
 
     __slots__ = (
-        "_admission", "_answer", "_answer_messages", "_answer_s", "_clock", "_counts", "_delay", "_evidence",
-        "_header_names", "_limit", "_log", "_machine_clock", "_name", "_quarantine", "_refused", "_seconds", "_sources",
-        "_stream_ids", "_turned_away", "_within_s", "_writer",
+        "_address_refused", "_admission", "_allow_from", "_answer", "_answer_messages", "_answer_s", "_clock",
+        "_counts", "_delay", "_evidence", "_header_names", "_limit", "_log", "_machine_clock", "_name", "_quarantine",
+        "_refused", "_seconds", "_sources", "_stream_ids", "_trusted_proxies", "_turned_away", "_within_s", "_writer",
     )  # fmt: skip
 
     def __init__(self, source: Source, receiver: Receiver) -> None:
@@ -121,7 +128,10 @@ class WebhookEndpoint:
         self._limit = receiver.options.limit_of(source)
         self._within_s = receiver.options.body_within.total_seconds()
         self._answer_s = receiver.options.answer_within.total_seconds()
+        self._allow_from = receiver.options.allow_from.get(source.name)
+        self._trusted_proxies = receiver.options.trusted_proxies
         metrics = receiver.runtime.metrics
+        self._address_refused = metrics.address_refused
         self._counts = {outcome: metrics.webhooks.labels(source.name, outcome.value) for outcome in Outcome}
         self._refused = {reason: metrics.refused.labels(source.name, reason) for reason in REASONS}
         for outcome in KEPT, DROPPED:
@@ -138,7 +148,8 @@ class WebhookEndpoint:
         if scope["type"] != "http":
             await send({"type": "websocket.close"})
             return
-        outcome, (start, body) = await self._decide(scope, receive)
+        is_refused = self._allow_from is not None and self._is_from_elsewhere(scope)
+        outcome, (start, body) = FROM_ELSEWHERE if is_refused else await self._decide(scope, receive)
         if outcome is not None:
             self._counts[outcome].inc()
         self._seconds.observe(perf_counter() - started)
@@ -169,6 +180,17 @@ class WebhookEndpoint:
             if len(body) > self._limit:
                 return self._too_large(scope, responses.TOO_LARGE)
         return await self._take(WebhookRequest(headers=tuple(scope["headers"]), body=body))
+
+    def _is_from_elsewhere(self, scope: Scope) -> bool:
+        """Return True, and count and log it, if the client is in none of the source's networks."""
+        peer = (scope.get("client") or ("",))[0]
+        client = client_address(peer, scope["headers"], self._trusted_proxies)
+        address = parse_address(client)
+        if address is not None and is_in(address, self._allow_from or ()):
+            return False
+        self._address_refused.inc()
+        self._log.log(logging.WARNING, "webhook_address_refused", to_us(self._clock()), client=client, peer=peer)
+        return True
 
     def _too_large(self, scope: Scope, answer: Response) -> tuple[Outcome, Response]:
         self._note_unread(scope, TOO_LARGE, f"its body is over {self._limit} bytes")

@@ -51,6 +51,12 @@ TOO_LARGE: Final = _json(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, {"error": "too_lar
 TOO_LARGE_UNREAD: Final = (TOO_LARGE[0], {**TOO_LARGE[1], "more_body": True})
 """The same while the sender still sends; `END` follows it once the sender had time to read it."""
 END: Final[Message] = {"type": "http.response.body", "body": b""}
+FOREIGN_ADDRESS: Final = _json(
+    HTTPStatus.FORBIDDEN,
+    {"error": "refused", "detail": "webhooks of this source are not taken from your address"},
+    _CLOSE,
+)
+"""403. The body is not read, so the connection is closed after it."""
 CUT: Final = _json(HTTPStatus.REQUEST_TIMEOUT, {"error": "body_incomplete"}, _CLOSE)
 """408, in case the sender still reads it."""
 HEALTHY: Final = response(HTTPStatus.OK, b"ok\n", "text/plain; charset=utf-8")

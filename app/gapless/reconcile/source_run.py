@@ -14,6 +14,7 @@ from gapless.domain import DAY_US, Mode, Purpose, Source, TypesOrigin, align_dow
 from gapless.ledger import (
     Connection,
     accounts,
+    audit_log,
     budgets,
     dead_letters,
     earnings,
@@ -365,9 +366,25 @@ class SourceRun:
     async def _repair_endpoint(self) -> None:
         """Enable our endpoint again (opt-in). If the key may not do that, log it: the list can still be read."""
         try:
-            await repair_endpoint(self.leased.client, self.leased.policy.webhook_url)
+            done = await repair_endpoint(self.leased.client, self.leased.policy.webhook_url)
         except (NeedsOperator, UnexpectedShape) as error:
             log.warning("subscription_not_repaired", extra={"source": self.leased.source.name, "error": str(error)})
+            return
+        if done:
+            await self._note_repair()
+
+    async def _note_repair(self) -> None:
+        """Write into the audit log that our endpoint was enabled."""
+        runtime = self.leased.runtime
+        repaired = audit_log.Action(
+            at_us=runtime.now_us,
+            actor=audit_log.DAEMON,
+            role=audit_log.DAEMON,
+            action="source.repair",
+            subject=self.leased.source.name,
+            reason="repair = true",
+        )
+        await runtime.write(audit_log.add, repaired, runtime.audit_key)
 
     async def _check_precondition(self, streams: Iterable[Stream]) -> SubscriptionInactive | None:
         """Check that our endpoint is active, where the list is complete only then; return the error if it is not.

@@ -9,8 +9,9 @@ from gapless.settings.provider_options import (
     resolve_options,
     signing_secret,
 )
-from gapless.settings.secrets import SecretRef, SecretUnavailable
+from gapless.settings.secrets import SecretRef, SecretUnavailable, weakness_of
 from gapless.settings.tree import (
+    ConnectionSettings,
     DestinationSettings,
     LogFormat,
     LogLevel,
@@ -29,6 +30,7 @@ from gapless.settings.tree import (
 
 __all__ = [
     "DECLARED",
+    "ConnectionSettings",
     "DestinationSettings",
     "LogFormat",
     "LogLevel",
@@ -56,4 +58,5 @@ __all__ = [
     "remarks",
     "resolve_options",
     "signing_secret",
+    "weakness_of",
 ]

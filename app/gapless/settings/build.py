@@ -92,11 +92,14 @@ class SettingsBuilder:
 
     def _read(self, parser: OptionParser[Any], key: str, raw: object, table: RawTable) -> object:
         try:
-            return parser.read(parser.from_text(raw.text) if isinstance(raw, EnvironmentValue) else raw)
+            value = parser.read(parser.from_text(raw.text) if isinstance(raw, EnvironmentValue) else raw)
         except ParseFailed as error:
             got = show(raw.text if isinstance(raw, EnvironmentValue) else raw, shown=parser.shown)
             self.problems.append(f"{_place_of(key, raw, table)} is {got}; wanted {str(error) or parser.wanted}")
             return _MISSING
+        if not parser.is_path:
+            return value
+        return ((Path() if isinstance(raw, EnvironmentValue) else table.base) / value).absolute()
 
     def _subsection(self, f: Field[Any], raw: object, table: RawTable) -> object:
         place = f"{table.place}: {f.name}"

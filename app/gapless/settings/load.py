@@ -25,7 +25,7 @@ from gapless.settings.environment import (
 )
 from gapless.settings.parsers import ParseFailed, from_list, show
 from gapless.settings.provider_options import build_provider
-from gapless.settings.secrets import SecretUnavailable
+from gapless.settings.secrets import SecretUnavailable, weakness_of
 from gapless.settings.tree import (
     NAMED,
     DestinationSettings,
@@ -228,6 +228,7 @@ def _tree(tables: Tables, builder: SettingsBuilder) -> Settings | None:
     if settings is None:
         return None
     _add(builder, root, listener_problems(settings.public, settings.private))
+    _add(builder, root, token_problems(settings))
     return replace(settings, sources=sources, destinations=destinations)
 
 
@@ -292,6 +293,26 @@ def listener_problems(public: PublicSettings, private: PrivateSettings) -> Itera
         )
     if public.port == private.port != 0:
         yield f"private: option port is {private.port}, as in public; wanted another one"
+
+
+def token_problems(settings: Settings) -> Iterator[str]:
+    """Yield what is wrong with the tokens and the key that this configuration names: those that could be guessed."""
+    private = settings.private
+    named = {
+        "private: option token": private.token,
+        "private: option metrics_token": private.metrics_token,
+        "private: option consumer_token": private.consumer_token,
+        "store: option audit_key": settings.store.audit_key,
+    }
+    for place, reference in named.items():
+        if reference is None:
+            continue
+        try:
+            weakness = weakness_of(reference.read())
+        except SecretUnavailable:  # reported where it is read, unless only a list is
+            continue
+        if weakness is not None:
+            yield f"{place} {weakness}"
 
 
 def source_problems(source: SourceSettings) -> Iterator[str]:

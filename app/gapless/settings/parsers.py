@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from enum import StrEnum
+from ipaddress import IPv4Network, IPv6Network, ip_network
+from pathlib import Path
 from types import MappingProxyType
 from typing import Generic, TypeVar
 
@@ -53,6 +55,8 @@ class OptionParser(Generic[T]):
     read: Callable[[object], T]
     from_text: Callable[[str], object] = str
     shown: bool = True
+    is_path: bool = False
+    """The value is a path, relative to the file that names it."""
 
 
 def show(value: object, *, shown: bool = True) -> str:
@@ -213,6 +217,31 @@ def many(item: OptionParser[T], wanted: str, *, least: int = 0) -> OptionParser[
         return tuple(item.read(one) for one in value)
 
     return OptionParser(wanted=f"a list of {wanted}", read=read, from_text=from_list, shown=item.shown)
+
+
+def path() -> OptionParser[Path]:
+    """The path of a file, relative to the configuration file; in the environment, to the working directory."""
+
+    def read(value: object) -> Path:
+        if not isinstance(value, str) or not value or "\0" in value:
+            raise ParseFailed
+        return Path(value)
+
+    return OptionParser(wanted="the path of a file", read=read, is_path=True)
+
+
+def network() -> OptionParser[IPv4Network | IPv6Network]:
+    """A network such as 203.0.113.0/24, or one address."""
+
+    def read(value: object) -> IPv4Network | IPv6Network:
+        if not isinstance(value, str):
+            raise ParseFailed
+        try:
+            return ip_network(value)
+        except ValueError:
+            raise ParseFailed from None
+
+    return OptionParser(wanted="a network such as 203.0.113.0/24 or 2001:db8::/32, without host bits", read=read)
 
 
 def texts_by_name(wanted: str, name: str, value_pattern: str) -> OptionParser[Mapping[str, str]]:

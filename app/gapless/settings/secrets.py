@@ -14,6 +14,10 @@ from gapless_reconcilers.kit.contract import Secret
 VARIABLE_NAME = re.compile(r"[A-Z_][A-Z0-9_]{0,99}")
 """Only capital letters: a secret that is pasted in place of a variable's name nearly always has small ones."""
 
+TOKEN_CHARACTERS = 24
+"""Least length of a token: 16 random bytes in base64."""
+TOKEN_DIFFERENT = 8
+"""Least number of different characters of a token: those of a random one of that length are more."""
 _LARGEST_FILE_BYTES = 65_536
 
 
@@ -51,6 +55,17 @@ class SecretRef(SecretReader):
 
     def __hash__(self) -> int:
         return hash((self._value, self.variable, self.path))
+
+
+def weakness_of(token: Secret) -> str | None:
+    """Return why the token could be guessed, without showing it; None: it is long enough."""
+    text = token.reveal()
+    if len(text) >= TOKEN_CHARACTERS and len(set(text)) >= TOKEN_DIFFERENT:
+        return None
+    return (
+        f"has {len(text)} characters, {len(set(text))} different ones, and could be guessed; wanted at least "
+        f"{TOKEN_CHARACTERS} random ones, such as the output of `openssl rand -hex 32`"
+    )
 
 
 def from_variable(variable: str, environ: Mapping[str, str]) -> SecretRef:

@@ -8,6 +8,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields
 from datetime import datetime, timedelta
 from enum import StrEnum
+from ipaddress import IPv4Network, IPv6Network
+from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from gapless.destinations import registry
@@ -34,6 +36,10 @@ _TYPES = parsers.many(
     parsers.text("an event type", r"[^\s*,]*\*?(?<!^)", shown=True),
     "event types such as invoice.paid, invoice.* or *",
     least=1,
+)
+_NETWORKS = parsers.many(parsers.network(), "networks such as 203.0.113.0/24 or 2001:db8::/32, without host bits")
+_SOME_NETWORKS = parsers.many(
+    parsers.network(), "networks such as 203.0.113.0/24 or 2001:db8::/32, without host bits, at least one", least=1
 )
 _SECOND = timedelta(seconds=1)
 _TENTH = timedelta(milliseconds=100)
@@ -113,6 +119,10 @@ class StoreSettings:
     """Most connections of one process to PostgreSQL: one writes, one listens, the others read.
 
     Ten readers serve every part of a busy process; the sum over all processes must stay below `max_connections`."""
+    audit_key: SecretRef | None = secret()
+    """Key of the audit log's chain, the same for all processes. Absent: a file beside SQLite, none on PostgreSQL.
+
+    It belongs where those who can write to the database cannot read it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,6 +141,14 @@ class PublicSettings:
     """Most webhooks that wait for a commit; beyond that the answer is 503, which the provider retries."""
     queue_max_bytes: int = setting(parsers.size(), "64MB")
     """Most bytes of webhooks that wait for a commit: what a burst may cost in memory."""
+    certificate: Path | None = optional(parsers.path())
+    """PEM file with the certificate of this listener and those between it and its root. Absent: no TLS.
+
+    It is read again when it changes; connections that are open stay open."""
+    certificate_key: Path | None = optional(parsers.path())
+    """PEM file with the key of the certificate, without a password. Absent: `certificate` has it too."""
+    client_ca: Path | None = optional(parsers.path())
+    """PEM file with the authorities of clients: each must show a certificate of one of them. Absent: none need one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,6 +165,27 @@ class PrivateSettings:
     """Bearer token for `/metrics`. Without it `/metrics` is open to all who reach the listener."""
     consumer_token: SecretRef | None = secret()
     """Bearer token that handlers send with their receipts. It opens `/api/v1/receipts` and nothing else."""
+    certificate: Path | None = optional(parsers.path())
+    """PEM file with the certificate of this listener and those between it and its root. Absent: no TLS.
+
+    It is read again when it changes; connections that are open stay open. Commands on this machine still reach the
+    daemon, by a listener of their own."""
+    certificate_key: Path | None = optional(parsers.path())
+    """PEM file with the key of the certificate, without a password. Absent: `certificate` has it too."""
+    client_ca: Path | None = optional(parsers.path())
+    """PEM file with the authorities of clients: each must show a certificate of one of them. Absent: none need one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConnectionSettings:
+    """`[connections]`: the proxies in front of the listeners."""
+
+    proxies: tuple[IPv4Network | IPv6Network, ...] = setting(_NETWORKS, [])
+    """Addresses and networks of the proxies in front of Gapless, whose `proxy_header` is believed. Empty: none.
+
+    None, because a header that nobody overwrites is whatever the sender wants it to be."""
+    proxy_header: str = setting(parsers.text("the name of a header", r"[A-Za-z0-9-]{1,64}"), "X-Forwarded-For")
+    """Header in which a proxy names the client. Believed of `proxies` alone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -169,6 +208,10 @@ class RetentionSettings:
     """Age at which scheduled passes that found nothing are pruned. "off": kept as `passes` says.
 
     A source that is read every 30 seconds makes 86,000 of them in a month."""
+    audit_log: timedelta | None = setting(parsers.duration_or_off(timedelta(days=1)), "off")
+    """Age at which rows of the audit log are pruned, in whole days. "off": kept for ever.
+
+    It is small, and proves who did what; auditors ask for a year or more."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -246,6 +289,10 @@ class SourceSettings:
     body_limit: int | None = optional(parsers.size())
     """Most bytes of one webhook's body; more is answered 413. Absent: the most that the vendor sends, else
     `public.body_limit`."""
+    allow_from: tuple[IPv4Network | IPv6Network, ...] | None = optional(_SOME_NETWORKS)
+    """Networks from which webhooks are taken; from others the answer is 403. Absent: from everywhere.
+
+    It asks for the address of the client behind `connections.proxies`."""
     read_budget: ReadBudgetSettings | None = field(default=None, metadata={"section": ReadBudgetSettings})
     """Reads that the vendor grants in a period. Absent: the provider's own value."""
     keep_unsubscribed: bool = setting(parsers.flag(), default=False)
@@ -342,6 +389,9 @@ class Settings:
     store: StoreSettings = field(default_factory=StoreSettings, metadata={"section": StoreSettings})
     public: PublicSettings = field(default_factory=PublicSettings, metadata={"section": PublicSettings})
     private: PrivateSettings = field(default_factory=PrivateSettings, metadata={"section": PrivateSettings})
+    connections: ConnectionSettings = field(
+        default_factory=ConnectionSettings, metadata={"section": ConnectionSettings}
+    )
     retention: RetentionSettings = field(default_factory=RetentionSettings, metadata={"section": RetentionSettings})
     quarantine: QuarantineSettings = field(default_factory=QuarantineSettings, metadata={"section": QuarantineSettings})
     log: LogSettings = field(default_factory=LogSettings, metadata={"section": LogSettings})

@@ -6,7 +6,7 @@ import httpx
 import pytest
 from world import SECRET, FakeClock, InProcess, World
 
-from gapless.ledger import sources, streams
+from gapless.ledger import audit_log, sources, streams
 from gapless.provider_api.client import new_limiter
 from gapless.reconcile.source_run import in_order
 from gapless_reconcilers.kit.contract import Provider, Secret
@@ -115,3 +115,5 @@ async def test_a_disabled_endpoint_is_enabled_again_only_with_repair(platform: W
             assert endpoint.enabled is repair
     history = await platform.store.read(lambda c: sources.subscriptions(c, platform.source_id))
     assert [row["healthy"] for row in history] == [False, True]
+    logged = await platform.store.read(audit_log.rows)
+    assert [(row["actor"], row["action"], row["subject"]) for row in logged] == [("daemon", "source.repair", "acme")]

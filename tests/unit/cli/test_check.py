@@ -28,7 +28,7 @@ SECRETS = {
     "SECRET": "whsec_1",
     "KEY": "rk_live_1",
     "DESTINATION_SECRET": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
-    "CONSUMER_TOKEN": "token",
+    "CONSUMER_TOKEN": "a-token-of-enough-characters",
 }
 NEVER_SENT = "what the webhooks of source acme bring to us is never sent, although its handler may have lost it"
 NO_TOKEN = "its handler can report only with the token of the whole console"

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gapless.console.auth import Access, AccessDecision, Area, Caller, decide_access
+from gapless.console.auth import Access, AccessDecision, Area, Caller, decide_access, tells_of_proxy
 from gapless_reconcilers.kit.contract import Secret
 
 RUN, TOKEN, METRICS_TOKEN = "run-token", "the-token", "metrics-token"
@@ -116,6 +116,31 @@ def test_a_token_that_vanishes_while_running_closes_access() -> None:
     access = Access(bind="10.0.0.5", run_token=Secret(RUN), token=lambda: tokens[0] if tokens else None)
     tokens.clear()
     assert decide_access(access, Area.READ, Caller(host=PUBLIC)) is REQUIRED
+
+
+@pytest.mark.parametrize(
+    ("access", "read", "metrics"),
+    [(LOOPBACK, "THROUGH_PROXY", "THROUGH_PROXY"), (LOOPBACK_TOKEN, "TOKEN_REQUIRED", "THROUGH_PROXY")],
+)
+def test_what_came_through_a_proxy_needs_a_token_on_loopback(access: Access, read: str, metrics: str) -> None:
+    caller = Caller(host=LOCAL, proxied=True)
+    assert decide_access(access, Area.READ, caller).name == read
+    assert decide_access(access, Area.METRICS, caller).name == metrics
+    assert decide_access(access, Area.PROBE, caller) is ALLOWED
+    assert decide_access(access, Area.READ, replace(caller, authorization=bearer(RUN))) is ALLOWED
+
+
+@pytest.mark.parametrize("name", ["forwarded", "via", "x-real-ip", "x-forwarded-for", "x-forwarded-anything"])
+def test_headers_of_proxies_are_known(name: str) -> None:
+    assert tells_of_proxy(["host", name])
+    assert not tells_of_proxy(["host", "x-request-id"])
+
+
+def test_a_listener_for_commands_opens_to_the_token_of_the_process_alone() -> None:
+    access = replace(LOOPBACK_TOKEN, owner_only=True)
+    for authorization, decision in ((None, REQUIRED), (bearer(TOKEN), REQUIRED), (bearer(RUN), ALLOWED)):
+        caller = Caller(host=LOCAL, authorization=authorization)
+        assert decide_access(access, Area.READ, caller) is decision
 
 
 @given(st.text(), st.text(), st.text(), st.text())

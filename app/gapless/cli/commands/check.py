@@ -13,6 +13,7 @@ import msgspec
 
 from gapless.bootstrap.policies import make_policy
 from gapless.bootstrap.senders import make_sender
+from gapless.bootstrap.tls import TlsInvalid, read_context, tls_files
 from gapless.cli import output
 from gapless.cli.common import Exit, Invocation, failing_clearly
 from gapless.cli.grants import grant_in_words
@@ -24,7 +25,15 @@ from gapless.errors import Unavailable
 from gapless.reconcile.first_plan import first_plan
 from gapless.reconcile.policy import SourcePolicy
 from gapless.reconcile.reading_plan import in_words
-from gapless.settings import DestinationSettings, Settings, SourceSettings, build_provider, lacks_key
+from gapless.settings import (
+    DestinationSettings,
+    PrivateSettings,
+    PublicSettings,
+    Settings,
+    SourceSettings,
+    build_provider,
+    lacks_key,
+)
 from gapless.sockets import bind
 from gapless.text import format_span
 from gapless_reconcilers.kit.contract import Coverage, Provider, Rendering, WarnsAboutOptions
@@ -156,27 +165,30 @@ def file_problem(file: Path) -> str | None:
 
 
 async def listener_findings(settings: Settings) -> list[Finding]:
-    """Return a problem for each listener whose address `gapless serve` could not take."""
+    """Return a problem for each listener whose address or certificates `gapless serve` could not take."""
     found = []
-    for name, host, port, probe in (
-        ("public", settings.public.host, settings.public.port, "/healthz"),
-        ("private", settings.private.host, settings.private.port, "/livez"),
-    ):
+    for name, listener, probe in (("public", settings.public, "/healthz"), ("private", settings.private, "/livez")):
         try:
-            bind(host, port).close()
+            if (files := tls_files(name, listener)) is not None:
+                read_context(files)
+        except TlsInvalid as error:
+            found.append(problem(name, str(error).removeprefix(f"{name}: ")))
+        try:
+            bind(listener.host, listener.port).close()
         except OSError as error:
-            if not await _answers(host, port, probe):
+            if not await _answers(listener, probe):
                 found.append(problem(name, error.strerror or str(error)))
     return found
 
 
-async def _answers(host: str, port: int, probe: str) -> bool:
+async def _answers(listener: PublicSettings | PrivateSettings, probe: str) -> bool:
     """Return True if a daemon of Gapless seems to listen there: it may be the one of this configuration."""
-    near = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - not bound here
+    near = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(listener.host, listener.host)  # noqa: S104 - not bound here
     address = f"[{near}]" if ":" in near else near
+    scheme = "http" if listener.certificate is None else "https"
     try:
-        async with httpx.AsyncClient(trust_env=False, timeout=PROBE_S) as client:
-            return (await client.get(f"http://{address}:{port}{probe}")).text.strip() in ("ok", "alive")
+        async with httpx.AsyncClient(trust_env=False, timeout=PROBE_S, verify=False) as client:  # noqa: S501 - ours
+            return (await client.get(f"{scheme}://{address}:{listener.port}{probe}")).text.strip() in ("ok", "alive")
     except (httpx.HTTPError, httpx.InvalidURL):
         return False
 

@@ -3,6 +3,7 @@
 import asyncio
 import os
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import click
 from gapless.bootstrap.policies import make_policy, webhook_url
 from gapless.bootstrap.sources import known_sources, open_provider_client
 from gapless.cli import output, source_view
-from gapless.cli.access import open_reader, operate, read_ledger
+from gapless.cli.access import note_endpoint, open_reader, operate, read_ledger
 from gapless.cli.commands.audit import show_report
 from gapless.cli.common import Exit, Invocation, failing_clearly, find_source
 from gapless.cli.param_types import TIME
@@ -32,6 +33,7 @@ from gapless.ledger.engine import StoreInvalid
 from gapless.ledger.times import ledger_time
 from gapless.operations.audit import AuditReport
 from gapless.operations.endpoint import RegisteredEndpoint, register_endpoint, repair_endpoint
+from gapless.operations.endpoint_notes import EndpointAction
 from gapless.operations.source_facts import SourceFacts, read_source_facts
 from gapless.settings import Settings, build_provider
 from gapless.status.evaluation import DISBELIEVED
@@ -283,13 +285,27 @@ async def _register_endpoint(
     settings: Settings, name: str, url: str, types: tuple[str, ...], secret_file: Path
 ) -> RegisteredEndpoint:
     configured = find_source(settings, name)
+    note = partial(note_endpoint, settings, name, EndpointAction.REGISTER)
     async with open_provider_client(configured, settings.public_url, os.environ) as client:
-        return await register_endpoint(client, url, types or configured.types or (), secret_file)
+        await note(f"about to register {url}")
+        done = await register_endpoint(client, url, types or configured.types or (), secret_file)
+    await note(f"registered {done.id}" if done.made else f"nothing changed: {done.id} was there")
+    return done
 
 
 async def _repair_endpoint(settings: Settings, name: str, url: str) -> Subscription | None:
+    note = partial(note_endpoint, settings, name, EndpointAction.REPAIR)
     async with open_provider_client(find_source(settings, name), settings.public_url, os.environ) as client:
-        return await repair_endpoint(client, url)
+        await note(f"about to enable {url}")
+        endpoint = await repair_endpoint(client, url)
+    await note(_state_of(endpoint))
+    return endpoint
+
+
+def _state_of(endpoint: Subscription | None) -> str:
+    if endpoint is None:
+        return "asked to enable it; its state is unknown"
+    return "it is enabled" if endpoint.healthy else f"it stays disabled: {endpoint.reason}"
 
 
 def _url(settings: Settings, name: str, url: str | None) -> str:

@@ -7,18 +7,17 @@ from litestar import Request, Response, post
 from litestar.handlers import HTTPRouteHandler
 
 from gapless.console.auth import Area
-from gapless.console.routing import ConsoleOptions, guarded, read_object, respond_json
+from gapless.console.routing import guarded, perform_for, read_object, respond_json
 from gapless.operations.context import OperationContext
-from gapless.operations.registry import perform
 
 
-def operations_route(options: ConsoleOptions, context: OperationContext) -> HTTPRouteHandler:
+def operations_route(context: OperationContext) -> HTTPRouteHandler:
     """`POST /api/operations/<name>`."""
 
-    @post("/api/operations/{name:str}", status_code=200, guards=[guarded(options.access, Area.WRITE)])
+    @post("/api/operations/{name:str}", status_code=200, guards=[guarded(Area.WRITE)])
     async def operation(request: Request[Any, Any, Any]) -> Response[bytes]:
         """Perform the operation with the JSON object of the body."""
         args = read_object(request.headers.get("content-type", ""), await request.body())
-        return respond_json(HTTPStatus.OK, await perform(context, request.path_params["name"], args))
+        return respond_json(HTTPStatus.OK, await perform_for(request, context, request.path_params["name"], args))
 
     return operation

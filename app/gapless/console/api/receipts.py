@@ -7,19 +7,18 @@ from litestar import Request, Response, post
 from litestar.handlers import HTTPRouteHandler
 
 from gapless.console.auth import Area
-from gapless.console.routing import ConsoleOptions, guarded, read_object, respond_json
+from gapless.console.routing import guarded, perform_for, read_object, respond_json
 from gapless.operations.context import OperationContext
 from gapless.operations.imports import RecordReceipts
-from gapless.operations.registry import perform
 
 
-def receipts_route(options: ConsoleOptions, context: OperationContext) -> HTTPRouteHandler:
+def receipts_route(context: OperationContext) -> HTTPRouteHandler:
     """`POST /api/v1/receipts`."""
 
-    @post("/api/v1/receipts", status_code=200, guards=[guarded(options.access, Area.RECEIPTS)])
+    @post("/api/v1/receipts", status_code=200, guards=[guarded(Area.RECEIPTS)])
     async def receipts(request: Request[Any, Any, Any]) -> Response[bytes]:
         """Record `{"destination", "source", "keys"}`; return how many receipts are new and how many were known."""
         args = read_object(request.headers.get("content-type", ""), await request.body())
-        return respond_json(HTTPStatus.OK, await perform(context, RecordReceipts.operation, args))
+        return respond_json(HTTPStatus.OK, await perform_for(request, context, RecordReceipts.operation, args))
 
     return receipts

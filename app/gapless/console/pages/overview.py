@@ -5,15 +5,15 @@ from datetime import datetime, timedelta
 from functools import partial
 from http import HTTPStatus
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from litestar import Response, get
+from litestar import Request, Response, get
 from litestar.handlers import HTTPRouteHandler
 from markupsafe import Markup
 
 from gapless.console.auth import Area
-from gapless.console.routing import ConsoleOptions, guarded, make_report, respond
+from gapless.console.routing import ConsoleOptions, guarded, make_report, principal_of, respond
 from gapless.domain import from_us
 from gapless.operations.context import OperationContext
 from gapless.status.figures import SOURCE_FIGURES, Value
@@ -122,19 +122,19 @@ _environment.filters |= {
 def overview_route(options: ConsoleOptions, context: OperationContext) -> HTTPRouteHandler:
     """`GET /`: the overview."""
 
-    @get("/", guards=[guarded(options.access, Area.READ)])
-    async def overview() -> Response[bytes]:
+    @get("/", guards=[guarded(Area.READ)])
+    async def overview(request: Request[Any, Any, Any]) -> Response[bytes]:
         """Return the overview page."""
-        page = render_overview(await make_report(context), version=options.version)
+        page = render_overview(await make_report(context, principal_of(request)), version=options.version)
         return respond(HTTPStatus.OK, page.encode(), "text/html; charset=utf-8")
 
     return overview
 
 
-def style_route(options: ConsoleOptions) -> HTTPRouteHandler:
+def style_route() -> HTTPRouteHandler:
     """`GET /style.css`."""
 
-    @get("/style.css", guards=[guarded(options.access, Area.READ)])
+    @get("/style.css", guards=[guarded(Area.READ)])
     async def style() -> Response[bytes]:
         """Return the style sheet."""
         return respond(HTTPStatus.OK, STYLE, "text/css; charset=utf-8")
