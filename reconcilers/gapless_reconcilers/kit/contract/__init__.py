@@ -38,6 +38,7 @@ from gapless_reconcilers.kit.contract.provider import (
 from gapless_reconcilers.kit.contract.values import (
     EARLIEST,
     LATEST,
+    MAX_HEADER_BYTES,
     MAX_KEY_BYTES,
     MAX_ROW_BYTES,
     NO_EVIDENCE,
@@ -68,6 +69,7 @@ from gapless_reconcilers.kit.contract.values import (
 __all__ = [
     "EARLIEST",
     "LATEST",
+    "MAX_HEADER_BYTES",
     "MAX_KEY_BYTES",
     "MAX_ROW_BYTES",
     "NO_EVIDENCE",

@@ -20,7 +20,7 @@ from gapless_reconcilers.kit.contract import (
     Secret,
     WebhookRequest,
 )
-from gapless_reconcilers.kit.decoders import decode_or_none, decode_webhook, recordable
+from gapless_reconcilers.kit.decoders import decode_or_none, decode_webhook, recordable, require_json
 from gapless_reconcilers.kit.errors import SignatureInvalid
 
 ID, TIME, SIGNATURE = "paypal-transmission-id", "paypal-transmission-time", "paypal-transmission-sig"
@@ -129,7 +129,7 @@ class ByPostback:
     def needed(self, request: WebhookRequest, now: datetime, evidence: Evidence) -> NeedsEvidence | None:  # noqa: ARG002
         """Return the missing evidence, or None if PayPal confirms the webhook. Raises `SignatureInvalid`."""
         sent = {name: request.required(name) for name in HEADERS}
-        decode_webhook(request.body, msgspec.Raw)
+        require_json(request.body)
         for webhook_id in filter(None, self._ids):
             if webhook_id not in evidence:
                 postback = self._postback(sent, request.body, webhook_id)
