@@ -16,7 +16,7 @@ CHUNK = 500
 
 
 NEWEST = 5000
-"""The newest events of the ledger among which `heard_streams` looks."""
+"""The newest events of the ledger among which `heard_streams` and `newest_webhooks` look."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,6 +147,16 @@ def extent(connection: Connection, chosen: EventFilter) -> Extent:
     query = select(func.count(), func.min(EVENT.c.occurred_us), func.max(EVENT.c.occurred_us)).where(*chosen.where())
     count, first_us, last_us = connection.execute(query).one()
     return Extent(count=count, first_us=first_us, last_us=last_us)
+
+
+def newest_webhooks(connection: Connection, source_id: int, limit: int) -> list[tuple[bytes, str, int]]:
+    """Return body, headers (JSON) and time of the source's last webhooks, as far as the newest events have them."""
+    columns = (EVENT.c.seq, EVENT.c.source_id, EVENT.c.payload_id, EVENT.c.first_seen_us)
+    newest = select(*columns).order_by(EVENT.c.seq.desc()).limit(NEWEST).subquery()
+    query = select(PAYLOAD.c.body, PAYLOAD.c.headers, newest.c.first_seen_us)
+    query = query.join_from(newest, PAYLOAD, PAYLOAD.c.id == newest.c.payload_id)
+    query = query.where(newest.c.source_id == source_id, PAYLOAD.c.headers.is_not(None))
+    return [tuple(row) for row in connection.execute(query.order_by(newest.c.seq.desc()).limit(limit))]
 
 
 def _select() -> Select[Any]:

@@ -22,9 +22,10 @@ from gapless.ledger.writer import NotInTime, Unstorable
 from gapless.receive import responses, webhook
 from gapless.receive.admission import Admission
 from gapless.receive.bounded_log import BoundedLog
-from gapless.receive.evidence import EvidenceFetcher, EvidenceUnavailable
+from gapless.receive.evidence import EvidenceFetcher, EvidenceUnavailable, make_fetcher
 from gapless.receive.quarantine import DROPPED, KEPT, Quarantine, QuarantineOptions
 from gapless.receive.responses import Response
+from gapless.receive.senders import sender_of
 from gapless.receive.stream_ids import StreamIds
 from gapless.receive.turned_away import TurnedAway
 from gapless.receive.webhook import METHOD, REASONS, UNSTORABLE, Outcome, Refusal
@@ -78,7 +79,7 @@ def make_receiver(runtime: Runtime, *, options: ReceiveOptions, client: httpx.As
         quarantine=Quarantine(runtime.writer, runtime.metrics, options.quarantine),
         turned_away=TurnedAway(runtime.writer, options.quarantine.caps),
         stream_ids=StreamIds(runtime.writer),
-        evidence=EvidenceFetcher(client or httpx.AsyncClient(trust_env=False), runtime.clock, runtime.metrics),
+        evidence=make_fetcher(runtime, client),
         options=options,
     )
 
@@ -168,7 +169,7 @@ class WebhookEndpoint:
             body = message.get("body", b"")
             if len(body) > self._limit:
                 return self._too_large(scope, responses.TOO_LARGE)
-        return await self._take(WebhookRequest(headers=tuple(scope["headers"]), body=body))
+        return await self._take(scope, WebhookRequest(headers=tuple(scope["headers"]), body=body))
 
     def _too_large(self, scope: Scope, answer: Response) -> tuple[Outcome, Response]:
         self._note_unread(scope, TOO_LARGE, f"its body is over {self._limit} bytes")
@@ -180,7 +181,7 @@ class WebhookEndpoint:
         refusal = Refusal(reason=reason, detail=f"only its headers were kept: {why}")
         self._quarantine.offer(self._sources[self._name], request, refusal, to_us(self._clock()))
 
-    async def _take(self, request: WebhookRequest) -> tuple[Outcome | None, Response]:
+    async def _take(self, scope: Scope, request: WebhookRequest) -> tuple[Outcome | None, Response]:
         """Verify and record the webhook; return its outcome and the answer."""
         answer_by = asyncio.get_running_loop().time() + self._answer_s
         now, machine_now = self._clock(), self._machine_clock()
@@ -189,7 +190,7 @@ class WebhookEndpoint:
         if isinstance(reply, NeedsEvidence):
             try:
                 async with asyncio.timeout_at(answer_by):
-                    reply = await self._evidence.read(source, request, machine_now)
+                    reply = await self._evidence.read(source, request, machine_now, sender_of(scope))
             except (EvidenceUnavailable, TimeoutError) as error:
                 message = str(error) or f"the evidence did not come within {self._answer_s:g} s"
                 self._log.log(logging.WARNING, "evidence_unavailable", to_us(now), error=message)

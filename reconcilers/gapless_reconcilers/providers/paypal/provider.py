@@ -67,7 +67,7 @@ class PayPal:
         remedy=Remedy.LIST,
         rendering=Rendering.IMPOSSIBLE,
         signature_headers=webhook.HEADERS,
-        evidence_hosts=(f".{DOMAIN}",),
+        evidence_hosts=webhook.HOSTS,
         requests_per_second=5,  # NV: no figure is published
         # "do not poll" (developer.paypal.com, Rate limiting guidelines, read 2026-11-27): a minute is our choice
         least_interval=timedelta(minutes=1),
