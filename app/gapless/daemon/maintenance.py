@@ -139,7 +139,9 @@ async def correct_waits(runtime: Runtime) -> None:
         note_times_ahead(found, runtime.metrics)
 
 
-async def prune(runtime: Runtime, retention: RetentionSettings, destination_ids: Iterable[int]) -> None:
+async def prune(
+    runtime: Runtime, retention: RetentionSettings, destination_ids: Iterable[int], refused: timedelta | None = None
+) -> None:
     """Prune what is older than the retention, in small steps when the writer is idle. Runs until cancelled.
 
     The time is the earlier of ours and the providers', so that a wrong clock prunes nothing.
@@ -150,20 +152,30 @@ async def prune(runtime: Runtime, retention: RetentionSettings, destination_ids:
         try:
             if not isinstance(clock, ProcessClock) or clock.is_settled(PRUNE_AFTER_JUMP):
                 now_us = runtime.now_us - await runtime.read(sources.greatest_skew_us)
-                await prune_once(runtime.writer, retention, destinations, now_us)
+                await prune_once(runtime.writer, retention, destinations, now_us, refused)
         except StoreError as error:
             log.warning("pruning_failed", extra={"error": str(error)})
         await asyncio.sleep(PRUNE_EVERY.total_seconds())
 
 
-async def prune_once(writer: Writer, limits: RetentionSettings, destination_ids: Iterable[int], now_us: int) -> None:
-    """Prune everything that is old enough at `now_us`; deliveries first, because payloads are kept for them."""
+async def prune_once(
+    writer: Writer,
+    limits: RetentionSettings,
+    destination_ids: Iterable[int],
+    now_us: int,
+    refused: timedelta | None = None,
+) -> None:
+    """Prune everything that is old enough at `now_us`; deliveries first, because payloads are kept for them.
+
+    `refused`: the age from which on the content of refused webhooks is deleted; None: never.
+    """
     steps: list[tuple[timedelta | None, Callable[..., Pruned]]] = [
         *((limits.deliveries, partial(retention.prune_deliveries, destination_id=each)) for each in destination_ids),
         (limits.attempts, retention.prune_attempts),
         (limits.payloads, retention.prune_payloads),
         (limits.payloads, retention.prune_receipts),
         (limits.passes, retention.prune_passes),
+        (refused, partial(retention.prune_quarantine, now_us=now_us)),
     ]
     for age, step in steps:
         after: int | None = None if age is None else 0

@@ -36,6 +36,8 @@ class Event:
     missed_cause: str | None
     webhook_us: int | None
     webhook_count: int
+    repeated: bool
+    """An event of another key came with the same signed message before."""
     livemode: bool | None
     """False for an event of the vendor's test mode; None: the vendor has no modes."""
     source_livemode: bool | None

@@ -28,6 +28,7 @@ from gapless.ledger import events
 from gapless.ledger.engine import StoreError
 from gapless.metrics import Metrics, status_class
 from gapless.receive import senders, webhook
+from gapless.receive.allowance import Allowance
 from gapless.receive.webhook import Refusal
 from gapless.runtime import Runtime
 from gapless.token_bucket import TokenBucket
@@ -68,8 +69,6 @@ SENDERS_POSTBACKS: Final = 0.5
 """The part of the questions about single webhooks that one sender may use up."""
 REMEMBERED: Final = 8
 """The last webhooks of a source from which a new process learns what is proven."""
-MOST_SENDERS: Final = 1024
-"""Most senders of one source whose use is remembered; beyond it, those who asked longest ago are forgotten."""
 TRY_AGAIN: Final = frozenset((codes.REQUEST_TIMEOUT, codes.TOO_EARLY, codes.TOO_MANY_REQUESTS))
 CREDENTIALS_REFUSED: Final = frozenset((codes.UNAUTHORIZED, codes.FORBIDDEN))
 """Answers that concern our credentials, not the webhook."""
@@ -90,35 +89,16 @@ class _KeptAnswer:
     until_us: int
 
 
-@dataclass(slots=True)
-class _Allowance:
-    """How many requests may be sent, in all and for one sender."""
-
-    all: TokenBucket
-    share: Callable[[], TokenBucket]
-    of: OrderedDict[str, TokenBucket] = field(default_factory=OrderedDict)
-
-    def take(self, sender: str, now_us: int) -> bool:
-        """Take one request, unless the sender has used up its share, or all have used up the whole."""
-        share = self.of.get(sender)
-        if share is None:
-            share = self.of[sender] = self.share()
-        self.of.move_to_end(sender)
-        while len(self.of) > MOST_SENDERS:
-            self.of.popitem(last=False)
-        return bool(share.available(now_us)) and self.all.take(now_us) and share.take(now_us)
-
-
-def _fetches() -> _Allowance:
-    return _Allowance(
+def _fetches() -> Allowance:
+    return Allowance(
         all=TokenBucket(burst=FETCHES_AT_ONCE, per_second=FETCHES_PER_SECOND),
         share=partial(TokenBucket, burst=SENDER_AT_ONCE, per_second=SENDER_PER_SECOND),
     )
 
 
-def _postbacks() -> _Allowance:
+def _postbacks() -> Allowance:
     at_once, per_second = POSTBACKS_AT_ONCE * SENDERS_POSTBACKS, POSTBACKS_PER_SECOND * SENDERS_POSTBACKS
-    return _Allowance(
+    return Allowance(
         all=TokenBucket(burst=POSTBACKS_AT_ONCE, per_second=POSTBACKS_PER_SECOND),
         share=partial(TokenBucket, burst=at_once, per_second=per_second),
     )
@@ -136,9 +116,9 @@ class _OfSource:
     is_recalled: bool = False
     slots: asyncio.Semaphore = field(default_factory=partial(asyncio.Semaphore, MAX_CONCURRENT))
     proven_slots: asyncio.Semaphore = field(default_factory=partial(asyncio.Semaphore, PROVEN_MAX))
-    fetches: _Allowance = field(default_factory=_fetches)
+    fetches: Allowance = field(default_factory=_fetches)
     again: TokenBucket = field(default_factory=partial(TokenBucket, burst=AGAIN_AT_ONCE, per_second=AGAIN_PER_SECOND))
-    postbacks: _Allowance = field(default_factory=_postbacks)
+    postbacks: Allowance = field(default_factory=_postbacks)
 
     def answer(self, key: str, now_us: int) -> httpx.Response | None:
         """Return what is kept under `key`; None: nothing, or it is too old."""

@@ -19,6 +19,7 @@ from gapless_reconcilers.kit.contract.capabilities import (
 )
 from gapless_reconcilers.kit.contract.provider import (
     AsksRedelivery,
+    ClaimsEvents,
     ConsumesEvents,
     FetchesDetail,
     HasModes,
@@ -81,6 +82,7 @@ __all__ = [
     "Batch",
     "CannotRender",
     "Capabilities",
+    "ClaimsEvents",
     "ConsumesEvents",
     "Coverage",
     "Evidence",

@@ -21,7 +21,7 @@ from gapless_reconcilers.kit.contract import (
     Secret,
     WebhookRequest,
 )
-from gapless_reconcilers.kit.decoders import decode_or_none, decode_webhook, recordable, require_json
+from gapless_reconcilers.kit.decoders import decode_or_none, decode_webhook, peek, recordable, require_json
 from gapless_reconcilers.kit.errors import SignatureInvalid
 
 ID, TIME, SIGNATURE = "paypal-transmission-id", "paypal-transmission-time", "paypal-transmission-sig"
@@ -39,6 +39,10 @@ SIMULATOR: Final = "WEBHOOK_ID"
 """The text that the simulator signs instead of a webhook's id."""
 KEPT_FOR: Final = timedelta(days=1)
 MOST_CERTIFICATES: Final = 8
+SENT_WITHIN: Final = timedelta(days=4)
+"""PayPal tries for three days, and whether each try has a time of its own is not verified (NV): so three, and one more.
+
+The SDK judges no time. Older ones are PayPal's own, and were seen by somebody else."""
 
 
 class _Resource(msgspec.Struct, gc=False):
@@ -54,6 +58,10 @@ class Event(msgspec.Struct, gc=False):
     resource: _Resource | None = None
 
 
+class _Claim(msgspec.Struct, gc=False):
+    id: str
+
+
 class _Verdict(msgspec.Struct, gc=False):
     verification_status: str
 
@@ -61,6 +69,12 @@ class _Verdict(msgspec.Struct, gc=False):
 def read(body: bytes) -> RemoteEvent:
     """Return the one event of a webhook."""
     return recordable(None, remote, decode_webhook(body, Event), body)
+
+
+def claimed(body: bytes) -> tuple[str, ...]:
+    """Return the key that an unverified body claims."""
+    claim = peek(body, _Claim)
+    return () if claim is None else (claim.id,)
 
 
 def remote(event: Event, payload: bytes | msgspec.Raw) -> RemoteEvent:
@@ -95,7 +109,7 @@ class ByCertificate:
 
     def needed(self, request: WebhookRequest, now: datetime, evidence: Evidence) -> NeedsEvidence | None:
         """Return the missing evidence, or None if the certificate's owner signed. Raises `SignatureInvalid`."""
-        sent = {name: request.required(name) for name in HEADERS}
+        sent = _sent(request, now)
         if sent[ALGORITHM] != RSA:
             raise SignatureInvalid(f"{ALGORITHM} is not {RSA}", reason="bad_header")
         url, signature = _certificate_url(sent[CERTIFICATE]), _decoded(sent[SIGNATURE])
@@ -133,9 +147,9 @@ class ByPostback:
         self._ids = webhook_ids
         self._url = url
 
-    def needed(self, request: WebhookRequest, now: datetime, evidence: Evidence) -> NeedsEvidence | None:  # noqa: ARG002
+    def needed(self, request: WebhookRequest, now: datetime, evidence: Evidence) -> NeedsEvidence | None:
         """Return the missing evidence, or None if PayPal confirms the webhook. Raises `SignatureInvalid`."""
-        sent = {name: request.required(name) for name in HEADERS}
+        sent = _sent(request, now)
         require_json(request.body)
         for webhook_id in filter(None, self._ids):
             if webhook_id not in evidence:
@@ -155,6 +169,20 @@ class ByPostback:
             msgspec.json.encode(transmission | {"webhook_id": webhook_id})[:-1] + b',"webhook_event":' + body + b"}"
         )
         return httpx.Request("POST", self._url, content=content, headers={"content-type": "application/json"})
+
+
+def _sent(request: WebhookRequest, now: datetime) -> dict[str, str]:
+    """Return the headers of the transmission. Raises `SignatureInvalid` if one is absent, or too old."""
+    sent = {name: request.required(name) for name in HEADERS}
+    try:
+        at: datetime | None = datetime.fromisoformat(sent[TIME])
+    except ValueError:
+        at = None
+    if at is None or at.tzinfo is None:
+        raise SignatureInvalid(f"{TIME} is no time with a zone", reason="bad_header")
+    if now - at > SENT_WITHIN:
+        raise SignatureInvalid(f"the webhook was sent more than {SENT_WITHIN.days} days ago", reason="stale")
+    return sent
 
 
 def _certificate_url(text: str) -> str:
