@@ -10,7 +10,7 @@ from typing import Any, Protocol, cast
 
 import msgspec
 
-from gapless_reconcilers.kit.contract import OWN_STREAM, HasModes, Provider, RemoteEvent, Subscription, Window
+from gapless_reconcilers.kit.contract import OWN_STREAM, Coverage, HasModes, Provider, RemoteEvent, Subscription, Window
 
 Clock = Callable[[], datetime]
 """Returns the current time as aware UTC. Tests pass their own."""
@@ -214,6 +214,12 @@ class Source:
             and self._covers(event.stream)
         )
 
+    def lists_identity(self, event: RemoteEvent) -> bool:
+        """Return True if the provider's list can show `event` itself, and not only the state of an object."""
+        coverage = self.provider.capabilities.coverage
+        has_events = coverage in (Coverage.EVENT_LOG, Coverage.DELIVERY_LOG)
+        return self.mode is Mode.HYBRID and event.listable and has_events
+
     @property
     def livemode(self) -> bool | None:
         """The mode of the source; None: its provider has no modes."""
@@ -279,6 +285,8 @@ class Owed(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
     destination_id: int
     not_before_us: int
+    until_listed: bool = False
+    """It waits until the provider's list has shown the event."""
 
 
 class Route(Protocol):

@@ -118,6 +118,10 @@ def test_any_body_of_ours_verifies_and_any_changed_one_does_not(body: dict[str, 
     [
         "http://api.paypal.com/cert", "https://paypal.com.evil.example/cert", "https://evilpaypal.com/cert", "file:///etc/x",
         "https://api.paypal.com@evil.example/cert", "https://api.paypal.com:8443/cert", "https://api.paypal.com/cert#x",
+        "https://api.paypal.com/", "https://api.paypal.com/v1/notifications/certs/", f"{URL}?x=1", f"{URL}/..",
+        f"{URL}\n",
+        "https://www.paypal.com/v1/notifications/certs/CERT-1", "https://api.paypal.com/v1/notifications/certs/x.pem",
+        f"{URL}%2e", "HTTPS://API.PAYPAL.COM/v1/notifications/certs/CERT-1", f"{URL}-{'a' * 64}",
         "https://paypal.com/cert", "https://[::1]/cert", "https://", "not a url", "https://api.paypal.com\x00.evil.example/",
     ],
 )  # fmt: skip

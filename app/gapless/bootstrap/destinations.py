@@ -22,6 +22,7 @@ def make_destination(settings: DestinationSettings, destination_id: int, since_u
         since_us=since_us,
         delay_us=span_us(settings.delay),
         receipts=settings.receipts,
+        require_listed=settings.require_listed,
         concurrency=settings.concurrency,
         rate=settings.rate,
         timeout=settings.timeout,

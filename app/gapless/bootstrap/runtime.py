@@ -98,7 +98,12 @@ async def _make_parts(
     standing = rows.standing if serves else None
     slot = await take_slot(ledger, holder, metrics, receives=receives, now=clock(), standing=standing)
     again = None if ledger.lock else bind(take_next_slot, holder=holder, receives=receives, standing=standing)
-    recorder = Recorder(slot, build_route(destinations), withdraws=that_hear_webhooks(destinations))
+    recorder = Recorder(
+        slot,
+        build_route(destinations),
+        withdraws=that_hear_webhooks(destinations),
+        requires_listed=any(each.require_listed for each in destinations),
+    )
     writer = make_writer(settings.public, ledger.store, recorder, metrics, take_slot=again)
     return ProcessParts(
         runtime=Runtime(

@@ -10,7 +10,6 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
-from ipaddress import IPv6Address, ip_network
 from typing import Final
 
 import msgspec
@@ -21,7 +20,7 @@ from gapless.ledger.audit_log import Action, AuditKey
 from gapless.ledger.engine import StoreError
 from gapless.operations.principals import Principal
 from gapless.receive.bounded_log import BoundedLog
-from gapless.receive.client_address import parse_address
+from gapless.receive.senders import sender_at
 from gapless.runtime import Runtime
 from gapless.token_bucket import TokenBucket
 
@@ -33,8 +32,6 @@ ADDRESSES: Final = 4096
 ROWS_PER_MINUTE: Final = 20
 """Most rows of one minute; further addresses are one row together."""
 OTHERS: Final = "other addresses"
-V6_PREFIX: Final = 64
-"""Whoever has one address of an IPv6 network of this size has all of them."""
 MINUTE_US: Final = 60_000_000
 FAILED: Final = "login.failed"
 """The action of the row of an address that sent wrong tokens."""
@@ -123,10 +120,7 @@ class Refusals:
 
 def group_of(client: str) -> str:
     """Return the address whose failures count together: of IPv6 the network."""
-    address = parse_address(client)
-    if isinstance(address, IPv6Address) and not address.is_loopback:
-        return str(ip_network((address, V6_PREFIX), strict=False))
-    return str(address) if address is not None else "unknown"
+    return sender_at(client) or "unknown"
 
 
 def _rows(minute: Minute) -> Iterator[Action]:

@@ -141,7 +141,9 @@ async def correct_waits(runtime: Runtime) -> None:
         note_times_ahead(found, runtime.metrics)
 
 
-async def prune(runtime: Runtime, retention: RetentionSettings, destination_ids: Iterable[int]) -> None:
+async def prune(
+    runtime: Runtime, retention: RetentionSettings, destination_ids: Iterable[int], refused: timedelta | None = None
+) -> None:
     """Prune what is older than the retention, in small steps when the writer is idle. Runs until cancelled.
 
     The time is the earlier of ours and the providers', so that a wrong clock prunes nothing.
@@ -152,7 +154,7 @@ async def prune(runtime: Runtime, retention: RetentionSettings, destination_ids:
         try:
             if not isinstance(clock, ProcessClock) or clock.is_settled(PRUNE_AFTER_JUMP):
                 now_us = runtime.now_us - await runtime.read(sources.greatest_skew_us)
-                await prune_once(runtime.writer, retention, destinations, now_us, runtime.audit_key)
+                await prune_once(runtime.writer, retention, destinations, now_us, runtime.audit_key, refused)
         except StoreError as error:
             log.warning("pruning_failed", extra={"error": str(error)})
         await asyncio.sleep(PRUNE_EVERY.total_seconds())
@@ -164,8 +166,12 @@ async def prune_once(
     destination_ids: Iterable[int],
     now_us: int,
     audit_key: AuditKey = UNKEYED,
+    refused: timedelta | None = None,
 ) -> None:
-    """Prune everything that is old enough at `now_us`; deliveries first, because payloads are kept for them."""
+    """Prune everything that is old enough at `now_us`; deliveries first, because payloads are kept for them.
+
+    `refused`: the age from which on the content of refused webhooks is deleted; None: never.
+    """
     steps: list[tuple[timedelta | None, Callable[..., Pruned]]] = [
         *((limits.deliveries, partial(retention.prune_deliveries, destination_id=each)) for each in destination_ids),
         (limits.attempts, retention.prune_attempts),
@@ -174,6 +180,7 @@ async def prune_once(
         (limits.passes, retention.prune_passes),
         (limits.clean_passes, partial(retention.prune_passes, only_clean=True)),
         (limits.audit_log, partial(audit_log.prune, key=audit_key, now_us=now_us)),
+        (refused, partial(retention.prune_quarantine, now_us=now_us)),
     ]
     for age, step in steps:
         after: int | None = None if age is None else 0

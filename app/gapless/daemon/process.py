@@ -139,7 +139,7 @@ class Process:
         if self.dispatcher is not None:
             ids = [each.id for each in self.parts.destinations]
             tasks += [
-                maintenance.prune(runtime, settings.retention, ids),
+                maintenance.prune(runtime, settings.retention, ids, settings.quarantine.max_age),
                 maintenance.wake_on_notice(runtime.store, self.dispatcher.wake),
             ]
         return tasks

@@ -35,6 +35,8 @@ class Destination:
     """Delay of an event that a list showed first, so that its webhook may still arrive; with `receipts`, of each."""
     receipts: bool
     """The handler has a webhook of its own, and reports what it has processed."""
+    require_listed: bool = False
+    """An event that came by webhook waits until the provider's list has shown it."""
     concurrency: int
     rate: float | None
     """Attempts per second; None: no limit but `concurrency`."""
@@ -85,7 +87,11 @@ def build_route(destinations: Iterable[Destination]) -> Route:
             return []
         occurred_us = to_us(event.occurred_at)
         return [
-            Owed(destination_id=each.id, not_before_us=each.not_before(via, recorded_us, awaited_until_us))
+            Owed(
+                destination_id=each.id,
+                not_before_us=each.not_before(via, recorded_us, awaited_until_us),
+                until_listed=each.require_listed,
+            )
             for each in ordered
             if wants(each, source.name, event.type, via, occurred_us)
             and takes_mode(each.modes, event.livemode, source.livemode)

@@ -39,6 +39,7 @@ class HoldReason(StrEnum):
     UNREADABLE = "unreadable"  # what decides about it cannot be read in the payload
     RESTORED = "restored"
     OTHER_ACCOUNT = "other_account"
+    NOT_LISTED = "not_listed"  # the provider's list has not shown the event yet
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,6 +1,6 @@
 """Deliveries that wait for a person: dead letters and held ones, their release and replay, and the backlog."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import (
@@ -20,7 +20,7 @@ from sqlalchemy import (
 
 from gapless.domain import Via
 from gapless.ledger.accounts import OTHER_ACCOUNT
-from gapless.ledger.deliveries import BEGAN, DELIVERY_CHANNEL, OWING, PENDING, RELEASED, DeliveryState
+from gapless.ledger.deliveries import BEGAN, DELIVERY_CHANNEL, NOT_LISTED, OWING, PENDING, RELEASED, DeliveryState
 from gapless.ledger.engine import dialect
 from gapless.ledger.events import EventFilter
 from gapless.ledger.tables import DELIVERY, DESTINATION, EVENT, PAYLOAD, SOURCE
@@ -224,6 +224,31 @@ def owe_held(connection: Connection, source_id: int, reason: str, limit: int = B
     """Owe a source's deliveries again that are held for `reason`. Returns how many, at most `limit`; call until 0."""
     was = and_(DELIVERY.c.state == DeliveryState.HELD, DELIVERY.c.reason == reason)
     return _move(connection, source_id, was=was, state=DeliveryState.PENDING, reason=None, limit=limit)
+
+
+def not_listed(connection: Connection, seqs: Sequence[int]) -> list[int]:
+    """Return those of the events that have deliveries which wait for the list. Pass at most a page."""
+    waits = and_(OWING, DELIVERY.c.state == DeliveryState.HELD, DELIVERY.c.reason == NOT_LISTED)
+    query = select(DELIVERY.c.event_seq).distinct().where(DELIVERY.c.event_seq.in_(seqs), waits)
+    return sorted(connection.execute(query).scalars())
+
+
+def of_states(connection: Connection, source_id: int, shown: Mapping[str, int]) -> list[int]:
+    """Return the events that brought a listed state, or an earlier one: `shown` is {object key: version}."""
+    query = select(EVENT.c.seq, EVENT.c.object_key, EVENT.c.object_version).where(
+        EVENT.c.source_id == source_id, EVENT.c.object_key.in_(shown), EVENT.c.object_version.is_not(None)
+    )
+    return [seq for seq, key, version in connection.execute(query) if version <= shown[key]]
+
+
+def owe_listed(connection: Connection, seqs: Sequence[int], now_us: int) -> int:
+    """Owe the deliveries that waited for the list: it has shown these events. Returns how many."""
+    waits = and_(DELIVERY.c.state == DeliveryState.HELD, DELIVERY.c.reason == NOT_LISTED)
+    owed = {**_fresh(now_us), "reason": None}
+    count = connection.execute(update(DELIVERY).where(DELIVERY.c.event_seq.in_(seqs), waits).values(**owed)).rowcount
+    if count:
+        dialect.notify(connection, DELIVERY_CHANNEL)
+    return count
 
 
 def dismiss_held(connection: Connection, source_id: int, reason: str, limit: int = BATCH) -> int:

@@ -54,6 +54,9 @@ _PENDING_BY_KEY = DELIVERY.c.state == "pending"
 RELEASED = "released"
 """Reason of a pending delivery that a person released or replayed: it is not held again."""
 
+NOT_LISTED = "not_listed"
+"""Reason of a held delivery of an event that came by webhook, and that the provider's list has not shown yet."""
+
 ATTEMPT_COLUMNS = ("destination_id", "event_seq", "at_us", "duration_us", "outcome", "detail")
 
 

@@ -16,7 +16,7 @@ CHUNK = 500
 
 
 NEWEST = 5000
-"""The newest events of the ledger among which `heard_streams` looks."""
+"""The newest events of the ledger among which `heard_streams` and `newest_webhooks` look."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +36,8 @@ class Event:
     missed_cause: str | None
     webhook_us: int | None
     webhook_count: int
+    repeated: bool
+    """An event of another key came with the same signed message before."""
     livemode: bool | None
     """False for an event of the vendor's test mode; None: the vendor has no modes."""
     source_livemode: bool | None
@@ -147,6 +149,16 @@ def extent(connection: Connection, chosen: EventFilter) -> Extent:
     query = select(func.count(), func.min(EVENT.c.occurred_us), func.max(EVENT.c.occurred_us)).where(*chosen.where())
     count, first_us, last_us = connection.execute(query).one()
     return Extent(count=count, first_us=first_us, last_us=last_us)
+
+
+def newest_webhooks(connection: Connection, source_id: int, limit: int) -> list[tuple[bytes, str, int]]:
+    """Return body, headers (JSON) and time of the source's last webhooks, as far as the newest events have them."""
+    columns = (EVENT.c.seq, EVENT.c.source_id, EVENT.c.payload_id, EVENT.c.first_seen_us)
+    newest = select(*columns).order_by(EVENT.c.seq.desc()).limit(NEWEST).subquery()
+    query = select(PAYLOAD.c.body, PAYLOAD.c.headers, newest.c.first_seen_us)
+    query = query.join_from(newest, PAYLOAD, PAYLOAD.c.id == newest.c.payload_id)
+    query = query.where(newest.c.source_id == source_id, PAYLOAD.c.headers.is_not(None))
+    return [tuple(row) for row in connection.execute(query.order_by(newest.c.seq.desc()).limit(limit))]
 
 
 def _select() -> Select[Any]:

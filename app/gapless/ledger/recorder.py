@@ -9,13 +9,14 @@ from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 
 import msgspec
-from sqlalchemy import Connection, select, update
+from sqlalchemy import Connection, delete, select, update
 
-from gapless.domain import Cause, Route, Source, Via, to_us
-from gapless.ledger import deliveries, findings, missing, restored
-from gapless.ledger.deliveries import DELIVERY_CHANNEL
+from gapless.domain import Cause, Owed, Route, Source, Via, to_us
+from gapless.ledger import deliveries, findings, missing, restored, signed_messages
+from gapless.ledger.deliveries import DELIVERY_CHANNEL, NOT_LISTED
 from gapless.ledger.engine import dialect
 from gapless.ledger.findings import OpenFinding, Recovered
+from gapless.ledger.signed_messages import Judgement
 from gapless.ledger.tables import DELIVERY, EVENT, ID_BLOCK, PAYLOAD
 from gapless.ledger.tallies import Tallies
 from gapless_reconcilers.kit.contract import RemoteEvent
@@ -32,6 +33,8 @@ EVENT_COLUMNS = (
 OCCURRED, EXPECTED, MISSED_CAUSE = map(EVENT_COLUMNS.index, ("occurred_us", "expected", "missed_cause"))
 LATE_US = 60_000_000
 """A webhook that comes so long after its event is late: the vendor's queue is behind, or it was sent again."""
+BEYOND = -1
+"""Instead of the number of new events: nothing was recorded, because the signed message came with too many others."""
 BY_VIA = {via: f"by_{via.value}" for via in Via}
 PAYLOAD_COLUMNS = ("id", "body", "headers", "stored_us", "envelope_id")
 DELIVERY_COLUMNS = ("destination_id", "event_seq", "state", "reason", "attempts", "next_us", "lease_us", "created_us")
@@ -49,6 +52,8 @@ class Sighting(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The whole body of its webhook; None: it did not come by webhook."""
     item: int = 0
     headers: str | None = None
+    digest: bytes | None = None
+    """The digest of the signed message that it came with; None: the signature covers its identity, or there is none."""
     cause: Cause | None = None
     """The cause if it counts as missed; None if it came by webhook."""
     awaited_until_us: int | None = None
@@ -92,10 +97,13 @@ class Recorder:
         wake: Callable[[], None] = lambda: None,
         *,
         withdraws: Collection[int] = frozenset(),
+        requires_listed: bool = False,
     ) -> None:
         self.slot = slot
         self.route = route
         self.withdraws = withdraws
+        self.requires_listed = requires_listed
+        """A destination takes what came by webhook only once the list has shown it."""
         self.wake = wake
         self.heard: dict[int, int] = {}
         """The time of the last webhook of each source to this process, by source id, in microseconds."""
@@ -107,17 +115,31 @@ class Recorder:
         self._last_payload_id = 0
 
     def record_webhooks(self, connection: Connection, webhooks: Sequence[Webhook]) -> list[int]:
-        """Record a batch; return how many of each webhook's events were new."""
-        new = self.store(connection, [sighting for webhook in webhooks for sighting in webhook])
+        """Record a batch; return how many of each webhook's events were new.
+
+        `BEYOND` for a webhook whose signed message has come with as many other events as are recorded of one.
+        """
+        new, beyond = self._store(connection, [sighting for webhook in webhooks for sighting in webhook])
         for webhook in webhooks:
             first = webhook[0]
             self.heard[first.source.id] = first.seen_us
             if first.seen_us - to_us(first.event.occurred_at) > LATE_US:
                 self.late[first.source.id] = first.seen_us
-        return [sum(new.pop(sighting.identity, None) is not None for sighting in webhook) for webhook in webhooks]
+        return [
+            BEYOND
+            if beyond and any(sighting.identity in beyond for sighting in webhook)
+            else sum(new.pop(sighting.identity, None) is not None for sighting in webhook)
+            for webhook in webhooks
+        ]
 
     def store(self, connection: Connection, sightings: Sequence[Sighting]) -> dict[EventKey, int]:
         """Store the new events of `sightings` and count the known ones; return {identity: seq} of the new events."""
+        return self._store(connection, sightings)[0]
+
+    def _store(
+        self, connection: Connection, sightings: Sequence[Sighting]
+    ) -> tuple[dict[EventKey, int], Collection[EventKey]]:
+        """Return the new events, and those that were not recorded because their message came with too many others."""
         first: dict[EventKey, Sighting] = {}
         for sighting in sightings:
             first.setdefault(sighting.identity, sighting)
@@ -128,6 +150,7 @@ class Recorder:
         }
         new = dialect.insert_new(connection, EVENT, EVENT_COLUMNS, list(rows.values()), ("source_id", "key"))
         closed = missing.close(connection, new) if new else {}
+        judged = _judge(connection, first, rows, new, closed)
         for identity, row in closed.items():
             _note_closed(connection, new[identity], first[identity], row)
         self.recovered |= _recovered(first, rows, new, closed)
@@ -142,9 +165,16 @@ class Recorder:
         if came and self.withdraws:
             deliveries.withdraw(connection, came, self.withdraws)
         self._store_payloads(connection, [(payload_ids[identity], first[identity]) for identity in new])
-        self._owe(connection, [(seq, first[identity]) for identity, seq in new.items()])
+        listed = closed.keys() | shown.keys()
+        self._owe(
+            connection,
+            [
+                (seq, first[identity], _Listing(is_listed=identity in listed, is_awaited=identity in judged.repeated))
+                for identity, seq in new.items()
+            ],
+        )
         tallies.write(connection, self.slot)
-        return new
+        return new, judged.beyond
 
     def _assign_payloads(self, connection: Connection, first: dict[EventKey, Sighting]) -> dict[EventKey, int | None]:
         """Return a payload id per event; an imported event has none."""
@@ -176,10 +206,10 @@ class Recorder:
             rows.append((payload_id, bytes(sighting.event.payload), headers, sighting.seen_us, envelope_id))
         dialect.insert_many(connection, PAYLOAD, PAYLOAD_COLUMNS, rows)
 
-    def _owe(self, connection: Connection, new: Sequence[tuple[int, Sighting]]) -> None:
+    def _owe(self, connection: Connection, new: Sequence[tuple[int, Sighting, "_Listing"]]) -> None:
         rows = [
-            (owed.destination_id, seq, *_state(sighting), 0, owed.not_before_us, 0, sighting.seen_us)
-            for seq, sighting in new
+            (owed.destination_id, seq, *_state(sighting, listing, owed), 0, owed.not_before_us, 0, sighting.seen_us)
+            for seq, sighting, listing in new
             for owed in self.route(
                 sighting.source, sighting.event, sighting.via, sighting.seen_us, sighting.awaited_until_us or 0
             )
@@ -190,9 +220,54 @@ class Recorder:
             self.wake()
 
 
-def _state(sighting: Sighting) -> tuple[str, str | None]:
-    """Return the state and the reason of the deliveries of a new event."""
-    return ("held", restored.REASON) if sighting.restored else ("pending", None)
+class _Listing(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """What is known of a new event and the list."""
+
+    is_listed: bool
+    """The list has shown it, or its state, before its webhook came."""
+    is_awaited: bool
+    """It repeats a signed message, so the list must show it before it is delivered, where the list can."""
+
+
+def _state(sighting: Sighting, listing: _Listing, owed: Owed) -> tuple[str, str | None]:
+    """Return the state and the reason of a delivery of a new event."""
+    if sighting.restored:
+        return ("held", restored.REASON)
+    if sighting.via is Via.WEBHOOK and not listing.is_listed:
+        is_repeated = listing.is_awaited and sighting.source.lists_identity(sighting.event)
+        if is_repeated or owed.until_listed:
+            return ("held", NOT_LISTED)
+    return ("pending", None)
+
+
+def _judge(
+    connection: Connection,
+    first: Mapping[EventKey, Sighting],
+    rows: dict[EventKey, dialect.Row],
+    new: dict[EventKey, int],
+    closed: Collection[EventKey],
+) -> Judgement:
+    """Mark the new events that repeat a signed message, and take back those that are too many.
+
+    One that a list had shown before it came is what it says. A repeated event is not expected, so that it is no
+    witness: that the list lacks it proves nothing against the list.
+    """
+    digests = {identity: digest for identity in new if (digest := first[identity].digest) is not None}
+    if not digests:
+        return Judgement()
+    judged = signed_messages.judge(connection, digests)
+    judged.repeated -= set(closed)
+    judged.beyond -= set(closed)
+    if judged.beyond:
+        taken = [new.pop(identity) for identity in judged.beyond]
+        connection.execute(delete(EVENT).where(EVENT.c.seq.in_(taken)))
+    if judged.repeated:
+        seqs = [new[identity] for identity in judged.repeated]
+        connection.execute(update(EVENT).where(EVENT.c.seq.in_(seqs)).values(repeated=True, expected=False))
+        for identity in judged.repeated:
+            row = rows[identity]
+            rows[identity] = (*row[:EXPECTED], False, *row[EXPECTED + 1 :])
+    return judged
 
 
 class ListedState(msgspec.Struct, frozen=True, kw_only=True, gc=False):

@@ -1,17 +1,19 @@
-"""Prunes finished deliveries, attempts, payloads, receipts and passes. Events stay for good.
+"""Prunes finished deliveries, attempts, payloads, receipts, passes and refused webhooks. Events stay for good.
 
 Each call looks at no more than `limit` rows, in the order of a primary key, and commits, so that webhooks
 never wait for a long delete. Rows enter these tables in order of time, so a walk ends at the
 first row that is too young.
 """
 
+from collections import defaultdict
 from dataclasses import dataclass
 
 from sqlalchemy import Column, Connection, delete, select
 
+from gapless.ledger import quarantine
 from gapless.ledger.deliveries import OWING
 from gapless.ledger.passes import PassKind
-from gapless.ledger.tables import ATTEMPT, DELIVERY, EVENT, PASS, PAYLOAD, RECEIPT, SHOWN, SLICE
+from gapless.ledger.tables import ATTEMPT, DELIVERY, EVENT, PASS, PAYLOAD, QUARANTINE, RECEIPT, SHOWN, SLICE
 
 LIMIT = 500
 """Rows looked at in one transaction."""
@@ -88,6 +90,21 @@ def prune_passes(
     connection.execute(delete(SLICE).where(SLICE.c.pass_id.in_(old)))
     connection.execute(delete(PASS).where(PASS.c.id.in_(old)))
     return Pruned(count=len(old), after=more)
+
+
+def prune_quarantine(
+    connection: Connection, before_us: int, *, now_us: int, after: int = 0, limit: int = LIMIT
+) -> Pruned:
+    """Purge refused webhooks that came before `before_us`: what they claimed stays for a while."""
+    old, more = _old_ids(connection, QUARANTINE.c.id, QUARANTINE.c.received_us, before_us, after, limit)
+    whole = select(QUARANTINE.c.source_id, QUARANTINE.c.id)
+    whole = whole.where(QUARANTINE.c.id.in_(old), QUARANTINE.c.purged_us.is_(None))
+    ids: defaultdict[int, list[int]] = defaultdict(list)
+    for source_id, quarantine_id in connection.execute(whole):
+        ids[source_id].append(quarantine_id)
+    for source_id in sorted(ids):
+        quarantine.purge(connection, source_id, ids[source_id], now_us)
+    return Pruned(count=sum(map(len, ids.values())), after=more)
 
 
 def _old_ids(

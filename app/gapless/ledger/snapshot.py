@@ -111,6 +111,10 @@ class SourceSnapshot:
     learned: Learned | None = None
     unpaid_until_us: int | None = None
     heard: silence.WebhookHistory | None
+    quarantine_expired: int = 0
+    """Refused webhooks that may be genuine, and were purged unjudged since a person looked."""
+    quarantine_expired_us: int | None = None
+    """The time at which the first of them was purged."""
 
     @property
     def watermark_us(self) -> int:
@@ -204,6 +208,8 @@ def _source(
         learned_us=learned_us,
         learned=facts,
         unpaid_until_us=row["unpaid_until_us"],
+        quarantine_expired=row["quarantine_expired"],
+        quarantine_expired_us=row["quarantine_expired_us"],
     )
 
 

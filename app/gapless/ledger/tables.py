@@ -107,6 +107,8 @@ class SourceRow(TableRow, table=True):
     unpaid_until_us: int | None = _long(null=True)  # a reading waits until then for requests that the grant refills
     lookback_us: int | None = _long(null=True)  # widened by what a sweep found; None: as configured
     last_sweep_us: int | None = _long(null=True)
+    quarantine_expired: int = _long(default=0)  # refused webhooks that may be genuine, purged before anybody looked
+    quarantine_expired_us: int | None = _long(null=True)  # when the first of them was purged since a person looked
     lease_holder: str | None = _text(null=True)
     lease_epoch: int = _long(default=0)
     lease_until_us: int = _long(default=0)
@@ -188,7 +190,18 @@ class EventRow(TableRow, table=True):
     absent_count: int = _long(default=0)  # complete listings of its window that did not show it; 2: unlisted
     payload_id: int | None = _long(null=True)
     item: int = _long(default=0)  # its position in a webhook that carries several
+    repeated: bool = _flag(default=False)  # an event of another key came with the same signed message before
     livemode: bool | None = Field(default=None, nullable=True)  # False: of the vendor's test mode; None: no modes
+
+
+class SignedMessageRow(TableRow, table=True):
+    """How many events came with one signed message, where the signature does not cover the event's identity."""
+
+    __tablename__ = "signed_message"
+    __table_args__ = (PrimaryKeyConstraint("source_id", "digest"), {"sqlite_with_rowid": False})
+    source_id: int = _long()
+    digest: bytes = Field(sa_column=Column(LargeBinary, nullable=False))  # the first 16 bytes of a SHA-256
+    identities: int = _long()
 
 
 class PayloadRow(TableRow, table=True):
@@ -545,7 +558,7 @@ class DowntimeRow(TableRow, table=True):
 
 
 class QuarantineRow(TableRow, table=True):
-    """A refused webhook, kept for a while with the reason."""
+    """A refused webhook, kept for a while with the reason; once it is purged, only what it claims and the reason."""
 
     __tablename__ = "quarantine"
     __table_args__ = (Index("ix_quarantine_source", "source_id", "id"), {"sqlite_autoincrement": True})
@@ -557,6 +570,9 @@ class QuarantineRow(TableRow, table=True):
     headers: str = _text()
     body: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
     released_us: int | None = _long(null=True)
+    sender: str = _text(default="")  # the address that it came from; "": unknown
+    claims: str = _text(default="[]")  # JSON list: the keys of the events that it claims to carry
+    purged_us: int | None = _long(null=True)  # when its headers and body were deleted
 
 
 class AuditLogRow(TableRow, table=True):
@@ -619,6 +635,7 @@ BUDGET_USE, EARNING = _table(BudgetUseRow), _table(EarningRow)
 DELIVERY, ATTEMPT, TALLY = _table(DeliveryRow), _table(AttemptRow), _table(TallyRow)
 SHOWN, ABSENCE, CONFIGURATION = _table(ShownRow), _table(AbsenceRow), _table(ConfigurationRow)
 SUBSCRIPTION, RESTORED, RECEIPT = _table(SubscriptionRow), _table(RestoredRow), _table(ReceiptRow)
+SIGNED_MESSAGE = _table(SignedMessageRow)
 LEARNED, LIST_DELAY = _table(LearnedRow), _table(ListDelayRow)
 SLOT, DOWNTIME, QUARANTINE, AUDIT_LOG = _table(SlotRow), _table(DowntimeRow), _table(QuarantineRow), _table(AuditLogRow)
 AUDIT_HEAD, TOKEN = _table(AuditHeadRow), _table(TokenRow)

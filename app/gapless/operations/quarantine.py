@@ -40,10 +40,14 @@ async def _release(context: OperationContext, quarantine_id: int) -> Released | 
     )
 
 
+def _is_whole(entry: ledger.QuarantineEntry) -> bool:
+    return entry.released_us is None and entry.purged_us is None and entry.reason not in ledger.PARTIAL
+
+
 async def _quarantined(context: OperationContext, source: Source) -> list[int]:
     """Return the ids of all whole webhooks of the source that were not released yet, oldest first."""
     ids, after = list[int](), 0
     while found := await context.read(ledger.entries, source_id=source.id, after_id=after, limit=1000):
-        ids += [entry.id for entry in found if entry.released_us is None and entry.reason not in ledger.PARTIAL]
+        ids += [entry.id for entry in found if _is_whole(entry)]
         after = found[-1].id
     return ids

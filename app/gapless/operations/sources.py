@@ -5,7 +5,7 @@ from typing import Annotated
 from msgspec import Meta
 
 from gapless.domain import to_us
-from gapless.ledger import Connection, accounts, dead_letters, watermarks
+from gapless.ledger import Connection, accounts, dead_letters, quarantine, watermarks
 from gapless.ledger import sources as ledger
 from gapless.operations.context import AwareTime, Name, OperationContext, OperationRefused, OperationRequest
 
@@ -120,7 +120,8 @@ class AcknowledgeLosses(OperationRequest, frozen=True, kw_only=True):
 async def acknowledge(context: OperationContext, request: AcknowledgeLosses) -> dict[str, object]:
     """Record who acknowledged the losses, when and why.
 
-    They no longer count as trouble, and stay in every report. Earlier acknowledgements keep their reason.
+    They no longer count as trouble, and stay in every report. Earlier acknowledgements keep their reason. Without
+    `intervals`, the refused webhooks that were purged unjudged are acknowledged too, and counted from 0 again.
     """
     if request.until is not None and request.intervals is not None:
         raise OperationRefused("source.acknowledge takes until or intervals; it got both")
@@ -140,7 +141,8 @@ def _acknowledge(connection: Connection, context: OperationContext, request: Ack
         until_us=until_us,
         ids=request.intervals,
     )
-    return {"intervals": ids, "reason": request.reason}
+    expired = 0 if request.intervals is not None else quarantine.acknowledge_expired(connection, source_id)
+    return {"intervals": ids, "expired": expired, "reason": request.reason}
 
 
 def _check_intervals(connection: Connection, source_id: int, request: AcknowledgeLosses) -> None:

@@ -18,14 +18,17 @@ from gapless.clock import machine_clock
 from gapless.domain import Source, Via, to_us
 from gapless.ledger.engine import StoreError
 from gapless.ledger.quarantine import CLOSED, TOO_LARGE
+from gapless.ledger.recorder import BEYOND
+from gapless.ledger.signed_messages import MOST
 from gapless.ledger.writer import NotInTime, Unstorable
 from gapless.receive import responses, webhook
 from gapless.receive.admission import Admission
 from gapless.receive.bounded_log import BoundedLog
 from gapless.receive.client_address import Network, TrustedProxies, client_address, is_in, parse_address
-from gapless.receive.evidence import EvidenceFetcher, EvidenceUnavailable
+from gapless.receive.evidence import EvidenceFetcher, EvidenceUnavailable, make_fetcher
 from gapless.receive.quarantine import DROPPED, KEPT, Quarantine, QuarantineOptions
 from gapless.receive.responses import Response
+from gapless.receive.senders import sender_of
 from gapless.receive.stream_ids import StreamIds
 from gapless.receive.turned_away import TurnedAway
 from gapless.receive.webhook import METHOD, REASONS, UNSTORABLE, Outcome, Refusal
@@ -84,7 +87,7 @@ def make_receiver(runtime: Runtime, *, options: ReceiveOptions, client: httpx.As
         quarantine=Quarantine(runtime.writer, runtime.metrics, options.quarantine),
         turned_away=TurnedAway(runtime.writer, options.quarantine.caps),
         stream_ids=StreamIds(runtime.writer),
-        evidence=EvidenceFetcher(client or httpx.AsyncClient(trust_env=False), runtime.clock, runtime.metrics),
+        evidence=make_fetcher(runtime, client),
         options=options,
     )
 
@@ -101,6 +104,9 @@ DRAINED: Final = 8
 LINGER_S: Final = 5.0
 """Time for which a longer one is read on after the answer: who is cut while sending does not see it."""
 FROM_ELSEWHERE: Final[tuple[Outcome | None, Response]] = (Outcome.REFUSED, responses.FOREIGN_ADDRESS)
+REPEATED_TOO_OFTEN: Final = Refusal(
+    reason="repeated", detail=f"its signed message has come with {MOST} other events; the list brings it, if it is one"
+)
 _log = logging.getLogger(__name__)
 
 
@@ -179,7 +185,10 @@ class WebhookEndpoint:
             body = message.get("body", b"")
             if len(body) > self._limit:
                 return self._too_large(scope, responses.TOO_LARGE)
-        return await self._take(WebhookRequest(headers=tuple(scope["headers"]), body=body))
+        return await self._take(scope, WebhookRequest(headers=tuple(scope["headers"]), body=body))
+
+    def _sender(self, scope: Scope) -> str:
+        return sender_of(scope, self._trusted_proxies)
 
     def _is_from_elsewhere(self, scope: Scope) -> bool:
         """Return True, and count and log it, if the client is in none of the source's networks."""
@@ -200,9 +209,11 @@ class WebhookEndpoint:
         """Keep the headers of a webhook that is turned away unread: some vendors name the event in one."""
         request = WebhookRequest(headers=tuple(scope["headers"]), body=b"")
         refusal = Refusal(reason=reason, detail=f"only its headers were kept: {why}")
-        self._quarantine.offer(self._sources[self._name], request, refusal, to_us(self._clock()))
+        self._quarantine.offer(
+            self._sources[self._name], request, refusal, to_us(self._clock()), self._sender(scope)
+        )
 
-    async def _take(self, request: WebhookRequest) -> tuple[Outcome | None, Response]:
+    async def _take(self, scope: Scope, request: WebhookRequest) -> tuple[Outcome | None, Response]:
         """Verify and record the webhook; return its outcome and the answer."""
         answer_by = asyncio.get_running_loop().time() + self._answer_s
         now, machine_now = self._clock(), self._machine_clock()
@@ -211,22 +222,31 @@ class WebhookEndpoint:
         if isinstance(reply, NeedsEvidence):
             try:
                 async with asyncio.timeout_at(answer_by):
-                    reply = await self._evidence.read(source, request, machine_now)
+                    reply = await self._evidence.read(
+                        source, request, machine_now, self._sender(scope)
+                    )
             except (EvidenceUnavailable, TimeoutError) as error:
                 message = str(error) or f"the evidence did not come within {self._answer_s:g} s"
                 self._log.log(logging.WARNING, "evidence_unavailable", to_us(now), error=message)
-                self._quarantine.offer(source, request, Refusal(reason=EVIDENCE, detail=message), to_us(now))
+                self._keep(scope, source, request, Refusal(reason=EVIDENCE, detail=message), now)
                 return Outcome.UNAVAILABLE, responses.unavailable()
         if isinstance(reply, Refusal):
-            self._quarantine.offer(source, request, reply, to_us(now))
+            self._keep(scope, source, request, reply, now)
             return self._refuse(reply)
         try:
             new = await self._record(source, request, reply, now, answer_by)
         except Exception as error:  # noqa: BLE001 - the loop edge: whatever it is, it was not acknowledged
-            return self._not_recorded(source, request, reply, error, now)
+            return self._not_recorded(scope, source, request, reply, error, now)
+        if new == BEYOND:
+            self._log.log(logging.WARNING, "webhook_repeated", to_us(now), event_key=reply.events[0].key)
+            self._keep(scope, source, request, REPEATED_TOO_OFTEN, now)
+            return Outcome.DUPLICATE, self._prescribed(reply.answer)
         if new:
             self._delay.observe(max(0.0, (now - reply.events[0].occurred_at).total_seconds()))
         return Outcome.ACCEPTED if new or not reply.events else Outcome.DUPLICATE, self._prescribed(reply.answer)
+
+    def _keep(self, scope: Scope, source: Source, request: WebhookRequest, refusal: Refusal, now: datetime) -> None:
+        self._quarantine.offer(source, request, refusal, to_us(now), self._sender(scope))
 
     async def _record(
         self, source: Source, request: WebhookRequest, reply: Reply, now: datetime, answer_by: float
@@ -238,7 +258,15 @@ class WebhookEndpoint:
         if stream_ids is None:
             stream_ids = await self._learn(source, reply, answer_by)
         headers = webhook.kept_headers(request.headers, self._header_names)
-        seen = webhook.sightings(source, reply, stream_ids, body=request.body, headers=headers, seen_us=to_us(now))
+        seen = webhook.sightings(
+            source,
+            reply,
+            stream_ids,
+            body=request.body,
+            headers=headers,
+            seen_us=to_us(now),
+            digest=webhook.message_digest(source.provider, request),
+        )
         return await self._writer.record(seen, len(request.body), answer_by)
 
     async def _learn(self, source: Source, reply: Reply, answer_by: float) -> list[int]:
@@ -264,12 +292,12 @@ class WebhookEndpoint:
         return Outcome.REFUSED, responses.refused(refusal.status, refusal.reason)
 
     def _not_recorded(
-        self, source: Source, request: WebhookRequest, reply: Reply, error: Exception, now: datetime
+        self, scope: Scope, source: Source, request: WebhookRequest, reply: Reply, error: Exception, now: datetime
     ) -> tuple[Outcome | None, Response]:
         """Answer 503, so that the provider sends it again. A webhook that can never be stored is quarantined too."""
         if isinstance(error, Unstorable):
             refusal = Refusal(reason=UNSTORABLE, detail=str(error))
-            self._quarantine.offer(source, request, refusal, to_us(now))
+            self._keep(scope, source, request, refusal, now)
             self._refused[UNSTORABLE].inc()
             self._log.log(logging.ERROR, "webhook_unstorable", to_us(now), error=str(error))
             return Outcome.UNSTORABLE, responses.unavailable()

@@ -1,13 +1,15 @@
 """The quarantine: keeps refused webhooks for a while, so that they can be released once the cause is fixed.
 
 Strangers fill it, so it must never slow down a genuine webhook: it keeps only requests with the provider's
-signature header, at a bounded rate per source and reason, and writes them when the writer is idle. What does
-not fit is dropped and counted.
+signature header, at a bounded rate per source and reason, of which one sender has half, and writes them when the writer
+is idle. What does not fit is dropped and counted.
 """
 
 import asyncio
 import logging
+from collections import Counter
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 import msgspec
@@ -18,7 +20,8 @@ from gapless.ledger.engine import StoreError
 from gapless.ledger.quarantine import Caps, QuarantinedWebhook
 from gapless.ledger.writer import Writer
 from gapless.metrics import Metrics
-from gapless.receive import webhook
+from gapless.receive import senders, webhook
+from gapless.receive.allowance import Allowance
 from gapless.receive.evidence import EvidenceFetcher, EvidenceUnavailable
 from gapless.receive.stream_ids import StreamIds
 from gapless.receive.webhook import Refusal
@@ -30,7 +33,9 @@ KEPT: Final = "kept"
 DROPPED: Final = "dropped"
 """The two outcomes of an offered webhook: the label `outcome` of `quarantined_total`."""
 QUEUE: Final = 32
-"""Most refused webhooks that wait to be written."""
+"""Most refused webhooks that wait to be written; of one sender, half of them."""
+SHARE: Final = 4
+"""The part of the bytes of one source that a single webhook, or all that wait to be written, may have: a quarter."""
 BATCH: Final = 8
 DETAIL_CHARS: Final = 500
 HEADERS_MAX_BYTES: Final = 16 << 10
@@ -65,26 +70,49 @@ class Quarantine:
         self._metrics = metrics
         self._options = options
         self._caps = options.caps
-        self._buckets: dict[tuple[int, str], TokenBucket] = {}
+        self._rates: dict[tuple[int, str], Allowance] = {}
         self._waiting: asyncio.Queue[tuple[str, QuarantinedWebhook]] = asyncio.Queue(QUEUE)
+        self._of_senders: Counter[str] = Counter()
+        self._bytes = 0
 
-    def offer(self, source: Source, request: WebhookRequest, refusal: Refusal, received_us: int) -> None:
+    def offer(
+        self,
+        source: Source,
+        request: WebhookRequest,
+        refusal: Refusal,
+        received_us: int,
+        sender: str = senders.UNKNOWN,
+    ) -> None:
         """Queue `request` if it has the provider's signature header and the limits allow it. Never blocks or raises."""
         if self._options.is_off or not has_signature(request, source.provider):
             return
-        row = refused_row(source, request, refusal, received_us)
-        fits = len(row.body) + len(row.headers) <= self._caps.size_bytes // 4 and len(row.headers) <= HEADERS_MAX_BYTES
-        if fits and self._bucket(source.id, refusal.reason).take(received_us) and not self._waiting.full():
-            self._waiting.put_nowait((source.name, row))
-        else:
+        if not self._has_room(request, sender) or not self._rate(source.id, refusal.reason).take(sender, received_us):
             self._count(source.name, DROPPED)
+            return
+        row = refused_row(source, request, refusal, received_us, sender)
+        if len(row.headers) > HEADERS_MAX_BYTES:
+            self._count(source.name, DROPPED)
+            return
+        self._waiting.put_nowait((source.name, row))
+        self._of_senders[sender] += 1
+        self._bytes += len(row.body)
+
+    def _has_room(self, request: WebhookRequest, sender: str) -> bool:
+        if self._waiting.full() or self._of_senders[sender] >= QUEUE // 2:
+            return False
+        return self._bytes + len(request.body) <= self._caps.size_bytes // SHARE - HEADERS_MAX_BYTES
+
+    def _take(self, name: str, row: QuarantinedWebhook) -> tuple[str, QuarantinedWebhook]:
+        self._bytes -= len(row.body)
+        self._of_senders -= Counter((row.sender,))
+        return name, row
 
     async def run(self) -> None:
         """Write the queued webhooks, a few to a transaction, until cancelled. If the store fails, they are dropped."""
         while True:
-            batch = [await self._waiting.get()]
+            batch = [self._take(*await self._waiting.get())]
             while len(batch) < BATCH and not self._waiting.empty():
-                batch.append(self._waiting.get_nowait())
+                batch.append(self._take(*self._waiting.get_nowait()))
             outcome = KEPT
             try:
                 await self._writer.submit_idle(ledger.add, refused=[row for _, row in batch], caps=self._caps)
@@ -94,12 +122,15 @@ class Quarantine:
             for name, _ in batch:
                 self._count(name, outcome)
 
-    def _bucket(self, source_id: int, reason: str) -> TokenBucket:
-        bucket = self._buckets.get((source_id, reason))
-        if bucket is None:
+    def _rate(self, source_id: int, reason: str) -> Allowance:
+        found = self._rates.get((source_id, reason))
+        if found is None:
             rate = self._options.per_minute
-            bucket = self._buckets[source_id, reason] = TokenBucket(burst=rate, per_second=rate / 60)
-        return bucket
+            found = self._rates[source_id, reason] = Allowance(
+                all=TokenBucket(burst=rate, per_second=rate / 60),
+                share=partial(TokenBucket, burst=max(1.0, rate / 2), per_second=rate / 120),
+            )
+        return found
 
     def _count(self, source_name: str, outcome: str) -> None:
         self._metrics.quarantined.labels(source_name, outcome).inc()
@@ -112,7 +143,9 @@ def has_signature(request: WebhookRequest, provider: Provider) -> bool:
     return any(name in first for name, _ in request.headers)
 
 
-def refused_row(source: Source, request: WebhookRequest, refusal: Refusal, received_us: int) -> QuarantinedWebhook:
+def refused_row(
+    source: Source, request: WebhookRequest, refusal: Refusal, received_us: int, sender: str = senders.UNKNOWN
+) -> QuarantinedWebhook:
     """Return the row to keep: the body and all signature headers, repeated ones too, so that it can be read again."""
     names = webhook.header_names(source.provider)
     pairs = [(name.decode(), value.decode("latin-1")) for name, value in request.headers if name in names]
@@ -123,6 +156,8 @@ def refused_row(source: Source, request: WebhookRequest, refusal: Refusal, recei
         detail=refusal.detail.encode(errors="replace").decode().replace("\0", "")[:DETAIL_CHARS],
         headers=msgspec.json.encode(pairs).decode(),
         body=request.body,
+        sender=sender,
+        claims=msgspec.json.encode(webhook.claimed_keys(source.provider, request)).decode(),
     )
 
 
@@ -166,13 +201,13 @@ async def release_webhook(
             reason="absent",
             detail=f"quarantine {quarantine_id} is not there; a full quarantine deletes its oldest webhooks",
         )
-    row, released_us = found
+    row, released_us, purged_us = found
     source = next((each for each in runtime.sources if each.id == row.source_id), None)
     if source is None:
         return StillRefused(
             reason="no_source", detail="its source is not configured; add it again to release its webhooks"
         )
-    if (obstacle := _obstacle(row, released_us)) is not None:
+    if (obstacle := _obstacle(row, released_us, purged_us)) is not None:
         return obstacle
     try:
         reply = await evidence.read(source, request_of(row), from_us(row.received_us))
@@ -183,10 +218,13 @@ async def release_webhook(
     return await _release(quarantine_id, row, source, reply, runtime=runtime, stream_ids=stream_ids)
 
 
-def _obstacle(row: QuarantinedWebhook, released_us: int | None) -> StillRefused | None:
+def _obstacle(row: QuarantinedWebhook, released_us: int | None, purged_us: int | None) -> StillRefused | None:
     """Return why the webhook is not even read again; None: it is."""
     if released_us is not None:
         return StillRefused(reason="released", detail=f"it was released at {from_us(released_us).isoformat()}")
+    if purged_us is not None:
+        detail = f"its body was deleted at {from_us(purged_us).isoformat()}, and only what it claimed was kept"
+        return StillRefused(reason="purged", detail=detail)
     if row.reason in ledger.PARTIAL:
         detail = "it was not kept, only what names its events: the vendor or a pass brings them"
         return StillRefused(reason=row.reason, detail=detail)

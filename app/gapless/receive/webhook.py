@@ -3,16 +3,30 @@
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from enum import StrEnum
+from hashlib import sha256
 from typing import Final
 
 import msgspec
 
 from gapless.domain import Source, Via
 from gapless.ledger.recorder import Sighting, Webhook
-from gapless_reconcilers.kit.contract import NO_EVIDENCE, Evidence, NeedsEvidence, Provider, Reply, WebhookRequest
+from gapless_reconcilers.kit.contract import (
+    NO_EVIDENCE,
+    ClaimsEvents,
+    Evidence,
+    NeedsEvidence,
+    Provider,
+    Reply,
+    WebhookRequest,
+)
+from gapless_reconcilers.kit.contract.values import check_text
 from gapless_reconcilers.kit.errors import WebhookRefused
 
 BAD_REQUEST: Final = 400
+DIGEST_BYTES: Final = 16
+"""Bytes of a digest: nobody finds two messages with the same ones that are both signed by the vendor."""
+MOST_CLAIMED: Final = 16
+"""Most keys that are kept of what an unverified webhook claims to carry."""
 
 
 class Outcome(StrEnum):
@@ -84,9 +98,19 @@ def read_webhook(
 
 
 def sightings(
-    source: Source, reply: Reply, stream_ids: Sequence[int], *, body: bytes, headers: str | None, seen_us: int
+    source: Source,
+    reply: Reply,
+    stream_ids: Sequence[int],
+    *,
+    body: bytes,
+    headers: str | None,
+    seen_us: int,
+    digest: bytes | None = None,
 ) -> Webhook:
-    """Return the events of a verified webhook, to be recorded in one transaction. One stream id per event."""
+    """Return the events of a verified webhook, to be recorded in one transaction. One stream id per event.
+
+    `digest`: of its signed message; None: its events are not counted by that.
+    """
     return tuple(
         [
             Sighting(
@@ -98,10 +122,44 @@ def sightings(
                 body=body,
                 item=item,
                 headers=headers,
+                digest=digest,
             )
             for item, (event, stream_id) in enumerate(zip(reply.events, stream_ids, strict=True))
         ]
     )
+
+
+def message_digest(provider: Provider, request: WebhookRequest) -> bytes | None:
+    """Return the digest of the signed message; None: the signature covers the identity of the events too."""
+    known = provider.capabilities
+    if not known.identity_unsigned:
+        return None
+    if not known.message_headers:
+        return sha256(request.body).digest()[:DIGEST_BYTES]
+    values = (request.header(name) or "" for name in known.message_headers)
+    return sha256("\n".join(values).encode("latin-1")).digest()[:DIGEST_BYTES]
+
+
+def claimed_keys(provider: Provider, request: WebhookRequest) -> tuple[str, ...]:
+    """Return the keys of the events that an unverified webhook claims to carry; empty: none can be read.
+
+    Never raises. What the ledger could not store as a key is none.
+    """
+    if not isinstance(provider, ClaimsEvents):
+        return ()
+    try:
+        keys = provider.claimed_keys(request)[:MOST_CLAIMED]
+    except Exception:  # noqa: BLE001 - whatever a stranger sends: it is only for an explanation
+        return ()
+    return tuple(key for key in keys if key and _is_storable(key))
+
+
+def _is_storable(key: str) -> bool:
+    try:
+        check_text("key", key)
+    except ValueError:
+        return False
+    return True
 
 
 def header_names(provider: Provider) -> frozenset[bytes]:

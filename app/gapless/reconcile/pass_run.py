@@ -22,6 +22,7 @@ from gapless.domain import Cause, Mode, Purpose, Via, align_down, from_us, span_
 from gapless.ledger import (
     Connection,
     absences,
+    dead_letters,
     engine,
     findings,
     missing,
@@ -256,6 +257,8 @@ class PassRun:
         if self.young_from is not None:
             self.result.young.update(each.key for each in page.events if each.occurred_at >= self.young_from)
         progress.shown.extend(diff.witnesses)
+        if known and self._may_wait_for_list:
+            await self._owe_listed(page.events, known)
         save_cursor = progress.saving(page.next) if refusal is None else progress.starting_again()
         refused = await self._refused(diff.absent) if diff.absent else set()
         if diff.absent and self.leased.capabilities.remedy is not Remedy.LIST:
@@ -270,6 +273,24 @@ class PassRun:
             await self._save(progress, page.next)
         if refusal is not None:
             raise refusal
+
+    @property
+    def _may_wait_for_list(self) -> bool:
+        recorder = self.leased.runtime.writer.recorder
+        return self.leased.capabilities.identity_unsigned or recorder.requires_listed
+
+    async def _owe_listed(self, events: Sequence[RemoteEvent], known: dialect.Known) -> None:
+        """Owe the deliveries that waited until the list shows their events."""
+        runtime = self.leased.runtime
+        if self._lists_states:
+            shown = dict(sorted(map(state_of, events)))  # of each object the latest
+            seqs = await runtime.read(dead_letters.of_states, source_id=self.leased.source.id, shown=shown)
+        else:
+            seqs = [known[event.key][0] for event in events if event.key in known]
+        waiting = await runtime.read(dead_letters.not_listed, seqs=seqs) if seqs else []
+        if waiting:
+            await self.leased.write(dead_letters.owe_listed, seqs=waiting, now_us=runtime.now_us)
+            runtime.writer.recorder.wake()
 
     async def _set_aside(self, page: Page, progress: "SliceProgress") -> UnexpectedShape | None:
         """Keep the rows that cannot be read, before the cursor passes them. Return the error if they are too many."""

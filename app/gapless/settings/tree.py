@@ -219,11 +219,15 @@ class QuarantineSettings:
     """`[quarantine]`: refused webhooks, kept with the reason. Bounded, because anybody can send them."""
 
     max_rows: int = setting(parsers.count(0, 1_000_000, "rows"), 10_000)
-    """Most webhooks kept per source; beyond it, the oldest of the most frequent reason are dropped. 0: off."""
+    """Most webhooks kept per source; beyond it, some of the most frequent reason and sender are purged. 0: off."""
     max_bytes: int = setting(parsers.size(), "64MB")
-    """Most bytes kept per source; beyond it, the oldest of the reason with most bytes are dropped. 0: off."""
+    """Most bytes kept per source; beyond it, some of the reason and the sender with most bytes are purged. 0: off."""
     per_minute: int = setting(parsers.count(0, 100_000, "webhooks per minute"), 60)
-    """Most webhooks kept per source, reason and minute; the rest is only counted. 0: off. Enough to see the cause."""
+    """Most webhooks kept per source, reason and minute; the rest is only counted. 0: off. Enough to see the cause.
+
+    One sender has half of it."""
+    max_age: timedelta | None = setting(parsers.duration_or_off(timedelta(hours=1)), "7d")
+    """Age at which the content of a refused webhook is deleted. "off": never. Time enough to correct a secret."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -352,6 +356,11 @@ class DestinationSettings:
     """Only events that occurred at or after this time are owed. "now" (None): the time of the first start with it."""
     delay: timedelta = setting(parsers.duration(), "0s")
     """Time that an event found by a pass waits before it is sent, so that its webhook can come first. "0s": off."""
+    require_listed: bool = setting(parsers.flag(), default=False)
+    """`true`: an event that came by webhook is sent once the provider's list has shown it.
+
+    Nobody who can send webhooks can then make this destination do anything, at the price of the time until the list is
+    read. Off by default, because most events would come later. What no list shows waits for a person."""
     receipts: bool = setting(parsers.flag(), default=False)
     """`true`: the handler has a webhook of its own and reports what it has processed, to `/api/v1/receipts`.
 

@@ -90,6 +90,8 @@ def _source(snapshot: SourceSnapshot, now: datetime) -> SourceReport:
         ahead=_ahead(snapshot, now),
         silent=_is_silent(snapshot, now),
         heard_at=None if snapshot.heard is None else from_us(snapshot.heard.since_us),
+        quarantine_expired=snapshot.quarantine_expired,
+        quarantine_expired_at=_time(snapshot.quarantine_expired_us),
         streams=tuple(_stream(stream, snapshot) for stream in snapshot.streams),
         events={via: snapshot.totals.counts[f"by_{via.value}"] for via in Via},
         duplicates=snapshot.totals.counts["duplicates"],

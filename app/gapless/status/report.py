@@ -156,6 +156,10 @@ class SourceReport:
     """Which of the stored times lie in the future, although they cannot."""
     silent: bool | None
     """None: `silence_after` is not set, or the source's rhythm is not known yet."""
+    quarantine_expired: int = 0
+    """Refused webhooks that may be genuine, and were purged unjudged since a person looked."""
+    quarantine_expired_at: datetime | None = None
+    """When the first of them was purged."""
     heard_at: datetime | None
     """When its last webhook came, or when the source became active if none came; None: `silence_after` is not set."""
     streams: tuple[StreamReport, ...]

@@ -6,10 +6,15 @@ For providers only. Signatures are compared as bytes: one that is not hex, base6
 import hmac
 from base64 import b64encode
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Final
 
 from gapless_reconcilers.kit.contract import Secret
 from gapless_reconcilers.kit.errors import SignatureInvalid
 
+MOST_SIGNATURES: Final = 16
+"""Most signatures in one header: a vendor sends one for each secret that it still uses, and each costs an HMAC."""
+MOST_PARTS: Final = 64
+"""Most parts of a header that has names and values, those that nobody reads included."""
 _BLANKS = " \t\r\n\f\v"
 """The characters of which stripe-python takes a secret to be empty; ASCII only."""
 
@@ -69,10 +74,25 @@ def parse_timed_signatures(header: str, *, time: str, scheme: str) -> tuple[int,
     Parsed like stripe-python 16.1.0: the first `time` counts, every `scheme` counts, other names are
     ignored, blanks are part of a name. Raises `SignatureInvalid`.
     """
-    items = [item.split("=", 2) for item in header.split(",")]
+    items = [item.split("=", 2) for item in split_bounded(header, ",", MOST_PARTS)]
     try:
         sent_at = int([item[1] for item in items if item[0] == time][0])  # noqa: RUF015 - each must have a value
         signatures = [item[1].encode("latin-1") for item in items if item[0] == scheme]
     except (IndexError, ValueError):
         raise SignatureInvalid(f"the signature is not of the form {time}=…,{scheme}=…", reason="bad_header") from None
-    return sent_at, signatures
+    return sent_at, bounded(signatures)
+
+
+def split_bounded(header: str, separator: str, most: int) -> list[str]:
+    """Return the parts of a header. Raises `SignatureInvalid` if it has more than `most`, without building them."""
+    parts = header.split(separator, most)
+    if len(parts) > most:
+        raise SignatureInvalid(f"the signature header has more than {most} parts", reason="bad_header")
+    return parts
+
+
+def bounded(signatures: list[bytes]) -> list[bytes]:
+    """Return `signatures`. Raises `SignatureInvalid` if they are more than `MOST_SIGNATURES`."""
+    if len(signatures) > MOST_SIGNATURES:
+        raise SignatureInvalid(f"the header has more than {MOST_SIGNATURES} signatures", reason="bad_header")
+    return signatures

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from gapless_reconcilers.kit.contract import EARLIEST, LATEST, Secret, WebhookRequest
 from gapless_reconcilers.kit.errors import SignatureInvalid
-from gapless_reconcilers.kit.signatures import hmac_sha256_base64, is_signed_by_any
+from gapless_reconcilers.kit.signatures import MOST_SIGNATURES, hmac_sha256_base64, is_signed_by_any, split_bounded
 
 HEADERS: Final = ("webhook-signature", "webhook-id", "webhook-timestamp")
 TWIN_HEADERS: Final = ("svix-signature", "svix-id", "svix-timestamp")
@@ -107,7 +107,8 @@ def _headers(request: WebhookRequest) -> tuple[Sent, list[str]]:
         raise SignatureInvalid(f"{family}-id or {family}-timestamp is missing or unreadable", reason="bad_header")
     if not EARLIEST.timestamp() <= int(time) < LATEST.timestamp():
         raise SignatureInvalid(f"{family}-timestamp is no time of ours", reason="stale")
-    return Sent(key, int(time)), (request.header(f"{family}-signature") or "").split(" ")
+    signatures = split_bounded(request.header(f"{family}-signature") or "", " ", MOST_SIGNATURES)
+    return Sent(key, int(time)), signatures
 
 
 def _is_signed_by_owner(keys: Iterable[Ed25519PublicKey], signatures: Iterable[bytes], message: bytes) -> bool:

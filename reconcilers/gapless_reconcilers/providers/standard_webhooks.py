@@ -27,6 +27,7 @@ from gapless_reconcilers.kit.contract import (
 from gapless_reconcilers.kit.decoders import decode_or_none, decode_webhook, recordable
 from gapless_reconcilers.kit.standard_signature import (
     HEADERS,
+    PREFIXES,
     PUBLIC,
     SYMMETRIC,
     TWIN_HEADERS,
@@ -98,6 +99,11 @@ class StandardWebhooks:
         decode_webhook(request.body, msgspec.Raw)
         body = decode_or_none(request.body, _Body) or _Body()
         return Reply(events=(recordable(None, self._event, sent, body, request.body),))
+
+    def claimed_keys(self, request: WebhookRequest) -> tuple[str, ...]:
+        """Return the key that an unverified webhook claims."""
+        keys = (request.header(f"{prefix}-id") for prefix in PREFIXES)
+        return tuple(key for key in keys if key)[:1]
 
     def _event(self, sent: Sent, body: _Body, payload: bytes) -> RemoteEvent:
         return RemoteEvent(

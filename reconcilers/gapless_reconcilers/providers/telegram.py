@@ -41,6 +41,7 @@ from gapless_reconcilers.kit.decoders import (
     decode_response,
     decode_webhook,
     last_readable,
+    peek,
     read_rows,
     recordable,
 )
@@ -165,6 +166,11 @@ class Telegram:
             raise SignatureInvalid("the secret token is none that we know; check webhook_secret")
         update = decode_webhook(request.body, _Update)
         return Reply(events=(recordable(None, _event, update, request.body, now),))
+
+    def claimed_keys(self, request: WebhookRequest) -> tuple[str, ...]:
+        """Return the key that an unverified webhook claims."""
+        update = peek(request.body, _Update)
+        return () if update is None else (str(update.update_id),)
 
     def render(
         self,

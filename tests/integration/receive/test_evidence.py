@@ -5,6 +5,7 @@ import base64
 import json
 import zlib
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -17,9 +18,18 @@ from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
 from cryptography.hazmat.primitives.hashes import SHA256
 
 from gapless.ledger import quarantine as ledger
-from gapless.receive.evidence import CACHE_MAX, FETCHES_AT_ONCE, MAX_BYTES
+from gapless.receive.evidence import (
+    FETCHES_AT_ONCE,
+    FETCHES_PER_SECOND,
+    MAX_BYTES,
+    MAX_WAITING_FOR_ONE,
+    POSTBACKS_AT_ONCE,
+    SENDERS_POSTBACKS,
+    EvidenceUnavailable,
+    make_fetcher,
+)
 from gapless.receive.quarantine import Released, release_webhook
-from gapless_reconcilers.kit.contract import Secret
+from gapless_reconcilers.kit.contract import Reply, Secret, WebhookRequest
 from gapless_reconcilers.providers.paypal import PayPal, PayPalOptions
 
 pytestmark = pytest.mark.anyio
@@ -37,9 +47,12 @@ class Vendor:
     answers: Callable[[httpx.Request], httpx.Response] = lambda _: httpx.Response(200, content=PEM)
     requested: list[str] = field(default_factory=list)
     delay_s: float = 0.0
+    slow: tuple[str, ...] = ()
 
     async def answer(self, request: httpx.Request) -> httpx.Response:
         self.requested.append(str(request.url))
+        if str(request.url) in self.slow:
+            await asyncio.Event().wait()
         await asyncio.sleep(self.delay_s)
         return self.answers(request)
 
@@ -62,6 +75,13 @@ def paypal(*webhook_ids: str, **options: Any) -> PayPal:
 
 
 async def post(setup: Any, number: int = 1, url: str = URL, webhook_id: str = "WH") -> httpx.Response:
+    headers, body = signed(number, url, webhook_id)
+    answer: httpx.Response = await setup.client.post("/webhooks/acme", content=body, headers=headers)
+    return answer
+
+
+def signed(number: int = 1, url: str = URL, webhook_id: str = "WH") -> tuple[dict[str, str], bytes]:
+    """Return headers and body of a genuine webhook."""
     body = json.dumps({"id": f"WH-{number}", "event_type": "X", "create_time": NOW.isoformat()}).encode()
     message = f"T|2026|{webhook_id}|{zlib.crc32(body)}".encode()
     headers = {
@@ -71,8 +91,20 @@ async def post(setup: Any, number: int = 1, url: str = URL, webhook_id: str = "W
         "paypal-cert-url": url,
         "paypal-auth-algo": "SHA256withRSA",
     }
-    answer: httpx.Response = await setup.client.post("/webhooks/acme", content=body, headers=headers)
-    return answer
+    return headers, body
+
+
+def made_up(url: str) -> WebhookRequest:
+    """Return a forged webhook that names a certificate."""
+    headers = {
+        "paypal-transmission-id": "T",
+        "paypal-transmission-time": NOW.isoformat(),
+        "paypal-transmission-sig": "d3Jvbmc=",
+        "paypal-cert-url": url,
+        "paypal-auth-algo": "SHA256withRSA",
+    }
+    pairs = tuple((name.encode(), value.encode()) for name, value in headers.items())
+    return WebhookRequest(headers=pairs, body=b'{"id":"WH-0"}')
 
 
 async def test_a_hundred_webhooks_at_once_need_one_request(setup: Any, vendor: Vendor) -> None:
@@ -135,7 +167,92 @@ async def test_strangers_who_name_ever_new_certificates_are_bounded_and_genuine_
     assert {answer.status_code for answer in answers} == {401, 503}
     assert len(vendor.requested) <= FETCHES_AT_ONCE + 1
     assert (await post(setup, 2)).status_code == 200
-    assert FETCHES_AT_ONCE < CACHE_MAX
+
+
+async def test_a_webhook_whose_certificate_is_there_never_waits_for_those_of_strangers(
+    setup: Any, vendor: Vendor
+) -> None:
+    assert (await post(setup)).status_code == 200
+    vendor.slow = (f"{URL}-SLOW",)
+    read = partial(setup.receiver.evidence.read, setup.source)
+    waiting = [asyncio.create_task(read(made_up(f"{URL}-SLOW"), NOW, "198.51.100.1")) for _ in range(300)]
+    while len(vendor.requested) < 2:
+        await asyncio.sleep(0)
+    assert (await post(setup, 2)).status_code == 200
+    assert (await post(setup, 3, url=f"{URL}-NEW")).status_code == 200
+    assert vendor.requested == [URL, f"{URL}-SLOW", f"{URL}-NEW"]
+    for task in waiting:
+        task.cancel()
+    ended = await asyncio.gather(*waiting, return_exceptions=True)
+    assert sum(isinstance(each, EvidenceUnavailable) for each in ended) == 300 - MAX_WAITING_FOR_ONE
+
+
+async def test_ever_new_addresses_displace_no_proven_certificate_and_cause_few_fetches(
+    setup: Any, vendor: Vendor
+) -> None:
+    """Two hours of strangers, one every two seconds, and a genuine webhook every three minutes."""
+    assert (await post(setup)).status_code == 200
+    answers = vendor.answers
+    vendor.answers = lambda request: answers(request) if str(request.url) == URL else httpx.Response(404)
+    read, accepted, at = partial(setup.receiver.evidence.read, setup.source), 0, 0
+    for minutes in range(0, 120, 3):
+        for number in range(0, 180, 2):
+            setup.now[0] = NOW + timedelta(minutes=minutes, seconds=number)
+            at += 1
+            with suppress(EvidenceUnavailable):
+                await read(made_up(f"{URL}-{at}"), NOW, f"198.51.100.{at % 100}")
+        accepted += (await post(setup, minutes)).status_code == 200
+    assert accepted == 40
+    assert len(vendor.requested) <= FETCHES_AT_ONCE + 7200 * FETCHES_PER_SECOND + 1
+
+
+async def test_what_was_proven_before_a_restart_is_proven_after_it(setup: Any) -> None:
+    assert (await post(setup)).status_code == 200
+    evidence = make_fetcher(setup.receiver.runtime, setup.receiver.evidence._client)
+    headers, body = signed(1)
+    genuine = WebhookRequest(headers=tuple((k.encode(), v.encode()) for k, v in headers.items()), body=body)
+    for number in range(200):
+        with suppress(EvidenceUnavailable):
+            await evidence.read(setup.source, made_up(f"{URL}-{number}"), NOW, f"198.51.100.{number}")
+    assert isinstance(await evidence.read(setup.source, genuine, NOW, "198.51.100.1"), Reply)
+
+
+async def test_one_sender_leaves_fetches_for_others(setup: Any, vendor: Vendor) -> None:
+    read = partial(setup.receiver.evidence.read, setup.source)
+    vendor.answers = lambda _: httpx.Response(404)
+    for number in range(200):
+        with suppress(EvidenceUnavailable):
+            await read(made_up(f"{URL}-{number}"), NOW, "198.51.100.1")
+    vendor.answers = Vendor().answers
+    assert (await post(setup)).status_code == 200
+
+
+async def test_a_proven_certificate_is_fetched_again_whatever_strangers_have_used_up(
+    setup: Any, vendor: Vendor
+) -> None:
+    assert (await post(setup)).status_code == 200
+    setup.now[0] += timedelta(hours=25)
+    read = partial(setup.receiver.evidence.read, setup.source)
+    for number in range(200):
+        with suppress(EvidenceUnavailable):
+            await read(made_up(f"{URL}-{number}"), NOW, f"198.51.100.{number}")
+    assert (await post(setup, 2)).status_code == 200
+    assert vendor.requested.count(URL) == 2
+
+
+async def test_questions_about_single_webhooks_are_bounded_too(serve: Any, vendor: Vendor) -> None:
+    vendor.answers = lambda _: httpx.Response(
+        200, json={"access_token": "t", "expires_in": 900, "verification_status": "FAILURE"}
+    )
+    async with httpx.AsyncClient(transport=httpx.MockTransport(vendor.answer)) as client:
+        async with serve(provider=paypal(verify="postback"), vendor=client) as setup:
+            read = partial(setup.receiver.evidence.read, setup.source)
+            for _ in range(400):
+                with suppress(EvidenceUnavailable):
+                    await read(made_up(URL), NOW, "198.51.100.1")
+            assert len(vendor.requested) <= POSTBACKS_AT_ONCE * SENDERS_POSTBACKS + 1
+            vendor.answers = lambda _: httpx.Response(200, json={"verification_status": "SUCCESS"})
+            assert (await post(setup)).status_code == 200
 
 
 async def test_a_postback_whose_credentials_are_refused_tells_nothing_of_the_webhook(

@@ -150,6 +150,11 @@ CASES: dict[str, tuple[TroubleKind, Severity, Callable[..., Changed]]] = {
         TROUBLE,
         lambda source: lose(source, replace(LOSS, reason="event_lost")),
     ),
+    "quarantine expired": (
+        K.QUARANTINE_EXPIRED,
+        TROUBLE,
+        lambda source: replace(source, quarantine_expired=3, quarantine_expired_at=NOW - DAY),
+    ),
     "events missing": (
         K.EVENTS_MISSING,
         IN_HAND,

@@ -37,15 +37,17 @@ def list_(invocation: Invocation, source: str | None, limit: int, json_: bool) -
         if json_:
             output.as_lines({**msgspec.to_builtins(entry), "explanation": why} for entry, why in rows)
             return
-        columns = ("id", "received", "reason", "why", "bytes", "released")
+        columns = ("id", "received", "from", "reason", "why", "claims", "bytes", "released")
         cells = (
             (
                 row.id,
                 from_us(row.received_us),
+                row.sender or "-",
                 row.reason,
                 why or row.detail,
+                " ".join(row.claims) or "-",
                 row.size,
-                "yes" if row.released_us else "no",
+                "yes" if row.released_us else "purged" if row.purged_us else "no",
             )
             for row, why in rows
         )
@@ -62,7 +64,7 @@ def _explained(
     for entry in _entries(connection, source, limit):
         found = ledger.content(connection, entry.id)
         why = ""
-        is_whole = entry.released_us is None and entry.reason not in ledger.PARTIAL
+        is_whole = entry.released_us is None and entry.purged_us is None and entry.reason not in ledger.PARTIAL
         if found is not None and is_whole and entry.source_id in names:
             row = found[0]
             why = diagnose(providers, names[row.source_id], request_of(row), from_us(row.received_us))

@@ -149,6 +149,8 @@ def acknowledge(
         args = {"source": name, "reason": reason, "until": until, "intervals": intervals or None}
         done = asyncio.run(operate(invocation.settings(), "source.acknowledge", args))
         click.echo(f"acknowledged: {len(done['intervals'])} unrecoverable intervals")
+        if done["expired"]:
+            click.echo(f"acknowledged: {done['expired']} refused webhooks that were purged unjudged")
 
 
 @source.command("accept-account")

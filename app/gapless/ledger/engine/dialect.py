@@ -47,6 +47,24 @@ def add_up(connection: Connection, table: Table, columns: Sequence[str], rows: S
     _insert(connection, table, tuple(columns), rows, _adding(table, tuple(columns)))
 
 
+def add_up_and_return(
+    connection: Connection, table: Table, columns: Sequence[str], rows: Sequence[Row]
+) -> list[tuple[Any, ...]]:
+    """Insert each row, or add its columns to those of the row with the same primary key; return the rows as they are.
+
+    No two rows may have one primary key.
+    """
+    if not rows:
+        return []
+    tail = f"{_adding(table, tuple(columns))} RETURNING {', '.join(columns)}"
+    if connection.dialect.name == "postgresql":
+        return [
+            tuple(row) for row in _postgres(connection, _insert_arrays(table, tuple(columns), tail), *_arrays(rows))
+        ]
+    cursor, statement = _sqlite_cursor(connection), _insert_values(table, tuple(columns), tail)
+    return [found for row in rows for found in cursor.execute(statement, row).fetchall()]
+
+
 def _insert(connection: Connection, table: Table, columns: tuple[str, ...], rows: Sequence[Row], tail: str) -> None:
     if not rows:
         return

@@ -14,6 +14,8 @@ LATE_AFTER: Final = timedelta(minutes=1)
 """Time that a pending delivery may be overdue before it is a trouble."""
 LATE_WITHIN: Final = timedelta(hours=1)
 """Time in which every delivery should be made; after that a person is needed."""
+LISTED_WITHIN: Final = timedelta(hours=1)
+"""Time in which a list should have shown an event that came by webhook; after that a person is needed."""
 RELEASE: Final = "Release them: `gapless dead requeue --held --destination {destination}`."
 HELD_BECAUSE: Final = {
     HoldReason.VERSION_MISMATCH.value: (
@@ -23,6 +25,10 @@ HELD_BECAUSE: Final = {
     HoldReason.OTHER_ACCOUNT.value: (
         "listed while the key read another account",
         "`gapless source accept-account` sends or dismisses those of another account.",
+    ),
+    HoldReason.NOT_LISTED.value: (
+        "the provider's list has not shown them",
+        "Such an event may be forged, or no list shows it: look at it, then release it by its id.",
     ),
     HoldReason.RESTORED.value: ("of a time that a restored backup lacks", RELEASE),
 }
@@ -43,7 +49,16 @@ def of_destination(destination: DestinationReport, now: datetime) -> Iterator[Tr
             text=f"Not tried any more: {counted(backlog[DeliveryState.DEAD], 'dead letter')}.",
             next=f"See `gapless dead list`; when the cause is removed, `gapless dead requeue --destination {name}`.",
         )
-    if backlog[DeliveryState.HELD]:
+    if _waits_for_list(destination, now):
+        yield Trouble(
+            kind=TroubleKind.DELIVERIES_HELD,
+            severity=Severity.IN_HAND,
+            destination=name,
+            since=oldest.get(DeliveryState.HELD),
+            text=f"Waiting until the provider's list shows them: {counted(backlog[DeliveryState.HELD], 'delivery')}.",
+            next="Nothing, if it does not last: they are sent once the list was read.",
+        )
+    elif backlog[DeliveryState.HELD]:
         reasons = [reason for reason in HELD_BECAUSE if destination.held.get(reason)]
         because = "; ".join(HELD_BECAUSE[reason][0] for reason in reasons)
         advice = " ".join(HELD_BECAUSE[reason][1] for reason in reasons)
@@ -72,6 +87,13 @@ def of_destination(destination: DestinationReport, now: datetime) -> Iterator[Tr
             f"{counted(backlog[DeliveryState.PARKED], 'delivery')}.",
             next="Nothing, if they are not wanted; they are sent if the source is configured again.",
         )
+
+
+def _waits_for_list(destination: DestinationReport, now: datetime) -> bool:
+    """Return True if everything that is held may still be shown by the list."""
+    held, since = destination.backlog[DeliveryState.HELD], destination.oldest.get(DeliveryState.HELD)
+    is_young = since is not None and now - since <= LISTED_WITHIN
+    return bool(held) and destination.held.get(HoldReason.NOT_LISTED.value) == held and is_young
 
 
 def _of_late(destination: DestinationReport, now: datetime) -> Iterator[Trouble]:

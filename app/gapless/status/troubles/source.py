@@ -32,6 +32,7 @@ def of_source(source: SourceReport, now: datetime) -> Iterator[Trouble]:
     yield from _of_clock(source)
     yield from _of_webhooks(source)
     yield from _of_unrecoverable(source)
+    yield from _of_quarantine(source)
     if source.listed is not None:
         yield from of_list(source, source.listed, now)
 
@@ -139,6 +140,20 @@ def _of_unrecoverable(source: SourceReport) -> Iterator[Trouble]:
 
 def _more(count: int) -> str:
     return f" The same holds for {counted(count, 'other time')}." if count else ""
+
+
+def _of_quarantine(source: SourceReport) -> Iterator[Trouble]:
+    if source.quarantine_expired:
+        webhooks = counted(source.quarantine_expired, "refused webhook")
+        yield Trouble(
+            kind=TroubleKind.QUARANTINE_EXPIRED,
+            severity=Severity.TROUBLE,
+            source=source.name,
+            since=source.quarantine_expired_at,
+            text=f"Purged from the quarantine before anybody released or judged them: {webhooks} that may be genuine.",
+            next=f"`gapless quarantine list --source {source.name}` says why, and what they claimed. Correct the "
+            f"cause, read the list (`gapless source pass {source.name} --since 7d`), then {_acknowledge(source)}.",
+        )
 
 
 def _acknowledge(source: SourceReport) -> str:

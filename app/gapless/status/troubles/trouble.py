@@ -70,6 +70,7 @@ class TroubleKind(StrEnum):
     WEBHOOKS_LOST = "webhooks_lost"
     ENDPOINT_OFF = "endpoint_off"
     SILENT = "silent"
+    QUARANTINE_EXPIRED = "quarantine_expired"
     CLOCK_WRONG = "clock_wrong"
     TIMES_AHEAD = "times_ahead"
     DEAD_LETTERS = "dead_letters"

@@ -19,6 +19,7 @@ from gapless_reconcilers.kit.contract.capabilities import (
 )
 from gapless_reconcilers.kit.contract.provider import (
     AsksRedelivery,
+    ClaimsEvents,
     ConsumesEvents,
     FetchesDetail,
     HasModes,
@@ -38,6 +39,7 @@ from gapless_reconcilers.kit.contract.provider import (
 from gapless_reconcilers.kit.contract.values import (
     EARLIEST,
     LATEST,
+    MAX_HEADER_BYTES,
     MAX_KEY_BYTES,
     MAX_ROW_BYTES,
     NO_EVIDENCE,
@@ -68,6 +70,7 @@ from gapless_reconcilers.kit.contract.values import (
 __all__ = [
     "EARLIEST",
     "LATEST",
+    "MAX_HEADER_BYTES",
     "MAX_KEY_BYTES",
     "MAX_ROW_BYTES",
     "NO_EVIDENCE",
@@ -79,6 +82,7 @@ __all__ = [
     "Batch",
     "CannotRender",
     "Capabilities",
+    "ClaimsEvents",
     "ConsumesEvents",
     "Coverage",
     "Evidence",

@@ -145,6 +145,15 @@ class Capabilities:
     rendering: Rendering
     signs_body: bool = True
     """False if a webhook only carries a secret: whoever has seen one webhook can forge others."""
+    identity_unsigned: bool = False
+    """True if the signature covers the body and not the event's identity, such as GitHub's, which stands in a header.
+
+    Whoever has seen one webhook can then send it again as another event. Never true for a webhook that only carries a
+    secret: whoever has that can make up bodies too."""
+    message_headers: tuple[str, ...] = ()
+    """Headers that tell one signed message from another; empty: its body does.
+
+    For a signature that covers these, and the body only by a checksum that can be met with another body."""
     signature_headers: tuple[str, ...]
     """Lower-case names; without the first one a webhook is not the vendor's."""
     twin_headers: tuple[str, ...] = ()

@@ -200,6 +200,19 @@ class JudgesResponses(Protocol):
 
 
 @runtime_checkable
+class ClaimsEvents(Protocol):
+    """What a webhook claims to carry can be read although it is not verified: to explain it, never to record it."""
+
+    def claimed_keys(self, request: WebhookRequest) -> tuple[str, ...]:
+        """Return the keys of the events that `request` would carry if it were genuine; empty: none can be read.
+
+        A stranger chooses what stands there, so it is quick whatever that is (`kit.decoders.peek`).
+        Raises `WebhookRefused`.
+        """
+        ...
+
+
+@runtime_checkable
 class ShowsQuota(Protocol):
     """The vendor says how many requests are left in another way than the usual headers (`kit.quotas`)."""
 

@@ -14,6 +14,9 @@ from gapless_reconcilers.kit.errors import MalformedWebhook, SignatureInvalid
 MAX_KEY_BYTES = 512
 """The longest event key, type, stream or object key that the ledger stores, in bytes of UTF-8."""
 
+MAX_HEADER_BYTES = 8 * 1024
+"""The longest value of a header that is read, in bytes. The longest that a vendor sends has a few hundred."""
+
 MAX_ROW_BYTES = 64 * 1024
 """The bytes that are kept of a listed row that cannot be read."""
 
@@ -130,11 +133,16 @@ class WebhookRequest(msgspec.Struct, frozen=True, kw_only=True):
     body: bytes
 
     def header(self, name: str) -> str | None:
-        """Return the one value of header `name` (lower case), or None. Raises `MalformedWebhook` if it is repeated."""
+        """Return the one value of header `name` (lower case), or None.
+
+        Raises `MalformedWebhook` if it is repeated, or longer than `MAX_HEADER_BYTES`.
+        """
         wanted = name.encode()
         found = [value for key, value in self.headers if key == wanted]
         if len(found) > 1:
             raise MalformedWebhook(f"header {name} is sent {len(found)} times; wanted once", reason="duplicate_header")
+        if found and len(found[0]) > MAX_HEADER_BYTES:
+            raise MalformedWebhook(f"header {name} is longer than {MAX_HEADER_BYTES} bytes", reason="bad_header")
         return found[0].decode("latin-1") if found else None
 
     def required(self, name: str, hint: str = "") -> str:

@@ -82,6 +82,7 @@ class GitHub:
         precondition="the hook exists and is active",
         remedy=Remedy.DETAIL,
         rendering=Rendering.EQUIVALENT,
+        identity_unsigned=True,  # the signature covers the body; the event's name and id are headers
         signature_headers=(webhook.SIGNATURE_HEADER,),
         carried_headers=(webhook.EVENT_HEADER, webhook.DELIVERY_HEADER, webhook.HOOK_HEADER),
         body_bytes=25 << 20,  # "webhook payloads are capped at 25 MB", docs: webhook events and payloads, November 2026
@@ -135,6 +136,10 @@ class GitHub:
 
     def read_webhook(self, request: WebhookRequest, now: datetime, evidence: Evidence = NO_EVIDENCE) -> Reply:  # noqa: ARG002
         return Reply(events=(webhook.read(request, now, self._keys, self._hook),))
+
+    def claimed_keys(self, request: WebhookRequest) -> tuple[str, ...]:
+        """Return the key that an unverified webhook claims."""
+        return webhook.claimed(request, self._hook)
 
     render = staticmethod(webhook.render)
 

@@ -30,6 +30,12 @@ def read(request: WebhookRequest, now: datetime, keys: SigningKeys, our_hook: st
     return event if hook == our_hook else msgspec.structs.replace(event, listable=False)
 
 
+def claimed(request: WebhookRequest, our_hook: str) -> tuple[str, ...]:
+    """Return the key that an unverified delivery claims."""
+    guid, sender = request.header(DELIVERY_HEADER), request.header(HOOK_HEADER)
+    return (f"{OF_APP if our_hook == OF_APP else sender}:{guid}",) if guid and sender else ()
+
+
 def remote(
     hook: str, guid: str, name: str, action: str | None, at: datetime, payload: bytes | msgspec.Raw, ref: str = ""
 ) -> RemoteEvent:

@@ -66,8 +66,10 @@ class PayPal:
         grace=timedelta(minutes=5),  # a webhook may come before its event is listed (PayPal-node-SDK issue 125)
         remedy=Remedy.LIST,
         rendering=Rendering.IMPOSSIBLE,
+        identity_unsigned=True,  # a CRC32 stands for the body, and another body can be made to have it
+        message_headers=(webhook.ID, webhook.TIME),
         signature_headers=webhook.HEADERS,
-        evidence_hosts=(f".{DOMAIN}",),
+        evidence_hosts=webhook.HOSTS,
         requests_per_second=5,  # NV: no figure is published
         # "do not poll" (developer.paypal.com, Rate limiting guidelines, read 2026-11-27): a minute is our choice
         least_interval=timedelta(minutes=1),
@@ -101,6 +103,10 @@ class PayPal:
     ) -> Reply | NeedsEvidence:
         """Return the one event of a webhook, once the certificate or PayPal's response is in `evidence`."""
         return self._proof.needed(request, now, evidence) or Reply(events=(webhook.read(request.body),))
+
+    def claimed_keys(self, request: WebhookRequest) -> tuple[str, ...]:
+        """Return the key that an unverified webhook claims."""
+        return webhook.claimed(request.body)
 
     def first_request(self, stream: str, window: Window) -> httpx.Request:  # noqa: ARG002
         """`GET /v1/notifications/webhooks-events`."""

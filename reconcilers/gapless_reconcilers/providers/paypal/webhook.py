@@ -1,6 +1,7 @@
 """A webhook: proving that it is PayPal's, by a certificate or by a request to PayPal, and reading its event."""
 
 import binascii
+import re
 import zlib
 from base64 import b64decode
 from datetime import UTC, datetime, timedelta
@@ -20,7 +21,7 @@ from gapless_reconcilers.kit.contract import (
     Secret,
     WebhookRequest,
 )
-from gapless_reconcilers.kit.decoders import decode_or_none, decode_webhook, recordable
+from gapless_reconcilers.kit.decoders import decode_or_none, decode_webhook, peek, recordable, require_json
 from gapless_reconcilers.kit.errors import SignatureInvalid
 
 ID, TIME, SIGNATURE = "paypal-transmission-id", "paypal-transmission-time", "paypal-transmission-sig"
@@ -28,10 +29,20 @@ CERTIFICATE, ALGORITHM = "paypal-cert-url", "paypal-auth-algo"
 HEADERS: Final = (SIGNATURE, ID, TIME, CERTIFICATE, ALGORITHM)
 RSA: Final = "SHA256withRSA"
 DOMAIN: Final = "paypal.com"
+HOSTS: Final = tuple(f"{host}.{DOMAIN}" for host in ("api", "api.sandbox", "api-m", "api-m.sandbox"))
+_CERTIFICATE_URL: Final = re.compile(
+    rf"https://(?:{'|'.join(map(re.escape, HOSTS))})/v1/notifications/certs/CERT-[0-9A-Za-z-]{{1,64}}", re.ASCII
+)
+"""Published webhooks name `https://api.paypal.com/v1/notifications/certs/CERT-360caa42-fca2a594-1d93a270`, and the same
+on api.sandbox. NV: PayPal documents no form; the hosts of its newer API are accepted too."""
 SIMULATOR: Final = "WEBHOOK_ID"
 """The text that the simulator signs instead of a webhook's id."""
 KEPT_FOR: Final = timedelta(days=1)
 MOST_CERTIFICATES: Final = 8
+SENT_WITHIN: Final = timedelta(days=4)
+"""PayPal tries for three days, and whether each try has a time of its own is not verified (NV): so three, and one more.
+
+The SDK judges no time. Older ones are PayPal's own, and were seen by somebody else."""
 
 
 class _Resource(msgspec.Struct, gc=False):
@@ -47,6 +58,10 @@ class Event(msgspec.Struct, gc=False):
     resource: _Resource | None = None
 
 
+class _Claim(msgspec.Struct, gc=False):
+    id: str
+
+
 class _Verdict(msgspec.Struct, gc=False):
     verification_status: str
 
@@ -54,6 +69,12 @@ class _Verdict(msgspec.Struct, gc=False):
 def read(body: bytes) -> RemoteEvent:
     """Return the one event of a webhook."""
     return recordable(None, remote, decode_webhook(body, Event), body)
+
+
+def claimed(body: bytes) -> tuple[str, ...]:
+    """Return the key that an unverified body claims."""
+    claim = peek(body, _Claim)
+    return () if claim is None else (claim.id,)
 
 
 def remote(event: Event, payload: bytes | msgspec.Raw) -> RemoteEvent:
@@ -88,7 +109,7 @@ class ByCertificate:
 
     def needed(self, request: WebhookRequest, now: datetime, evidence: Evidence) -> NeedsEvidence | None:
         """Return the missing evidence, or None if the certificate's owner signed. Raises `SignatureInvalid`."""
-        sent = {name: request.required(name) for name in HEADERS}
+        sent = _sent(request, now)
         if sent[ALGORITHM] != RSA:
             raise SignatureInvalid(f"{ALGORITHM} is not {RSA}", reason="bad_header")
         url, signature = _certificate_url(sent[CERTIFICATE]), _decoded(sent[SIGNATURE])
@@ -126,10 +147,10 @@ class ByPostback:
         self._ids = webhook_ids
         self._url = url
 
-    def needed(self, request: WebhookRequest, now: datetime, evidence: Evidence) -> NeedsEvidence | None:  # noqa: ARG002
+    def needed(self, request: WebhookRequest, now: datetime, evidence: Evidence) -> NeedsEvidence | None:
         """Return the missing evidence, or None if PayPal confirms the webhook. Raises `SignatureInvalid`."""
-        sent = {name: request.required(name) for name in HEADERS}
-        decode_webhook(request.body, msgspec.Raw)
+        sent = _sent(request, now)
+        require_json(request.body)
         for webhook_id in filter(None, self._ids):
             if webhook_id not in evidence:
                 postback = self._postback(sent, request.body, webhook_id)
@@ -150,16 +171,25 @@ class ByPostback:
         return httpx.Request("POST", self._url, content=content, headers={"content-type": "application/json"})
 
 
-def _certificate_url(text: str) -> str:
-    """Return the certificate's address, which anybody may have chosen, if it is https on PayPal's host."""
+def _sent(request: WebhookRequest, now: datetime) -> dict[str, str]:
+    """Return the headers of the transmission. Raises `SignatureInvalid` if one is absent, or too old."""
+    sent = {name: request.required(name) for name in HEADERS}
     try:
-        url = httpx.URL(text)
-    except (httpx.InvalidURL, ValueError):
-        url = httpx.URL("")
-    plain = url.scheme == "https" and not url.userinfo and url.port is None and not url.fragment
-    if not plain or not url.host.endswith(f".{DOMAIN}"):
-        raise SignatureInvalid(f"{CERTIFICATE} is no https address of PayPal's", reason="bad_header")
-    return str(url)
+        at: datetime | None = datetime.fromisoformat(sent[TIME])
+    except ValueError:
+        at = None
+    if at is None or at.tzinfo is None:
+        raise SignatureInvalid(f"{TIME} is no time with a zone", reason="bad_header")
+    if now - at > SENT_WITHIN:
+        raise SignatureInvalid(f"the webhook was sent more than {SENT_WITHIN.days} days ago", reason="stale")
+    return sent
+
+
+def _certificate_url(text: str) -> str:
+    """Return the certificate's address, which anybody may have chosen, if it is one of those that PayPal names."""
+    if not _CERTIFICATE_URL.fullmatch(text):
+        raise SignatureInvalid(f"{CERTIFICATE} is no address of PayPal's certificates", reason="bad_header")
+    return text
 
 
 def _decoded(signature: str) -> bytes:

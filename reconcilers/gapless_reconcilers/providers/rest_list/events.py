@@ -32,6 +32,10 @@ class EventFields(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         """Return the event in `text`, found at `place`. Raises `UnexpectedShape`."""
         return recordable(place, self._event, text)
 
+    def key_in(self, text: msgspec.Raw | bytes) -> str:
+        """Return the key of the event in `text`. Raises `UnexpectedShape`."""
+        return _text(text, self.key)
+
     def _event(self, text: msgspec.Raw | bytes) -> RemoteEvent:
         return RemoteEvent(
             key=_text(text, self.key),

@@ -7,7 +7,7 @@ guessed: if a field is not where the declaration says it is, the pass stops.
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 import httpx
 import msgspec
@@ -33,7 +33,7 @@ from gapless_reconcilers.kit.contract import (
     WebhookRequest,
     Window,
 )
-from gapless_reconcilers.kit.decoders import decode_or_none, decode_webhook, raw_at, read_each, rows_at
+from gapless_reconcilers.kit.decoders import decode_or_none, decode_webhook, peek, raw_at, read_each, rows_at
 from gapless_reconcilers.kit.errors import (
     HistoryExpired,
     MalformedWebhook,
@@ -45,6 +45,9 @@ from gapless_reconcilers.kit.errors import (
 from gapless_reconcilers.kit.pagination import is_walked
 from gapless_reconcilers.providers.rest_list import checks, pages
 from gapless_reconcilers.providers.rest_list.options import RestListOptions, WebhookOptions, fingerprint
+
+MOST_CLAIMED: Final = 16
+"""Events of one unverified webhook whose keys are read."""
 
 
 class RestList:
@@ -119,6 +122,18 @@ class RestList:
         if not events:
             raise MalformedWebhook(f"{webhook.root or 'the body'} is an empty array; wanted events")
         return Reply(events=events)
+
+    def claimed_keys(self, request: WebhookRequest) -> tuple[str, ...]:
+        """Return the keys that an unverified webhook claims."""
+        webhook = self.options.webhook
+        if webhook is None or peek(request.body, msgspec.Raw) is None:
+            return ()
+        try:
+            return tuple(
+                self.options.event.key_in(text) for text, _ in self._texts(request.body, webhook)[:MOST_CLAIMED]
+            )
+        except UnexpectedShape:
+            return ()
 
     def _texts(self, body: bytes, webhook: WebhookOptions) -> list[tuple[msgspec.Raw | bytes, str]]:
         """Return the JSON of each event and its path."""

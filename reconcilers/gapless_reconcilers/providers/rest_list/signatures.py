@@ -12,11 +12,14 @@ from gapless_reconcilers.kit import standard_signature
 from gapless_reconcilers.kit.contract import Secret, WebhookRequest
 from gapless_reconcilers.kit.errors import OptionsInvalid, SignatureInvalid
 from gapless_reconcilers.kit.signatures import (
+    MOST_PARTS,
     SigningKeys,
+    bounded,
     hmac_sha256_base64,
     hmac_sha256_hex,
     is_same,
     is_signed_by_any,
+    split_bounded,
 )
 
 UNKNOWN: Final = "the signature is that of no secret we know; check the secret"
@@ -123,9 +126,10 @@ class TimedSignature(Scheme, tag="timed_hmac", frozen=True, kw_only=True):
 
     def verify(self, request: WebhookRequest, now: datetime) -> None:
         """Raise `SignatureInvalid` unless one of the secrets signed the request, near enough in time."""
-        parts = [each.strip().partition("=") for each in _header(request, self.header).split(self.separator.strip())]
+        items = split_bounded(_header(request, self.header), self.separator.strip(), MOST_PARTS)
+        parts = [each.strip().partition("=") for each in items]
         times = [value for name, _, value in parts if name == self.time]
-        signatures = [value.encode("latin-1") for name, _, value in parts if name == self.name]
+        signatures = bounded([value.encode("latin-1") for name, _, value in parts if name == self.name])
         if len(times) != 1 or not _DIGITS.fullmatch(times[0]) or not signatures:
             problem = f"{self.header} is not of the form {self.time}=…{self.separator}{self.name}=…"
             raise SignatureInvalid(problem, reason="bad_header")

@@ -87,6 +87,7 @@ class Shopify:
         history=webhook.ORDERS_SHOWN,
         grace=timedelta(minutes=2),  # NV: the time until search finds an update
         rendering=Rendering.PUSHED,
+        identity_unsigned=True,  # the signature covers the body; topic and id are headers
         signature_headers=(webhook.HMAC,),
         carried_headers=webhook.CARRIED,
         optional_headers=webhook.OPTIONAL,
@@ -150,6 +151,11 @@ class Shopify:
     def read_webhook(self, request: WebhookRequest, now: datetime, evidence: Evidence = NO_EVIDENCE) -> Reply:  # noqa: ARG002
         webhook.verify(request, self._keys)
         return Reply(events=(webhook.read(self._api, self.options.shop, request, now),))
+
+    def claimed_keys(self, request: WebhookRequest) -> tuple[str, ...]:
+        """Return the key that an unverified webhook claims."""
+        key = request.header(webhook.WEBHOOK_ID)
+        return (key,) if key else ()
 
     def render(
         self,

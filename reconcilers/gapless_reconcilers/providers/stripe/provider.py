@@ -158,6 +158,10 @@ class Stripe:
         webhook.verify(request, self._keys, self.options.tolerance, now)
         return Reply(events=(webhook.read(self._api, request.body),))
 
+    def claimed_keys(self, request: WebhookRequest) -> tuple[str, ...]:
+        """Return the key that an unverified webhook claims."""
+        return webhook.claimed(request.body)
+
     def render(self, event: RecordedEvent, target_url: str, secret: Secret, now: datetime) -> WebhookMessage:  # noqa: ARG002
         return webhook.render(event.payload, event.stream, secret, now)
 

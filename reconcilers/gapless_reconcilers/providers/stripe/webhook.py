@@ -10,13 +10,18 @@ from typing import Final
 import msgspec
 
 from gapless_reconcilers.kit.contract import OWN_STREAM, RemoteEvent, Secret, WebhookMessage, WebhookRequest
-from gapless_reconcilers.kit.decoders import decode_json, decode_webhook, recordable
+from gapless_reconcilers.kit.decoders import decode_json, decode_webhook, peek, recordable
 from gapless_reconcilers.kit.errors import MalformedWebhook, SignatureInvalid
 from gapless_reconcilers.kit.signatures import SigningKeys, hmac_sha256_hex, is_signed_by_any, parse_timed_signatures
 from gapless_reconcilers.providers.stripe import thin
 from gapless_reconcilers.providers.stripe.listing import StripeApi, StripeEvent, remote_event
 
 SIGNATURE_HEADER: Final = "stripe-signature"
+
+
+class _Claim(msgspec.Struct, gc=False):
+    id: str
+    snapshot_event: str | None = None
 
 
 class _Versioned(msgspec.Struct, gc=False):
@@ -46,6 +51,12 @@ def read(api: StripeApi, body: bytes) -> RemoteEvent:
             raise
         return event
     return recordable(None, remote_event, snapshot, body, snapshot.account or OWN_STREAM, api)
+
+
+def claimed(body: bytes) -> tuple[str, ...]:
+    """Return the key that an unverified body claims: of a thin event, that of its snapshot twin."""
+    claim = peek(body, _Claim)
+    return () if claim is None else (claim.snapshot_event or claim.id,)
 
 
 def render(body: bytes, stream: str, secret: Secret, now: datetime) -> WebhookMessage:

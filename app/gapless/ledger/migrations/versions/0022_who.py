@@ -1,14 +1,14 @@
 """Named tokens, and an audit log whose rows are chained.
 
 Revision ID: 0022
-Revises: 0018
+Revises: 0020
 """
 
 import sqlalchemy as sa
 from alembic import op
 
 revision = "0022"
-down_revision = "0018"
+down_revision = "0020"
 branch_labels = None
 depends_on = None
 
