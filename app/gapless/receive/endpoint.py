@@ -209,9 +209,7 @@ class WebhookEndpoint:
         """Keep the headers of a webhook that is turned away unread: some vendors name the event in one."""
         request = WebhookRequest(headers=tuple(scope["headers"]), body=b"")
         refusal = Refusal(reason=reason, detail=f"only its headers were kept: {why}")
-        self._quarantine.offer(
-            self._sources[self._name], request, refusal, to_us(self._clock()), self._sender(scope)
-        )
+        self._quarantine.offer(self._sources[self._name], request, refusal, to_us(self._clock()), self._sender(scope))
 
     async def _take(self, scope: Scope, request: WebhookRequest) -> tuple[Outcome | None, Response]:
         """Verify and record the webhook; return its outcome and the answer."""
@@ -222,9 +220,7 @@ class WebhookEndpoint:
         if isinstance(reply, NeedsEvidence):
             try:
                 async with asyncio.timeout_at(answer_by):
-                    reply = await self._evidence.read(
-                        source, request, machine_now, self._sender(scope)
-                    )
+                    reply = await self._evidence.read(source, request, machine_now, self._sender(scope))
             except (EvidenceUnavailable, TimeoutError) as error:
                 message = str(error) or f"the evidence did not come within {self._answer_s:g} s"
                 self._log.log(logging.WARNING, "evidence_unavailable", to_us(now), error=message)
