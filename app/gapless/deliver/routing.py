@@ -35,7 +35,7 @@ class Destination:
     """Delay of an event that a list showed first, so that its webhook may still arrive; with `receipts`, of each."""
     receipts: bool
     """The handler has a webhook of its own, and reports what it has processed."""
-    require_listed: bool = False
+    require_listed: bool
     """An event that came by webhook waits until the provider's list has shown it."""
     concurrency: int
     rate: float | None
