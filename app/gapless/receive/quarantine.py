@@ -100,7 +100,7 @@ class Quarantine:
     def _has_room(self, request: WebhookRequest, sender: str) -> bool:
         if self._waiting.full() or self._of_senders[sender] >= QUEUE // 2:
             return False
-        return self._bytes + len(request.body) <= self._caps.size_bytes // SHARE - HEADERS_MAX_BYTES
+        return self._bytes + len(request.body) <= self._caps.size_bytes // SHARE
 
     def _take(self, name: str, row: QuarantinedWebhook) -> tuple[str, QuarantinedWebhook]:
         self._bytes -= len(row.body)
