@@ -16,7 +16,7 @@ from gapless.ledger import deliveries, findings, missing, restored, signed_messa
 from gapless.ledger.deliveries import DELIVERY_CHANNEL, NOT_LISTED
 from gapless.ledger.engine import dialect
 from gapless.ledger.findings import OpenFinding, Recovered
-from gapless.ledger.signed_messages import Judgement
+from gapless.ledger.signed_messages import Repetition
 from gapless.ledger.tables import DELIVERY, EVENT, ID_BLOCK, PAYLOAD
 from gapless.ledger.tallies import Tallies
 from gapless_reconcilers.kit.contract import RemoteEvent
@@ -246,7 +246,7 @@ def _judge(
     rows: dict[EventKey, dialect.Row],
     new: dict[EventKey, int],
     closed: Collection[EventKey],
-) -> Judgement:
+) -> Repetition:
     """Mark the new events that repeat a signed message, and take back those that are too many.
 
     One that a list had shown before it came is what it says. A repeated event is not expected, so that it is no
@@ -254,7 +254,7 @@ def _judge(
     """
     digests = {identity: digest for identity in new if (digest := first[identity].digest) is not None}
     if not digests:
-        return Judgement()
+        return Repetition()
     judged = signed_messages.judge(connection, digests)
     judged.repeated -= set(closed)
     judged.beyond -= set(closed)

@@ -21,7 +21,7 @@ EventKey = tuple[int, str]
 
 
 @dataclass(slots=True)
-class Judgement:
+class Repetition:
     """The new events of a batch that are not the first of their message."""
 
     repeated: set[EventKey] = field(default_factory=set)
@@ -30,13 +30,13 @@ class Judgement:
     """`MOST` others did."""
 
 
-def judge(connection: Connection, digests: Mapping[EventKey, bytes]) -> Judgement:
+def judge(connection: Connection, digests: Mapping[EventKey, bytes]) -> Repetition:
     """Count the new events `digests` {identity: digest of its message}; return which are not the first of theirs."""
     of_message: defaultdict[tuple[int, bytes], list[EventKey]] = defaultdict(list)
     for identity, digest in digests.items():
         of_message[identity[0], digest].append(identity)
     rows = [(*message, len(of_message[message])) for message in sorted(of_message)]
-    judged = Judgement()
+    judged = Repetition()
     for source_id, digest, total in dialect.add_up_and_return(
         connection, SIGNED_MESSAGE, ("source_id", "digest", "identities"), rows
     ):

@@ -28,7 +28,7 @@ from gapless.ledger import events
 from gapless.ledger.engine import StoreError
 from gapless.metrics import Metrics, status_class
 from gapless.receive import senders, webhook
-from gapless.receive.allowance import Allowance
+from gapless.receive.shared_limit import SharedLimit
 from gapless.receive.webhook import Refusal
 from gapless.runtime import Runtime
 from gapless.token_bucket import TokenBucket
@@ -89,16 +89,16 @@ class _KeptAnswer:
     until_us: int
 
 
-def _fetches() -> Allowance:
-    return Allowance(
+def _fetches() -> SharedLimit:
+    return SharedLimit(
         all=TokenBucket(burst=FETCHES_AT_ONCE, per_second=FETCHES_PER_SECOND),
         share=partial(TokenBucket, burst=SENDER_AT_ONCE, per_second=SENDER_PER_SECOND),
     )
 
 
-def _postbacks() -> Allowance:
+def _postbacks() -> SharedLimit:
     at_once, per_second = POSTBACKS_AT_ONCE * SENDERS_POSTBACKS, POSTBACKS_PER_SECOND * SENDERS_POSTBACKS
-    return Allowance(
+    return SharedLimit(
         all=TokenBucket(burst=POSTBACKS_AT_ONCE, per_second=POSTBACKS_PER_SECOND),
         share=partial(TokenBucket, burst=at_once, per_second=per_second),
     )
@@ -116,9 +116,9 @@ class _OfSource:
     is_recalled: bool = False
     slots: asyncio.Semaphore = field(default_factory=partial(asyncio.Semaphore, MAX_CONCURRENT))
     proven_slots: asyncio.Semaphore = field(default_factory=partial(asyncio.Semaphore, PROVEN_MAX))
-    fetches: Allowance = field(default_factory=_fetches)
+    fetches: SharedLimit = field(default_factory=_fetches)
     again: TokenBucket = field(default_factory=partial(TokenBucket, burst=AGAIN_AT_ONCE, per_second=AGAIN_PER_SECOND))
-    postbacks: Allowance = field(default_factory=_postbacks)
+    postbacks: SharedLimit = field(default_factory=_postbacks)
 
     def answer(self, key: str, now_us: int) -> httpx.Response | None:
         """Return what is kept under `key`; None: nothing, or it is too old."""

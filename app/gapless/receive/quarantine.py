@@ -21,8 +21,8 @@ from gapless.ledger.quarantine import Caps, QuarantinedWebhook
 from gapless.ledger.writer import Writer
 from gapless.metrics import Metrics
 from gapless.receive import senders, webhook
-from gapless.receive.allowance import Allowance
 from gapless.receive.evidence import EvidenceFetcher, EvidenceUnavailable
+from gapless.receive.shared_limit import SharedLimit
 from gapless.receive.stream_ids import StreamIds
 from gapless.receive.webhook import Refusal
 from gapless.runtime import Runtime
@@ -70,7 +70,7 @@ class Quarantine:
         self._metrics = metrics
         self._options = options
         self._caps = options.caps
-        self._rates: dict[tuple[int, str], Allowance] = {}
+        self._rates: dict[tuple[int, str], SharedLimit] = {}
         self._waiting: asyncio.Queue[tuple[str, QuarantinedWebhook]] = asyncio.Queue(QUEUE)
         self._of_senders: Counter[str] = Counter()
         self._bytes = 0
@@ -100,7 +100,7 @@ class Quarantine:
     def _has_room(self, request: WebhookRequest, sender: str) -> bool:
         if self._waiting.full() or self._of_senders[sender] >= QUEUE // 2:
             return False
-        return self._bytes + len(request.body) <= self._caps.size_bytes // SHARE - HEADERS_MAX_BYTES
+        return self._bytes + len(request.body) <= self._caps.size_bytes // SHARE
 
     def _take(self, name: str, row: QuarantinedWebhook) -> tuple[str, QuarantinedWebhook]:
         self._bytes -= len(row.body)
@@ -122,11 +122,11 @@ class Quarantine:
             for name, _ in batch:
                 self._count(name, outcome)
 
-    def _rate(self, source_id: int, reason: str) -> Allowance:
+    def _rate(self, source_id: int, reason: str) -> SharedLimit:
         found = self._rates.get((source_id, reason))
         if found is None:
             rate = self._options.per_minute
-            found = self._rates[source_id, reason] = Allowance(
+            found = self._rates[source_id, reason] = SharedLimit(
                 all=TokenBucket(burst=rate, per_second=rate / 60),
                 share=partial(TokenBucket, burst=max(1.0, rate / 2), per_second=rate / 120),
             )

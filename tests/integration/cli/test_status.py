@@ -282,6 +282,28 @@ def test_an_unrecoverable_time_exits_with_1_until_acknowledged(ledger: Ledger) -
     assert "acknowledged by command: no difference in the payouts" in after.stdout
 
 
+def test_what_was_purged_unjudged_exits_with_1_until_acknowledged(ledger: Ledger) -> None:
+    ledger.change(SOURCE, quarantine_expired=3, quarantine_expired_us=to_us(ledger.now - DAY))
+    before = ledger.call("status")
+    assert before.exit_code == 1
+    assert "3 refused webhooks that may be genuine" in before.stdout
+    assert 'gapless source acknowledge acme --reason "…"' in before.stdout
+    done = ledger.call("source", "acknowledge", "acme", "--reason", "read the list again")
+    assert "acknowledged: 3 refused webhooks that were purged unjudged\n" in done.stdout
+    assert ledger.call("status").exit_code == 0
+
+
+def test_what_waits_for_the_list_is_in_hand_until_it_takes_too_long(ledger: Ledger) -> None:
+    ledger.owe(state="held", reason="not_listed", next_us=0)
+    done = ledger.call("status")
+    assert done.exit_code == 0
+    assert "in hand: shop: Waiting until the provider's list shows them: 1 delivery." in done.stdout
+    ledger.change(DELIVERY, created_us=to_us(ledger.now - DAY))
+    done = ledger.call("status")
+    assert done.exit_code == 1
+    assert "(the provider's list has not shown them)" in done.stdout
+
+
 def test_a_lost_event_exits_with_1_until_acknowledged(ledger: Ledger) -> None:
     ledger.lose(EVENT_LOST)
     before = ledger.call("status")

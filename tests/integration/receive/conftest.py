@@ -79,9 +79,10 @@ class ReceiverSetup:
         return {row.key: row.webhook_count for row in rows}
 
     async def quarantined(self) -> list[str]:
-        """Return the reason of each kept webhook, once every offered one is written."""
+        """Return the reason of each webhook that is kept whole, once every offered one is written."""
         await self.settled()
-        return list(await self.store.read(lambda c: c.execute(select(QUARANTINE.c.reason)).scalars().all()))
+        whole = select(QUARANTINE.c.reason).where(QUARANTINE.c.purged_us.is_(None))
+        return list(await self.store.read(lambda c: c.execute(whole).scalars().all()))
 
     async def settled(self) -> None:
         """Wait until the quarantine has nothing left to do."""

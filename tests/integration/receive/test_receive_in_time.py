@@ -102,7 +102,7 @@ async def test_evidence_counts_into_the_time(serve: Any) -> None:
         async with serve(provider=provider, vendor=vendor, answer_within=SOON) as setup:
             headers = {
                 "paypal-transmission-id": "T",
-                "paypal-transmission-time": "2026",
+                "paypal-transmission-time": "2026-11-20T12:00:00Z",
                 "paypal-transmission-sig": "AAAA",
                 "paypal-cert-url": "https://api.paypal.com/v1/notifications/certs/CERT-1",
                 "paypal-auth-algo": "SHA256withRSA",

@@ -161,3 +161,12 @@ def test_a_provider_without_modes_always_matches() -> None:
     assert source.livemode is None
     one = destination(modes=frozenset({EventMode.LIVE}))
     assert owed_to([one], source, event(livemode=False), Via.WEBHOOK) == [1]
+
+
+def test_a_destination_that_requires_it_is_owed_what_the_list_shows() -> None:
+    made = [
+        make_destination(DestinationSettings(name="app", require_listed=required), number, to_us(START), SENDER)
+        for number, required in enumerate((True, False), 1)
+    ]
+    owed = build_route(made)(source_in(), event(), Via.WEBHOOK, RECORDED_US)
+    assert {each.destination_id: each.until_listed for each in owed} == {1: True, 2: False}

@@ -10,7 +10,7 @@ MOST_SENDERS: Final = 1024
 """Most senders whose use is remembered; beyond it, those who asked longest ago are forgotten."""
 
 
-class Allowance:
+class SharedLimit:
     """Grants what `all` has, and to one sender no more than a bucket of `share` has."""
 
     __slots__ = ("_all", "_of", "_share")
