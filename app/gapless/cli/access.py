@@ -83,7 +83,7 @@ async def open_operations(settings: Settings) -> AsyncIterator[Operate]:
                 holder = error.holder
                 if holder is None or not holder.url:
                     raise
-        yield perform_here(parts) if holder is None else partial(call_daemon, holder)
+        yield perform_here(parts, settings) if holder is None else partial(call_daemon, holder)
 
 
 async def note_endpoint(settings: Settings, source: str, action: EndpointAction, detail: str) -> None:
@@ -99,13 +99,16 @@ async def note_endpoint(settings: Settings, source: str, action: EndpointAction,
     await operate(settings, "endpoint.note", args)
 
 
-def perform_here(parts: ProcessParts) -> Operate:
+def perform_here(parts: ProcessParts, settings: Settings) -> Operate:
     """Return a function that performs operations in this process, in the name of the user who has called it."""
     runtime = parts.runtime
     evidence = EvidenceFetcher(parts.client, runtime.clock, runtime.metrics)
-    context = OperationContext(runtime=runtime, evidence=evidence, stream_ids=StreamIds(runtime.writer)).acting_as(
-        Principal(name=user_name(), role=AccessRole.OWNER)
-    )
+    context = OperationContext(
+        runtime=runtime,
+        evidence=evidence,
+        stream_ids=StreamIds(runtime.writer),
+        second_person_above=settings.private.second_person_above,
+    ).acting_as(Principal(name=user_name(), role=AccessRole.OWNER))
 
     async def operate_here(name: str, args: Mapping[str, object]) -> dict[str, Any]:
         return plain(await perform(context, name, args))
