@@ -35,6 +35,8 @@ ROWS_PER_MINUTE: Final = 20
 OTHERS: Final = "other addresses"
 V6_PREFIX: Final = 64
 """Whoever has one address of an IPv6 network of this size has all of them."""
+MINUTES_WAITING: Final = 60
+"""Most minutes whose rows wait for the writer; older ones are given up."""
 MINUTE_US: Final = 60_000_000
 FAILED: Final = "login.failed"
 """The action of the row of an address that sent wrong tokens."""
@@ -108,7 +110,7 @@ class Refusals:
     def _close_minute(self, now_us: int, *, everything: bool = False) -> None:
         minute = self._minute
         if minute is not None and (everything or now_us // MINUTE_US != minute.start_us // MINUTE_US):
-            self._over.append(minute)
+            self._over = [*self._over[-MINUTES_WAITING:], minute]
             self._minute = None
 
     def _bucket(self, address: str) -> TokenBucket:
