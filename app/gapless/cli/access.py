@@ -91,12 +91,23 @@ async def note_endpoint(settings: Settings, source: str, action: EndpointAction,
 
     Raises `StoreError`: then nothing may be done that could not be noted.
     """
-    store = open_configured_store(settings)
-    if isinstance(store, SqliteStore) and not store.path.exists():
+    if not await _has_ledger(settings):
         click.echo("gapless: there is no ledger yet, so this is not in the audit log", err=True)
         return
     args = {"source": source, "action": action.value, "detail": detail[:1000]}
     await operate(settings, "endpoint.note", args)
+
+
+async def _has_ledger(settings: Settings) -> bool:
+    """Return True if the store has our tables, of whatever release. Raises `StoreError`."""
+    store = open_configured_store(settings)
+    try:
+        if isinstance(store, SqliteStore) and not store.path.exists():
+            return False
+        with naming_store(settings.store.url.read().reveal()):
+            return await store.read(schema.version) is not None
+    finally:
+        await store.close()
 
 
 def perform_here(parts: ProcessParts, settings: Settings) -> Operate:
