@@ -35,13 +35,13 @@ ROWS_PER_MINUTE: Final = 20
 OTHERS: Final = "other addresses"
 V6_PREFIX: Final = 64
 """Whoever has one address of an IPv6 network of this size has all of them."""
-MINUTES_WAITING: Final = 60
-"""Most minutes whose rows wait for the writer; older ones are given up."""
 MINUTE_US: Final = 60_000_000
 FAILED: Final = "login.failed"
 """The action of the row of an address that sent wrong tokens."""
 DENIED: Final = "access.denied"
 """The action of the row of a token that asked for what it does not open."""
+MINUTES_WAITING: Final = 60
+"""Most minutes whose rows wait for the writer; older ones are given up."""
 _log = logging.getLogger(__name__)
 
 
