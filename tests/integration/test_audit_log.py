@@ -2,6 +2,7 @@
 
 import asyncio
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -137,6 +138,20 @@ async def test_replicas_that_write_together_make_one_chain(postgres_url: str) ->
         await asyncio.gather(*(each.write(append, 20, actor=f"of {n}") for n, each in enumerate(stores)))
         found = await proof(stores[0])
         assert (found.rows, found.findings) == (60, ())
+    finally:
+        for each in stores:
+            await each.close()
+
+
+async def test_replicas_that_prune_together_prune_once(postgres_url: str) -> None:
+    stores = [open_store(postgres_url) for _ in range(3)]
+    try:
+        await stores[0].write(append, 5, at_us=5)
+        prune = partial(audit_log.prune, before_us=DAY_US, key=KEY, now_us=DAY_US)
+        pruned = await asyncio.gather(*(each.write(prune) for each in stores))
+        assert sorted(each.count for each in pruned) == [0, 0, 5]
+        found = await proof(stores[0])
+        assert (found.rows, found.pruned, found.findings) == (1, 5, ())
     finally:
         for each in stores:
             await each.close()

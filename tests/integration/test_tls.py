@@ -53,15 +53,14 @@ def trusting(authority: Authority, client: tuple[Path, Path] | None = None) -> s
 
 
 @asynccontextmanager
-async def listening(files: TlsFiles) -> AsyncIterator[tuple[str, Certificates]]:
+async def listening(files: TlsFiles, **options: Any) -> AsyncIterator[tuple[str, Certificates]]:
     @get("/")
     async def hello() -> str:
         return "hello"
 
     certificates = Certificates(files)
-    listener = Listener(
-        Litestar([hello], openapi_config=None, logging_config=None), "127.0.0.1", 0, certificates=certificates
-    )
+    app = Litestar([hello], openapi_config=None, logging_config=None)
+    listener = Listener(app, "127.0.0.1", 0, certificates=certificates, **options)
     running = asyncio.create_task(listener.run())
     await listener.started()
     try:
@@ -128,6 +127,14 @@ async def test_with_a_client_ca_only_its_clients_get_in_and_it_changes_too(
         assert await ask(url, trusting(ours, foreign)) == "hello"
         with pytest.raises((httpx.ReadError, httpx.ConnectError, httpx.RemoteProtocolError)):
             await ask(url, trusting(ours, mine))
+
+
+async def test_a_client_that_begins_no_handshake_is_cut(tmp_path: Path, ours: Authority) -> None:
+    files = files_in(tmp_path, write(tmp_path, "server", ours))
+    async with listening(files, handshake_s=0.2) as (url, _):
+        reader, writer = await asyncio.open_connection("127.0.0.1", int(url.rpartition(":")[2]))
+        assert await asyncio.wait_for(reader.read(), 20) == b""  # asyncio would wait for a minute
+        writer.close()
 
 
 def test_an_old_version_of_tls_is_refused(tmp_path: Path, ours: Authority) -> None:

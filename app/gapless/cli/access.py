@@ -83,7 +83,7 @@ async def open_operations(settings: Settings) -> AsyncIterator[Operate]:
                 holder = error.holder
                 if holder is None or not holder.url:
                     raise
-        yield perform_here(parts) if holder is None else partial(call_daemon, holder)
+        yield perform_here(parts, settings) if holder is None else partial(call_daemon, holder)
 
 
 async def note_endpoint(settings: Settings, source: str, action: EndpointAction, detail: str) -> None:
@@ -91,21 +91,35 @@ async def note_endpoint(settings: Settings, source: str, action: EndpointAction,
 
     Raises `StoreError`: then nothing may be done that could not be noted.
     """
-    store = open_configured_store(settings)
-    if isinstance(store, SqliteStore) and not store.path.exists():
+    if not await _has_ledger(settings):
         click.echo("gapless: there is no ledger yet, so this is not in the audit log", err=True)
         return
     args = {"source": source, "action": action.value, "detail": detail[:1000]}
     await operate(settings, "endpoint.note", args)
 
 
-def perform_here(parts: ProcessParts) -> Operate:
+async def _has_ledger(settings: Settings) -> bool:
+    """Return True if the store has our tables, of whatever release. Raises `StoreError`."""
+    store = open_configured_store(settings)
+    try:
+        if isinstance(store, SqliteStore) and not store.path.exists():
+            return False
+        with naming_store(settings.store.url.read().reveal()):
+            return await store.read(schema.version) is not None
+    finally:
+        await store.close()
+
+
+def perform_here(parts: ProcessParts, settings: Settings) -> Operate:
     """Return a function that performs operations in this process, in the name of the user who has called it."""
     runtime = parts.runtime
     evidence = EvidenceFetcher(parts.client, runtime.clock, runtime.metrics)
-    context = OperationContext(runtime=runtime, evidence=evidence, stream_ids=StreamIds(runtime.writer)).acting_as(
-        Principal(name=user_name(), role=AccessRole.OWNER)
-    )
+    context = OperationContext(
+        runtime=runtime,
+        evidence=evidence,
+        stream_ids=StreamIds(runtime.writer),
+        second_person_above=settings.private.second_person_above,
+    ).acting_as(Principal(name=user_name(), role=AccessRole.OWNER))
 
     async def operate_here(name: str, args: Mapping[str, object]) -> dict[str, Any]:
         return plain(await perform(context, name, args))

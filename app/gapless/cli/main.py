@@ -7,6 +7,10 @@ import click
 import gapless
 
 COMMANDS = {
+    "approve": (
+        "gapless.cli.commands.approve:approve",
+        "Approve an operation on many events, or list those that wait.",
+    ),
     "audit": (
         "gapless.cli.commands.audit:audit",
         "Compare the provider's list with the ids you have processed.",

@@ -45,12 +45,14 @@ async def make_passes(settings: Settings, args: dict[str, object], *, wait: bool
         made = await operate("source.pass", args)
         return await _follow(operate, made, wait=wait)
     async with open_runtime(settings, os.environ) as parts:
-        return await _make_here(parts, args, wait=wait)
+        return await _make_here(parts, settings, args, wait=wait)
 
 
-async def _make_here(parts: ProcessParts, args: dict[str, object], *, wait: bool) -> list[dict[str, Any]]:
+async def _make_here(
+    parts: ProcessParts, settings: Settings, args: dict[str, object], *, wait: bool
+) -> list[dict[str, Any]]:
     """Make the passes in this process. On PostgreSQL a daemon elsewhere may be first to lease the source."""
-    operate = perform_here(parts)
+    operate = perform_here(parts, settings)
     made = await operate("source.pass", args)
     async with asyncio.TaskGroup() as group:
         scheduler = Scheduler(parts.runtime, parts.policies, parts.client, holder=parts.holder, tick_s=POLL_S)

@@ -22,7 +22,7 @@ from gapless.console.routing import CONSOLE, ConsoleOptions, guarded, respond_js
 from gapless.ledger import leases
 from gapless.ledger.engine import StoreError
 from gapless.metrics import Metrics
-from gapless.operations.context import OperationContext, OperationForbidden, OperationRefused
+from gapless.operations.context import ApprovalNeeded, OperationContext, OperationForbidden, OperationRefused
 
 BODY_MAX_BYTES: Final = 16 << 20
 READY_TIMEOUT_S: Final = 5.0
@@ -46,6 +46,7 @@ def build_console_app(options: ConsoleOptions, context: OperationContext, metric
             HTTPException: _http_error,
             OperationRefused: _refused,
             OperationForbidden: _forbidden,
+            ApprovalNeeded: _approval_needed,
             StoreError: _unavailable,
         },
         lifespan=[gate.writing],
@@ -111,6 +112,10 @@ def _refused(_: Request[Any, Any, Any], error: OperationRefused) -> Response[byt
 
 def _forbidden(_: Request[Any, Any, Any], error: OperationForbidden) -> Response[bytes]:
     return respond_json(HTTPStatus.FORBIDDEN, {"error": str(error)})
+
+
+def _approval_needed(_: Request[Any, Any, Any], error: ApprovalNeeded) -> Response[bytes]:
+    return respond_json(HTTPStatus.CONFLICT, {"error": str(error)})
 
 
 def _unavailable(_: Request[Any, Any, Any], error: StoreError) -> Response[bytes]:

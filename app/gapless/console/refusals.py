@@ -37,6 +37,8 @@ FAILED: Final = "login.failed"
 """The action of the row of an address that sent wrong tokens."""
 DENIED: Final = "access.denied"
 """The action of the row of a token that asked for what it does not open."""
+MINUTES_WAITING: Final = 60
+"""Most minutes whose rows wait for the writer; older ones are given up."""
 _log = logging.getLogger(__name__)
 
 
@@ -105,7 +107,7 @@ class Refusals:
     def _close_minute(self, now_us: int, *, everything: bool = False) -> None:
         minute = self._minute
         if minute is not None and (everything or now_us // MINUTE_US != minute.start_us // MINUTE_US):
-            self._over.append(minute)
+            self._over = [*self._over[-MINUTES_WAITING:], minute]
             self._minute = None
 
     def _bucket(self, address: str) -> TokenBucket:

@@ -16,18 +16,38 @@ BACKLOG = 2048
 DRAIN_S = 10.0
 """Time that running requests have to end, unless the listener is given another."""
 
+HANDSHAKE_S = 10.0
+"""Time that a client has for the handshake of TLS."""
+
 
 class _Server(uvicorn.Server):
     """uvicorn without its signal handlers (the daemon has its own), and with an event for its start."""
 
-    def __init__(self, config: uvicorn.Config) -> None:
+    def __init__(self, config: uvicorn.Config, certificates: Certificates | None, handshake_s: float) -> None:
         super().__init__(config)
         self.answering = asyncio.Event()
+        self._certificates = certificates
+        self._handshake_s = handshake_s
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start to serve, and set the event."""
-        await super().startup(sockets)
+        if self._certificates is None:
+            await super().startup(sockets)
+        else:
+            await super().startup([])
+            self.servers = [await self._serve_tls(each, self._certificates) for each in sockets or ()]
         self.answering.set()
+
+    async def _serve_tls(self, bound: socket.socket, certificates: Certificates) -> asyncio.Server:
+        """Serve with TLS, as uvicorn would, but with a limit of the handshake: until its end nothing else has one."""
+        protocol: Any = self.config.http_protocol_class
+        return await asyncio.get_running_loop().create_server(
+            lambda: protocol(config=self.config, server_state=self.server_state, app_state=self.lifespan.state),
+            sock=bound,
+            ssl=certificates.context,
+            ssl_handshake_timeout=self._handshake_s,
+            backlog=self.config.backlog,
+        )
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -46,15 +66,14 @@ class Listener:
         *,
         certificates: Certificates | None = None,
         drain_s: float = DRAIN_S,
+        handshake_s: float = HANDSHAKE_S,
         **options: Any,
     ) -> None:
         self.certificates = certificates
         self._socket = bind(host, port)
         uvicorn_options = {**SERVING, "lifespan": "on", "timeout_graceful_shutdown": drain_s, **options}
         config = uvicorn.Config(app, backlog=BACKLOG, **uvicorn_options)
-        config.load()
-        config.ssl = None if certificates is None else certificates.context
-        self._server = _Server(config)
+        self._server = _Server(config, certificates, handshake_s)
 
     @property
     def address(self) -> str:

@@ -268,6 +268,7 @@ def _console(
         evidence=EvidenceFetcher(parts.client, runtime.clock, runtime.metrics),
         stream_ids=StreamIds(runtime.writer),
         wake=runtime.writer.recorder.wake,
+        second_person_above=settings.private.second_person_above,
     )
     app = build_console_app(options, context, runtime.metrics)
     drain_s = ANSWERING * settings.stop_within.total_seconds()

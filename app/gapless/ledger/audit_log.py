@@ -9,8 +9,9 @@ updated first, so that writers wait for each other and the chain has no fork.
 import hashlib
 import hmac
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any, Final
 
 from sqlalchemy import Connection, delete, func, insert, select, update
@@ -109,11 +110,11 @@ def prune(connection: Connection, before_us: int, *, key: AuditKey, now_us: int,
     A row says which were deleted. Not more than `LIMIT` rows are looked at.
     """
     before_us -= before_us % DAY_US
-    query = select(AUDIT_LOG.c.number, AUDIT_LOG.c.at_us, AUDIT_LOG.c.digest).where(AUDIT_LOG.c.number > after)
-    rows = connection.execute(query.order_by(AUDIT_LOG.c.number).limit(LIMIT)).all()
-    is_old = [row.at_us < before_us for row in rows]
-    old = rows[: is_old.index(False)] if False in is_old else rows
-    connection.execute(delete(AUDIT_LOG).where(AUDIT_LOG.c.number.is_(None), AUDIT_LOG.c.at_us < before_us))
+    if not _oldest(connection, before_us, after):
+        connection.execute(delete(AUDIT_LOG).where(AUDIT_LOG.c.number.is_(None), AUDIT_LOG.c.at_us < before_us))
+        return Pruned(count=0, after=None)
+    _take_head(connection)
+    old = _oldest(connection, before_us, after)  # again, because another process may have pruned them meanwhile
     if not old:
         return Pruned(count=0, after=None)
     first, last = old[0].number, old[-1]
@@ -128,6 +129,13 @@ def prune(connection: Connection, before_us: int, *, key: AuditKey, now_us: int,
     )
     connection.execute(delete(AUDIT_LOG).where(AUDIT_LOG.c.number <= last.number))
     return Pruned(count=len(old), after=last.number if len(old) == LIMIT else None)
+
+
+def _oldest(connection: Connection, before_us: int, after: int) -> Sequence[Any]:
+    """Return the rows from before that time at the beginning of the chain, `LIMIT` at most."""
+    query = select(AUDIT_LOG.c.number, AUDIT_LOG.c.at_us, AUDIT_LOG.c.digest).where(AUDIT_LOG.c.number > after)
+    found = connection.execute(query.order_by(AUDIT_LOG.c.number).limit(LIMIT)).all()
+    return list(takewhile(lambda row: row.at_us < before_us, found))
 
 
 def ends(connection: Connection) -> tuple[ChainEnd, ChainEnd]:

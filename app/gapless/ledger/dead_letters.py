@@ -162,6 +162,19 @@ def requeue(
     return _restart(connection, DeliveryState.DEAD, now_us, destination_id, reason, seqs, limit)
 
 
+def count_waiting(
+    connection: Connection,
+    state: DeliveryState,
+    *,
+    destination_id: int | None = None,
+    reason: str | None = None,
+    seqs: Sequence[int] | None = None,
+) -> int:
+    """Return the number of dead or held deliveries that are chosen so."""
+    chosen = _chosen(state, destination_id, reason, seqs)
+    return connection.execute(select(func.count()).select_from(DELIVERY).where(chosen)).scalar_one()
+
+
 def release(
     connection: Connection,
     now_us: int,
@@ -218,6 +231,13 @@ def holds(connection: Connection, source_id: int, reason: str) -> bool:
     """Return True if deliveries of the source are held for `reason`."""
     held = and_(OWING, DELIVERY.c.state == DeliveryState.HELD, DELIVERY.c.reason == reason)
     return connection.execute(_of_source(source_id).where(held).limit(1)).first() is not None
+
+
+def count_held(connection: Connection, source_id: int, reason: str) -> int:
+    """Return the number of deliveries of the source that are held for `reason`."""
+    held = and_(OWING, DELIVERY.c.state == DeliveryState.HELD, DELIVERY.c.reason == reason)
+    chosen = _of_source(source_id).where(held).subquery()
+    return connection.execute(select(func.count()).select_from(chosen)).scalar_one()
 
 
 def owe_held(connection: Connection, source_id: int, reason: str, limit: int = BATCH) -> int:

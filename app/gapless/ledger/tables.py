@@ -623,6 +623,22 @@ class TokenRow(TableRow, table=True):
     revoked_by: str | None = _text(null=True)
 
 
+class ApprovalRow(TableRow, table=True):
+    """An operation that a second person must approve before it is performed."""
+
+    __tablename__ = "approval"
+    __table_args__ = ({"sqlite_autoincrement": True},)
+    id: int | None = _id()
+    asked_us: int = _long()
+    asked_by: str = _text()
+    principal: str = _text()  # JSON: who asked, with the role and the limits
+    operation: str = _text()
+    args: str = _text()  # JSON
+    events: int = _long()  # how many it concerns
+    approved_us: int | None = _long(null=True)
+    approved_by: str | None = _text(null=True)
+
+
 def _table(row: type[TableRow]) -> Table:
     table: Table = row.__table__  # type: ignore[attr-defined]
     return table
@@ -638,4 +654,4 @@ SUBSCRIPTION, RESTORED, RECEIPT = _table(SubscriptionRow), _table(RestoredRow), 
 SIGNED_MESSAGE = _table(SignedMessageRow)
 LEARNED, LIST_DELAY = _table(LearnedRow), _table(ListDelayRow)
 SLOT, DOWNTIME, QUARANTINE, AUDIT_LOG = _table(SlotRow), _table(DowntimeRow), _table(QuarantineRow), _table(AuditLogRow)
-AUDIT_HEAD, TOKEN = _table(AuditHeadRow), _table(TokenRow)
+AUDIT_HEAD, TOKEN, APPROVAL = _table(AuditHeadRow), _table(TokenRow), _table(ApprovalRow)

@@ -43,6 +43,10 @@ class OperationForbidden(UserError):
     """Whoever asks may not do this. Nothing was changed."""
 
 
+class ApprovalNeeded(UserError):
+    """Another person must approve the operation first. Nothing was changed; the message says how."""
+
+
 class OperationRefused(UserError):
     """The operation was refused, and nothing was changed. The message says what, got, wanted, what next."""
 
@@ -62,6 +66,10 @@ class OperationContext:
     """The role and the limits of the actor."""
     reason: str | None = None
     """Why, in the actor's words, for the audit log."""
+    second_person_above: int | None = None
+    """Most events of one operation that needs no second person; None: none does."""
+    approved_by: str | None = None
+    """The second person; None: nobody has approved the operation."""
 
     @property
     def now_us(self) -> int:
@@ -83,6 +91,11 @@ class OperationContext:
     def acting_as(self, principal: Principal) -> "OperationContext":
         """Return the context in which this principal acts."""
         return replace(self, actor=principal.name, principal=principal)
+
+    @property
+    def needs_second_person(self) -> bool:
+        """Return True if another person must approve what concerns many events."""
+        return self.second_person_above is not None and self.approved_by is None
 
     async def read(self, query: Callable[Concatenate[Connection, P], T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Return the result of `query(connection, …)`. Raises `StoreError`."""
@@ -108,6 +121,7 @@ class OperationContext:
         result = work(connection)
         if result == 0:
             return result
+        approved = None if self.approved_by is None else f"approved by {self.approved_by}"
         done = audit_log.Action(
             at_us=self.now_us,
             actor=self.actor,
@@ -115,7 +129,7 @@ class OperationContext:
             action=action,
             subject=subject,
             detail=msgspec.json.encode(result).decode(),
-            reason=self.reason,
+            reason="; ".join(each for each in (self.reason, approved) if each) or None,
         )
         audit_log.add(connection, done, self.runtime.audit_key)
         return result

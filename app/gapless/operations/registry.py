@@ -6,12 +6,14 @@ row of the log for each, so that webhooks need not wait for them.
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Final, TypeVar
 
 import msgspec
 
 from gapless.operations import (
     absences,
+    approvals,
     configuration,
     deliveries,
     endpoint_notes,
@@ -33,7 +35,7 @@ Operation = Callable[[OperationContext, Mapping[str, object]], Awaitable[dict[st
 async def perform(context: OperationContext, name: str, args: Mapping[str, object]) -> dict[str, object]:
     """Perform the operation `name`; msgspec can write its result as JSON.
 
-    Raises `OperationRefused`, `OperationForbidden` and `StoreError`.
+    Raises `OperationRefused`, `OperationForbidden`, `ApprovalNeeded` and `StoreError`.
     """
     operation = OPERATIONS.get(name)
     if operation is None:
@@ -51,6 +53,8 @@ def _operation(
             wanted = ", ".join(sorted(request_type.__struct_fields__, key="note".__eq__))
             raise OperationRefused(f"{request_type.operation}: {error}; it takes {wanted}") from error
         _refuse_others(context.principal, request)
+        if context.needs_second_person:
+            await approvals.ask_if_many(context, request, args)
         return await carry_out(replace(context, reason=getattr(request, request.explained_by)), request)
 
     return request_type.operation, checked
@@ -67,6 +71,10 @@ def _refuse_others(principal: Principal, request: OperationRequest) -> None:
     why = None if request.checks_limits else refusal(principal, named)
     if why is not None:
         raise OperationForbidden(f"{request.operation}: {why}")
+
+
+async def _perform_approved(context: OperationContext, name: str, args: Mapping[str, object]) -> dict[str, object]:
+    return await OPERATIONS[name](context, args)
 
 
 OPERATIONS: Final[Mapping[str, Operation]] = dict(
@@ -89,6 +97,7 @@ OPERATIONS: Final[Mapping[str, Operation]] = dict(
         _operation(absences.AcceptUnlisted, absences.accept_unlisted),
         _operation(quarantine.ReleaseQuarantined, quarantine.release_quarantined),
         _operation(endpoint_notes.NoteEndpoint, endpoint_notes.note_endpoint),
+        _operation(approvals.ApproveOperation, partial(approvals.approve, _perform_approved)),
         _operation(tokens.CreateToken, tokens.create),
         _operation(tokens.RevokeToken, tokens.revoke),
     )

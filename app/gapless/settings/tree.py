@@ -165,6 +165,10 @@ class PrivateSettings:
     """Bearer token for `/metrics`. Without it `/metrics` is open to all who reach the listener."""
     consumer_token: SecretRef | None = secret()
     """Bearer token that handlers send with their receipts. It opens `/api/v1/receipts` and nothing else."""
+    second_person_above: int | None = optional(parsers.count(1, 1_000_000_000, "events"))
+    """Most events that one request may replay, requeue, release or dismiss; above it, another operator must approve.
+
+    Absent: nobody is asked. It stops a mistake, and not somebody who splits his request."""
     certificate: Path | None = optional(parsers.path())
     """PEM file with the certificate of this listener and those between it and its root. Absent: no TLS.
 

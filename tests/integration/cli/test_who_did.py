@@ -107,3 +107,15 @@ async def test_a_vanished_token_file_does_not_stop_a_daemon(gapless: Gapless, tm
         file.write_text("short")
         assert (await client.get("/api/status", headers={"authorization": "Bearer short"})).status_code == 503
         assert (await client.get("/livez")).status_code == 200
+
+
+async def test_a_daemon_takes_webhooks_from_the_networks_of_their_source_only(gapless: Gapless) -> None:
+    gapless.environment = {
+        "GAPLESS_SOURCE__STRIPE_LIVE__ALLOW_FROM": "203.0.113.0/24",
+        "GAPLESS_CONNECTIONS__PROXIES": "127.0.0.0/8",
+    }
+    async with serving(gapless), httpx.AsyncClient(trust_env=False) as client:
+        for sender, status in (("198.51.100.1", 403), ("203.0.113.9", 401)):  # the second has no signature
+            answer = await client.post(gapless.public, content=b"{}", headers={"x-forwarded-for": sender})
+            assert answer.status_code == status, sender
+        assert (await gapless.metrics())["gapless_address_refused_total"] == {(): 1.0}

@@ -11,7 +11,8 @@ import pytest
 from sqlalchemy import select
 
 from gapless.console.auth import Access
-from gapless.domain import Via
+from gapless.daemon import maintenance
+from gapless.domain import Via, to_us
 from gapless.ledger import audit_log, passes
 from gapless.ledger.audit_log import AuditKey
 from gapless.ledger.audit_proof import verify
@@ -20,7 +21,7 @@ from gapless.operations.context import OperationForbidden, OperationRefused
 from gapless.operations.principals import AccessRole, Principal
 from gapless.operations.registry import perform
 from gapless.receive.client_address import TrustedProxies
-from gapless.settings import SecretUnavailable
+from gapless.settings import RetentionSettings, SecretUnavailable
 from gapless_reconcilers.kit.contract import Secret
 
 pytestmark = pytest.mark.anyio
@@ -286,6 +287,14 @@ async def test_every_action_is_in_the_log_with_who_and_why(console: Any, listen:
 
 
 @on_sqlite
+async def test_the_daemon_prunes_the_log_as_configured(console: Any) -> None:
+    await make_token(console, "see", "viewer")
+    writer, limits = console.context.runtime.writer, RetentionSettings(audit_log=timedelta(days=2))
+    for days, actions in ((1, ["token.create"]), (4, ["log.prune"])):
+        await maintenance.prune_once(writer, limits, [], to_us(console.now[0] + timedelta(days=days)))
+        assert [row["action"] for row in await log(console)] == actions
+
+
 async def test_a_principal_without_the_role_is_forbidden_whoever_calls(console: Any) -> None:
     viewer = console.context.acting_as(Principal(name="see", role=AccessRole.VIEWER))
     with pytest.raises(OperationForbidden, match="see has the role viewer; import needs operator"):

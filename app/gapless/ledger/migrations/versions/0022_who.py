@@ -1,4 +1,4 @@
-"""Named tokens, and an audit log whose rows are chained.
+"""Named tokens, an audit log whose rows are chained, and operations that wait for a second person.
 
 Revision ID: 0022
 Revises: 0020
@@ -50,9 +50,24 @@ def upgrade() -> None:
         sa.UniqueConstraint("digest", name="uq_token_digest"),
         sqlite_autoincrement=True,
     )
+    op.create_table(
+        "approval",
+        sa.Column("id", WHOLE, autoincrement=True, nullable=False),
+        sa.Column("asked_us", sa.BigInteger(), nullable=False),
+        sa.Column("asked_by", sa.Text(), nullable=False),
+        sa.Column("principal", sa.Text(), nullable=False),
+        sa.Column("operation", sa.Text(), nullable=False),
+        sa.Column("args", sa.Text(), nullable=False),
+        sa.Column("events", sa.BigInteger(), nullable=False),
+        sa.Column("approved_us", sa.BigInteger(), nullable=True),
+        sa.Column("approved_by", sa.Text(), nullable=True),
+        sa.PrimaryKeyConstraint("id", name="pk_approval"),
+        sqlite_autoincrement=True,
+    )
 
 
 def downgrade() -> None:
+    op.drop_table("approval")
     op.drop_table("token")
     op.drop_table("audit_head")
     op.drop_index("ix_audit_log_number", "audit_log")
