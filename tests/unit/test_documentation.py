@@ -24,6 +24,7 @@ TABLES = {
     "`[store]`": tree.StoreSettings,
     "`[public]`": tree.PublicSettings,
     "`[private]`": tree.PrivateSettings,
+    "`[connections]`": tree.ConnectionSettings,
     "`[retention]`": tree.RetentionSettings,
     "`[quarantine]`": tree.QuarantineSettings,
     "`[log]`": tree.LogSettings,

@@ -6,6 +6,7 @@ import tomllib
 from dataclasses import is_dataclass
 from datetime import UTC, datetime, timedelta
 from enum import Enum
+from ipaddress import ip_network
 from itertools import pairwise
 from pathlib import Path
 from types import UnionType
@@ -50,6 +51,16 @@ SAMPLES = {
     ("private", "token"): ("hush", Secret("hush")),
     ("private", "metrics_token"): ("hush", Secret("hush")),
     ("private", "consumer_token"): ("hush", Secret("hush")),
+    ("connections", "public"): ("50", 50),
+    ("connections", "private"): ("20", 20),
+    ("connections", "per_address"): ("9", 9),
+    ("connections", "proxies"): ("10.0.0.0/8,::1", (ip_network("10.0.0.0/8"), ip_network("::1"))),
+    ("connections", "proxy_header"): ("CF-Connecting-IP", "CF-Connecting-IP"),
+    ("connections", "head_limit"): ("8kB", 8000),
+    ("connections", "head_within"): ("3s", timedelta(seconds=3)),
+    ("connections", "body_starts_within"): ("4s", timedelta(seconds=4)),
+    ("connections", "body_within"): ("1m", timedelta(minutes=1)),
+    ("connections", "idle_within"): ("5s", timedelta(seconds=5)),
     ("retention", "payloads"): ("off", None),
     ("retention", "attempts"): ("1w", timedelta(weeks=1)),
     ("retention", "deliveries"): ("3d", timedelta(days=3)),

@@ -3,9 +3,10 @@
 import asyncio
 import logging
 import os
+import resource
 import secrets
 from collections.abc import Callable, Coroutine, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from enum import StrEnum
 from functools import partial
@@ -13,6 +14,8 @@ from typing import Any
 
 import gapless
 from gapless.bootstrap.runtime import ProcessParts
+from gapless.connections.limits import OWN_DESCRIPTORS, ConnectionLimits, share_descriptors
+from gapless.connections.register import Connections
 from gapless.console.app import build_console_app
 from gapless.console.auth import Access
 from gapless.console.routing import ConsoleOptions
@@ -164,12 +167,40 @@ class Process:
             task.cancel()
 
 
+def connection_limits(settings: Settings, descriptors: int | None) -> tuple[ConnectionLimits, ConnectionLimits]:
+    """Return the limits of the public and of the private listener, for a process that may open so many descriptors.
+
+    `descriptors` None: as many as it likes.
+    """
+    wanted = settings.connections
+    own = OWN_DESCRIPTORS + settings.store.connections + sum(each.concurrency for each in settings.destinations)
+    public, private = share_descriptors(descriptors, own=own, public=wanted.public, private=wanted.private)
+    limits = ConnectionLimits(
+        most=public,
+        per_address=wanted.per_address,
+        head_bytes=wanted.head_limit,
+        head_within_s=wanted.head_within.total_seconds(),
+        body_starts_within_s=wanted.body_starts_within.total_seconds(),
+        body_within_s=wanted.body_within.total_seconds(),
+        idle_within_s=wanted.idle_within.total_seconds(),
+        proxies=wanted.proxies,
+        proxy_header=wanted.proxy_header.lower().encode(),
+    )
+    return limits, replace(limits, most=private)
+
+
+def _descriptors() -> int | None:
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return None if soft == resource.RLIM_INFINITY else soft
+
+
 def receive_options(settings: Settings) -> ReceiveOptions:
     """Return the options of the receiver, from the settings."""
     quarantine = settings.quarantine
     return ReceiveOptions(
         answer_within=settings.public.answer_within,
         body_limit=settings.public.body_limit,
+        body_within=settings.connections.body_within,
         body_limits={each.name: each.body_limit for each in settings.sources if each.body_limit is not None},
         quarantine=QuarantineOptions(
             max_rows=quarantine.max_rows, max_bytes=quarantine.max_bytes, per_minute=quarantine.per_minute
@@ -184,6 +215,10 @@ def make_process(
     if parts.lock is not None and roles != ALL_ROLES:
         raise StoreInvalid("on SQLite one process has all roles; leave --role out, or use a postgresql:// store")
     runtime = parts.runtime
+    descriptors = _descriptors()
+    public_limits, private_limits = connection_limits(settings, descriptors)
+    allowed = {"descriptors": descriptors, "public": public_limits.most, "private": private_limits.most}
+    log.info("connections_allowed", extra=allowed)
     receiver = make_receiver(runtime, client=parts.client, options=receive_options(settings))
     grace = WORKING * settings.stop_within
     dispatcher = Dispatcher(parts.destinations, runtime, grace=grace) if Role.DELIVER in roles else None
@@ -195,14 +230,14 @@ def make_process(
         roles=roles,
         parts=parts,
         receiver=receiver,
-        private=_private(settings, parts, roles),
-        public=_public(settings, parts, receiver) if Role.RECEIVE in roles else None,
+        private=_private(settings, parts, roles, private_limits),
+        public=_public(settings, parts, receiver, public_limits) if Role.RECEIVE in roles else None,
         scheduler=_scheduler(parts, timing, grace) if Role.RECONCILE in roles else None,
         dispatcher=dispatcher,
     )
 
 
-def _private(settings: Settings, parts: ProcessParts, roles: frozenset[Role]) -> Listener:
+def _private(settings: Settings, parts: ProcessParts, roles: frozenset[Role], limits: ConnectionLimits) -> Listener:
     """Return the private listener, and write its address beside the ledger so that commands find it."""
     private, token = settings.private, secrets.token_urlsafe(32)
     options = ConsoleOptions(
@@ -227,7 +262,8 @@ def _private(settings: Settings, parts: ProcessParts, roles: frozenset[Role]) ->
     )
     app = build_console_app(options, context, runtime.metrics)
     drain_s = ANSWERING * settings.stop_within.total_seconds()
-    listener = Listener(app, private.host, private.port, drain_s=drain_s)
+    connections = Connections("private", runtime.metrics, limits)
+    listener = Listener(app, private.host, private.port, connections, drain_s=drain_s)
     if parts.lock is not None and isinstance(store, SqliteStore):
         holder = LockHolder(pid=os.getpid(), url=listener.address, token=token, file=identity(store.path))
         parts.lock.write_holder(holder)
@@ -238,10 +274,12 @@ def _read_secret(reference: SecretRef | None) -> Secret | None:
     return None if reference is None else reference.read()
 
 
-def _public(settings: Settings, parts: ProcessParts, receiver: Receiver) -> Listener:
+def _public(settings: Settings, parts: ProcessParts, receiver: Receiver, limits: ConnectionLimits) -> Listener:
     public = settings.public
     drain_s = RECEIVING * settings.stop_within.total_seconds()
-    return Listener(build_app(receiver, parts.rows.retired), public.host, public.port, drain_s=drain_s)
+    connections = Connections("public", parts.runtime.metrics, limits)
+    app = build_app(receiver, parts.rows.retired)
+    return Listener(app, public.host, public.port, connections, drain_s=drain_s)
 
 
 def _scheduler(parts: ProcessParts, timing: Timing, stop_within: timedelta) -> Scheduler:

@@ -11,6 +11,7 @@ from gapless.settings.provider_options import (
 )
 from gapless.settings.secrets import SecretRef, SecretUnavailable
 from gapless.settings.tree import (
+    ConnectionSettings,
     DestinationSettings,
     LogFormat,
     LogLevel,
@@ -29,6 +30,7 @@ from gapless.settings.tree import (
 
 __all__ = [
     "DECLARED",
+    "ConnectionSettings",
     "DestinationSettings",
     "LogFormat",
     "LogLevel",

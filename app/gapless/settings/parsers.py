@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from enum import StrEnum
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from types import MappingProxyType
 from typing import Generic, TypeVar
 
@@ -169,10 +170,16 @@ def silence() -> OptionParser[Silence]:
     return OptionParser(wanted=f'{inner.wanted}, or "learn"', read=read)
 
 
-def size() -> OptionParser[int]:
-    """A number of bytes: "64MB" is 64,000,000, "64MiB" is 67,108,864, a bare number is bytes."""
+def size(least: int = 0) -> OptionParser[int]:
+    """A number of bytes, `least` or more: "64MB" is 64,000,000, "64MiB" is 67,108,864, a bare number is bytes."""
 
     def read(value: object) -> int:
+        found = parse(value)
+        if found < least:
+            raise ParseFailed(f"a size of {least} bytes or more")
+        return found
+
+    def parse(value: object) -> int:
         if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
             return value
         match = _SIZE.fullmatch(value) if isinstance(value, str) else None
@@ -202,6 +209,18 @@ def moment() -> OptionParser[datetime | None]:
     return OptionParser(
         wanted='"now", a date such as 2026-01-31, or a time with its zone such as 2026-01-31T08:00:00Z', read=read
     )
+
+
+def network() -> OptionParser[IPv4Network | IPv6Network]:
+    """An IP address, or a network such as 10.0.0.0/8."""
+
+    def read(value: object) -> IPv4Network | IPv6Network:
+        try:
+            return ip_network(str(value), strict=False)
+        except ValueError:
+            raise ParseFailed from None
+
+    return OptionParser(wanted="an address or a network such as 10.0.0.0/8", read=read)
 
 
 def many(item: OptionParser[T], wanted: str, *, least: int = 0) -> OptionParser[tuple[T, ...]]:

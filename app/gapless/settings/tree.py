@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields
 from datetime import datetime, timedelta
 from enum import StrEnum
+from ipaddress import IPv4Network, IPv6Network
 from typing import Any, TypeVar, cast
 
 from gapless.destinations import registry
@@ -130,7 +131,7 @@ class PublicSettings:
     queue_max: int = setting(parsers.count(1, 1_000_000, "webhooks"), 10_000)
     """Most webhooks that wait for a commit; beyond that the answer is 503, which the provider retries."""
     queue_max_bytes: int = setting(parsers.size(), "64MB")
-    """Most bytes of webhooks that wait for a commit: what a burst may cost in memory."""
+    """Most bytes of webhooks that come in or wait for a commit: what a burst may cost in memory."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,6 +148,42 @@ class PrivateSettings:
     """Bearer token for `/metrics`. Without it `/metrics` is open to all who reach the listener."""
     consumer_token: SecretRef | None = secret()
     """Bearer token that handlers send with their receipts. It opens `/api/v1/receipts` and nothing else."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConnectionSettings:
+    """`[connections]`: what a connection to a listener may cost, before anything of a request is believed."""
+
+    public: int = setting(parsers.count(16, 100_000, "connections"), 2_000)
+    """Most connections of the public listener; fewer if the process may not open so many descriptors.
+
+    Beyond it, the one that has been idle longest is closed. While its head comes in, each may cost 100 kB."""
+    private: int = setting(parsers.count(16, 10_000, "connections"), 100)
+    """Most connections of the private listener. Its own, so that probes are answered while the public one is full."""
+    per_address: int = setting(parsers.count(1, 100_000, "connections"), 500)
+    """Most connections of one client address (of IPv6, of one /64), and never more than three quarters of a listener.
+
+    A vendor that sends from one address, or a proxy that is not named, stays below it by far."""
+    proxies: tuple[IPv4Network | IPv6Network, ...] = setting(
+        parsers.many(parsers.network(), "addresses or networks of proxies"), []
+    )
+    """Addresses and networks of the proxies in front of Gapless. They have no cap; the clients that they name have."""
+    proxy_header: str = setting(parsers.text("the name of a header", r"[A-Za-z0-9-]{1,64}"), "X-Forwarded-For")
+    """Header in which a proxy names the client. Believed of `proxies` alone."""
+    head_limit: int = setting(parsers.size(least=4096), "32KiB")
+    """Most bytes of a request line with its headers; more is answered 431, or 414 for the URL alone.
+
+    No vendor sends a tenth of it."""
+    head_within: timedelta = setting(parsers.duration(_TENTH), "10s")
+    """Time in which a connection sends the first byte of a request, and from there the rest of its head."""
+    body_starts_within: timedelta = setting(parsers.duration(_TENTH), "10s")
+    """Time from the end of the head to the first byte of the body."""
+    body_within: timedelta = setting(parsers.duration(_TENTH), "30s")
+    """Time from the first byte of a body to the last. Vendors send theirs at once."""
+    idle_within: timedelta = setting(parsers.duration(_TENTH), "65s")
+    """Time for which a connection stays open between two requests.
+
+    Longer than the minute after which most proxies close theirs, so that none sends into a closed connection."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -338,6 +375,9 @@ class Settings:
     store: StoreSettings = field(default_factory=StoreSettings, metadata={"section": StoreSettings})
     public: PublicSettings = field(default_factory=PublicSettings, metadata={"section": PublicSettings})
     private: PrivateSettings = field(default_factory=PrivateSettings, metadata={"section": PrivateSettings})
+    connections: ConnectionSettings = field(
+        default_factory=ConnectionSettings, metadata={"section": ConnectionSettings}
+    )
     retention: RetentionSettings = field(default_factory=RetentionSettings, metadata={"section": RetentionSettings})
     quarantine: QuarantineSettings = field(default_factory=QuarantineSettings, metadata={"section": QuarantineSettings})
     log: LogSettings = field(default_factory=LogSettings, metadata={"section": LogSettings})
