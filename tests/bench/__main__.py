@@ -16,12 +16,13 @@ import ingest
 import machine
 import passes
 import recovery
+import strangers
 from figures import Bar, table
 from stores import Places
 
 INGEST, PASSES, ACCOUNTS, FORGED = "ingest", "passes", "accounts", "forged"
-RECOVERY, AGREEMENT = "recovery", "agreement"
-PARTS = [INGEST, PASSES, ACCOUNTS, FORGED, RECOVERY, AGREEMENT]
+RECOVERY, AGREEMENT, STRANGERS = "recovery", "agreement", "strangers"
+PARTS = [INGEST, PASSES, ACCOUNTS, FORGED, STRANGERS, RECOVERY, AGREEMENT]
 
 
 def main() -> None:
@@ -55,6 +56,12 @@ def main() -> None:
             bars += forged.bars(rows)
             found[FORGED] = rows
             _show(forged.tables(rows), found, asked.json)
+        if STRANGERS in asked.only:
+            plan = strangers.QUICK if asked.quick else strangers.Plan(rounds=asked.rounds)
+            rows = strangers.measure(Path(folder), plan, _note)
+            bars += strangers.bars(rows)
+            found[STRANGERS] = rows
+            _show(strangers.tables(rows), found, asked.json)
         if AGREEMENT in asked.only:
             rows = agreement.measure(places, agreement.QUICK if asked.quick else agreement.CASES, _note)
             bars += agreement.bars(rows)

@@ -221,6 +221,7 @@ async def test_who_takes_too_long_is_closed(strangers: Any, kind: str) -> None:
         them.pass_(6)
         assert (await peer.rest()).startswith(answer)
         assert them.closed(reason) == 1
+        peer.writer.close()
         await them.until(lambda: len(them.connections) == 0)
 
 
