@@ -63,6 +63,8 @@ def near_request(dice: random.Random) -> bytes:
 
 IDLE, HALF_HEADS, ENDLESS, SLOW_BODIES, NEARLY = "idle", "half-heads", "endless", "slow-bodies", "nearly"
 HEAD = b"POST /webhooks/stripe-live HTTP/1.1\r\nhost: x\r\n"
+ADDRESSES = 6
+"""The strangers have so many addresses."""
 ENDLESS_SENDERS, NEARLY_SENDERS = 8, 4
 
 
@@ -127,17 +129,18 @@ class Dawdlers:
                 group.create_task(self._one(number))
 
     async def _one(self, number: int) -> None:
-        await asyncio.sleep(number / self._count)
+        await asyncio.sleep(2 * number / self._count)
         while True:
             with suppress(OSError):
-                reader, writer = await asyncio.open_connection("127.0.0.1", self._port)
+                address = (f"127.0.1.{1 + number % ADDRESSES}", 0)
+                reader, writer = await asyncio.open_connection("127.0.0.1", self._port, local_addr=address)
                 self.opened += 1
                 try:
                     writer.write(self._begin)
                     await self._dawdle(reader, writer)
                 finally:
                     writer.transport.abort()
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(1.0)
 
     async def _dawdle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while not reader.at_eof():
@@ -174,7 +177,7 @@ async def dawdle(port: int, kind: str, count: int) -> None:
     }[kind]
     dawdlers = Dawdlers(port, count=most, begin=begin, drip=drip, every_s=every_s)
     running = asyncio.create_task(dawdlers.run())
-    while dawdlers.opened < most and not running.done():
+    while dawdlers.opened < most // 2 and not running.done():
         await asyncio.sleep(0.05)
     _say_ready()
     await running

@@ -10,6 +10,7 @@ import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable
 from enum import IntEnum, StrEnum
+from itertools import islice
 from typing import Final, Protocol
 
 from gapless.connections import clients
@@ -18,6 +19,8 @@ from gapless.metrics import Metrics
 
 SWEEP_EVERY_S: Final = 1.0
 LOG_EVERY_S: Final = 60.0
+LOOKED_AT: Final = 16
+"""Connections of an address among which the one that gives way is chosen: the oldest that wait for their peer."""
 log = logging.getLogger(__name__)
 
 
@@ -97,7 +100,7 @@ class Connections:
         self._listener = listener
         self._now = now
         self._in: list[OrderedDict[OpenConnection, None]] = [OrderedDict() for _ in ConnectionPhase]
-        self._by_address: dict[str, dict[OpenConnection, None]] = {}
+        self._by_address: dict[str, OrderedDict[OpenConnection, None]] = {}
         self._all: set[OpenConnection] = set()
         self._closed = {reason: metrics.connections_closed.labels(listener, reason.value) for reason in CloseReason}
         self._unlogged: Counter[CloseReason] = Counter()
@@ -211,20 +214,25 @@ class Connections:
         return address is not None and clients.is_proxy(address, self.limits.proxies)
 
     def _room_for(self, address: str, newcomer: OpenConnection) -> bool:
-        of_it = self._by_address.get(address, {})
+        """Return True if the address may have another connection, after its oldest was closed if it must be.
+
+        Looked for from the oldest on, so that who opens ever new ones costs no more than the opening.
+        """
+        of_it = self._by_address.get(address, ())
         if len(of_it) < self.limits.most_of_one_address:
             return True
-        return self._give_way(each for each in of_it if each is not newcomer)
+        waiting = (each for each in of_it if each.phase is not ANSWER and each is not newcomer)
+        some = list(islice(waiting, LOOKED_AT))
+        return self._give_way(some)
 
     def _make_room(self) -> bool:
-        """End the connection that has waited longest for its peer: one that is closed or idle first."""
-        heads = [next(iter(waiting)) if waiting else None for waiting in self._in]
-        return self._give_way(each for each in heads if each is not None)
+        """End the connection that has waited longest for its peer, whether it is idle or has sent half of something."""
+        return self._give_way([next(iter(waiting)) for waiting in self._in if waiting])
 
     def _give_way(self, candidates: Iterable[OpenConnection]) -> bool:
         oldest = min(
             (each for each in candidates if each.phase is not ANSWER),
-            key=lambda each: (_RANK[each.phase], each.since),
+            key=lambda each: (each.phase is not CLOSING, each.since),
             default=None,
         )
         if oldest is None:
@@ -239,7 +247,7 @@ class Connections:
 
     def _join(self, connection: OpenConnection) -> None:
         if connection.address is not None:
-            self._by_address.setdefault(connection.address, {})[connection] = None
+            self._by_address.setdefault(connection.address, OrderedDict())[connection] = None
 
     def _part(self, connection: OpenConnection) -> None:
         address = connection.address
@@ -247,10 +255,6 @@ class Connections:
             of_it.pop(connection, None)
             if not of_it:
                 del self._by_address[address]
-
-
-_RANK: Final = (1, 1, 2, 3, 4, 5, 0)
-"""By phase: who gives way first. A connection that was closed already, then an idle one, last one that sends a body."""
 
 
 def _overdue(waiting: OrderedDict[OpenConnection, None], until: float) -> Iterable[OpenConnection]:

@@ -157,7 +157,7 @@ class ConnectionSettings:
     public: int = setting(parsers.count(16, 100_000, "connections"), 2_000)
     """Most connections of the public listener; fewer if the process may not open so many descriptors.
 
-    Beyond it, the one that has been idle longest is closed. While its head comes in, each may cost 100 kB."""
+    Beyond it, the one that has waited longest for its peer is closed. While its head comes in, each may cost 100 kB."""
     private: int = setting(parsers.count(16, 10_000, "connections"), 100)
     """Most connections of the private listener. Its own, so that probes are answered while the public one is full."""
     per_address: int = setting(parsers.count(1, 100_000, "connections"), 500)
