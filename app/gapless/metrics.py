@@ -61,6 +61,10 @@ class Metrics:
         self.delivery_seconds = histogram(
             "delivery_seconds", "From the record of an event to its delivery.", SLOW_BUCKETS_S, "destination"
         )
+        self.connections = gauge("connections", "Connections that are open.", "listener")
+        self.connections_closed = counter(
+            "connections_closed", "Connections that we closed, by reason.", "listener", "reason"
+        )
         self.circuit_open = gauge("circuit_open", "1 while a destination is given a rest.", "destination")
         self.clock_jumps = counter("clock_jumps", "Times that the ledger's clock jumped.")
         self.clock_offset = gauge("clock_offset_seconds", "This machine's clock less the ledger's.")

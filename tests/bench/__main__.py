@@ -6,8 +6,11 @@ import os
 import shutil
 import sys
 import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import accounts
 import agreement
@@ -17,12 +20,23 @@ import ingest
 import machine
 import passes
 import recovery
+import strangers
 from figures import Bar, table
 from stores import Places
 
 INGEST, DELIVERY, PASSES, ACCOUNTS, FORGED = "ingest", "delivery", "passes", "accounts", "forged"
-RECOVERY, AGREEMENT = "recovery", "agreement"
-PARTS = [INGEST, DELIVERY, PASSES, ACCOUNTS, FORGED, RECOVERY, AGREEMENT]
+RECOVERY, AGREEMENT, STRANGERS = "recovery", "agreement", "strangers"
+MODULES: dict[str, Any] = {
+    INGEST: ingest,
+    DELIVERY: delivery,
+    PASSES: passes,
+    ACCOUNTS: accounts,
+    FORGED: forged,
+    STRANGERS: strangers,
+    RECOVERY: recovery,
+    AGREEMENT: agreement,
+}
+PARTS = list(MODULES)
 
 
 def main() -> None:
@@ -35,47 +49,43 @@ def main() -> None:
     bars: list[Bar] = []
     with tempfile.TemporaryDirectory(dir=asked.folder) as folder:
         places = Places(Path(folder), asked.postgres)
-        if INGEST in asked.only:
-            rows = ingest.measure(places, ingest.QUICK if asked.quick else ingest.Plan(rounds=asked.rounds), _note)
-            bars += ingest.bars(rows)
-            found[INGEST] = rows
-            _show(ingest.tables(rows), found, asked.json)
-        if DELIVERY in asked.only:
-            rows = delivery.measure(
-                places, delivery.QUICK if asked.quick else delivery.Plan(rounds=asked.rounds), _note
-            )
-            bars += delivery.bars(rows)
-            found[DELIVERY] = rows
-            _show(delivery.tables(rows), found, asked.json)
-        if PASSES in asked.only:
-            rows = passes.measure(places, passes.QUICK if asked.quick else passes.Plan(rounds=asked.rounds), _note)
-            bars += passes.bars(rows, places.kinds)
-            found[PASSES] = rows
-            _show(passes.tables(rows), found, asked.json)
-        if ACCOUNTS in asked.only:
-            plan = accounts.QUICK if asked.quick else accounts.Plan(rounds=asked.rounds)
-            rows = accounts.measure(places, plan, _note)
-            bars += accounts.bars(rows, plan)
-            found[ACCOUNTS] = rows
-            _show(accounts.tables(rows), found, asked.json)
-        if FORGED in asked.only:
-            rows = forged.measure(places, forged.QUICK if asked.quick else forged.Plan(rounds=asked.rounds), _note)
-            bars += forged.bars(rows)
-            found[FORGED] = rows
-            _show(forged.tables(rows), found, asked.json)
-        if AGREEMENT in asked.only:
-            rows = agreement.measure(places, agreement.QUICK if asked.quick else agreement.CASES, _note)
-            bars += agreement.bars(rows)
-            found[AGREEMENT] = rows
-            _show(agreement.tables(rows), found, asked.json)
-    if RECOVERY in asked.only:
-        rows = recovery.measure(recovery.QUICK if asked.quick else recovery.Plan(), _note)
-        bars += recovery.bars(rows)
-        found[RECOVERY] = rows
-        _show(recovery.tables(rows), found, asked.json)
+        for part in _parts(asked, places, Path(folder)):
+            bars += part.bars
+            found[part.name] = part.rows
+            _show(part.table, found, asked.json)
     found["bars"] = [bar.row() for bar in bars]
     _show(table(["bar", "wanted", "median (least-most)", ""], [bar.row() for bar in bars]), found, asked.json)
     _note(f"every round is in {asked.json}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """What was measured of one part."""
+
+    name: str
+    rows: list[dict[str, Any]]
+    table: str
+    bars: list[Bar]
+
+
+def _parts(asked: argparse.Namespace, places: Places, folder: Path) -> Iterator[Part]:
+    """Measure the parts that are asked for, one after the other."""
+    for name, module in MODULES.items():
+        if name not in asked.only:
+            continue
+        if module is recovery:
+            rows = recovery.measure(recovery.QUICK if asked.quick else recovery.Plan(), _note)
+        elif module is agreement:
+            rows = agreement.measure(places, agreement.QUICK if asked.quick else agreement.CASES, _note)
+        else:
+            plan = module.QUICK if asked.quick else module.Plan(rounds=asked.rounds)
+            rows = module.measure(folder if module is strangers else places, plan, _note)
+        also: tuple[Any, ...] = ()
+        if module is passes:
+            also = (places.kinds,)
+        if module is accounts:
+            also = (plan,)
+        yield Part(name=name, rows=rows, table=module.tables(rows), bars=module.bars(rows, *also))
 
 
 def _arguments() -> argparse.Namespace:

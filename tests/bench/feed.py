@@ -16,7 +16,9 @@ import machine
 import msgspec
 
 from gapless.cli.commands.serve import run_loop
+from gapless.connections.register import Connections
 from gapless.daemon.listeners import Listener
+from gapless.metrics import Metrics
 
 SPAN_S: Final = 64 * 3600
 PAGE: Final = 100
@@ -111,7 +113,8 @@ async def _answer(send: Any, body: bytes) -> None:
 
 async def serve(feed: Feed) -> None:
     """Serve until the process is terminated."""
-    listener = Listener(feed, "127.0.0.1", 0, server_header=False, date_header=False)
+    connections = Connections("feed", Metrics("bench"))
+    listener = Listener(feed, "127.0.0.1", 0, connections, server_header=False, date_header=False)
     async with asyncio.TaskGroup() as group:
         group.create_task(listener.run())
         await listener.started()

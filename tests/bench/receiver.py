@@ -20,6 +20,7 @@ from gapless.bootstrap.destinations import make_destination
 from gapless.bootstrap.runtime import make_writer
 from gapless.bootstrap.store import open_configured_store
 from gapless.cli.commands.serve import run_loop
+from gapless.connections.register import Connections
 from gapless.daemon.listeners import Listener
 from gapless.daemon.process import receive_options
 from gapless.deliver.routing import build_route
@@ -46,7 +47,8 @@ VARIANTS = (GAPLESS, BARE, SESSION)
 class NoStore:
     """A writer that has stored everything at once, because it stores nothing."""
 
-    queued = 0
+    queued = queued_bytes = 0
+    queue_max_bytes = PublicSettings().queue_max_bytes
 
     def record(self, webhook: Webhook, size: int, answer_by: float) -> asyncio.Future[int]:  # noqa: ARG002 - as the writer's
         """All events are new."""
@@ -110,7 +112,7 @@ async def _writer(store: Store, metrics: Metrics) -> Writer:
 
 
 async def _serve(app: Any) -> None:
-    listener = Listener(app, "127.0.0.1", 0)
+    listener = Listener(app, "127.0.0.1", 0, Connections("public", Metrics("bench")))
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, listener.stop)
     async with asyncio.TaskGroup() as group:
         group.create_task(listener.run())

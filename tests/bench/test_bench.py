@@ -57,6 +57,12 @@ def test_a_flood_of_forgeries_costs_no_genuine_webhook_and_displaces_nothing_fro
     )
 
 
+def test_strangers_keep_no_genuine_webhook_out(tmp_path: Path) -> None:
+    rows = quick("strangers", tmp_path / "bench.json")
+    assert all(row["acked"] == row["genuine"] and row["is_ready"] for row in rows)
+    assert len(rows) == 5
+
+
 def test_the_bench_reads_a_feed_and_each_pass_finds_the_one_event_in_a_thousand_that_is_missing(tmp_path: Path) -> None:
     rows = quick("passes", tmp_path / "bench.json")
     assert [row["found"] for row in rows if row["reader"] == "sqlite"] == [10, 10]

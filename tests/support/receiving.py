@@ -6,12 +6,13 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
 
-import uvicorn
 from world import Daemon
 
+from gapless.connections.register import Connections
+from gapless.daemon.listeners import Listener
 from gapless.daemon.process import receive_options
 from gapless.receive.endpoint import make_receiver
-from gapless.receive.server import SERVING, build_app
+from gapless.receive.server import build_app
 from gapless.settings import Settings
 
 
@@ -22,15 +23,14 @@ async def receiving(daemon: Daemon, *, disk_is_full: bool = False, **options: An
     receiver = make_receiver(daemon.runtime, options=chosen, client=daemon.world.client)
     if disk_is_full:
         receiver.admission.note_free(0, 1)
-    server = uvicorn.Server(uvicorn.Config(build_app(receiver), host="127.0.0.1", port=0, **SERVING))
-    serving = asyncio.create_task(server.serve())
+    listener = Listener(build_app(receiver), "127.0.0.1", 0, Connections("public", daemon.runtime.metrics))
+    serving = asyncio.create_task(listener.run())
     keeping = [asyncio.create_task(each.run()) for each in (receiver.quarantine, receiver.turned_away)]
-    while not server.started:
-        await asyncio.sleep(0.005)
+    await listener.started()
     try:
-        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}/webhooks/acme"
+        yield f"{listener.address}/webhooks/acme"
     finally:
-        server.should_exit = True
+        listener.stop()
         for each in keeping:
             each.cancel()
         await asyncio.gather(serving, *keeping, return_exceptions=True)

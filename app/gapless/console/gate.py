@@ -15,13 +15,13 @@ from typing import Any, Final
 from litestar.connection import ASGIConnection
 from litestar.exceptions import HTTPException
 
+from gapless.client_address import TrustedProxies, client_address
 from gapless.console import auth
 from gapless.console.auth import Access, AccessDecision, Area, Caller
 from gapless.console.refusals import Refusals
 from gapless.ledger import tokens
 from gapless.ledger.tokens import StoredToken
 from gapless.operations.principals import ACTOR_HEADER, AccessRole, Principal
-from gapless.receive.client_address import TrustedProxies, client_address
 from gapless.runtime import Runtime
 from gapless.settings import SecretUnavailable
 

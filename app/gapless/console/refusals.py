@@ -14,13 +14,13 @@ from typing import Final
 
 import msgspec
 
+from gapless.client_address import sender_at
 from gapless.domain import from_us
 from gapless.ledger import Connection, audit_log
 from gapless.ledger.audit_log import Action, AuditKey
 from gapless.ledger.engine import StoreError
 from gapless.operations.principals import Principal
 from gapless.receive.bounded_log import BoundedLog
-from gapless.receive.senders import sender_at
 from gapless.runtime import Runtime
 from gapless.token_bucket import TokenBucket
 

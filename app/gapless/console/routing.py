@@ -13,6 +13,7 @@ from litestar.exceptions import HTTPException
 from litestar.handlers import BaseRouteHandler
 from litestar.types import Guard
 
+from gapless.client_address import TrustedProxies
 from gapless.console.auth import Access, Area
 from gapless.console.gate import Gate
 from gapless.domain import Sources
@@ -21,7 +22,6 @@ from gapless.ledger.writer import Work
 from gapless.operations.context import OperationContext, OperationForbidden, OperationRefused
 from gapless.operations.principals import Principal
 from gapless.operations.registry import perform
-from gapless.receive.client_address import TrustedProxies
 from gapless.status.reader import fault_of, read_report
 from gapless.status.report import StatusReport
 

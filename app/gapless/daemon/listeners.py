@@ -1,14 +1,21 @@
-"""The HTTP listeners. Sockets are bound before anything starts; uvicorn serves them in the event loop of the daemon."""
+"""The HTTP listeners. Sockets are bound before anything starts; uvicorn serves them in the event loop of the daemon.
+
+What a connection may cost is bounded by `gapless.connections`, before a request reaches the application.
+"""
 
 import asyncio
 import contextlib
 import socket
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import uvicorn
 
 from gapless.bootstrap.tls import Certificates
+from gapless.connections.protocol import BoundedProtocol
+from gapless.connections.quiet import quieten
+from gapless.connections.register import Connections
 from gapless.receive.server import SERVING
 from gapless.sockets import bind
 
@@ -63,16 +70,20 @@ class Listener:
         app: Any,
         host: str,
         port: int,
+        connections: Connections,
         *,
         certificates: Certificates | None = None,
         drain_s: float = DRAIN_S,
         handshake_s: float = HANDSHAKE_S,
         **options: Any,
     ) -> None:
+        self.connections = connections
         self.certificates = certificates
         self._socket = bind(host, port)
+        quieten()
         uvicorn_options = {**SERVING, "lifespan": "on", "timeout_graceful_shutdown": drain_s, **options}
-        config = uvicorn.Config(app, backlog=BACKLOG, **uvicorn_options)
+        protocol: Any = partial(BoundedProtocol, connections)
+        config = uvicorn.Config(app, backlog=BACKLOG, http=protocol, **uvicorn_options)
         self._server = _Server(config, certificates, handshake_s)
 
     @property
@@ -84,7 +95,11 @@ class Listener:
 
     async def run(self) -> None:
         """Serve until `stop`."""
-        await self._server.serve(sockets=[self._socket])
+        watching = asyncio.create_task(self.connections.watch())
+        try:
+            await self._server.serve(sockets=[self._socket])
+        finally:
+            watching.cancel()
 
     async def started(self) -> None:
         """Wait until requests are answered."""

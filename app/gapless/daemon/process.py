@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import os
+import resource
 import secrets
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, replace
@@ -14,6 +15,9 @@ from typing import Any
 import gapless
 from gapless.bootstrap.runtime import ProcessParts
 from gapless.bootstrap.tls import Certificates, tls_files
+from gapless.client_address import TrustedProxies
+from gapless.connections.limits import OWN_DESCRIPTORS, ConnectionLimits, share_descriptors
+from gapless.connections.register import Connections
 from gapless.console.app import build_console_app
 from gapless.console.auth import Access
 from gapless.console.routing import ConsoleOptions
@@ -26,7 +30,6 @@ from gapless.ledger.engine import SqliteStore, StoreInvalid
 from gapless.ledger.engine.lock import LockHolder, identity
 from gapless.operations.context import OperationContext
 from gapless.provider_api.client import DEFAULT_RETRY, RequestRetryPolicy
-from gapless.receive.client_address import TrustedProxies
 from gapless.receive.endpoint import ReceiveOptions, Receiver, make_receiver
 from gapless.receive.evidence import EvidenceFetcher
 from gapless.receive.quarantine import QuarantineOptions
@@ -171,6 +174,32 @@ class Process:
             task.cancel()
 
 
+def connection_limits(settings: Settings, descriptors: int | None) -> tuple[ConnectionLimits, ConnectionLimits]:
+    """Return the limits of the public and of the private listener, for a process that may open so many descriptors.
+
+    `descriptors` None: as many as it likes.
+    """
+    wanted = settings.connections
+    own = OWN_DESCRIPTORS + settings.store.connections + sum(each.concurrency for each in settings.destinations)
+    public, private = share_descriptors(descriptors, own=own, public=wanted.public, private=wanted.private)
+    limits = ConnectionLimits(
+        most=public,
+        per_address=wanted.per_address,
+        head_bytes=wanted.head_limit,
+        head_within_s=wanted.head_within.total_seconds(),
+        body_starts_within_s=wanted.body_starts_within.total_seconds(),
+        body_within_s=wanted.body_within.total_seconds(),
+        idle_within_s=wanted.idle_within.total_seconds(),
+        trusted=trusted_proxies(settings),
+    )
+    return limits, replace(limits, most=private)
+
+
+def _descriptors() -> int | None:
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return None if soft == resource.RLIM_INFINITY else soft
+
+
 def receive_options(settings: Settings) -> ReceiveOptions:
     """Return the options of the receiver, from the settings."""
     quarantine = settings.quarantine
@@ -179,6 +208,7 @@ def receive_options(settings: Settings) -> ReceiveOptions:
         body_limit=settings.public.body_limit,
         allow_from={each.name: each.allow_from for each in settings.sources if each.allow_from is not None},
         trusted_proxies=trusted_proxies(settings),
+        body_within=settings.connections.body_within,
         body_limits={each.name: each.body_limit for each in settings.sources if each.body_limit is not None},
         quarantine=QuarantineOptions(
             max_rows=quarantine.max_rows, max_bytes=quarantine.max_bytes, per_minute=quarantine.per_minute
@@ -201,9 +231,13 @@ def make_process(
     if parts.lock is not None and roles != ALL_ROLES:
         raise StoreInvalid("on SQLite one process has all roles; leave --role out, or use a postgresql:// store")
     runtime = parts.runtime
+    descriptors = _descriptors()
+    public_limits, private_limits = connection_limits(settings, descriptors)
+    allowed = {"descriptors": descriptors, "public": public_limits.most, "private": private_limits.most}
+    log.info("connections_allowed", extra=allowed)
     receiver = make_receiver(runtime, client=parts.client, options=receive_options(settings))
     grace = WORKING * settings.stop_within
-    private, commands = _private(settings, parts, roles)
+    private, commands = _private(settings, parts, roles, private_limits)
     dispatcher = Dispatcher(parts.destinations, runtime, grace=grace) if Role.DELIVER in roles else None
     if dispatcher is not None:
         runtime.writer.recorder.wake = dispatcher.wake
@@ -215,13 +249,15 @@ def make_process(
         receiver=receiver,
         private=private,
         commands=commands,
-        public=_public(settings, parts, receiver) if Role.RECEIVE in roles else None,
+        public=_public(settings, parts, receiver, public_limits) if Role.RECEIVE in roles else None,
         scheduler=_scheduler(parts, timing, grace) if Role.RECONCILE in roles else None,
         dispatcher=dispatcher,
     )
 
 
-def _private(settings: Settings, parts: ProcessParts, roles: frozenset[Role]) -> tuple[Listener, Listener | None]:
+def _private(
+    settings: Settings, parts: ProcessParts, roles: frozenset[Role], limits: ConnectionLimits
+) -> tuple[Listener, Listener | None]:
     """Return the private listener, and one for commands if that has TLS.
 
     Its address is written beside the ledger so that commands find it.
@@ -243,12 +279,12 @@ def _private(settings: Settings, parts: ProcessParts, roles: frozenset[Role]) ->
     )
     store = parts.runtime.store
     certificates = _certificates("private", private)
-    listener = _console(settings, parts, options, private.host, private.port, certificates)
+    listener = _console(settings, parts, options, (private.host, private.port), limits, certificates)
     commands = None
     if parts.lock is not None and isinstance(store, SqliteStore):
         if certificates is not None:
             only = replace(options.access, bind=LOOPBACK, owner_only=True)
-            commands = _console(settings, parts, replace(options, access=only), LOOPBACK, 0, None)
+            commands = _console(settings, parts, replace(options, access=only), (LOOPBACK, 0), limits)
         url = (commands or listener).address
         parts.lock.write_holder(LockHolder(pid=os.getpid(), url=url, token=token, file=identity(store.path)))
     return listener, commands
@@ -258,9 +294,9 @@ def _console(
     settings: Settings,
     parts: ProcessParts,
     options: ConsoleOptions,
-    host: str,
-    port: int,
-    certificates: Certificates | None,
+    bind: tuple[str, int],
+    limits: ConnectionLimits,
+    certificates: Certificates | None = None,
 ) -> Listener:
     runtime = parts.runtime
     context = OperationContext(
@@ -272,7 +308,8 @@ def _console(
     )
     app = build_console_app(options, context, runtime.metrics)
     drain_s = ANSWERING * settings.stop_within.total_seconds()
-    return Listener(app, host, port, certificates=certificates, drain_s=drain_s)
+    connections = Connections("private", runtime.metrics, limits)
+    return Listener(app, *bind, connections, certificates=certificates, drain_s=drain_s)
 
 
 def _certificates(listener: str, settings: PublicSettings | PrivateSettings) -> Certificates | None:
@@ -290,11 +327,12 @@ def _read_secret(reference: SecretRef | None) -> Secret | None:
     return token
 
 
-def _public(settings: Settings, parts: ProcessParts, receiver: Receiver) -> Listener:
+def _public(settings: Settings, parts: ProcessParts, receiver: Receiver, limits: ConnectionLimits) -> Listener:
     public = settings.public
     drain_s = RECEIVING * settings.stop_within.total_seconds()
+    connections = Connections("public", parts.runtime.metrics, limits)
     app, certificates = build_app(receiver, parts.rows.retired), _certificates("public", public)
-    return Listener(app, public.host, public.port, certificates=certificates, drain_s=drain_s)
+    return Listener(app, public.host, public.port, connections, certificates=certificates, drain_s=drain_s)
 
 
 def _scheduler(parts: ProcessParts, timing: Timing, stop_within: timedelta) -> Scheduler:

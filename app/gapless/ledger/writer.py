@@ -220,6 +220,16 @@ class Writer:
         """Webhooks that wait for a commit."""
         return len(self._webhooks)
 
+    @property
+    def queued_bytes(self) -> int:
+        """Bytes of the webhooks that wait for a commit."""
+        return self._queued_bytes
+
+    @property
+    def queue_max_bytes(self) -> int:
+        """Most bytes that may wait for a commit."""
+        return self._queue_max_bytes
+
     def _watch(self, loop: asyncio.AbstractEventLoop, answer_by: float) -> None:
         """Look at the waiting callers at `answer_by`. One timer serves all, so that a webhook in time costs nothing."""
         if self._timer is not None:

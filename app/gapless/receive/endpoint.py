@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import httpx
 
+from gapless.client_address import Network, TrustedProxies, client_address, is_in, parse_address, sender_of
 from gapless.clock import machine_clock
 from gapless.domain import Source, Via, to_us
 from gapless.ledger.engine import StoreError
@@ -23,12 +24,11 @@ from gapless.ledger.signed_messages import MOST
 from gapless.ledger.writer import NotInTime, Unstorable
 from gapless.receive import responses, webhook
 from gapless.receive.admission import Admission
+from gapless.receive.bodies import Bodies, Body
 from gapless.receive.bounded_log import BoundedLog
-from gapless.receive.client_address import Network, TrustedProxies, client_address, is_in, parse_address
 from gapless.receive.evidence import EvidenceFetcher, EvidenceUnavailable, make_fetcher
 from gapless.receive.quarantine import DROPPED, KEPT, Quarantine, QuarantineOptions
 from gapless.receive.responses import Response
-from gapless.receive.senders import sender_of
 from gapless.receive.stream_ids import StreamIds
 from gapless.receive.turned_away import TurnedAway
 from gapless.receive.webhook import METHOD, REASONS, UNSTORABLE, Outcome, Refusal
@@ -57,7 +57,7 @@ class ReceiveOptions:
         default = max(self.body_limit, source.provider.capabilities.body_bytes or 0)
         return self.body_limits.get(source.name, default)
 
-    body_within: timedelta = timedelta(seconds=30)
+    body_within: timedelta
     """Time that a sender has for a body that comes in several parts."""
     quarantine: QuarantineOptions
 
@@ -68,6 +68,7 @@ class Receiver:
 
     runtime: Runtime
     admission: Admission
+    bodies: Bodies
     quarantine: Quarantine
     stream_ids: StreamIds
     turned_away: TurnedAway
@@ -80,10 +81,12 @@ def make_receiver(runtime: Runtime, *, options: ReceiveOptions, client: httpx.As
 
     `client` fetches evidence; None: a client of its own.
     """
-    runtime.metrics.recorder_queue.set_function(lambda: runtime.writer.queued)
+    writer = runtime.writer
+    runtime.metrics.recorder_queue.set_function(lambda: writer.queued)
     return Receiver(
         runtime=runtime,
         admission=Admission(),
+        bodies=Bodies(writer.queue_max_bytes, lambda: writer.queued_bytes),
         quarantine=Quarantine(runtime.writer, runtime.metrics, options.quarantine),
         turned_away=TurnedAway(runtime.writer, options.quarantine.caps),
         stream_ids=StreamIds(runtime.writer),
@@ -114,8 +117,8 @@ class WebhookEndpoint:
     """`POST /webhooks/<name>`. The source is looked up at each request: it is replaced when its secrets change."""
 
     __slots__ = (
-        "_address_refused", "_admission", "_allow_from", "_answer", "_answer_messages", "_answer_s", "_clock",
-        "_counts", "_delay", "_evidence", "_header_names", "_limit", "_log", "_machine_clock", "_name", "_quarantine",
+        "_address_refused", "_admission", "_allow_from", "_answer", "_answer_messages", "_answer_s", "_bodies",
+        "_clock", "_counts", "_delay", "_evidence", "_header_names", "_limit", "_log", "_machine_clock", "_name", "_quarantine",
         "_refused", "_seconds", "_sources", "_stream_ids", "_trusted_proxies", "_turned_away", "_within_s", "_writer",
     )  # fmt: skip
 
@@ -127,6 +130,7 @@ class WebhookEndpoint:
         self._clock = receiver.runtime.clock
         self._machine_clock = machine_clock(receiver.runtime.clock)
         self._admission = receiver.admission
+        self._bodies = receiver.bodies
         self._quarantine = receiver.quarantine
         self._turned_away = receiver.turned_away
         self._stream_ids = receiver.stream_ids
@@ -174,13 +178,9 @@ class WebhookEndpoint:
             return Outcome.UNAVAILABLE, responses.unavailable()
         message = await receive()
         if message.get("more_body") or message["type"] != "http.request":
-            body = await read_body(
-                message, receive, declared=content_length(scope), limit=self._limit, within_s=self._within_s
-            )
-            if body is None or body is Outcome.TOO_LARGE:
-                return self._too_large(scope, responses.TOO_LARGE if body else responses.TOO_LARGE_UNREAD)
-            if isinstance(body, Outcome):
-                return body, responses.CUT
+            body = await self._read_body(message, receive, content_length(scope))
+            if not isinstance(body, bytes):
+                return self._not_whole(scope, body)
         else:
             body = message.get("body", b"")
             if len(body) > self._limit:
@@ -200,6 +200,24 @@ class WebhookEndpoint:
         self._address_refused.inc()
         self._log.log(logging.WARNING, "webhook_address_refused", to_us(self._clock()), client=client, peer=peer)
         return True
+
+    async def _read_body(self, message: Any, receive: Receive, declared: int) -> bytes | Outcome | None:
+        body = self._bodies.begin()
+        try:
+            return await read_body(
+                message, receive, body, declared=declared, limit=self._limit, within_s=self._within_s
+            )
+        finally:
+            body.clear()
+
+    def _not_whole(self, scope: Scope, why: Outcome | None) -> tuple[Outcome, Response]:
+        """Answer a body of which `read_body` returned no bytes."""
+        if why is None or why is Outcome.TOO_LARGE:
+            return self._too_large(scope, responses.TOO_LARGE if why else responses.TOO_LARGE_UNREAD)
+        if why is Outcome.UNAVAILABLE:
+            self._note_unread(scope, CLOSED, "too many bytes of others came in")
+            return why, responses.unavailable()
+        return why, responses.CUT
 
     def _too_large(self, scope: Scope, answer: Response) -> tuple[Outcome, Response]:
         self._note_unread(scope, TOO_LARGE, f"its body is over {self._limit} bytes")
@@ -263,6 +281,7 @@ class WebhookEndpoint:
             seen_us=to_us(now),
             digest=webhook.message_digest(source.provider, request),
         )
+        self._bodies.make_room(len(request.body))
         return await self._writer.record(seen, len(request.body), answer_by)
 
     async def _learn(self, source: Source, reply: Reply, answer_by: float) -> list[int]:
@@ -333,28 +352,35 @@ async def linger(receive: Receive) -> None:
 
 
 async def read_body(
-    first: Any, receive: Receive, *, declared: int, limit: int, within_s: float
+    first: Any, receive: Receive, body: Body, *, declared: int, limit: int, within_s: float
 ) -> bytes | Outcome | None:
-    """Read a body that comes in several parts; `first` is the first message.
+    """Read a body that comes in several parts into `body`; `first` is the first message.
 
     Returns `Outcome.TOO_LARGE` if it is over `limit`; the rest was read and thrown away, because a sender whose
     connection is closed while it sends does not see the answer. Returns None if it is over `DRAINED` times the limit,
-    and the sender still sends. Returns `Outcome.CUT` if the sender goes away or takes longer than `within_s` seconds.
+    and the sender still sends. Returns `Outcome.UNAVAILABLE` if it had to give way to others. Returns `Outcome.CUT` if
+    the sender goes away or takes longer than `within_s` seconds.
     A cut body is never mistaken for a whole one.
     """
-    parts, size, message = [], 0, first
+    size, message = 0, first
     try:
         async with asyncio.timeout(within_s):
             while message["type"] == "http.request" and max(declared, size) <= limit * DRAINED:
                 part = message.get("body", b"")
                 size += len(part)
                 if size <= limit:
-                    parts.append(part)
+                    body.add(part)
+                elif body.size:
+                    body.clear()
                 if not message.get("more_body"):
-                    return b"".join(parts) if size <= limit else Outcome.TOO_LARGE
+                    return _whole(body) if size <= limit else Outcome.TOO_LARGE
                 message = await receive()
             if message["type"] == "http.request":
                 return None
     except TimeoutError:
         pass
     return Outcome.TOO_LARGE if max(declared, size) > limit else Outcome.CUT
+
+
+def _whole(body: Body) -> bytes | Outcome:
+    return Outcome.UNAVAILABLE if body.gave_way else body.whole()

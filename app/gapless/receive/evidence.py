@@ -22,12 +22,13 @@ import httpx
 import msgspec
 from httpx import codes
 
+from gapless.client_address import UNKNOWN
 from gapless.clock import elapsed_us
 from gapless.domain import Source, from_us, span_us
 from gapless.ledger import events
 from gapless.ledger.engine import StoreError
 from gapless.metrics import Metrics, status_class
-from gapless.receive import senders, webhook
+from gapless.receive import webhook
 from gapless.receive.shared_limit import SharedLimit
 from gapless.receive.webhook import Refusal
 from gapless.runtime import Runtime
@@ -181,7 +182,7 @@ class EvidenceFetcher:
         self._sources: dict[int, _OfSource] = {}
 
     async def read(
-        self, source: Source, request: WebhookRequest, now: datetime, sender: str = senders.UNKNOWN
+        self, source: Source, request: WebhookRequest, now: datetime, sender: str = UNKNOWN
     ) -> Reply | Refusal:
         """Return what `read_webhook` makes of the request with all its evidence. Raises `EvidenceUnavailable`."""
         of_source = self._sources.setdefault(source.id, _OfSource())

@@ -14,13 +14,14 @@ from typing import Final
 
 import msgspec
 
+from gapless.client_address import UNKNOWN
 from gapless.domain import Source, from_us
 from gapless.ledger import quarantine as ledger
 from gapless.ledger.engine import StoreError
 from gapless.ledger.quarantine import Caps, QuarantinedWebhook
 from gapless.ledger.writer import Writer
 from gapless.metrics import Metrics
-from gapless.receive import senders, webhook
+from gapless.receive import webhook
 from gapless.receive.evidence import EvidenceFetcher, EvidenceUnavailable
 from gapless.receive.shared_limit import SharedLimit
 from gapless.receive.stream_ids import StreamIds
@@ -81,7 +82,7 @@ class Quarantine:
         request: WebhookRequest,
         refusal: Refusal,
         received_us: int,
-        sender: str = senders.UNKNOWN,
+        sender: str = UNKNOWN,
     ) -> None:
         """Queue `request` if it has the provider's signature header and the limits allow it. Never blocks or raises."""
         if self._options.is_off or not has_signature(request, source.provider):
@@ -144,7 +145,7 @@ def has_signature(request: WebhookRequest, provider: Provider) -> bool:
 
 
 def refused_row(
-    source: Source, request: WebhookRequest, refusal: Refusal, received_us: int, sender: str = senders.UNKNOWN
+    source: Source, request: WebhookRequest, refusal: Refusal, received_us: int, sender: str = UNKNOWN
 ) -> QuarantinedWebhook:
     """Return the row to keep: the body and all signature headers, repeated ones too, so that it can be read again."""
     names = webhook.header_names(source.provider)

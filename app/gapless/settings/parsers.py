@@ -173,10 +173,16 @@ def silence() -> OptionParser[Silence]:
     return OptionParser(wanted=f'{inner.wanted}, or "learn"', read=read)
 
 
-def size() -> OptionParser[int]:
-    """A number of bytes: "64MB" is 64,000,000, "64MiB" is 67,108,864, a bare number is bytes."""
+def size(least: int = 0) -> OptionParser[int]:
+    """A number of bytes, `least` or more: "64MB" is 64,000,000, "64MiB" is 67,108,864, a bare number is bytes."""
 
     def read(value: object) -> int:
+        found = parse(value)
+        if found < least:
+            raise ParseFailed(f"a size of {least} bytes or more")
+        return found
+
+    def parse(value: object) -> int:
         if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
             return value
         match = _SIZE.fullmatch(value) if isinstance(value, str) else None

@@ -140,7 +140,7 @@ class PublicSettings:
     queue_max: int = setting(parsers.count(1, 1_000_000, "webhooks"), 10_000)
     """Most webhooks that wait for a commit; beyond that the answer is 503, which the provider retries."""
     queue_max_bytes: int = setting(parsers.size(), "64MB")
-    """Most bytes of webhooks that wait for a commit: what a burst may cost in memory."""
+    """Most bytes of webhooks that come in or wait for a commit: what a burst may cost in memory."""
     certificate: Path | None = optional(parsers.path())
     """PEM file with the certificate of this listener and those between it and its root. Absent: no TLS.
 
@@ -182,14 +182,36 @@ class PrivateSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConnectionSettings:
-    """`[connections]`: the proxies in front of the listeners."""
+    """`[connections]`: what a connection to a listener may cost, before anything of a request is believed."""
 
+    public: int = setting(parsers.count(16, 100_000, "connections"), 2_000)
+    """Most connections of the public listener; fewer if the process may not open so many descriptors.
+
+    Beyond it, the one that has waited longest for its peer is closed. While its head comes in, each may cost 100 kB."""
+    private: int = setting(parsers.count(16, 10_000, "connections"), 100)
+    """Most connections of the private listener. Its own, so that probes are answered while the public one is full."""
+    per_address: int = setting(parsers.count(1, 100_000, "connections"), 500)
+    """Most connections of one client address (of IPv6, of one /64), and never more than three quarters of a listener.
+
+    A vendor that sends from one address, or a proxy that is not named, stays below it by far."""
     proxies: tuple[IPv4Network | IPv6Network, ...] = setting(_NETWORKS, [])
-    """Addresses and networks of the proxies in front of Gapless, whose `proxy_header` is believed. Empty: none.
-
-    None, because a header that nobody overwrites is whatever the sender wants it to be."""
+    """Addresses and networks of the proxies in front of Gapless. They have no cap; the clients that they name have."""
     proxy_header: str = setting(parsers.text("the name of a header", r"[A-Za-z0-9-]{1,64}"), "X-Forwarded-For")
     """Header in which a proxy names the client. Believed of `proxies` alone."""
+    head_limit: int = setting(parsers.size(least=4096), "32KiB")
+    """Most bytes of a request line with its headers; more is answered 431, or 414 for the URL alone.
+
+    No vendor sends a tenth of it."""
+    head_within: timedelta = setting(parsers.duration(_TENTH), "10s")
+    """Time in which a connection sends the first byte of a request, and from there the rest of its head."""
+    body_starts_within: timedelta = setting(parsers.duration(_TENTH), "10s")
+    """Time from the end of the head to the first byte of the body."""
+    body_within: timedelta = setting(parsers.duration(_TENTH), "30s")
+    """Time from the first byte of a body to the last. Vendors send theirs at once."""
+    idle_within: timedelta = setting(parsers.duration(_TENTH), "65s")
+    """Time for which a connection stays open between two requests.
+
+    Longer than the minute after which most proxies close theirs, so that none sends into a closed connection."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,13 +10,14 @@ from typing import Any
 
 import httpx
 import pytest
-import uvicorn
 from sqlalchemy import insert, select, update
 
 from gapless.bootstrap.runtime import make_writer
+from gapless.connections.register import Connections
 from gapless.console.app import build_console_app
 from gapless.console.auth import Access
 from gapless.console.routing import ConsoleOptions
+from gapless.daemon.listeners import Listener
 from gapless.domain import Cause, Mode, Owed, Source, Sources, TypePatterns, Via, to_us
 from gapless.ledger import destinations, schema
 from gapless.ledger import sources as ledger_sources
@@ -164,17 +165,14 @@ def private_options(**changes: Any) -> ConsoleOptions:
 async def listening(console: ConsoleSetup, **changes: Any) -> AsyncIterator[httpx.AsyncClient]:
     """A client of the private listener, which runs on a free port."""
     app = build_console_app(private_options(**changes), console.context, console.metrics)
-    config = uvicorn.Config(app, host="127.0.0.1", port=0, access_log=False, log_config=None, ws="none")
-    server = uvicorn.Server(config)
-    serving = asyncio.create_task(server.serve())
-    while not server.started:
-        await asyncio.sleep(0.005)
-    url = f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    listener = Listener(app, "127.0.0.1", 0, Connections("private", console.metrics))
+    serving = asyncio.create_task(listener.run())
+    await listener.started()
     try:
-        async with httpx.AsyncClient(base_url=url, timeout=120) as client:
+        async with httpx.AsyncClient(base_url=listener.address, timeout=120) as client:
             yield client
     finally:
-        server.should_exit = True
+        listener.stop()
         await serving
 
 

@@ -18,6 +18,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from reports import LEARNED
 from sqlalchemy import update
 
+from gapless.connections.register import Connections
 from gapless.console.metrics import AllSeries, LedgerCollector, render
 from gapless.deliver.worker import OUTCOMES
 from gapless.destinations.contract import FailureReason
@@ -302,6 +303,8 @@ def touch(metrics: Metrics, source: str, destination: str) -> None:
     for result in OUTCOMES:
         metrics.deliveries.labels(destination, result)
     metrics.delivery_seconds.labels(destination)
+    Connections("public", metrics)
+    Connections("private", metrics)
     metrics.circuit_open.labels(destination)
 
 

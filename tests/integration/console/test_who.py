@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
+from gapless.client_address import TrustedProxies
 from gapless.console.auth import Access
 from gapless.daemon import maintenance
 from gapless.domain import Via, to_us
@@ -20,7 +21,6 @@ from gapless.ledger.tables import TOKEN
 from gapless.operations.context import OperationForbidden, OperationRefused
 from gapless.operations.principals import AccessRole, Principal
 from gapless.operations.registry import perform
-from gapless.receive.client_address import TrustedProxies
 from gapless.settings import RetentionSettings, SecretUnavailable
 from gapless_reconcilers.kit.contract import Secret
 

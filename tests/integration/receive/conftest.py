@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import hmac
 import json
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -12,10 +13,12 @@ from typing import Any
 
 import httpx
 import pytest
-import uvicorn
 from sqlalchemy import select
 
 from gapless.bootstrap.runtime import make_writer
+from gapless.connections.limits import ConnectionLimits
+from gapless.connections.register import Connections
+from gapless.daemon.listeners import Listener
 from gapless.daemon.process import receive_options
 from gapless.deliver.routing import build_route
 from gapless.domain import Mode, Source, Sources
@@ -25,7 +28,7 @@ from gapless.ledger.recorder import Recorder
 from gapless.ledger.tables import EVENT, QUARANTINE
 from gapless.metrics import Metrics
 from gapless.receive.endpoint import Receiver, make_receiver
-from gapless.receive.server import SERVING, build_app
+from gapless.receive.server import build_app
 from gapless.runtime import Runtime
 from gapless.settings import Settings
 from gapless_reconcilers.kit.contract import Provider, Secret
@@ -43,6 +46,19 @@ def stripe(*secrets_known: str) -> Stripe:
     return Stripe(StripeOptions(api_key=Secret("rk_test_1"), webhook_secret=known, livemode=False))
 
 
+class Monotonic:
+    """The time by which connections are judged: it passes, and `pass_` lets more of it pass at once."""
+
+    def __init__(self) -> None:
+        self._ahead = 0.0
+
+    def now(self) -> float:
+        return time.monotonic() + self._ahead
+
+    def pass_(self, seconds: float) -> None:
+        self._ahead += seconds
+
+
 @dataclass(kw_only=True)
 class ReceiverSetup:
     """A running receiver, with requests to it and a view of its results."""
@@ -52,6 +68,8 @@ class ReceiverSetup:
     receiver: Receiver
     source: Source
     client: httpx.AsyncClient
+    listener: Listener
+    monotonic: "Monotonic"
     now: list[datetime] = field(default_factory=lambda: [NOW])
 
     def event(self, key: str, **changes: Any) -> bytes:
@@ -118,9 +136,11 @@ async def served(
     retired: dict[str, int] | None = None,
     writes: bool = True,
     vendor: httpx.AsyncClient | None = None,
+    limits: ConnectionLimits = ConnectionLimits(),  # noqa: B008 - frozen
     **options: Any,
 ) -> AsyncIterator[ReceiverSetup]:
     """A receiver on `store`. `writes=False`: its writer never commits, as if the disk hung. `vendor`: serves evidence.
+    `limits`: of its connections.
 
     `options`: what differs from the settings in `ReceiveOptions`.
     """
@@ -128,24 +148,33 @@ async def served(
     start = NOW - timedelta(days=1)
     source_id = await store.write(lambda c: ledger_sources.register_source(c, "acme", "stripe", "hybrid", start, NOW))
     source = Source(id=source_id, name="acme", provider=provider, mode=Mode.HYBRID, start=start)
-    metrics, now = Metrics("test"), [NOW]
+    metrics, now, monotonic = Metrics("test"), [NOW], Monotonic()
     writer = make_writer(settings.public, store, Recorder(0, build_route([])), metrics)
     runtime = Runtime(store=store, writer=writer, clock=lambda: now[0], metrics=metrics, sources=Sources([source]))
     receiver = make_receiver(
         runtime, client=vendor, options=replace(receive_options(settings), **{"answer_within": PATIENT, **options})
     )
-    config = uvicorn.Config(build_app(receiver, retired), host="127.0.0.1", port=0, **SERVING)
-    server = uvicorn.Server(config)
+    listener = Listener(
+        build_app(receiver, retired), "127.0.0.1", 0, Connections("public", metrics, limits, monotonic.now)
+    )
     async with asyncio.TaskGroup() as tasks:
-        serving = tasks.create_task(server.serve())
+        serving = tasks.create_task(listener.run())
         writing = tasks.create_task(writer.run()) if writes else None
         keeping = tasks.create_task(receiver.quarantine.run())
-        await until(lambda: server.started)
-        url = f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-        async with httpx.AsyncClient(base_url=url, timeout=120) as client:
-            yield ReceiverSetup(url=url, store=store, receiver=receiver, source=source, client=client, now=now)
-        server.should_exit = True
-        server.force_exit = not writes
+        await listener.started()
+        async with httpx.AsyncClient(base_url=listener.address, timeout=120) as client:
+            yield ReceiverSetup(
+                url=listener.address,
+                store=store,
+                receiver=receiver,
+                source=source,
+                client=client,
+                listener=listener,
+                monotonic=monotonic,
+                now=now,
+            )
+        listener.stop()
+        listener._server.force_exit = not writes
         await serving
         keeping.cancel()
         writer.close()

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from gapless.receive.client_address import TrustedProxies
+from gapless.client_address import TrustedProxies
 
 pytestmark = pytest.mark.anyio
 VENDOR = {"acme": (ip_network("203.0.113.0/24"),)}

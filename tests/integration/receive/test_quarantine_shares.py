@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from sqlalchemy import select, update
 
+from gapless.client_address import sender_of
 from gapless.daemon import maintenance
 from gapless.domain import Cause, to_us
 from gapless.ledger import missing, streams
@@ -16,7 +17,6 @@ from gapless.ledger.missing import Missing
 from gapless.ledger.quarantine import Caps, QuarantinedWebhook
 from gapless.ledger.tables import QUARANTINE, SOURCE
 from gapless.receive.quarantine import Released, StillRefused, release_webhook
-from gapless.receive.senders import sender_of
 from gapless.receive.webhook import Refusal
 from gapless.settings import QuarantineSettings, RetentionSettings, Settings
 from gapless_reconcilers.kit.contract import Secret, WebhookRequest

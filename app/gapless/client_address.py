@@ -1,19 +1,23 @@
-"""The address of the client behind trusted proxies. Pure.
+"""The address of the client behind trusted proxies, and whose it is as far as limits are concerned. Pure.
 
 A header is believed only if the connection comes from a proxy that the configuration names, and only as far as each
 entry was added by such a proxy: anybody can send a header.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
-from typing import Final, TypeAlias
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from typing import Any, Final, TypeAlias
 
 Address: TypeAlias = IPv4Address | IPv6Address
 Network: TypeAlias = IPv4Network | IPv6Network
 
 FORWARDED: Final = "forwarded"
 """The header of RFC 7239, whose entries are lists of pairs."""
+UNKNOWN: Final = ""
+"""The sender of what came from no address: a socket file, or a person who releases a webhook."""
+SENDER_BITS: Final = 64
+"""Bits of an IPv6 address that tell senders apart: who has one address has the rest of its network too."""
 ENTRIES_MAX: Final = 32
 """Entries of the header that are looked at, from the last on. No chain of proxies is longer."""
 
@@ -47,6 +51,22 @@ def client_address(
             if not is_in(found, trusted.networks):
                 break
     return str(found)
+
+
+def sender_of(scope: Mapping[str, Any], trusted: TrustedProxies | None = None) -> str:
+    """Return the sender of a request: the address of its client, of IPv6 the network; `UNKNOWN` if there is none."""
+    peer = (scope.get("client") or ("",))[0]
+    return sender_at(client_address(peer, scope.get("headers", ()), trusted))
+
+
+def sender_at(client: str) -> str:
+    """Return the sender at the address `client`: of IPv6 its network, `UNKNOWN` if it is no address."""
+    address = parse_address(client)
+    if address is None:
+        return UNKNOWN
+    if isinstance(address, IPv6Address) and not address.is_loopback:
+        return str(ip_network((address, SENDER_BITS), strict=False))
+    return str(address)
 
 
 def is_in(address: Address, networks: Iterable[Network]) -> bool:

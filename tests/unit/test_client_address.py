@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gapless.receive.client_address import TrustedProxies, client_address
+from gapless.client_address import TrustedProxies, client_address
 
 PROXIES = TrustedProxies(networks=(ip_network("10.0.0.0/8"), ip_network("fd00::/8")), header="x-forwarded-for")
 FORWARDED = TrustedProxies(networks=PROXIES.networks, header="forwarded")
