@@ -37,7 +37,7 @@ class Plan:
     rounds: int = 5
     genuine_per_s: int = 50
     window_s: float = 8.0
-    strangers: int = 2100
+    strangers: int = 1050
 
 
 QUICK = Plan(rounds=1, genuine_per_s=20, window_s=2, strangers=200)

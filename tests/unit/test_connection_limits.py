@@ -28,7 +28,7 @@ def test_listeners_share_what_descriptors_are_left(descriptors: int | None, shar
 
 def test_one_address_never_has_all_connections() -> None:
     assert ConnectionLimits(most=100, per_address=500).most_of_one_address == 75
-    assert ConnectionLimits(most=2000, per_address=500).most_of_one_address == 500
+    assert ConnectionLimits(most=1000, per_address=500).most_of_one_address == 500
 
 
 @pytest.mark.parametrize(

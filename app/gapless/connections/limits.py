@@ -17,7 +17,7 @@ ADDRESS_SHARE: Final = 0.75
 class ConnectionLimits:
     """The limits of one listener."""
 
-    most: int = 2_000
+    most: int = 1_000
     """Connections in all."""
     per_address: int = 500
     """Connections of one client address; of IPv6, of one /64."""

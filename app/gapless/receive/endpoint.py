@@ -82,11 +82,12 @@ def make_receiver(runtime: Runtime, *, options: ReceiveOptions, client: httpx.As
     `client` fetches evidence; None: a client of its own.
     """
     writer = runtime.writer
+    largest = max((options.limit_of(source) for source in runtime.sources), default=0)
     runtime.metrics.recorder_queue.set_function(lambda: writer.queued)
     return Receiver(
         runtime=runtime,
         admission=Admission(),
-        bodies=Bodies(writer.queue_max_bytes, lambda: writer.queued_bytes),
+        bodies=Bodies(writer.queue_max_bytes, lambda: writer.queued_bytes, largest),
         quarantine=Quarantine(runtime.writer, runtime.metrics, options.quarantine),
         turned_away=TurnedAway(runtime.writer, options.quarantine.caps),
         stream_ids=StreamIds(runtime.writer),
@@ -118,8 +119,9 @@ class WebhookEndpoint:
 
     __slots__ = (
         "_address_refused", "_admission", "_allow_from", "_answer", "_answer_messages", "_answer_s", "_bodies",
-        "_clock", "_counts", "_delay", "_evidence", "_header_names", "_limit", "_log", "_machine_clock", "_name", "_quarantine",
-        "_refused", "_seconds", "_sources", "_stream_ids", "_trusted_proxies", "_turned_away", "_within_s", "_writer",
+        "_clock", "_counts", "_delay", "_evidence", "_header_names", "_limit", "_log", "_machine_clock", "_name",
+        "_quarantine", "_refused", "_seconds", "_sources", "_stream_ids", "_trusted_proxies", "_turned_away",
+        "_within_s", "_writer",
     )  # fmt: skip
 
     def __init__(self, source: Source, receiver: Receiver) -> None:
@@ -366,12 +368,13 @@ async def read_body(
     try:
         async with asyncio.timeout(within_s):
             while message["type"] == "http.request" and max(declared, size) <= limit * DRAINED:
-                part = message.get("body", b"")
+                part = message.pop("body", b"")
                 size += len(part)
                 if size <= limit:
                     body.add(part)
                 elif body.size:
                     body.clear()
+                del part  # while the next one is waited for, only what is counted is held
                 if not message.get("more_body"):
                     return _whole(body) if size <= limit else Outcome.TOO_LARGE
                 message = await receive()

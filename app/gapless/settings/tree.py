@@ -184,7 +184,7 @@ class PrivateSettings:
 class ConnectionSettings:
     """`[connections]`: what a connection to a listener may cost, before anything of a request is believed."""
 
-    public: int = setting(parsers.count(16, 100_000, "connections"), 2_000)
+    public: int = setting(parsers.count(16, 100_000, "connections"), 1_000)
     """Most connections of the public listener; fewer if the process may not open so many descriptors.
 
     Beyond it, the one that has waited longest for its peer is closed. While its head comes in, each may cost 100 kB."""

@@ -14,6 +14,9 @@ from gapless.client_address import TrustedProxies
 from gapless.connections.limits import ConnectionLimits
 from gapless.connections.register import ConnectionPhase
 from gapless.ledger.engine import open_store
+from gapless.receive.bodies import Bodies
+from gapless.receive.endpoint import read_body
+from gapless.receive.webhook import Outcome
 from gapless.settings import PublicSettings, Settings
 
 pytestmark = pytest.mark.anyio
@@ -341,6 +344,26 @@ async def test_a_verified_webhook_is_never_refused_for_bodies_of_strangers(stran
         await vendor.send(them.webhook("evt_1", filler=20_000))
         assert await vendor.status() == 200
         assert them.setup.receiver.bodies.held == 0
+
+
+async def test_bodies_under_way_hold_half_of_the_room_or_one_largest_body() -> None:
+    for largest, held in ((0, 500), (900, 900)):
+        bodies = Bodies(1000, lambda: 0, largest)
+        for _ in range(20):
+            bodies.begin().add(b"x" * 100)
+        assert bodies.held == held
+
+
+async def test_while_a_body_waits_only_what_is_counted_is_held() -> None:
+    first, left = {"type": "http.request", "body": b"x" * 60_000, "more_body": True}, []
+
+    async def receive() -> dict[str, str]:
+        left.append(first.get("body"))
+        return {"type": "http.disconnect"}
+
+    body = Bodies(10**6, lambda: 0).begin()
+    assert await read_body(first, receive, body, declared=0, limit=10**6, within_s=WAIT_S) is Outcome.CUT
+    assert (left, body.size) == ([None], 60_000)
 
 
 # --- log -------------------------------------------------------------------------------------------------------------
