@@ -113,10 +113,11 @@ async def world(store: Store, clock: FakeClock, app: App) -> AsyncIterator[World
 async def receive(daemon: Daemon, event: dict[str, Any]) -> None:
     """The event's webhook, judged with the certificate, and recorded."""
     body = json.dumps(event).encode()
-    message = f"T|2026|WH|{zlib.crc32(body)}".encode()
+    sent_at = daemon.world.clock().isoformat()
+    message = f"T|{sent_at}|WH|{zlib.crc32(body)}".encode()
     headers = {
         "PAYPAL-TRANSMISSION-ID": "T",
-        "PAYPAL-TRANSMISSION-TIME": "2026",
+        "PAYPAL-TRANSMISSION-TIME": sent_at,
         "PAYPAL-TRANSMISSION-SIG": base64.b64encode(KEY.sign(message, PKCS1v15(), SHA256())).decode(),
         "PAYPAL-CERT-URL": CERTIFICATE,
         "PAYPAL-AUTH-ALGO": "SHA256withRSA",

@@ -83,9 +83,9 @@ async def post(setup: Any, number: int = 1, url: str = URL, webhook_id: str = "W
 def signed(number: int = 1, url: str = URL, webhook_id: str = "WH") -> tuple[dict[str, str], bytes]:
     """Return headers and body of a genuine webhook."""
     body = json.dumps({"id": f"WH-{number}", "event_type": "X", "create_time": NOW.isoformat()}).encode()
-    message = f"T|{NOW.isoformat()}|{webhook_id}|{zlib.crc32(body)}".encode()
+    message = f"T-{number}|{NOW.isoformat()}|{webhook_id}|{zlib.crc32(body)}".encode()
     headers = {
-        "paypal-transmission-id": "T",
+        "paypal-transmission-id": f"T-{number}",
         "paypal-transmission-time": NOW.isoformat(),
         "paypal-transmission-sig": base64.b64encode(KEY.sign(message, PKCS1v15(), SHA256())).decode(),
         "paypal-cert-url": url,

@@ -27,7 +27,8 @@ def patient(*_: Any) -> list[Owed]:
 
 async def deliveries(world: World) -> dict[str, tuple[str, str | None]]:
     query = select(EVENT.c.key, DELIVERY.c.state, DELIVERY.c.reason).join(EVENT, EVENT.c.seq == DELIVERY.c.event_seq)
-    return {row.key: (row.state, row.reason) for row in await world.store.read(lambda c: c.execute(query).all())}
+    rows = await world.store.read(lambda c: c.execute(query.order_by(EVENT.c.seq)).all())
+    return {row.key: (row.state, row.reason) for row in rows}
 
 
 async def push_message(daemon: Daemon, event: FakeEvent) -> None:
