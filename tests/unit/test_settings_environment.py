@@ -83,6 +83,7 @@ SAMPLES = {
     ("destination", "type"): ("http", "http"),
     ("destination", "url"): ("http://else.example/", "http://else.example/"),
     ("destination", "target"): ("m:f", "m:f"),
+    ("destination", "folder"): ("/srv/acme", "/srv/acme"),
     ("destination", "sources"): ('["stripe-live"]', ("stripe-live",)),
     ("destination", "types"): ("invoice.*", ("invoice.*",)),
     ("destination", "via"): ("list,import", ("list", "import")),

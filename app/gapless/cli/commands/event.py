@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
@@ -24,7 +23,6 @@ from gapless.ledger import Connection, deliveries, events
 from gapless.ledger.deliveries import DeliveryState
 from gapless.ledger.events import Event
 from gapless.settings import DestinationSettings, Settings, build_provider, signing_secret
-from gapless.text import format_value
 from gapless_reconcilers.kit.contract import (
     OWN_STREAM,
     CannotRender,
@@ -78,7 +76,7 @@ def show_event(invocation: Invocation, key: str, source: str | None, payload: bo
             raise SystemExit(Exit.NEGATIVE)
         for row, stored, deliveries_ in found:
             if payload:
-                sys.stdout.buffer.write(stored or b"")
+                output.as_bytes(stored or b"")
             else:
                 shown = _deliveries(row, deliveries_, settings.destinations)
                 output.as_json(_fields(row) | {"deliveries": shown, "payload": _readable(stored)})
@@ -176,7 +174,7 @@ def tail(invocation: Invocation, source: str | None, json_: bool) -> None:  # no
             if json_:
                 output.as_lines([_fields(row)])
             else:
-                click.echo("  ".join(map(format_value, _cells(row))))
+                click.echo("  ".join(map(output.cell_text, _cells(row))))
 
 
 def _follow(settings: Settings, source: str | None) -> Iterator[Event]:
