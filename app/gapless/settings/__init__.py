@@ -9,6 +9,7 @@ from gapless.settings.provider_options import (
     resolve_options,
     signing_secret,
 )
+from gapless.settings.secret_files import secret_paths
 from gapless.settings.secrets import SecretRef, SecretUnavailable
 from gapless.settings.tree import (
     DestinationSettings,
@@ -55,5 +56,6 @@ __all__ = [
     "option_files",
     "remarks",
     "resolve_options",
+    "secret_paths",
     "signing_secret",
 ]

@@ -3,6 +3,7 @@
 Source: Telegram's Bot API page, "Getting updates" and "setWebhook", read November 2026. NV: not verified.
 """
 
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, ClassVar, Final
 
@@ -165,6 +166,10 @@ class Telegram:
             raise SignatureInvalid("the secret token is none that we know; check webhook_secret")
         update = decode_webhook(request.body, _Update)
         return Reply(events=(recordable(None, _event, update, request.body, now),))
+
+    def carried_secrets(self) -> Mapping[str, tuple[str, ...]]:
+        """Return the secret tokens that a webhook may carry."""
+        return {SIGNATURE_HEADER: tuple(each.reveal() for each in self.options.webhook_secret)}
 
     def render(
         self,

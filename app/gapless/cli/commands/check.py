@@ -2,7 +2,9 @@
 
 import asyncio
 import os
+import stat
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,7 +26,7 @@ from gapless.errors import Unavailable
 from gapless.reconcile.first_plan import first_plan
 from gapless.reconcile.policy import SourcePolicy
 from gapless.reconcile.reading_plan import in_words
-from gapless.settings import DestinationSettings, Settings, SourceSettings, build_provider, lacks_key
+from gapless.settings import DestinationSettings, Settings, SourceSettings, build_provider, lacks_key, secret_paths
 from gapless.sockets import bind
 from gapless.text import format_span
 from gapless_reconcilers.kit.contract import Coverage, Provider, Rendering, WarnsAboutOptions
@@ -64,6 +66,7 @@ async def _check(settings: Settings, remarks: list[str], *, offline: bool) -> li
         findings.append(warning("config", "no source is configured; add a [[source]]"))
     findings += [warning("config", each) for each in remarks]
     findings += await _store(settings)
+    findings += secret_files(settings)
     findings += await listener_findings(settings)
     accounts: dict[str, str] = {}
     for each in settings.sources:
@@ -91,6 +94,7 @@ async def _store(settings: Settings) -> list[Finding]:
     from gapless.ledger import schema  # noqa: PLC0415
     from gapless.ledger.engine import SqliteStore, naming_store  # noqa: PLC0415
 
+    opened = [] if file is None else _open_files(file)
     store = open_configured_store(settings)
     try:
         with naming_store(url):
@@ -104,7 +108,26 @@ async def _store(settings: Settings) -> list[Finding]:
     if foreign:
         return [problem("store", schema.FOREIGN)]
     upgrades_itself = isinstance(store, SqliteStore) and (version is None or version in schema.VERSIONS)
-    return [_schema(store.dialect, version, upgrades_itself=upgrades_itself), *clocks]
+    return [_schema(store.dialect, version, upgrades_itself=upgrades_itself), *opened, *clocks]
+
+
+def _open_files(ledger: Path) -> list[Finding]:
+    """Say which files of the ledger others can read. `gapless serve` closes them to others."""
+    from gapless.ledger.engine.private_files import too_open  # noqa: PLC0415 - its imports take long
+
+    names = ", ".join(each.name for each in too_open(ledger))
+    return [warning("store", f"others can read {names}; `gapless serve` sets mode 600")] if names else []
+
+
+def secret_files(settings: Settings) -> list[Finding]:
+    """Return a warning for each file with a secret that everybody on this machine can read."""
+    found = []
+    for place, path in secret_paths(settings):
+        with suppress(OSError):  # whoever reads it says what is wrong
+            if path.stat().st_mode & (stat.S_IROTH | stat.S_IWOTH):
+                message = f"everybody on this machine can read the file {path}; run: chmod o= {path}"
+                found.append(warning(place, message))
+    return found
 
 
 async def _store_clock(store: "Store") -> Finding:

@@ -19,6 +19,7 @@ from gapless_reconcilers.kit.contract.capabilities import (
 )
 from gapless_reconcilers.kit.contract.provider import (
     AsksRedelivery,
+    CarriesSecret,
     ConsumesEvents,
     FetchesDetail,
     HasModes,
@@ -79,6 +80,7 @@ __all__ = [
     "Batch",
     "CannotRender",
     "Capabilities",
+    "CarriesSecret",
     "ConsumesEvents",
     "Coverage",
     "Evidence",
