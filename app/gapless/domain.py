@@ -199,6 +199,8 @@ class Source:
     """None: silence is not watched."""
     absences_allowed: int = 0
     """Webhook events that the list of a stream may lack before its watermark is held."""
+    mask: tuple[str, ...] = ()
+    """JSON pointers to the values of events that are not shown (`masking`)."""
     digest_key: str = field(default="", repr=False)
     """The key of the digests that are stored in the place of secrets (`receive.carried_secrets`)."""
     can_ask: bool = True

@@ -82,6 +82,7 @@ SAMPLES = {
     ("source", "share_account"): ("true", True),
     ("destination", "type"): ("http", "http"),
     ("destination", "url"): ("http://else.example/", "http://else.example/"),
+    ("source", "mask"): ("/data/card,/items/*/email", ("/data/card", "/items/*/email")),
     ("destination", "target"): ("m:f", "m:f"),
     ("destination", "folder"): ("/srv/acme", "/srv/acme"),
     ("destination", "sources"): ('["stripe-live"]', ("stripe-live",)),

@@ -14,6 +14,7 @@ from typing import Annotated, Any, ClassVar, TypeAlias
 
 from msgspec import Meta
 
+from gapless import masking
 from gapless.destinations.contract import (
     Delivered,
     Delivery,
@@ -64,6 +65,7 @@ class PythonSender:
 
     def __init__(self, options: PythonOptions, context: SenderContext) -> None:
         self._name = context.name
+        self._sources = context.sources
         self._call = resolve(context.name, options.target, options.folder)
 
     async def send(self, delivery: Delivery) -> Result:
@@ -71,12 +73,18 @@ class PythonSender:
         try:
             await self._call(delivery)
         except Reject as rejected:
-            return Failed(reason=FailureReason.REJECTED, detail=str(rejected), permanent=True)
-        except Exception as error:
+            detail = masking.scrubbed(str(rejected), delivery.payload, self._mask_of(delivery))
+            return Failed(reason=FailureReason.REJECTED, detail=detail, permanent=True)
+        except Exception as raised:
+            mask = self._mask_of(delivery)
             extra = {"destination": self._name, "event_key": delivery.key}
-            log.warning("target_raised", extra=extra, exc_info=True)
-            return Failed(reason=FailureReason.CONSUMER_ERROR, detail=f"{type(error).__name__}: {error}")
+            log.warning("target_raised", extra=extra, exc_info=masking.scrubbed_error(raised, delivery.payload, mask))
+            detail = masking.scrubbed(f"{type(raised).__name__}: {raised}", delivery.payload, mask)
+            return Failed(reason=FailureReason.CONSUMER_ERROR, detail=detail)
         return Delivered()
+
+    def _mask_of(self, delivery: Delivery) -> tuple[str, ...]:
+        return next((each.mask for each in self._sources if each.name == delivery.source), ())
 
     async def close(self) -> None:
         """Do nothing: there are no connections."""

@@ -12,10 +12,11 @@ import click
 import httpx
 import msgspec
 
+from gapless import masking
 from gapless.bootstrap.sources import open_provider_client
 from gapless.cli import output
 from gapless.cli.access import operate, read_ledger
-from gapless.cli.common import Exit, Invocation, failing_clearly, find_source
+from gapless.cli.common import Exit, Invocation, failing_clearly, find_source, mask_of
 from gapless.cli.param_types import TIME
 from gapless.deliver.routing import takes_mode
 from gapless.domain import Purpose, Via, from_us
@@ -64,7 +65,7 @@ def list_(invocation: Invocation, /, json_: bool, via: str | None, **filters: An
 @event.command("show")
 @click.argument("key")
 @click.option("--source")
-@click.option("--payload", is_flag=True, help="Only the stored bytes, as received.")
+@click.option("--payload", is_flag=True, help="Only the stored bytes, as received unless fields are masked.")
 @click.pass_obj
 def show_event(invocation: Invocation, key: str, source: str | None, payload: bool) -> None:  # noqa: FBT001 - click calls it
     """Show one event with its deliveries and its payload. Exit 1 if it is not in the ledger."""
@@ -74,7 +75,8 @@ def show_event(invocation: Invocation, key: str, source: str | None, payload: bo
         if not found:
             click.echo(f"event {key!r} is not in the ledger", err=True)
             raise SystemExit(Exit.NEGATIVE)
-        for row, stored, deliveries_ in found:
+        for row, received, deliveries_ in found:
+            stored = None if received is None else masking.shown(received, mask_of(settings, row.source))
             if payload:
                 output.as_bytes(stored or b"")
             else:
@@ -101,7 +103,7 @@ def fetch(invocation: Invocation, key: str, source: str | None) -> None:
         row = found[0] if found else None
         name = row.source if row else str(source)
         payload = asyncio.run(_fetch(settings, name, _missing(key, row)))
-        output.as_json(_readable(payload))
+        output.as_json(_readable(masking.shown(payload, mask_of(settings, name))))
 
 
 def _missing(key: str, row: Event | None) -> MissingEvent:
