@@ -114,6 +114,9 @@ OWN = {("destination", name) for kind in registry.kinds() for name in registry.l
 """The keys that one type of destination has: a destination of another type lacks them."""
 
 
+OF_PYTHON = {("destination", "target"), ("destination", "folder")}
+
+
 def tree_paths(cls: type[Any] = Settings, prefix: tuple[str, ...] = ()) -> set[tuple[str, ...]]:
     """Every attribute of the tree, read from its types alone, not from what `settings` says of itself."""
     found: set[tuple[str, ...]] = set()
@@ -152,9 +155,9 @@ def environ_for(path: tuple[str, ...]) -> dict[str, str]:
             **BASE,
             **{variable_of(full_path(p)): text for p, (text, _) in SAMPLES.items() if "read_budget" in p},
         }
-    if path == ("destination", "target"):
+    if path in OF_PYTHON:
         del environ["GAPLESS_DESTINATION__BILLING__URL"], environ["GAPLESS_DESTINATION__BILLING__SIGNATURE"]
-        environ["GAPLESS_DESTINATION__BILLING__TYPE"] = "python"
+        environ |= {"GAPLESS_DESTINATION__BILLING__TYPE": "python", "GAPLESS_DESTINATION__BILLING__TARGET": "m:f"}
     return environ
 
 
@@ -177,7 +180,7 @@ def test_every_twin_but_its_own_leaves_a_key_alone(
     with_twin, without = load(None, environ_for(path)), load(None, BASE)
     changed = {p for p in SAMPLES if _or_none(with_twin, p) != _or_none(without, p)}
     assert changed <= {path, *(p for p in SAMPLES if "read_budget" in p and "read_budget" in path)} | (
-        {("destination", "type"), *OWN} if path == ("destination", "target") else set()
+        {("destination", "type"), *OWN} if path in OF_PYTHON else set()
     )
 
 

@@ -100,7 +100,8 @@ async def _store(settings: Settings) -> list[Finding]:
         with naming_store(url):
             try:
                 version, foreign = await store.read(schema.version), await store.read(schema.is_foreign)
-                clocks = [] if isinstance(store, SqliteStore) else [await _store_clock(store)]
+                near = isinstance(store, SqliteStore)
+                clocks = [] if near else [await _store_clock(store), *await _transport(store, url)]
             finally:
                 await store.close()
     except Unavailable as error:
@@ -138,6 +139,16 @@ async def _store_clock(store: "Store") -> Finding:
     clock = ProcessClock()
     now, _ = await ledger_time(store, clock)
     return compare_clocks("store", "the database's", clock.machine() - now)
+
+
+async def _transport(store: "Store", url: str) -> list[Finding]:
+    """Say whether others could read what is sent to the database. Raises `StoreError`."""
+    from gapless.ledger import transport  # noqa: PLC0415 - its imports take long
+
+    encrypted = await store.read(transport.is_encrypted)
+    if (unsafe := transport.problem_of(url, encrypted=encrypted)) is not None:
+        return [warning("store", unsafe)]
+    return [ok("store", "the connection is encrypted" if encrypted else "the connection stays on this machine")]
 
 
 def _schema(dialect: str, version: str | None, *, upgrades_itself: bool) -> Finding:
