@@ -10,6 +10,7 @@ from pathlib import Path
 import asyncpg
 import httpx
 import pytest
+from inside import call
 from ledgers import run_sql
 from outside import WEBHOOK_SECRET, Consumer, Gapless, until
 from sqlalchemy.engine import make_url
@@ -43,10 +44,10 @@ async def logins(postgres_url: str) -> AsyncIterator[Logins]:
 
 
 @asynccontextmanager
-async def serving(gapless: Gapless, role: Role, url: str) -> AsyncIterator[None]:
+async def serving(gapless: Gapless, role: Role) -> AsyncIterator[None]:
     """Run one role in this process with the login of that role."""
     stop, ready = asyncio.Event(), asyncio.Event()
-    settings = load(gapless.config, {**gapless.env, "STORE_URL": url})
+    settings = load(gapless.config, gapless.env)
     made = daemon.run(
         settings, gapless.env, stop, roles=frozenset({role}), timing=Timing(patience=HASTY, tick_s=0.05),
         started=lambda _: ready.set(),
@@ -74,28 +75,36 @@ async def refusal(url: str, statement: str) -> str:
 
 
 async def test_every_role_works_with_its_own_rights(
-    logins: Logins, postgres_url: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    logins: Logins, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     fake = FakeProvider(StripeFormat())
     async with AsyncExitStack() as stack:
         consumer = await stack.enter_async_context(Consumer().serve())
         api = await stack.enter_async_context(fake.serve())
         start = f"start = {datetime.now(UTC) - timedelta(hours=1):%Y-%m-%dT%H:%M:%SZ}"
-        parts = {role: Gapless(tmp_path, postgres_url, api, consumer, source=start) for role in Role}
+        parts = {role: Gapless(tmp_path, logins[role], api, consumer, source=start) for role in Role}
         for role, part in parts.items():
-            await stack.enter_async_context(serving(part, role, logins[role]))
+            await stack.enter_async_context(serving(part, role))
         receiver = parts[Role.RECEIVE]
         fake.add_endpoint(receiver.public, secret=WEBHOOK_SECRET)
         pushed, lost = fake.emit("invoice.paid"), fake.emit("charge.failed", push=False)
         await until(lambda: {pushed.key, lost.key} <= consumer.ids, within_s=40)
         async with httpx.AsyncClient(trust_env=False) as client:
             forged = await client.post(receiver.public, content=b"{}", headers={"stripe-signature": "t=1,v1=00"})
-            console, asked = parts[Role.CONSOLE].private, {"destination": "consumer", "keys": [pushed.key]}
-            replay = await client.post(f"{console}/api/operations/event.replay", json=asked)
-            page = await client.get(console)
+            page = await client.get(parts[Role.CONSOLE].private)
             ready = [await client.get(f"{each.private}/readyz") for each in parts.values()]
+        replay = ("event", "replay", pushed.key, "--destination", "consumer", "--yes")
+        commands = [
+            replay,
+            ("event", "show", pushed.key),
+            ("status",),
+            ("quarantine", "release", "--source", "stripe-live"),
+        ]
+        done = [await call(parts[Role.CONSOLE], *command) for command in commands]
         await until(lambda: len(consumer.got[pushed.key]) >= 2, within_s=40)
-    assert (forged.status_code, replay.status_code, page.status_code) == (401, 200, 200), replay.text
+    assert (forged.status_code, page.status_code) == (401, 200)
+    assert [each.output for each in done if "permission denied" in each.output] == []
+    assert (done[0].exit_code, done[1].exit_code) == (0, 0), done[0].output
     assert [each.status_code for each in ready] == [200] * 4
     assert [record for record in caplog.records if "permission denied" in str(record.__dict__)] == []
 
