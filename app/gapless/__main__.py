@@ -7,6 +7,9 @@ does the rest, also help in a narrow terminal. A test compares both texts with t
 import os
 import sys
 
+if __name__ == "__main__" and not sys.flags.safe_path:
+    del sys.path[0]  # the working folder: nothing in it is ours, and `-m` lets it go before the libraries
+
 import gapless
 
 HELP = """\

@@ -1,7 +1,7 @@
 """The values and small rules that receiving, reconciling and delivering share. Imports only the provider contract."""
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from functools import cache
@@ -201,6 +201,10 @@ class Source:
     """None: silence is not watched."""
     absences_allowed: int = 0
     """Webhook events that the list of a stream may lack before its watermark is held."""
+    mask: tuple[str, ...] = ()
+    """JSON pointers to the values of events that are not shown (`masking`)."""
+    digest_key: str = field(default="", repr=False)
+    """The key of the digests that are stored in the place of secrets (`receive.carried_secrets`)."""
     can_ask: bool = True
     """False: there is no key, so the provider is asked nothing. Only a source of webhooks alone can do without."""
 

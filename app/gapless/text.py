@@ -1,5 +1,6 @@
-"""Formats times and lengths of time for people: on a terminal, on a page, in a message."""
+"""Formats times and lengths of time for people, and makes foreign text fit to be shown to them."""
 
+import re
 from datetime import datetime, timedelta
 
 UNITS = (("d", 86_400), ("h", 3600), ("m", 60), ("s", 1))
@@ -37,3 +38,16 @@ def format_value(value: object) -> str:
     if isinstance(value, datetime):
         return format_time(value)
     return str(value)
+
+
+_UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+"""Characters that move the cursor, start a terminal's commands, turn the direction of text, or are no characters."""
+
+
+def printable(text: str, *, one_line: bool = False) -> str:
+    r"""Return `text` with each character that a terminal would obey written as `\u001b`, as JSON writes it.
+
+    Line breaks and tabs stay, unless it is to be `one_line`.
+    """
+    shown = _UNPRINTABLE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+    return shown.replace("\n", "\\n").replace("\t", "\\t") if one_line else shown

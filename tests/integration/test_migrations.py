@@ -1,11 +1,13 @@
 """The migrations make the tables that the code works with, and can be taken back one by one."""
 
+import json
+
 import pytest
 from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, inspect
+from sqlalchemy import Connection, inspect, text
 
 from gapless.ledger import migrate, schema
 from gapless.ledger.engine import Store
@@ -76,3 +78,38 @@ async def test_events_lost_by_earlier_releases_get_an_interval(store: Store) -> 
         (5000000, 6000000, "event_lost", 8, None),
         (7000000, 8000000, "event_lost", 9, 7),
     ]
+
+
+async def test_secrets_that_webhooks_carried_are_deleted(store: Store) -> None:
+    secret, signature = '{"x-telegram-bot-api-secret-token": "canary"}', '{"stripe-signature": "t=1"}'
+    refused = [["authorization", "Basic canary"]]
+    kinds = {1: ("bot", "telegram"), 2: ("shop", "stripe")}
+    payloads = {1: (secret, None), 2: (signature, None), 3: (secret, None), 4: (None, 3)}
+    rows = {
+        "source (id, name, provider, mode, start_us)": [(n, *each, "hybrid", 0) for n, each in kinds.items()],
+        "event (source_id, stream_id, key, type, occurred_us, first_seen_us, via, payload_id)": [
+            (source, source, str(payload), "x", 1, 1, "webhook", payload)
+            for source, payload in ((1, 1), (2, 2), (1, 4))
+        ],
+        "payload (id, headers, envelope_id, stored_us, body)": [(n, *each, 1, b"") for n, each in payloads.items()],
+        "quarantine (source_id, received_us, reason, detail, headers, body)": [
+            (source, 1, "signature", "", json.dumps(refused), b"") for source in kinds
+        ],
+    }
+
+    def before(connection: Connection) -> None:
+        config = migrate._config()
+        config.attributes["connection"] = connection
+        command.downgrade(config, "0018")
+        for table, values in rows.items():
+            names = table.partition("(")[2].rstrip(")").split(", ")
+            statement = text(f"INSERT INTO {table} VALUES ({', '.join(f':{name}' for name in names)})")
+            connection.execute(statement, [dict(zip(names, each, strict=True)) for each in values])
+
+    def left(connection: Connection) -> list[object]:
+        tables = ("SELECT headers FROM payload ORDER BY id", "SELECT headers FROM quarantine ORDER BY source_id")
+        return [value for table in tables for (value,) in connection.exec_driver_sql(table)]
+
+    await store.write(before)
+    await store.write(migrate.upgrade)
+    assert await store.read(left) == [None, signature, None, None, "[]", json.dumps(refused)]

@@ -104,7 +104,9 @@ SAMPLES = {
     ("source", "share_account"): ("true", True),
     ("destination", "type"): ("http", "http"),
     ("destination", "url"): ("http://else.example/", "http://else.example/"),
+    ("source", "mask"): ("/data/card,/items/*/email", ("/data/card", "/items/*/email")),
     ("destination", "target"): ("m:f", "m:f"),
+    ("destination", "folder"): ("/srv/acme", "/srv/acme"),
     ("destination", "sources"): ('["stripe-live"]', ("stripe-live",)),
     ("destination", "types"): ("invoice.*", ("invoice.*",)),
     ("destination", "via"): ("list,import", ("list", "import")),
@@ -133,6 +135,9 @@ SAMPLES = {
 NAMES = {"source": ["stripe-live"], "destination": ["billing"]}
 OWN = {("destination", name) for kind in registry.kinds() for name in registry.load(kind).Options.__struct_fields__}
 """The keys that one type of destination has: a destination of another type lacks them."""
+
+
+OF_PYTHON = {("destination", "target"), ("destination", "folder")}
 
 
 def tree_paths(cls: type[Any] = Settings, prefix: tuple[str, ...] = ()) -> set[tuple[str, ...]]:
@@ -173,9 +178,9 @@ def environ_for(path: tuple[str, ...]) -> dict[str, str]:
             **BASE,
             **{variable_of(full_path(p)): text for p, (text, _) in SAMPLES.items() if "read_budget" in p},
         }
-    if path == ("destination", "target"):
+    if path in OF_PYTHON:
         del environ["GAPLESS_DESTINATION__BILLING__URL"], environ["GAPLESS_DESTINATION__BILLING__SIGNATURE"]
-        environ["GAPLESS_DESTINATION__BILLING__TYPE"] = "python"
+        environ |= {"GAPLESS_DESTINATION__BILLING__TYPE": "python", "GAPLESS_DESTINATION__BILLING__TARGET": "m:f"}
     return environ
 
 
@@ -198,7 +203,7 @@ def test_every_twin_but_its_own_leaves_a_key_alone(
     with_twin, without = load(None, environ_for(path)), load(None, BASE)
     changed = {p for p in SAMPLES if _or_none(with_twin, p) != _or_none(without, p)}
     assert changed <= {path, *(p for p in SAMPLES if "read_budget" in p and "read_budget" in path)} | (
-        {("destination", "type"), *OWN} if path == ("destination", "target") else set()
+        {("destination", "type"), *OWN} if path in OF_PYTHON else set()
     )
 
 

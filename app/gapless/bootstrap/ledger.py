@@ -157,7 +157,7 @@ def _registered_source(
         in_force=standing.in_force,
     )
     row = sources.source_row(connection, source_id)
-    source = replace(source, id=source_id, start=from_us(row["start_us"]))
+    source = replace(source, id=source_id, start=from_us(row["start_us"]), digest_key=row["digest_key"])
     return restore_subscription(source, sources.subscriptions(connection, source_id))
 
 

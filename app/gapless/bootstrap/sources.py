@@ -3,6 +3,7 @@
 import json
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -46,6 +47,7 @@ def make_source(settings: SourceSettings, provider: Provider, source_id: int, st
         silence=settings.silence_after,
         absences_allowed=settings.absences_allowed,
         can_ask=not lacks_key(settings),
+        mask=settings.mask,
     )
 
 
@@ -61,6 +63,7 @@ def known_sources(connection: Connection, settings: Settings, environ: Mapping[s
         row = sources.source_named(connection, each.name)
         if row is not None:
             source = make_source(each, build_provider(each, environ), row["id"], from_us(row["start_us"]))
+            source = replace(source, digest_key=row["digest_key"] or "")
             found.append(restore_subscription(source, sources.subscriptions(connection, row["id"])))
     return Sources(found)
 

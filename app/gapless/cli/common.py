@@ -60,6 +60,11 @@ def find_source(settings: Settings, name: str) -> SourceSettings:
     raise click.BadParameter(f"source {name!r} is not configured; configured: {known}", param_hint="SOURCE")
 
 
+def mask_of(settings: Settings, name: str) -> tuple[str, ...]:
+    """Return the pointers to the values of a source's events that are not shown; empty if it is not configured."""
+    return next((each.mask for each in settings.sources if each.name == name), ())
+
+
 @contextmanager
 def failing_clearly(*, debug: bool) -> Iterator[None]:
     """Turn expected errors into one message on stderr and an exit code; with `debug`, leave the traceback."""

@@ -127,5 +127,8 @@ def main(context: click.Context, config: str | None, debug: bool) -> None:  # no
     3 the store, the daemon or the provider could not be reached.
     """  # noqa: D301 - click's mark for lines that stay as they are
     from gapless.cli.common import Invocation  # noqa: PLC0415 - `--help` and `--version` need no imports
+    from gapless.cli.terminal import guard  # noqa: PLC0415
+
+    guard()
 
     context.obj = Invocation(config=config, debug=debug)

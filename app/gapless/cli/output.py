@@ -9,7 +9,8 @@ from enum import StrEnum
 import click
 import msgspec
 
-from gapless.text import format_value
+from gapless.cli.terminal import plain
+from gapless.text import format_value, printable
 
 LOG_EVERY_S = 5.0
 """Time between two lines of progress if stderr is not a terminal."""
@@ -52,6 +53,14 @@ def as_json(value: object) -> None:
     click.echo(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())
 
 
+def as_bytes(content: bytes) -> None:
+    """Print bytes as they are into a file or a pipe; into a terminal, as text that it can show."""
+    if sys.stdout.isatty():
+        click.echo(content.decode(errors="backslashreplace"))
+    else:
+        sys.stdout.buffer.write(content)
+
+
 def as_lines(values: Iterable[object]) -> None:
     """Print one JSON document a line."""
     for value in values:
@@ -65,12 +74,18 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, empty: st
 
     printed = Table(*columns, box=None, pad_edge=False, header_style="bold")
     for row in rows:
-        printed.add_row(*(format_value(cell) for cell in row))
+        printed.add_row(*(cell_text(cell) for cell in row))
     if not printed.row_count:
         click.echo(empty, err=True)
         return
     width = None if sys.stdout.isatty() else 200
-    Console(width=width, soft_wrap=True, highlight=False, markup=False).print(printed)
+    console = Console(file=plain(sys.stdout), width=width, soft_wrap=True, highlight=False, markup=False)
+    console.print(printed)
+
+
+def cell_text(value: object) -> str:
+    """Return any value as text in one line, fit for a terminal."""
+    return printable(format_value(value), one_line=True)
 
 
 class ProgressLine:
@@ -85,9 +100,13 @@ class ProgressLine:
         now = time.monotonic()
         if now - self._printed_at >= (0.1 if self._is_terminal else LOG_EVERY_S):
             self._printed_at = now
-            click.echo(f"\r\x1b[K{text}" if self._is_terminal else text, nl=not self._is_terminal, err=True)
+            shown = printable(text, one_line=True)
+            if self._is_terminal:
+                click.echo(f"\r\x1b[K{shown}", nl=False, file=plain(sys.stderr))
+            else:
+                click.echo(shown, err=True)
 
     def end(self) -> None:
         """Clear the line for what is printed next."""
         if self._is_terminal:
-            click.echo("\r\x1b[K", nl=False, err=True)
+            click.echo("\r\x1b[K", nl=False, file=plain(sys.stderr))

@@ -11,6 +11,7 @@ from alembic import command
 from alembic.config import Config
 from sqlalchemy import Connection
 
+from gapless.ledger.engine.private_files import make_file
 from gapless.ledger.schema import MIGRATIONS
 
 
@@ -28,8 +29,9 @@ def upgrade(connection: Connection) -> None:
 
 
 def back_up_sqlite(path: Path, version: str) -> Path:
-    """Copy the database file beside itself, consistently, and return the copy's path."""
+    """Copy the database file beside itself, consistently and for this user alone, and return the copy's path."""
     copy = path.with_name(f"{path.name}.{version}.bak")
+    make_file(copy)
     source, target = sqlite3.connect(path), sqlite3.connect(copy)
     try:
         source.backup(target)

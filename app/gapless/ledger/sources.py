@@ -17,6 +17,7 @@ from gapless_reconcilers.kit.statuses import LONGEST_WAIT
 
 RETIRED_GRACE = timedelta(days=3)
 """Time for which a retired source's path still answers 503, so that its provider keeps retrying."""
+DIGEST_KEY_BYTES = 32
 UNREADABLE = "the read key may not read it"
 READABLE = ("active", "parked")
 """States in which a source is leased; of a parked one only the account is read."""
@@ -46,6 +47,8 @@ def register_source(
             connection, SOURCE, {**row, "livemode": livemode, "identity_seed": _free_seed(connection, name)}
         )
     where = SOURCE.c.name == name
+    no_key = (where, SOURCE.c.digest_key.is_(None))
+    connection.execute(update(SOURCE).where(*no_key).values(digest_key=secrets.token_hex(DIGEST_KEY_BYTES)))
     if in_force:
         connection.execute(update(SOURCE).where(where).values(mode=mode, provider=provider, livemode=livemode))
         state = case((SOURCE.c.other_account.is_(None), "active"), else_="parked")

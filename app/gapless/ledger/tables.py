@@ -78,6 +78,7 @@ class SourceRow(TableRow, table=True):
     name: str = Field(sa_column=Column(Text, nullable=False, unique=True))
     provider: str = _text()
     identity_seed: str | None = _text(null=True)  # see `sources.identity_seed`
+    digest_key: str | None = _text(null=True)  # of the digests in the place of secrets that webhooks carry
     mode: str = _text()
     start_us: int = _long()
     state: str = _text(default="active")  # active | parked | retired

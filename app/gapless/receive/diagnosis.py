@@ -9,6 +9,7 @@ from typing import Final
 import msgspec
 
 from gapless.receive import webhook
+from gapless.receive.carried_secrets import is_digest
 from gapless_reconcilers.kit.contract import Provider, Reply, WebhookRequest
 
 SHIFTS: Final = tuple(timedelta(seconds=300 * 2**power) for power in range(13))
@@ -16,6 +17,7 @@ SHIFTS: Final = tuple(timedelta(seconds=300 * 2**power) for power in range(13))
 PRECISION: Final = timedelta(seconds=1)
 CLOCK_HINTS: Final = {-1: "our clock is ahead, or it was held up on the way", 1: "our clock is behind"}
 REWRITTEN: Final = "let nothing between the provider and us rewrite bodies"
+NOT_OURS: Final = "no secret that is configured, of no source, is the one in its header"
 REENCODED_MAX_BYTES: Final = 1 << 20
 """Longer bodies are not parsed and encoded again."""
 
@@ -44,7 +46,8 @@ def diagnose(providers: Mapping[str, Provider], name: str, request: WebhookReque
     for other, theirs in providers.items():
         if other != name and theirs.kind == provider.kind and _verifies(theirs, request, received):
             return f"it is signed for source {other}: its endpoint points to the wrong path"
-    return ""
+    carried = next((name.decode() for name, value in request.headers if is_digest(value)), None)
+    return f"{NOT_OURS} {carried}: compare it with the one that the provider has" if carried else ""
 
 
 def _verifies(provider: Provider, request: WebhookRequest, now: datetime) -> bool:

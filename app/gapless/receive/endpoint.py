@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import httpx
 
+from gapless import masking
 from gapless.client_address import Network, TrustedProxies, client_address, is_in, parse_address, sender_of
 from gapless.clock import machine_clock
 from gapless.domain import Source, Via, to_us
@@ -248,6 +249,9 @@ class WebhookEndpoint:
                 return Outcome.UNAVAILABLE, responses.unavailable()
         if isinstance(reply, Refusal):
             self._keep(scope, source, request, reply, now)
+            if reply.bug is not None:
+                bug = masking.scrubbed_error(reply.bug, request.body, source.mask)
+                self._log.log(logging.ERROR, "provider_bug", to_us(now), error=reply.detail, exc_info=bug)
             return self._refuse(reply)
         try:
             new = await self._record(source, request, reply, now, answer_by)
@@ -304,8 +308,6 @@ class WebhookEndpoint:
         now_us = to_us(self._clock())
         if refusal.bug is None:
             self._log.log(logging.INFO, "webhook_refused", now_us, reason=refusal.reason, error=refusal.detail)
-        else:
-            self._log.log(logging.ERROR, "provider_bug", now_us, error=refusal.detail, exc_info=refusal.bug)
         return Outcome.REFUSED, responses.refused(refusal.status, refusal.reason)
 
     def _not_recorded(
@@ -326,7 +328,8 @@ class WebhookEndpoint:
         if isinstance(error, StoreError):
             self._log.log(logging.WARNING, "webhook_unavailable", to_us(now), error=str(error))
         else:
-            self._log.log(logging.ERROR, "recorder_bug", to_us(now), error=repr(error), exc_info=error)
+            shown = masking.scrubbed_error(error, request.body, source.mask)
+            self._log.log(logging.ERROR, "recorder_bug", to_us(now), error=repr(shown), exc_info=shown)
         return Outcome.UNAVAILABLE, responses.unavailable()
 
     def _count_late(self, recorded: asyncio.Future[int]) -> None:

@@ -8,6 +8,7 @@ is idle. What does not fit is dropped and counted.
 import asyncio
 import logging
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
@@ -22,6 +23,7 @@ from gapless.ledger.quarantine import Caps, QuarantinedWebhook
 from gapless.ledger.writer import Writer
 from gapless.metrics import Metrics
 from gapless.receive import webhook
+from gapless.receive.carried_secrets import hidden, revealed, secret_headers
 from gapless.receive.evidence import EvidenceFetcher, EvidenceUnavailable
 from gapless.receive.shared_limit import SharedLimit
 from gapless.receive.stream_ids import StreamIds
@@ -147,9 +149,13 @@ def has_signature(request: WebhookRequest, provider: Provider) -> bool:
 def refused_row(
     source: Source, request: WebhookRequest, refusal: Refusal, received_us: int, sender: str = UNKNOWN
 ) -> QuarantinedWebhook:
-    """Return the row to keep: the body and all signature headers, repeated ones too, so that it can be read again."""
-    names = webhook.header_names(source.provider)
-    pairs = [(name.decode(), value.decode("latin-1")) for name, value in request.headers if name in names]
+    """Return the row to keep: the body and all signature headers, repeated ones too, so that it can be read again.
+
+    A secret that a header carries is kept as a digest.
+    """
+    names = webhook.read_headers(source.provider)
+    found = [(name.decode(), value.decode("latin-1")) for name, value in request.headers if name in names]
+    pairs = hidden(found, secret_headers(source.provider), source.digest_key)
     return QuarantinedWebhook(
         source_id=source.id,
         received_us=received_us,
@@ -162,12 +168,14 @@ def refused_row(
     )
 
 
-def request_of(row: QuarantinedWebhook) -> WebhookRequest:
-    """Return the request from which `row` was made, with the headers that a provider reads."""
+def request_of(row: QuarantinedWebhook, providers: Iterable[Provider] = (), digest_key: str = "") -> WebhookRequest:
+    """Return the request from which `row` was made, with the headers that a provider reads.
+
+    Secrets that a header carried are put back if one of `providers` knows them; `digest_key` is that of its source.
+    """
     pairs = msgspec.json.decode(row.headers, type=list[tuple[str, str]])
-    return WebhookRequest(
-        headers=tuple((name.encode(), value.encode("latin-1")) for name, value in pairs), body=row.body
-    )
+    headers = tuple((name.encode(), value.encode("latin-1")) for name, value in pairs)
+    return revealed(WebhookRequest(headers=headers, body=row.body), providers, digest_key)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -211,7 +219,8 @@ async def release_webhook(
     if (obstacle := _obstacle(row, released_us, purged_us)) is not None:
         return obstacle
     try:
-        reply = await evidence.read(source, request_of(row), from_us(row.received_us))
+        request = request_of(row, [source.provider], source.digest_key)
+        reply = await evidence.read(source, request, from_us(row.received_us))
     except EvidenceUnavailable as error:
         return StillRefused(reason="evidence_unavailable", detail=f"{error}; try again")
     if isinstance(reply, Refusal):

@@ -10,6 +10,7 @@ import msgspec
 
 from gapless.domain import Source, Via
 from gapless.ledger.recorder import Sighting, Webhook
+from gapless.receive.carried_secrets import secret_headers
 from gapless_reconcilers.kit.contract import (
     NO_EVIDENCE,
     ClaimsEvents,
@@ -162,10 +163,15 @@ def _is_storable(key: str) -> bool:
     return True
 
 
-def header_names(provider: Provider) -> frozenset[bytes]:
-    """Return the names of the headers to keep, as a request has them."""
+def read_headers(provider: Provider) -> frozenset[bytes]:
+    """Return the names of the headers that the provider reads, as a request has them."""
     known = provider.capabilities
     return frozenset(name.encode() for name in (*known.kept_headers, *known.twin_headers))
+
+
+def header_names(provider: Provider) -> frozenset[bytes]:
+    """Return the names of the headers to keep beside an event: those that are read, without the ones with a secret."""
+    return read_headers(provider) - secret_headers(provider)
 
 
 def kept_headers(pairs: Iterable[tuple[bytes, bytes]], names: frozenset[bytes]) -> str | None:

@@ -9,6 +9,7 @@ from gapless.settings.provider_options import (
     resolve_options,
     signing_secret,
 )
+from gapless.settings.secret_files import secret_paths
 from gapless.settings.secrets import SecretRef, SecretUnavailable, weakness_of
 from gapless.settings.tree import (
     ConnectionSettings,
@@ -57,6 +58,7 @@ __all__ = [
     "option_files",
     "remarks",
     "resolve_options",
+    "secret_paths",
     "signing_secret",
     "weakness_of",
 ]

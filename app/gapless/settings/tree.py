@@ -339,6 +339,10 @@ class SourceSettings:
     """Switch our endpoint on again when the provider has switched it off. Off, because it may have been intended."""
     share_account: bool = setting(parsers.flag(), default=False)
     """Allow another source on the same account. Off, because it is nearly always one key pasted twice."""
+    mask: tuple[str, ...] = setting(
+        parsers.many(parsers.text("a JSON pointer such as /data/object/card", r"(/[^/]*)+"), "JSON pointers"), []
+    )
+    """Values of events that no person and no log sees. `*` stands for each item. Deliveries get them as they came."""
     options: Mapping[str, object] = field(default_factory=dict, repr=False, metadata={"options": True})
     """`[source.options]`: the provider's own options, read-only. Secrets are named here, not resolved."""
 

@@ -3,6 +3,7 @@
 Source: Telegram's Bot API page, "Getting updates" and "setWebhook", read November 2026. NV: not verified.
 """
 
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, ClassVar, Final
 
@@ -171,6 +172,10 @@ class Telegram:
         """Return the key that an unverified webhook claims."""
         update = peek(request.body, _Update)
         return () if update is None else (str(update.update_id),)
+
+    def carried_secrets(self) -> Mapping[str, tuple[str, ...]]:
+        """Return the secret tokens that a webhook may carry."""
+        return {SIGNATURE_HEADER: tuple(each.reveal() for each in self.options.webhook_secret)}
 
     def render(
         self,

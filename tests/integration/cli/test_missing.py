@@ -8,6 +8,7 @@ import pytest
 from outside import Gapless
 from sqlalchemy import Connection, insert
 
+from gapless import masking
 from gapless.domain import to_us
 from gapless.ledger import sources, streams, unreadable
 from gapless.ledger.engine import open_store
@@ -65,6 +66,13 @@ async def test_an_odd_row_is_listed_shown_and_dismissed(gapless: Gapless) -> Non
 
 
 @pytest.mark.parametrize("store_url", ["sqlite"], indirect=True)
+async def test_a_row_whose_masked_fields_cannot_be_found_is_hidden(gapless: Gapless) -> None:
+    gapless.source = 'mask = ["/id"]'
+    code, out, err = await gapless.call("missing", "show", "unreadable:abc")
+    assert (code, json.loads(out)["row"]) == (0, json.dumps(masking.UNREADABLE)), err
+    assert "evt_" not in out
+
+
 async def test_an_event_with_an_odd_payload_is_shown(gapless: Gapless) -> None:
     for number, shown in enumerate((rb'{"note":"x\ud83d"}'.decode(), "[" * 5_000 + "]" * 5_000, '{"note":1e999}'), 1):
         code, out, err = await gapless.call("event", "show", f"evt_{number}")

@@ -147,7 +147,10 @@ async def served(
     provider = provider or stripe()
     start = NOW - timedelta(days=1)
     source_id = await store.write(lambda c: ledger_sources.register_source(c, "acme", "stripe", "hybrid", start, NOW))
-    source = Source(id=source_id, name="acme", provider=provider, mode=Mode.HYBRID, start=start)
+    row = await store.read(lambda c: ledger_sources.source_row(c, source_id))
+    source = Source(
+        id=source_id, name="acme", provider=provider, mode=Mode.HYBRID, start=start, digest_key=row["digest_key"]
+    )
     metrics, now, monotonic = Metrics("test"), [NOW], Monotonic()
     writer = make_writer(settings.public, store, Recorder(0, build_route([])), metrics)
     runtime = Runtime(store=store, writer=writer, clock=lambda: now[0], metrics=metrics, sources=Sources([source]))

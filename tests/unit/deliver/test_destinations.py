@@ -49,7 +49,10 @@ def delivery(**changes: Any) -> Delivery:
     [
         "127.0.0.1", "0.0.0.1", "10.1.2.3", "172.16.0.1", "192.168.1.1", "169.254.169.254", "100.100.100.200",
         "224.0.0.1", "255.255.255.255", "192.0.2.1", "240.0.0.1", "::1", "::", "fe80::1", "fc00::1", "fd00:ec2::254",
-        "fec0::1", "ff02::1", "::ffff:10.0.0.1", "64:ff9b::7f00:1", "2002:7f00:1::", "2001:0:4136:e378:8000:63bf::1",
+        "fec0::1", "ff02::1", "168.63.129.16", "192.0.0.192", "::ffff:168.63.129.16", "64:ff9b::a83f:8110",
+        "192.88.99.1", "64:ff9b:1::a00:1", "3fff::1", "2a00:1450::5efe:a00:1", "2a00:1450::200:5efe:7f00:1",
+        "::8.8.8.8", "2002:a83f:8110::", "fd20:ce::254", "::ffff:10.0.0.1", "64:ff9b::7f00:1", "2002:7f00:1::",
+        "2001:0:4136:e378:8000:63bf::1",
     ],
 )  # fmt: skip
 def test_a_private_or_metadata_address_is_not_permitted(text: str) -> None:
@@ -57,7 +60,10 @@ def test_a_private_or_metadata_address_is_not_permitted(text: str) -> None:
     assert AddressRule(allow_private=True).permits("app.example", ip_address(text))
 
 
-@pytest.mark.parametrize("text", ["1.1.1.1", "93.184.216.34", "2606:4700::1111", "::ffff:1.1.1.1", "64:ff9b::101:101"])
+@pytest.mark.parametrize(
+    "text",
+    ["1.1.1.1", "93.184.216.34", "2606:4700::1111", "::ffff:1.1.1.1", "64:ff9b::101:101", "2a00:1450::5efe:101:101"],
+)
 def test_a_public_address_is_permitted(text: str) -> None:
     assert AddressRule().permits("app.example", ip_address(text))
 
@@ -80,13 +86,39 @@ def test_only_what_is_named_is_allowed() -> None:
     assert not rule.permits("other.internal", ip_address("172.16.0.1"))
 
 
+@pytest.mark.parametrize(
+    ("allow", "address", "schemes"),
+    [
+        ((), "93.184.216.34", {"https"}),
+        ((), "2606:4700::1111", {"https"}),
+        (("app.example",), "93.184.216.34", {"http", "https"}),
+        (("93.184.216.0/24",), "93.184.216.34", {"http", "https"}),
+        (("10.0.0.0/8",), "10.1.2.3", {"http", "https"}),
+        ((), "10.1.2.3", set()),
+    ],
+)
+def test_plain_http_leaves_for_no_public_address(allow: tuple[str, ...], address: str, schemes: set[str]) -> None:
+    rule = AddressRule(allow)
+    assert {each for each in ("http", "https") if not rule.refusal(each, "app.example", ip_address(address))} == schemes
+    assert not AddressRule(allow_private=True).permits_plain("app.example", ip_address("93.184.216.34"))
+
+
+@pytest.mark.anyio
+async def test_nothing_is_sent_to_a_public_address_in_the_open() -> None:
+    sender = HttpSender(HttpOptions(url="http://1.1.1.1/", signature=DeliverySignature.NONE), CONTEXT)
+    result = await sender.send(delivery())
+    assert isinstance(result, Failed)
+    assert result.reason is FailureReason.ADDRESS_REFUSED
+    assert "the public address 1.1.1.1, where http sends events in the open; use https" in result.detail
+
+
 @pytest.mark.anyio
 async def test_a_name_resolves_to_checked_numbers_only() -> None:
-    found = await CheckedResolver(AddressRule(["localhost"])).resolve("localhost", 8443)
+    found = await CheckedResolver(AddressRule(["localhost"]), "https").resolve("localhost", 8443)
     assert {each["host"] for each in found} <= {"127.0.0.1", "::1"}
     assert {(each["hostname"], each["port"]) for each in found} == {("localhost", 8443)}
     with pytest.raises(AddressRefused, match=r"localhost has the address .* name it in allow"):
-        await CheckedResolver(AddressRule()).resolve("localhost", 8443)
+        await CheckedResolver(AddressRule(), "https").resolve("localhost", 8443)
 
 
 @pytest.mark.anyio

@@ -2,7 +2,9 @@
 
 import asyncio
 import os
+import stat
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -33,6 +35,7 @@ from gapless.settings import (
     SourceSettings,
     build_provider,
     lacks_key,
+    secret_paths,
 )
 from gapless.sockets import bind
 from gapless.text import format_span
@@ -73,6 +76,7 @@ async def _check(settings: Settings, remarks: list[str], *, offline: bool) -> li
         findings.append(warning("config", "no source is configured; add a [[source]]"))
     findings += [warning("config", each) for each in remarks]
     findings += await _store(settings)
+    findings += secret_files(settings)
     findings += await listener_findings(settings)
     accounts: dict[str, str] = {}
     for each in settings.sources:
@@ -100,12 +104,14 @@ async def _store(settings: Settings) -> list[Finding]:
     from gapless.ledger import schema  # noqa: PLC0415
     from gapless.ledger.engine import SqliteStore, naming_store  # noqa: PLC0415
 
+    opened = [] if file is None else _open_files(file)
     store = open_configured_store(settings)
     try:
         with naming_store(url):
             try:
                 version, foreign = await store.read(schema.version), await store.read(schema.is_foreign)
-                clocks = [] if isinstance(store, SqliteStore) else [await _store_clock(store)]
+                near = isinstance(store, SqliteStore)
+                clocks = [] if near else [await _store_clock(store), *await _transport(store, url)]
             finally:
                 await store.close()
     except Unavailable as error:
@@ -113,7 +119,26 @@ async def _store(settings: Settings) -> list[Finding]:
     if foreign:
         return [problem("store", schema.FOREIGN)]
     upgrades_itself = isinstance(store, SqliteStore) and (version is None or version in schema.VERSIONS)
-    return [_schema(store.dialect, version, upgrades_itself=upgrades_itself), *clocks]
+    return [_schema(store.dialect, version, upgrades_itself=upgrades_itself), *opened, *clocks]
+
+
+def _open_files(ledger: Path) -> list[Finding]:
+    """Say which files of the ledger others can read. `gapless serve` closes them to others."""
+    from gapless.ledger.engine.private_files import too_open  # noqa: PLC0415 - its imports take long
+
+    names = ", ".join(each.name for each in too_open(ledger))
+    return [warning("store", f"others can read {names}; `gapless serve` sets mode 600")] if names else []
+
+
+def secret_files(settings: Settings) -> list[Finding]:
+    """Return a warning for each file with a secret that everybody on this machine can read."""
+    found = []
+    for place, path in secret_paths(settings):
+        with suppress(OSError):  # whoever reads it says what is wrong
+            if path.stat().st_mode & (stat.S_IROTH | stat.S_IWOTH):
+                message = f"everybody on this machine can read the file {path}; run: chmod o= {path}"
+                found.append(warning(place, message))
+    return found
 
 
 async def _store_clock(store: "Store") -> Finding:
@@ -124,6 +149,16 @@ async def _store_clock(store: "Store") -> Finding:
     clock = ProcessClock()
     now, _ = await ledger_time(store, clock)
     return compare_clocks("store", "the database's", clock.machine() - now)
+
+
+async def _transport(store: "Store", url: str) -> list[Finding]:
+    """Say whether others could read what is sent to the database. Raises `StoreError`."""
+    from gapless.ledger import transport  # noqa: PLC0415 - its imports take long
+
+    encrypted = await store.read(transport.is_encrypted)
+    if (unsafe := transport.problem_of(url, encrypted=encrypted)) is not None:
+        return [warning("store", unsafe)]
+    return [ok("store", "the connection is encrypted" if encrypted else "the connection stays on this machine")]
 
 
 def _schema(dialect: str, version: str | None, *, upgrades_itself: bool) -> Finding:

@@ -15,6 +15,7 @@ from rich.console import Console
 
 from gapless.cli.common import Exit
 from gapless.cli.param_types import DURATION, Duration
+from gapless.cli.terminal import plain
 from gapless.demo import provider_only, run
 from gapless.demo.configuration import (
     PROVIDER_ONLY_RATE,
@@ -125,7 +126,7 @@ async def _demo(values: dict[str, Any]) -> int:
         keep=values["keep"],
         kill=not values["no_kill"],
     )
-    console = Console()
+    console = Console(file=plain(sys.stdout))
     report = await _run_demo(options, console)
     print_report(console, report)
     return Exit.OK if report.comparison.closed else Exit.NEGATIVE
@@ -155,7 +156,7 @@ async def _provider_only(values: dict[str, Any]) -> int:
         outage=values["outage"],
         port=values["provider_port"],
     )
-    console, own = Console(), DemoSecrets()
+    console, own = Console(file=plain(sys.stdout)), DemoSecrets()
     announce, tell = partial(print_provider, console, options, own), partial(print_counts, console)
     await provider_only.run(options, own, stop=stop_on_signals(), announce=announce, tell=tell)
     return Exit.OK

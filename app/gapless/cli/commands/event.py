@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
@@ -13,10 +12,11 @@ import click
 import httpx
 import msgspec
 
+from gapless import masking
 from gapless.bootstrap.sources import open_provider_client
 from gapless.cli import output
 from gapless.cli.access import operate, read_ledger
-from gapless.cli.common import Exit, Invocation, failing_clearly, find_source
+from gapless.cli.common import Exit, Invocation, failing_clearly, find_source, mask_of
 from gapless.cli.param_types import TIME
 from gapless.deliver.routing import takes_mode
 from gapless.domain import Purpose, Via, from_us
@@ -24,7 +24,6 @@ from gapless.ledger import Connection, deliveries, events
 from gapless.ledger.deliveries import DeliveryState
 from gapless.ledger.events import Event
 from gapless.settings import DestinationSettings, Settings, build_provider, signing_secret
-from gapless.text import format_value
 from gapless_reconcilers.kit.contract import (
     OWN_STREAM,
     CannotRender,
@@ -66,7 +65,7 @@ def list_(invocation: Invocation, /, json_: bool, via: str | None, **filters: An
 @event.command("show")
 @click.argument("key")
 @click.option("--source")
-@click.option("--payload", is_flag=True, help="Only the stored bytes, as received.")
+@click.option("--payload", is_flag=True, help="Only the stored bytes, as received unless fields are masked.")
 @click.pass_obj
 def show_event(invocation: Invocation, key: str, source: str | None, payload: bool) -> None:  # noqa: FBT001 - click calls it
     """Show one event with its deliveries and its payload. Exit 1 if it is not in the ledger."""
@@ -76,9 +75,10 @@ def show_event(invocation: Invocation, key: str, source: str | None, payload: bo
         if not found:
             click.echo(f"event {key!r} is not in the ledger", err=True)
             raise SystemExit(Exit.NEGATIVE)
-        for row, stored, deliveries_ in found:
+        for row, received, deliveries_ in found:
+            stored = None if received is None else masking.shown(received, mask_of(settings, row.source))
             if payload:
-                sys.stdout.buffer.write(stored or b"")
+                output.as_bytes(stored or b"")
             else:
                 shown = _deliveries(row, deliveries_, settings.destinations)
                 output.as_json(_fields(row) | {"deliveries": shown, "payload": _readable(stored)})
@@ -103,7 +103,7 @@ def fetch(invocation: Invocation, key: str, source: str | None) -> None:
         row = found[0] if found else None
         name = row.source if row else str(source)
         payload = asyncio.run(_fetch(settings, name, _missing(key, row)))
-        output.as_json(_readable(payload))
+        output.as_json(_readable(masking.shown(payload, mask_of(settings, name))))
 
 
 def _missing(key: str, row: Event | None) -> MissingEvent:
@@ -176,7 +176,7 @@ def tail(invocation: Invocation, source: str | None, json_: bool) -> None:  # no
             if json_:
                 output.as_lines([_fields(row)])
             else:
-                click.echo("  ".join(map(format_value, _cells(row))))
+                click.echo("  ".join(map(output.cell_text, _cells(row))))
 
 
 def _follow(settings: Settings, source: str | None) -> Iterator[Event]:

@@ -5,9 +5,10 @@ from dataclasses import asdict
 
 import click
 
+from gapless import masking
 from gapless.cli import output
 from gapless.cli.access import operate, read_ledger
-from gapless.cli.common import Exit, Invocation, failing_clearly
+from gapless.cli.common import Exit, Invocation, failing_clearly, mask_of
 from gapless.domain import from_us
 from gapless.ledger import missing as ledger
 from gapless.ledger.missing import MissingDetails
@@ -59,12 +60,14 @@ def list_(invocation: Invocation, *, source: str | None, closed: bool, limit: in
 def show(invocation: Invocation, key: str, source: str | None) -> None:
     """Show one missing event, or an unreadable row as the list shows it. Exit 1 if there is none of that key."""
     with failing_clearly(debug=invocation.debug):
-        rows = read_ledger(invocation.settings(), ledger.entries, source=source, key=key, closed=True)
+        settings = invocation.settings()
+        rows = read_ledger(settings, ledger.entries, source=source, key=key, closed=True)
         if not rows:
             click.echo(f"nothing with the key {key!r} is missing", err=True)
             raise SystemExit(Exit.NEGATIVE)
         for row in rows:
-            text = None if row.row is None else row.row.decode(errors="backslashreplace")
+            shown = None if row.row is None else masking.shown(row.row, mask_of(settings, row.source))
+            text = None if shown is None else shown.decode(errors="backslashreplace")
             output.as_json(_fields(row) | {"row": text})
 
 

@@ -59,15 +59,16 @@ def _explained(
 ) -> list[tuple[QuarantineEntry, str]]:
     """Return the entries, each with its diagnosis; it is empty for released ones and for sources that are gone."""
     configured = known_sources(connection, settings, os.environ)
-    names, providers = {each.id: each.name for each in configured}, {each.name: each.provider for each in configured}
+    by_id, providers = {each.id: each for each in configured}, {each.name: each.provider for each in configured}
     explained = []
     for entry in _entries(connection, source, limit):
         found = ledger.content(connection, entry.id)
         why = ""
         is_whole = entry.released_us is None and entry.purged_us is None and entry.reason not in ledger.PARTIAL
-        if found is not None and is_whole and entry.source_id in names:
-            row = found[0]
-            why = diagnose(providers, names[row.source_id], request_of(row), from_us(row.received_us))
+        if found is not None and is_whole and entry.source_id in by_id:
+            row, its = found[0], by_id[entry.source_id]
+            request = request_of(row, providers.values(), its.digest_key)
+            why = diagnose(providers, its.name, request, from_us(row.received_us))
         explained.append((entry, why))
     return explained
 

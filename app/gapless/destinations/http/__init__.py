@@ -101,7 +101,9 @@ class HttpOptions(DestinationOptions, frozen=True, kw_only=True):
     allow_private: bool = False
     """Deliver to any private, loopback or metadata address. If off, `allow` must name them."""
     allow: Annotated[tuple[Host, ...], Meta(description="a list of hosts, addresses or networks")] = ()
-    """Private hosts, addresses or networks that may be delivered to, such as 127.0.0.1 or 10.0.0.0/8."""
+    """Private hosts, addresses or networks that may be delivered to, such as 127.0.0.1 or 10.0.0.0/8.
+
+    Also public ones to which events may be sent by plain http, which is refused unless named."""
     headers: Annotated[
         Mapping[HeaderName, HeaderText],
         Meta(description="a table of header names and texts", extra={"shown": False}),
@@ -159,7 +161,7 @@ class HttpSender:
 
     async def address_problems(self) -> list[str]:
         """Return the problem if the host has no address, or one to which delivery is not allowed."""
-        return await addresses.address_problems(self._url.host, self._rule)
+        return await addresses.address_problems(self._url.scheme, self._url.host, self._rule)
 
     def rendering_problem(self, delivery: Delivery) -> str | None:
         """Return why `delivery` could not be signed or rendered, or None."""

@@ -27,8 +27,9 @@ OURS_ALONE = ("accept", "accept-encoding", "content-type", "user-agent")
 class CheckedResolver(AbstractResolver):
     """Resolves names to permitted addresses. Raises `AddressRefused` if one of a host's addresses is not permitted."""
 
-    def __init__(self, rule: AddressRule) -> None:
+    def __init__(self, rule: AddressRule, scheme: str) -> None:
         self._rule = rule
+        self._scheme = scheme
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
@@ -39,7 +40,7 @@ class CheckedResolver(AbstractResolver):
         except UnicodeError as error:
             raise OSError(f"cannot resolve {host}: {error}") from error
         for address in found:
-            require_permitted(self._rule, host, address)
+            require_permitted(self._rule, self._scheme, host, address)
         resolved = [_resolved(host, port, address) for address in found]
         return [each for each in resolved if family in (socket.AF_UNSPEC, each["family"])]
 
@@ -47,10 +48,10 @@ class CheckedResolver(AbstractResolver):
         """Release nothing: there is nothing."""
 
 
-def require_permitted(rule: AddressRule, host: str, address: Address) -> None:
+def require_permitted(rule: AddressRule, scheme: str, host: str, address: Address) -> None:
     """Raise `AddressRefused` if delivery to `host` at this address is not allowed."""
-    if not rule.permits(host, address):
-        raise AddressRefused(f"{host} has the address {address}, which is not public; name it in allow if you mean it")
+    if (refusal := rule.refusal(scheme, host, address)) is not None:
+        raise AddressRefused(refusal)
 
 
 class Connections:
@@ -88,11 +89,11 @@ class Connections:
             address = ip_address(self._host)
         except ValueError:
             return
-        require_permitted(self._rule, self._host, address)
+        require_permitted(self._rule, self._url.scheme, self._host, address)
 
     def _open(self) -> aiohttp.ClientSession:
         connector = aiohttp.TCPConnector(
-            resolver=CheckedResolver(self._rule),
+            resolver=CheckedResolver(self._rule, self._url.scheme),
             use_dns_cache=False,
             limit=self._at_once,
             keepalive_timeout=KEPT_S,

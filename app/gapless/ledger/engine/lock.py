@@ -6,6 +6,7 @@ of the first to it, and delete that log.
 
 import fcntl
 import json
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +14,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from gapless.ledger.engine.base import LedgerReplaced, StoreError
+from gapless.ledger.engine.private_files import make_folder, narrow
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,15 +97,22 @@ def refuse_other_file(ledger: Path) -> None:
 
 @contextmanager
 def hold(ledger: Path) -> Iterator[LedgerLock]:
-    """Hold the ledger file while the context lasts. Raises `LedgerHeld` at once if another process holds it."""
+    """Hold the ledger file while the context lasts, for this user alone.
+
+    Raises `LedgerHeld` at once if another process holds it, and `StoreInvalid` if another user owns one of its files
+    that others can read.
+    """
     path = lock_path(ledger)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise LedgerHeld(ledger, holder_of(ledger)) from None
+        if opened := narrow(ledger):
+            names = ", ".join(each.name for each in opened)
+            log.warning("ledger_files_narrowed", extra={"files": names, "mode": "600"})
         lock = LedgerLock(descriptor)
         lock.write_holder(LockHolder(pid=os.getpid()))
         yield lock

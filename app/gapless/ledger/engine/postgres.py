@@ -153,7 +153,11 @@ class PostgresStore(Store):
 
     def _engine(self, **options: Any) -> AsyncEngine:
         return create_async_engine(
-            "postgresql+asyncpg://", async_creator=self._connect, isolation_level="AUTOCOMMIT", **options
+            "postgresql+asyncpg://",
+            async_creator=self._connect,
+            isolation_level="AUTOCOMMIT",
+            hide_parameters=True,
+            **options,
         )
 
     async def _connect(self) -> Any:

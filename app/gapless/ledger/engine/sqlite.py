@@ -16,6 +16,7 @@ from sqlalchemy import Connection, Engine, create_engine, event
 
 from gapless.ledger.engine.base import LedgerReplaced, Store, bind, store_errors
 from gapless.ledger.engine.lock import identity, refuse_other_file
+from gapless.ledger.engine.private_files import make_file
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -194,11 +195,14 @@ def _size(path: Path) -> int:
 
 
 def _sqlite_engine(path: Path) -> Engine:
-    engine = create_engine(f"sqlite:///{path}", pool_size=READERS + 1, connect_args={"check_same_thread": False})
+    engine = create_engine(
+        f"sqlite:///{path}", pool_size=READERS + 1, connect_args={"check_same_thread": False}, hide_parameters=True
+    )
 
     @event.listens_for(engine, "do_connect")
     def refuse(*_: object) -> None:
         refuse_other_file(path)
+        make_file(path)
 
     @event.listens_for(engine, "connect")
     def prepare(connection: sqlite3.Connection, _record: object) -> None:
@@ -207,6 +211,7 @@ def _sqlite_engine(path: Path) -> Engine:
             "page_size=16384",
             "journal_mode=WAL",
             "synchronous=FULL",
+            "secure_delete=ON",  # what is deleted is overwritten, in the file and its log
             "foreign_keys=ON",
             "busy_timeout=5000",
             f"cache_size=-{READ_CACHE_KIB}",

@@ -19,6 +19,7 @@ from gapless_reconcilers.kit.contract.capabilities import (
 )
 from gapless_reconcilers.kit.contract.provider import (
     AsksRedelivery,
+    CarriesSecret,
     ClaimsEvents,
     ConsumesEvents,
     FetchesDetail,
@@ -82,6 +83,7 @@ __all__ = [
     "Batch",
     "CannotRender",
     "Capabilities",
+    "CarriesSecret",
     "ClaimsEvents",
     "ConsumesEvents",
     "Coverage",

@@ -3,7 +3,7 @@
 The engine checks for an ability with `isinstance`: a provider has it if it has its methods.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
@@ -252,6 +252,15 @@ class HasModes(Protocol):
 
     def own_livemode(self) -> bool:
         """Return the mode of this source; events of the other mode are recorded, and not delivered unless wanted."""
+        ...
+
+
+@runtime_checkable
+class CarriesSecret(Protocol):
+    """The vendor's webhooks carry a secret instead of a signature of the body. The engine never stores it."""
+
+    def carried_secrets(self) -> Mapping[str, Sequence[str]]:
+        """Return the accepted values of each header that carries a secret, by its name in lower case; empty: none."""
         ...
 
 

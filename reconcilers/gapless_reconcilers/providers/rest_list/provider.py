@@ -135,6 +135,10 @@ class RestList:
         except UnexpectedShape:
             return ()
 
+    def carried_secrets(self) -> Mapping[str, tuple[str, ...]]:
+        """Return the accepted values of the header that carries the secret, if the declared scheme has one."""
+        return {} if self.options.webhook is None else self.options.webhook.signature.carried()
+
     def _texts(self, body: bytes, webhook: WebhookOptions) -> list[tuple[msgspec.Raw | bytes, str]]:
         """Return the JSON of each event and its path."""
         if not webhook.many:

@@ -41,6 +41,10 @@ class Scheme(msgspec.Struct, tag_field="scheme", frozen=True, kw_only=True, forb
     def check(self) -> None:
         """Raise `OptionsInvalid` if this can verify nothing with any secret."""
 
+    def carried(self) -> dict[str, tuple[str, ...]]:
+        """Return the accepted values of each header that carries a secret itself, by its name in lower case."""
+        return {}
+
     @property
     def unusable(self) -> int:
         """The number of secrets that can verify nothing."""
@@ -200,6 +204,11 @@ class BasicSignature(Scheme, tag="basic", frozen=True, kw_only=True):
         """The headers without which a webhook is not the vendor's."""
         return ("authorization",)
 
+    def carried(self) -> dict[str, tuple[str, ...]]:
+        """Return what the header holds with each secret. The word before it may be written in small letters too."""
+        packed = [b64encode(each.reveal().encode()).decode() for each in self.secret]
+        return {"authorization": tuple(f"{word} {each}" for each in packed for word in ("Basic", "basic"))}
+
     def verify(self, request: WebhookRequest, now: datetime) -> None:  # noqa: ARG002 - nothing is signed
         """Raise `SignatureInvalid` unless the request carries one of the secrets."""
         scheme, _, credentials = _header(request, "authorization").partition(" ")
@@ -221,6 +230,10 @@ class TokenSignature(Scheme, tag="token", frozen=True, kw_only=True):
     def headers(self) -> tuple[str, ...]:
         """The headers without which a webhook is not the vendor's."""
         return (self.header.lower(),)
+
+    def carried(self) -> dict[str, tuple[str, ...]]:
+        """Return the secrets, which the header holds as they are."""
+        return {self.header.lower(): tuple(each.reveal() for each in self.secret)}
 
     def verify(self, request: WebhookRequest, now: datetime) -> None:  # noqa: ARG002 - nothing is signed
         """Raise `SignatureInvalid` unless the request carries one of the secrets."""

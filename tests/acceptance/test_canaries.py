@@ -1,0 +1,197 @@
+"""A canary in every secret and in a masked field: after errors of every kind it is in nothing that anybody can see."""
+
+import hashlib
+import hmac
+import json
+import sqlite3
+import time
+import traceback
+from base64 import b64encode
+from contextlib import closing
+from pathlib import Path
+
+import httpx
+import pytest
+from inside import call
+from outside import Gapless, running, until
+
+from gapless_reconcilers.testing.fake import FakeProvider
+from gapless_reconcilers.testing.fake.formats.stripe import StripeFormat
+
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
+SECRETS = {
+    "STRIPE_API_KEY": "sk_live_canary_of_the_api_key",
+    "STRIPE_WEBHOOK_SECRET": "whsec_canary_of_the_webhooks",
+    "BOT_TOKEN": "123:canary_of_the_bot",
+    "BOT_SECRET": "canary_of_the_bots_webhooks",
+    "PRIVATE_TOKEN": "canary_of_the_console_0123456789abcdef",
+    "METRICS_TOKEN": "canary_of_the_metrics_0123456789abcdef",
+    "CONSUMER_TOKEN": "canary_of_the_consumer_0123456789abcdef",
+    "CONSUMER_SECRET": "whsec_" + b64encode(b"canary of deliveries 0123456789a").decode(),
+    "CONSUMER_HEADER": "canary_of_a_header",
+}
+EVENT_FILE = "event.json"
+WRONG_TOKEN, MASKED = "canary_of_a_stranger", "canary 4242 of a card"
+CONFIG = """
+[store]
+url_env = "STORE_URL"
+min_free = "1MB"
+[public]
+host = "127.0.0.1"
+port = {public}
+[private]
+port = {private}
+token_env = "PRIVATE_TOKEN"
+metrics_token_env = "METRICS_TOKEN"
+consumer_token_env = "CONSUMER_TOKEN"
+[[source]]
+name = "stripe-live"
+provider = "stripe"
+every = "1s"
+every_max = "2s"
+mask = ["/data/object/card", "/data/object/items/*/name"]
+[source.options]
+api_base = "{api}"
+api_key_env = "STRIPE_API_KEY"
+webhook_secret_env = "STRIPE_WEBHOOK_SECRET"
+[[source]]
+name = "bot"
+provider = "telegram"
+mode = "webhook"
+[source.options]
+api_base = "http://127.0.0.1:1"
+token_env = "BOT_TOKEN"
+webhook_secret_env = "BOT_SECRET"
+[[destination]]
+name = "away"
+url = "http://127.0.0.1:1/hook"
+allow = ["127.0.0.1"]
+secret_env = "CONSUMER_SECRET"
+headers_env = {{ x-key = "CONSUMER_HEADER" }}
+since = "2020-01-01"
+[[destination]]
+name = "books"
+type = "python"
+target = "canary_books:handle"
+folder = "{folder}"
+since = "2020-01-01"
+"""
+TARGET = """
+import json
+async def handle(delivery):
+    card = json.loads(delivery.payload)["data"]["object"]["card"] if delivery.source == "stripe-live" else "none"
+    raise ValueError(f"no account for {card} in {delivery.payload!r}")
+"""
+COMMANDS = (
+    "status", "status --json", "source list", "source show stripe-live", "event list --json", "event show evt_canary",
+    "event show evt_canary --payload", "event show 1", "event fetch evt_canary", "quarantine list --json",
+    "check --offline", "missing list", "dead list", "audit stripe-live --since 1h",
+    "--debug audit stripe-live --since 1h", "event send stripe-live {file}", "quarantine release --source bot",
+    "--debug event fetch evt_canary", "--debug event send stripe-live {file} --url http://127.0.0.1:1/",
+)  # fmt: skip
+
+
+class Watched(Gapless):
+    """A daemon whose configuration holds a canary in every secret."""
+
+    @property
+    def config(self) -> Path:
+        path = self.folder / "canaries.toml"
+        ports = {"public": self.public_port, "private": self.private_port}
+        path.write_text(CONFIG.format(api=self.api, folder=self.folder, **ports))
+        (self.folder / "canary_books.py").write_text(TARGET)
+        return path
+
+
+def event(key: str) -> bytes:
+    """Return an event of Stripe with the canary in two masked fields."""
+    found = {"id": "in_1", "object": "invoice", "card": MASKED, "items": [{"name": MASKED}]}
+    whole = {"id": key, "object": "event", "type": "invoice.paid", "created": int(time.time()), "livemode": True}
+    return json.dumps({**whole, "api_version": "2025-01-27.acacia", "data": {"object": found}}).encode()
+
+
+def signed(body: bytes, secret: str) -> dict[str, str]:
+    at = int(time.time())
+    mac = hmac.new(secret.encode(), b"%d.%b" % (at, body), hashlib.sha256).hexdigest()
+    return {"stripe-signature": f"t={at},v1={mac}"}
+
+
+async def ask_all(daemon: Watched) -> tuple[str, list[int]]:
+    """Send genuine and forged webhooks and ask the console; return what was answered, and the statuses."""
+    answers = []
+    update = b'{"update_id": %d, "message": {"date": 1795000000}}'
+    async with httpx.AsyncClient(trust_env=False, timeout=60) as client:
+        for key, secret in (("evt_canary", SECRETS["STRIPE_WEBHOOK_SECRET"]), ("evt_forged", "whsec_guess")):
+            body = event(key)
+            answers.append(await client.post(daemon.public, content=body, headers=signed(body, secret)))
+        for number, secret in enumerate((SECRETS["BOT_SECRET"], WRONG_TOKEN), 1):
+            headers = {"x-telegram-bot-api-secret-token": secret}
+            url = daemon.public.replace("stripe-live", "bot")
+            answers.append(await client.post(url, content=update % number, headers=headers))
+        for path in ("/", "/api/status", "/metrics", "/livez", "/readyz", "/style.css", "/nothing"):
+            for token in ("PRIVATE_TOKEN", "METRICS_TOKEN", "CONSUMER_TOKEN"):
+                headers = {"authorization": f"Bearer {SECRETS[token]}"}
+                answers.append(await client.get(daemon.private + path, headers=headers))
+            answers.append(await client.get(daemon.private + path, headers={"authorization": f"Bearer {WRONG_TOKEN}"}))
+    said = "\n".join(f"{each.headers} {each.text}" for each in answers)
+    return said, [each.status_code for each in answers]
+
+
+async def run_all(daemon: Watched, file: Path) -> str:
+    """Run the commands; return all that they said, and the tracebacks that `--debug` leaves to Python."""
+    said = ""
+    for command in COMMANDS:
+        done = await call(daemon, *command.format(file=file).split())
+        error = done.exception
+        said += f"{command}: {done.output}" + ("".join(traceback.format_exception(error)) if error else "")
+    return said
+
+
+def stored(ledger: Path) -> tuple[str, str]:
+    """Return what the ledger holds elsewhere than in bodies, and all that it holds."""
+    beside, whole = "", ""
+    with closing(sqlite3.connect(ledger)) as file:
+        file.row_factory = sqlite3.Row
+        for (table,) in file.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall():
+            for row in file.execute(f"SELECT * FROM {table}"):
+                values = dict(row)
+                whole += str(values)
+                beside += str({name: value for name, value in values.items() if name != "body"})
+    return beside, whole
+
+
+def titles(pid: int) -> str:
+    """Return what the list of processes shows."""
+    return "".join(Path(f"/proc/{pid}/{name}").read_text() for name in ("cmdline", "comm"))
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Return every file that the daemon and the commands left."""
+    return {each.name: each.read_bytes() for each in folder.iterdir() if each.is_file() and each.name != EVENT_FILE}
+
+
+async def test_no_canary_leaves_its_place(sqlite_url: str, tmp_path: Path) -> None:
+    fake = FakeProvider(StripeFormat())
+    fake.faults.outage = True
+    (tmp_path / EVENT_FILE).write_bytes(event("evt_sent"))
+    async with fake.serve() as api, running(Watched(tmp_path, sqlite_url, api, environment=SECRETS)) as daemon:
+        said, statuses = await ask_all(daemon)
+        assert statuses[:4] == [200, 401, 200, 401]
+        assert {200, 401, 404} <= set(statuses)
+        await until(lambda: daemon.log.read_text().count("target_raised") >= 2)
+        fake.faults.key_revoked, fake.faults.outage = True, False
+        said += await run_all(daemon, tmp_path / EVENT_FILE)
+        assert daemon.process is not None
+        said += titles(daemon.process.pid)
+        await daemon.end()
+    said += daemon.log.read_text()
+    assert "ValueError: no account for ***" in said
+    assert "evt_canary" in said
+    beside, whole = stored(tmp_path / "ledger.db")
+    assert MASKED in whole
+    assert (MASKED in said, MASKED in beside) == (False, False)
+    secrets = {**SECRETS, "of a stranger": WRONG_TOKEN}
+    assert [name for name, secret in secrets.items() if secret in said + whole] == []
+    files = contents(tmp_path)
+    assert [(name, file) for name, secret in secrets.items() for file in files if secret.encode() in files[file]] == []
+    assert {file for file, held in files.items() if MASKED.encode() in held} <= {"ledger.db", "ledger.db-wal"}
