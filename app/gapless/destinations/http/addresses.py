@@ -19,7 +19,7 @@ NOT_PUBLIC = tuple(
 192.0.0.192), the 6to4 relay, NAT64 of the local network, documentation.
 
 All other metadata addresses that are known (169.254.0.0/16, 100.100.100.200, fd00:ec2::254, fd20:ce::254) are private.
-Sources: IANA's registries of special addresses, and the pages of the clouds; read November 2026.
+NV: the numbers of the clouds are not verified on their pages; the others are those of IANA's registries.
 """
 HTTPS = "https"
 
