@@ -33,11 +33,15 @@ GRANT USAGE, SELECT ON ALL SEQUENCES IN SCHEMA public
 -- What all roles share: identities, counts, progress and states, and no content.
 GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public
     TO gapless_receive, gapless_reconcile, gapless_deliver, gapless_console;
-REVOKE ALL ON payload, quarantine, audit_log, alembic_version
+REVOKE ALL ON payload, quarantine, audit_log, token, approval, alembic_version
     FROM gapless_receive, gapless_reconcile, gapless_deliver, gapless_console;
 GRANT SELECT ON alembic_version TO gapless_receive, gapless_reconcile, gapless_deliver, gapless_console;
 
--- The audit log only grows.
+-- Who may do what: `gapless token` makes tokens as the owner.
+GRANT SELECT ON token TO gapless_receive, gapless_reconcile, gapless_deliver, gapless_console;
+GRANT SELECT, INSERT, UPDATE, DELETE ON approval TO gapless_console;
+
+-- The audit log only grows. With `retention.audit_log`, also: GRANT DELETE ON audit_log TO gapless_deliver;
 GRANT SELECT, INSERT ON audit_log TO gapless_receive, gapless_reconcile, gapless_deliver, gapless_console;
 
 -- Payloads: written by who records, read by who delivers and by people, pruned by who delivers.
@@ -46,7 +50,8 @@ GRANT SELECT ON payload TO gapless_deliver, gapless_console;
 GRANT DELETE ON payload TO gapless_deliver;
 
 -- Refused webhooks.
-GRANT SELECT, INSERT, DELETE ON quarantine TO gapless_receive;
+GRANT SELECT, INSERT, UPDATE, DELETE ON quarantine TO gapless_receive;
 GRANT SELECT ON quarantine TO gapless_reconcile;
-GRANT SELECT (id, source_id, received_us, reason, released_us) ON quarantine TO gapless_deliver;
+GRANT SELECT (id, source_id, received_us, reason, released_us, purged_us, claims) ON quarantine TO gapless_deliver;
+GRANT UPDATE (purged_us, headers, body), DELETE ON quarantine TO gapless_deliver;
 GRANT SELECT, UPDATE ON quarantine TO gapless_console;

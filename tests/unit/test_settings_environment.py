@@ -73,6 +73,7 @@ SAMPLES = {
     ("retention", "attempts"): ("1w", timedelta(weeks=1)),
     ("retention", "deliveries"): ("3d", timedelta(days=3)),
     ("retention", "passes"): ("14d", timedelta(days=14)),
+    ("retention", "clean_passes"): ("2d", timedelta(days=2)),
     ("retention", "audit_log"): ("400d", timedelta(days=400)),
     ("quarantine", "max_rows"): ("0", 0),
     ("quarantine", "max_bytes"): ("0", 0),

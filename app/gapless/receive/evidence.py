@@ -70,6 +70,8 @@ SENDERS_POSTBACKS: Final = 0.5
 """The part of the questions about single webhooks that one sender may use up."""
 REMEMBERED: Final = 8
 """The last webhooks of a source from which a new process learns what is proven."""
+RECALL_EVERY: Final = timedelta(minutes=1)
+"""Time between two tries to read them: the store may be away, or this process may not read payloads."""
 TRY_AGAIN: Final = frozenset((codes.REQUEST_TIMEOUT, codes.TOO_EARLY, codes.TOO_MANY_REQUESTS))
 CREDENTIALS_REFUSED: Final = frozenset((codes.UNAUTHORIZED, codes.FORBIDDEN))
 """Answers that concern our credentials, not the webhook."""
@@ -115,6 +117,8 @@ class _OfSource:
     under_way: dict[str, asyncio.Task[httpx.Response]] = field(default_factory=dict)
     waiting: Counter[str] = field(default_factory=Counter)
     is_recalled: bool = False
+    recall_from_us: int = 0
+    """When the last webhooks may be read again, after they could not be."""
     slots: asyncio.Semaphore = field(default_factory=partial(asyncio.Semaphore, MAX_CONCURRENT))
     proven_slots: asyncio.Semaphore = field(default_factory=partial(asyncio.Semaphore, PROVEN_MAX))
     fetches: SharedLimit = field(default_factory=_fetches)
@@ -202,13 +206,14 @@ class EvidenceFetcher:
 
     async def _recall(self, source: Source, of_source: _OfSource) -> None:
         """Learn once from the last webhooks in the ledger what is proven: strangers may come before the vendor does."""
-        if of_source.is_recalled or self._stored is None:
+        if of_source.is_recalled or self._stored is None or elapsed_us(self._clock) < of_source.recall_from_us:
             return
         of_source.is_recalled = True
         try:
             webhooks = await self._stored(source.id)
         except StoreError as error:
             of_source.is_recalled = False
+            of_source.recall_from_us = elapsed_us(self._clock) + span_us(RECALL_EVERY)
             _log.info("proven_evidence_not_read", extra={"source": source.name, "error": str(error)})
             return
         for request, at in webhooks:

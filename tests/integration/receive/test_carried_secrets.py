@@ -82,7 +82,7 @@ async def test_a_refused_one_is_told_and_released(serve: Any, make: Any, header:
         held = await setup.store.read(everything)
         assert (BODY in held, written(UNKNOWN) in held, UNKNOWN in held) == (True, False, False)
         (entry,) = await setup.store.read(ledger.entries)
-        row, _ = await setup.store.read(ledger.content, entry.id)
+        row, *_ = await setup.store.read(ledger.content, entry.id)
         key = await setup.store.read(lambda c: sources.source_row(c, row.source_id)["digest_key"])
 
         def told(**others: Provider) -> str:

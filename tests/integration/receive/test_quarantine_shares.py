@@ -113,7 +113,7 @@ async def test_one_sender_has_half_of_the_queue(serve: Any) -> None:
 async def prune(setup: Any) -> None:
     never = RetentionSettings(payloads=None, attempts=None, deliveries=None, passes=None)
     writer, now_us = setup.receiver.runtime.writer, to_us(setup.now[0])
-    await maintenance.prune_once(writer, never, [], now_us, QuarantineSettings().max_age)
+    await maintenance.prune_once(writer, never, [], now_us, refused=QuarantineSettings().max_age)
 
 
 async def test_after_a_week_the_body_goes_and_key_and_cause_stay(serve: Any) -> None:
