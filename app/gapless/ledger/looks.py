@@ -19,6 +19,8 @@ class StoredLook(msgspec.Struct, frozen=True, kw_only=True):
     reason: str
     due_us: int
     wait_us: int
+    put_off_us: int = 0
+    """The part of the wait for which it could not be paid for."""
 
 
 def read(connection: Connection, source_id: int) -> StoredLook | None:

@@ -163,15 +163,21 @@ def as_stored(look: Look | None) -> StoredLook | None:
     """Return the look as it is stored."""
     if look is None:
         return None
-    return StoredLook(reason=look.reason.value, due_us=to_us(look.due), wait_us=span_us(look.wait))
+    return StoredLook(
+        reason=look.reason.value,
+        due_us=to_us(look.due),
+        wait_us=span_us(look.wait + look.put_off),
+        put_off_us=span_us(look.put_off),
+    )
 
 
 def as_look(stored: StoredLook | None) -> Look | None:
     """Return a stored look."""
     if stored is None:
         return None
-    wait = timedelta(microseconds=stored.wait_us)
-    return Look(reason=Reason(stored.reason), due=from_us(stored.due_us), wait=wait)
+    put_off = timedelta(microseconds=stored.put_off_us)
+    wait = timedelta(microseconds=stored.wait_us) - put_off
+    return Look(reason=Reason(stored.reason), due=from_us(stored.due_us), wait=wait, put_off=put_off)
 
 
 def _runs_out(stream: Stream, rhythm: Rhythm, now: datetime) -> bool:

@@ -111,7 +111,10 @@ def _put_off(outcome: RunOutcome, made: Look | None, now: datetime) -> Look | No
     urgent = [at for purpose, at in outcome.unpaid.items() if purpose in (Purpose.START, Purpose.URGENT)]
     if not urgent:
         return None
-    return Look(reason=Reason.START if made is None else made.reason, due=min(urgent), wait=min(urgent) - now)
+    due = min(urgent)
+    if made is None:
+        return Look(reason=Reason.START, due=due, wait=due - now)
+    return Look(reason=made.reason, due=due, wait=made.wait, put_off=due - now)
 
 
 def _next_look(

@@ -49,7 +49,9 @@ class Look:
     reason: Reason
     due: datetime
     wait: timedelta
-    """The time between the look before and this one."""
+    """The time between the look before and this one, without `put_off`: the next wait grows from it."""
+    put_off: timedelta = timedelta(0)
+    """The time for which it could not be paid for."""
 
 
 def first_look(reason: Reason, now: datetime, beat: timedelta, first_wait: timedelta = FIRST_WAIT) -> Look | None:

@@ -195,6 +195,7 @@ async def test_a_look_that_cannot_be_paid_for_is_made_later(world: World, clock:
         put_off = await world.store.read(looks.read, source_id=world.source_id)
         assert put_off is not None
         assert put_off.reason == "find"
+        assert put_off.wait_us - put_off.put_off_us == 30_000_000  # that it was put off is no clean look
         while runs.lists() == before:
             await runs.next()
 
