@@ -16,8 +16,8 @@ pytest_plugins = ["ledgers", "nodejs"]
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """Return one more than there are cores: many tests wait for a process or a clock."""
-    return (os.cpu_count() or 1) + 1
+    """Return two more than there are cores: many tests wait for a process or a clock."""
+    return (os.cpu_count() or 1) + 2
 
 
 @pytest.fixture(scope="session")

@@ -6,16 +6,20 @@ that replicas of the previous release go on running.
 
 import sqlite3
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from alembic import command
-from alembic.config import Config
 from sqlalchemy import Connection
 
 from gapless.ledger.engine.private_files import make_file
 from gapless.ledger.schema import MIGRATIONS
 
+if TYPE_CHECKING:
+    from alembic.config import Config
 
-def _config() -> Config:
+
+def _config() -> "Config":
+    from alembic.config import Config  # noqa: PLC0415 - alembic takes a tenth of a start, and few starts need it
+
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
     return config
@@ -23,6 +27,8 @@ def _config() -> Config:
 
 def upgrade(connection: Connection) -> None:
     """Bring the schema to `schema.head()`, inside the caller's transaction."""
+    from alembic import command  # noqa: PLC0415
+
     config = _config()
     config.attributes["connection"] = connection
     command.upgrade(config, "head")
