@@ -24,7 +24,7 @@ from gapless.deliver.routing import build_route
 from gapless.destinations.contract import SenderContext
 from gapless.destinations.http import DeliverySignature, HttpOptions, HttpSender
 from gapless.destinations.http.addresses import AddressRule
-from gapless.destinations.http.connections import Connections
+from gapless.destinations.http.client import HandlerClient
 from gapless.domain import Sources, system_clock
 from gapless.ledger.engine import open_store
 from gapless.ledger.recorder import Recorder
@@ -47,21 +47,21 @@ def body() -> bytes:
 
 async def bare(endpoint: str, at_once: int, seconds: float) -> dict[str, Any]:
     """Post the body over and over."""
-    connections = Connections(httpx.URL(endpoint), AddressRule(LOCAL), at_once)
+    client = HandlerClient(httpx.URL(endpoint), AddressRule(LOCAL), at_once)
     headers, sent, data = {"content-type": "application/json"}, 0, body()
     until = time.monotonic() + seconds
 
     async def post() -> None:
         nonlocal sent
         while time.monotonic() < until:
-            response: aiohttp.ClientResponse = await connections.post(headers, data)
+            response: aiohttp.ClientResponse = await client.post(headers, data)
             await response.read()
             sent += response.ok
 
     async with asyncio.TaskGroup() as group:
         for _ in range(at_once):
             group.create_task(post())
-    await connections.close()
+    await client.close()
     return {"delivered": sent}
 
 

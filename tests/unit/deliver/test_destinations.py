@@ -21,7 +21,7 @@ from gapless.destinations.contract import (
 )
 from gapless.destinations.http import DeliverySignature, HttpOptions, HttpSender, identity_headers, signing_key
 from gapless.destinations.http.addresses import AddressRefused, AddressRule, is_public
-from gapless.destinations.http.connections import CheckedResolver
+from gapless.destinations.http.client import CheckedResolver
 from gapless.destinations.python import PythonOptions, PythonSender
 from gapless.domain import Sources, Via, system_clock
 from gapless.settings import SecretRef

@@ -43,7 +43,7 @@ from gapless.destinations.contract import (
 )
 from gapless.destinations.http import addresses
 from gapless.destinations.http.addresses import AddressRefused, AddressRule
-from gapless.destinations.http.connections import Connections
+from gapless.destinations.http.client import HandlerClient
 from gapless.domain import EventMode, Via, span_us
 from gapless_reconcilers.kit.contract import (
     CannotRender,
@@ -152,7 +152,7 @@ class HttpSender:
         self._url = _checked_url(context.name, options.url)
         _check_secret(context.name, options)
         self._rule = AddressRule(options.allow, allow_private=options.allow_private)
-        self._connections = Connections(self._url, self._rule, context.concurrency, tls)
+        self._client = HandlerClient(self._url, self._rule, context.concurrency, tls)
 
     @property
     def renders(self) -> bool:
@@ -177,7 +177,7 @@ class HttpSender:
         if not isinstance(message, WebhookMessage):
             return message
         try:
-            response = await self._connections.post(self._headers(delivery, message), message.body)
+            response = await self._client.post(self._headers(delivery, message), message.body)
         except AddressRefused as error:
             return Failed(reason=FailureReason.ADDRESS_REFUSED, detail=str(error))
         except aiohttp.ServerTimeoutError as error:
@@ -189,7 +189,7 @@ class HttpSender:
 
     async def close(self) -> None:
         """Close the connections."""
-        await self._connections.close()
+        await self._client.close()
 
     def _describe(self, error: Exception) -> str:
         """Return the error in words, without the URL: that may be a secret."""

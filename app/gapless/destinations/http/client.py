@@ -54,7 +54,7 @@ def require_permitted(rule: AddressRule, scheme: str, host: str, address: Addres
         raise AddressRefused(refusal)
 
 
-class Connections:
+class HandlerClient:
     """POSTs to one URL. Nothing is followed, kept of cookies, or read from the environment.
 
     `tls`: replaces the context of the public authorities. Use it in one event loop only.
