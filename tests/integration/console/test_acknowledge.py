@@ -80,7 +80,7 @@ async def test_the_audit_log_keeps_the_reason(console: Any) -> None:
     await acknowledge(console)
     assert await console.audited() == [("source.acknowledge", "acme")]
     detail = json.loads(await console.sql(select(AUDIT_LOG.c.detail)))
-    assert detail == {"intervals": [number], "reason": "compared with the payouts"}
+    assert detail == {"intervals": [number], "expired": 0, "reason": "compared with the payouts"}
 
 
 async def test_what_ended_later_is_not_acknowledged_with_the_rest(console: Any) -> None:

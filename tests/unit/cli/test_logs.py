@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from gapless.cli.commands.serve import start_logging
+from gapless.connections.quiet import LOGGERS
 from gapless.settings import LogFormat, LogSettings
 
 TOKEN = "canary-in-a-variable"
@@ -16,11 +17,16 @@ FORMATS = pytest.mark.parametrize("form", list(LogFormat))
 
 @pytest.fixture(autouse=True)
 def logging_as_before() -> Iterator[None]:
-    """Give the root logger back as it was."""
+    """Give the root logger back as it was, and let every line of the libraries pass meanwhile."""
     handlers, level = logging.root.handlers[:], logging.root.level
+    bounded = {name: logging.getLogger(name).filters[:] for name in LOGGERS}
+    for name in LOGGERS:
+        logging.getLogger(name).filters.clear()
     yield
     logging.root.handlers[:] = handlers
     logging.root.setLevel(level)
+    for name, filters in bounded.items():
+        logging.getLogger(name).filters[:] = filters
 
 
 def fail(token: str, message: str = "it is broken", *, depth: int = 0) -> None:
