@@ -16,7 +16,9 @@ from litestar import Litestar, get
 from outside import Gapless
 
 from gapless.bootstrap.tls import Certificates, TlsFiles, TlsInvalid, read_context
+from gapless.connections.register import Connections
 from gapless.daemon.listeners import Listener
+from gapless.metrics import Metrics
 
 pytestmark = pytest.mark.anyio
 
@@ -60,7 +62,9 @@ async def listening(files: TlsFiles, **options: Any) -> AsyncIterator[tuple[str,
 
     certificates = Certificates(files)
     app = Litestar([hello], openapi_config=None, logging_config=None)
-    listener = Listener(app, "127.0.0.1", 0, certificates=certificates, **options)
+    listener = Listener(
+        app, "127.0.0.1", 0, Connections("public", Metrics("test")), certificates=certificates, **options
+    )
     running = asyncio.create_task(listener.run())
     await listener.started()
     try:

@@ -33,9 +33,13 @@ def problem(line: str) -> str | None:
     """The first word of the command that does not exist; None: all do, up to a placeholder."""
     command: click.Command = main
     words = shlex.split(line.replace("…", "x").replace("[", "").replace("]", ""))
+    is_value = False
     for place, word in enumerate(words):
         if word.isupper():  # a placeholder, such as COMMAND
             return None
+        if is_value:
+            is_value = False
+            continue
         if isinstance(command, click.Group) and not word.startswith("-"):
             context = click.Context(command)
             if command.get_command(context, word) is None:
@@ -45,6 +49,9 @@ def problem(line: str) -> str | None:
             options = {name for each in command.params for name in (*each.opts, *each.secondary_opts)}
             if word.partition("=")[0] not in options | {"--help", "--version"}:
                 return word
+            is_value = "=" not in word and any(
+                word in each.opts and isinstance(each, click.Option) and not each.is_flag for each in command.params
+            )
     return None
 
 
