@@ -54,7 +54,8 @@ async def test_a_new_ledger_and_its_folder_are_the_owners(tmp_path: Path) -> Non
     folder = tmp_path / "state" / "gapless"
     async with serving(Gapless(tmp_path, f"sqlite:///{folder}/ledger.db", "http://127.0.0.1:1")):
         found = modes(folder)
-    assert found == dict.fromkeys(("ledger.db", "ledger.db-wal", "ledger.db-shm", "ledger.db.lock"), 0o600)
+    names = ("ledger.db", "ledger.db-wal", "ledger.db-shm", "ledger.db.lock", "ledger.db.audit-key")
+    assert found == dict.fromkeys(names, 0o600)
     assert mode(folder) == 0o700
 
 
