@@ -4,6 +4,7 @@ Async tests run under anyio's own plugin (no other one): mark them, or the modul
 """
 
 import os
+import time
 from collections.abc import Callable
 from typing import NoReturn
 
@@ -13,6 +14,23 @@ import pytest
 hypothesis.settings.register_profile("gapless", deadline=None)  # a busy machine is no bug
 hypothesis.settings.load_profile("gapless")
 pytest_plugins = ["ledgers", "nodejs"]
+
+
+UNTIL = float(os.environ.get("GAPLESS_TESTS_UNTIL", "inf"))
+"""The time, in seconds since 1970, after which no further test begins: `.ci/run` has a limit."""
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let the long tests come last."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is not None)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    """Skip what does not fit any more."""
+    if time.time() > UNTIL:
+        pytest.skip("the time of this run is over: see GAPLESS_TESTS_UNTIL")
 
 
 def pytest_xdist_auto_num_workers() -> int:
