@@ -16,7 +16,7 @@ hypothesis.settings.load_profile("gapless")
 pytest_plugins = ["ledgers", "nodejs"]
 
 
-UNTIL = float(os.environ.get("GAPLESS_TESTS_UNTIL", "inf"))
+UNTIL = float(os.environ.get("PYTEST_UNTIL", "inf"))
 """The time, in seconds since 1970, after which no further test begins: `.ci/run` has a limit."""
 
 
@@ -30,7 +30,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_runtest_setup() -> None:
     """Skip what does not fit any more."""
     if time.time() > UNTIL:
-        pytest.skip("the time of this run is over: see GAPLESS_TESTS_UNTIL")
+        pytest.skip("the time of this run is over: see PYTEST_UNTIL")
 
 
 def pytest_xdist_auto_num_workers() -> int:

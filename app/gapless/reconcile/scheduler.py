@@ -66,6 +66,8 @@ class Ticks(AsyncIOScheduler):  # type: ignore[misc] # it has no types
         super().wakeup()
 
     def _start_timer(self, wait_seconds: float | None) -> None:
+        if not self.running:  # it was stopped while it ran what is due
+            return
         longest = self._every.total_seconds()
         super()._start_timer(longest if wait_seconds is None else min(wait_seconds, longest))
 
