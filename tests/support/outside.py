@@ -31,6 +31,8 @@ ENVIRONMENT = {
     "STRIPE_WEBHOOK_SECRET": WEBHOOK_SECRET,
     "CONSUMER_SECRET": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
 }
+BYTECODE = {name: os.environ[name] for name in ("PYTHONPYCACHEPREFIX",) if name in os.environ}
+"""Where compiled modules are kept, so that no start of the program compiles them again."""
 
 
 def free_port() -> int:
@@ -210,6 +212,7 @@ class Gapless:
             "PATH": os.environ["PATH"],
             "HOME": str(self.folder),
             "STORE_URL": self.store_url,
+            **BYTECODE,
             **ENVIRONMENT,
             **self.environment,
         }
