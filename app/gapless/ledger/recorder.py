@@ -164,16 +164,18 @@ class Recorder:
             came += _count_known(connection, sightings, first, new, tallies)
         if came and self.withdraws:
             deliveries.withdraw(connection, came, self.withdraws)
-        self._store_payloads(connection, [(payload_ids[identity], first[identity]) for identity in new])
+        bundle = dialect.Bundle(connection)
+        self._store_payloads(connection, bundle, [(payload_ids[identity], first[identity]) for identity in new])
         listed = closed.keys() | shown.keys()
         self._owe(
-            connection,
+            bundle,
             [
                 (seq, first[identity], _Listing(is_listed=identity in listed, is_awaited=identity in judged.repeated))
                 for identity, seq in new.items()
             ],
         )
-        tallies.write(connection, self.slot)
+        tallies.write(bundle, self.slot)
+        bundle.send()
         return new, judged.beyond
 
     def _assign_payloads(self, connection: Connection, first: dict[EventKey, Sighting]) -> dict[EventKey, int | None]:
@@ -189,7 +191,9 @@ class Recorder:
             self._payload_ids, self._last_payload_id = list(reversed(block)), block[-1]
         return self._payload_ids.pop()
 
-    def _store_payloads(self, connection: Connection, stored: Sequence[tuple[int | None, Sighting]]) -> None:
+    def _store_payloads(
+        self, connection: Connection, bundle: dialect.Bundle, stored: Sequence[tuple[int | None, Sighting]]
+    ) -> None:
         """Store each event as received, and the body of a webhook that carried several once."""
         rows: list[tuple[object, ...]] = []
         envelopes: dict[int, int] = {}
@@ -204,9 +208,9 @@ class Recorder:
                     rows.append((envelopes[mark], sighting.body, headers, sighting.seen_us, None))
                 envelope_id, headers = envelopes[mark], None
             rows.append((payload_id, bytes(sighting.event.payload), headers, sighting.seen_us, envelope_id))
-        dialect.insert_many(connection, PAYLOAD, PAYLOAD_COLUMNS, rows)
+        bundle.insert_many(PAYLOAD, PAYLOAD_COLUMNS, rows)
 
-    def _owe(self, connection: Connection, new: Sequence[tuple[int, Sighting, "_Listing"]]) -> None:
+    def _owe(self, bundle: dialect.Bundle, new: Sequence[tuple[int, Sighting, "_Listing"]]) -> None:
         rows = [
             (owed.destination_id, seq, *_state(sighting, listing, owed), 0, owed.not_before_us, 0, sighting.seen_us)
             for seq, sighting, listing in new
@@ -215,8 +219,8 @@ class Recorder:
             )
         ]
         if rows:
-            dialect.insert_many(connection, DELIVERY, DELIVERY_COLUMNS, sorted(rows))
-            dialect.notify(connection, DELIVERY_CHANNEL)
+            bundle.insert_many(DELIVERY, DELIVERY_COLUMNS, sorted(rows))
+            bundle.notify(DELIVERY_CHANNEL)
             self.wake()
 
 

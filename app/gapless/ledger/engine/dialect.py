@@ -65,6 +65,43 @@ def add_up_and_return(
     return [found for row in rows for found in cursor.execute(statement, row).fetchall()]
 
 
+class Bundle:
+    """Statements of one transaction whose results nobody needs. PostgreSQL gets them as one, at `send`.
+
+    Each round trip costs the writer more than a row does. SQLite runs them at once.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._parts: list[tuple[Table, tuple[str, ...], str]] = []
+        self._arrays: list[Sequence[Any]] = []
+        self._channel = ""
+
+    def insert_many(self, table: Table, columns: Sequence[str], rows: Sequence[Row]) -> None:
+        """As the function of that name."""
+        self._add(table, tuple(columns), rows, "")
+
+    def add_up(self, table: Table, columns: Sequence[str], rows: Sequence[Row]) -> None:
+        """As the function of that name."""
+        self._add(table, tuple(columns), rows, _adding(table, tuple(columns)))
+
+    def notify(self, channel: str) -> None:
+        """As the function of that name; the last channel counts."""
+        self._channel = channel
+
+    def _add(self, table: Table, columns: tuple[str, ...], rows: Sequence[Row], tail: str) -> None:
+        if self._connection.dialect.name != "postgresql":
+            _insert(self._connection, table, columns, rows, tail)
+        elif rows:
+            self._parts.append((table, columns, tail))
+            self._arrays += _arrays(rows)
+
+    def send(self) -> None:
+        """Run what was gathered."""
+        if self._parts:
+            _postgres(self._connection, _together(tuple(self._parts), self._channel), *self._arrays)
+
+
 def _insert(connection: Connection, table: Table, columns: tuple[str, ...], rows: Sequence[Row], tail: str) -> None:
     if not rows:
         return
@@ -97,9 +134,19 @@ def _insert_values(table: Table, columns: tuple[str, ...], tail: str) -> str:
 
 
 @cache
-def _insert_arrays(table: Table, columns: tuple[str, ...], tail: str) -> str:
-    arrays = ", ".join(f"${n}::{_array_type(table, name)}" for n, name in enumerate(columns, 1))
+def _insert_arrays(table: Table, columns: tuple[str, ...], tail: str, first: int = 1) -> str:
+    arrays = ", ".join(f"${n}::{_array_type(table, name)}" for n, name in enumerate(columns, first))
     return f"INSERT INTO {table.name} ({', '.join(columns)}) SELECT * FROM unnest({arrays}) {tail}"
+
+
+@cache
+def _together(parts: tuple[tuple[Table, tuple[str, ...], str], ...], channel: str) -> str:
+    inserts, first = [], 1
+    for table, columns, tail in parts:
+        inserts.append(f"to_{table.name} AS ({_insert_arrays(table, columns, tail, first)})")
+        first += len(columns)
+    last = f"SELECT pg_notify('{channel}', '')" if channel else "SELECT 1"
+    return f"WITH {', '.join(inserts)} {last}"
 
 
 @cache
