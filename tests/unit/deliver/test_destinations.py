@@ -19,7 +19,8 @@ from gapless.destinations.contract import (
     SenderContext,
     event_id,
 )
-from gapless.destinations.http import DeliverySignature, HttpOptions, HttpSender, identity_headers, signing_key
+from gapless.destinations.headers import NAMES, identity_headers
+from gapless.destinations.http import DeliverySignature, HttpOptions, HttpSender, signing_key
 from gapless.destinations.http.addresses import AddressRefused, AddressRule, is_public
 from gapless.destinations.http.client import CheckedResolver
 from gapless.destinations.python import PythonOptions, PythonSender
@@ -158,6 +159,7 @@ def test_headers_can_be_sent_whatever_a_vendor_calls_its_events(type_: str, key:
         headers = identity_headers(delivery(type=type_, key=key, id=event_id("1", key)))
     except UnicodeEncodeError:  # a lone surrogate, which no recorded event can hold
         return
+    assert headers.keys() <= set(NAMES)
     for value in headers.values():
         assert value.isascii()
         assert value.isprintable()
