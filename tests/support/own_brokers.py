@@ -61,7 +61,9 @@ class OwnNats:
         """Start it, and return when it takes connections."""
         command = ["nats-server", "-js", "-sd", str(self.folder), "-a", "127.0.0.1", "-p", str(self.port)]
         with (self.folder / "log").open("ab") as log:
-            self.process = subprocess.Popen([*command, *self.arguments], stdout=log, stderr=log)
+            self.process = await asyncio.to_thread(
+                subprocess.Popen, [*command, *self.arguments], stdout=log, stderr=log
+            )
         await until(self._listens, every_s=0.02, within_s=30)
 
     async def _listens(self) -> bool:

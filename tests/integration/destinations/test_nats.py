@@ -18,7 +18,7 @@ from gapless.settings import SecretRef
 from gapless_reconcilers.kit.contract import Secret
 
 pytest.importorskip("nats", reason="nats: install the extra")
-from gapless.destinations.nats import NatsOptions, NatsSender  # noqa: E402 - only if its client is there
+from gapless.destinations.nats import NatsOptions, NatsSender
 
 pytestmark = pytest.mark.anyio
 
