@@ -92,7 +92,7 @@ class RabbitmqSender:
             link = await self._link.get()
             await link.exchange.publish(_message(delivery), routing_key, mandatory=True)
         except PublishError as error:
-            detail = f"no queue takes the routing key {routing_key} ({error.message.delivery.reply_text})"
+            detail = f"no queue takes the routing key {routing_key} ({error.args[0]})"
             return Failed(reason=FailureReason.CONSUMER_ERROR, detail=detail)
         except DeliveryError:
             detail = "the broker did not take the message: its queue is full, or failed"
