@@ -13,6 +13,7 @@ from signal import SIGKILL, SIGTERM
 from typing import Any
 
 from outside import free_port, until
+from storm.proxy import Proxy
 
 from gapless.destinations.contract import Delivery, SenderContext, event_id
 from gapless.destinations.headers import IDEMPOTENCY_KEY
@@ -114,3 +115,50 @@ async def own_nats(folder: Path, *arguments: str) -> AsyncIterator[OwnNats]:
 def missing_program(name: str) -> str | None:
     """Return why the program cannot be used, or None."""
     return None if shutil.which(name) else "it is not on the PATH"
+
+
+@dataclass(slots=True)
+class KafkaProxy(Proxy):
+    """A proxy before a broker, which names the proxy's address to clients in place of the broker's."""
+
+    broker_port: int = 0
+
+    def _pieces(self, chunk: bytes, is_to_client: bool) -> list[bytes]:
+        if not is_to_client:
+            return [chunk]
+        of_broker, of_proxy = (b"127.0.0.1" + port.to_bytes(4, "big") for port in (self.broker_port, self.port))
+        return [chunk.replace(of_broker, of_proxy)]
+
+
+class MockKafka:
+    """A cluster of librdkafka's own in this process: it speaks the protocol on real sockets."""
+
+    def __init__(self, topics: Sequence[str] = (), **settings: Any) -> None:
+        import confluent_kafka  # noqa: PLC0415 - an extra
+
+        self._kafka = confluent_kafka
+        self._cluster = confluent_kafka.Producer({"test.mock.num.brokers": 1, "log_level": 2, **settings})
+        (broker,) = self._cluster.list_topics(timeout=10).brokers.values()
+        self.address = f"{broker.host}:{broker.port}"
+        self.port = broker.port
+        for topic in topics:
+            self._cluster.list_topics(topic, timeout=10)  # makes it
+
+    def messages(self, topic: str) -> list[Any]:
+        """Return all records of the topic, by partition and offset."""
+        kafka = self._kafka
+        settings = {"bootstrap.servers": self.address, "group.id": "test", "enable.auto.commit": False, "log_level": 2}
+        consumer = kafka.Consumer(settings)
+        try:
+            found = list[Any]()
+            for partition in consumer.list_topics(topic, timeout=10).topics[topic].partitions:
+                part = kafka.TopicPartition(topic, partition, kafka.OFFSET_BEGINNING)
+                _, end = consumer.get_watermark_offsets(part, timeout=10)
+                consumer.assign([part])
+                wanted = len(found) + end
+                while len(found) < wanted:
+                    if (message := consumer.poll(10)) is not None and message.error() is None:
+                        found.append(message)
+            return found
+        finally:
+            consumer.close()

@@ -139,6 +139,11 @@ class KeptConnection(Generic[C]):
                 self._connection = await self._connect()
             return self._connection
 
+    @property
+    def kept(self) -> C | None:
+        """The connection, open or not; None: there is none."""
+        return self._connection
+
     async def close(self) -> None:
         """Close the connection, if there is one."""
         async with self._lock:
