@@ -162,3 +162,45 @@ class MockKafka:
             return found
         finally:
             consumer.close()
+
+
+class OwnSqs:
+    """The server of moto in this process, with queues in memory."""
+
+    def __init__(self) -> None:
+        from moto.server import ThreadedMotoServer  # noqa: PLC0415 - of the tests
+
+        self._server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+        self._server.start()
+        _, self.port = self._server.get_host_and_port()
+
+    def url(self, queue: str, port: int | None = None) -> str:
+        """Return the URL of the queue, through a proxy at `port`."""
+        return f"http://127.0.0.1:{port or self.port}/123456789012/{queue}"
+
+    def client(self) -> Any:
+        """Return a client of the test."""
+        import botocore.session  # noqa: PLC0415 - an extra
+
+        return botocore.session.get_session().create_client(
+            "sqs",
+            region_name="eu-central-1",
+            endpoint_url=f"http://127.0.0.1:{self.port}",
+            aws_access_key_id="testing",
+            aws_secret_access_key="testing",
+        )
+
+    def messages(self, queue: str) -> list[Any]:
+        """Take all messages out of the queue."""
+        client, found = self.client(), list[Any]()
+        settings = {"QueueUrl": self.url(queue), "MessageAttributeNames": ["All"], "MaxNumberOfMessages": 10}
+        while received := client.receive_message(**settings).get("Messages"):
+            found += received
+            for each in received:
+                client.delete_message(QueueUrl=self.url(queue), ReceiptHandle=each["ReceiptHandle"])
+        client.close()
+        return found
+
+    def stop(self) -> None:
+        """End it."""
+        self._server.stop()

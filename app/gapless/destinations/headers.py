@@ -52,3 +52,12 @@ def identity_headers(delivery: Delivery) -> dict[str, str]:
     if delivery.livemode is not None:
         headers["gapless-mode"] = EventMode.of(livemode=delivery.livemode).value
     return {name: quote(value, safe=SAFE) for name, value in headers.items()}
+
+
+def repeat_id(destination: str, delivery: Delivery) -> str:
+    """Return the id for a broker that drops repeats by itself.
+
+    It drops a retry of an attempt that did arrive, but not what a person sends again (the generation), and not the same
+    event of another destination in the same stream or queue.
+    """
+    return f"{delivery.id}/{destination}/{delivery.generation}"

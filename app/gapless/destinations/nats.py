@@ -24,7 +24,7 @@ from gapless.destinations.contract import (
     SecretReader,
     SenderContext,
 )
-from gapless.destinations.headers import identity_headers
+from gapless.destinations.headers import identity_headers, repeat_id
 from gapless.errors import UserError
 
 with suppress(ImportError):  # without the extra, the options can still be read
@@ -129,7 +129,7 @@ class NatsSender:
         return brokers.filled(self._options.subject, delivery)
 
     async def _publish(self, link: "_Link", delivery: Delivery) -> Result:
-        headers = identity_headers(delivery) | {MESSAGE_ID: message_id(self._name, delivery)}
+        headers = identity_headers(delivery) | {MESSAGE_ID: repeat_id(self._name, delivery)}
         size = len(delivery.payload) + header_bytes(headers)
         if size > link.client.max_payload:  # the server would close the connection, under the other deliveries
             return brokers.too_large(size, link.client.max_payload, "the server")
@@ -191,11 +191,6 @@ class _Link:
     def __init__(self, client: "Client", lost: asyncio.Future[None]) -> None:
         self.client = client
         self.lost = lost
-
-
-def message_id(destination: str, delivery: Delivery) -> str:
-    """Return the id by which JetStream knows repeats."""
-    return f"{delivery.id}/{destination}/{delivery.generation}"
 
 
 def header_bytes(headers: Mapping[str, str]) -> int:
