@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from signal import SIGKILL, SIGTERM
 from typing import Any
@@ -35,7 +35,10 @@ def delivery(key: str = "evt_1", **changes: Any) -> Delivery:
 
 def context(name: str = "queue", **changes: Any) -> SenderContext:
     """Return what a sender gets beside its options."""
-    values: dict[str, Any] = {"sources": Sources(), "clock": system_clock, "concurrency": 4, "releases": frozenset()}
+    values: dict[str, Any] = {
+        "sources": Sources(), "clock": system_clock, "concurrency": 4, "releases": frozenset(),
+        "timeout": timedelta(seconds=15),
+    }  # fmt: skip
     return SenderContext(name=name, **(values | changes))
 
 

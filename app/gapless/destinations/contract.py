@@ -195,7 +195,7 @@ class SenderContext:
     """Most deliveries under way at once."""
     releases: frozenset[HoldReason]
     """Reasons for which no delivery is held."""
-    timeout: timedelta = timedelta(seconds=15)
+    timeout: timedelta
     """The worker cancels an attempt after this time."""
 
 

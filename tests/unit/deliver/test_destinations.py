@@ -1,7 +1,7 @@
 """Addresses, signatures, identity headers and Python targets, without a network."""
 
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from typing import Any
 
@@ -30,7 +30,9 @@ from gapless_reconcilers.kit.contract import Secret
 from gapless_reconcilers.kit.standard_signature import signed_headers
 
 TIME = datetime(2026, 11, 20, tzinfo=UTC)
-CONTEXT = SenderContext(name="app", sources=Sources(), clock=system_clock, concurrency=1, releases=frozenset())
+CONTEXT = SenderContext(
+    name="app", sources=Sources(), clock=system_clock, concurrency=1, releases=frozenset(), timeout=timedelta(seconds=9)
+)
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 
 
