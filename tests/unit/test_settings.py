@@ -39,6 +39,11 @@ SECRETS = {
     "STRIPE_WEBHOOK_SECRET": "whsec_abc",
     "BILLING_SECRET": "whsec_billing",
     "BILLING_AUTHORIZATION": "Bearer billing",
+    "NATS_PASSWORD": "password",
+    "NATS_TOKEN": "token",
+    "KAFKA_PASSWORD": "password",
+    "AWS_SECRET": "secret",
+    "BILLING_DATABASE_URL": "postgresql://gapless:hunter2@db/billing",
     "DATABASE_URL": "postgresql://gapless:hunter2@db/gapless",
     "PRIVATE_TOKEN": "a-token-of-enough-characters",
     "AUDIT_KEY": "a-key-of-enough-characters",
@@ -115,7 +120,9 @@ def test_gapless_config_names_the_file(tmp_path: Path) -> None:
 def test_the_example_file_loads_as_it_stands() -> None:
     settings = load(EXAMPLE, SECRETS)
     assert [one.name for one in settings.sources] == ["stripe-live"]
-    assert [one.type for one in settings.destinations] == ["http", "python"]
+    assert [one.type for one in settings.destinations] == [
+        *("http", "python", "nats", "nats", "rabbitmq", "kafka", "sqs", "postgres")
+    ]
     assert settings.store.url.read() == Secret(SECRETS["DATABASE_URL"])
 
 

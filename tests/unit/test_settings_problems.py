@@ -131,8 +131,8 @@ TABLE = {
     dst('backoff_first = "7h"'): f"{DST}option backoff_first is longer than backoff_max; wanted it to be shorter, or equal",
     src() + dst('sources = ["t"]'): f'{DST}option sources names "t", which is no source; there are: s',
     # what one type of destination has
-    dst('type = "fax"'): f'{DST}option type is "fax"; wanted one of http, python',
-    dst("type = 3"): f"{DST}option type is 3; wanted one of http, python",
+    dst('type = "fax"'): f'{DST}option type is "fax"; wanted one of http, kafka, nats, postgres, python, rabbitmq, sqs',
+    dst("type = 3"): f"{DST}option type is 3; wanted one of http, kafka, nats, postgres, python, rabbitmq, sqs",
     dst('ulr = "http://h.example/"'): f"{DST}there is no option ulr; did you mean url?",
     dst('taget = "m:f"', 'type = "python"\ntarget = "m:f"'): f"{DST}there is no option taget; did you mean target?",
     dst('options = { url = "x" }'): f"{DST}there is no option options; wanted one of allow, allow_private, "

@@ -14,6 +14,7 @@ def make_sender(settings: DestinationSettings, sources: Sources, clock: Clock) -
         clock=clock,
         concurrency=settings.concurrency,
         releases=released_holds(settings),
+        timeout=settings.timeout,
     )
     return registry.load(settings.type)(settings.options, context)
 

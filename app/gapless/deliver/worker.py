@@ -375,6 +375,7 @@ def _delivery(claim: DeliveryClaim, event: StoredEvent, payload: bytes) -> Deliv
         released=claim.released,
         livemode=event.livemode,
         endpoint_version=event.endpoint_version,
+        generation=claim.generation,
     )
 
 

@@ -4,7 +4,7 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
@@ -68,6 +68,8 @@ class Delivery:
     """False for an event of the vendor's test mode; None: the vendor has no modes."""
     endpoint_version: str | None = None
     """The API version of our endpoint, as the vendor last showed it; None: unknown."""
+    generation: int = 0
+    """How often a person has asked to send it again: a broker that drops repeats may drop those of one generation."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -193,6 +195,8 @@ class SenderContext:
     """Most deliveries under way at once."""
     releases: frozenset[HoldReason]
     """Reasons for which no delivery is held."""
+    timeout: timedelta
+    """The worker cancels an attempt after this time."""
 
 
 class DestinationKind(Protocol):

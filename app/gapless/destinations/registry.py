@@ -13,7 +13,7 @@ from gapless.destinations.contract import DestinationInvalid, DestinationKind, D
 from gapless_reconcilers.kit.registry import entry_points
 
 ENTRY_POINT_GROUP = "gapless.destinations"
-NO_KINDS = frozenset(("contract", "registry"))
+NO_KINDS = frozenset(("brokers", "contract", "headers", "registry"))
 
 
 def kinds() -> tuple[str, ...]:

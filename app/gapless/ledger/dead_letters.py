@@ -27,6 +27,8 @@ from gapless.ledger.tables import DELIVERY, DESTINATION, EVENT, PAYLOAD, SOURCE
 
 BATCH = 1000
 """Most deliveries changed in one transaction, because webhooks wait for it."""
+_NEXT = DELIVERY.c.generation + 1
+"""The generation of a delivery that a person sends again. A row that was deleted may have been sent: it gets 1."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -201,12 +203,13 @@ def replay(connection: Connection, destination_id: int, seqs: Sequence[int], now
     found = sorted(connection.execute(sendable).scalars())
     mine = and_(DELIVERY.c.destination_id == destination_id, DELIVERY.c.event_seq.in_(found))
     fresh = _fresh(now_us)
-    connection.execute(update(DELIVERY).where(mine).values(**fresh))
+    connection.execute(update(DELIVERY).where(mine).values(**fresh, generation=_NEXT))
     known = select(DELIVERY.c.event_seq).where(mine)
     values = (literal(value, DELIVERY.c[name].type) for name, value in fresh.items())
-    new = select(literal(destination_id), EVENT.c.seq, literal(now_us), *values)
+    new = select(literal(destination_id), EVENT.c.seq, literal(now_us), literal(1), *values)
     new = new.where(EVENT.c.seq.in_(found), EVENT.c.seq.not_in(known))
-    connection.execute(insert(DELIVERY).from_select(["destination_id", "event_seq", "created_us", *fresh], new))
+    columns = ["destination_id", "event_seq", "created_us", "generation", *fresh]
+    connection.execute(insert(DELIVERY).from_select(columns, new))
     dialect.notify(connection, DELIVERY_CHANNEL)
     return len(found)
 
@@ -341,7 +344,8 @@ def _restart(
     if not rows:
         return 0
     where = (tuple_(DELIVERY.c.destination_id, DELIVERY.c.event_seq).in_(rows), DELIVERY.c.state == state)
-    changed = connection.execute(update(DELIVERY).where(*where).values(**_fresh(now_us))).rowcount
+    again = {**_fresh(now_us), "generation": _NEXT}
+    changed = connection.execute(update(DELIVERY).where(*where).values(**again)).rowcount
     dialect.notify(connection, DELIVERY_CHANNEL)
     return changed
 

@@ -80,6 +80,8 @@ class DeliveryClaim:
     """Attempts settled so far."""
     lease_us: int
     released: bool = False
+    generation: int = 0
+    """How often a person has asked to send it again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -184,14 +186,19 @@ def claim(connection: Connection, destination_id: int, now_us: int, limit: int, 
         update(DELIVERY)
         .where(DELIVERY.c.destination_id == destination_id, _PENDING_BY_KEY, DELIVERY.c.event_seq.in_(seqs))
         .values(lease_us=until_us, next_us=until_us, wait_us=lease_us)
-        .returning(DELIVERY.c.event_seq, DELIVERY.c.attempts, DELIVERY.c.reason)
+        .returning(DELIVERY.c.event_seq, DELIVERY.c.attempts, DELIVERY.c.reason, DELIVERY.c.generation)
     )
     rows = sorted(connection.execute(statement))
     return [
         DeliveryClaim(
-            destination_id=destination_id, seq=seq, attempts=attempts, lease_us=until_us, released=reason == RELEASED
+            destination_id=destination_id,
+            seq=seq,
+            attempts=attempts,
+            lease_us=until_us,
+            released=reason == RELEASED,
+            generation=generation,
         )
-        for seq, attempts, reason in rows
+        for seq, attempts, reason, generation in rows
     ]
 
 

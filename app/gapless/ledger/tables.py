@@ -458,6 +458,7 @@ class DeliveryRow(TableRow, table=True):
     reason: str | None = _text(null=True)
     created_us: int = _long()
     done_us: int | None = _long(null=True)
+    generation: int = _long(default=0)  # how often a person has asked to send it again
 
 
 class AttemptRow(TableRow, table=True):

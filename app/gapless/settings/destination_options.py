@@ -134,7 +134,8 @@ def _without_foreign(table: RawTable, kind: str, own: Iterable[Field[Any]], buil
     known = _COMMON_KEYS.union(*(_keys(f) for f in own))
     if not table.content.keys() - known:
         return table
-    foreign = {key: other for other in registry.kinds() if other != kind for key in _keys_of_kind(other) - known}
+    others = [other for other in reversed(registry.kinds()) if other != kind]  # of several types, the first is named
+    foreign = {key: other for other in others for key in _keys_of_kind(other) - known}
     for key in sorted(table.content.keys() & foreign.keys()):
         raw = table.content[key]
         place = f"environment: {raw.variable}" if isinstance(raw, EnvironmentValue) else f"{table.place}: option {key}"

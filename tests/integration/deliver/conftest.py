@@ -192,6 +192,7 @@ class DeliverySetup:
             clock=system_clock,
             concurrency=APP.concurrency,
             releases=frozenset(releases),
+            timeout=APP.timeout,
         )
 
     def http(

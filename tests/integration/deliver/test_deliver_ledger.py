@@ -145,6 +145,37 @@ async def test_trap_hookaido_a_requeued_dead_letter_has_its_whole_budget_again(s
     assert [d.attempt for d in broken.got] == [1, 2, 3, 4, 1, 2, 3, 4]
 
 
+async def test_each_wish_of_a_person_is_a_generation_and_no_retry_is(setup: Any) -> None:
+    async def fail_twice(delivery: Delivery) -> Result:
+        failed = Failed(reason=FailureReason.CONNECTION, detail="gone", permanent=delivery.attempt == 2)
+        return Delivered() if len(sink.got) == 5 else failed
+
+    sink = Sink(fail_twice)
+    async with setup.delivering(setup.destination(sink)) as dispatcher:
+        seqs = await setup.record(setup.sighting("evt_1"))
+        await setup.until("dead")
+        await setup.writer.submit(lambda c: dead_letters.requeue(c, to_us(system_clock())))
+        dispatcher.wake()
+        await setup.until("dead")
+        replayed = list(seqs.values())
+        await setup.writer.submit(
+            lambda c: dead_letters.replay(c, setup.destination_id, replayed, to_us(system_clock()))
+        )
+        dispatcher.wake()
+        await setup.until("delivered")
+    assert [(each.generation, each.attempt) for each in sink.got] == [(0, 1), (0, 2), (1, 1), (1, 2), (2, 1)]
+    assert len({each.id for each in sink.got}) == 1
+
+
+async def test_a_replay_of_what_is_owed_no_more_is_a_generation_too(setup: Any) -> None:
+    seqs = await setup.record(setup.sighting("evt_1"))
+    await setup.writer.submit(lambda c: c.execute(DELIVERY.delete()).rowcount)
+    replayed, now_us = list(seqs.values()), to_us(system_clock())
+    await setup.writer.submit(lambda c: dead_letters.replay(c, setup.destination_id, replayed, now_us))
+    (row,) = await setup.deliveries()
+    assert row.generation == 1
+
+
 async def test_dead_letters_are_listed_and_counted_by_reason(setup: Any) -> None:
     reasons = {
         "evt_1": FailureReason.CONSUMER_4XX,

@@ -1,16 +1,7 @@
 """Delivers by HTTP POST.
 
-Every attempt carries, whatever the signature:
-
-    idempotency-key        the event's id with us: equal on all attempts and all replays of an event
-    gapless-event-id       the same
-    gapless-event-key      the vendor's own id
-    gapless-event-type, gapless-source, gapless-stream (if any), gapless-via, gapless-occurred-at (RFC 3339)
-    gapless-mode           live or test; absent if the provider has no modes
-    gapless-attempt        1 for the first
-
-Characters that a header cannot hold are percent-encoded. The body is the payload as received; with
-`signature = "provider"` it is what the provider renders.
+Every attempt carries the headers of `gapless.destinations.headers`, whatever the signature. The body is the payload as
+received; with `signature = "provider"` it is what the provider renders.
 
 No redirect is followed, no cookie is kept and no proxy is read from the environment.
 """
@@ -20,9 +11,7 @@ import ssl
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from enum import StrEnum
-from string import ascii_letters, digits, punctuation
 from typing import Annotated, ClassVar, TypeAlias, assert_never
-from urllib.parse import quote
 
 import aiohttp
 import httpx
@@ -41,10 +30,11 @@ from gapless.destinations.contract import (
     SecretReader,
     SenderContext,
 )
+from gapless.destinations.headers import identity_headers
 from gapless.destinations.http import addresses
 from gapless.destinations.http.addresses import AddressRefused, AddressRule
 from gapless.destinations.http.client import HandlerClient
-from gapless.domain import EventMode, Via, span_us
+from gapless.domain import Via, span_us
 from gapless_reconcilers.kit.contract import (
     CannotRender,
     NamesVersions,
@@ -63,8 +53,6 @@ THROTTLED = 429
 ANSWER_BYTES = 4096
 ANSWER_S = 1.0
 """Limits for reading an answer's body, which is read only to reuse the connection."""
-HEADER_SAFE = (ascii_letters + digits + punctuation).replace("%", "")
-"""Characters that are not percent-encoded in a header."""
 CREDENTIAL_HEADERS = frozenset(("authorization", "cookie", "proxy-authorization", "x-api-key"))
 """Headers whose values are secrets, so that the configuration may not contain them."""
 
@@ -268,25 +256,6 @@ def signing_key(secret: Secret) -> bytes:
             "the secret of a standard signature is not base64; wanted whsec_ and the base64 of 24 to 64 random bytes"
         )
     return key
-
-
-def identity_headers(delivery: Delivery) -> dict[str, str]:
-    """Return the headers that identify the event and the attempt."""
-    headers = {
-        "idempotency-key": delivery.id,
-        "gapless-event-id": delivery.id,
-        "gapless-event-key": delivery.key,
-        "gapless-event-type": delivery.type,
-        "gapless-source": delivery.source,
-        "gapless-via": delivery.via.value,
-        "gapless-occurred-at": delivery.occurred_at.isoformat(),
-        "gapless-attempt": str(delivery.attempt),
-    }
-    if delivery.stream:
-        headers["gapless-stream"] = delivery.stream
-    if delivery.livemode is not None:
-        headers["gapless-mode"] = EventMode.of(livemode=delivery.livemode).value
-    return {name: quote(value, safe=HEADER_SAFE) for name, value in headers.items()}
 
 
 def version_mismatch(provider: Provider, payload: bytes, as_read: str | None) -> str | None:
