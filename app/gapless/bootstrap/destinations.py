@@ -27,7 +27,11 @@ def make_destination(settings: DestinationSettings, destination_id: int, since_u
         rate=settings.rate,
         timeout=settings.timeout,
         retry=DeliveryRetryPolicy(
-            first=settings.backoff_first, longest=settings.backoff_max, max_attempts=settings.max_attempts
+            first=settings.backoff_first,
+            longest=settings.backoff_max,
+            max_attempts=settings.max_attempts,
+            waits=settings.waits,
+            max_age=settings.max_age,
         ),
         releases=released_holds(settings),
     )

@@ -296,7 +296,7 @@ class DestinationWorker:
             rng=self._rng,
         )
         self._in_flight.settlements.append(settled)
-        self._breaker = breaker.after(self._breaker, result, at_us, self._destination.breaker)
+        self._breaker = breaker.after(self._breaker, result, at_us, self._destination.breaker, claim.seq)
         self._count(settled, event, result)
 
     async def _send(self, claim: DeliveryClaim, event: StoredEvent) -> Result:

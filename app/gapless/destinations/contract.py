@@ -18,7 +18,7 @@ from gapless_reconcilers.kit.contract import Secret
 class FailureReason(StrEnum):
     """The reason why an attempt failed; of a dead letter: the last attempt. A closed set, because it labels metrics."""
 
-    CONSUMER_4XX = "consumer_4xx"
+    CONSUMER_4XX = "consumer_4xx"  # the breaker tells a refusal of one event from that of all by its status
     CONSUMER_5XX = "consumer_5xx"
     CONSUMER_ERROR = "consumer_error"  # a Python target raised
     REJECTED = "rejected"  # a Python target raised Reject
@@ -86,6 +86,8 @@ class Failed:
     permanent: bool = False
     retry_after_us: int = 0
     """The wait that the consumer requested, in microseconds."""
+    status: int | None = None
+    """The status of the consumer's answer; None: it did not answer, or its protocol has none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

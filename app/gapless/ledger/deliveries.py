@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from sqlalchemy import (
+    BigInteger,
     ColumnElement,
     Connection,
     Delete,
@@ -80,6 +81,8 @@ class DeliveryClaim:
     """Attempts settled so far."""
     lease_us: int
     released: bool = False
+    first_us: int | None = None
+    """The time of its first attempt, in microseconds; None: there was none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -184,14 +187,19 @@ def claim(connection: Connection, destination_id: int, now_us: int, limit: int, 
         update(DELIVERY)
         .where(DELIVERY.c.destination_id == destination_id, _PENDING_BY_KEY, DELIVERY.c.event_seq.in_(seqs))
         .values(lease_us=until_us, next_us=until_us, wait_us=lease_us)
-        .returning(DELIVERY.c.event_seq, DELIVERY.c.attempts, DELIVERY.c.reason)
+        .returning(DELIVERY.c.event_seq, DELIVERY.c.attempts, DELIVERY.c.reason, DELIVERY.c.first_us)
     )
-    rows = sorted(connection.execute(statement))
+    rows = sorted(connection.execute(statement), key=lambda row: row.event_seq)
     return [
         DeliveryClaim(
-            destination_id=destination_id, seq=seq, attempts=attempts, lease_us=until_us, released=reason == RELEASED
+            destination_id=destination_id,
+            seq=seq,
+            attempts=attempts,
+            lease_us=until_us,
+            released=reason == RELEASED,
+            first_us=first_us,
         )
-        for seq, attempts, reason in rows
+        for seq, attempts, reason, first_us in rows
     ]
 
 
@@ -273,6 +281,7 @@ _SETTLE = (
         wait_us=bindparam("new_wait_us"),
         lease_us=0,
         done_us=bindparam("new_done_us"),
+        first_us=func.coalesce(DELIVERY.c.first_us, bindparam("new_first_us", type_=BigInteger)),
         reason=func.coalesce(bindparam("new_reason", type_=Text), DELIVERY.c.reason),
     )
 )
@@ -298,6 +307,7 @@ def _values(settlement: Settlement) -> dict[str, object]:
         "new_wait_us": max(settlement.next_us - settlement.at_us, 0),
         "new_done_us": None if pending else settlement.at_us,
         "new_reason": settlement.reason,
+        "new_first_us": None if settlement.attempt is None else settlement.attempt.at_us,
     }
 
 

@@ -407,6 +407,12 @@ class DestinationSettings:
     """Longest wait before the second attempt; it doubles with each further one, with full jitter."""
     backoff_max: timedelta = setting(parsers.duration(timedelta(milliseconds=1)), "6h")
     """Longest wait between two attempts."""
+    waits: tuple[timedelta, ...] = setting(parsers.many(parsers.duration(_TENTH), "durations such as 5s, 5m, 2h"), [])
+    """The waits between attempts in place of the back-off, in order; the last is repeated. []: the back-off."""
+    max_age: timedelta | None = optional(parsers.duration(_SECOND))
+    """Time from its first attempt after which a delivery is a dead letter. Absent: only `max_attempts` counts.
+
+    Pauses do not count: deliveries do not age while nobody tries them."""
     on_version_mismatch: OnVersionMismatch = setting(parsers.choice(OnVersionMismatch), "hold")
     """For payloads of another API version than the endpoint's: `hold` them until a person decides, or `deliver`."""
     options: DestinationOptions = field(default_factory=DestinationOptions, repr=False)

@@ -17,8 +17,9 @@ No redirect is followed, no cookie is kept and no proxy is read from the environ
 
 import asyncio
 import ssl
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from enum import StrEnum
 from string import ascii_letters, digits, punctuation
 from typing import Annotated, ClassVar, TypeAlias, assert_never
@@ -57,8 +58,11 @@ from gapless_reconcilers.kit.errors import ProviderError
 from gapless_reconcilers.kit.standard_signature import signed_headers, symmetric_key
 from gapless_reconcilers.kit.statuses import parse_retry_after
 
-PERMANENT = frozenset({400, 410, 413, 414, 415, 422})
-"""Statuses that no further attempt can change."""
+FINAL = (410,)
+"""Statuses that no further attempt changes, unless the configuration says otherwise.
+
+Not 400: handlers answer that while their own secret is wrong.
+"""
 THROTTLED = 429
 ANSWER_BYTES = 4096
 ANSWER_S = 1.0
@@ -79,6 +83,7 @@ Url: TypeAlias = Annotated[
 Host: TypeAlias = Annotated[str, Meta(pattern=r"\A[^\s/@]+(/\d+)?\Z")]
 HeaderName: TypeAlias = Annotated[str, Meta(pattern=r"\A[A-Za-z0-9-]{1,64}\Z")]
 HeaderText: TypeAlias = Annotated[str, Meta(pattern=r"\A[ -~]*\Z")]
+Refusal: TypeAlias = Annotated[int, Meta(ge=400, le=499)]
 
 
 class DeliverySignature(StrEnum):
@@ -98,6 +103,8 @@ class HttpOptions(DestinationOptions, frozen=True, kw_only=True):
     """The signature of deliveries. Standard Webhooks has libraries in every language."""
     secret: SecretReader | None = None
     """The secret that signs deliveries. Required unless `signature` is `none`."""
+    final: Annotated[tuple[Refusal, ...], Meta(description="a list of statuses from 400 to 499")] = FINAL
+    """Statuses after which there is no further attempt. Every other 4xx is tried again."""
     allow_private: bool = False
     """Deliver to any private, loopback or metadata address. If off, `allow` must name them."""
     allow: Annotated[tuple[Host, ...], Meta(description="a list of hosts, addresses or networks")] = ()
@@ -185,7 +192,7 @@ class HttpSender:
         except aiohttp.ClientError as error:
             return Failed(reason=FailureReason.CONNECTION, detail=self._describe(error))
         await _finish_reading(response)
-        return read_status(response.status, self._wait_us(response))
+        return read_status(response.status, self._wait_us(response), self._options.final)
 
     async def close(self) -> None:
         """Close the connections."""
@@ -245,8 +252,8 @@ class HttpSender:
         return headers
 
 
-def read_status(status: int, retry_after_us: int = 0) -> Result:
-    """Return the result that a consumer's answer means."""
+def read_status(status: int, retry_after_us: int = 0, final: Collection[int] = FINAL) -> Result:
+    """Return the result that a consumer's answer means. `final`: the statuses that are not tried again."""
     detail = f"HTTP {status}"
     match status // 100:
         case 2:
@@ -255,9 +262,11 @@ def read_status(status: int, retry_after_us: int = 0) -> Result:
             return Failed(reason=FailureReason.REDIRECT, detail=f"{detail}: not followed; set url to where it leads")
         case 4:
             reason = FailureReason.THROTTLED if status == THROTTLED else FailureReason.CONSUMER_4XX
-            return Failed(reason=reason, detail=detail, permanent=status in PERMANENT, retry_after_us=retry_after_us)
+            failed = Failed(reason=reason, detail=detail, retry_after_us=retry_after_us, status=status)
+            return replace(failed, permanent=status in final)
         case _:
-            return Failed(reason=FailureReason.CONSUMER_5XX, detail=detail, retry_after_us=retry_after_us)
+            reason = FailureReason.CONSUMER_5XX
+            return Failed(reason=reason, detail=detail, retry_after_us=retry_after_us, status=status)
 
 
 def signing_key(secret: Secret) -> bytes:
