@@ -135,10 +135,10 @@ TABLE = {
     dst("type = 3"): f"{DST}option type is 3; wanted one of http, python",
     dst('ulr = "http://h.example/"'): f"{DST}there is no option ulr; did you mean url?",
     dst('taget = "m:f"', 'type = "python"\ntarget = "m:f"'): f"{DST}there is no option taget; did you mean target?",
-    dst('options = { url = "x" }'): f"{DST}there is no option options; wanted one of allow, allow_private, "
-    "backoff_first, backoff_max, concurrency, delay, headers, headers_env, max_attempts, modes, name, "
-    "on_version_mismatch, rate, receipts, require_listed, secret, secret_env, secret_file, signature, since, sources, "
-    "timeout, type, types, url, via",
+    dst('options = { url = "x" }'): f"{DST}there is no option options; wanted one of "
+    "allow, allow_private, backoff_first, backoff_max, concurrency, delay, final, headers, headers_env, max_age, "
+    "max_attempts, modes, name, on_version_mismatch, paused, rate, receipts, require_listed, secret, secret_env, "
+    "secret_file, signature, since, sources, timeout, type, types, url, via, waits",
     dst(address='url = "ftp://h.example/"\nsecret_env = "SECRET"'): f"{DST}option url is a text of 16 characters; "
     "wanted an http:// or https:// address without a user name or a fragment",
     dst('signature = "md5"'): f'{DST}option signature is "md5"; wanted one of standard, provider, none',

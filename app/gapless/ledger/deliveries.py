@@ -141,11 +141,20 @@ class Settlement:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Switch:
+    """Whether a destination is paused, and the end of its last pause in microseconds (0: there was none)."""
+
+    is_paused: bool = False
+    resumed_us: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ClaimedBatch:
     """The claimed deliveries with their events, and when the next one is due, in microseconds (None: there is none)."""
 
     loaded: list[tuple[DeliveryClaim, StoredEvent]]
     next_due_us: int | None
+    switch: Switch = Switch()
 
 
 def settle_and_claim(
@@ -157,11 +166,22 @@ def settle_and_claim(
     limit: int,
     lease_us: int,
 ) -> ClaimedBatch:
-    """Settle finished claims, claim due deliveries and load their events, all in one commit."""
+    """Settle finished claims, claim due deliveries and load their events, all in one commit.
+
+    Nothing is claimed while the destination is paused.
+    """
     settle(connection, settlements)
-    claims = claim(connection, destination_id, now_us, limit, lease_us) if limit > 0 else []
+    state = switch(connection, destination_id)
+    claims = claim(connection, destination_id, now_us, limit, lease_us) if limit > 0 and not state.is_paused else []
     loaded = load(connection, claims) if claims else []
-    return ClaimedBatch(loaded=loaded, next_due_us=next_due_us(connection, destination_id))
+    return ClaimedBatch(loaded=loaded, next_due_us=next_due_us(connection, destination_id), switch=state)
+
+
+def switch(connection: Connection, destination_id: int) -> Switch:
+    """Return whether the destination is paused."""
+    query = select(DESTINATION.c.paused_us, DESTINATION.c.resumed_us).where(DESTINATION.c.id == destination_id)
+    row = connection.execute(query).first()
+    return Switch() if row is None else Switch(is_paused=row.paused_us is not None, resumed_us=row.resumed_us or 0)
 
 
 def claim(connection: Connection, destination_id: int, now_us: int, limit: int, lease_us: int) -> list[DeliveryClaim]:

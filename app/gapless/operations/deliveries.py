@@ -15,6 +15,7 @@ from gapless.ledger.destinations import StoredDestination
 from gapless.ledger.engine import Store
 from gapless.ledger.events import EventFilter, Extent
 from gapless.operations.context import AwareTime, Keys, Name, OperationContext, OperationRefused, OperationRequest
+from gapless.operations.destinations import find
 
 SendAgain = Callable[..., int]
 """`dead_letters.requeue` or `dead_letters.release`."""
@@ -57,7 +58,7 @@ class ReleaseHeld(_WaitingDeliveries, frozen=True, kw_only=True):
 
 async def replay(context: OperationContext, request: ReplayEvents) -> dict[str, object]:
     """Owe recorded events to the destination again; those without a payload are left out."""
-    destination = await _destination(context, request.destination)
+    destination = await find(context, request.destination)
     if destination.state != "active":
         raise OperationRefused(f"destination {destination.name!r} is {destination.state}; configure it again first")
     if request.keys is not None and (request.since or request.until) is not None:
@@ -132,7 +133,7 @@ async def release_held(context: OperationContext, request: ReleaseHeld) -> dict[
 
 async def _send_waiting(context: OperationContext, request: _WaitingDeliveries, send_again: SendAgain) -> int:
     """Send the chosen deliveries in batches until none is left; return how many were sent."""
-    destination = None if request.destination is None else await _destination(context, request.destination)
+    destination = None if request.destination is None else await find(context, request.destination)
     seqs = None if request.keys is None else await _seqs(context, request.keys, None)
     count = 0
     while sent := await context.write(
@@ -152,13 +153,6 @@ def _batch(
 ) -> Callable[[Connection], int]:
     destination_id = None if destination is None else destination.id
     return partial(send_again, now_us=context.now_us, destination_id=destination_id, reason=request.reason, seqs=seqs)
-
-
-async def _destination(context: OperationContext, name: str) -> StoredDestination:
-    found = await context.read(destinations.destination, name=name)
-    if found is None:
-        raise OperationRefused(f"destination {name!r} is not known; `gapless status` shows those that are")
-    return found
 
 
 async def _seqs(context: OperationContext, keys: Sequence[str], source: str | None) -> list[int]:

@@ -384,6 +384,10 @@ class DestinationSettings:
     Events of a provider without modes are always sent."""
     since: datetime | None = setting(parsers.moment(), "now")
     """Only events that occurred at or after this time are owed. "now" (None): the time of the first start with it."""
+    paused: bool = setting(parsers.flag(), default=False)
+    """`true`: it is paused when it is first registered, so that nothing is sent before `gapless destination resume`.
+
+    From then on only that command and `gapless destination pause` count."""
     delay: timedelta = setting(parsers.duration(), "0s")
     """Time that an event found by a pass waits before it is sent, so that its webhook can come first. "0s": off."""
     require_listed: bool = setting(parsers.flag(), default=False)
