@@ -166,7 +166,8 @@ class DestinationOptions(msgspec.Struct, frozen=True, kw_only=True):
     The type of a field determines how its key is read: a text, a number, true or false, a duration (`timedelta`), a
     value of a `StrEnum`, a list (`tuple[…, ...]`), a table (`Mapping[str, …]`), each with bounds in `msgspec.Meta`.
     Error messages give its `description` as the wanted value; `extra={"shown": False}` keeps a value out of messages.
-    A `SecretReader` is configured as `<key>_env` or `<key>_file`; a table of them, `<name>_env`, names variables.
+    A `SecretReader` is configured as `<key>_env` or `<key>_file`; a table of them, `<name>_env`, names variables, and
+    one that is called `<name>_file` names files.
     """
 
     @property

@@ -46,6 +46,7 @@ from gapless.destinations.http import addresses
 from gapless.destinations.http.addresses import AddressRefused, AddressRule
 from gapless.destinations.http.client import HandlerClient
 from gapless.domain import EventMode, Via, span_us
+from gapless.errors import UserError
 from gapless_reconcilers.kit.contract import (
     CannotRender,
     NamesVersions,
@@ -103,6 +104,10 @@ class HttpOptions(DestinationOptions, frozen=True, kw_only=True):
     """The signature of deliveries. Standard Webhooks has libraries in every language."""
     secret: SecretReader | None = None
     """The secret that signs deliveries. Required unless `signature` is `none`."""
+    previous_secret: SecretReader | None = None
+    """The secret before, while it is rolled: deliveries have a signature of each. Only if `signature` is `standard`.
+
+    Once it cannot be read any more, such as a file that was removed, the new one signs alone."""
     final: Annotated[tuple[Refusal, ...], Meta(description="a list of statuses from 400 to 499")] = FINAL
     """Statuses after which there is no further attempt. Every other 4xx is tried again."""
     allow_private: bool = False
@@ -120,6 +125,10 @@ class HttpOptions(DestinationOptions, frozen=True, kw_only=True):
         Mapping[HeaderName, SecretReader], Meta(description="a table of header names and names of variables")
     ] = {}
     """Headers whose values are secrets, each with the name of the variable that holds it."""
+    headers_file: Annotated[
+        Mapping[HeaderName, SecretReader], Meta(description="a table of header names and paths of files")
+    ] = {}
+    """Headers whose values are secrets, each with the file that holds it; it is read for each attempt."""
 
     @property
     def address(self) -> str:
@@ -134,6 +143,11 @@ class HttpOptions(DestinationOptions, frozen=True, kw_only=True):
             yield (
                 f'option secret_env is missing; signature "{self.signature}" needs secret_env or secret_file; '
                 'or set signature = "none"'
+            )
+        if self.previous_secret is not None and self.signature is DeliverySignature.PROVIDER:
+            yield (
+                'option previous_secret_env is for signature = "standard", where a delivery can have two signatures; '
+                "leave it out"
             )
         for name in sorted({name.lower() for name in self.headers} & CREDENTIAL_HEADERS):
             yield (
@@ -208,12 +222,22 @@ class HttpSender:
             case DeliverySignature.PROVIDER:
                 return self._rendered(delivery)
             case DeliverySignature.STANDARD:
-                key, sent_at_s = signing_key(self._secret()), int(self._clock().timestamp())
-                return _as_received(delivery, signed_headers(key, delivery.id, sent_at_s, delivery.payload))
+                return _as_received(delivery, self._signed(delivery.id, delivery.payload))
             case DeliverySignature.NONE:
                 return _as_received(delivery, {})
             case _:
                 assert_never(self._options.signature)
+
+    def _signed(self, message_id: str, body: bytes) -> dict[str, str]:
+        """Return the headers of the standard, with a signature of each secret. Raises `ValueError`."""
+        sent_at_s = int(self._clock().timestamp())
+        headers = signed_headers(signing_key(self._secret()), message_id, sent_at_s, body)
+        previous = self._options.previous_secret
+        if previous is not None:
+            with suppress(UserError, ValueError):  # the roll is over
+                second = signed_headers(signing_key(previous.read()), message_id, sent_at_s, body)
+                headers["webhook-signature"] += f" {second['webhook-signature']}"
+        return headers
 
     def _rendered(self, delivery: Delivery) -> WebhookMessage | Held | Failed:
         if delivery.source not in self._sources:
@@ -245,7 +269,8 @@ class HttpSender:
 
     def _headers(self, delivery: Delivery, message: WebhookMessage) -> dict[str, str]:
         headers = {name.lower(): value for name, value in self._options.headers.items()}
-        headers |= {name.lower(): secret.read().reveal() for name, secret in self._options.headers_env.items()}
+        secrets = {**self._options.headers_env, **self._options.headers_file}
+        headers |= {name.lower(): secret.read().reveal() for name, secret in secrets.items()}
         headers |= {name.lower(): value for name, value in message.headers.items()}
         headers |= identity_headers(delivery)
         headers["user-agent"] = "gapless"
@@ -361,6 +386,8 @@ def _check_secret(name: str, options: HttpOptions) -> None:
     if options.signature is DeliverySignature.STANDARD:
         try:
             signing_key(options.secret.read())
+            if options.previous_secret is not None:
+                signing_key(options.previous_secret.read())
         except ValueError as error:
             raise DestinationInvalid(f'destination "{name}": {error}') from error
 
