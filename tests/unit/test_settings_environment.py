@@ -127,6 +127,8 @@ SAMPLES = {
     ("destination", "paused"): ("true", True),
     ("destination", "previous_secret"): ("whsec_y", Secret("whsec_y")),
     ("destination", "headers_file"): ("{}", {}),
+    ("destination", "format"): ("cloudevents-binary", "cloudevents-binary"),
+    ("destination", "cloudevents_source"): ("https://gapless.acme.example", "https://gapless.acme.example"),
     ("destination", "backoff_first"): ("1s", timedelta(seconds=1)),
     ("destination", "backoff_max"): ("10s", timedelta(seconds=10)),
     ("destination", "allow_private"): ("true", True),

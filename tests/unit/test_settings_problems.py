@@ -136,14 +136,16 @@ TABLE = {
     dst('ulr = "http://h.example/"'): f"{DST}there is no option ulr; did you mean url?",
     dst('taget = "m:f"', 'type = "python"\ntarget = "m:f"'): f"{DST}there is no option taget; did you mean target?",
     dst('options = { url = "x" }'): f"{DST}there is no option options; wanted one of "
-    "allow, allow_private, backoff_first, backoff_max, concurrency, delay, final, headers, headers_env, "
-    "headers_file, max_age, max_attempts, modes, name, on_version_mismatch, paused, previous_secret, "
-    "previous_secret_env, previous_secret_file, rate, receipts, require_listed, secret, secret_env, secret_file, "
-    "signature, since, sources, timeout, type, types, url, via, waits",
+    "allow, allow_private, backoff_first, backoff_max, cloudevents_source, concurrency, delay, final, format, "
+    "headers, headers_env, headers_file, max_age, max_attempts, modes, name, on_version_mismatch, paused, "
+    "previous_secret, previous_secret_env, previous_secret_file, rate, receipts, require_listed, secret, "
+    "secret_env, secret_file, signature, since, sources, timeout, type, types, url, via, waits",
     dst(address='url = "ftp://h.example/"\nsecret_env = "SECRET"'): f"{DST}option url is a text of 16 characters; "
     "wanted an http:// or https:// address without a user name or a fragment",
     dst('signature = "provider"\nprevious_secret_env = "SECRET"'): f"{DST}option previous_secret_env is for "
     'signature = "standard", where a delivery can have two signatures; leave it out',
+    dst('signature = "provider"\nformat = "cloudevents-binary"'): f"{DST}option format is for other signatures than "
+    '"provider", whose body the provider renders; leave it out',
     dst("final = [500]"): f"{DST}option final is a list; wanted a list of statuses from 400 to 499",
     dst('waits = ["5 parsecs"]'): f"{DST}option waits is a list; wanted a list of durations such as 5s, 5m, 2h",
     dst('signature = "md5"'): f'{DST}option signature is "md5"; wanted one of standard, provider, none',

@@ -10,7 +10,7 @@ Every attempt carries, whatever the signature:
     gapless-attempt        1 for the first
 
 Characters that a header cannot hold are percent-encoded. The body is the payload as received; with
-`signature = "provider"` it is what the provider renders.
+`signature = "provider"` it is what the provider renders; with `format`, it may be a CloudEvent.
 
 No redirect is followed, no cookie is kept and no proxy is read from the environment.
 """
@@ -29,6 +29,8 @@ import aiohttp
 import httpx
 from msgspec import Meta
 
+from gapless.destinations import cloud_events
+from gapless.destinations.cloud_events import EventFormat, Origin
 from gapless.destinations.contract import (
     Delivered,
     Delivery,
@@ -110,6 +112,10 @@ class HttpOptions(DestinationOptions, frozen=True, kw_only=True):
     Once it cannot be read any more, such as a file that was removed, the new one signs alone."""
     final: Annotated[tuple[Refusal, ...], Meta(description="a list of statuses from 400 to 499")] = FINAL
     """Statuses after which there is no further attempt. Every other 4xx is tried again."""
+    format: EventFormat = EventFormat.PAYLOAD
+    """The form of the body: as received, or a CloudEvent in structured or binary mode."""
+    cloudevents_source: Origin = "/gapless"
+    """What `source` of each CloudEvent begins with; the name of our source follows. Tells installations apart."""
     allow_private: bool = False
     """Deliver to any private, loopback or metadata address. If off, `allow` must name them."""
     allow: Annotated[tuple[Host, ...], Meta(description="a list of hosts, addresses or networks")] = ()
@@ -149,6 +155,8 @@ class HttpOptions(DestinationOptions, frozen=True, kw_only=True):
                 'option previous_secret_env is for signature = "standard", where a delivery can have two signatures; '
                 "leave it out"
             )
+        if self.format is not EventFormat.PAYLOAD and self.signature is DeliverySignature.PROVIDER:
+            yield 'option format is for other signatures than "provider", whose body the provider renders; leave it out'
         for name in sorted({name.lower() for name in self.headers} & CREDENTIAL_HEADERS):
             yield (
                 f"option headers.{name} is a secret and may not stand here; "
@@ -222,11 +230,28 @@ class HttpSender:
             case DeliverySignature.PROVIDER:
                 return self._rendered(delivery)
             case DeliverySignature.STANDARD:
-                return _as_received(delivery, self._signed(delivery.id, delivery.payload))
+                message = self._formed(delivery)
+                return WebhookMessage(
+                    headers={**message.headers, **self._signed(delivery.id, message.body)}, body=message.body
+                )
             case DeliverySignature.NONE:
-                return _as_received(delivery, {})
+                return self._formed(delivery)
             case _:
                 assert_never(self._options.signature)
+
+    def _formed(self, delivery: Delivery) -> WebhookMessage:
+        """Return the body with its content type, and with the attributes that stand beside it."""
+        origin = self._options.cloudevents_source
+        match self._options.format:
+            case EventFormat.PAYLOAD:
+                return WebhookMessage(headers={"content-type": cloud_events.JSON_TYPE}, body=delivery.payload)
+            case EventFormat.STRUCTURED:
+                kind = f"{cloud_events.STRUCTURED_TYPE}; charset=utf-8"
+                return WebhookMessage(headers={"content-type": kind}, body=cloud_events.structured(delivery, origin))
+            case EventFormat.BINARY:
+                return WebhookMessage(headers=cloud_events.http_headers(delivery, origin), body=delivery.payload)
+            case _:
+                assert_never(self._options.format)
 
     def _signed(self, message_id: str, body: bytes) -> dict[str, str]:
         """Return the headers of the standard, with a signature of each secret. Raises `ValueError`."""
@@ -335,10 +360,6 @@ def version_mismatch(provider: Provider, payload: bytes, as_read: str | None) ->
     if of_payload is None or of_endpoint is None or of_payload == of_endpoint:
         return None
     return f"payload is of API version {of_payload}, the endpoint of {of_endpoint}"
-
-
-def _as_received(delivery: Delivery, headers: Mapping[str, str]) -> WebhookMessage:
-    return WebhookMessage(headers={"content-type": "application/json", **headers}, body=delivery.payload)
 
 
 def _recorded(delivery: Delivery) -> RecordedEvent:
