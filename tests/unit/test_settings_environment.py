@@ -16,6 +16,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from gapless.condition import Condition
 from gapless.destinations import http, python, registry
 from gapless.domain import Silence
 from gapless.settings import SecretRef, Settings, SettingsInvalid, load, resolve_options, tree
@@ -127,6 +128,7 @@ SAMPLES = {
     ("destination", "paused"): ("true", True),
     ("destination", "previous_secret"): ("whsec_y", Secret("whsec_y")),
     ("destination", "headers_file"): ("{}", {}),
+    ("destination", "when"): ("id == 'x'", Condition("id == 'x'")),
     ("destination", "format"): ("cloudevents-binary", "cloudevents-binary"),
     ("destination", "cloudevents_source"): ("https://gapless.acme.example", "https://gapless.acme.example"),
     ("destination", "backoff_first"): ("1s", timedelta(seconds=1)),

@@ -19,6 +19,7 @@ def make_destination(settings: DestinationSettings, destination_id: int, since_u
         types=TypePatterns(settings.types),
         via=frozenset(settings.via),
         modes=None if settings.modes is None else frozenset(settings.modes),
+        when=settings.when,
         since_us=since_us,
         delay_us=span_us(settings.delay),
         receipts=settings.receipts,

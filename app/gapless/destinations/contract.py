@@ -40,6 +40,7 @@ class HoldReason(StrEnum):
     RESTORED = "restored"
     OTHER_ACCOUNT = "other_account"
     NOT_LISTED = "not_listed"  # the provider's list has not shown the event yet
+    CONDITION = "condition"  # the destination's condition cannot be evaluated on the payload
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

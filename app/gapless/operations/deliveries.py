@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
 
+from gapless.condition import Condition, Document
 from gapless.domain import TypePatterns, from_us, to_us
 from gapless.ledger import Connection, dead_letters, destinations, events
 from gapless.ledger.dead_letters import BATCH, Undelivered
@@ -171,6 +172,8 @@ class PlannedDeliveries:
 
     destination: str
     keys: list[str] = field(default_factory=list)
+    unjudged: int = 0
+    """Events whose condition cannot be evaluated: they are not planned."""
     first_us: int = 0
     last_us: int = 0
 
@@ -183,10 +186,11 @@ class PlannedDeliveries:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WantedEvents:
-    """The event types and the modes that a destination takes; `livemodes` None: each source's own mode."""
+    """What a destination takes; `livemodes` None: each source's own mode."""
 
     types: TypePatterns
     livemodes: frozenset[bool] | None
+    when: Condition | None = None
 
 
 async def plan_deliveries(
@@ -207,6 +211,7 @@ async def plan_deliveries(
             _plan,
             destination=name,
             wanted=(each.types, source_types),
+            when=each.when,
             chosen=replace(chosen, livemodes=each.livemodes),
         )
         for name, each in wanted.items()
@@ -214,13 +219,26 @@ async def plan_deliveries(
 
 
 def _plan(
-    connection: Connection, destination: str, wanted: Sequence[TypePatterns], chosen: EventFilter
+    connection: Connection,
+    destination: str,
+    wanted: Sequence[TypePatterns],
+    when: Condition | None,
+    chosen: EventFilter,
 ) -> PlannedDeliveries:
     planned = PlannedDeliveries(destination=destination)
     for event in _undelivered(connection, destination, chosen):
-        if all(event.type in types for types in wanted):
+        if not all(event.type in types for types in wanted):
+            continue
+        verdict = True if when is None else _judge(connection, when, event.seq)
+        if verdict:
             planned.add(event)
+        planned.unjudged += verdict is None
     return planned
+
+
+def _judge(connection: Connection, when: Condition, seq: int) -> bool | None:
+    stored = events.payload(connection, seq)
+    return None if stored is None else when.judge(Document(stored[0]))
 
 
 def _undelivered(connection: Connection, destination: str, chosen: EventFilter) -> Iterator[Undelivered]:

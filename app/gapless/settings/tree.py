@@ -12,6 +12,7 @@ from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
+from gapless.condition import Condition
 from gapless.destinations import registry
 from gapless.destinations.contract import DestinationOptions
 from gapless.domain import EventMode, Mode, Silence, Via
@@ -370,6 +371,10 @@ class DestinationSettings:
     """Names of the sources whose events are sent here; `*`: all of them."""
     types: tuple[str, ...] = setting(_TYPES, ["*"])
     """Event types that are sent here."""
+    when: Condition | None = optional(parsers.condition())
+    """Condition on the payload of the events that are sent here, a JMESPath expression. Absent: there is none.
+
+    What it cannot judge is held for a person: a destination misses nothing because of a mistake in it."""
     via: tuple[Via, ...] = setting(
         parsers.many(parsers.choice(Via), f"words out of {', '.join(Via)}", least=1), ["webhook", "list", "redelivery"]
     )

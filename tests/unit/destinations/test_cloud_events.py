@@ -28,7 +28,8 @@ def delivery(**changes: Any) -> Delivery:
     values: dict[str, Any] = {
         "id": event_id("1", "evt_1"), "key": "evt_1", "source": "acme", "stream": "", "type": "invoice.paid",
         "occurred_at": datetime(2026, 11, 20, 12, 30, 1, 5, tzinfo=UTC),
-        "recorded_at": datetime(2026, 11, 21, tzinfo=UTC), "via": Via.WEBHOOK, "payload": b'{"id": "evt_1",  "n": 1.0}', "attempt": 1,
+        "recorded_at": datetime(2026, 11, 21, tzinfo=UTC), "via": Via.WEBHOOK,
+        "payload": b'{"id": "evt_1",  "n": 1.0}', "attempt": 1,
     }  # fmt: skip
     return Delivery(**(values | changes))
 

@@ -32,6 +32,10 @@ HELD_BECAUSE: Final = {
         "the provider's list has not shown them",
         "Such an event may be forged, or no list shows it: look at it, then release it by its id.",
     ),
+    HoldReason.CONDITION.value: (
+        "their condition cannot be evaluated",
+        f"Correct `when` for later events. {RELEASE}",
+    ),
     HoldReason.RESTORED.value: ("of a time that a restored backup lacks", RELEASE),
 }
 """By reason: why deliveries are held, and what to do."""
