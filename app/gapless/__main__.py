@@ -39,7 +39,7 @@ Commands:
   db           Upgrade the ledger, or tell it that it was restored.
   dead         List or requeue dead letters and held deliveries.
   demo         Watch the daemon recover webhooks that a fake provider loses.
-  destination  List, show, pause or resume destinations.
+  destination  List, show, pause, resume or fill destinations.
   event        List, show, follow and replay recorded events.
   import       Record processed events, so that they are not sent again.
   log          Show the audit log: who did what, and verify it.

@@ -34,7 +34,7 @@ COMMANDS = {
     ),
     "destination": (
         "gapless.cli.commands.destination:destination",
-        "List, show, pause or resume destinations.",
+        "List, show, pause, resume or fill destinations.",
     ),
     "event": (
         "gapless.cli.commands.event:event",

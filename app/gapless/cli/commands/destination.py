@@ -1,21 +1,25 @@
-"""`gapless destination`: list, show, pause and resume destinations."""
+"""`gapless destination`: list, show, pause, resume and fill destinations."""
 
 import asyncio
+from datetime import datetime
+from typing import Any
 
 import click
 
 from gapless.cli import output
-from gapless.cli.access import operate, read_ledger
-from gapless.cli.common import Invocation, failing_clearly
-from gapless.domain import from_us
+from gapless.cli.access import open_operations, operate, read_ledger
+from gapless.cli.common import Exit, Invocation, failing_clearly
+from gapless.cli.param_types import TIME
+from gapless.domain import from_us, system_clock
 from gapless.errors import UserError
 from gapless.ledger import destinations
 from gapless.ledger.destinations import StoredDestination
+from gapless.settings import Settings
 
 
 @click.group()
 def destination() -> None:
-    """List, show, pause or resume destinations. A destination is where events go."""
+    """List, show, pause, resume or fill destinations. A destination is where events go."""
 
 
 @destination.command("list")
@@ -82,6 +86,48 @@ def resume(invocation: Invocation, *, name: str) -> None:
     with failing_clearly(debug=invocation.debug):
         asyncio.run(operate(invocation.settings(), "destination.resume", {"destination": name}))
         click.echo(f"{name} is resumed")
+
+
+@destination.command()
+@click.argument("name")
+@click.option("--since", type=TIME, help="Default: the time from which it is owed events. 30d, 2026-01-31, …")
+@click.option("--until", type=TIME, help="Default: now.")
+@click.option("--yes", is_flag=True, help="Do not ask before it is owed them.")
+@click.pass_obj
+def fill(invocation: Invocation, *, name: str, since: datetime | None, until: datetime | None, yes: bool) -> None:
+    """Owe the destination NAME the recorded events that it takes and was never owed.
+
+    So a destination that is added later gets what the ledger has. The command says how many they are before it asks.
+    Once it was interrupted, call it again: what is owed already stays as it is.
+
+    gapless destination fill billing --since 30d
+    """
+    with failing_clearly(debug=invocation.debug):
+        settings = invocation.settings()
+        args: dict[str, object] = {"destination": name, "since": since, "until": until or system_clock()}
+        plan = asyncio.run(_filled(settings, {**args, "dry_run": True}))
+        extent = f", first {plan['first']}, last {plan['last']}" if plan["owed"] else ""
+        click.echo(f"{plan['owed']} events that {name} was never owed{extent}{_held(plan)}")
+        if not plan["owed"] or not (yes or click.confirm(f"Send them to {name}?")):
+            raise SystemExit(Exit.OK if not plan["owed"] else Exit.NEGATIVE)
+        done = asyncio.run(_filled(settings, args))
+        click.echo(f"{done['owed']} deliveries are owed to {name}{_held(done)}")
+
+
+async def _filled(settings: Settings, args: dict[str, object]) -> dict[str, Any]:
+    """Repeat the operation until all of the ledger was read; return the sums."""
+    async with open_operations(settings) as perform:
+        done = await perform("destination.fill", args)
+        while done["after"] is not None:
+            more = await perform("destination.fill", {**args, "after": done["after"]})
+            firsts, lasts = ([each for each in (done[of], more[of]) if each] for of in ("first", "last"))
+            more["first"], more["last"] = min(firsts, default=None), max(lasts, default=None)
+            done = {**more, "owed": done["owed"] + more["owed"], "held": done["held"] + more["held"]}
+        return done
+
+
+def _held(counted: dict[str, Any]) -> str:
+    return f"; {counted['held']} of them are held for a decision" if counted["held"] else ""
 
 
 def _fields(row: StoredDestination) -> dict[str, object]:
