@@ -17,7 +17,6 @@ from gapless.condition import Condition
 from gapless.deliver.routing import Destination
 from gapless.domain import TypePatterns, Via, system_clock, to_us
 from gapless.ledger import destinations, fills, streams
-from gapless.ledger.engine import Store
 from gapless.ledger.recorder import Sighting
 from gapless.ledger.tables import AUDIT_LOG, DELIVERY, EVENT
 from gapless.operations.context import OperationContext, OperationRefused
@@ -146,8 +145,9 @@ signature = "none"
 LATER = '\n[[destination]]\nname = "books"\nurl = "https://books.example/"\nsignature = "none"\nsince = "2021-01-01"\n'
 
 
+@pytest.mark.usefixtures("store")
 async def test_the_command_counts_first_and_begins_at_since(
-    tmp_path: Path, store: Store, store_url: str, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, store_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in {"STORE_URL": store_url, "KEY": "rk_live_1", "SECRET": "whsec_1"}.items():
         monkeypatch.setenv(name, value)
