@@ -31,6 +31,7 @@ from gapless.settings import (
     resolve_options,
     tree,
 )
+from gapless.settings.secret_files import secret_paths
 from gapless_reconcilers.kit.contract import Secret
 
 EXAMPLE = Path(__file__).parents[2] / "config" / "gapless.example.toml"
@@ -44,6 +45,7 @@ SECRETS = {
     "KAFKA_PASSWORD": "password",
     "AWS_SECRET": "secret",
     "BILLING_DATABASE_URL": "postgresql://gapless:hunter2@db/billing",
+    "BILLING_SECRET_OLD": "whsec_old",
     "DATABASE_URL": "postgresql://gapless:hunter2@db/gapless",
     "PRIVATE_TOKEN": "a-token-of-enough-characters",
     "AUDIT_KEY": "a-key-of-enough-characters",
@@ -229,6 +231,17 @@ def test_a_changed_secret_file_gives_a_changed_secret(tmp_path: Path) -> None:
     file.unlink()
     with pytest.raises(SecretUnavailable, match="cannot be read"):
         reference.read()
+
+
+def test_headers_are_read_from_files_beside_the_configuration(tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("Bearer one\n")
+    settings = loaded(tmp_path, DESTINATION + 'headers_file = { authorization = "token" }\n')
+    options = settings.destinations[0].options
+    assert isinstance(options, HttpOptions)
+    assert options.headers_file["authorization"].read() == Secret("Bearer one")
+    assert ("destination billing", tmp_path / "token") in list(secret_paths(settings))
+    (sentence,) = problems(tmp_path, DESTINATION + 'headers_file = { authorization = "none" }\n')
+    assert "option headers_file.authorization: the file cannot be read" in sentence
 
 
 def test_several_webhook_secrets_come_from_lists_lines_and_files(tmp_path: Path) -> None:

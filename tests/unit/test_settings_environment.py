@@ -17,6 +17,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from gapless.condition import Condition
 from gapless.destinations import registry
 from gapless.domain import Silence
 from gapless.settings import SecretRef, Settings, SettingsInvalid, load, resolve_options
@@ -122,6 +123,15 @@ SAMPLES = {
     ("destination", "rate"): ("3", 3.0),
     ("destination", "timeout"): ("5s", timedelta(seconds=5)),
     ("destination", "max_attempts"): ("2", 2),
+    ("destination", "waits"): ("5s,5m", (timedelta(seconds=5), timedelta(minutes=5))),
+    ("destination", "max_age"): ("1d", timedelta(days=1)),
+    ("destination", "final"): ("[410, 422]", (410, 422)),
+    ("destination", "paused"): ("true", True),
+    ("destination", "previous_secret"): ("whsec_y", Secret("whsec_y")),
+    ("destination", "headers_file"): ("{}", {}),
+    ("destination", "when"): ("id == 'x'", Condition("id == 'x'")),
+    ("destination", "format"): ("cloudevents-binary", "cloudevents-binary"),
+    ("destination", "cloudevents_source"): ("https://gapless.acme.example", "https://gapless.acme.example"),
     ("destination", "backoff_first"): ("1s", timedelta(seconds=1)),
     ("destination", "backoff_max"): ("10s", timedelta(seconds=10)),
     ("destination", "allow_private"): ("true", True),
@@ -377,7 +387,12 @@ def test_a_secret_in_the_environment_is_in_no_message(secret: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["settings.tree", *(f"destinations.{name}" for name in ("brokers", *registry.kinds()))]
+    "module",
+    [
+        "settings.tree",
+        "destinations.http.options",
+        *(f"destinations.{name}" for name in ("brokers", *registry.kinds())),
+    ],
 )
 def test_every_attribute_is_documented(module: str) -> None:
     file = import_module(f"gapless.{module}").__file__

@@ -118,6 +118,7 @@ def perform_here(parts: ProcessParts, settings: Settings) -> Operate:
         runtime=runtime,
         evidence=evidence,
         stream_ids=StreamIds(runtime.writer),
+        destinations=parts.destinations,
         second_person_above=settings.private.second_person_above,
     ).acting_as(Principal(name=user_name(), role=AccessRole.OWNER))
 

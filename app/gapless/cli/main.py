@@ -32,13 +32,17 @@ COMMANDS = {
         "gapless.cli.commands.demo:demo",
         "Watch the daemon recover webhooks that a fake provider loses.",
     ),
+    "destination": (
+        "gapless.cli.commands.destination:destination",
+        "List, show, pause, resume or fill destinations.",
+    ),
     "event": (
         "gapless.cli.commands.event:event",
         "List, show, follow and replay recorded events.",
     ),
     "import": (
         "gapless.cli.commands.import_:import_",
-        "Record processed events, so that they are not delivered again.",
+        "Record processed events, so that they are not sent again.",
     ),
     "log": (
         "gapless.cli.commands.log:log",

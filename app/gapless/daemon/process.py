@@ -303,6 +303,7 @@ def _console(
         runtime=runtime,
         evidence=EvidenceFetcher(parts.client, runtime.clock, runtime.metrics),
         stream_ids=StreamIds(runtime.writer),
+        destinations=parts.destinations,
         wake=runtime.writer.recorder.wake,
         second_person_above=settings.private.second_person_above,
     )

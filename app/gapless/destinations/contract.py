@@ -18,7 +18,7 @@ from gapless_reconcilers.kit.contract import Secret
 class FailureReason(StrEnum):
     """The reason why an attempt failed; of a dead letter: the last attempt. A closed set, because it labels metrics."""
 
-    CONSUMER_4XX = "consumer_4xx"
+    CONSUMER_4XX = "consumer_4xx"  # the breaker tells a refusal of one event from that of all by its status
     CONSUMER_5XX = "consumer_5xx"
     CONSUMER_ERROR = "consumer_error"  # a Python target raised
     REJECTED = "rejected"  # a Python target raised Reject
@@ -40,6 +40,7 @@ class HoldReason(StrEnum):
     RESTORED = "restored"
     OTHER_ACCOUNT = "other_account"
     NOT_LISTED = "not_listed"  # the provider's list has not shown the event yet
+    CONDITION = "condition"  # the destination's condition cannot be evaluated on the payload
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,6 +89,8 @@ class Failed:
     permanent: bool = False
     retry_after_us: int = 0
     """The wait that the consumer requested, in microseconds."""
+    status: int | None = None
+    """The status of the consumer's answer; None: it did not answer, or its protocol has none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,7 +169,8 @@ class DestinationOptions(msgspec.Struct, frozen=True, kw_only=True):
     The type of a field determines how its key is read: a text, a number, true or false, a duration (`timedelta`), a
     value of a `StrEnum`, a list (`tuple[…, ...]`), a table (`Mapping[str, …]`), each with bounds in `msgspec.Meta`.
     Error messages give its `description` as the wanted value; `extra={"shown": False}` keeps a value out of messages.
-    A `SecretReader` is configured as `<key>_env` or `<key>_file`; a table of them, `<name>_env`, names variables.
+    A `SecretReader` is configured as `<key>_env` or `<key>_file`; a table of them, `<name>_env`, names variables, and
+    one that is called `<name>_file` names files.
     """
 
     @property

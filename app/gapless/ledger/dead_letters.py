@@ -305,6 +305,7 @@ def _fresh(now_us: int) -> dict[str, object]:
         "wait_us": 0,
         "lease_us": 0,
         "done_us": None,
+        "first_us": None,
         "reason": RELEASED,
     }
 

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from sqlalchemy import (
+    BigInteger,
     ColumnElement,
     Connection,
     Delete,
@@ -82,6 +83,8 @@ class DeliveryClaim:
     released: bool = False
     generation: int = 0
     """How often a person has asked to send it again."""
+    first_us: int | None = None
+    """The time of its first attempt, in microseconds; None: there was none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,11 +143,20 @@ class Settlement:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Switch:
+    """Whether a destination is paused, and the end of its last pause in microseconds (0: there was none)."""
+
+    is_paused: bool = False
+    resumed_us: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ClaimedBatch:
     """The claimed deliveries with their events, and when the next one is due, in microseconds (None: there is none)."""
 
     loaded: list[tuple[DeliveryClaim, StoredEvent]]
     next_due_us: int | None
+    switch: Switch = Switch()
 
 
 def settle_and_claim(
@@ -156,11 +168,22 @@ def settle_and_claim(
     limit: int,
     lease_us: int,
 ) -> ClaimedBatch:
-    """Settle finished claims, claim due deliveries and load their events, all in one commit."""
+    """Settle finished claims, claim due deliveries and load their events, all in one commit.
+
+    Nothing is claimed while the destination is paused.
+    """
     settle(connection, settlements)
-    claims = claim(connection, destination_id, now_us, limit, lease_us) if limit > 0 else []
+    state = switch(connection, destination_id)
+    claims = claim(connection, destination_id, now_us, limit, lease_us) if limit > 0 and not state.is_paused else []
     loaded = load(connection, claims) if claims else []
-    return ClaimedBatch(loaded=loaded, next_due_us=next_due_us(connection, destination_id))
+    return ClaimedBatch(loaded=loaded, next_due_us=next_due_us(connection, destination_id), switch=state)
+
+
+def switch(connection: Connection, destination_id: int) -> Switch:
+    """Return whether the destination is paused."""
+    query = select(DESTINATION.c.paused_us, DESTINATION.c.resumed_us).where(DESTINATION.c.id == destination_id)
+    row = connection.execute(query).first()
+    return Switch() if row is None else Switch(is_paused=row.paused_us is not None, resumed_us=row.resumed_us or 0)
 
 
 def claim(connection: Connection, destination_id: int, now_us: int, limit: int, lease_us: int) -> list[DeliveryClaim]:
@@ -186,9 +209,11 @@ def claim(connection: Connection, destination_id: int, now_us: int, limit: int, 
         update(DELIVERY)
         .where(DELIVERY.c.destination_id == destination_id, _PENDING_BY_KEY, DELIVERY.c.event_seq.in_(seqs))
         .values(lease_us=until_us, next_us=until_us, wait_us=lease_us)
-        .returning(DELIVERY.c.event_seq, DELIVERY.c.attempts, DELIVERY.c.reason, DELIVERY.c.generation)
+        .returning(
+            DELIVERY.c.event_seq, DELIVERY.c.attempts, DELIVERY.c.reason, DELIVERY.c.generation, DELIVERY.c.first_us
+        )
     )
-    rows = sorted(connection.execute(statement))
+    rows = sorted(connection.execute(statement), key=lambda row: row.event_seq)
     return [
         DeliveryClaim(
             destination_id=destination_id,
@@ -197,8 +222,9 @@ def claim(connection: Connection, destination_id: int, now_us: int, limit: int, 
             lease_us=until_us,
             released=reason == RELEASED,
             generation=generation,
+            first_us=first_us,
         )
-        for seq, attempts, reason, generation in rows
+        for seq, attempts, reason, generation, first_us in rows
     ]
 
 
@@ -280,6 +306,7 @@ _SETTLE = (
         wait_us=bindparam("new_wait_us"),
         lease_us=0,
         done_us=bindparam("new_done_us"),
+        first_us=func.coalesce(DELIVERY.c.first_us, bindparam("new_first_us", type_=BigInteger)),
         reason=func.coalesce(bindparam("new_reason", type_=Text), DELIVERY.c.reason),
     )
 )
@@ -305,6 +332,7 @@ def _values(settlement: Settlement) -> dict[str, object]:
         "new_wait_us": max(settlement.next_us - settlement.at_us, 0),
         "new_done_us": None if pending else settlement.at_us,
         "new_reason": settlement.reason,
+        "new_first_us": None if settlement.attempt is None else settlement.attempt.at_us,
     }
 
 

@@ -234,7 +234,12 @@ class _Listing(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 def _state(sighting: Sighting, listing: _Listing, owed: Owed) -> tuple[str, str | None]:
-    """Return the state and the reason of a delivery of a new event."""
+    """Return the state and the reason of a delivery of a new event.
+
+    A condition that could not be judged comes first: what releases the others is no answer to it.
+    """
+    if owed.held is not None:
+        return ("held", owed.held)
     if sighting.restored:
         return ("held", restored.REASON)
     if sighting.via is Via.WEBHOOK and not listing.is_listed:

@@ -162,6 +162,10 @@ class DestinationRow(TableRow, table=True):
     name: str = Field(sa_column=Column(Text, nullable=False, unique=True))
     since_us: int = _long()
     state: str = _text(default="active")  # active | retired
+    paused_us: int | None = _long(null=True)  # since when nothing is sent; None: it is not paused
+    paused_by: str | None = _text(null=True)
+    paused_reason: str | None = _text(null=True)
+    resumed_us: int | None = _long(null=True)
 
 
 class EventRow(TableRow, table=True):
@@ -459,6 +463,7 @@ class DeliveryRow(TableRow, table=True):
     created_us: int = _long()
     done_us: int | None = _long(null=True)
     generation: int = _long(default=0)  # how often a person has asked to send it again
+    first_us: int | None = _long(null=True)  # its first attempt since it was made, or was sent again; None: not yet
 
 
 class AttemptRow(TableRow, table=True):

@@ -10,6 +10,7 @@ from datetime import timedelta
 from typing import Any, Final
 
 import msgspec
+from msgspec import structs
 
 from gapless.domain import span_us, to_us
 from gapless.ledger import Connection, accounts, approvals, dead_letters, destinations, events, sources, tokens
@@ -24,6 +25,7 @@ from gapless.operations.context import (
     OperationRequest,
 )
 from gapless.operations.deliveries import ReleaseHeld, ReplayEvents, RequeueDeadLetters
+from gapless.operations.fills import FillDestination, fill
 from gapless.operations.missing import DismissMissing
 from gapless.operations.principals import AccessRole, Principal
 from gapless.operations.sources import AcceptAccount
@@ -84,6 +86,8 @@ async def count_events(context: OperationContext, request: OperationRequest) -> 
     """Return how many events the operation concerns; 0 if it is none that a second person must approve."""
     if isinstance(request, ReplayEvents):
         return 0 if request.dry_run else await _count_replayed(context, request)
+    if isinstance(request, FillDestination):
+        return 0 if request.dry_run or request.after else await _count_filled(context, request)
     if isinstance(request, RequeueDeadLetters | ReleaseHeld):
         return await context.read(_count_waiting, request=request)
     if isinstance(request, DismissMissing):
@@ -100,6 +104,12 @@ async def _count_replayed(context: OperationContext, request: ReplayEvents) -> i
     both = frozenset((True, False)) if request.other_mode else None
     chosen = EventFilter(source=request.source, start_us=to_us(request.since), end_us=to_us(until), livemodes=both)
     return (await context.read(events.extent, chosen=chosen)).count
+
+
+async def _count_filled(context: OperationContext, request: FillDestination) -> int:
+    """Return how many deliveries it would make, or if that takes long, those of the first part."""
+    counted = await fill(context, structs.replace(request, dry_run=True))
+    return int(str(counted["owed"]))
 
 
 def _count_waiting(connection: Connection, request: RequeueDeadLetters | ReleaseHeld) -> int:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
 
+from gapless.condition import Condition, Document
 from gapless.domain import TypePatterns, from_us, to_us
 from gapless.ledger import Connection, dead_letters, destinations, events
 from gapless.ledger.dead_letters import BATCH, Undelivered
@@ -15,6 +16,7 @@ from gapless.ledger.destinations import StoredDestination
 from gapless.ledger.engine import Store
 from gapless.ledger.events import EventFilter, Extent
 from gapless.operations.context import AwareTime, Keys, Name, OperationContext, OperationRefused, OperationRequest
+from gapless.operations.destinations import find
 
 SendAgain = Callable[..., int]
 """`dead_letters.requeue` or `dead_letters.release`."""
@@ -57,7 +59,7 @@ class ReleaseHeld(_WaitingDeliveries, frozen=True, kw_only=True):
 
 async def replay(context: OperationContext, request: ReplayEvents) -> dict[str, object]:
     """Owe recorded events to the destination again; those without a payload are left out."""
-    destination = await _destination(context, request.destination)
+    destination = await find(context, request.destination)
     if destination.state != "active":
         raise OperationRefused(f"destination {destination.name!r} is {destination.state}; configure it again first")
     if request.keys is not None and (request.since or request.until) is not None:
@@ -132,7 +134,7 @@ async def release_held(context: OperationContext, request: ReleaseHeld) -> dict[
 
 async def _send_waiting(context: OperationContext, request: _WaitingDeliveries, send_again: SendAgain) -> int:
     """Send the chosen deliveries in batches until none is left; return how many were sent."""
-    destination = None if request.destination is None else await _destination(context, request.destination)
+    destination = None if request.destination is None else await find(context, request.destination)
     seqs = None if request.keys is None else await _seqs(context, request.keys, None)
     count = 0
     while sent := await context.write(
@@ -154,13 +156,6 @@ def _batch(
     return partial(send_again, now_us=context.now_us, destination_id=destination_id, reason=request.reason, seqs=seqs)
 
 
-async def _destination(context: OperationContext, name: str) -> StoredDestination:
-    found = await context.read(destinations.destination, name=name)
-    if found is None:
-        raise OperationRefused(f"destination {name!r} is not known; `gapless status` shows those that are")
-    return found
-
-
 async def _seqs(context: OperationContext, keys: Sequence[str], source: str | None) -> list[int]:
     """Return the events of `keys`. Raises `OperationRefused` if one of them is not in the ledger."""
     found = await context.read(events.seqs_of, keys=keys, source=source)
@@ -177,6 +172,8 @@ class PlannedDeliveries:
 
     destination: str
     keys: list[str] = field(default_factory=list)
+    unjudged: int = 0
+    """Events whose condition cannot be evaluated: they are not planned."""
     first_us: int = 0
     last_us: int = 0
 
@@ -189,10 +186,11 @@ class PlannedDeliveries:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WantedEvents:
-    """The event types and the modes that a destination takes; `livemodes` None: each source's own mode."""
+    """What a destination takes; `livemodes` None: each source's own mode."""
 
     types: TypePatterns
     livemodes: frozenset[bool] | None
+    when: Condition | None = None
 
 
 async def plan_deliveries(
@@ -213,6 +211,7 @@ async def plan_deliveries(
             _plan,
             destination=name,
             wanted=(each.types, source_types),
+            when=each.when,
             chosen=replace(chosen, livemodes=each.livemodes),
         )
         for name, each in wanted.items()
@@ -220,13 +219,26 @@ async def plan_deliveries(
 
 
 def _plan(
-    connection: Connection, destination: str, wanted: Sequence[TypePatterns], chosen: EventFilter
+    connection: Connection,
+    destination: str,
+    wanted: Sequence[TypePatterns],
+    when: Condition | None,
+    chosen: EventFilter,
 ) -> PlannedDeliveries:
     planned = PlannedDeliveries(destination=destination)
     for event in _undelivered(connection, destination, chosen):
-        if all(event.type in types for types in wanted):
+        if not all(event.type in types for types in wanted):
+            continue
+        verdict = True if when is None else _judge(connection, when, event.seq)
+        if verdict:
             planned.add(event)
+        planned.unjudged += verdict is None
     return planned
+
+
+def _judge(connection: Connection, when: Condition, seq: int) -> bool | None:
+    stored = events.payload(connection, seq)
+    return None if stored is None else when.judge(Document(stored[0]))
 
 
 def _undelivered(connection: Connection, destination: str, chosen: EventFilter) -> Iterator[Undelivered]:

@@ -12,6 +12,7 @@ from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
+from gapless.condition import Condition
 from gapless.destinations import registry
 from gapless.destinations.contract import DestinationOptions
 from gapless.domain import EventMode, Mode, Silence, Via
@@ -370,6 +371,10 @@ class DestinationSettings:
     """Names of the sources whose events are sent here; `*`: all of them."""
     types: tuple[str, ...] = setting(_TYPES, ["*"])
     """Event types that are sent here."""
+    when: Condition | None = optional(parsers.condition())
+    """Condition on the payload of the events that are sent here, a JMESPath expression. Absent: there is none.
+
+    What it cannot judge is held for a person: a destination misses nothing because of a mistake in it."""
     via: tuple[Via, ...] = setting(
         parsers.many(parsers.choice(Via), f"words out of {', '.join(Via)}", least=1), ["webhook", "list", "redelivery"]
     )
@@ -384,6 +389,10 @@ class DestinationSettings:
     Events of a provider without modes are always sent."""
     since: datetime | None = setting(parsers.moment(), "now")
     """Only events that occurred at or after this time are owed. "now" (None): the time of the first start with it."""
+    paused: bool = setting(parsers.flag(), default=False)
+    """`true`: it is paused when it is first registered, so that nothing is sent before `gapless destination resume`.
+
+    From then on only that command and `gapless destination pause` count."""
     delay: timedelta = setting(parsers.duration(), "0s")
     """Time that an event found by a pass waits before it is sent, so that its webhook can come first. "0s": off."""
     require_listed: bool = setting(parsers.flag(), default=False)
@@ -407,6 +416,12 @@ class DestinationSettings:
     """Longest wait before the second attempt; it doubles with each further one, with full jitter."""
     backoff_max: timedelta = setting(parsers.duration(timedelta(milliseconds=1)), "6h")
     """Longest wait between two attempts."""
+    waits: tuple[timedelta, ...] = setting(parsers.many(parsers.duration(_TENTH), "durations such as 5s, 5m, 2h"), [])
+    """The waits between attempts in place of the back-off, in order; the last is repeated. []: the back-off."""
+    max_age: timedelta | None = optional(parsers.duration(_SECOND))
+    """Time from its first attempt after which a delivery is a dead letter. Absent: only `max_attempts` counts.
+
+    Pauses do not count: deliveries do not age while nobody tries them."""
     on_version_mismatch: OnVersionMismatch = setting(parsers.choice(OnVersionMismatch), "hold")
     """For payloads of another API version than the endpoint's: `hold` them until a person decides, or `deliver`."""
     options: DestinationOptions = field(default_factory=DestinationOptions, repr=False)

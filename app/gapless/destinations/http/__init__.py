@@ -1,40 +1,41 @@
 """Delivers by HTTP POST.
 
 Every attempt carries the headers of `gapless.destinations.headers`, whatever the signature. The body is the payload as
-received; with `signature = "provider"` it is what the provider renders.
+received; with `signature = "provider"` it is what the provider renders; with `format`, it may be a CloudEvent.
 
 No redirect is followed, no cookie is kept and no proxy is read from the environment.
 """
 
 import asyncio
 import ssl
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection
 from contextlib import suppress
-from enum import StrEnum
-from typing import Annotated, ClassVar, TypeAlias, assert_never
+from dataclasses import replace
+from typing import ClassVar, assert_never
 
 import aiohttp
 import httpx
-from msgspec import Meta
 
+from gapless.destinations import cloud_events
+from gapless.destinations.cloud_events import EventFormat
 from gapless.destinations.contract import (
     Delivered,
     Delivery,
     DestinationInvalid,
-    DestinationOptions,
     Failed,
     FailureReason,
     Held,
     HoldReason,
     Result,
-    SecretReader,
     SenderContext,
 )
 from gapless.destinations.headers import identity_headers
 from gapless.destinations.http import addresses
 from gapless.destinations.http.addresses import AddressRefused, AddressRule
 from gapless.destinations.http.client import HandlerClient
+from gapless.destinations.http.options import FINAL, DeliverySignature, HttpOptions
 from gapless.domain import Via, span_us
+from gapless.errors import UserError
 from gapless_reconcilers.kit.contract import (
     CannotRender,
     NamesVersions,
@@ -47,80 +48,22 @@ from gapless_reconcilers.kit.errors import ProviderError
 from gapless_reconcilers.kit.standard_signature import signed_headers, symmetric_key
 from gapless_reconcilers.kit.statuses import parse_retry_after
 
-PERMANENT = frozenset({400, 410, 413, 414, 415, 422})
-"""Statuses that no further attempt can change."""
+__all__ = [
+    "FINAL",
+    "SENDER",
+    "DeliverySignature",
+    "HttpOptions",
+    "HttpSender",
+    "identity_headers",
+    "read_status",
+    "signing_key",
+    "version_mismatch",
+]
+
 THROTTLED = 429
 ANSWER_BYTES = 4096
 ANSWER_S = 1.0
 """Limits for reading an answer's body, which is read only to reuse the connection."""
-CREDENTIAL_HEADERS = frozenset(("authorization", "cookie", "proxy-authorization", "x-api-key"))
-"""Headers whose values are secrets, so that the configuration may not contain them."""
-
-Url: TypeAlias = Annotated[
-    str,
-    Meta(
-        pattern=r"\Ahttps?://[^\s/@?#]+(/[^\s#]*)?(\?[^\s#]*)?\Z",
-        description="an http:// or https:// address without a user name or a fragment",
-        extra={"shown": False},
-    ),
-]
-Host: TypeAlias = Annotated[str, Meta(pattern=r"\A[^\s/@]+(/\d+)?\Z")]
-HeaderName: TypeAlias = Annotated[str, Meta(pattern=r"\A[A-Za-z0-9-]{1,64}\Z")]
-HeaderText: TypeAlias = Annotated[str, Meta(pattern=r"\A[ -~]*\Z")]
-
-
-class DeliverySignature(StrEnum):
-    """The signature of deliveries: Standard Webhooks, the provider's own, or none."""
-
-    STANDARD = "standard"
-    PROVIDER = "provider"
-    NONE = "none"
-
-
-class HttpOptions(DestinationOptions, frozen=True, kw_only=True):
-    """The keys of a destination of type `http`."""
-
-    url: Url = ""
-    """The address of the handler. Required. Redirects are not followed."""
-    signature: DeliverySignature = DeliverySignature.STANDARD
-    """The signature of deliveries. Standard Webhooks has libraries in every language."""
-    secret: SecretReader | None = None
-    """The secret that signs deliveries. Required unless `signature` is `none`."""
-    allow_private: bool = False
-    """Deliver to any private, loopback or metadata address. If off, `allow` must name them."""
-    allow: Annotated[tuple[Host, ...], Meta(description="a list of hosts, addresses or networks")] = ()
-    """Private hosts, addresses or networks that may be delivered to, such as 127.0.0.1 or 10.0.0.0/8.
-
-    Also public ones to which events may be sent by plain http, which is refused unless named."""
-    headers: Annotated[
-        Mapping[HeaderName, HeaderText],
-        Meta(description="a table of header names and texts", extra={"shown": False}),
-    ] = {}
-    """Headers added to each delivery, sent in lower case. Not for credentials: see `headers_env`."""
-    headers_env: Annotated[
-        Mapping[HeaderName, SecretReader], Meta(description="a table of header names and names of variables")
-    ] = {}
-    """Headers whose values are secrets, each with the name of the variable that holds it."""
-
-    @property
-    def address(self) -> str:
-        """The URL."""
-        return self.url
-
-    def problems(self) -> Iterator[str]:
-        """Yield a sentence for each problem of the options."""
-        if not self.url:
-            yield 'option url is missing; wanted the address of a handler, or type = "python" with a target'
-        if self.signature is not DeliverySignature.NONE and self.secret is None:
-            yield (
-                f'option secret_env is missing; signature "{self.signature}" needs secret_env or secret_file; '
-                'or set signature = "none"'
-            )
-        for name in sorted({name.lower() for name in self.headers} & CREDENTIAL_HEADERS):
-            yield (
-                f"option headers.{name} is a secret and may not stand here; "
-                f'use headers_env = {{ {name} = "NAME_OF_A_VARIABLE" }}'
-            )
 
 
 class HttpSender:
@@ -173,7 +116,7 @@ class HttpSender:
         except aiohttp.ClientError as error:
             return Failed(reason=FailureReason.CONNECTION, detail=self._describe(error))
         await _finish_reading(response)
-        return read_status(response.status, self._wait_us(response))
+        return read_status(response.status, self._wait_us(response), self._options.final)
 
     async def close(self) -> None:
         """Close the connections."""
@@ -189,12 +132,39 @@ class HttpSender:
             case DeliverySignature.PROVIDER:
                 return self._rendered(delivery)
             case DeliverySignature.STANDARD:
-                key, sent_at_s = signing_key(self._secret()), int(self._clock().timestamp())
-                return _as_received(delivery, signed_headers(key, delivery.id, sent_at_s, delivery.payload))
+                message = self._formed(delivery)
+                return WebhookMessage(
+                    headers={**message.headers, **self._signed(delivery.id, message.body)}, body=message.body
+                )
             case DeliverySignature.NONE:
-                return _as_received(delivery, {})
+                return self._formed(delivery)
             case _:
                 assert_never(self._options.signature)
+
+    def _formed(self, delivery: Delivery) -> WebhookMessage:
+        """Return the body with its content type, and with the attributes that stand beside it."""
+        origin = self._options.cloudevents_source
+        match self._options.format:
+            case EventFormat.PAYLOAD:
+                return WebhookMessage(headers={"content-type": cloud_events.JSON_TYPE}, body=delivery.payload)
+            case EventFormat.STRUCTURED:
+                kind = f"{cloud_events.STRUCTURED_TYPE}; charset=utf-8"
+                return WebhookMessage(headers={"content-type": kind}, body=cloud_events.structured(delivery, origin))
+            case EventFormat.BINARY:
+                return WebhookMessage(headers=cloud_events.http_headers(delivery, origin), body=delivery.payload)
+            case _:
+                assert_never(self._options.format)
+
+    def _signed(self, message_id: str, body: bytes) -> dict[str, str]:
+        """Return the headers of the standard, with a signature of each secret. Raises `ValueError`."""
+        sent_at_s = int(self._clock().timestamp())
+        headers = signed_headers(signing_key(self._secret()), message_id, sent_at_s, body)
+        previous = self._options.previous_secret
+        if previous is not None:
+            with suppress(UserError, ValueError):  # the roll is over
+                second = signed_headers(signing_key(previous.read()), message_id, sent_at_s, body)
+                headers["webhook-signature"] += f" {second['webhook-signature']}"
+        return headers
 
     def _rendered(self, delivery: Delivery) -> WebhookMessage | Held | Failed:
         if delivery.source not in self._sources:
@@ -226,15 +196,16 @@ class HttpSender:
 
     def _headers(self, delivery: Delivery, message: WebhookMessage) -> dict[str, str]:
         headers = {name.lower(): value for name, value in self._options.headers.items()}
-        headers |= {name.lower(): secret.read().reveal() for name, secret in self._options.headers_env.items()}
+        secrets = {**self._options.headers_env, **self._options.headers_file}
+        headers |= {name.lower(): secret.read().reveal() for name, secret in secrets.items()}
         headers |= {name.lower(): value for name, value in message.headers.items()}
         headers |= identity_headers(delivery)
         headers["user-agent"] = "gapless"
         return headers
 
 
-def read_status(status: int, retry_after_us: int = 0) -> Result:
-    """Return the result that a consumer's answer means."""
+def read_status(status: int, retry_after_us: int = 0, final: Collection[int] = FINAL) -> Result:
+    """Return the result that a consumer's answer means. `final`: the statuses that are not tried again."""
     detail = f"HTTP {status}"
     match status // 100:
         case 2:
@@ -243,9 +214,11 @@ def read_status(status: int, retry_after_us: int = 0) -> Result:
             return Failed(reason=FailureReason.REDIRECT, detail=f"{detail}: not followed; set url to where it leads")
         case 4:
             reason = FailureReason.THROTTLED if status == THROTTLED else FailureReason.CONSUMER_4XX
-            return Failed(reason=reason, detail=detail, permanent=status in PERMANENT, retry_after_us=retry_after_us)
+            failed = Failed(reason=reason, detail=detail, retry_after_us=retry_after_us, status=status)
+            return replace(failed, permanent=status in final)
         case _:
-            return Failed(reason=FailureReason.CONSUMER_5XX, detail=detail, retry_after_us=retry_after_us)
+            reason = FailureReason.CONSUMER_5XX
+            return Failed(reason=reason, detail=detail, retry_after_us=retry_after_us, status=status)
 
 
 def signing_key(secret: Secret) -> bytes:
@@ -270,10 +243,6 @@ def version_mismatch(provider: Provider, payload: bytes, as_read: str | None) ->
     if of_payload is None or of_endpoint is None or of_payload == of_endpoint:
         return None
     return f"payload is of API version {of_payload}, the endpoint of {of_endpoint}"
-
-
-def _as_received(delivery: Delivery, headers: Mapping[str, str]) -> WebhookMessage:
-    return WebhookMessage(headers={"content-type": "application/json", **headers}, body=delivery.payload)
 
 
 def _recorded(delivery: Delivery) -> RecordedEvent:
@@ -321,6 +290,8 @@ def _check_secret(name: str, options: HttpOptions) -> None:
     if options.signature is DeliverySignature.STANDARD:
         try:
             signing_key(options.secret.read())
+            if options.previous_secret is not None:
+                signing_key(options.previous_secret.read())
         except ValueError as error:
             raise DestinationInvalid(f'destination "{name}": {error}') from error
 
