@@ -11,6 +11,7 @@ There are ten, because a message of SQS can carry no more. Characters that a hea
 percent-encoded, also where the carrier could hold them, so that a consumer reads every kind in the same way.
 """
 
+import re
 from string import ascii_letters, digits, punctuation
 from urllib.parse import quote
 
@@ -33,6 +34,7 @@ NAMES = (
 """Every name that can occur."""
 SAFE = (ascii_letters + digits + punctuation).replace("%", "")
 """Characters that are not percent-encoded."""
+_IS_SAFE = re.compile(f"[{re.escape(SAFE)}]*").fullmatch
 
 
 def identity_headers(delivery: Delivery) -> dict[str, str]:
@@ -51,7 +53,7 @@ def identity_headers(delivery: Delivery) -> dict[str, str]:
         headers["gapless-stream"] = delivery.stream
     if delivery.livemode is not None:
         headers["gapless-mode"] = EventMode.of(livemode=delivery.livemode).value
-    return {name: quote(value, safe=SAFE) for name, value in headers.items()}
+    return {name: value if _IS_SAFE(value) else quote(value, safe=SAFE) for name, value in headers.items()}
 
 
 def repeat_id(destination: str, delivery: Delivery) -> str:

@@ -84,6 +84,7 @@ class HttpSender:
         _check_secret(context.name, options)
         self._rule = AddressRule(options.allow, allow_private=options.allow_private)
         self._client = HandlerClient(self._url, self._rule, context.concurrency, tls)
+        self._key: tuple[Secret, bytes] | None = None
 
     @property
     def renders(self) -> bool:
@@ -158,7 +159,7 @@ class HttpSender:
     def _signed(self, message_id: str, body: bytes) -> dict[str, str]:
         """Return the headers of the standard, with a signature of each secret. Raises `ValueError`."""
         sent_at_s = int(self._clock().timestamp())
-        headers = signed_headers(signing_key(self._secret()), message_id, sent_at_s, body)
+        headers = signed_headers(self._signing_key(), message_id, sent_at_s, body)
         previous = self._options.previous_secret
         if previous is not None:
             with suppress(UserError, ValueError):  # the roll is over
@@ -186,6 +187,13 @@ class HttpSender:
         if self._options.secret is None:
             raise DestinationInvalid(f"signature is {self._options.signature.value} and there is no secret")
         return self._options.secret.read()
+
+    def _signing_key(self) -> bytes:
+        """Return the key of the secret as it is now; it is decoded only when that has changed."""
+        secret, known = self._secret(), self._key
+        if known is None or secret != known[0]:
+            self._key = known = (secret, signing_key(secret))
+        return known[1]
 
     def _wait_us(self, response: aiohttp.ClientResponse) -> int:
         """Return the wait that the answer asks for, in microseconds; 0: none."""
