@@ -142,7 +142,7 @@ class StreamRow(TableRow, table=True):
     complete_from_us: int = _long()
     watermark_us: int = _long()
     read_us: int | None = _long(null=True)  # how far passes have read, while absent events hold the watermark back
-    checked_us: int | None = _long(null=True)  # when the list was last read up to the watermark
+    checked_us: int | None = _long(null=True)  # when the list was last read over the whole lookback, to the watermark
     last_complete_pass_us: int | None = _long(null=True)
     head_us: int | None = _long(null=True)  # when its last scheduled pass began
     deep_us: int | None = _long(null=True)  # when the last one began that reached back over the whole lookback

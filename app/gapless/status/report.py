@@ -56,7 +56,9 @@ class Proof:
 
     watermark: datetime | None
     complete_up_to: datetime | None
+    """Every event before it that the list showed at `checked_at` is recorded."""
     checked_at: datetime | None
+    """When the list was last read over the whole lookback. Later readings began nearer to the watermark."""
     last_complete_pass: datetime | None
 
 
