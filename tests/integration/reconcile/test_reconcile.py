@@ -161,7 +161,8 @@ async def test_checked_at_is_when_the_whole_lookback_was_read(world: World, cloc
             proof = await world.comparison()
             has_it = late.key in await world.keys()
             complete, checked = proof.proof.complete_up_to, proof.proof.checked_at
-            assert complete is not None and checked is not None
+            assert complete is not None
+            assert checked is not None
             if complete > late.occurred_at and checked >= late.visible_at:
                 assert has_it
                 found_at = found_at or clock()
