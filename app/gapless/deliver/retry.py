@@ -38,11 +38,17 @@ def settlement(
     """Return the settlement of a claimed delivery after `result`."""
     took_us = max(now_us - began_us, 0)
     match result:
-        case Delivered(detail=detail):
-            tried = Attempt(at_us=began_us, duration_us=took_us, outcome=DeliveryState.DELIVERED, detail=detail or None)
+        case Delivered(detail=detail, answer=answer):
+            tried = Attempt(
+                at_us=began_us,
+                duration_us=took_us,
+                outcome=DeliveryState.DELIVERED,
+                detail=detail or None,
+                answer=answer,
+            )
             return Settlement(claim=claim, state=DeliveryState.DELIVERED, at_us=now_us, attempt=tried)
-        case Failed(reason=reason, detail=detail):
-            tried = Attempt(at_us=began_us, duration_us=took_us, outcome=reason, detail=detail)
+        case Failed(reason=reason, detail=detail, answer=answer):
+            tried = Attempt(at_us=began_us, duration_us=took_us, outcome=reason, detail=detail, answer=answer)
             return _after_failure(claim, result, tried, now_us, rule, rng)
         case Held(reason=hold):
             return Settlement(claim=claim, state=DeliveryState.HELD, at_us=now_us, reason=hold)

@@ -30,7 +30,9 @@ from sqlalchemy import (
     update,
 )
 
+from gapless.destinations.contract import Answer
 from gapless.domain import Via
+from gapless.ledger import attempts
 from gapless.ledger.engine import dialect
 from gapless.ledger.events import CHUNK
 from gapless.ledger.receipts import EVERY_HANDLER, has_receipt
@@ -57,7 +59,7 @@ RELEASED = "released"
 NOT_LISTED = "not_listed"
 """Reason of a held delivery of an event that came by webhook, and that the provider's list has not shown yet."""
 
-ATTEMPT_COLUMNS = ("destination_id", "event_seq", "at_us", "duration_us", "outcome", "detail")
+ATTEMPT_COLUMNS = ("destination_id", "event_seq", "at_us", "duration_us", "outcome", "detail", "status", "answer")
 
 
 class DeliveryState(StrEnum):
@@ -113,12 +115,14 @@ class StoredEvent:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attempt:
-    """One attempt: its start, its duration, and its outcome (`delivered` or a `FailureReason`)."""
+    """One attempt: its start, its duration, its outcome (`delivered` or a `FailureReason`), and the answer."""
 
     at_us: int
     duration_us: int
     outcome: str
     detail: str | None = None
+    answer: Answer | None = None
+    """What of the answer is stored, as it is shown."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -269,6 +273,7 @@ _SETTLE = (
     .values(
         state=bindparam("new_state"),
         attempts=bindparam("new_attempts"),
+        attempts_kept=DELIVERY.c.attempts_kept + bindparam("tried"),
         next_us=bindparam("new_next_us"),
         wait_us=bindparam("new_wait_us"),
         lease_us=0,
@@ -294,6 +299,7 @@ def _values(settlement: Settlement) -> dict[str, object]:
         **_guard(settlement.claim),
         "new_state": settlement.state,
         "new_attempts": settlement.claim.attempts + (settlement.attempt is not None),
+        "tried": int(settlement.attempt is not None),
         "new_next_us": settlement.next_us,
         "new_wait_us": max(settlement.next_us - settlement.at_us, 0),
         "new_done_us": None if pending else settlement.at_us,
@@ -305,7 +311,12 @@ def _attempt_rows(settlement: Settlement) -> list[tuple[object, ...]]:
     tried, claim = settlement.attempt, settlement.claim
     if tried is None:
         return []
-    return [(claim.destination_id, claim.seq, tried.at_us, tried.duration_us, tried.outcome, tried.detail)]
+    row = (claim.destination_id, claim.seq, tried.at_us, tried.duration_us, tried.outcome, tried.detail)
+    answer = tried.answer
+    if answer is None:
+        return [(*row, None, None)]
+    has_text = answer.headers or answer.body
+    return [(*row, answer.status, attempts.encoded(answer) if has_text else None)]
 
 
 def withdraw(connection: Connection, seqs: Sequence[int], destinations: Collection[int]) -> None:

@@ -446,6 +446,7 @@ class DeliveryRow(TableRow, table=True):
         PrimaryKeyConstraint("destination_id", "event_seq"),
         _index_where("ix_delivery_due", "destination_id", "next_us", "event_seq", where="state = 'pending'"),
         _index_where("ix_delivery_owing", "event_seq", where="state <> 'delivered'"),
+        _index_where("ix_delivery_trimmed", "destination_id", "event_seq", where="attempts_kept > 20"),
         {"sqlite_with_rowid": False},
     )
     destination_id: int = _long()
@@ -458,6 +459,7 @@ class DeliveryRow(TableRow, table=True):
     reason: str | None = _text(null=True)
     created_us: int = _long()
     done_us: int | None = _long(null=True)
+    attempts_kept: int = _long(default=0)  # rows of `attempt` that it may have
 
 
 class AttemptRow(TableRow, table=True):
@@ -472,6 +474,8 @@ class AttemptRow(TableRow, table=True):
     duration_us: int = _long()
     outcome: str = _text()
     detail: str | None = _text(null=True)
+    status: int | None = _long(null=True)  # of the answer
+    answer: str | None = _text(null=True)  # JSON: see `ledger.attempts`
 
 
 class ReceiptRow(TableRow, table=True):

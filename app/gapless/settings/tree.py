@@ -226,6 +226,8 @@ class RetentionSettings:
     """Age at which attempts are pruned, whatever became of their delivery. "off": kept for ever.
 
     The default is long enough for an inquiry."""
+    attempts_per_delivery: int = setting(parsers.count(20, 10_000, "attempts"), 100)
+    """Most attempts kept of one delivery, the newest. It may be tried more often: each requeue begins anew."""
     deliveries: timedelta | None = setting(parsers.duration_or_off(timedelta(hours=1)), "90d")
     """Age at which finished deliveries are pruned. "off": kept for ever. As `payloads`: a replay needs both."""
     passes: timedelta | None = setting(parsers.duration_or_off(timedelta(hours=1)), "30d")

@@ -3,7 +3,7 @@
 import asyncio
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any, BinaryIO
@@ -21,8 +21,10 @@ from gapless.cli.param_types import TIME
 from gapless.deliver.routing import takes_mode
 from gapless.domain import Purpose, Via, from_us
 from gapless.ledger import Connection, deliveries, events
+from gapless.ledger.attempts import AttemptDetails
 from gapless.ledger.deliveries import DeliveryState
 from gapless.ledger.events import Event
+from gapless.operations import attempts
 from gapless.settings import DestinationSettings, Settings, build_provider, signing_secret
 from gapless_reconcilers.kit.contract import (
     OWN_STREAM,
@@ -33,6 +35,8 @@ from gapless_reconcilers.kit.contract import (
     Remedy,
 )
 
+ANSWER_SHOWN = 60
+"""Characters of an answer's body in a table."""
 TAIL_EVERY_S = 1.0
 TAIL_OVERLAP = 1000
 """Rows that are read again: on PostgreSQL a lower seq can become visible after a higher one."""
@@ -71,17 +75,58 @@ def show_event(invocation: Invocation, key: str, source: str | None, payload: bo
     """Show one event with its deliveries and its payload. Exit 1 if it is not in the ledger."""
     with failing_clearly(debug=invocation.debug):
         settings = invocation.settings()
-        found = read_ledger(settings, _with_payloads, key=key, source=source)
+        found = read_ledger(settings, _with_deliveries, key=key, source=source)
         if not found:
             click.echo(f"event {key!r} is not in the ledger", err=True)
             raise SystemExit(Exit.NEGATIVE)
-        for row, received, deliveries_ in found:
-            stored = None if received is None else masking.shown(received, mask_of(settings, row.source))
+        for row, received, tried, deliveries_ in found:
+            mask = mask_of(settings, row.source)
+            stored = None if received is None else masking.shown(received, mask)
             if payload:
                 output.as_bytes(stored or b"")
             else:
                 shown = _deliveries(row, deliveries_, settings.destinations)
-                output.as_json(_fields(row) | {"deliveries": shown, "payload": _readable(stored)})
+                tries = [attempts.as_values(each, received, mask) for each in tried]
+                output.as_json(_fields(row) | {"deliveries": shown, "attempts": tries, "payload": _readable(stored)})
+
+
+@event.command("attempts")
+@click.argument("key")
+@click.option("--source", help="Needed if several sources have the key.")
+@click.option("--destination", help="Only those to this destination.")
+@click.option("--limit", default=100, show_default=True, type=click.IntRange(1, 10_000))
+@click.option("--json", "json_", is_flag=True, help="One JSON document a line, with headers and body of each answer.")
+@click.pass_obj
+def list_attempts(
+    invocation: Invocation, key: str, source: str | None, destination: str | None, *, limit: int, json_: bool
+) -> None:
+    """List the attempts to deliver the event KEY, oldest first: what each destination answered, and how soon.
+
+    gapless event attempts evt_1… --json
+    """
+    with failing_clearly(debug=invocation.debug):
+        settings = invocation.settings()
+        found = read_ledger(settings, attempts.of_key, key, source, destination=destination, limit=limit)
+        if not found:
+            click.echo(f"event {key!r} is not in the ledger", err=True)
+            raise SystemExit(Exit.NEGATIVE)
+        rows = [
+            attempts.as_values(row, payload, mask_of(settings, row.source))
+            for _, payload, tried in found
+            for row in tried
+        ]
+        if json_:
+            output.as_lines(rows)
+            return
+        columns = ("at", "source", "destination", "outcome", "took s", "detail", "answer")
+        output.table(columns, map(_attempt_cells, rows), empty="nothing was tried yet, or its attempts are pruned")
+
+
+def _attempt_cells(row: Mapping[str, Any]) -> tuple[object, ...]:
+    body = " ".join((row["answer"] or {}).get("body", "").split())
+    shown = body if len(body) <= ANSWER_SHOWN else f"{body[:ANSWER_SHOWN]}…"
+    took = f"{row['duration_s']:.3f}"
+    return (row["at"], row["source"], row["destination"], row["outcome"], took, row["detail"] or "-", shown or "-")
 
 
 @event.command()
@@ -124,15 +169,10 @@ async def _fetch(settings: Settings, name: str, missing: MissingEvent) -> bytes:
         return bytes(provider.read_detail(missing, response).payload)
 
 
-def _with_payloads(
+def _with_deliveries(
     connection: Connection, key: str, source: str | None
-) -> list[tuple[Event, bytes | None, list[tuple[str, DeliveryState, str | None]]]]:
-    rows = events.by_key(connection, key, source)
-    payloads = [events.payload(connection, row.seq) for row in rows]
-    return [
-        (row, None if stored is None else stored[0], deliveries.of_event(connection, row.seq))
-        for row, stored in zip(rows, payloads, strict=True)
-    ]
+) -> list[tuple[Event, bytes | None, list[AttemptDetails], list[tuple[str, DeliveryState, str | None]]]]:
+    return [(*each, deliveries.of_event(connection, each[0].seq)) for each in attempts.of_key(connection, key, source)]
 
 
 def _deliveries(

@@ -19,6 +19,7 @@ import asyncio
 import ssl
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from enum import StrEnum
 from string import ascii_letters, digits, punctuation
 from typing import Annotated, ClassVar, TypeAlias, assert_never
@@ -41,8 +42,9 @@ from gapless.destinations.contract import (
     SecretReader,
     SenderContext,
 )
-from gapless.destinations.http import addresses
+from gapless.destinations.http import addresses, answers
 from gapless.destinations.http.addresses import AddressRefused, AddressRule
+from gapless.destinations.http.answers import AnswerBody, KeptAnswers
 from gapless.destinations.http.client import HandlerClient
 from gapless.domain import EventMode, Via, span_us
 from gapless_reconcilers.kit.contract import (
@@ -62,11 +64,13 @@ PERMANENT = frozenset({400, 410, 413, 414, 415, 422})
 THROTTLED = 429
 ANSWER_BYTES = 4096
 ANSWER_S = 1.0
-"""Limits for reading an answer's body, which is read only to reuse the connection."""
+"""Limits for reading an answer's body: to reuse the connection, and to keep its beginning."""
 HEADER_SAFE = (ascii_letters + digits + punctuation).replace("%", "")
 """Characters that are not percent-encoded in a header."""
 CREDENTIAL_HEADERS = frozenset(("authorization", "cookie", "proxy-authorization", "x-api-key"))
 """Headers whose values are secrets, so that the configuration may not contain them."""
+SECRET_ANSWERS = CREDENTIAL_HEADERS | {"set-cookie", "authentication-info", "proxy-authentication-info"}
+"""Headers of answers that are never kept."""
 
 Url: TypeAlias = Annotated[
     str,
@@ -113,6 +117,12 @@ class HttpOptions(DestinationOptions, frozen=True, kw_only=True):
         Mapping[HeaderName, SecretReader], Meta(description="a table of header names and names of variables")
     ] = {}
     """Headers whose values are secrets, each with the name of the variable that holds it."""
+    keep_answer_headers: Annotated[
+        tuple[HeaderName, ...], Meta(max_length=20, description="a list of at most 20 names of headers")
+    ] = ()
+    """Headers of answers that are kept with an attempt, beside content-type, retry-after, server and the request id."""
+    keep_answer_body: bool = True
+    """Keep the beginning of each answer's body with the attempt, if it is text: 1,024 characters, masked as events."""
 
     @property
     def address(self) -> str:
@@ -128,6 +138,8 @@ class HttpOptions(DestinationOptions, frozen=True, kw_only=True):
                 f'option secret_env is missing; signature "{self.signature}" needs secret_env or secret_file; '
                 'or set signature = "none"'
             )
+        for name in sorted({name.lower() for name in self.keep_answer_headers} & SECRET_ANSWERS):
+            yield f"option keep_answer_headers names {name}, which is a secret; leave it out"
         for name in sorted({name.lower() for name in self.headers} & CREDENTIAL_HEADERS):
             yield (
                 f"option headers.{name} is a secret and may not stand here; "
@@ -153,6 +165,7 @@ class HttpSender:
         _check_secret(context.name, options)
         self._rule = AddressRule(options.allow, allow_private=options.allow_private)
         self._client = HandlerClient(self._url, self._rule, context.concurrency, tls)
+        self._keep = KeptAnswers.of(options.keep_answer_headers, body=options.keep_answer_body)
 
     @property
     def renders(self) -> bool:
@@ -176,16 +189,26 @@ class HttpSender:
         message = self._message(delivery)
         if not isinstance(message, WebhookMessage):
             return message
+        headers = self._headers(delivery, message)
         try:
-            response = await self._client.post(self._headers(delivery, message), message.body)
+            response = await self._client.post(headers, message.body)
         except AddressRefused as error:
             return Failed(reason=FailureReason.ADDRESS_REFUSED, detail=str(error))
         except aiohttp.ServerTimeoutError as error:
             return Failed(reason=FailureReason.TIMEOUT, detail=self._describe(error))
         except aiohttp.ClientError as error:
             return Failed(reason=FailureReason.CONNECTION, detail=self._describe(error))
-        await _finish_reading(response)
-        return read_status(response.status, self._wait_us(response))
+        body = await _read_beginning(response)
+        return replace(
+            read_status(response.status, self._wait_us(response)),
+            answer=answers.read(
+                response.status,
+                response.headers,
+                body,
+                self._keep,
+                [headers[name.lower()] for name in self._options.headers_env],
+            ),
+        )
 
     async def close(self) -> None:
         """Close the connections."""
@@ -245,7 +268,7 @@ class HttpSender:
         return headers
 
 
-def read_status(status: int, retry_after_us: int = 0) -> Result:
+def read_status(status: int, retry_after_us: int = 0) -> Delivered | Failed:
     """Return the result that a consumer's answer means."""
     detail = f"HTTP {status}"
     match status // 100:
@@ -319,16 +342,19 @@ def _recorded(delivery: Delivery) -> RecordedEvent:
     )
 
 
-async def _finish_reading(response: aiohttp.ClientResponse) -> None:
+async def _read_beginning(response: aiohttp.ClientResponse) -> AnswerBody:
     """Read a short body, so that the connection can be reused; close the connection of a long or slow one."""
-    left = ANSWER_BYTES
+    parts, size, is_whole = list[bytes](), 0, False
     try:
         with suppress(TimeoutError, aiohttp.ClientError):
             async with asyncio.timeout(ANSWER_S):
-                while left > 0 and not response.content.at_eof():
-                    left -= len(await response.content.readany())
+                while size < ANSWER_BYTES and not response.content.at_eof():
+                    parts.append(await response.content.readany())
+                    size += len(parts[-1])
+                is_whole = response.content.at_eof()
     finally:
         response.close()  # if its body was read, the connection is free by now, and stays
+    return AnswerBody(b"".join(parts)[:ANSWER_BYTES], is_cut=not is_whole or size > ANSWER_BYTES)
 
 
 def _checked_url(name: str, text: str) -> httpx.URL:
