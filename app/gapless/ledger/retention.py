@@ -62,11 +62,9 @@ def trim_attempts(
     A delivery that is requeued or replayed again and again would otherwise have any number of them. `most` is at least
     `FEWEST_KEPT`, for which there is an index.
     """
-    many: tuple[ColumnElement[bool], ...] = (
-        DELIVERY.c.destination_id == destination_id,
-        literal_column(f"delivery.attempts_kept > {FEWEST_KEPT}"),
-    )
-    query = select(DELIVERY.c.event_seq).where(*many, DELIVERY.c.event_seq > after, DELIVERY.c.attempts_kept > most)
+    many: ColumnElement[bool] = literal_column(f"delivery.attempts_kept > {FEWEST_KEPT}")  # as the index says
+    next_ones = (DELIVERY.c.destination_id == destination_id, DELIVERY.c.event_seq > after)
+    query = select(DELIVERY.c.event_seq).where(*next_ones, many, DELIVERY.c.attempts_kept > most)
     seqs = list(connection.execute(query.order_by(DELIVERY.c.event_seq).limit(limit)).scalars())
     count = sum(_trim(connection, destination_id, seq, most) for seq in seqs)
     return Pruned(count=count, after=seqs[-1] if len(seqs) == limit else None)
