@@ -43,6 +43,8 @@ PENDING: ColumnElement[bool] = literal_column("delivery.state = 'pending'")
 """A literal without a type: a partial index serves only the text of its own condition, not a bound value or `… = 1`."""
 OWING: ColumnElement[bool] = literal_column("delivery.state <> 'delivered'")
 """A literal without a type, as `PENDING`."""
+WAITING: ColumnElement[bool] = literal_column("delivery.state <> 'delivered' AND delivery.state <> 'pending'")
+"""Those that wait for a person, or for their source; a literal, as `PENDING`."""
 BEGAN = DELIVERY.c.next_us - func.coalesce(DELIVERY.c.wait_us, DELIVERY.c.next_us - DELIVERY.c.created_us)
 """The time at which the wait of a pending delivery began."""
 CLAIM_BYTES = 4 * 2**20
@@ -251,6 +253,19 @@ def settle(connection: Connection, settlements: Sequence[Settlement]) -> None:
     _run(connection, _SETTLE, [_values(each) for each in ordered if each.state is not None])
     _run(connection, _WITHDRAW, [_guard(each.claim) for each in ordered if each.state is None])
     dialect.insert_many(connection, ATTEMPT, ATTEMPT_COLUMNS, [row for each in ordered for row in _attempt_rows(each)])
+
+
+def fresh(now_us: int) -> dict[str, object]:
+    """Return the columns of a delivery that starts over: it is due, has all its attempts, and is not held again."""
+    return {
+        "state": DeliveryState.PENDING.value,
+        "attempts": 0,
+        "next_us": now_us,
+        "wait_us": 0,
+        "lease_us": 0,
+        "done_us": None,
+        "reason": RELEASED,
+    }
 
 
 def _run(connection: Connection, statement: Update | Delete, rows: Sequence[dict[str, object]]) -> None:

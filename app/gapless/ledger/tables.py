@@ -446,6 +446,13 @@ class DeliveryRow(TableRow, table=True):
         PrimaryKeyConstraint("destination_id", "event_seq"),
         _index_where("ix_delivery_due", "destination_id", "next_us", "event_seq", where="state = 'pending'"),
         _index_where("ix_delivery_owing", "event_seq", where="state <> 'delivered'"),
+        _index_where(
+            "ix_delivery_waiting",
+            "state",
+            "event_seq",
+            "destination_id",
+            where="state <> 'delivered' AND state <> 'pending'",
+        ),
         _index_where("ix_delivery_trimmed", "destination_id", "event_seq", where="attempts_kept > 20"),
         {"sqlite_with_rowid": False},
     )

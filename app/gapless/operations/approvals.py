@@ -1,4 +1,4 @@
-"""Asks a second person before many events are replayed, requeued, released or dismissed.
+"""Asks a second person before many events are replayed, requeued, released, discarded or dismissed.
 
 The request is kept with who asked and the limits of that principal. Another named operator approves it; then it is
 performed as the first has asked for it, within the first one's limits.
@@ -12,9 +12,8 @@ from typing import Any, Final
 import msgspec
 
 from gapless.domain import span_us, to_us
-from gapless.ledger import Connection, accounts, approvals, dead_letters, destinations, events, sources, tokens
+from gapless.ledger import Connection, accounts, approvals, dead_letters, events, sources, tokens, unsettled
 from gapless.ledger.approvals import StoredApproval
-from gapless.ledger.deliveries import DeliveryState
 from gapless.ledger.events import EventFilter
 from gapless.operations.context import (
     ApprovalNeeded,
@@ -23,7 +22,7 @@ from gapless.operations.context import (
     OperationRefused,
     OperationRequest,
 )
-from gapless.operations.deliveries import ReleaseHeld, ReplayEvents, RequeueDeadLetters
+from gapless.operations.deliveries import ReplayEvents, UnsettledRequest, chosen_by
 from gapless.operations.missing import DismissMissing
 from gapless.operations.principals import AccessRole, Principal
 from gapless.operations.sources import AcceptAccount
@@ -84,8 +83,11 @@ async def count_events(context: OperationContext, request: OperationRequest) -> 
     """Return how many events the operation concerns; 0 if it is none that a second person must approve."""
     if isinstance(request, ReplayEvents):
         return 0 if request.dry_run else await _count_replayed(context, request)
-    if isinstance(request, RequeueDeadLetters | ReleaseHeld):
-        return await context.read(_count_waiting, request=request)
+    if isinstance(request, UnsettledRequest):
+        if request.dry_run or request.keys is not None:
+            return 0 if request.dry_run else len(request.keys or ())
+        (chosen,) = chosen_by(request)
+        return (await context.read(unsettled.extent, chosen=chosen)).count
     if isinstance(request, DismissMissing):
         return len(request.keys)
     if isinstance(request, AcceptAccount) and request.dismiss:
@@ -100,16 +102,6 @@ async def _count_replayed(context: OperationContext, request: ReplayEvents) -> i
     both = frozenset((True, False)) if request.other_mode else None
     chosen = EventFilter(source=request.source, start_us=to_us(request.since), end_us=to_us(until), livemodes=both)
     return (await context.read(events.extent, chosen=chosen)).count
-
-
-def _count_waiting(connection: Connection, request: RequeueDeadLetters | ReleaseHeld) -> int:
-    if request.keys is not None:
-        return len(request.keys)
-    named = None if request.destination is None else destinations.destination(connection, request.destination)
-    state = DeliveryState.DEAD if isinstance(request, RequeueDeadLetters) else DeliveryState.HELD
-    return dead_letters.count_waiting(
-        connection, state, destination_id=None if named is None else named.id, reason=request.reason
-    )
 
 
 def _count_held(connection: Connection, source: str) -> int:

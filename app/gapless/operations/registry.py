@@ -94,6 +94,8 @@ OPERATIONS: Final[Mapping[str, Operation]] = dict(
         _operation(deliveries.ReplayEvents, deliveries.replay),
         _operation(deliveries.RequeueDeadLetters, deliveries.requeue),
         _operation(deliveries.ReleaseHeld, deliveries.release_held),
+        _operation(deliveries.DiscardDeadLetters, deliveries.discard),
+        _operation(deliveries.DiscardHeld, deliveries.discard),
         _operation(absences.AcceptUnlisted, absences.accept_unlisted),
         _operation(quarantine.ReleaseQuarantined, quarantine.release_quarantined),
         _operation(endpoint_notes.NoteEndpoint, endpoint_notes.note_endpoint),

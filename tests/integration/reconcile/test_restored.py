@@ -11,10 +11,11 @@ from sqlalchemy import Connection, delete, insert, select
 from world import T0, Daemon, FakeClock, World
 
 from gapless.domain import Mode, Owed, Via, from_us
-from gapless.ledger import dead_letters, destinations
+from gapless.ledger import destinations, unsettled
 from gapless.ledger.deliveries import DeliveryState
 from gapless.ledger.engine.dialect import one_snapshot
 from gapless.ledger.tables import METADATA
+from gapless.ledger.unsettled import UnsettledFilter
 from gapless.operations.context import OperationContext, OperationRefused
 from gapless.operations.registry import perform
 from gapless.receive.evidence import EvidenceFetcher
@@ -56,7 +57,7 @@ async def note_restored(daemon: Daemon, since: datetime) -> dict[str, Any]:
 
 
 async def owed(world: World, state: DeliveryState) -> set[str]:
-    return {each.key for each in await world.store.read(dead_letters.waiting, state=state, limit=1000)}
+    return {each.key for each in await world.store.read(unsettled.page, UnsettledFilter(state=state), limit=1000)}
 
 
 async def restored_an_hour_later(world: World, clock: FakeClock) -> tuple[set[str], set[str]]:

@@ -21,9 +21,18 @@ def upgrade() -> None:
     op.create_index(
         "ix_delivery_trimmed", "delivery", ["destination_id", "event_seq"], sqlite_where=many, postgresql_where=many
     )
+    waiting = sa.text("state <> 'delivered' AND state <> 'pending'")
+    op.create_index(
+        "ix_delivery_waiting",
+        "delivery",
+        ["state", "event_seq", "destination_id"],
+        sqlite_where=waiting,
+        postgresql_where=waiting,
+    )
 
 
 def downgrade() -> None:
+    op.drop_index("ix_delivery_waiting", "delivery")
     op.drop_index("ix_delivery_trimmed", "delivery")
     op.drop_column("delivery", "attempts_kept")
     op.drop_column("attempt", "answer")
