@@ -40,6 +40,10 @@ COMMANDS = {
         "gapless.cli.commands.import_:import_",
         "Record processed events, so that they are not delivered again.",
     ),
+    "job": (
+        "gapless.cli.commands.job:job",
+        "List, show, cancel or run jobs on many events.",
+    ),
     "log": (
         "gapless.cli.commands.log:log",
         "Show the audit log: who did what, and verify it.",

@@ -485,6 +485,32 @@ class AttemptRow(TableRow, table=True):
     answer: str | None = _text(null=True)  # JSON: see `ledger.attempts`
 
 
+class JobRow(TableRow, table=True):
+    """What a person asked to be done to many events, and how far it is; see `ledger.jobs`."""
+
+    __tablename__ = "job"
+    __table_args__ = (_index_where("ix_job_running", "id", where="state = 'running'"), {"sqlite_autoincrement": True})
+    id: int | None = _id()
+    kind: str = _text()  # the operation that asked for it
+    plan: str = _text()  # JSON: what it concerns
+    source: str | None = _text(null=True)
+    destination: str | None = _text(null=True)
+    cursor_seq: int = _long(default=0)  # what is done: events up to this one,
+    cursor_destination: int = _long(default=0)  # and of this one up to this destination
+    planned: int = _long()  # how many it concerned when it began
+    done: int = _long(default=0)
+    left_out: int = _long(default=0)
+    pace_us: int | None = _long(null=True)  # for each event; None: as fast as the destinations take them
+    state: str = _text(default="running")  # running | finished | cancelled | failed
+    next_us: int = _long()  # when its next batch is due
+    created_us: int = _long()
+    created_by: str = _text()
+    role: str = _text()
+    reason: str | None = _text(null=True)
+    ended_us: int | None = _long(null=True)
+    last_error: str | None = _text(null=True)
+
+
 class ReceiptRow(TableRow, table=True):
     """An event that a handler has processed itself. `destination_id` 0: any handler with a webhook of its own."""
 
@@ -660,7 +686,7 @@ SOURCE, STREAM, DESTINATION = _table(SourceRow), _table(StreamRow), _table(Desti
 EVENT, PAYLOAD, MISSING, FINDING = _table(EventRow), _table(PayloadRow), _table(MissingRow), _table(FindingRow)
 PASS, SLICE, UNRECOVERABLE, BUDGET = _table(PassRow), _table(SliceRow), _table(UnrecoverableRow), _table(BudgetRow)
 BUDGET_USE, EARNING = _table(BudgetUseRow), _table(EarningRow)
-DELIVERY, ATTEMPT, TALLY = _table(DeliveryRow), _table(AttemptRow), _table(TallyRow)
+DELIVERY, ATTEMPT, TALLY, JOB = _table(DeliveryRow), _table(AttemptRow), _table(TallyRow), _table(JobRow)
 SHOWN, ABSENCE, CONFIGURATION = _table(ShownRow), _table(AbsenceRow), _table(ConfigurationRow)
 SUBSCRIPTION, RESTORED, RECEIPT = _table(SubscriptionRow), _table(RestoredRow), _table(ReceiptRow)
 SIGNED_MESSAGE = _table(SignedMessageRow)

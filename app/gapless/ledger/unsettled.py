@@ -114,6 +114,12 @@ def extent(connection: Connection, chosen: UnsettledFilter) -> Extent:
     return Extent(count=count, first_us=first_us, last_us=last_us)
 
 
+def last_seq(connection: Connection, chosen: UnsettledFilter) -> int:
+    """Return the last event of which a delivery is chosen; 0: none is."""
+    query = _joined(select(func.max(DELIVERY.c.event_seq)).select_from(DELIVERY), of := _of_events(connection, chosen))
+    return connection.execute(query.where(*_of_deliveries(connection, chosen), *of)).scalar() or 0
+
+
 def batch(connection: Connection, chosen: UnsettledFilter, after: Key, limit: int) -> Batch:
     """Return at most `limit` of the chosen deliveries after the cursor; not more than `LOOKED` rows are looked at.
 

@@ -11,10 +11,9 @@ from typing import Any, Final
 
 import msgspec
 
-from gapless.domain import span_us, to_us
+from gapless.domain import span_us
 from gapless.ledger import Connection, accounts, approvals, dead_letters, events, sources, tokens, unsettled
 from gapless.ledger.approvals import StoredApproval
-from gapless.ledger.events import EventFilter
 from gapless.operations.context import (
     ApprovalNeeded,
     OperationContext,
@@ -22,7 +21,7 @@ from gapless.operations.context import (
     OperationRefused,
     OperationRequest,
 )
-from gapless.operations.deliveries import ReplayEvents, UnsettledRequest, chosen_by
+from gapless.operations.deliveries import ReplayEvents, UnsettledRequest, chosen_by, replayed_by
 from gapless.operations.missing import DismissMissing
 from gapless.operations.principals import AccessRole, Principal
 from gapless.operations.sources import AcceptAccount
@@ -98,9 +97,7 @@ async def count_events(context: OperationContext, request: OperationRequest) -> 
 async def _count_replayed(context: OperationContext, request: ReplayEvents) -> int:
     if request.keys is not None or request.since is None:
         return len(request.keys or ())
-    until = context.runtime.clock() if request.until is None else request.until
-    both = frozenset((True, False)) if request.other_mode else None
-    chosen = EventFilter(source=request.source, start_us=to_us(request.since), end_us=to_us(until), livemodes=both)
+    chosen = replayed_by(request, request.since, context.runtime.clock())
     return (await context.read(events.extent, chosen=chosen)).count
 
 

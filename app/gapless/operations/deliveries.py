@@ -19,9 +19,12 @@ from gapless.ledger.deliveries import DeliveryState
 from gapless.ledger.destinations import StoredDestination
 from gapless.ledger.engine import Store
 from gapless.ledger.events import EventFilter, Extent
+from gapless.ledger.jobs import JobKind, ReplayPlan, UnsettledPlan
 from gapless.ledger.unsettled import UnsettledFilter
+from gapless.operations import jobs
 from gapless.operations.context import AwareTime, Keys, Name, OperationContext, OperationRefused, OperationRequest
 
+Rate: TypeAlias = Annotated[float, Meta(ge=0.1, le=10_000, description="events a second")]
 ChangeBatch = Callable[..., int]
 """`unsettled.send_again` or `unsettled.discard`: changes deliveries by their keys and returns how many."""
 Types: TypeAlias = Annotated[
@@ -34,7 +37,10 @@ PLAN_BATCH = 1000
 
 
 class ReplayEvents(OperationRequest, frozen=True, kw_only=True):
-    """Send recorded events again: by key, or all that occurred in `[since, until)`. `dry_run` only counts."""
+    """Send recorded events again: by key, or all that occurred in `[since, until)`. `dry_run` only counts.
+
+    `types`, `missed` and `object` narrow that choice. Many are sent by a job, at `rate` a second.
+    """
 
     operation = "event.replay"
     destination: Name
@@ -42,6 +48,11 @@ class ReplayEvents(OperationRequest, frozen=True, kw_only=True):
     keys: Keys | None = None
     since: AwareTime | None = None
     until: AwareTime | None = None
+    types: Types | None = None
+    missed: bool = False
+    """Only those that were missed."""
+    object: str | None = None
+    rate: Rate | None = None
     other_mode: bool = False
     """Of all that occurred in that time, also send the events of the mode that is not their source's own."""
     dry_run: bool = False
@@ -62,6 +73,7 @@ class UnsettledRequest(OperationRequest, frozen=True, kw_only=True):
     reason: str | None = None
     object: str | None = None
     keys: Keys | None = None
+    rate: Rate | None = None
     dry_run: bool = False
 
 
@@ -121,22 +133,50 @@ async def _replay_keys(
 async def _replay_range(
     context: OperationContext, request: ReplayEvents, since: datetime, destination: StoredDestination
 ) -> dict[str, object]:
-    until = context.runtime.clock() if request.until is None else request.until
     if request.source is not None:
         context.source(request.source)
-    chosen = EventFilter(
-        source=request.source,
-        start_us=to_us(since),
-        end_us=to_us(until),
-        livemodes=frozenset((True, False)) if request.other_mode else None,
-    )
+    chosen = replayed_by(request, since, context.runtime.clock())
+    extent = await context.read(events.extent, chosen=chosen)
     if request.dry_run:
-        return _extent(await context.read(events.extent, chosen=chosen))
+        return _extent(extent)
+    if extent.count > BATCH or request.rate is not None:
+        return await _begin_replay(context, request, chosen, destination, extent.count)
     sent = count = after = 0
     while seqs := await context.read(events.seqs_in, chosen=chosen, after_seq=after, limit=BATCH):
         sent += await _send(context, destination, seqs)
         count, after = count + len(seqs), seqs[-1]
     return {"replayed": sent, "without_payload": count - sent}
+
+
+def replayed_by(request: ReplayEvents, since: datetime, now: datetime) -> EventFilter:
+    """Return the events that a request for a time chooses."""
+    return EventFilter(
+        source=request.source,
+        start_us=to_us(since),
+        end_us=to_us(now if request.until is None else request.until),
+        livemodes=frozenset((True, False)) if request.other_mode else None,
+        types=request.types,
+        missed=request.missed,
+        object_key=request.object,
+    )
+
+
+async def _begin_replay(
+    context: OperationContext, request: ReplayEvents, chosen: EventFilter, destination: StoredDestination, count: int
+) -> dict[str, object]:
+    span = await context.read(events.span, chosen=chosen)
+    if span is None:
+        return {"replayed": 0, "without_payload": 0}
+    return await jobs.begin(
+        context,
+        JobKind.REPLAY,
+        ReplayPlan(destination_id=destination.id, chosen=chosen, last_seq=span.last),
+        count,
+        source=request.source,
+        destination=destination.name,
+        rate=request.rate,
+        after_seq=span.first - 1,
+    )
 
 
 def _extent(extent: Extent) -> dict[str, object]:
@@ -183,6 +223,11 @@ async def _settle(
     """Change the chosen deliveries, in batches; return how many, by the name `done`."""
     await _check_names(context, request.destination, request.source)
     seqs = None if request.keys is None else await _seqs(context, request.keys, request.source)
+    if seqs is None and not request.dry_run:
+        (chosen,) = chosen_by(request)
+        extent = await context.read(unsettled.extent, chosen=chosen)
+        if extent.count > BATCH or (request.rate is not None and extent.count):
+            return await _begin_job(context, request, chosen, extent.count)
     count = 0
     for chosen in chosen_by(request, seqs):
         if request.dry_run:
@@ -191,6 +236,22 @@ async def _settle(
             count += await _change_all(context, request, chosen, change)
     context.wake()
     return {"count": count} if request.dry_run else {done: count}
+
+
+async def _begin_job(
+    context: OperationContext, request: UnsettledRequest, chosen: UnsettledFilter, count: int
+) -> dict[str, object]:
+    last = await context.read(unsettled.last_seq, chosen=chosen)
+    plan = UnsettledPlan(chosen=chosen, last_seq=last, why=why(context, request.note or ""))
+    return await jobs.begin(
+        context,
+        JobKind(request.operation),
+        plan,
+        count,
+        source=request.source,
+        destination=request.destination,
+        rate=request.rate,
+    )
 
 
 async def _change_all(

@@ -166,7 +166,7 @@ class PrivateSettings:
     consumer_token: SecretRef | None = secret()
     """Bearer token that handlers send with their receipts. It opens `/api/v1/receipts` and nothing else."""
     second_person_above: int | None = optional(parsers.count(1, 1_000_000_000, "events"))
-    """Most events that one request may replay, requeue, release or dismiss; above it, another operator must approve.
+    """Most events that one request may replay, requeue, release, discard or dismiss; above it, another must approve.
 
     Absent: nobody is asked. It stops a mistake, and not somebody who splits his request."""
     certificate: Path | None = optional(parsers.path())

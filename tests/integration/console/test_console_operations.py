@@ -293,7 +293,7 @@ def test_every_operation_documents_what_it_takes() -> None:
     assert sorted(OPERATIONS) == [
         "config.activate", "db.restored", "dead.discard", "dead.requeue", "endpoint.note", "event.accept_unlisted",
         "event.replay", "held.discard", "held.release",
-        "import", "missing.dismiss", "operation.approve", "pass.cancel", "pass.status",
+        "import", "job.cancel", "missing.dismiss", "operation.approve", "pass.cancel", "pass.status",
         "quarantine.release", "receipts", "source.accept_account", "source.acknowledge", "source.identity",
         "source.pass", "source.rename", "token.create", "token.revoke",
     ]  # fmt: skip

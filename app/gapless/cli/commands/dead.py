@@ -9,7 +9,7 @@ import click
 
 from gapless.cli import output
 from gapless.cli.access import operate, read_ledger
-from gapless.cli.common import Exit, Invocation, failing_clearly
+from gapless.cli.common import Exit, Invocation, failing_clearly, job_text
 from gapless.cli.param_types import TIME
 from gapless.domain import from_us, to_us
 from gapless.errors import UserError
@@ -132,6 +132,7 @@ def _fields(row: Unsettled) -> dict[str, object]:
 @filtered
 @click.option("--dry-run", is_flag=True, help="Only count them.")
 @click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
+@click.option("--rate", type=click.FloatRange(0.1, 10_000), help="Deliveries a second. Default: as they are taken.")
 @click.option("--note", help="Why, for the audit log.")
 @click.pass_obj
 def requeue(
@@ -144,7 +145,8 @@ def requeue(
     with failing_clearly(debug=invocation.debug):
         args = _args(keys, **chosen)
         done = _perform(invocation, "held.release" if held else "dead.requeue", args, dry_run=dry_run, yes=yes)
-        click.echo(f"{done['released' if held else 'requeued']} deliveries will be sent again")
+        sent = "released" if held else "requeued"
+        click.echo(job_text(done) if "job" in done else f"{done[sent]} deliveries will be sent again")
 
 
 @dead.command()
@@ -164,7 +166,7 @@ def discard(
     with failing_clearly(debug=invocation.debug):
         args = _args(keys, **chosen)
         done = _perform(invocation, "held.discard" if held else "dead.discard", args, dry_run=dry_run, yes=yes)
-        click.echo(f"{done['discarded']} deliveries are given up")
+        click.echo(job_text(done) if "job" in done else f"{done['discarded']} deliveries are given up")
 
 
 def _args(keys: Sequence[str], *, types: Sequence[str], object_: str | None, **rest: Any) -> dict[str, object]:

@@ -16,7 +16,7 @@ from gapless import masking
 from gapless.bootstrap.sources import open_provider_client
 from gapless.cli import output
 from gapless.cli.access import operate, read_ledger
-from gapless.cli.common import Exit, Invocation, failing_clearly, find_source, mask_of
+from gapless.cli.common import Exit, Invocation, failing_clearly, find_source, job_text, mask_of
 from gapless.cli.param_types import TIME
 from gapless.deliver.routing import takes_mode
 from gapless.domain import Purpose, Via, from_us
@@ -238,23 +238,48 @@ def _follow(settings: Settings, source: str | None) -> Iterator[Event]:
 @click.option("--source")
 @click.option("--since", type=TIME, help="Instead of keys: all events from this time on.")
 @click.option("--until", type=TIME)
+@click.option("--type", "types", multiple=True, help="With --since: only these types, such as invoice.*")
+@click.option("--missed", is_flag=True, help="With --since: only events that were missed.")
+@click.option("--object", "object_", help="With --since: only events about this object, such as cus_1…")
 @click.option("--other-mode", is_flag=True, help="With --since: also events that are not of their source's own mode.")
+@click.option("--rate", type=click.FloatRange(0.1, 10_000), help="Events a second. Default: as they are taken.")
+@click.option("--dry-run", is_flag=True, help="Only count them.")
 @click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
+@click.option("--note", help="Why, for the audit log.")
 @click.pass_obj
-def replay(invocation: Invocation, /, keys: Sequence[str], destination: str, yes: bool, **filters: Any) -> None:  # noqa: FBT001
+def replay(
+    invocation: Invocation,
+    /,
+    *,
+    keys: Sequence[str],
+    destination: str,
+    types: Sequence[str],
+    object_: str | None,
+    dry_run: bool,
+    yes: bool,
+    **filters: Any,
+) -> None:
     """Send recorded events to a destination again, with the same ids, by key or by time.
+
+    More than 1,000 are sent by a job, so that new events do not wait for them: see `gapless job`.
 
     gapless event replay --source stripe-live --since 2h --destination billing
     """
     with failing_clearly(debug=invocation.debug):
         settings = invocation.settings()
-        args = {"destination": destination, **filters, **({"keys": list(keys)} if keys else {})}
+        named = {"keys": list(keys) or None, "types": list(types) or None, "object": object_}
+        args = {"destination": destination, **filters, **{name: each for name, each in named.items() if each}}
         plan = asyncio.run(operate(settings, "event.replay", {**args, "dry_run": True}))
         extent = f", first {plan['first']}, last {plan['last']}" if plan.get("first") else ""
         click.echo(f"{plan['count']} events{extent}")
+        if dry_run:
+            return
         if not plan["count"] or not (yes or click.confirm(f"Send them to {destination}?")):
             raise SystemExit(Exit.NEGATIVE)
         result = asyncio.run(operate(settings, "event.replay", args))
+        if "job" in result:
+            click.echo(job_text(result))
+            return
         click.echo(f"{result['replayed']} events will be sent to {destination} again")
         if result["without_payload"]:
             click.echo(f"{result['without_payload']} no longer have a payload and cannot be sent")
