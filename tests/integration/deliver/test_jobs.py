@@ -258,7 +258,7 @@ async def test_who_is_limited_to_a_source_sees_and_ends_only_its_jobs(shop: Shop
 
 @ON_SQLITE
 async def test_a_second_person_approves_the_size_of_a_job(shop: Shop) -> None:
-    made = await shop.do("token.create", name="bob", role="operator", expires=None)
+    made = await perform(shop.context, "token.create", {"name": "bob", "role": "operator", "expires": None})
     shop.context = replace(shop.context, second_person_above=COUNT - 1)
     with pytest.raises(ApprovalNeeded, match=f"concerns {COUNT} events"):
         await shop.replay()
