@@ -37,11 +37,12 @@ Commands:
   check        Check settings, store, providers, destinations and clocks.
   config       Put an older configuration in force again.
   db           Upgrade the ledger, or tell it that it was restored.
-  dead         List or requeue dead letters and held deliveries.
+  dead         List, requeue or discard dead letters and held deliveries.
   demo         Watch the daemon recover webhooks that a fake provider loses.
   destination  List, show, pause, resume or fill destinations.
   event        List, show, follow and replay recorded events.
-  import       Record processed events, so that they are not sent again.
+  import       Record processed events, so that they are not delivered again.
+  job          List, show, cancel or run jobs on many events.
   log          Show the audit log: who did what, and verify it.
   measure      Show how late webhooks came, and how soon losses were found.
   missing      List, show or dismiss what is known and not recorded.

@@ -26,7 +26,7 @@ COMMANDS = {
     "db": ("gapless.cli.commands.db:db", "Upgrade the ledger, or tell it that it was restored."),
     "dead": (
         "gapless.cli.commands.dead:dead",
-        "List or requeue dead letters and held deliveries.",
+        "List, requeue or discard dead letters and held deliveries.",
     ),
     "demo": (
         "gapless.cli.commands.demo:demo",
@@ -43,6 +43,10 @@ COMMANDS = {
     "import": (
         "gapless.cli.commands.import_:import_",
         "Record processed events, so that they are not sent again.",
+    ),
+    "job": (
+        "gapless.cli.commands.job:job",
+        "List, show, cancel or run jobs on many events.",
     ),
     "log": (
         "gapless.cli.commands.log:log",

@@ -29,6 +29,7 @@ from gapless.ledger import schema
 from gapless.ledger.engine import SqliteStore, StoreInvalid
 from gapless.ledger.engine.lock import LockHolder, identity
 from gapless.operations.context import OperationContext
+from gapless.operations.jobs import JobRunner
 from gapless.provider_api.client import DEFAULT_RETRY, RequestRetryPolicy
 from gapless.receive.endpoint import ReceiveOptions, Receiver, make_receiver
 from gapless.receive.evidence import EvidenceFetcher
@@ -144,6 +145,7 @@ class Process:
             tasks += [
                 maintenance.prune(runtime, settings.retention, ids, settings.quarantine.max_age),
                 maintenance.wake_on_notice(runtime.store, self.dispatcher.wake),
+                JobRunner(runtime, self.dispatcher.wake).run(),
             ]
         return tasks
 

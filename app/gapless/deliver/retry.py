@@ -58,11 +58,17 @@ def settlement(
     """
     took_us = max(now_us - began_us, 0)
     match result:
-        case Delivered(detail=detail):
-            tried = Attempt(at_us=began_us, duration_us=took_us, outcome=DeliveryState.DELIVERED, detail=detail or None)
+        case Delivered(detail=detail, answer=answer):
+            tried = Attempt(
+                at_us=began_us,
+                duration_us=took_us,
+                outcome=DeliveryState.DELIVERED,
+                detail=detail or None,
+                answer=answer,
+            )
             return Settlement(claim=claim, state=DeliveryState.DELIVERED, at_us=now_us, attempt=tried)
-        case Failed(reason=reason, detail=detail):
-            tried = Attempt(at_us=began_us, duration_us=took_us, outcome=reason, detail=detail)
+        case Failed(reason=reason, detail=detail, answer=answer):
+            tried = Attempt(at_us=began_us, duration_us=took_us, outcome=reason, detail=detail, answer=answer)
             since_us = max(began_us if claim.first_us is None else claim.first_us, resumed_us)
             return _after_failure(claim, result, tried, now_us, rule, rng, since_us)
         case Held(reason=hold):

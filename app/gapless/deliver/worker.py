@@ -9,13 +9,13 @@ costs the same.
 import asyncio
 import logging
 from collections import deque
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import timedelta
 from random import Random
 
 import msgspec
 
-from gapless.deliver import breaker, retry
+from gapless.deliver import answers, breaker, retry
 from gapless.deliver.breaker import Breaker
 from gapless.deliver.routing import Destination
 from gapless.destinations.contract import (
@@ -50,7 +50,6 @@ POLL = timedelta(seconds=1)
 """Longest sleep. If a notice of another replica is lost, its deliveries are found after it."""
 LOOK = timedelta(milliseconds=500)
 """Least time between two looks whether the destination is paused, while nothing is claimed."""
-DETAIL_MAX = 300
 OUTCOMES = ("delivered", "retry", "dead", "held", "withdrawn")
 """Every value of the label `outcome`."""
 
@@ -313,7 +312,7 @@ class DestinationWorker:
         began_us = self._runtime.elapsed_us
         if began_us >= until_us:  # this process was paused: another may have claimed the delivery
             return
-        result = storable(await self._send(claim, event))
+        result = answers.storable(await self._send(claim, event), event.payload or b"", self._mask_of(event.source))
         now_us, at_us = self._runtime.now_us, self._runtime.elapsed_us
         settled = retry.settlement(
             claim,
@@ -344,6 +343,10 @@ class DestinationWorker:
             extra = {"destination": self._destination.name, "event_key": event.key}
             log.exception("delivery_failed_here", extra=extra)
             return Failed(reason=FailureReason.INTERNAL, detail=f"{type(error).__name__}: {error}")
+
+    def _mask_of(self, source: str) -> tuple[str, ...]:
+        sources = self._runtime.sources
+        return sources[source].mask if source in sources else ()
 
     def _count(self, settled: Settlement, event: StoredEvent, result: Result) -> None:
         name = self._destination.name
@@ -406,11 +409,3 @@ def _delivery(claim: DeliveryClaim, event: StoredEvent, payload: bytes) -> Deliv
         endpoint_version=event.endpoint_version,
         generation=claim.generation,
     )
-
-
-def storable(result: Result) -> Result:
-    """Return the result with a detail that every database accepts: the text of a consumer's exception is arbitrary."""
-    if not isinstance(result, Failed):
-        return result
-    clean = result.detail.replace("\0", "").encode(errors="replace").decode()
-    return replace(result, detail=clean[:DETAIL_MAX])

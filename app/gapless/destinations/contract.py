@@ -74,10 +74,29 @@ class Delivery:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What a consumer answered, for people who look for the cause of a failure.
+
+    A sender gives what it likes of it: the worker masks and bounds it, and stores it with the attempt.
+    """
+
+    status: int | None = None
+    """The status or the code of the answer, if it has one."""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    """Some of its headers, by lower-case name: only those that hold no secrets."""
+    body: str = ""
+    """The beginning of its body, if that is text."""
+    is_cut: bool = False
+    """`body` is not the whole of it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Delivered:
     """The consumer has it."""
 
     detail: str = ""
+    answer: Answer | None = None
+    """What it answered; None: that is not known, or not kept."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,6 +110,8 @@ class Failed:
     """The wait that the consumer requested, in microseconds."""
     status: int | None = None
     """The status of the consumer's answer; None: it did not answer, or its protocol has none."""
+    answer: Answer | None = None
+    """What it answered; None: nothing, or it is not kept."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -31,7 +31,9 @@ from sqlalchemy import (
     update,
 )
 
+from gapless.destinations.contract import Answer
 from gapless.domain import Via
+from gapless.ledger import attempts
 from gapless.ledger.engine import dialect
 from gapless.ledger.events import CHUNK
 from gapless.ledger.receipts import EVERY_HANDLER, has_receipt
@@ -42,6 +44,8 @@ PENDING: ColumnElement[bool] = literal_column("delivery.state = 'pending'")
 """A literal without a type: a partial index serves only the text of its own condition, not a bound value or `… = 1`."""
 OWING: ColumnElement[bool] = literal_column("delivery.state <> 'delivered'")
 """A literal without a type, as `PENDING`."""
+WAITING: ColumnElement[bool] = literal_column("delivery.state <> 'delivered' AND delivery.state <> 'pending'")
+"""Those that wait for a person, or for their source; a literal, as `PENDING`."""
 BEGAN = DELIVERY.c.next_us - func.coalesce(DELIVERY.c.wait_us, DELIVERY.c.next_us - DELIVERY.c.created_us)
 """The time at which the wait of a pending delivery began."""
 CLAIM_BYTES = 4 * 2**20
@@ -52,13 +56,15 @@ DELIVERY_CHANNEL = "gapless_deliver"
 _PENDING_BY_KEY = DELIVERY.c.state == "pending"
 """A bound value, so that rows are found by their keys and not by the index of due deliveries."""
 
+NEXT_GENERATION = DELIVERY.c.generation + 1
+"""The generation of a delivery that a person sends again. A row that was deleted may have been sent: it gets 1."""
 RELEASED = "released"
 """Reason of a pending delivery that a person released or replayed: it is not held again."""
 
 NOT_LISTED = "not_listed"
 """Reason of a held delivery of an event that came by webhook, and that the provider's list has not shown yet."""
 
-ATTEMPT_COLUMNS = ("destination_id", "event_seq", "at_us", "duration_us", "outcome", "detail")
+ATTEMPT_COLUMNS = ("destination_id", "event_seq", "at_us", "duration_us", "outcome", "detail", "status", "answer")
 
 
 class DeliveryState(StrEnum):
@@ -118,12 +124,14 @@ class StoredEvent:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attempt:
-    """One attempt: its start, its duration, and its outcome (`delivered` or a `FailureReason`)."""
+    """One attempt: its start, its duration, its outcome (`delivered` or a `FailureReason`), and the answer."""
 
     at_us: int
     duration_us: int
     outcome: str
     detail: str | None = None
+    answer: Answer | None = None
+    """What of the answer is stored, as it is shown."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -282,6 +290,20 @@ def settle(connection: Connection, settlements: Sequence[Settlement]) -> None:
     dialect.insert_many(connection, ATTEMPT, ATTEMPT_COLUMNS, [row for each in ordered for row in _attempt_rows(each)])
 
 
+def fresh(now_us: int) -> dict[str, object]:
+    """Return the columns of a delivery that starts over: it is due, has all its attempts, and is not held again."""
+    return {
+        "state": DeliveryState.PENDING.value,
+        "attempts": 0,
+        "next_us": now_us,
+        "wait_us": 0,
+        "lease_us": 0,
+        "done_us": None,
+        "first_us": None,
+        "reason": RELEASED,
+    }
+
+
 def _run(connection: Connection, statement: Update | Delete, rows: Sequence[dict[str, object]]) -> None:
     if rows:
         connection.execute(statement, rows)
@@ -302,6 +324,7 @@ _SETTLE = (
     .values(
         state=bindparam("new_state"),
         attempts=bindparam("new_attempts"),
+        attempts_kept=DELIVERY.c.attempts_kept + bindparam("tried"),
         next_us=bindparam("new_next_us"),
         wait_us=bindparam("new_wait_us"),
         lease_us=0,
@@ -328,6 +351,7 @@ def _values(settlement: Settlement) -> dict[str, object]:
         **_guard(settlement.claim),
         "new_state": settlement.state,
         "new_attempts": settlement.claim.attempts + (settlement.attempt is not None),
+        "tried": int(settlement.attempt is not None),
         "new_next_us": settlement.next_us,
         "new_wait_us": max(settlement.next_us - settlement.at_us, 0),
         "new_done_us": None if pending else settlement.at_us,
@@ -340,7 +364,12 @@ def _attempt_rows(settlement: Settlement) -> list[tuple[object, ...]]:
     tried, claim = settlement.attempt, settlement.claim
     if tried is None:
         return []
-    return [(claim.destination_id, claim.seq, tried.at_us, tried.duration_us, tried.outcome, tried.detail)]
+    row = (claim.destination_id, claim.seq, tried.at_us, tried.duration_us, tried.outcome, tried.detail)
+    answer = tried.answer
+    if answer is None:
+        return [(*row, None, None)]
+    has_text = answer.headers or answer.body
+    return [(*row, answer.status, attempts.encoded(answer) if has_text else None)]
 
 
 def withdraw(connection: Connection, seqs: Sequence[int], destinations: Collection[int]) -> None:

@@ -450,6 +450,14 @@ class DeliveryRow(TableRow, table=True):
         PrimaryKeyConstraint("destination_id", "event_seq"),
         _index_where("ix_delivery_due", "destination_id", "next_us", "event_seq", where="state = 'pending'"),
         _index_where("ix_delivery_owing", "event_seq", where="state <> 'delivered'"),
+        _index_where(
+            "ix_delivery_waiting",
+            "state",
+            "event_seq",
+            "destination_id",
+            where="state <> 'delivered' AND state <> 'pending'",
+        ),
+        _index_where("ix_delivery_trimmed", "destination_id", "event_seq", where="attempts_kept > 20"),
         {"sqlite_with_rowid": False},
     )
     destination_id: int = _long()
@@ -464,6 +472,7 @@ class DeliveryRow(TableRow, table=True):
     done_us: int | None = _long(null=True)
     generation: int = _long(default=0)  # how often a person has asked to send it again
     first_us: int | None = _long(null=True)  # its first attempt since it was made, or was sent again; None: not yet
+    attempts_kept: int = _long(default=0)  # rows of `attempt` that it may have
 
 
 class AttemptRow(TableRow, table=True):
@@ -478,6 +487,34 @@ class AttemptRow(TableRow, table=True):
     duration_us: int = _long()
     outcome: str = _text()
     detail: str | None = _text(null=True)
+    status: int | None = _long(null=True)  # of the answer
+    answer: str | None = _text(null=True)  # JSON: see `ledger.attempts`
+
+
+class JobRow(TableRow, table=True):
+    """What a person asked to be done to many events, and how far it is; see `ledger.jobs`."""
+
+    __tablename__ = "job"
+    __table_args__ = (_index_where("ix_job_running", "id", where="state = 'running'"), {"sqlite_autoincrement": True})
+    id: int | None = _id()
+    kind: str = _text()  # the operation that asked for it
+    plan: str = _text()  # JSON: what it concerns
+    source: str | None = _text(null=True)
+    destination: str | None = _text(null=True)
+    cursor_seq: int = _long(default=0)  # what is done: events up to this one,
+    cursor_destination: int = _long(default=0)  # and of this one up to this destination
+    planned: int = _long()  # how many it concerned when it began
+    done: int = _long(default=0)
+    left_out: int = _long(default=0)
+    pace_us: int | None = _long(null=True)  # for each event; None: as fast as the destinations take them
+    state: str = _text(default="running")  # running | finished | cancelled | failed
+    next_us: int = _long()  # when its next batch is due
+    created_us: int = _long()
+    created_by: str = _text()
+    role: str = _text()
+    reason: str | None = _text(null=True)
+    ended_us: int | None = _long(null=True)
+    last_error: str | None = _text(null=True)
 
 
 class ReceiptRow(TableRow, table=True):
@@ -655,7 +692,7 @@ SOURCE, STREAM, DESTINATION = _table(SourceRow), _table(StreamRow), _table(Desti
 EVENT, PAYLOAD, MISSING, FINDING = _table(EventRow), _table(PayloadRow), _table(MissingRow), _table(FindingRow)
 PASS, SLICE, UNRECOVERABLE, BUDGET = _table(PassRow), _table(SliceRow), _table(UnrecoverableRow), _table(BudgetRow)
 BUDGET_USE, EARNING = _table(BudgetUseRow), _table(EarningRow)
-DELIVERY, ATTEMPT, TALLY = _table(DeliveryRow), _table(AttemptRow), _table(TallyRow)
+DELIVERY, ATTEMPT, TALLY, JOB = _table(DeliveryRow), _table(AttemptRow), _table(TallyRow), _table(JobRow)
 SHOWN, ABSENCE, CONFIGURATION = _table(ShownRow), _table(AbsenceRow), _table(ConfigurationRow)
 SUBSCRIPTION, RESTORED, RECEIPT = _table(SubscriptionRow), _table(RestoredRow), _table(ReceiptRow)
 SIGNED_MESSAGE = _table(SignedMessageRow)

@@ -167,7 +167,7 @@ class PrivateSettings:
     consumer_token: SecretRef | None = secret()
     """Bearer token that handlers send with their receipts. It opens `/api/v1/receipts` and nothing else."""
     second_person_above: int | None = optional(parsers.count(1, 1_000_000_000, "events"))
-    """Most events that one request may replay, requeue, release or dismiss; above it, another operator must approve.
+    """Most events that one request may replay, requeue, release, discard or dismiss; above it, another must approve.
 
     Absent: nobody is asked. It stops a mistake, and not somebody who splits his request."""
     certificate: Path | None = optional(parsers.path())
@@ -227,6 +227,8 @@ class RetentionSettings:
     """Age at which attempts are pruned, whatever became of their delivery. "off": kept for ever.
 
     The default is long enough for an inquiry."""
+    attempts_per_delivery: int = setting(parsers.count(20, 10_000, "attempts"), 100)
+    """Most attempts kept of one delivery, the newest. It may be tried more often: each requeue begins anew."""
     deliveries: timedelta | None = setting(parsers.duration_or_off(timedelta(hours=1)), "90d")
     """Age at which finished deliveries are pruned. "off": kept for ever. As `payloads`: a replay needs both."""
     passes: timedelta | None = setting(parsers.duration_or_off(timedelta(hours=1)), "30d")

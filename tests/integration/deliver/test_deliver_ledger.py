@@ -14,9 +14,10 @@ from gapless.deliver.breaker import BreakerRule
 from gapless.deliver.worker import AHEAD_MAX
 from gapless.destinations.contract import Delivered, Failed, FailureReason, Result
 from gapless.domain import Via, system_clock, to_us
-from gapless.ledger import dead_letters, deliveries, retention
+from gapless.ledger import dead_letters, deliveries, retention, unsettled
 from gapless.ledger.deliveries import CLAIM_BYTES, Attempt, DeliveryClaim, DeliveryState, Settlement
 from gapless.ledger.tables import ATTEMPT, DELIVERY, EVENT, PAYLOAD
+from gapless.ledger.unsettled import UnsettledFilter
 
 pytestmark = pytest.mark.anyio
 LEASE_US = 1_000_000
@@ -194,20 +195,17 @@ async def test_dead_letters_are_listed_and_counted_by_reason(setup: Any) -> None
         ("app", "dead", "cannot_render", 1),
         ("app", "dead", "consumer_4xx", 2),
     ]
-    listed = await setup.store.read(lambda c: dead_letters.waiting(c, DeliveryState.DEAD, reason="consumer_4xx"))
+    listed = await setup.store.read(unsettled.page, UnsettledFilter(state=DeliveryState.DEAD, reason="consumer_4xx"))
     assert [(letter.source, letter.key, letter.attempts) for letter in listed] == [
         ("acme", "evt_1", 1),
         ("acme", "evt_3", 1),
     ]
-    after = (listed[0].seq, setup.destination_id)
-    rest = await setup.store.read(
-        lambda c: dead_letters.waiting(c, DeliveryState.DEAD, after=after, reason="consumer_4xx")
-    )
+    chosen = UnsettledFilter(state=DeliveryState.DEAD, reason="consumer_4xx")
+    rest = await setup.store.read(unsettled.page, chosen, after=(listed[0].seq, listed[0].destination_id))
     assert [letter.key for letter in rest] == ["evt_3"]
-    other = setup.destination_id + 1
     both = [
-        await setup.store.read(dead_letters.waiting, DeliveryState.DEAD, destination_id=each)
-        for each in (setup.destination_id, other)
+        await setup.store.read(unsettled.page, UnsettledFilter(state=DeliveryState.DEAD, destinations=(each,)))
+        for each in ("app", "other")
     ]
     assert [len(letters) for letters in both] == [3, 0]
 

@@ -8,7 +8,7 @@ No redirect is followed, no cookie is kept and no proxy is read from the environ
 
 import asyncio
 import ssl
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from typing import ClassVar, assert_never
@@ -30,8 +30,9 @@ from gapless.destinations.contract import (
     SenderContext,
 )
 from gapless.destinations.headers import identity_headers
-from gapless.destinations.http import addresses
+from gapless.destinations.http import addresses, answers
 from gapless.destinations.http.addresses import AddressRefused, AddressRule
+from gapless.destinations.http.answers import AnswerBody, KeptAnswers
 from gapless.destinations.http.client import HandlerClient
 from gapless.destinations.http.options import FINAL, DeliverySignature, HttpOptions
 from gapless.domain import Via, span_us
@@ -63,7 +64,7 @@ __all__ = [
 THROTTLED = 429
 ANSWER_BYTES = 4096
 ANSWER_S = 1.0
-"""Limits for reading an answer's body, which is read only to reuse the connection."""
+"""Limits for reading an answer's body: to reuse the connection, and to keep its beginning."""
 
 
 class HttpSender:
@@ -85,6 +86,7 @@ class HttpSender:
         self._rule = AddressRule(options.allow, allow_private=options.allow_private)
         self._client = HandlerClient(self._url, self._rule, context.concurrency, tls)
         self._key: tuple[Secret, bytes] | None = None
+        self._keep = KeptAnswers.of(options.keep_answer_headers, body=options.keep_answer_body)
 
     @property
     def renders(self) -> bool:
@@ -108,16 +110,24 @@ class HttpSender:
         message = self._message(delivery)
         if not isinstance(message, WebhookMessage):
             return message
+        headers = self._headers(delivery, message)
         try:
-            response = await self._client.post(self._headers(delivery, message), message.body)
+            response = await self._client.post(headers, message.body)
         except AddressRefused as error:
             return Failed(reason=FailureReason.ADDRESS_REFUSED, detail=str(error))
         except aiohttp.ServerTimeoutError as error:
             return Failed(reason=FailureReason.TIMEOUT, detail=self._describe(error))
         except aiohttp.ClientError as error:
             return Failed(reason=FailureReason.CONNECTION, detail=self._describe(error))
-        await _finish_reading(response)
-        return read_status(response.status, self._wait_us(response), self._options.final)
+        body = await _read_beginning(response)
+        return replace(
+            read_status(response.status, self._wait_us(response), self._options.final),
+            answer=answers.read(response.status, response.headers, body, self._keep, self._secrets_of(headers)),
+        )
+
+    def _secrets_of(self, headers: Mapping[str, str]) -> list[str]:
+        """Return the values among the headers of an attempt that are secrets: a handler may send back what it got."""
+        return [headers[name.lower()] for name in (*self._options.headers_env, *self._options.headers_file)]
 
     async def close(self) -> None:
         """Close the connections."""
@@ -212,7 +222,7 @@ class HttpSender:
         return headers
 
 
-def read_status(status: int, retry_after_us: int = 0, final: Collection[int] = FINAL) -> Result:
+def read_status(status: int, retry_after_us: int = 0, final: Collection[int] = FINAL) -> Delivered | Failed:
     """Return the result that a consumer's answer means. `final`: the statuses that are not tried again."""
     detail = f"HTTP {status}"
     match status // 100:
@@ -265,16 +275,19 @@ def _recorded(delivery: Delivery) -> RecordedEvent:
     )
 
 
-async def _finish_reading(response: aiohttp.ClientResponse) -> None:
+async def _read_beginning(response: aiohttp.ClientResponse) -> AnswerBody:
     """Read a short body, so that the connection can be reused; close the connection of a long or slow one."""
-    left = ANSWER_BYTES
+    parts, size, is_whole = list[bytes](), 0, False
     try:
         with suppress(TimeoutError, aiohttp.ClientError):
             async with asyncio.timeout(ANSWER_S):
-                while left > 0 and not response.content.at_eof():
-                    left -= len(await response.content.readany())
+                while size < ANSWER_BYTES and not response.content.at_eof():
+                    parts.append(await response.content.readany())
+                    size += len(parts[-1])
+                is_whole = response.content.at_eof()
     finally:
         response.close()  # if its body was read, the connection is free by now, and stays
+    return AnswerBody(b"".join(parts)[:ANSWER_BYTES], is_cut=not is_whole or size > ANSWER_BYTES)
 
 
 def _checked_url(name: str, text: str) -> httpx.URL:

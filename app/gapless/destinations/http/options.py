@@ -16,6 +16,8 @@ Not 400: handlers answer that while their own secret is wrong.
 """
 CREDENTIAL_HEADERS = frozenset(("authorization", "cookie", "proxy-authorization", "x-api-key"))
 """Headers whose values are secrets, so that the configuration may not contain them."""
+SECRET_ANSWERS = CREDENTIAL_HEADERS | {"set-cookie", "authentication-info", "proxy-authentication-info"}
+"""Headers of answers that are never kept."""
 
 Url: TypeAlias = Annotated[
     str,
@@ -77,6 +79,12 @@ class HttpOptions(DestinationOptions, frozen=True, kw_only=True):
         Mapping[HeaderName, SecretReader], Meta(description="a table of header names and paths of files")
     ] = {}
     """Headers whose values are secrets, each with the file that holds it; it is read for each attempt."""
+    keep_answer_headers: Annotated[
+        tuple[HeaderName, ...], Meta(max_length=20, description="a list of at most 20 names of headers")
+    ] = ()
+    """Headers of answers that are kept with an attempt, beside content-type, retry-after, server and the request id."""
+    keep_answer_body: bool = True
+    """Keep the beginning of each answer's body with the attempt, if it is text: 1,024 characters, masked as events."""
 
     @property
     def address(self) -> str:
@@ -99,6 +107,8 @@ class HttpOptions(DestinationOptions, frozen=True, kw_only=True):
             )
         if self.format is not EventFormat.PAYLOAD and self.signature is DeliverySignature.PROVIDER:
             yield 'option format is for other signatures than "provider", whose body the provider renders; leave it out'
+        for name in sorted({name.lower() for name in self.keep_answer_headers} & SECRET_ANSWERS):
+            yield f"option keep_answer_headers names {name}, which is a secret; leave it out"
         for name in sorted({name.lower() for name in self.headers} & CREDENTIAL_HEADERS):
             yield (
                 f"option headers.{name} is a secret and may not stand here; "
