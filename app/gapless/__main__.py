@@ -41,7 +41,7 @@ Commands:
   demo         Watch the daemon recover webhooks that a fake provider loses.
   destination  List, show, pause, resume or fill destinations.
   event        List, show, follow and replay recorded events.
-  import       Record processed events, so that they are not delivered again.
+  import       Record processed events, so that they are not sent again.
   job          List, show, cancel or run jobs on many events.
   log          Show the audit log: who did what, and verify it.
   measure      Show how late webhooks came, and how soon losses were found.
