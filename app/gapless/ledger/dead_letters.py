@@ -8,11 +8,11 @@ from sqlalchemy import (
     Connection,
     Select,
     and_,
-    case,
     delete,
     func,
     insert,
     literal,
+    literal_column,
     select,
     tuple_,
     update,
@@ -35,8 +35,12 @@ from gapless.ledger.deliveries import (
 )
 from gapless.ledger.engine import dialect
 from gapless.ledger.events import EventFilter
-from gapless.ledger.tables import DELIVERY, DESTINATION, EVENT, PAYLOAD
+from gapless.ledger.tables import DELIVERY, DELIVERY_COUNT, DESTINATION, EVENT, PAYLOAD
 
+TRIED: ColumnElement[bool] = literal_column("delivery.attempts > 0")
+"""A literal, as `PENDING`."""
+FARTHEST = 1000
+"""The pending deliveries that are due last, among which the last wait is looked for: one that a clock was ahead of."""
 BATCH = 1000
 """Most deliveries changed in one transaction, because webhooks wait for it."""
 
@@ -67,35 +71,62 @@ class Undelivered:
 
 
 def backlog(connection: Connection, now_us: int) -> list[Backlog]:
-    """Return the deliveries that every destination still owes, by state and reason. Reads only the index of those.
+    """Return the deliveries that every destination still owes, by state and reason.
 
-    A delivery with a failed attempt counts as late from its creation; one that is delayed, or just claimed for its
-    first attempt, from its due time.
+    The database keeps their numbers; the times are looked up in indexes. A delivery with a failed attempt counts as
+    late from its creation; one that is delayed, or just claimed for its first attempt, from its due time.
     """
-    tried, due = DELIVERY.c.attempts > 0, DELIVERY.c.next_us <= now_us
-    late_us = case((tried, DELIVERY.c.created_us), (due, DELIVERY.c.next_us))
+    total = func.sum(DELIVERY_COUNT.c.count)
+    counted = DELIVERY_COUNT.c.destination_id, DELIVERY_COUNT.c.state, DELIVERY_COUNT.c.reason
     query = (
-        select(
-            DESTINATION.c.name, DELIVERY.c.state, DELIVERY.c.reason,
-            func.count(), func.min(DELIVERY.c.created_us), func.min(late_us), func.max(BEGAN),
-        )
-        .join(DESTINATION, DESTINATION.c.id == DELIVERY.c.destination_id)
-        .where(OWING)
-        .group_by(DESTINATION.c.name, DELIVERY.c.state, DELIVERY.c.reason)
-        .order_by(DESTINATION.c.name, DELIVERY.c.state, DELIVERY.c.reason)
-    )  # fmt: skip
+        select(DESTINATION.c.name, *counted, total)
+        .join(DESTINATION, DESTINATION.c.id == DELIVERY_COUNT.c.destination_id)
+        .group_by(DESTINATION.c.name, *counted)
+        .having(total > 0)
+        .order_by(DESTINATION.c.name, *counted[1:])
+    )
+    rows = connection.execute(query).all()
+    times = {key: _times(connection, *key, now_us) for key in sorted({(row[1], row[2]) for row in rows})}
     return [
         Backlog(
             destination=name,
             state=DeliveryState(state),
-            reason=reason,
-            count=count,
+            reason=reason or None,
+            count=int(count),
             oldest_us=oldest_us,
-            late_us=late_us if state == DeliveryState.PENDING else None,
-            began_us=began_us if state == DeliveryState.PENDING else 0,
+            late_us=late_us,
+            began_us=began_us,
         )
-        for name, state, reason, count, oldest_us, late_us, began_us in connection.execute(query)
+        for name, destination_id, state, reason, count in rows
+        for oldest_us, late_us, began_us in [times[destination_id, state]]
     ]
+
+
+def _times(connection: Connection, destination_id: int, state: str, now_us: int) -> tuple[int, int | None, int]:
+    """Return when the oldest delivery in the state was made, from when on one is late, and when the last wait began."""
+    mine = DELIVERY.c.destination_id == destination_id
+    is_pending = state == DeliveryState.PENDING
+    of_state = PENDING if is_pending else and_(WAITING, DELIVERY.c.state == state)
+    oldest = select(func.min(DELIVERY.c.created_us)).where(mine, of_state)
+    oldest_us = connection.execute(oldest).scalar() or now_us
+    if not is_pending:
+        return oldest_us, None, 0
+    tried = select(func.min(DELIVERY.c.created_us)).where(mine, PENDING, TRIED)
+    due = select(func.min(DELIVERY.c.next_us)).where(mine, PENDING, DELIVERY.c.next_us <= now_us)
+    late = [us for query in (tried, due) if (us := connection.execute(query).scalar()) is not None]
+    farthest = (
+        select(BEGAN.label("began_us")).where(mine, PENDING).order_by(DELIVERY.c.next_us.desc()).limit(FARTHEST)
+    ).subquery()
+    began_us = connection.execute(select(func.max(farthest.c.began_us))).scalar()
+    return oldest_us, min(late, default=None), began_us or 0
+
+
+def recount(connection: Connection) -> None:
+    """Count anew what is owed: a ledger was restored, perhaps without regard for the triggers that count."""
+    connection.execute(delete(DELIVERY_COUNT))
+    columns = (DELIVERY.c.destination_id, DELIVERY.c.state, func.coalesce(DELIVERY.c.reason, ""))
+    owed = select(*columns, literal(0), func.count()).where(OWING).group_by(*columns)
+    connection.execute(insert(DELIVERY_COUNT).from_select([column.name for column in DELIVERY_COUNT.columns], owed))
 
 
 def undelivered(
@@ -216,7 +247,7 @@ def of_states(connection: Connection, source_id: int, shown: Mapping[str, int]) 
 
 def owe_listed(connection: Connection, seqs: Sequence[int], now_us: int) -> int:
     """Owe the deliveries that waited for the list: it has shown these events. Returns how many."""
-    waits = and_(DELIVERY.c.state == DeliveryState.HELD, DELIVERY.c.reason == NOT_LISTED)
+    waits = and_(WAITING, DELIVERY.c.state == DeliveryState.HELD, DELIVERY.c.reason == NOT_LISTED)
     owed = {**fresh(now_us), "reason": None}
     count = connection.execute(update(DELIVERY).where(DELIVERY.c.event_seq.in_(seqs), waits).values(**owed)).rowcount
     if count:

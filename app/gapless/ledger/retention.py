@@ -11,9 +11,19 @@ from dataclasses import dataclass
 from sqlalchemy import Column, ColumnElement, Connection, delete, literal_column, select, update
 
 from gapless.ledger import quarantine
-from gapless.ledger.deliveries import OWING
 from gapless.ledger.passes import PassKind
-from gapless.ledger.tables import ATTEMPT, DELIVERY, EVENT, PASS, PAYLOAD, QUARANTINE, RECEIPT, SHOWN, SLICE
+from gapless.ledger.tables import (
+    ATTEMPT,
+    DELIVERY,
+    DESTINATION,
+    EVENT,
+    PASS,
+    PAYLOAD,
+    QUARANTINE,
+    RECEIPT,
+    SHOWN,
+    SLICE,
+)
 
 LIMIT = 500
 """Rows looked at in one transaction."""
@@ -87,13 +97,18 @@ def prune_payloads(connection: Connection, before_us: int, *, after: int = 0, li
     old, more = _old_ids(connection, PAYLOAD.c.id, PAYLOAD.c.stored_us, before_us, after, limit)
     if not old:
         return Pruned(count=0, after=None)
-    owed = (
-        select(EVENT.c.payload_id)
-        .join(DELIVERY, DELIVERY.c.event_seq == EVENT.c.seq)
-        .where(OWING, EVENT.c.payload_id.between(old[0], old[-1]))
-    )
-    gone = connection.execute(delete(PAYLOAD).where(PAYLOAD.c.id.in_(old), PAYLOAD.c.id.not_in(owed))).rowcount
-    return Pruned(count=gone, after=more)
+    kept = _owed_payloads(connection, old[0], old[-1])
+    gone = connection.execute(delete(PAYLOAD).where(PAYLOAD.c.id.in_([each for each in old if each not in kept])))
+    return Pruned(count=gone.rowcount, after=more)
+
+
+def _owed_payloads(connection: Connection, first: int, last: int) -> set[int]:
+    """Return those payloads between two ids that a delivery still needs: each is looked up by the delivery's key."""
+    found = select(EVENT.c.seq, EVENT.c.payload_id).where(EVENT.c.payload_id.between(first, last))
+    payload_of = {row.seq: row.payload_id for row in connection.execute(found)}
+    ids = list(connection.execute(select(DESTINATION.c.id)).scalars())
+    mine = (DELIVERY.c.destination_id.in_(ids), DELIVERY.c.event_seq.in_(payload_of), DELIVERY.c.state != "delivered")
+    return {payload_of[seq] for seq in connection.execute(select(DELIVERY.c.event_seq).where(*mine)).scalars()}
 
 
 def prune_receipts(connection: Connection, before_us: int, *, after: int = 0, limit: int = LIMIT) -> Pruned:

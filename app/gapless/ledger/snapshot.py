@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from types import MappingProxyType
 from typing import Final
 
-from sqlalchemy import Connection, RowMapping, and_, case, func, select
+from sqlalchemy import ColumnElement, Connection, RowMapping, and_, case, func, literal_column, select
 
 from gapless.domain import Source, span_us, to_us
 from gapless.ledger import (
@@ -40,6 +40,8 @@ from gapless.ledger.tables import MISSING, SOURCE, STREAM, UNRECOVERABLE
 from gapless.ledger.tallies import Totals
 from gapless.ledger.unreadable import REASON
 
+UNRECOVERED: Final[ColumnElement[bool]] = literal_column("missing.state IN ('open', 'lost')")
+"""A literal, because a partial index serves only the text of its own condition."""
 WINDOWS: Final[Mapping[str, timedelta]] = MappingProxyType(
     {"1h": timedelta(hours=1), "24h": timedelta(hours=24), "7d": timedelta(days=7)}
 )
@@ -258,7 +260,7 @@ def _missing(connection: Connection, source_ids: Sequence[int]) -> Mapping[int, 
             func.min(case((is_unreadable, MISSING.c.found_us))).label("unreadable_found_us"),
             func.sum(case((is_lost, 1), else_=0)).label("lost"),
         )
-        .where(MISSING.c.source_id.in_(source_ids), MISSING.c.state.in_(("open", "lost")))
+        .where(MISSING.c.source_id.in_(source_ids), UNRECOVERED)
         .group_by(MISSING.c.stream_id)
     )
     return {

@@ -176,6 +176,9 @@ class EventRow(TableRow, table=True):
         UniqueConstraint("source_id", "key"),
         Index("ix_event_stream_occurred", "stream_id", "occurred_us"),
         _index_where("ix_event_object", "source_id", "object_key", where="object_version IS NOT NULL"),
+        _index_where("ix_event_missed", "seq", where="missed_cause IS NOT NULL"),
+        _index_where("ix_event_unlisted", "seq", where="absent_count >= 2"),
+        Index("ix_event_payload", "payload_id"),
         {"sqlite_autoincrement": True},
     )
     seq: int | None = Field(default=None, sa_column=Column("seq", Whole, primary_key=True, autoincrement=True))
@@ -236,6 +239,7 @@ class MissingRow(TableRow, table=True):
         UniqueConstraint("source_id", "key"),
         _index_where("ix_missing_open", "source_id", "next_attempt_us", where="state = 'open'"),
         _index_where("ix_missing_unreadable", "stream_id", where="reason = 'unreadable'"),
+        _index_where("ix_missing_unrecovered", "source_id", where="state IN ('open', 'lost')"),
         {"sqlite_autoincrement": True},
     )
     id: int | None = _id()
@@ -449,7 +453,15 @@ class DeliveryRow(TableRow, table=True):
     __table_args__ = (
         PrimaryKeyConstraint("destination_id", "event_seq"),
         _index_where("ix_delivery_due", "destination_id", "next_us", "event_seq", where="state = 'pending'"),
-        _index_where("ix_delivery_owing", "event_seq", where="state <> 'delivered'"),
+        _index_where("ix_delivery_oldest", "destination_id", "created_us", where="state = 'pending'"),
+        _index_where(
+            "ix_delivery_since",
+            "destination_id",
+            "state",
+            "created_us",
+            where="state <> 'delivered' AND state <> 'pending'",
+        ),
+        _index_where("ix_delivery_tried", "destination_id", "created_us", where="state = 'pending' AND attempts > 0"),
         _index_where(
             "ix_delivery_waiting",
             "state",
@@ -473,6 +485,21 @@ class DeliveryRow(TableRow, table=True):
     generation: int = _long(default=0)  # how often a person has asked to send it again
     first_us: int | None = _long(null=True)  # its first attempt since it was made, or was sent again; None: not yet
     attempts_kept: int = _long(default=0)  # rows of `attempt` that it may have
+
+
+class DeliveryCountRow(TableRow, table=True):
+    """How many deliveries are owed, by state and reason. Triggers of the database keep it: see migration 0025.
+
+    Rows of several slots are summed, so that processes do not wait for each other.
+    """
+
+    __tablename__ = "delivery_count"
+    __table_args__ = (PrimaryKeyConstraint("destination_id", "state", "reason", "slot"),)
+    destination_id: int = _long()
+    state: str = _text()
+    reason: str = _text()  # "": there is none
+    slot: int = _long()
+    count: int = _long()
 
 
 class AttemptRow(TableRow, table=True):
@@ -692,6 +719,7 @@ SOURCE, STREAM, DESTINATION = _table(SourceRow), _table(StreamRow), _table(Desti
 EVENT, PAYLOAD, MISSING, FINDING = _table(EventRow), _table(PayloadRow), _table(MissingRow), _table(FindingRow)
 PASS, SLICE, UNRECOVERABLE, BUDGET = _table(PassRow), _table(SliceRow), _table(UnrecoverableRow), _table(BudgetRow)
 BUDGET_USE, EARNING = _table(BudgetUseRow), _table(EarningRow)
+DELIVERY_COUNT = _table(DeliveryCountRow)
 DELIVERY, ATTEMPT, TALLY, JOB = _table(DeliveryRow), _table(AttemptRow), _table(TallyRow), _table(JobRow)
 SHOWN, ABSENCE, CONFIGURATION = _table(ShownRow), _table(AbsenceRow), _table(ConfigurationRow)
 SUBSCRIPTION, RESTORED, RECEIPT = _table(SubscriptionRow), _table(RestoredRow), _table(ReceiptRow)

@@ -10,6 +10,8 @@ from sqlalchemy import BigInteger, Boolean, Connection, LargeBinary, Table
 from sqlalchemy.dialects import postgresql, sqlite
 
 Row: TypeAlias = tuple[Any, ...]
+AT_ONCE = (64, 8, 1)
+"""Rows in one statement on SQLite, the largest that fit first."""
 
 
 def insert_new(
@@ -38,8 +40,20 @@ def insert_new(
 
 
 def insert_many(connection: Connection, table: Table, columns: Sequence[str], rows: Sequence[Row]) -> None:
-    """Insert rows, none of which may exist yet."""
-    _insert(connection, table, tuple(columns), rows, "")
+    """Insert rows, none of which may exist yet.
+
+    On SQLite many rows are one statement: each statement that fires triggers saves the pages that it changes.
+    """
+    if connection.dialect.name == "postgresql" or not rows:
+        _insert(connection, table, tuple(columns), rows, "")
+        return
+    cursor, at = _sqlite_cursor(connection), 0
+    for size in AT_ONCE:
+        count = (len(rows) - at) // size * size
+        parts = [[each for row in rows[first : first + size] for each in row] for first in range(at, at + count, size)]
+        if parts:
+            cursor.executemany(_insert_values(table, tuple(columns), "", size), parts)
+        at += count
 
 
 def add_up(connection: Connection, table: Table, columns: Sequence[str], rows: Sequence[Row]) -> None:
@@ -129,8 +143,9 @@ def _arrays(rows: Sequence[Row]) -> Iterable[Sequence[Any]]:
 
 
 @cache
-def _insert_values(table: Table, columns: tuple[str, ...], tail: str) -> str:
-    return f"INSERT INTO {table.name} ({', '.join(columns)}) VALUES ({', '.join('?' * len(columns))}) {tail}"
+def _insert_values(table: Table, columns: tuple[str, ...], tail: str, count: int = 1) -> str:
+    values = ", ".join([f"({', '.join('?' * len(columns))})"] * count)
+    return f"INSERT INTO {table.name} ({', '.join(columns)}) VALUES {values} {tail}"
 
 
 @cache
