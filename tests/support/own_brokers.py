@@ -138,6 +138,7 @@ class OwnRabbit:
 
     def _environment(self) -> dict[str, str]:
         folder = str(self.folder)
+        files = ("CONF_ENV_FILE", "CONFIG_FILE", "ENABLED_PLUGINS_FILE", "SCHEMA_DIR", "GENERATED_CONFIG_DIR")
         return {
             "PATH": os.environ["PATH"],
             "HOME": folder,
@@ -151,16 +152,7 @@ class OwnRabbit:
             "RABBITMQ_LOG_BASE": f"{folder}/log",
             "RABBITMQ_PID_FILE": f"{folder}/pid",
             "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "+S 1:1",
-            **{
-                f"RABBITMQ_{name}": f"{folder}/none"
-                for name in (
-                    "CONF_ENV_FILE",
-                    "CONFIG_FILE",
-                    "ENABLED_PLUGINS_FILE",
-                    "SCHEMA_DIR",
-                    "GENERATED_CONFIG_DIR",
-                )
-            },
+            **{f"RABBITMQ_{name}": f"{folder}/none" for name in files},
         }
 
     async def start(self) -> None:
