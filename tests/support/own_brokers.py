@@ -13,6 +13,7 @@ from pathlib import Path
 from signal import SIGKILL, SIGTERM
 from typing import Any
 
+import httpx
 from outside import free_port, until
 from storm.proxy import Proxy
 
@@ -280,6 +281,8 @@ class OwnSqs:
         self._server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
         self._server.start()
         _, self.port = self._server.get_host_and_port()
+        with httpx.Client(trust_env=False) as client:  # all servers of a process share their queues
+            client.post(f"http://127.0.0.1:{self.port}/moto-api/reset").raise_for_status()
 
     def url(self, queue: str, port: int | None = None) -> str:
         """Return the URL of the queue, through a proxy at `port`."""
