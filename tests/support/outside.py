@@ -162,6 +162,8 @@ class Gapless:
     store_url: str
     api: str
     consumer: Consumer | None = None
+    destinations: str = ""
+    """Further destinations, as they stand in the configuration."""
     source: str = ""
     options: str = ""
     environment: Mapping[str, str] = field(default_factory=dict)
@@ -189,6 +191,7 @@ class Gapless:
         """The configuration file, written anew: at once, because commands beside this call may be reading it."""
         since = f'since = "{self.since}"' if self.since else ""
         destination = DESTINATION.format(port=self.consumer.port, since=since) if self.consumer else ""
+        destination += self.destinations
         path = self.folder / f"gapless-{self.public_port}.toml"
         part = path.with_suffix(f".{uuid.uuid4().hex}")
         part.write_text(

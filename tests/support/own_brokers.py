@@ -1,6 +1,7 @@
 """Brokers of a test's own, which it can stop, kill and start again, and what arrived there."""
 
 import asyncio
+import os
 import shutil
 import subprocess
 from collections import Counter
@@ -12,6 +13,7 @@ from pathlib import Path
 from signal import SIGKILL, SIGTERM
 from typing import Any
 
+import httpx
 from outside import free_port, until
 from storm.proxy import Proxy
 
@@ -115,6 +117,109 @@ async def own_nats(folder: Path, *arguments: str) -> AsyncIterator[OwnNats]:
         server.end(SIGTERM)
 
 
+RABBITMQ = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
+"""The program itself: what is on the PATH becomes another user first."""
+
+
+@dataclass
+class OwnRabbit:
+    """A broker with a node, a folder and ports of its own, which keeps its durable queues over restarts."""
+
+    folder: Path
+    port: int = field(default_factory=free_port)
+    _node_port: int = field(default_factory=free_port)
+    _names_port: int = field(default_factory=free_port)
+    _names: subprocess.Popen[bytes] | None = None
+    _node: subprocess.Popen[bytes] | None = None
+
+    @property
+    def address(self) -> str:
+        """Where it listens; it takes the user guest."""
+        return f"amqp://127.0.0.1:{self.port}/"
+
+    def _environment(self) -> dict[str, str]:
+        folder = str(self.folder)
+        files = ("CONF_ENV_FILE", "CONFIG_FILE", "ENABLED_PLUGINS_FILE", "SCHEMA_DIR", "GENERATED_CONFIG_DIR")
+        return {
+            "PATH": os.environ["PATH"],
+            "HOME": folder,
+            "ERL_EPMD_PORT": str(self._names_port),
+            "ERL_EPMD_ADDRESS": "127.0.0.1",
+            "RABBITMQ_NODENAME": f"gapless{self.port}@localhost",
+            "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1",
+            "RABBITMQ_NODE_PORT": str(self.port),
+            "RABBITMQ_DIST_PORT": str(self._node_port),
+            "RABBITMQ_MNESIA_BASE": f"{folder}/mnesia",
+            "RABBITMQ_LOG_BASE": f"{folder}/log",
+            "RABBITMQ_PID_FILE": f"{folder}/pid",
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "+S 1:1",
+            **{f"RABBITMQ_{name}": f"{folder}/none" for name in files},
+        }
+
+    async def start(self) -> None:
+        """Start it, and return when it takes a user."""
+        import aio_pika  # noqa: PLC0415 - an extra
+
+        async def answers() -> bool:
+            with suppress(OSError, TimeoutError):
+                await (await aio_pika.connect(f"amqp://guest:guest@127.0.0.1:{self.port}/", timeout=5)).close()
+                return True
+            return False
+
+        with (self.folder / "out").open("ab") as out:
+            if self._names is None:
+                names = ["epmd", "-port", str(self._names_port)]
+                self._names = await asyncio.to_thread(subprocess.Popen, names, stdout=out, stderr=out)
+            self._node = await asyncio.to_thread(
+                subprocess.Popen, [RABBITMQ], env=self._environment(), cwd=self.folder, stdout=out, stderr=out
+            )
+        await until(answers, every_s=0.3, within_s=120)
+
+    def kill(self) -> None:
+        """kill -9 of the node."""
+        if self._node is not None:
+            with suppress(ProcessLookupError, FileNotFoundError, ValueError):
+                os.kill(int((self.folder / "pid").read_text()), SIGKILL)
+            self._node.kill()
+            self._node.wait()
+            self._node = None
+
+    def stop(self) -> None:
+        """End it and the server of its names."""
+        self.kill()
+        if self._names is not None:
+            self._names.kill()
+            self._names.wait()
+
+    @asynccontextmanager
+    async def queue(self, name: str) -> AsyncIterator[Any]:
+        """A durable queue, over a connection of the test."""
+        import aio_pika  # noqa: PLC0415 - an extra
+
+        connection = await aio_pika.connect(f"amqp://guest:guest@127.0.0.1:{self.port}/", timeout=10)
+        async with connection:
+            yield await (await connection.channel()).declare_queue(name, durable=True)
+
+    async def messages(self, name: str) -> list[Any]:
+        """Take all messages out of the queue."""
+        async with self.queue(name) as queue:
+            found = list[Any]()
+            while (message := await queue.get(no_ack=True, fail=False)) is not None:
+                found.append(message)
+            return found
+
+
+@asynccontextmanager
+async def own_rabbit(folder: Path) -> AsyncIterator[OwnRabbit]:
+    """A broker that runs until the end of the block."""
+    broker = OwnRabbit(folder)
+    try:
+        await broker.start()
+        yield broker
+    finally:
+        broker.stop()
+
+
 def missing_program(name: str) -> str | None:
     """Return why the program cannot be used, or None."""
     return None if shutil.which(name) else "it is not on the PATH"
@@ -176,6 +281,8 @@ class OwnSqs:
         self._server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
         self._server.start()
         _, self.port = self._server.get_host_and_port()
+        with httpx.Client(trust_env=False) as client:  # all servers of a process share their queues
+            client.post(f"http://127.0.0.1:{self.port}/moto-api/reset").raise_for_status()
 
     def url(self, queue: str, port: int | None = None) -> str:
         """Return the URL of the queue, through a proxy at `port`."""

@@ -114,7 +114,8 @@ def described(error: BaseException) -> str:
 class KeptConnection(Generic[C]):
     """A connection that is made when it is first wanted, and made anew after it was lost.
 
-    Those who want it at the same time share one. Use it in one event loop only.
+    Those who want it at the same time share one, and the error if there is none. One who is cancelled meanwhile does
+    not disturb the others. Use it in one event loop only.
     """
 
     def __init__(
@@ -127,27 +128,38 @@ class KeptConnection(Generic[C]):
         self._is_open = is_open
         self._close = close
         self._connection: C | None = None
-        self._lock = asyncio.Lock()
-
-    async def get(self) -> C:
-        """Return the open connection. Raises what `connect` raises."""
-        if (kept := self._connection) is not None and self._is_open(kept):
-            return kept
-        async with self._lock:
-            if self._connection is None or not self._is_open(self._connection):
-                await self._drop()
-                self._connection = await self._connect()
-            return self._connection
+        self._connecting: asyncio.Task[C] | None = None
 
     @property
     def kept(self) -> C | None:
         """The connection, open or not; None: there is none."""
         return self._connection
 
+    async def get(self) -> C:
+        """Return the open connection. Raises what `connect` raises."""
+        if (kept := self._connection) is not None and self._is_open(kept):
+            return kept
+        if self._connecting is None:
+            self._connecting = asyncio.create_task(self._made())
+            self._connecting.add_done_callback(self._ended)
+        return await asyncio.shield(self._connecting)
+
     async def close(self) -> None:
         """Close the connection, if there is one."""
-        async with self._lock:
-            await self._drop()
+        if self._connecting is not None:
+            self._connecting.cancel()
+            await asyncio.wait((self._connecting,))
+        await self._drop()
+
+    async def _made(self) -> C:
+        await self._drop()
+        self._connection = await self._connect()
+        return self._connection
+
+    def _ended(self, connecting: "asyncio.Task[C]") -> None:
+        self._connecting = None
+        if not connecting.cancelled():
+            connecting.exception()  # perhaps nobody waits for it any more
 
     async def _drop(self) -> None:
         dropped, self._connection = self._connection, None

@@ -20,9 +20,9 @@ class FailureReason(StrEnum):
 
     CONSUMER_4XX = "consumer_4xx"  # the breaker tells a refusal of one event from that of all by its status
     CONSUMER_5XX = "consumer_5xx"
-    CONSUMER_ERROR = "consumer_error"  # a Python target raised
-    REJECTED = "rejected"  # a Python target raised Reject
-    THROTTLED = "throttled"  # 429
+    CONSUMER_ERROR = "consumer_error"  # a Python target raised; a broker or a database answered with an error
+    REJECTED = "rejected"  # a Python target raised Reject; a broker or a table never takes it
+    THROTTLED = "throttled"  # 429; a broker asks to slow down
     REDIRECT = "redirect"
     TIMEOUT = "timeout"
     CONNECTION = "connection"  # no address, no connection, no TLS, or it broke

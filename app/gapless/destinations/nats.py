@@ -128,7 +128,7 @@ class NatsSender:
     def _subject(self, delivery: Delivery) -> str:
         return brokers.filled(self._options.subject, delivery)
 
-    async def _publish(self, link: "_Link", delivery: Delivery) -> Result:
+    async def _publish(self, link: "_NatsConnection", delivery: Delivery) -> Result:
         headers = identity_headers(delivery) | {MESSAGE_ID: repeat_id(self._name, delivery)}
         size = len(delivery.payload) + header_bytes(headers)
         if size > link.client.max_payload:  # the server would close the connection, under the other deliveries
@@ -150,14 +150,14 @@ class NatsSender:
         repeat = ", which had it already" if ack.duplicate else ""
         return Delivered(detail=f"stream {ack.stream}, message {ack.seq}{repeat}")
 
-    async def _connect(self) -> "_Link":
+    async def _connect(self) -> "_NatsConnection":
         lost: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
         async def closed() -> None:
             if not lost.done():
                 lost.set_result(None)
 
-        link = _Link(Client(), lost)
+        link = _NatsConnection(Client(), lost)
         try:
             await link.client.connect(
                 list(self._options.servers),
@@ -185,7 +185,7 @@ class NatsSender:
         return chosen
 
 
-class _Link:
+class _NatsConnection:
     """A connection, and what is done once it is lost: the client does not end the requests under way."""
 
     def __init__(self, client: "Client", lost: asyncio.Future[None]) -> None:
@@ -202,7 +202,7 @@ def _wants_tls(options: NatsOptions) -> bool:
     return bool(options.ca or options.certificate) or any(each.startswith("tls://") for each in options.servers)
 
 
-async def _close(link: _Link) -> None:
+async def _close(link: _NatsConnection) -> None:
     with suppress(Error, OSError, TimeoutError):
         async with asyncio.timeout(CLOSE_S):  # after a failed handshake of TLS, the client waits for ever
             await link.client.close()

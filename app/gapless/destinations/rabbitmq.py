@@ -123,7 +123,7 @@ class RabbitmqSender:
             return [f"{options.url}: {brokers.described(error)}; its deliveries will wait"]
         return []
 
-    async def _connect(self) -> "_Link":
+    async def _connect(self) -> "_RabbitmqConnection":
         options, url = self._options, URL(self._options.url)
         if options.password is not None:
             url = url.with_user(options.user).with_password(options.password.read().reveal())
@@ -144,10 +144,10 @@ class RabbitmqSender:
         except BaseException:  # of which cancellation is one
             await connection.close()
             raise
-        return _Link(connection, channel, exchange)
+        return _RabbitmqConnection(connection, channel, exchange)
 
 
-class _Link:
+class _RabbitmqConnection:
     """A connection with its one channel."""
 
     def __init__(

@@ -1,5 +1,6 @@
 """What the kinds for brokers and databases refuse before they connect, and the names that they fill in."""
 
+import asyncio
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
@@ -150,3 +151,35 @@ async def test_a_lost_connection_is_closed_once_and_made_anew() -> None:
     await kept.close()
     assert closed == [first, second]
     assert len(made) == 2
+
+
+@pytest.mark.anyio
+async def test_those_who_wait_for_a_connection_share_its_failure() -> None:
+    attempts, answer = list[int](), asyncio.Event()
+
+    async def connect() -> int:
+        attempts.append(len(attempts))
+        await answer.wait()
+        if len(attempts) == 1:
+            raise OSError("refused")
+        return attempts[-1]
+
+    async def close(_: int) -> None:
+        return
+
+    kept = KeptConnection(connect, lambda _: True, close)
+    waiting = [asyncio.create_task(kept.get()) for _ in range(4)]
+    await asyncio.sleep(0)
+    waiting[0].cancel()
+    answer.set()
+    results = await asyncio.gather(*waiting, return_exceptions=True)
+    assert [type(each) for each in results] == [asyncio.CancelledError, *[OSError] * 3]
+    assert attempts == [0]
+    assert await kept.get() == 1
+    answer.clear()
+    await kept.close()
+    unheard = asyncio.create_task(kept.get())
+    await asyncio.sleep(0)
+    await kept.close()
+    with pytest.raises(asyncio.CancelledError):
+        await unheard
