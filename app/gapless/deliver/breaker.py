@@ -21,8 +21,10 @@ TROUBLE = frozenset({
     FailureReason.REDIRECT, FailureReason.THROTTLED, FailureReason.TIMEOUT,
 })  # fmt: skip
 """Failures of the destination, as opposed to failures of one event."""
-UNSENT = frozenset({FailureReason.CANNOT_RENDER, FailureReason.INTERNAL, FailureReason.NO_PAYLOAD})
-"""Failures of ours, which say nothing about the destination."""
+UNSENT = frozenset({
+    FailureReason.CANNOT_RENDER, FailureReason.INTERNAL, FailureReason.NO_PAYLOAD, FailureReason.NOT_FETCHED,
+})  # fmt: skip
+"""Failures before anything was sent, which say nothing about the destination."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
