@@ -127,6 +127,7 @@ SAMPLES = {
     ("destination", "max_age"): ("1d", timedelta(days=1)),
     ("destination", "final"): ("[410, 422]", (410, 422)),
     ("destination", "paused"): ("true", True),
+    ("destination", "hydrate"): ("true", True),
     ("destination", "previous_secret"): ("whsec_y", Secret("whsec_y")),
     ("destination", "headers_file"): ("{}", {}),
     ("destination", "when"): ("id == 'x'", Condition("id == 'x'")),

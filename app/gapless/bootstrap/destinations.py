@@ -24,6 +24,7 @@ def make_destination(settings: DestinationSettings, destination_id: int, since_u
         delay_us=span_us(settings.delay),
         receipts=settings.receipts,
         require_listed=settings.require_listed,
+        hydrate=settings.hydrate,
         concurrency=settings.concurrency,
         rate=settings.rate,
         timeout=settings.timeout,

@@ -1,9 +1,10 @@
 """Build a destination's sender from its settings. Imports no ledger: `gapless check --offline` builds senders too."""
 
 from gapless.destinations import registry
-from gapless.destinations.contract import HoldReason, Sender, SenderContext
+from gapless.destinations.contract import DestinationInvalid, HoldReason, RendersEvents, Sender, SenderContext
 from gapless.domain import Clock, Sources
 from gapless.settings import DestinationSettings, OnVersionMismatch
+from gapless_reconcilers.kit.contract import SendsThinEvents
 
 
 def make_sender(settings: DestinationSettings, sources: Sources, clock: Clock) -> Sender:
@@ -16,7 +17,20 @@ def make_sender(settings: DestinationSettings, sources: Sources, clock: Clock) -
         releases=released_holds(settings),
         timeout=settings.timeout,
     )
-    return registry.load(settings.type)(settings.options, context)
+    sender = registry.load(settings.type)(settings.options, context)
+    if settings.hydrate and (problem := _cannot_hydrate(settings, sender, sources)) is not None:
+        raise DestinationInvalid(f'destination "{settings.name}": hydrate is true, {problem}; leave it out')
+    return sender
+
+
+def _cannot_hydrate(settings: DestinationSettings, sender: Sender, sources: Sources) -> str | None:
+    """Return why the data of thin events cannot be fetched for the destination; None: it can."""
+    if isinstance(sender, RendersEvents) and sender.renders:
+        return "and the provider renders its deliveries as it sends them"
+    own = [each for each in sources if "*" in settings.sources or each.name in settings.sources]
+    if not any(isinstance(each.provider, SendsThinEvents) for each in own):
+        return "and no provider of its sources sends thin events"
+    return None
 
 
 def released_holds(settings: DestinationSettings) -> frozenset[HoldReason]:

@@ -24,6 +24,7 @@ from gapless.console.routing import ConsoleOptions
 from gapless.daemon import maintenance
 from gapless.daemon.listeners import Listener
 from gapless.deliver.dispatcher import Dispatcher
+from gapless.deliver.hydration import hydrating
 from gapless.domain import Clock
 from gapless.ledger import schema
 from gapless.ledger.engine import SqliteStore, StoreInvalid
@@ -240,7 +241,9 @@ def make_process(
     receiver = make_receiver(runtime, client=parts.client, options=receive_options(settings))
     grace = WORKING * settings.stop_within
     private, commands = _private(settings, parts, roles, private_limits)
-    dispatcher = Dispatcher(parts.destinations, runtime, grace=grace) if Role.DELIVER in roles else None
+    scheduler = _scheduler(parts, timing, grace)  # its clients also fetch the data of thin events
+    destinations = hydrating(parts.destinations, runtime.sources, scheduler.client)
+    dispatcher = Dispatcher(destinations, runtime, grace=grace) if Role.DELIVER in roles else None
     if dispatcher is not None:
         runtime.writer.recorder.wake = dispatcher.wake
     return Process(
@@ -252,7 +255,7 @@ def make_process(
         private=private,
         commands=commands,
         public=_public(settings, parts, receiver, public_limits) if Role.RECEIVE in roles else None,
-        scheduler=_scheduler(parts, timing, grace) if Role.RECONCILE in roles else None,
+        scheduler=scheduler if Role.RECONCILE in roles else None,
         dispatcher=dispatcher,
     )
 

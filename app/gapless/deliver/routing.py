@@ -42,6 +42,8 @@ class Destination:
     """The handler has a webhook of its own, and reports what it has processed."""
     require_listed: bool
     """An event that came by webhook waits until the provider's list has shown it."""
+    hydrate: bool
+    """The data of thin events is fetched before they are sent."""
     concurrency: int
     rate: float | None
     """Attempts per second; None: no limit but `concurrency`."""

@@ -244,7 +244,7 @@ class DestinationWorker:
         if self._switch.is_paused:
             return 0
         if self._breaker.is_open:
-            return breaker.claimable(self._breaker, 1 - queued, in_flight, at_us)
+            return breaker.claimable(self._breaker, self._breaker.probes - queued, in_flight, at_us)
         if not self._claims_ahead:
             wanted = min(self._destination.concurrency - in_flight, CLAIM_MAX) - queued
             return wanted if self._bucket is None else min(wanted, self._bucket.available(at_us) - queued)

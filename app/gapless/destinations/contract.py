@@ -29,6 +29,7 @@ class FailureReason(StrEnum):
     ADDRESS_REFUSED = "address_refused"
     CANNOT_RENDER = "cannot_render"
     NO_PAYLOAD = "no_payload"  # imported, or pruned
+    NOT_FETCHED = "not_fetched"  # it is thin, and the provider did not return its data
     INTERNAL = "internal"
 
 

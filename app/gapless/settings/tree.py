@@ -406,6 +406,10 @@ class DestinationSettings:
     """`true`: the handler has a webhook of its own and reports what it has processed, to `/api/v1/receipts`.
 
     Then it is owed what it has not reported after `delay`, whichever way we learnt of it."""
+    hydrate: bool = setting(parsers.flag(), default=False)
+    """`true`: the data of thin events, which only name what happened, is fetched before they are sent.
+
+    Off by default, because each attempt costs a request of the grant, and shows the event as it is by then."""
     concurrency: int = setting(parsers.count(1, 1024, "deliveries"), 8)
     """Deliveries at the same time. The default spares a small handler, and allows 80 a second at 100 ms each."""
     rate: float | None = optional(parsers.rate("deliveries"))

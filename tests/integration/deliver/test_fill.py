@@ -106,7 +106,7 @@ async def test_a_fill_holds_what_recording_would_have_held(setup: Any, consumer:
     }
 
 
-async def test_a_large_ledger_is_read_in_ranges_and_can_be_interrupted(setup: Any, consumer: Any) -> None:
+async def test_trap_a_fill_that_is_interrupted_and_repeated_owes_nothing_twice(setup: Any, consumer: Any) -> None:
     count = fills.SPAN + 200
     await setup.record(*(setup.sighting(f"evt_{number}") for number in range(count)))
     later = await added(setup, setup.http(consumer.url))

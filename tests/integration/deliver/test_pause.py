@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from click.testing import CliRunner
 from gapless.bootstrap.runtime import open_runtime
 from gapless.cli.main import main
 from gapless.deliver.dispatcher import Dispatcher
+from gapless.deliver.worker import AHEAD_MAX
 from gapless.destinations.contract import Delivered, Delivery, Result
 from gapless.domain import system_clock, to_us
 from gapless.ledger import deliveries, destinations
@@ -83,6 +85,28 @@ async def test_a_pause_is_heeded_while_deliveries_are_under_way(setup: Any) -> N
     assert len(set(got)) == len(got) == 40
 
 
+async def test_trap_sequin_a_long_pause_does_not_end_with_everything_at_once(setup: Any) -> None:
+    """What waited is claimed in bounded batches."""
+    begun = asyncio.Event()
+
+    class Hangs:
+        async def send(self, _: Delivery) -> Result:
+            begun.set()
+            await asyncio.sleep(600)
+            return Delivered()
+
+        async def close(self) -> None:
+            return
+
+    await pause(setup)
+    await setup.record(*(setup.sighting(f"evt_{number}") for number in range(1000)))
+    async with setup.delivering(setup.destination(Hangs(), concurrency=4), grace=timedelta(0)):
+        await resume(setup)
+        await begun.wait()
+        await asyncio.sleep(0.2)
+        assert sum(row.lease_us > 0 for row in await setup.deliveries()) <= AHEAD_MAX + 4
+
+
 async def test_a_claim_in_the_moment_of_the_pause_takes_nothing(setup: Any) -> None:
     await setup.record(setup.sighting("evt_1"))
     await pause(setup)
@@ -123,7 +147,7 @@ async def called(path: Path, *args: str) -> tuple[int, str]:
     return done.exit_code, done.output
 
 
-async def test_a_destination_can_begin_switched_off(configured: Path, store: Store) -> None:
+async def test_trap_outpost_a_destination_can_begin_switched_off(configured: Path, store: Store) -> None:
     async with open_runtime(load(configured, os.environ), os.environ):
         pass
     code, out = await called(configured, "destination", "show", "billing", "--json")

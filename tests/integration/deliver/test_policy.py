@@ -8,6 +8,8 @@ from sqlalchemy import update
 
 from gapless.deliver.breaker import BreakerRule
 from gapless.deliver.retry import DeliveryRetryPolicy
+from gapless.destinations.contract import Delivery, Result
+from gapless.destinations.http import read_status
 from gapless.domain import system_clock, to_us
 from gapless.ledger import dead_letters
 from gapless.ledger.tables import DELIVERY
@@ -37,6 +39,26 @@ async def test_trap_a_handler_with_a_wrong_secret_kills_no_delivery(setup: Any, 
         dispatcher.wake()
         await setup.until("delivered")
     assert setup.counted("dead") == 0
+
+
+async def test_events_that_are_refused_for_their_own_sake_keep_no_other_waiting(setup: Any) -> None:
+    class Picky:
+        async def send(self, delivery: Delivery) -> Result:
+            return read_status(400 if delivery.key.startswith("bad") else 200)
+
+        async def close(self) -> None:
+            return
+
+    rule = BreakerRule(threshold=5, rest=timedelta(milliseconds=200), longest=timedelta(hours=1))
+    patient = DeliveryRetryPolicy(
+        first=timedelta(milliseconds=5), longest=timedelta(milliseconds=9), max_attempts=900, waits=(), max_age=None
+    )
+    async with setup.delivering(setup.destination(Picky(), breaker=rule, retry=patient)) as dispatcher:
+        await setup.record(*(setup.sighting(f"bad_{number}") for number in range(14)))
+        await setup.wait_for(lambda _: setup.metrics.registry.get_sample_value(*circuit()) == 1)
+        await setup.record(setup.sighting("good"))  # 14 single probes would take 50 minutes to come to it
+        dispatcher.wake()
+        await setup.wait_for(lambda rows: rows[-1].state == "delivered")
 
 
 def circuit() -> tuple[str, dict[str, str]]:

@@ -34,8 +34,8 @@ def test_an_open_breaker_always_comes_back_with_one_probe(history: list[tuple[in
         assert now_us <= breaker.rests_until_us + 10**9
         assert breaker.rests_until_us - now_us <= 400
         assert claimable(breaker, 8, 0, breaker.rests_until_us - 1) == 0
-        assert claimable(breaker, 8, 0, breaker.rests_until_us) == 1
-        assert claimable(breaker, 8, 1, breaker.rests_until_us) == 0
+        assert claimable(breaker, 8, 0, breaker.rests_until_us) == breaker.probes
+        assert claimable(breaker, 8, breaker.probes, breaker.rests_until_us) == 0
     else:
         assert claimable(breaker, 8, 3, now_us) == 8
 
@@ -71,6 +71,18 @@ def test_a_success_between_refusals_shows_that_events_are_to_blame() -> None:
     for seq in range(20):
         breaker = after(refuse(breaker, (2 * seq, 400), (2 * seq + 1, 400)), Delivered(), 0, RULE, 99)
         assert not breaker.is_open
+
+
+def test_several_probe_after_refusals_and_one_after_failures() -> None:
+    refused = refuse(Breaker(), (1, 400), (2, 400), (3, 400))
+    assert claimable(refused, 8, 0, refused.rests_until_us) == 3
+    down, _ = run([(0, DOWN)] * 3)
+    assert claimable(down, 8, 0, down.rests_until_us) == 1
+    probed = refused
+    for result in (read_status(400), read_status(400), Delivered()):  # of the same rest: it is lengthened once
+        before, probed = probed, after(probed, result, refused.rests_until_us, RULE, 9)
+        assert probed.openings <= before.openings + 1
+    assert probed == Breaker()
 
 
 def test_a_refused_probe_fails() -> None:

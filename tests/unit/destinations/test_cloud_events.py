@@ -105,6 +105,11 @@ def test_every_attribute_is_one_that_the_specification_allows(key: str, kind: st
     assert read(sent(of, EventFormat.BINARY, signature=DeliverySignature.NONE))["id"] == of.id
 
 
+def test_trap_trinity_equal_bodies_of_two_events_are_two_events() -> None:
+    ids = [sent(delivery(id=event_id("1", key), key=key), EventFormat.STRUCTURED) for key in ("evt_1", "evt_2")]
+    assert len({read(message)["id"] for message in ids}) == 2
+
+
 def test_installations_are_told_apart_by_the_source() -> None:
     message = sent(delivery(), EventFormat.STRUCTURED, cloudevents_source="https://gapless.acme.example")
     assert json.loads(message.body)["source"] == "https://gapless.acme.example/acme"

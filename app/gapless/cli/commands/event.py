@@ -18,8 +18,9 @@ from gapless.cli import output
 from gapless.cli.access import operate, read_ledger
 from gapless.cli.common import Exit, Invocation, failing_clearly, find_source, job_text, mask_of
 from gapless.cli.param_types import TIME
+from gapless.condition import Document
 from gapless.deliver.routing import takes_mode
-from gapless.domain import Purpose, Via, from_us
+from gapless.domain import Purpose, TypePatterns, Via, from_us
 from gapless.ledger import Connection, deliveries, events
 from gapless.ledger.attempts import AttemptDetails
 from gapless.ledger.deliveries import DeliveryState
@@ -85,7 +86,7 @@ def show_event(invocation: Invocation, key: str, source: str | None, payload: bo
             if payload:
                 output.as_bytes(stored or b"")
             else:
-                shown = _deliveries(row, deliveries_, settings.destinations)
+                shown = _deliveries(row, deliveries_, settings.destinations, received)
                 tries = [attempts.as_values(each, received, mask) for each in tried]
                 output.as_json(_fields(row) | {"deliveries": shown, "attempts": tries, "payload": _readable(stored)})
 
@@ -176,18 +177,31 @@ def _with_deliveries(
 
 
 def _deliveries(
-    row: Event, made: Sequence[tuple[str, DeliveryState, str | None]], configured: Sequence[DestinationSettings]
+    row: Event,
+    made: Sequence[tuple[str, DeliveryState, str | None]],
+    configured: Sequence[DestinationSettings],
+    received: bytes | None,
 ) -> list[dict[str, object]]:
-    """Return the event's deliveries, and the destinations that are not owed it because it is of the other mode."""
+    """Return the event's deliveries, and the destinations that are not owed it because of its mode or a condition."""
     owed: list[dict[str, object]] = [
         {"destination": name, "state": state.value, "reason": reason} for name, state, reason in made
     ]
     others = [each for each in configured if each.name not in {name for name, _, _ in made}]
+    refused = ((each.name, _not_owed(each, row, received)) for each in others)
     return owed + [
-        {"destination": each.name, "state": "not_owed", "reason": "other_mode"}
-        for each in others
-        if not takes_mode(None if each.modes is None else frozenset(each.modes), row.livemode, row.source_livemode)
+        {"destination": name, "state": "not_owed", "reason": reason} for name, reason in refused if reason is not None
     ]
+
+
+def _not_owed(destination: DestinationSettings, row: Event, received: bytes | None) -> str | None:
+    """Return why the destination is not owed an event of its sources and types; None: no such reason is known."""
+    modes = None if destination.modes is None else frozenset(destination.modes)
+    if not takes_mode(modes, row.livemode, row.source_livemode):
+        return "other_mode"
+    takes = row.type in TypePatterns(destination.types) and {"*", row.source} & set(destination.sources)
+    if not takes or destination.when is None or received is None:
+        return None
+    return "condition" if destination.when.judge(Document(received)) is False else None
 
 
 def _readable(stored: bytes | None) -> object:
