@@ -309,7 +309,7 @@ def _console(
     app = build_console_app(options, context, runtime.metrics)
     drain_s = ANSWERING * settings.stop_within.total_seconds()
     connections = Connections("private", runtime.metrics, limits)
-    return Listener(app, *bind, connections, certificates=certificates, drain_s=drain_s)
+    return Listener(app, *bind, connections, certificates=certificates, drain_s=drain_s, websockets=True)
 
 
 def _certificates(listener: str, settings: PublicSettings | PrivateSettings) -> Certificates | None:

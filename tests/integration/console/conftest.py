@@ -13,6 +13,7 @@ import pytest
 from sqlalchemy import insert, select, update
 
 from gapless.bootstrap.runtime import make_writer
+from gapless.connections.limits import ConnectionLimits
 from gapless.connections.register import Connections
 from gapless.console.app import build_console_app
 from gapless.console.auth import Access
@@ -162,10 +163,12 @@ def private_options(**changes: Any) -> ConsoleOptions:
 
 
 @asynccontextmanager
-async def listening(console: ConsoleSetup, **changes: Any) -> AsyncIterator[httpx.AsyncClient]:
+async def listening(
+    console: ConsoleSetup, connections: ConnectionLimits = ConnectionLimits(), **changes: Any
+) -> AsyncIterator[httpx.AsyncClient]:
     """A client of the private listener, which runs on a free port."""
     app = build_console_app(private_options(**changes), console.context, console.metrics)
-    listener = Listener(app, "127.0.0.1", 0, Connections("private", console.metrics))
+    listener = Listener(app, "127.0.0.1", 0, Connections("private", console.metrics, connections), websockets=True)
     serving = asyncio.create_task(listener.run())
     await listener.started()
     try:

@@ -181,7 +181,7 @@ def tail(invocation: Invocation, source: str | None, json_: bool) -> None:  # no
 
 
 def _follow(settings: Settings, source: str | None) -> Iterator[Event]:
-    """Yield the events that are recorded from now on. What a running transaction may still precede waits for its end."""
+    """Yield the events that are recorded from now on; what may still be preceded by others waits for them."""
     known, after = NOTHING_KNOWN, None
     while True:
         known, after, rows = read_ledger(settings, _next, known, after, source)
