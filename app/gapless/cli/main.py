@@ -40,6 +40,10 @@ COMMANDS = {
         "gapless.cli.commands.import_:import_",
         "Record processed events, so that they are not delivered again.",
     ),
+    "listen": (
+        "gapless.cli.commands.listen:listen",
+        "Forward events to a handler that you develop.",
+    ),
     "log": (
         "gapless.cli.commands.log:log",
         "Show the audit log: who did what, and verify it.",

@@ -26,7 +26,10 @@ LONGEST: Final = timedelta(days=3650)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FeedRequest:
-    """What one listener wants. `sources` None: all. `after` and `since_us` None: from now on."""
+    """What one listener wants. `sources` None: all. `after` and `since_us` None: from now on.
+
+    With both, what was recorded since that time after that position.
+    """
 
     sources: frozenset[str] | None = None
     types: TypePatterns = ALL_TYPES
@@ -85,8 +88,6 @@ def read_query(pairs: Iterable[tuple[str, str]], now: datetime) -> FeedRequest:
     for name in ("after", "since", "payload"):
         if len(given.get(name, ())) > 1:
             raise OperationRefused(f"{name} is given more than once")
-    if "after" in given and "since" in given:
-        raise OperationRefused("after and since are given; wanted one of them")
     return FeedRequest(
         sources=frozenset(given["source"]) - {""} or None if "source" in given else None,
         types=_types(given.get("types", [])),
