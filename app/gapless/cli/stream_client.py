@@ -49,8 +49,10 @@ class StreamEvent(msgspec.Struct, frozen=True, kw_only=True):
     recorded_at: datetime
     mode: str | None = None
     missed: bool | None = None
-    payload: msgspec.Raw | None = None
+    payload: msgspec.Raw = msgspec.Raw(b"null")
     payload_base64: str | None = None
+    payload_absent: str | None = None
+    """Why there is no payload; None: there is one, if it was asked for."""
     headers: Mapping[str, str] = {}
     masked: bool = False
 
@@ -59,7 +61,7 @@ class StreamEvent(msgspec.Struct, frozen=True, kw_only=True):
         """Return the payload byte for byte; None: it was pruned, or never stored."""
         if self.payload_base64 is not None:
             return base64.b64decode(self.payload_base64)
-        return None if self.payload is None or bytes(self.payload) == b"null" else bytes(self.payload)
+        return None if self.payload_absent else bytes(self.payload)
 
 
 class _Frame(msgspec.Struct, frozen=True, kw_only=True):

@@ -4,6 +4,8 @@ A connection comes here from `protocol`, which has read its head. It stays in th
 as all others do.
 """
 
+import os
+import socket
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -19,6 +21,8 @@ FRAMES_AT_ONCE: Final = 32
 FRAMES_PER_SECOND: Final = 2.0
 """Frames of the peer, pings among them: each costs an answer. More ends the connection with 1008."""
 TOO_MANY: Final = (1008, "too many frames, or parts of a message: nothing is expected from you")
+KERNEL_BYTES: Final = 128 << 10
+"""Bytes on their way to one peer; Linux doubles it."""
 WEBSOCKETS: Final = {
     "ws_max_size": MESSAGE_BYTES,
     "ws_per_message_deflate": False,
@@ -44,6 +48,14 @@ class BoundedWebSocket(WebSocketsSansIOProtocol):
         self.close_timeout = connections.limits.close_within_s
 
     # --- the transport -----------------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: Any) -> None:
+        """Bound what the kernel holds of what we send, which may be megabytes for each peer that does not read."""
+        super().connection_made(transport)
+        shown = transport.get_extra_info("socket")
+        if shown is not None:
+            with socket.socket(fileno=os.dup(shown.fileno())) as own:  # uvloop shows a socket that cannot be set
+                own.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, KERNEL_BYTES)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the connection."""
