@@ -19,6 +19,7 @@ from reports import LEARNED
 from sqlalchemy import update
 
 from gapless.connections.register import Connections
+from gapless.console.feed.limits import Closing
 from gapless.console.metrics import AllSeries, LedgerCollector, render
 from gapless.deliver.worker import OUTCOMES
 from gapless.destinations.contract import FailureReason
@@ -305,6 +306,8 @@ def touch(metrics: Metrics, source: str, destination: str) -> None:
     metrics.delivery_seconds.labels(destination)
     Connections("public", metrics)
     Connections("private", metrics)
+    for closing in (*(each.label for each in Closing), "gone", "full"):
+        metrics.stream_closed.labels(closing)
     metrics.circuit_open.labels(destination)
 
 

@@ -57,9 +57,10 @@ def listen(
     token_env: str | None,
     **wanted: Any,
 ) -> None:
-    """Print events as they are recorded, and forward them to a handler that you develop, until Ctrl-C.
+    """Forward events to a handler that you develop.
 
-    What was missed and is recovered comes too, and after a lost connection nothing is left out.
+    Each is posted as it is recorded, and its line has the answer; without --forward it is only printed. What was missed
+    and is recovered comes too. After a lost connection nothing is left out. Ctrl-C ends it.
 
     gapless listen --forward http://localhost:3000/webhooks --source stripe-live --since 2h
     """
