@@ -61,7 +61,7 @@ class Follower:
 
 def address(client: Any, **query: object) -> str:
     base = str(client.base_url).replace("http", "ws", 1).rstrip("/")
-    return f"{base}/api/v1/stream?{urlencode(query)}"
+    return f"{base}/api/v1/stream?{urlencode(query, doseq=True)}"
 
 
 @asynccontextmanager

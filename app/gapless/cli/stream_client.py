@@ -3,7 +3,7 @@
 import asyncio
 import base64
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from http import HTTPStatus
@@ -77,12 +77,16 @@ class StreamClient:
     url: str
     token: Secret | None
     query: Mapping[str, str]
+    keys: Sequence[str] = ()
+    """Events that are sent first, once more."""
     say: Callable[[str], None]
     """Tells people what happens with the connection."""
     cursor: str | None = None
     """Where to go on; None: nothing came yet."""
     first_wait_s: float = FIRST_WAIT_S
     _has_been_open: bool = field(default=False, init=False)
+    _again_is_over: bool = field(default=False, init=False)
+    """All of `keys` have come."""
 
     async def events(self) -> AsyncGenerator[StreamEvent, None]:
         """Yield all events, for ever. The caller moves `cursor` over what it has handled.
@@ -113,7 +117,8 @@ class StreamClient:
     def _connected(self) -> connect:
         scheme, netloc, path, _, _ = urlsplit(self.url)
         after = {} if self.cursor is None else {"after": self.cursor}
-        query = urlencode({**self.query, **after})
+        keys = () if self._again_is_over else self.keys
+        query = urlencode([*{**self.query, **after}.items(), *(("key", key) for key in keys)])
         uri = urlunsplit(("wss" if scheme == "https" else "ws", netloc, path.rstrip("/") + PATH, query, ""))
         headers = {} if self.token is None else {"Authorization": f"Bearer {self.token.reveal()}"}
         try:
@@ -135,8 +140,10 @@ class StreamClient:
                 if self._has_been_open:
                     self.say("connected again")
                 self._has_been_open = True
+            self._again_is_over = self._again_is_over or frame.message in ("events", "heartbeat")
             for event in frame.events:
-                yield event
+                is_again = frame.message == "again"
+                yield msgspec.structs.replace(event, cursor=frame.cursor) if is_again else event
             self.cursor = frame.cursor
         raise ConnectionClosed(
             opened.protocol.close_rcvd, opened.protocol.close_sent

@@ -9,9 +9,9 @@ import hashlib
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Any, Final
 
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, Select, func, select
 
 from gapless.ledger.engine import dialect
 from gapless.ledger.events import CHUNK
@@ -123,17 +123,21 @@ def settled(connection: Connection, before: Settled = NOTHING_KNOWN) -> Settled:
 
 def page(connection: Connection, after: int, up_to: int, limit: int) -> list[FeedEvent]:
     """Return the next events of `(after, up_to]`, in order of record."""
-    seq, names = EVENT.c.seq, FeedEvent.__dataclass_fields__
-    own = [EVENT.c[name] for name in names if name in EVENT.c]
-    query = (
-        select(*own, SOURCE.c.name.label("source"), STREAM.c.name.label("stream"), IDENTITY_SEED.label("identity_seed"))
-        .join_from(EVENT, SOURCE, SOURCE.c.id == EVENT.c.source_id)
-        .join(STREAM, STREAM.c.id == EVENT.c.stream_id)
-        .where(seq > after, seq <= up_to)
-        .order_by(seq)
-        .limit(limit)
-    )
+    query = _select().where(EVENT.c.seq > after, EVENT.c.seq <= up_to).order_by(EVENT.c.seq).limit(limit)
     return [FeedEvent(**row) for row in connection.execute(query).mappings()]
+
+
+def of_keys(connection: Connection, keys: Sequence[str]) -> list[FeedEvent]:
+    """Return the events of those keys, in order of record; several sources may have one key."""
+    found = connection.execute(_select().where(EVENT.c.key.in_(keys)).order_by(EVENT.c.seq))
+    return [FeedEvent(**row) for row in found.mappings()]
+
+
+def _select() -> Select[Any]:
+    own = [EVENT.c[name] for name in FeedEvent.__dataclass_fields__ if name in EVENT.c]
+    names = SOURCE.c.name.label("source"), STREAM.c.name.label("stream"), IDENTITY_SEED.label("identity_seed")
+    joined = select(*own, *names).join_from(EVENT, SOURCE, SOURCE.c.id == EVENT.c.source_id)
+    return joined.join(STREAM, STREAM.c.id == EVENT.c.stream_id)
 
 
 def position_at(connection: Connection, seq: int) -> Position:

@@ -137,12 +137,23 @@ async def test_a_handler_gets_all_events_signed_as_the_vendor_signs(
             handler.requests.clear()
             while_away = fake.emit("invoice.paid")
             await until(gapless_has(gapless, while_away.key))
-            again = ("--forward", forward, "--after", cursor, "--signature", "standard", "--secret-env", "APP_SECRET")
+            again = (
+                "--forward",
+                forward,
+                "--after",
+                cursor,
+                "--key",
+                before.key,
+                "--signature",
+                "standard",
+                "--secret-env",
+                "APP_SECRET",
+            )
             async with listening(gapless, *again) as listen:
-                await until(lambda: handler.keys == [while_away.key], every_s=0.02)
+                await until(lambda: handler.keys == [before.key, while_away.key], every_s=0.02)
                 await listen.interrupt()
-            ((headers, body),) = handler.requests
-            assert standardwebhooks.Webhook(APP_SECRET).verify(body, dict(headers))["id"] == while_away.key
+            for (headers, body), key in zip(handler.requests, (before.key, while_away.key), strict=True):
+                assert standardwebhooks.Webhook(APP_SECRET).verify(body, dict(headers))["id"] == key
 
 
 def gapless_has(gapless: Gapless, key: str) -> object:

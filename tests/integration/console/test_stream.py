@@ -40,7 +40,7 @@ async def refusal(client: Any, headers: dict[str, str] | None = None, **query: o
         async with connect(address(client, **query), additional_headers=headers, proxy=None):
             pass
     response = refused.value.response
-    plain = await client.get(f"/api/v1/stream?{urlencode(query)}", headers=headers)
+    plain = await client.get(f"/api/v1/stream?{urlencode(query, doseq=True)}", headers=headers)
     said = json.loads(response.body)["error"]
     if response.status_code != 503:
         assert (plain.status_code, plain.json()["error"]) == (response.status_code, said)
@@ -120,6 +120,28 @@ async def test_a_time_replays_what_was_recorded_since(console: Any, stream: Any)
             assert await follower.keys(3) == ["e5", "e6", "e7"]
             await record(console, "now")
             assert await follower.keys(1) == ["now"]
+
+
+async def test_named_events_come_once_more_before_all_others(console: Any, stream: Any) -> None:
+    await console.add_source("shop")
+    await record(console, "a", "b", "c", payload=b'{"n": 1}')
+    await record(console, "b", source="shop")
+    async with stream(access=WIDE) as client:
+        async with following(client, RUN, key=["c", "b"], payload="true") as follower:
+            first, *others = await follower.events(3)
+            assert (first["key"], first["payload"]) == ("b", {"n": 1})
+            assert [(each["source"], each["key"]) for each in others] == [("acme", "c"), ("shop", "b")]
+            await record(console, "d")
+            assert await follower.keys(1) == ["d"]
+            async with following(client, RUN, after=follower.hello["cursor"]) as again:
+                assert await again.keys(1) == ["d"]
+        mine = await token(console, "shop-only", "viewer", sources=["shop"])
+        async with following(client, mine, key="b") as follower:
+            assert [each["source"] for each in await follower.events(1)] == ["shop"]
+        for headers, query in ((RUN, {"key": "none"}), (mine, {"key": "a"}), (RUN, {"key": "a", "types": "x"})):
+            status, said = await refusal(client, headers, **query)
+            assert (status, "1 keys are not among the events that you ask for" in said) == (404, True)
+        assert (await refusal(client, RUN, key=["a"] * 101))[0] == 400
 
 
 async def test_only_what_is_wanted_comes(console: Any, stream: Any) -> None:

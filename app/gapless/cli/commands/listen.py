@@ -35,6 +35,7 @@ SECRET_BYTES = 32
 @click.option("--types", multiple=True, help="Only these types, such as invoice.*. May be given several times.")
 @click.option("--via", multiple=True, type=click.Choice([via.value for via in Via]), help="Only events that came so.")
 @click.option("--since", type=TIME, help="First what was recorded from this time on, such as 2h.")
+@click.option("--key", "keys", multiple=True, help="First this event, once more. May be given several times.")
 @click.option("--after", help="First what came after this cursor, which an earlier call has printed.")
 @click.option(
     "--secret-env", help="The variable with the secret to sign with. Default: a new secret, which is printed."
@@ -55,6 +56,7 @@ def listen(
     signature: str | None,
     url: str | None,
     token_env: str | None,
+    keys: tuple[str, ...],
     **wanted: Any,
 ) -> None:
     """Forward events to a handler that you develop.
@@ -68,7 +70,7 @@ def listen(
         settings = invocation.settings()
         address, token = _daemon(settings, url, _secret_of(token_env, "--token-env"))
         query = _query(payload=forward is not None, **wanted)
-        client = StreamClient(url=address, token=token, query=query, say=_say, cursor=wanted["after"])
+        client = StreamClient(url=address, token=token, query=query, keys=keys, say=_say, cursor=wanted["after"])
         forwarder = None
         if forward is not None:
             secret = _secret_of(secret_env, "--secret-env") or _new_secret()

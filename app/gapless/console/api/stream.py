@@ -33,6 +33,7 @@ PATH: Final = "/api/v1/stream"
 FIELDS: Final = 200
 """Most parameters of a query that are looked at."""
 AGAIN_S: Final = "5"
+KEYS_SHOWN: Final = 20
 
 
 def stream_route(context: OperationContext, gate: Gate, hub: Hub) -> ASGIRouteHandler:
@@ -104,7 +105,10 @@ async def _read_request(scope: Any, context: OperationContext, principal: Princi
         raise HTTPException(status_code=HTTPStatus.BAD_REQUEST, detail=str(error)) from error
     if request.after is not None:
         await _check_cursor(context, request.after)
-    return replace(request, sources=principal.sources) if request.sources is None else request
+    request = replace(request, sources=principal.sources) if request.sources is None else request
+    if request.keys:
+        await _check_keys(context, request)
+    return request
 
 
 def _check_sources(request: FeedRequest, context: OperationContext, principal: Principal) -> None:
@@ -126,6 +130,20 @@ async def _check_cursor(context: OperationContext, after: Position) -> None:
             "leave after out, or use since to get what was recorded from a time on"
         )
         raise HTTPException(status_code=HTTPStatus.GONE, detail=detail)
+
+
+async def _check_keys(context: OperationContext, request: FeedRequest) -> None:
+    """Raise `HTTPException` for a key that is not in the ledger, or not in what the listener may see."""
+    try:
+        found = await context.read(feed.of_keys, request.keys)
+    except StoreError as error:
+        raise _unavailable(error) from error
+    wanted = replace(request, since_us=None)
+    unknown = set(request.keys) - {event.key for event in found if wanted.wants(messages.encode(event))}
+    if unknown:
+        shown = ", ".join(repr(key[:80]) for key in sorted(unknown)[:KEYS_SHOWN])
+        detail = f"{len(unknown)} keys are not among the events that you ask for: {shown}"
+        raise HTTPException(status_code=HTTPStatus.NOT_FOUND, detail=detail)
 
 
 def _unavailable(error: StoreError) -> HTTPException:

@@ -7,7 +7,7 @@ has no queue: it takes what it has not had from the newest events, and if they a
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Protocol
@@ -164,6 +164,17 @@ class Hub:
                 if count < len(items):
                     items, last = items[:count], items[count - 1].position
             return items, last
+
+    async def read_again(self, request: FeedRequest) -> AsyncIterator[Item]:
+        """Yield the events that are asked for by key, one by one. Raises `StoreError`."""
+        anew = replace(request, since_us=None)
+        for event in await self.runtime.read(feed.of_keys, request.keys):
+            items = [messages.encode(event)]
+            if anew.wants(items[0]):
+                if request.payload:
+                    async with self.reading:
+                        await self._fill(items)
+                yield items[0]
 
     async def _fill(self, items: list[Item]) -> int:
         """Put the payloads of the first items into them, as many as may be read at once; return how many."""

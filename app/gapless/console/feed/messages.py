@@ -17,7 +17,8 @@ from gapless.ledger.feed import FeedEvent, Position
 from gapless.operations.context import OperationRefused
 from gapless.settings.parsers import ParseFailed, duration
 
-PARAMETERS: Final = ("source", "types", "via", "after", "since", "payload")
+PARAMETERS: Final = ("source", "types", "via", "after", "since", "key", "payload")
+KEYS: Final = 100
 PATTERNS: Final = 50
 TYPE: Final = re.compile(r"[^\s*,]{1,200}\*?|\*")
 ALL_VIA: Final = frozenset(Via)
@@ -36,6 +37,8 @@ class FeedRequest:
     via: frozenset[Via] = ALL_VIA
     after: Position | None = None
     since_us: int | None = None
+    keys: tuple[str, ...] = ()
+    """Events that are sent first, once more."""
     payload: bool = False
 
     def wants(self, item: "Item") -> bool:
@@ -88,12 +91,15 @@ def read_query(pairs: Iterable[tuple[str, str]], now: datetime) -> FeedRequest:
     for name in ("after", "since", "payload"):
         if len(given.get(name, ())) > 1:
             raise OperationRefused(f"{name} is given more than once")
+    if len(given.get("key", ())) > KEYS:
+        raise OperationRefused(f"key is given {len(given['key'])} times; wanted at most {KEYS}")
     return FeedRequest(
         sources=frozenset(given["source"]) - {""} or None if "source" in given else None,
         types=_types(given.get("types", [])),
         via=_via(given.get("via", [])),
         after=_after(given["after"][0]) if "after" in given else None,
         since_us=_since(given["since"][0], now) if "since" in given else None,
+        keys=tuple(given.get("key", ())),
         payload=_payload(given.get("payload", ["false"])[0]),
     )
 
@@ -169,8 +175,13 @@ def frames(items: Iterable[Item], most_bytes: int, *, payload: bool) -> Iterator
         yield _events(parts, position), position
 
 
-def _events(parts: Sequence[str], position: Position) -> str:
-    return f'{{"message":"events","cursor":"{position.cursor}","events":[{",".join(parts)}]}}'
+def again(items: Iterable[Item], position: Position, *, payload: bool) -> str:
+    """Return a message with events that are sent once more, to a listener that stays at `position`."""
+    return _events([item.json(payload=payload) for item in items], position, "again")
+
+
+def _events(parts: Sequence[str], position: Position, message: str = "events") -> str:
+    return f'{{"message":"{message}","cursor":"{position.cursor}","events":[{",".join(parts)}]}}'
 
 
 def encode(event: FeedEvent) -> Item:

@@ -67,10 +67,15 @@ class Session:
             if position is None:
                 return Closing.NOT_READY
             await self._put(messages.hello(position, self._hub.runtime.clock(), self._hub.limits.heartbeat_s))
+            if self.request.keys:
+                async for item in self._hub.read_again(self.request):
+                    await self._put(messages.again([item], position, payload=self.request.payload))
             async for text in self._follow(position):
                 await self._put(text)
         except TimeoutError:
             return Closing.SLOW
+        except StoreError:
+            return Closing.NOT_READY
         except OSError:  # uvicorn's sign that the listener has gone
             return None
         return None
