@@ -76,7 +76,7 @@ async def following(client: Any, headers: dict[str, str] | None = None, **query:
 async def record(console: Any, *keys: str, payload: bytes = b"{}", **changes: Any) -> None:
     """Record events as a webhook each, in one transaction."""
     options = {"source": "acme", "type": "invoice.paid", "via": Via.WEBHOOK, **changes}
-    stream_id = await console.stream_id(options["source"])
+    stream_id = options.get("stream_id") or await console.stream_id(options["source"])
     seen = [
         Sighting(
             source=console.source(options["source"]),

@@ -23,6 +23,7 @@ from gapless.console.feed.hub import Hub
 from gapless.console.feed.limits import FeedLimits
 from gapless.domain import Cause, Via, to_us
 from gapless.ledger import feed, retention
+from gapless.ledger.engine import Store, StoreUnavailable
 from gapless.ledger.tables import EVENT
 from gapless.operations.registry import perform
 from gapless_reconcilers.kit.contract import Secret
@@ -271,6 +272,39 @@ async def test_where_to_begin_is_said_only_once_it_is_known(console: Any, stream
             code, reason = await Follower(opened).closed()
             assert (code, "open transaction" in reason) == (1013, True)
     await session.close()
+
+
+class SometimesAway:
+    """A store that cannot be reached while `is_away`."""
+
+    def __init__(self, store: Store) -> None:
+        self.store, self.is_away, self.refused = store, False, 0
+
+    async def read(self, *args: Any, **kwargs: Any) -> Any:
+        if self.is_away:
+            self.refused += 1
+            raise StoreUnavailable("away")
+        return await self.store.read(*args, **kwargs)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.store, name)
+
+
+@on_sqlite
+async def test_a_store_that_was_away_costs_no_event(console: Any, stream: Any, store: Store) -> None:
+    away = SometimesAway(store)
+    console.use(store=away)
+    await record(console, "a", "b")
+    async with stream() as client, following(client) as live, following(client, since="1h") as behind:
+        assert await behind.keys(2) == ["a", "b"]
+        stream_id, away.is_away = await console.stream_id(), True
+        await until(lambda: away.refused)
+        await record(console, "c", stream_id=stream_id)
+        status, said = await refusal(client, after=live.cursor)
+        assert (status, "the store does not answer" in said) == (503, True)
+        assert (await client.get("/api/v1/stream", params={"key": "a"})).status_code == 503
+        away.is_away = False
+        assert await live.keys(1) == await behind.keys(1) == ["c"]
 
 
 # --- what is refused -------------------------------------------------------------------------------------------------

@@ -34,6 +34,8 @@ FIELDS: Final = 200
 """Most parameters of a query that are looked at."""
 AGAIN_S: Final = "5"
 KEYS_SHOWN: Final = 20
+NOT_KNOWN: Final = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE)
+"""Answers of the gate that say nothing of a token: others have tried too many, or it cannot be compared now."""
 
 
 def stream_route(context: OperationContext, gate: Gate, hub: Hub) -> ASGIRouteHandler:
@@ -79,17 +81,17 @@ def _check_kind(scope: Any) -> None:
 
 async def _let_in(connection: ASGIConnection[Any, Any, Any, Any], gate: Gate) -> ListenerAccess:
     """Return who listens. Raises `HTTPException`."""
-
-    async def check() -> Principal | None:
-        try:
-            return await gate.let_in(connection, Area.STREAM)
-        except HTTPException:
-            return None
-
     try:
         principal = await gate.let_in(connection, Area.STREAM)
     except StoreError as error:
         raise _unavailable(error) from error
+
+    async def check() -> Principal | None:
+        try:
+            return await gate.let_in(connection, Area.STREAM)
+        except HTTPException as error:
+            return principal if error.status_code in NOT_KNOWN else None
+
     return ListenerAccess(key=connection.headers.get("authorization"), principal=principal, check=check)
 
 

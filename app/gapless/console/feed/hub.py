@@ -24,6 +24,8 @@ from gapless.operations.principals import Principal
 from gapless.runtime import Runtime
 
 AFTER_FAILURE_S = 1.0
+FILTERS_KEPT = 4
+"""Most different filters for which the messages of a page are kept."""
 log = logging.getLogger(__name__)
 
 
@@ -141,7 +143,9 @@ class Hub:
         found = page.frames.get(request.filter)
         if found is None:
             wanted = (each for each in page.items if request.wants(each))
-            found = page.frames[request.filter] = list(messages.frames(wanted, cut, payload=request.payload))
+            found = list(messages.frames(wanted, cut, payload=request.payload))
+            if len(page.frames) < FILTERS_KEPT:
+                page.frames[request.filter] = found
         return found
 
     async def wait(self, within_s: float) -> None:
@@ -212,12 +216,15 @@ class Hub:
                 if self._known.writers:
                     wait_s = self.limits.soon_s
             except StoreError as error:
-                if not self._is_failing:
-                    log.warning("stream_not_read", extra={"error": str(error)})
-                self._is_failing, wait_s = True, AFTER_FAILURE_S
-            except Exception:
-                log.exception("stream_failed")
                 wait_s = AFTER_FAILURE_S
+                if not self._is_failing:
+                    self._is_failing = True
+                    log.warning("stream_not_read", extra={"error": str(error)})
+            except Exception:
+                wait_s = AFTER_FAILURE_S
+                if not self._is_failing:
+                    self._is_failing = True
+                    log.exception("stream_failed")
             await asyncio.sleep(wait_s)
 
     async def _read_on(self) -> None:
