@@ -55,6 +55,8 @@ class StreamEvent(msgspec.Struct, frozen=True, kw_only=True):
     """Why there is no payload; None: there is one, if it was asked for."""
     headers: Mapping[str, str] = {}
     masked: bool = False
+    again: bool = False
+    """It comes once more: it was asked for, sent again by the vendor, or replayed."""
 
     @property
     def body(self) -> bytes | None:
@@ -143,7 +145,7 @@ class StreamClient:
             self._again_is_over = self._again_is_over or frame.message in ("events", "heartbeat")
             for event in frame.events:
                 is_again = frame.message == "again"
-                yield msgspec.structs.replace(event, cursor=frame.cursor) if is_again else event
+                yield msgspec.structs.replace(event, cursor=frame.cursor, again=True) if is_again else event
             self.cursor = frame.cursor
         raise ConnectionClosed(
             opened.protocol.close_rcvd, opened.protocol.close_sent

@@ -19,6 +19,7 @@ from sqlalchemy import (
 )
 
 from gapless.domain import Via
+from gapless.ledger import feed
 from gapless.ledger.accounts import OTHER_ACCOUNT
 from gapless.ledger.deliveries import BEGAN, DELIVERY_CHANNEL, NOT_LISTED, OWING, PENDING, RELEASED, DeliveryState
 from gapless.ledger.engine import dialect
@@ -208,6 +209,7 @@ def replay(connection: Connection, destination_id: int, seqs: Sequence[int], now
     new = new.where(EVENT.c.seq.in_(found), EVENT.c.seq.not_in(known))
     connection.execute(insert(DELIVERY).from_select(["destination_id", "event_seq", "created_us", *fresh], new))
     dialect.notify(connection, DELIVERY_CHANNEL)
+    feed.announce_again(connection, found)
     return len(found)
 
 

@@ -37,6 +37,11 @@ class Settled:
     """Transactions that may still commit an event of a lower seq than `newest`."""
 
 
+AGAIN_CHANNEL: Final = "gapless_again"
+"""Notified of events that come once more: their seqs, with commas."""
+AGAIN_AT_ONCE: Final = 200
+"""Most of them that are told of one transaction: who replays more than that looks at its destination."""
+
 NOTHING_KNOWN: Final = Settled()
 
 
@@ -125,6 +130,18 @@ def page(connection: Connection, after: int, up_to: int, limit: int) -> list[Fee
     """Return the next events of `(after, up_to]`, in order of record."""
     query = _select().where(EVENT.c.seq > after, EVENT.c.seq <= up_to).order_by(EVENT.c.seq).limit(limit)
     return [FeedEvent(**row) for row in connection.execute(query).mappings()]
+
+
+def announce_again(connection: Connection, seqs: Sequence[int]) -> None:
+    """Tell those who listen now that these events came once more: sent again by the vendor, or replayed."""
+    if seqs:
+        dialect.notify(connection, AGAIN_CHANNEL, ",".join(map(str, seqs[:AGAIN_AT_ONCE])))
+
+
+def of_seqs(connection: Connection, seqs: Sequence[int]) -> list[FeedEvent]:
+    """Return these events, in order of record."""
+    found = connection.execute(_select().where(EVENT.c.seq.in_(seqs)).order_by(EVENT.c.seq))
+    return [FeedEvent(**row) for row in found.mappings()]
 
 
 def of_keys(connection: Connection, keys: Sequence[str]) -> list[FeedEvent]:

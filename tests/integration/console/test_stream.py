@@ -145,6 +145,29 @@ async def test_named_events_come_once_more_before_all_others(console: Any, strea
         assert (await refusal(client, RUN, key=["a"] * 101))[0] == 400
 
 
+async def test_what_comes_once_more_is_told_to_those_who_listen(console: Any, stream: Any) -> None:
+    """A webhook that the vendor sends again, from its dashboard perhaps, and a replay: neither is a new event."""
+    await console.add_destination("shop")
+    await record(console, "a", "b", payload=b"1")
+    replay = {"destination": "shop", "keys": ["b"]}
+    async with stream() as client, following(client, payload="true") as follower, following(client, types="x") as other:
+        for key, say in (
+            ("a", lambda: record(console, "a", payload=b"1")),
+            ("b", lambda: perform(console.context, "event.replay", replay)),
+        ):
+            told = asyncio.create_task(follower.message())
+            while not told.done():  # who has not begun to listen yet is told nothing
+                await say()
+                await asyncio.wait((told,), timeout=0.1)
+            got = told.result()
+            while got["events"][0]["key"] != key:  # it was said several times
+                got = await follower.message()
+            assert (got["message"], got["cursor"]) == ("again", follower.hello["cursor"])
+            assert [(each["key"], each["payload"]) for each in got["events"]] == [(key, 1)]
+        await record(console, "new", type="x")
+        assert await other.keys(1) == ["new"]
+
+
 async def test_only_what_is_wanted_comes(console: Any, stream: Any) -> None:
     await console.add_source("shop")
     async with stream() as client:

@@ -191,8 +191,8 @@ def _new_secret() -> Secret:
 
 
 def _line(event: StreamEvent) -> str:
-    missed = "missed" if event.missed else "-"
-    cells = (event.recorded_at, event.source, event.type, event.key, event.via.value, missed)
+    note = "again" if event.again else "missed" if event.missed else "-"
+    cells = (event.recorded_at, event.source, event.type, event.key, event.via.value, note)
     return "  ".join(map(output.cell_text, cells))
 
 

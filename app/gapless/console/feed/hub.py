@@ -24,6 +24,7 @@ from gapless.operations.principals import Principal
 from gapless.runtime import Runtime
 
 AFTER_FAILURE_S = 1.0
+LISTEN_AGAIN_S = 5.0
 FILTERS_KEPT = 4
 """Most different filters for which the messages of a page are kept."""
 log = logging.getLogger(__name__)
@@ -48,6 +49,9 @@ class FeedListener(Protocol):
 
     def end(self, why: Closing) -> None:
         """Let its connection end."""
+
+    def offer(self, again: Sequence[Item]) -> None:
+        """Tell it of events that came once more. They may be dropped."""
 
 
 class FeedFull(Exception):
@@ -88,6 +92,8 @@ class Hub:
         """When all that was recorded had been read, by elapsed time."""
         self._read_at: datetime | None = None
         self._is_failing = False
+        self._again: deque[int] = deque(maxlen=feed.AGAIN_AT_ONCE)
+        """The seqs of events that came once more, and were not told of yet."""
         runtime.metrics.stream_clients.set_function(lambda: len(self._sessions))
         runtime.metrics.stream_lag.set_function(self._lag_s)
 
@@ -102,7 +108,8 @@ class Hub:
         if not self._tasks:
             self._known, self.position = NOTHING_KNOWN, None
             self._read_at, self._read_us = None, self.runtime.elapsed_us
-            self._tasks = [asyncio.create_task(self._read()), asyncio.create_task(self._recheck())]
+            self._again.clear()
+            self._tasks = [asyncio.create_task(each()) for each in (self._read, self._recheck, self._hear)]
 
     def leave(self, session: FeedListener) -> None:
         """Forget a listener. Nothing is read after the last one."""
@@ -212,6 +219,7 @@ class Hub:
             wait_s = self.limits.poll_s
             try:
                 await self._read_on()
+                await self._read_again()
                 self._is_failing = False
                 if self._known.writers:
                     wait_s = self.limits.soon_s
@@ -283,6 +291,34 @@ class Hub:
         if not self._sessions or self._read_us is None:
             return 0.0
         return max(self.runtime.elapsed_us - self._read_us, 0) / 1_000_000
+
+    # --- what comes once more ---
+
+    async def _hear(self) -> None:
+        """Listen for events that come once more. What is said while the connection is lost is not made up for."""
+        while True:
+            try:
+                await self.runtime.store.listen(feed.AGAIN_CHANNEL, self._note_again)
+            except StoreError as error:
+                log.warning("stream_hears_nothing", extra={"error": str(error)})
+            await asyncio.sleep(LISTEN_AGAIN_S)
+
+    def _note_again(self, seqs: str) -> None:
+        self._again.extend(map(int, seqs.split(",")))
+
+    async def _read_again(self) -> None:
+        """Offer what came once more to all listeners."""
+        if not self._again:
+            return
+        seqs = sorted(set(self._again))
+        self._again.clear()
+        items = [messages.encode(event) for event in await self.runtime.read(feed.of_seqs, seqs)]
+        if items and any(each.request.payload for each in self._sessions):
+            async with self.reading:
+                items = items[: await self._fill(items)]
+        for session in list(self._sessions):
+            session.offer(items)
+        self._tell()
 
     # --- tokens -------------------------------------------------------------------------------------------------------
 

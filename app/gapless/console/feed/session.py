@@ -1,14 +1,16 @@
 """One listener of the live stream, from its first message to its close."""
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any, TypeAlias
 
 from gapless.console.feed import messages
 from gapless.console.feed.hub import Hub, ListenerAccess
 from gapless.console.feed.limits import Closing
-from gapless.console.feed.messages import FeedRequest
+from gapless.console.feed.messages import FeedRequest, Item
 from gapless.ledger import feed
 from gapless.ledger.engine import StoreError
 from gapless.ledger.feed import Position
@@ -16,6 +18,8 @@ from gapless.ledger.feed import Position
 Message: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[Message]]
 Send: TypeAlias = Callable[[Message], Awaitable[None]]
+AGAIN_KEPT = 100
+"""Most events that came once more and wait for a listener."""
 AGAIN_S = 1.0
 """Time after which a read that failed is tried again."""
 
@@ -29,12 +33,17 @@ class Session:
         self._hub = hub
         self._receive = receive
         self._send = send
+        self._again: deque[Item] = deque(maxlen=AGAIN_KEPT)
         self._ended: asyncio.Future[Closing] = asyncio.get_running_loop().create_future()
 
     def end(self, why: Closing) -> None:
         """Let the session end."""
         if not self._ended.done():
             self._ended.set_result(why)
+
+    def offer(self, again: Sequence[Item]) -> None:
+        """Send events that came once more, when there is time; the oldest are dropped if there is none."""
+        self._again.extend(item for item in again if replace(self.request, since_us=None).wants(item))
 
     async def run(self) -> None:
         """Serve the listener, whose connection is open."""
@@ -113,6 +122,8 @@ class Session:
             if number is None and (hub.position is None or position.seq >= hub.position.seq):
                 number = hub.next_page  # up to date: from here on with all others
             texts: Sequence[str] = ()
+            while self._again:
+                yield messages.again([self._again.popleft()], position, payload=request.payload)
             if number is None:
                 texts, position = await self._read_behind(position)
             elif number < hub.first_page or (number < hub.next_page and self._lacks_payloads(number)):

@@ -164,6 +164,13 @@ class Store(ABC):
         raise StoreUnavailable(f"transaction {commit.number} of {commit.writer} is unknown to this store")
 
     @abstractmethod
+    async def listen(self, channel: str, hear: Callable[[str], None]) -> None:
+        """Call `hear` with the text of each `dialect.notify` of the channel, in the event loop, until cancelled.
+
+        On SQLite those of this process. Notices may be lost. Raises `StoreError` if the connection is lost.
+        """
+
+    @abstractmethod
     async def close(self) -> None:
         """Close every connection."""
 

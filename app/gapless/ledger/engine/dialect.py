@@ -313,7 +313,16 @@ def reserve_block(connection: Connection, table: Table, size: int, above: int) -
     return range(first, first + size)
 
 
-def notify(connection: Connection, channel: str) -> None:
-    """Wake the other replicas when this transaction commits. Nothing to do on SQLite."""
+NOTICES = "gapless_notices"
+"""Where a transaction on SQLite keeps its notices until it commits."""
+
+
+def notify(connection: Connection, channel: str, text: str = "") -> None:
+    """Tell those who `listen` at a store of this ledger, once this transaction has committed."""
     if connection.dialect.name == "postgresql":
-        _postgres(connection, f"NOTIFY {channel}")
+        if text:
+            _postgres(connection, "SELECT pg_notify($1, $2)", channel, text)
+        else:
+            _postgres(connection, f"NOTIFY {channel}")
+    elif NOTICES in connection.info:
+        connection.info[NOTICES].append((channel, text))
