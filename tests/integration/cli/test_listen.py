@@ -12,7 +12,7 @@ import pytest
 import standardwebhooks
 import stripe
 from inside import call, serving
-from outside import PROGRAM, WEBHOOK_SECRET, Consumer, Gapless, until
+from outside import PROGRAM, WEBHOOK_SECRET, Consumer, Gapless, running, until
 
 from gapless_reconcilers.testing.fake import FakeProvider
 from gapless_reconcilers.testing.fake.formats.stripe import StripeFormat
@@ -166,23 +166,21 @@ def gapless_has(gapless: Gapless, key: str) -> object:
     return has
 
 
-async def test_a_listener_outlives_a_restart_of_the_daemon(fake: FakeProvider, sqlite_url: str, tmp_path: Path) -> None:
-    async with fake.serve() as api:
-        gapless = Gapless(tmp_path, sqlite_url, api)
-        async with serving(gapless):
-            fake.add_endpoint(gapless.public, secret=WEBHOOK_SECRET)
-            await asyncio.sleep(1.1)
-            first = fake.emit("invoice.paid")
-            listener = listening(gapless, "--url", gapless.private, "--since", "1h", "--types", "invoice.*")
-            listen = await listener.__aenter__()
+async def test_a_listener_outlives_a_killed_daemon(fake: FakeProvider, sqlite_url: str, tmp_path: Path) -> None:
+    async with fake.serve() as api, running(Gapless(tmp_path, sqlite_url, api)) as gapless:
+        fake.add_endpoint(gapless.public, secret=WEBHOOK_SECRET)
+        await asyncio.sleep(1.1)
+        first = fake.emit("invoice.paid")
+        arguments = ("--url", gapless.private, "--since", "1h", "--types", "invoice.*")
+        async with listening(gapless, *arguments) as listen:
             await until(lambda: listen.said(first.key), every_s=0.02)
-        await until(lambda: listen.said("trying again"), every_s=0.02)
-        async with serving(gapless):
+            await gapless.kill()
+            await until(lambda: listen.said("trying again"), every_s=0.02)
+            await gapless.start()
             second = fake.emit("invoice.paid")
             await until(lambda: listen.said(second.key), every_s=0.02)
             assert listen.said("connected again")
             await listen.interrupt()
-        await listener.__aexit__(None, None, None)
         assert [line.split("  ")[3] for line in listen.out] == [first.key, second.key]
 
 
