@@ -58,6 +58,7 @@ SAMPLES = {
     ("private", "metrics_token"): ("a-token-of-enough-characters", Secret("a-token-of-enough-characters")),
     ("private", "consumer_token"): ("a-token-of-enough-characters", Secret("a-token-of-enough-characters")),
     ("private", "second_person_above"): ("1000", 1000),
+    ("private", "stream_clients"): ("200", 200),
     ("private", "certificate"): ("/etc/certificate.pem", Path("/etc/certificate.pem")),
     ("private", "certificate_key"): ("/etc/certificate_key.pem", Path("/etc/certificate_key.pem")),
     ("private", "client_ca"): ("/etc/client_ca.pem", Path("/etc/client_ca.pem")),

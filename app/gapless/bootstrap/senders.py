@@ -1,7 +1,17 @@
 """Build a destination's sender from its settings. Imports no ledger: `gapless check --offline` builds senders too."""
 
+from datetime import timedelta
+from typing import get_type_hints
+
 from gapless.destinations import registry
-from gapless.destinations.contract import DestinationInvalid, HoldReason, RendersEvents, Sender, SenderContext
+from gapless.destinations.contract import (
+    DestinationInvalid,
+    HoldReason,
+    RendersEvents,
+    SecretReader,
+    Sender,
+    SenderContext,
+)
 from gapless.domain import Clock, Sources
 from gapless.settings import DestinationSettings, OnVersionMismatch
 from gapless_reconcilers.kit.contract import SendsThinEvents
@@ -31,6 +41,29 @@ def _cannot_hydrate(settings: DestinationSettings, sender: Sender, sources: Sour
     if not any(isinstance(each.provider, SendsThinEvents) for each in own):
         return "and no provider of its sources sends thin events"
     return None
+
+
+HANDLER_TIMEOUT = timedelta(minutes=1)
+"""Time that a handler that somebody develops has for an answer: he may look at it with a debugger."""
+
+
+def make_handler_sender(url: str, signature: str, secret: SecretReader, sources: Sources, clock: Clock) -> Sender:
+    """Return a sender to a handler that somebody develops: at any private address, and nothing is held.
+
+    `signature` is a value of the kind's option. Raises `DestinationInvalid`.
+    """
+    kind = registry.load("http")
+    signatures = get_type_hints(kind.Options)["signature"]
+    options = kind.Options(url=url, signature=signatures(signature), secret=secret, allow_private=True)
+    context = SenderContext(
+        name="--forward",
+        sources=sources,
+        clock=clock,
+        concurrency=1,
+        releases=frozenset(HoldReason),
+        timeout=HANDLER_TIMEOUT,
+    )
+    return kind(options, context)
 
 
 def released_holds(settings: DestinationSettings) -> frozenset[HoldReason]:

@@ -48,6 +48,10 @@ COMMANDS = {
         "gapless.cli.commands.job:job",
         "List, show, cancel or run jobs on many events.",
     ),
+    "listen": (
+        "gapless.cli.commands.listen:listen",
+        "Forward events to a handler that you develop.",
+    ),
     "log": (
         "gapless.cli.commands.log:log",
         "Show the audit log: who did what, and verify it.",

@@ -9,12 +9,14 @@ from typing import Any, Final
 
 from litestar import Litestar, Request, Response, get
 from litestar.exceptions import HTTPException
-from litestar.handlers import HTTPRouteHandler
+from litestar.handlers import ASGIRouteHandler, HTTPRouteHandler
 
 from gapless.console.api.operations import operations_route
 from gapless.console.api.receipts import receipts_route
 from gapless.console.api.status import status_route
+from gapless.console.api.stream import stream_route
 from gapless.console.auth import Area
+from gapless.console.feed.hub import Hub
 from gapless.console.gate import Gate
 from gapless.console.metrics import metrics_route
 from gapless.console.pages.overview import overview_route, style_route
@@ -31,12 +33,17 @@ READY_TIMEOUT_S: Final = 5.0
 def build_console_app(options: ConsoleOptions, context: OperationContext, metrics: Metrics) -> Litestar:
     """Return the application. Its routes depend on the roles; each request is checked by its gate."""
     gate = Gate(options.access, context.runtime, options.trusted_proxies)
-    handlers = [livez_route(context), readyz_route(options, context), metrics_route(options, context, metrics)]
+    handlers: list[HTTPRouteHandler | ASGIRouteHandler] = [
+        livez_route(context),
+        readyz_route(options, context),
+        metrics_route(options, context, metrics),
+    ]
     if CONSOLE in options.roles:
         handlers += [
             status_route(options, context),
             operations_route(context),
             receipts_route(context),
+            stream_route(context, gate, options.hub or Hub(context.runtime)),
             overview_route(options, context),
             style_route(),
         ]

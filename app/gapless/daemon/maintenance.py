@@ -249,7 +249,7 @@ async def wake_on_notice(store: Store, wake: Callable[[], None]) -> None:
         return
     while True:
         try:
-            await store.listen(DELIVERY_CHANNEL, wake)
+            await store.listen(DELIVERY_CHANNEL, lambda _: wake())
         except StoreError as error:
             log.warning("listen_failed", extra={"error": str(error)})
         wake()

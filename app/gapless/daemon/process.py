@@ -20,6 +20,8 @@ from gapless.connections.limits import OWN_DESCRIPTORS, ConnectionLimits, share_
 from gapless.connections.register import Connections
 from gapless.console.app import build_console_app
 from gapless.console.auth import Access
+from gapless.console.feed.hub import Hub
+from gapless.console.feed.limits import FeedLimits
 from gapless.console.routing import ConsoleOptions
 from gapless.daemon import maintenance
 from gapless.daemon.listeners import Listener
@@ -47,6 +49,8 @@ RECEIVING, WORKING, ANSWERING = 0.2, 0.4, 0.1
 
 The rest is for the commits, the leases and the connections. What takes longer is cut: it is done again later."""
 LOOPBACK = "127.0.0.1"
+STREAM_SHARE = 0.75
+"""Most of the private listener's connections that listeners of the live stream may have, whatever is configured."""
 SLACK = 0.05
 """Share of `stop_within` that a part may take to end beyond its own limit."""
 
@@ -281,6 +285,7 @@ def _private(
         started_at=parts.runtime.clock(),
         schema_is_current=schema.is_current,
         trusted_proxies=trusted_proxies(settings),
+        hub=Hub(parts.runtime, FeedLimits(clients=min(private.stream_clients, int(limits.most * STREAM_SHARE)))),
     )
     store = parts.runtime.store
     certificates = _certificates("private", private)
@@ -315,7 +320,7 @@ def _console(
     app = build_console_app(options, context, runtime.metrics)
     drain_s = ANSWERING * settings.stop_within.total_seconds()
     connections = Connections("private", runtime.metrics, limits)
-    return Listener(app, *bind, connections, certificates=certificates, drain_s=drain_s)
+    return Listener(app, *bind, connections, certificates=certificates, drain_s=drain_s, websockets=True)
 
 
 def _certificates(listener: str, settings: PublicSettings | PrivateSettings) -> Certificates | None:

@@ -19,7 +19,7 @@ from sqlalchemy import (
 )
 
 from gapless.domain import Via
-from gapless.ledger import unsettled
+from gapless.ledger import feed, unsettled
 from gapless.ledger.accounts import OTHER_ACCOUNT
 from gapless.ledger.deliveries import (
     BEGAN,
@@ -192,6 +192,7 @@ def replay(connection: Connection, destination_id: int, seqs: Sequence[int], now
     columns = ["destination_id", "event_seq", "created_us", "generation", *again]
     connection.execute(insert(DELIVERY).from_select(columns, new))
     dialect.notify(connection, DELIVERY_CHANNEL)
+    feed.announce_again(connection, found)
     return len(found)
 
 

@@ -111,9 +111,13 @@ def recent(
     unlisted: bool = False,
     before_seq: int | None = None,
     after_seq: int | None = None,
+    up_to_seq: int | None = None,
     limit: int = 100,
 ) -> list[Event]:
-    """Return the events that match, in order of record: newest first, or oldest first with `after_seq`."""
+    """Return the events that match, in order of record: newest first, or oldest first with `after_seq`.
+
+    Whoever goes on after the last of them must not go beyond `feed.settled`: that is what `up_to_seq` is for.
+    """
     query = _select()
     if source is not None and (missed or unlisted):  # few events, so that no index of the source's helps
         of_source = select(SOURCE.c.id).where(SOURCE.c.name == source).scalar_subquery()
@@ -132,6 +136,8 @@ def recent(
         query = query.where(EVENT.c.seq < before_seq)
     if after_seq is not None:
         query = query.where(EVENT.c.seq > after_seq)
+    if up_to_seq is not None:
+        query = query.where(EVENT.c.seq <= up_to_seq)
     query = query.order_by(EVENT.c.seq if after_seq is not None else EVENT.c.seq.desc()).limit(limit)
     return [_event(row) for row in connection.execute(query).mappings()]
 

@@ -12,7 +12,7 @@ import msgspec
 from sqlalchemy import Connection, delete, select, update
 
 from gapless.domain import Cause, Owed, Route, Source, Via, to_us
-from gapless.ledger import deliveries, findings, missing, restored, signed_messages
+from gapless.ledger import deliveries, feed, findings, missing, restored, signed_messages
 from gapless.ledger.deliveries import DELIVERY_CHANNEL, NOT_LISTED
 from gapless.ledger.engine import dialect
 from gapless.ledger.findings import OpenFinding, Recovered
@@ -421,12 +421,13 @@ def _count_known(
 ) -> list[int]:
     """Count the webhooks of known events: the first one of a missed event is late, others are duplicates.
 
-    Returns the seqs of the events that no webhook had brought before.
+    Returns the seqs of the events that no webhook had brought before, and tells listeners of the others.
     """
     again: Counter[EventKey] = Counter(s.identity for s in sightings if s.via is Via.WEBHOOK)
     again.subtract(identity for identity in new if first[identity].via is Via.WEBHOOK)
     rows = [(*identity, times, first[identity].seen_us) for identity, times in sorted(again.items()) if times > 0]
     came: list[int] = []
+    sent_again: list[int] = []
     for seq, source_id, occurred_us, missed_cause, total, times in dialect.note_webhooks(connection, rows):
         is_first = total == times
         if is_first:
@@ -435,6 +436,9 @@ def _count_known(
                 tallies.add(source_id, occurred_us, "late")
         for _ in range(times - is_first):
             tallies.add(source_id, occurred_us, "duplicates")
+        if times > is_first:
+            sent_again.append(seq)
+    feed.announce_again(connection, sent_again)
     return came
 
 

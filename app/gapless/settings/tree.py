@@ -170,6 +170,11 @@ class PrivateSettings:
     """Most events that one request may replay, requeue, release, discard or dismiss; above it, another must approve.
 
     Absent: nobody is asked. It stops a mistake, and not somebody who splits his request."""
+    stream_clients: int = setting(parsers.count(1, 5_000, "listeners"), 64)
+    """Most listeners of the live stream; further ones are answered 503.
+
+    Each may hold 100 kB, and one with payloads that is behind a megabyte. Fewer than `connections.private`, so that
+    probes and pages are answered while all are taken."""
     certificate: Path | None = optional(parsers.path())
     """PEM file with the certificate of this listener and those between it and its root. Absent: no TLS.
 

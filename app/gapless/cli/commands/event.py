@@ -21,10 +21,11 @@ from gapless.cli.param_types import TIME
 from gapless.condition import Document
 from gapless.deliver.routing import takes_mode
 from gapless.domain import Purpose, TypePatterns, Via, from_us
-from gapless.ledger import Connection, deliveries, events
+from gapless.ledger import Connection, deliveries, events, feed
 from gapless.ledger.attempts import AttemptDetails
 from gapless.ledger.deliveries import DeliveryState
 from gapless.ledger.events import Event
+from gapless.ledger.feed import NOTHING_KNOWN, Settled
 from gapless.operations import attempts
 from gapless.settings import DestinationSettings, Settings, build_provider, signing_secret
 from gapless_reconcilers.kit.contract import (
@@ -39,8 +40,8 @@ from gapless_reconcilers.kit.contract import (
 ANSWER_SHOWN = 60
 """Characters of an answer's body in a table."""
 TAIL_EVERY_S = 1.0
-TAIL_OVERLAP = 1000
-"""Rows that are read again: on PostgreSQL a lower seq can become visible after a higher one."""
+TAIL_SOON_S = 0.05
+TAIL_PAGE = 1000
 
 
 @click.group()
@@ -234,16 +235,23 @@ def tail(invocation: Invocation, source: str | None, json_: bool) -> None:  # no
 
 
 def _follow(settings: Settings, source: str | None) -> Iterator[Event]:
-    newest = read_ledger(settings, events.recent, limit=TAIL_OVERLAP)
-    seen, after = {row.seq for row in newest}, max((row.seq for row in newest), default=0)
+    """Yield the events that are recorded from now on; what may still be preceded by others waits for them."""
+    known, after = NOTHING_KNOWN, None
     while True:
-        overlap = max(0, after - TAIL_OVERLAP)
-        found = read_ledger(settings, events.recent, after_seq=overlap, source=source, limit=2 * TAIL_OVERLAP)
-        fresh = [row for row in found if row.seq not in seen]
-        yield from fresh
-        seen = {seq for seq in seen if seq > overlap} | {row.seq for row in fresh}
-        after = max(seen, default=after)
-        time.sleep(TAIL_EVERY_S)
+        known, after, rows = read_ledger(settings, _next, known, after, source)
+        yield from rows
+        if len(rows) < TAIL_PAGE:
+            time.sleep(TAIL_SOON_S if known.writers else TAIL_EVERY_S)
+
+
+def _next(
+    connection: Connection, before: Settled, after: int | None, source: str | None
+) -> tuple[Settled, int | None, list[Event]]:
+    known = feed.settled(connection, before)
+    if known.seq is None or after is None:
+        return known, known.seq, []
+    rows = events.recent(connection, after_seq=after, up_to_seq=known.seq, source=source, limit=TAIL_PAGE)
+    return known, rows[-1].seq if len(rows) == TAIL_PAGE else known.seq, rows
 
 
 @event.command()

@@ -341,6 +341,25 @@ def skip_locked(connection: Connection) -> bool:
     return connection.dialect.name == "postgresql"
 
 
+def writers_of(connection: Connection, table: Table) -> frozenset[str]:
+    """Return the transactions that have written to `table`, or are about to, and have not ended.
+
+    Each holds a lock of the table from before its first row until its end is visible to all. On SQLite there is one
+    writer, and nobody sees what it has not committed.
+    """
+    if connection.dialect.name != "postgresql":
+        return frozenset()
+    return frozenset(connection.exec_driver_sql(WRITERS_POSTGRES.format(table.name)).scalars())
+
+
+WRITERS_POSTGRES = (
+    "SELECT virtualtransaction FROM pg_locks WHERE locktype = 'relation' AND relation = '{0}'::regclass "
+    "AND database = (SELECT oid FROM pg_database WHERE datname = current_database()) "
+    "AND mode IN ('RowExclusiveLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock') "
+    "AND granted AND pid IS DISTINCT FROM pg_backend_pid()"
+)
+
+
 def reserve_block(connection: Connection, table: Table, size: int, above: int) -> range:
     """Reserve `size` ids of `table`, all greater than `above`, that nobody else will use, and return them.
 
@@ -356,7 +375,16 @@ def reserve_block(connection: Connection, table: Table, size: int, above: int) -
     return range(first, first + size)
 
 
-def notify(connection: Connection, channel: str) -> None:
-    """Wake the other replicas when this transaction commits. Nothing to do on SQLite."""
+NOTICES = "gapless_notices"
+"""Where a transaction on SQLite keeps its notices until it commits."""
+
+
+def notify(connection: Connection, channel: str, text: str = "") -> None:
+    """Tell those who `listen` at a store of this ledger, once this transaction has committed."""
     if connection.dialect.name == "postgresql":
-        _postgres(connection, f"NOTIFY {channel}")
+        if text:
+            _postgres(connection, "SELECT pg_notify($1, $2)", channel, text)
+        else:
+            _postgres(connection, f"NOTIFY {channel}")
+    elif NOTICES in connection.info:
+        connection.info[NOTICES].append((channel, text))
