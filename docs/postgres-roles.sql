@@ -48,10 +48,13 @@ GRANT SELECT, INSERT ON audit_log TO gapless_receive, gapless_reconcile, gapless
 GRANT INSERT ON payload TO gapless_receive, gapless_reconcile, gapless_console;
 GRANT SELECT ON payload TO gapless_deliver, gapless_console;
 GRANT DELETE ON payload TO gapless_deliver;
+-- Which keys rows need ([encryption]). The console seals them with another (`gapless keys rotate`) and erases them.
+GRANT SELECT (id, sealed_by) ON payload TO gapless_receive, gapless_reconcile;
+GRANT UPDATE, DELETE ON payload TO gapless_console;
 
 -- Refused webhooks.
 GRANT SELECT, INSERT, UPDATE, DELETE ON quarantine TO gapless_receive;
 GRANT SELECT ON quarantine TO gapless_reconcile;
-GRANT SELECT (id, source_id, received_us, reason, released_us, purged_us, claims) ON quarantine TO gapless_deliver;
-GRANT UPDATE (purged_us, headers, body), DELETE ON quarantine TO gapless_deliver;
+GRANT SELECT (id, source_id, received_us, reason, released_us, purged_us, claims, sealed_by) ON quarantine TO gapless_deliver;
+GRANT UPDATE (purged_us, headers, body, sealed_by), DELETE ON quarantine TO gapless_deliver;
 GRANT SELECT, UPDATE ON quarantine TO gapless_console;

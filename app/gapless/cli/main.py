@@ -40,6 +40,10 @@ COMMANDS = {
         "gapless.cli.commands.import_:import_",
         "Record processed events, so that they are not delivered again.",
     ),
+    "keys": (
+        "gapless.cli.commands.keys:keys",
+        "Show, check or rotate the keys that seal payloads.",
+    ),
     "log": (
         "gapless.cli.commands.log:log",
         "Show the audit log: who did what, and verify it.",

@@ -22,6 +22,7 @@ from gapless.console.app import build_console_app
 from gapless.console.auth import Access
 from gapless.console.routing import ConsoleOptions
 from gapless.daemon import maintenance
+from gapless.daemon.keys import watch_keys
 from gapless.daemon.listeners import Listener
 from gapless.deliver.dispatcher import Dispatcher
 from gapless.domain import Clock
@@ -130,6 +131,7 @@ class Process:
             maintenance.beat(
                 runtime, self.parts.holder, receives=Role.RECEIVE in self.roles, standing=self.parts.rows.standing
             ),
+            watch_keys(runtime, settings, self.receiver.admission),
             maintenance.watch_secrets(settings.sources, runtime.sources, self.environ),
             maintenance.watch_certificates([each.certificates for each in self._listeners if each.certificates]),
         ]
@@ -236,6 +238,7 @@ def make_process(
     allowed = {"descriptors": descriptors, "public": public_limits.most, "private": private_limits.most}
     log.info("connections_allowed", extra=allowed)
     receiver = make_receiver(runtime, client=parts.client, options=receive_options(settings))
+    receiver.admission.note_keys(runtime.keyring.state.blocked)
     grace = WORKING * settings.stop_within
     private, commands = _private(settings, parts, roles, private_limits)
     dispatcher = Dispatcher(parts.destinations, runtime, grace=grace) if Role.DELIVER in roles else None

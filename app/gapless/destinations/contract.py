@@ -29,6 +29,7 @@ class FailureReason(StrEnum):
     ADDRESS_REFUSED = "address_refused"
     CANNOT_RENDER = "cannot_render"
     NO_PAYLOAD = "no_payload"  # imported, or pruned
+    ERASED = "erased"  # a person had its payload erased
     INTERNAL = "internal"
 
 
@@ -40,6 +41,7 @@ class HoldReason(StrEnum):
     RESTORED = "restored"
     OTHER_ACCOUNT = "other_account"
     NOT_LISTED = "not_listed"  # the provider's list has not shown the event yet
+    KEY_MISSING = "key_missing"  # its payload is sealed with a key that is not there
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -246,6 +246,19 @@ def owe_held(connection: Connection, source_id: int, reason: str, limit: int = B
     return _move(connection, source_id, was=was, state=DeliveryState.PENDING, reason=None, limit=limit)
 
 
+def owe_all_held(connection: Connection, reason: str, limit: int = BATCH) -> int:
+    """Owe the deliveries of every destination again that are held for `reason`, as if they had never been held.
+
+    Returns how many, at most `limit`; call until 0.
+    """
+    was = and_(OWING, DELIVERY.c.state == DeliveryState.HELD, DELIVERY.c.reason == reason)
+    query = select(DELIVERY.c.destination_id, DELIVERY.c.event_seq).where(was)
+    count = _change(connection, query, was, DeliveryState.PENDING, None, limit)
+    if count:
+        dialect.notify(connection, DELIVERY_CHANNEL)
+    return count
+
+
 def not_listed(connection: Connection, seqs: Sequence[int]) -> list[int]:
     """Return those of the events that have deliveries which wait for the list. Pass at most a page."""
     waits = and_(OWING, DELIVERY.c.state == DeliveryState.HELD, DELIVERY.c.reason == NOT_LISTED)

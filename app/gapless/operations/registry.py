@@ -18,6 +18,7 @@ from gapless.operations import (
     deliveries,
     endpoint_notes,
     imports,
+    keys,
     missing,
     passes,
     quarantine,
@@ -98,6 +99,7 @@ OPERATIONS: Final[Mapping[str, Operation]] = dict(
         _operation(quarantine.ReleaseQuarantined, quarantine.release_quarantined),
         _operation(endpoint_notes.NoteEndpoint, endpoint_notes.note_endpoint),
         _operation(approvals.ApproveOperation, partial(approvals.approve, _perform_approved)),
+        _operation(keys.RotateKeys, keys.rotate),
         _operation(tokens.CreateToken, tokens.create),
         _operation(tokens.RevokeToken, tokens.revoke),
     )

@@ -88,9 +88,12 @@ def optional(parser: OptionParser[T]) -> T | None:
     return cast("T | None", field(default=None, repr=parser.shown, metadata={"parser": parser}))
 
 
-def secret(default: SecretRef | None = None, literal: OptionParser[str] | None = None) -> Any:
-    """Return a secret: keys `<name>_env` and `<name>_file`; with `literal`, the key itself too, without a password."""
-    return field(default=default, metadata={"secret": True, "literal": literal})
+def secret(default: SecretRef | None = None, literal: OptionParser[str] | None = None, *, is_many: bool = False) -> Any:
+    """Return a secret: keys `<name>_env` and `<name>_file`; with `literal`, the key itself too, without a password.
+
+    `is_many`: it may have several lines, each a secret.
+    """
+    return field(default=default, metadata={"secret": True, "literal": literal, "is_many": is_many})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,6 +126,18 @@ class StoreSettings:
     """Key of the audit log's chain, the same for all processes. Absent: a file beside SQLite, none on PostgreSQL.
 
     It belongs where those who can write to the database cannot read it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EncryptionSettings:
+    """`[encryption]`: payloads and kept headers are sealed before they are stored, if there are keys."""
+
+    keys: SecretRef | None = secret(is_many=True)
+    """Keys, one a line: an id, a colon and 64 hex digits. The first seals, all open. Absent: nothing is sealed.
+
+    A file is read again when it changes; a key that a row still needs is not given up."""
+    seals: bool = setting(parsers.flag(), default=True)
+    """`false`: new payloads are stored in the clear, and the keys only open what is sealed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -426,6 +441,7 @@ class Settings:
     include: tuple[str, ...] = setting(parsers.many(parsers.text("a path"), "paths such as sources.d/*.toml"), [])
     """Further files, relative to this one, with `[[source]]` and `[[destination]]` only."""
     store: StoreSettings = field(default_factory=StoreSettings, metadata={"section": StoreSettings})
+    encryption: EncryptionSettings = field(default_factory=EncryptionSettings, metadata={"section": EncryptionSettings})
     public: PublicSettings = field(default_factory=PublicSettings, metadata={"section": PublicSettings})
     private: PrivateSettings = field(default_factory=PrivateSettings, metadata={"section": PrivateSettings})
     connections: ConnectionSettings = field(

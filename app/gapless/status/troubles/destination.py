@@ -30,6 +30,10 @@ HELD_BECAUSE: Final = {
         "the provider's list has not shown them",
         "Such an event may be forged, or no list shows it: look at it, then release it by its id.",
     ),
+    HoldReason.KEY_MISSING.value: (
+        "sealed with a key that is not there, or changed since",
+        "Put the key back into [encryption]: they are sent by themselves. `gapless keys check` says which it is.",
+    ),
     HoldReason.RESTORED.value: ("of a time that a restored backup lacks", RELEASE),
 }
 """By reason: why deliveries are held, and what to do."""
