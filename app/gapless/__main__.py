@@ -41,6 +41,7 @@ Commands:
   demo        Watch the daemon recover webhooks that a fake provider loses.
   event       List, show, follow and replay recorded events.
   import      Record processed events, so that they are not delivered again.
+  keys        Show, check or rotate the keys that seal payloads.
   log         Show the audit log: who did what, and verify it.
   measure     Show how late webhooks came, and how soon losses were found.
   missing     List, show or dismiss what is known and not recorded.
