@@ -9,10 +9,10 @@ from keys import FIRST, SECOND, open_sealed, ring_of
 from sqlalchemy import Connection, insert, select, update
 from world import T0, make_stripe
 
-from gapless.bootstrap.keys import KeysRefused, take_over
+from gapless.daemon.keys import KeysRefused, take_over
 from gapless.deliver.routing import build_route
 from gapless.domain import Mode, Source, Via, to_us
-from gapless.ledger import deliveries, destinations, events, missing, quarantine, resealing, sealed, streams
+from gapless.ledger import deliveries, destinations, events, keyring, missing, quarantine, resealing, sealed, streams
 from gapless.ledger import sources as ledger_sources
 from gapless.ledger.engine import Store
 from gapless.ledger.quarantine import Caps, QuarantinedWebhook
@@ -88,7 +88,7 @@ def read_all(connection: Connection) -> dict[str, object]:
     found["row"] = missing.entries(connection)[0].row
     whole = connection.execute(select(PAYLOAD).where(PAYLOAD.c.id.in_(select(PAYLOAD.c.envelope_id)))).one()
     stored = (whole.body, whole.headers, whole.sealed_by)
-    ring = sealed.ring_of(connection)
+    ring = keyring.ring_of(connection)
     found["whole"] = sealed.open_payload(ring, whole.id, 1, sealed.ENVELOPE, stored)
     found["newest"] = [row[:2] for row in events.newest_webhooks(connection, 1, 9)]
     return found
@@ -309,7 +309,7 @@ async def test_keys_are_counted_with_what_needs_them(opening: Any) -> None:
 async def test_a_key_that_rows_need_is_not_given_up(opening: Any) -> None:
     async with opening(FIRST) as store:
         await store.write(record, "evt_1")
-        ring = await store.read(sealed.ring_of)
+        ring = await store.read(keyring.ring_of)
         for lines in ((SECOND,), (f"first:{'3d' * 32}", SECOND)):
             with pytest.raises(KeysRefused, match="rows need the key first"):
                 await store.write(take_over, ring=ring, wanted=ring_of(*lines), now_us=2)

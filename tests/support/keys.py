@@ -1,6 +1,6 @@
 """Keys that seal payloads, for tests."""
 
-from gapless.ledger import sealed
+from gapless.ledger import keyring, sealed
 from gapless.ledger.engine import Store, open_store
 from gapless.sealing import Keyring, SealingKey
 
@@ -17,6 +17,6 @@ def ring_of(*lines: str, seals: bool = True) -> Keyring:
 async def open_sealed(url: str, *lines: str, seals: bool = True) -> Store:
     """Open a store with these keys, as a process does."""
     ring = ring_of(*lines, seals=seals)
-    store = open_store(url, options=sealed.options(ring))
+    store = open_store(url, options=keyring.options(ring))
     await store.write(sealed.enter, ring=ring, now_us=1)
     return store

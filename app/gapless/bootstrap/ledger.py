@@ -30,6 +30,7 @@ from gapless.ledger import (
 from gapless.ledger.configurations import Standing
 from gapless.ledger.engine import SqliteStore, Store, StoreInvalid, naming_store
 from gapless.ledger.engine.lock import LedgerLock, hold
+from gapless.ledger.keyring import ring_of
 from gapless.metrics import Metrics
 from gapless.sealing import Keyring
 from gapless.settings import DestinationSettings, Settings, SourceSettings, build_provider
@@ -104,7 +105,7 @@ async def register_rows(
     providers = {each.name: build_provider(each, environ) for each in settings.sources}
 
     def work(connection: Connection) -> RegisteredRows:
-        sealed.enter(connection, sealed.ring_of(connection), to_us(now))
+        sealed.enter(connection, ring_of(connection), to_us(now))
         standing = _standing(connection, settings, now, serves=serves)
         known = tuple(
             _registered_source(connection, each, providers[each.name], times.get(each.name, now), now, standing)

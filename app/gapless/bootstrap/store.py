@@ -3,7 +3,7 @@
 from datetime import timedelta
 
 from gapless.bootstrap.keys import make_keyring
-from gapless.ledger import sealed
+from gapless.ledger import keyring
 from gapless.ledger.engine import Store, StoreLimits, open_store
 from gapless.sealing import Keyring
 from gapless.settings import Settings
@@ -20,7 +20,7 @@ def open_configured_store(settings: Settings, ring: Keyring | None = None) -> St
     limits = StoreLimits(
         connect_within=store.connect_within, command_within=store.command_within, connections=store.connections
     )
-    options = sealed.options(make_keyring(settings) if ring is None else ring)
+    options = keyring.options(make_keyring(settings) if ring is None else ring)
     return open_store(store.url.read().reveal(), limits, options)
 
 

@@ -6,18 +6,23 @@ from datetime import timedelta
 from itertools import count
 from typing import Final
 
-from gapless.bootstrap.keys import KeysRefused, make_keyring, take_over
+from gapless.bootstrap.keys import make_keyring
 from gapless.destinations.contract import HoldReason
-from gapless.ledger import dead_letters, sealed
+from gapless.ledger import Connection, dead_letters, sealed
 from gapless.ledger.engine import StoreError
 from gapless.receive.admission import Admission
 from gapless.runtime import Runtime
+from gapless.sealing import Keyring, compare
 from gapless.settings import SecretUnavailable, Settings
 
 log = logging.getLogger(__name__)
 CHECK_FILE_EVERY: Final = timedelta(seconds=1)
 LOOK_EVERY: Final = timedelta(seconds=30)
 """Time after which the ledger is asked again which keys its rows need: another replica may have a newer one."""
+
+
+class KeysRefused(Exception):
+    """The keys that are configured now are not taken over. The message says why, and shows no key."""
 
 
 async def watch_keys(runtime: Runtime, settings: Settings, admission: Admission) -> None:
@@ -91,3 +96,17 @@ def fingerprints_in(settings: Settings) -> tuple[tuple[str, str], ...]:
         return tuple(make_keyring(settings).fingerprints.items())
     except SecretUnavailable:
         return ()
+
+
+def take_over(connection: Connection, ring: Keyring, wanted: Keyring, now_us: int) -> None:
+    """Use the keys of `wanted`, unless a row needs one that is not among them any more. Raises `KeysRefused`."""
+    known, needed = sealed.fingerprints(connection), sealed.needed(connection)
+    state = compare(wanted, known, needed)
+    lost = sorted(set(state.unusable) - set(ring.state.unusable))
+    if lost:
+        raise KeysRefused(
+            f"rows need the key {', '.join(lost)}, and it was removed or changed: put it back, or run "
+            "`gapless keys rotate` before it is removed"
+        )
+    ring.replace(wanted)
+    sealed.enter(connection, ring, now_us)

@@ -35,6 +35,7 @@ from gapless.domain import Via
 from gapless.ledger import sealed
 from gapless.ledger.engine import dialect
 from gapless.ledger.events import CHUNK
+from gapless.ledger.keyring import ring_of
 from gapless.ledger.receipts import EVERY_HANDLER, has_receipt
 from gapless.ledger.sources import IDENTITY_SEED
 from gapless.ledger.tables import ATTEMPT, DELIVERY, DESTINATION, EVENT, PAYLOAD, SOURCE, STREAM
@@ -238,7 +239,7 @@ def load(connection: Connection, claims: Sequence[DeliveryClaim]) -> list[tuple[
         .where(EVENT.c.seq.in_(by_seq))
         .order_by(EVENT.c.seq)
     )  # fmt: skip
-    rows, ring = [dict(row) for row in connection.execute(query).mappings()], sealed.ring_of(connection)
+    rows, ring = [dict(row) for row in connection.execute(query).mappings()], ring_of(connection)
     return [(by_seq[row.pop("seq")], StoredEvent(**_opened(ring, {**row, "via": Via(row["via"])}))) for row in rows]
 
 

@@ -9,6 +9,7 @@ from sqlalchemy import ColumnElement, Connection, RowMapping, Select, func, or_,
 
 from gapless.domain import Via
 from gapless.ledger import sealed
+from gapless.ledger.keyring import ring_of
 from gapless.ledger.tables import EVENT, PAYLOAD, SOURCE, STREAM
 from gapless.sealing import CannotOpen
 
@@ -139,7 +140,7 @@ SEALED = (
 
 def _opened(connection: Connection, row: Any) -> tuple[bytes, str | None]:
     stored = (row.body, row.headers, row.sealed_by)
-    return sealed.open_payload(sealed.ring_of(connection), row.id, row.source_id, row.key, stored)
+    return sealed.open_payload(ring_of(connection), row.id, row.source_id, row.key, stored)
 
 
 def seqs_of(connection: Connection, keys: Sequence[str], source: str | None = None) -> dict[str, list[int]]:

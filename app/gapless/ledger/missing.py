@@ -10,6 +10,7 @@ from gapless.domain import Cause
 from gapless.ledger import findings, sealed, watermarks
 from gapless.ledger.engine import dialect
 from gapless.ledger.findings import OpenFinding
+from gapless.ledger.keyring import ring_of
 from gapless.ledger.tables import EVENT, MISSING, SOURCE, STREAM
 from gapless.ledger.tallies import MISSED, Tallies
 from gapless.ledger.watermarks import UnrecoverableInterval
@@ -240,7 +241,7 @@ def entries(
         query = query.where(MISSING.c.key == key)
     if not closed:
         query = query.where(MISSING.c.state == "open")
-    ring = sealed.ring_of(connection)
+    ring = ring_of(connection)
     return [MissingDetails(**_opened(ring, dict(row))) for row in connection.execute(query).mappings()]
 
 

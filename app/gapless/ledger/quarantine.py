@@ -20,6 +20,7 @@ import msgspec
 from sqlalchemy import Connection, Row, Table, case, delete, func, insert, select, update
 
 from gapless.ledger import looks, sealed
+from gapless.ledger.keyring import ring_of
 from gapless.ledger.recorder import Recorder, Webhook
 from gapless.ledger.tables import EVENT, MISSING, QUARANTINE, SOURCE
 from gapless.sealing import CannotOpen
@@ -109,7 +110,7 @@ def add(connection: Connection, refused: Sequence[QuarantinedWebhook], caps: Cap
 
     Their sources are looked at soon: what we refused may be missing.
     """
-    columns, ring = QuarantinedWebhook.__slots__, sealed.ring_of(connection)
+    columns, ring = QuarantinedWebhook.__slots__, ring_of(connection)
     rows = [{name: getattr(row, name) for name in columns} | sealed.seal_refused(ring, row) for row in refused]
     connection.execute(insert(QUARANTINE), rows)
     for source_id in sorted({row.source_id for row in refused}):
@@ -250,7 +251,7 @@ def content(connection: Connection, quarantine_id: int) -> tuple[QuarantinedWebh
     values = dict(row)
     released_us, purged_us, sealed_by = (values.pop(name) for name in ("released_us", "purged_us", "sealed_by"))
     stored = QuarantinedWebhook(**values)
-    body, headers = sealed.open_refused(sealed.ring_of(connection), stored, sealed_by)
+    body, headers = sealed.open_refused(ring_of(connection), stored, sealed_by)
     return replace(stored, body=body, headers=headers), released_us, purged_us
 
 
@@ -308,7 +309,7 @@ def named_in(connection: Connection, source_id: int, events: Collection[Named], 
         event.key: event.key.encode().split(b":") for event in events if any(map(_is_random, event.key.split(":")))
     }
     names = ("source_id", "received_us", "reason", "headers", "body", "claims", "purged_us", "sealed_by")
-    columns, ring = (QUARANTINE.c[name] for name in names), sealed.ring_of(connection)
+    columns, ring = (QUARANTINE.c[name] for name in names), ring_of(connection)
     query = select(*columns)
     query = query.where(QUARANTINE.c.source_id == source_id, QUARANTINE.c.received_us >= since_us)
     if not parts:

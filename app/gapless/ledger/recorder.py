@@ -16,6 +16,7 @@ from gapless.ledger import deliveries, findings, missing, restored, sealed, sign
 from gapless.ledger.deliveries import DELIVERY_CHANNEL, NOT_LISTED
 from gapless.ledger.engine import dialect
 from gapless.ledger.findings import OpenFinding, Recovered
+from gapless.ledger.keyring import ring_of
 from gapless.ledger.signed_messages import Repetition
 from gapless.ledger.tables import DELIVERY, EVENT, ID_BLOCK, PAYLOAD
 from gapless.ledger.tallies import Tallies
@@ -209,7 +210,7 @@ class Recorder:
                 envelope_id, headers = envelopes[mark], None
             rows.append((payload_id, bytes(sighting.event.payload), headers, sighting.seen_us, envelope_id))
             owners.append(sighting.identity)
-        ring = sealed.ring_of(connection)
+        ring = ring_of(connection)
         if not ring.is_used:
             dialect.insert_many(connection, PAYLOAD, PAYLOAD_COLUMNS, rows)
             return

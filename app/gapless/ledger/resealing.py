@@ -11,6 +11,7 @@ from typing import Any, Final
 from sqlalchemy import BindParameter, ColumnElement, Connection, Row, bindparam, func, select, update
 
 from gapless.ledger import sealed
+from gapless.ledger.keyring import ring_of
 from gapless.ledger.sealed import CONTENT, TABLES
 from gapless.ledger.tables import EVENT, MISSING, PAYLOAD, QUARANTINE
 from gapless.sealing import CLEAR, CannotOpen, Keyring, owner_of
@@ -36,7 +37,7 @@ class Resealed:
 
 def keys_to_leave(connection: Connection) -> list[str]:
     """Return the ids of the keys whose rows are to be sealed anew, `CLEAR` among them if those in the clear are."""
-    current = sealed.ring_of(connection).current
+    current = ring_of(connection).current
     others = sorted(sealed.needed(connection) - {current.id if current else ""})
     return others if current is None else [*others, CLEAR]
 
@@ -62,7 +63,7 @@ def reseal(connection: Connection, name: str, key_id: str, after: int = 0, limit
     if not ids:
         return Resealed(count=0, after=None)
     rows = connection.execute(select(*CONTENT[name]).where(table.c.id.in_(ids), *chosen).with_for_update()).all()
-    values, broken = _anew(sealed.ring_of(connection), name, rows)
+    values, broken = _anew(ring_of(connection), name, rows)
     _write(connection, name, values)
     return Resealed(count=len(values), broken=broken, after=ids[-1])
 
@@ -161,7 +162,7 @@ def _seal_clear_payloads(connection: Connection, after: int, limit: int) -> Rese
             owners[payload_id] = owner_of(source_id, key)
             if envelope_id is not None:
                 owners.setdefault(envelope_id, owner_of(source_id, sealed.ENVELOPE))
-    ring, is_clear = sealed.ring_of(connection), PAYLOAD.c.sealed_by.is_(None)
+    ring, is_clear = ring_of(connection), PAYLOAD.c.sealed_by.is_(None)
     rows = connection.execute(
         select(*CONTENT["payload"]).where(PAYLOAD.c.id.in_(owners), is_clear).order_by(PAYLOAD.c.id).with_for_update()
     )

@@ -1,7 +1,7 @@
 """Seals what is stored of payloads, refused webhooks and unreadable rows, and opens it again.
 
-The keys of a process come with its connections (`ring_of`), so that no statement can forget them. Headers are sealed
-together with their body, in its column. A row says by `sealed_by` which key it needs; rows without one are in the
+The keys of a process come with its connections (`ledger.keyring`). Headers are sealed together with their body, in its
+column. A row says by `sealed_by` which key it needs; rows without one are in the
 clear, and both kinds may lie side by side.
 """
 
@@ -12,15 +12,13 @@ from typing import Any, Final, Protocol
 from sqlalchemy import Connection, Table, func, select
 
 from gapless.ledger.engine import StoreError, dialect
+from gapless.ledger.keyring import ring_of
 from gapless.ledger.tables import ENCRYPTION_KEY, MISSING, PAYLOAD, QUARANTINE
 from gapless.sealing import CLEAR, OWNER, CannotOpen, Keyring, KeyState, compare, owner_of
 
-OPTION: Final = "gapless_keyring"
-"""The name of the keys among the execution options of a connection."""
 TABLES: Final[Mapping[str, Table]] = {"payload": PAYLOAD, "quarantine": QUARANTINE, "missing": MISSING}
 """The tables with sealed rows, by name."""
 NO_HEADERS: Final = (1 << 32) - 1
-NO_KEYS: Final = Keyring()
 
 
 class Refused(Protocol):
@@ -59,17 +57,6 @@ class Refused(Protocol):
 
 class CannotSeal(StoreError):
     """Nothing may be recorded, because it would be stored in the clear, or under a key that nobody has."""
-
-
-def options(ring: Keyring) -> dict[str, object]:
-    """Return the options of connections that seal and open with these keys."""
-    return {OPTION: ring}
-
-
-def ring_of(connection: Connection) -> Keyring:
-    """Return the keys of the process."""
-    ring: Keyring = connection.get_execution_options().get(OPTION, NO_KEYS)
-    return ring
 
 
 def seal(ring: Keyring, value: bytes, owner: bytes, place: bytes) -> tuple[bytes, str | None]:

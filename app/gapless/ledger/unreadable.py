@@ -12,6 +12,7 @@ from sqlalchemy import ColumnElement, Connection, func, literal_column, select, 
 
 from gapless.ledger import sealed
 from gapless.ledger.engine import dialect
+from gapless.ledger.keyring import ring_of
 from gapless.ledger.tables import MISSING, UNRECOVERABLE
 
 REASON = "unreadable"
@@ -47,7 +48,7 @@ def states(connection: Connection, source_id: int, keys: Collection[str]) -> Map
 
 def set_aside(connection: Connection, rows: Sequence[OddRow], now_us: int) -> None:
     """Keep the rows that are new, open those again that were resolved, and note that the list shows them all."""
-    ring = sealed.ring_of(connection)
+    ring = ring_of(connection)
     for row in sorted(rows, key=lambda each: (each.source_id, each.key)):
         values = {
             "source_id": row.source_id, "stream_id": row.stream_id, "key": row.key, "type": REASON,

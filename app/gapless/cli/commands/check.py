@@ -125,9 +125,14 @@ async def _store(settings: Settings) -> list[Finding]:
 
 async def _keys(store: "Store") -> list[Finding]:
     """Say whether the keys of [encryption] are those that the ledger needs, and open what they sealed."""
+    from gapless.ledger import keyring  # noqa: PLC0415 - its imports take long
+
+    if not await store.read(keyring.was_sealed):
+        ring = await store.read(keyring.ring_of)
+        return [] if ring.current is None else [ok("encryption", f"{ring.current.id} will seal what is new")]
     from gapless.ledger import sealed  # noqa: PLC0415 - its imports take long
 
-    ring, state = await store.read(sealed.ring_of), await store.read(sealed.look_with_own)
+    ring, state = await store.read(keyring.ring_of), await store.read(sealed.look_with_own)
     found = [problem("encryption", state.blocked)] if state.blocked else []
     found += [
         problem("encryption", f"rows need the key {each!r}, which is not configured, or is another one now")

@@ -22,7 +22,10 @@ PROGRESS_EVERY_S = 2.0
 
 @click.group()
 def keys() -> None:
-    """Show the keys that seal payloads, check them, or seal everything with the current one."""
+    """Show, check or rotate the keys that seal payloads.
+
+    [encryption] has the keys: the first seals, all open.
+    """
 
 
 @keys.command("list")
