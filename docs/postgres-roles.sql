@@ -48,9 +48,10 @@ GRANT SELECT, INSERT ON audit_log TO gapless_receive, gapless_reconcile, gapless
 GRANT INSERT ON payload TO gapless_receive, gapless_reconcile, gapless_console;
 GRANT SELECT ON payload TO gapless_deliver, gapless_console;
 GRANT DELETE ON payload TO gapless_deliver;
--- Which keys rows need ([encryption]). The console seals them with another (`gapless keys rotate`) and erases them.
+-- Which keys rows need ([encryption]).
 GRANT SELECT (id, sealed_by) ON payload TO gapless_receive, gapless_reconcile;
-GRANT UPDATE, DELETE ON payload TO gapless_console;
+-- `gapless keys rotate` and `gapless event erase` change what is stored: run them with the owner's login. To erase by
+-- the API, also: GRANT UPDATE, DELETE ON payload, quarantine TO gapless_console;
 
 -- Refused webhooks.
 GRANT SELECT, INSERT, UPDATE, DELETE ON quarantine TO gapless_receive;
