@@ -90,6 +90,28 @@ async def test_a_canary_is_in_no_file_and_no_log(
     assert CANARY not in caplog.text
 
 
+@pytest.mark.parametrize("store_url", ["sqlite"], indirect=True)
+async def test_a_command_counts_asks_and_erases(store_url: str, tmp_path: Path) -> None:
+    daemon = with_keys(tmp_path, store_url, [FIRST])
+    command = ("event", "erase", "--pointer", "/data/object/customer_email", "--value", CANARY, "--reason", "request 1")
+    async with serving(daemon):
+        assert await send(daemon, "evt_1") == 200
+        asked = await call(daemon, *command)
+        assert (asked.exit_code, asked.output.splitlines()[0]) == (
+            1, "1 events, 0 refused webhooks, 0 rows that cannot be read",
+        )  # fmt: skip
+        assert CANARY in (await call(daemon, "event", "show", "evt_1")).output
+        done = await call(daemon, *command, "--yes")
+        assert (done.exit_code, "erased: 1 payloads of 1 events" in done.output) == (0, True)
+        shown = json.loads((await call(daemon, "event", "show", "evt_1")).output)
+        assert (shown["payload"], shown["key"], shown["erased"] is None) == (None, "evt_1", False)
+        assert await send(daemon, "evt_1") == 200
+        assert json.loads((await call(daemon, "event", "show", "evt_1")).output)["payload"] is None
+        again = await call(daemon, *command, "--yes")
+        assert (again.exit_code, again.output.splitlines()[0][:8]) == (1, "0 events")
+        assert CANARY not in (await call(daemon, "log")).output
+
+
 async def test_without_its_key_nothing_is_recorded_and_nothing_lost(store_url: str, tmp_path: Path) -> None:
     async with Consumer().serve() as consumer:
         daemon = with_keys(tmp_path, store_url, [FIRST], consumer)

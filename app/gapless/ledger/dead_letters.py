@@ -25,6 +25,8 @@ from gapless.ledger.engine import dialect
 from gapless.ledger.events import EventFilter
 from gapless.ledger.tables import DELIVERY, DESTINATION, EVENT, PAYLOAD, SOURCE
 
+ERASED = "erased"
+"""Reason of dead deliveries that nothing can send again: the payload was erased."""
 BATCH = 1000
 """Most deliveries changed in one transaction, because webhooks wait for it."""
 
@@ -341,7 +343,7 @@ def _restart(
     seqs: Sequence[int] | None,
     limit: int,
 ) -> int:
-    chosen = _chosen(state, destination_id, reason, seqs)
+    chosen = and_(_chosen(state, destination_id, reason, seqs), func.coalesce(DELIVERY.c.reason, "") != ERASED)
     if reason is None:
         chosen = and_(chosen, func.coalesce(DELIVERY.c.reason, "") != OTHER_ACCOUNT)
     batch = (

@@ -269,7 +269,17 @@ def settle(connection: Connection, settlements: Sequence[Settlement]) -> None:
     ordered = sorted(settlements, key=lambda each: (each.claim.destination_id, each.claim.seq))
     _run(connection, _SETTLE, [_values(each) for each in ordered if each.state is not None])
     _run(connection, _WITHDRAW, [_guard(each.claim) for each in ordered if each.state is None])
-    dialect.insert_many(connection, ATTEMPT, ATTEMPT_COLUMNS, [row for each in ordered for row in _attempt_rows(each)])
+    erased = _erased(connection, [each.claim.seq for each in ordered if each.attempt and each.attempt.detail])
+    rows = [row for each in ordered for row in _attempt_rows(each, erased)]
+    dialect.insert_many(connection, ATTEMPT, ATTEMPT_COLUMNS, rows)
+
+
+def _erased(connection: Connection, seqs: Sequence[int]) -> Collection[int]:
+    """Return those of the events that were erased while an attempt was under way: nothing is kept of what it says."""
+    if not seqs:
+        return ()
+    query = select(EVENT.c.seq).where(EVENT.c.seq.in_(seqs), EVENT.c.erased_us.is_not(None))
+    return set(connection.execute(query).scalars())
 
 
 def _run(connection: Connection, statement: Update | Delete, rows: Sequence[dict[str, object]]) -> None:
@@ -324,11 +334,12 @@ def _values(settlement: Settlement) -> dict[str, object]:
     }
 
 
-def _attempt_rows(settlement: Settlement) -> list[tuple[object, ...]]:
+def _attempt_rows(settlement: Settlement, erased: Collection[int]) -> list[tuple[object, ...]]:
     tried, claim = settlement.attempt, settlement.claim
     if tried is None:
         return []
-    return [(claim.destination_id, claim.seq, tried.at_us, tried.duration_us, tried.outcome, tried.detail)]
+    detail = None if claim.seq in erased else tried.detail
+    return [(claim.destination_id, claim.seq, tried.at_us, tried.duration_us, tried.outcome, detail)]
 
 
 def withdraw(connection: Connection, seqs: Sequence[int], destinations: Collection[int]) -> None:

@@ -46,6 +46,8 @@ class Event:
     """False for an event of the vendor's test mode; None: the vendor has no modes."""
     source_livemode: bool | None
     """The mode of its source."""
+    erased_us: int | None = None
+    """When a person had its payload erased."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

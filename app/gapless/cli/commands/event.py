@@ -2,8 +2,9 @@
 
 import asyncio
 import os
+import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any, BinaryIO
@@ -220,6 +221,57 @@ def replay(invocation: Invocation, /, keys: Sequence[str], destination: str, yes
             click.echo(f"{result['without_payload']} no longer have a payload and cannot be sent")
 
 
+@event.command()
+@click.argument("keys", nargs=-1)
+@click.option("--source", help="Only of this source.")
+@click.option("--object", "object_", help="Instead of keys: every event of this object.")
+@click.option("--pointer", help="Instead of keys: every event with VALUE at this JSON pointer of its payload.")
+@click.option("--value", help='The value there; "-" reads it from stdin, so that no list of processes shows it.')
+@click.option("--reason", required=True, help="Why. The audit log keeps it: do not repeat the value here.")
+@click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
+@click.pass_obj
+def erase(
+    invocation: Invocation,
+    /,
+    keys: Sequence[str],
+    object_: str | None,
+    value: str | None,
+    yes: bool,  # noqa: FBT001 - click calls it
+    **more: Any,
+) -> None:
+    """Erase the payloads of events for good, and what was kept of them elsewhere in the ledger.
+
+    Their keys, types and times stay, because they prove that nothing is missing. What is owed of them is not sent.
+
+    gapless event erase --pointer /data/object/customer --value cus_1… --reason "request 12"
+    """
+    with failing_clearly(debug=invocation.debug):
+        settings = invocation.settings()
+        value = sys.stdin.readline().rstrip("\n") if value == "-" else value
+        args = {"keys": list(keys) or None, "object": object_, "value": value, **more}
+        plan = asyncio.run(operate(settings, "event.erase", {**args, "dry_run": True}))
+        for line in _plan_of_erasure(plan):
+            click.echo(line)
+        count = plan["events"] + plan["refused"] + plan["rows"]
+        if not count or not (yes or click.confirm("Erase them? It cannot be undone.")):
+            raise SystemExit(Exit.NEGATIVE)
+        done = asyncio.run(operate(settings, "event.erase", args))
+        click.echo(
+            f"erased: {done['payloads']} payloads of {done['events']} events, {done['attempts']} texts of attempts, "
+            f"{done['refused']} refused webhooks, {done['rows']} unreadable rows; {done['deliveries']} deliveries died"
+        )
+
+
+def _plan_of_erasure(plan: Mapping[str, int]) -> Iterator[str]:
+    yield f"{plan['events']} events, {plan['refused']} refused webhooks, {plan['rows']} rows that cannot be read"
+    if plan["before"]:
+        yield f"{plan['before']} events were erased before"
+    if plan["unknown"]:
+        yield f"{plan['unknown']} keys are not in the ledger: erase them once they are recorded"
+    if plan["unopened"]:
+        yield f"{plan['unopened']} could not be looked into: no JSON, or sealed with a key that is not there"
+
+
 @event.command("accept-unlisted")
 @click.argument("source")
 @click.argument("keys", nargs=-1, required=True)
@@ -288,6 +340,7 @@ def _cells(row: Event) -> tuple[object, ...]:
 
 
 def _fields(row: Event) -> dict[str, object]:
-    times = {name.removesuffix("_us"): getattr(row, name) for name in ("occurred_us", "first_seen_us", "webhook_us")}
+    stored = ("occurred_us", "first_seen_us", "webhook_us", "erased_us")
+    times = {name.removesuffix("_us"): getattr(row, name) for name in stored}
     plain = {name: value for name, value in asdict(row).items() if not name.endswith("_us")}
     return plain | {name: None if us is None else from_us(us) for name, us in times.items()}

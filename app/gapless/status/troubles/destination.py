@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import Final
 
-from gapless.destinations.contract import HoldReason
+from gapless.destinations.contract import FailureReason, HoldReason
 from gapless.ledger.deliveries import DeliveryState
 from gapless.status.report import DestinationReport
 from gapless.status.troubles.trouble import SET_CLOCK, WAS_AHEAD, Severity, Trouble, TroubleKind, counted
@@ -46,11 +46,12 @@ def of_destination(destination: DestinationReport, now: datetime) -> Iterator[Tr
         return
     name, backlog, oldest = destination.name, destination.backlog, destination.oldest
     bad = partial(Trouble, severity=Severity.TROUBLE, destination=name)
-    if backlog[DeliveryState.DEAD]:
+    dead = backlog[DeliveryState.DEAD] - destination.dead.get(FailureReason.ERASED.value, 0)
+    if dead:
         yield bad(
             kind=TroubleKind.DEAD_LETTERS,
             since=oldest.get(DeliveryState.DEAD),
-            text=f"Not tried any more: {counted(backlog[DeliveryState.DEAD], 'dead letter')}.",
+            text=f"Not tried any more: {counted(dead, 'dead letter')}.",
             next=f"See `gapless dead list`; when the cause is removed, `gapless dead requeue --destination {name}`.",
         )
     if _waits_for_list(destination, now):
