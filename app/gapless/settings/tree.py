@@ -355,11 +355,24 @@ class SourceSettings:
     share_account: bool = setting(parsers.flag(), default=False)
     """Allow another source on the same account. Off, because it is nearly always one key pasted twice."""
     mask: tuple[str, ...] = setting(
-        parsers.many(parsers.text("a JSON pointer such as /data/object/card", r"(/[^/]*)+"), "JSON pointers"), []
+        parsers.many(
+            parsers.text('a JSON pointer such as /data/object/card, or "default"', r"(/[^/]*)+|default"),
+            'JSON pointers, or "default"',
+        ),
+        ["default"],
     )
-    """Values of events that no person and no log sees. `*` stands for each item. Deliveries get them as they came."""
+    """Values of events that no person and no log sees. `*` stands for each item. Deliveries get them as they came.
+
+    "default" stands for the personal and card data that the provider is known to send, so that nobody has to begin
+    with a list; `[]` shows everything."""
     options: Mapping[str, object] = field(default_factory=dict, repr=False, metadata={"options": True})
     """`[source.options]`: the provider's own options, read-only. Secrets are named here, not resolved."""
+
+    def effective_mask(self, known: Capabilities) -> tuple[str, ...]:
+        """Return the JSON pointers to what is masked, with those of the provider in the place of "default"."""
+        return tuple(
+            dict.fromkeys(one for each in self.mask for one in (known.personal_data if each == "default" else (each,)))
+        )
 
     def effective_grant(self, known: Capabilities) -> Grant | None:
         """Return the grant that the configured read budget names, else the provider's; None: nothing is published."""
