@@ -36,8 +36,9 @@ async def watch_keys(runtime: Runtime, settings: Settings, admission: Admission)
     for tick in count():
         before = set(runtime.keyring.state.unusable)
         try:
-            is_new = await watched.take_over(runtime)
-            if not is_new and tick % (LOOK_EVERY // CHECK_FILE_EVERY) == 0:
+            is_due = tick % (LOOK_EVERY // CHECK_FILE_EVERY) == 0
+            is_new = await watched.take_over(runtime, again=is_due)
+            if not is_new and is_due:
                 runtime.keyring.state = await runtime.read(sealed.look, ring=runtime.keyring)
             if is_new or before - set(runtime.keyring.state.unusable):
                 await _release(runtime)
@@ -49,8 +50,6 @@ async def watch_keys(runtime: Runtime, settings: Settings, admission: Admission)
 
 async def _release(runtime: Runtime) -> None:
     """Owe what is held for want of a key. What still lacks one is held again."""
-    if runtime.keyring.state.unusable:
-        return
     try:
         while await runtime.write(dead_letters.owe_all_held, reason=HoldReason.KEY_MISSING.value):
             runtime.writer.recorder.wake()
@@ -64,15 +63,19 @@ class KeyFile:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._seen = fingerprints_in(settings)
+        self._was_refused = False
 
-    async def take_over(self, runtime: Runtime) -> bool:
-        """Use the keys that the file has by now; return True if they are others than before. Raises `StoreError`."""
+    async def take_over(self, runtime: Runtime, *, again: bool) -> bool:
+        """Use the keys that the file has by now; return True if they are others than before. Raises `StoreError`.
+
+        `again`: try those once more that were refused, because no row may need the others any more.
+        """
         if self._settings.encryption.keys is None or self._settings.encryption.keys.path is None:
             return False
         found = await asyncio.to_thread(fingerprints_in, self._settings)
-        if found == self._seen:
+        if found == self._seen and not (again and self._was_refused):
             return False
-        self._seen = found
+        self._seen, self._was_refused = found, True
         if not found:
             log.error("encryption_keys_not_replaced", extra={"error": "the file cannot be read, or has no valid keys"})
             return False
@@ -86,6 +89,7 @@ class KeyFile:
         except StoreError:
             self._seen = ()
             raise
+        self._was_refused = False
         log.info("encryption_keys_replaced", extra={"keys": list(runtime.keyring.keys)})
         return True
 
