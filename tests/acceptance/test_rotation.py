@@ -8,16 +8,24 @@ import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 
 import httpx
 import pytest
-from keys import FIRST, SECOND
+from keys import FIRST, SECOND, open_sealed
 from outside import CONFIG, Consumer, Gapless, running, until
-from sqlalchemy import select
+from sqlalchemy import Connection, func, select
 from standardwebhooks import Webhook, WebhookVerificationError
 
-from gapless.ledger.tables import PAYLOAD
+from gapless.deliver.routing import build_route
+from gapless.domain import Mode, Source, Via
+from gapless.ledger import events, streams
+from gapless.ledger import sources as ledger_sources
+from gapless.ledger.recorder import Recorder, Sighting
+from gapless.ledger.tables import EVENT, PAYLOAD
+from gapless_reconcilers.kit.contract import RemoteEvent, Secret
+from gapless_reconcilers.providers.stripe import Stripe, StripeOptions
 from gapless_reconcilers.testing.fake import FakeProvider
 from gapless_reconcilers.testing.fake.formats.stripe import StripeFormat
 
@@ -224,6 +232,69 @@ class TwoKeys(StripeFormat):
 
 async def sealed_by(daemon: ByFiles) -> set[str | None]:
     return await daemon.read(lambda connection: set(connection.execute(select(PAYLOAD.c.sealed_by)).scalars()))
+
+
+AT, COUNT, AT_ONCE = datetime(2026, 11, 1, tzinfo=UTC), 6000, 500
+
+
+def record(connection: Connection, first: int) -> None:
+    """Record events in the clear, as a release without keys did."""
+    row = ledger_sources.source_named(connection, "stripe-live")
+    assert row is not None
+    provider = Stripe(StripeOptions(api_key=Secret("k"), webhook_secret=(Secret("s"),)))
+    source = Source(id=row["id"], name="stripe-live", provider=provider, mode=Mode.HYBRID, start=AT)
+    stream_id = streams.streams(connection, row["id"])[0].id
+    seen = [
+        Sighting(
+            source=source, stream_id=stream_id, via=Via.WEBHOOK, seen_us=1, body=body_of(number),
+            headers="{}",
+            event=RemoteEvent(key=f"evt_{number}", type="invoice.paid", occurred_at=AT, payload=body_of(number)),
+        )
+        for number in range(first, first + AT_ONCE)
+    ]  # fmt: skip
+    Recorder(0, build_route([])).record_webhooks(connection, [(each,) for each in seen])
+
+
+def body_of(number: int) -> bytes:
+    return b'{"id": "evt_%d", "padding": "%b"}' % (number, hashlib.sha512(b"%d" % number).hexdigest().encode() * 8)
+
+
+def unopened(connection: Connection) -> list[int]:
+    """Return the events whose payload is not what it was."""
+    found = []
+    for seq, key in connection.execute(select(EVENT.c.seq, EVENT.c.key)).all():
+        payload = events.payload(connection, seq)
+        if payload is None or payload[0] != body_of(int(key.removeprefix("evt_"))):
+            found.append(seq)
+    return found
+
+
+async def count_sealed(daemon: Gapless) -> int:
+    query = select(func.count()).where(PAYLOAD.c.sealed_by == "first", PAYLOAD.c.sealed_by.is_not(None))
+    return await daemon.read(lambda connection: connection.execute(query).scalar_one())
+
+
+async def test_a_rotation_survives_kill_9_of_everything(sqlite_url: str, tmp_path: Path) -> None:
+    daemon = Gapless(tmp_path, sqlite_url, "http://127.0.0.1:1")
+    store = await open_sealed(sqlite_url)
+    await store.write(lambda c: ledger_sources.register_source(c, "stripe-live", "stripe", "hybrid", AT, AT))
+    for first in range(0, COUNT, AT_ONCE):
+        await store.write(record, first=first)
+    await store.close()
+    daemon.environment = {"GAPLESS_ENCRYPTION__KEYS": FIRST}
+    async with running(daemon):
+        rotating = asyncio.create_task(daemon.call("keys", "rotate"))
+        await until(lambda: count_sealed(daemon), every_s=0.01)
+        await daemon.kill()
+        assert (await rotating)[0] == 3
+        assert 0 < await count_sealed(daemon) < COUNT
+        await daemon.start()
+        code, out, err = await daemon.call("keys", "rotate")
+        assert (code, await count_sealed(daemon)) == (0, COUNT), out + err
+        await daemon.end()
+    store = await open_sealed(sqlite_url, FIRST)
+    assert await store.read(unopened) == []
+    await store.close()
 
 
 async def test_every_secret_is_rotated_under_load(sqlite_url: str, tmp_path: Path) -> None:
