@@ -127,8 +127,8 @@ class SealingKey:
     def _opening(self, salt: bytes) -> AESGCM:
         found = self._derived.get(salt)
         if found is None:
-            while len(self._derived) >= SALTS_KEPT:
-                self._derived.pop(next(iter(self._derived)), None)
+            if len(self._derived) >= SALTS_KEPT:
+                self._derived.clear()  # atomic: other threads open values too
             found = self._derived[salt] = AESGCM(self._derive(salt, b"gapless values", KEY_BYTES))
         return found
 

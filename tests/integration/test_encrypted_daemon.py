@@ -132,6 +132,8 @@ async def test_without_its_key_nothing_is_recorded_and_nothing_lost(store_url: s
             assert "problem  encryption: the ledger is sealed with the key first" in checked.output
             shown = await call(bare, "event", "show", "evt_1", "--payload")
             assert (shown.exit_code, "'first', which is not configured" in shown.output) == (3, True)
+            rest = json.loads((await call(bare, "event", "show", "evt_1")).output)
+            assert (rest["key"], rest["payload"][:10]) == ("evt_1", "not shown:")
         consumer.answers = lambda _: 200
         again = with_keys(tmp_path, store_url, [FIRST], consumer)
         async with serving(again):

@@ -212,6 +212,20 @@ async def test_an_erased_event_gets_no_payload_again(ledger: Ledger) -> None:
     assert await ledger.sql(select(EVENT.c.webhook_count).where(EVENT.c.seq == 3)) == 2
 
 
+async def test_a_refused_webhook_of_an_erased_event_is_not_kept(ledger: Ledger) -> None:
+    def refuse(connection: Connection) -> None:
+        late = QuarantinedWebhook(
+            source_id=1, received_us=7, reason="signature", detail="", headers='["canary"]', body=payload("evt_3"),
+            claims='["evt_3"]',
+        )  # fmt: skip
+        quarantine.add(connection, [late], Caps(rows=100, size_bytes=1 << 20))
+
+    await ledger.erase(keys=["evt_3"], reason="r")
+    await ledger.runtime.write(refuse)
+    newest = (await ledger.runtime.read(quarantine.entries))[-1]
+    assert (newest.claims, newest.purged_us, newest.size) == (("evt_3",), 7, 2)
+
+
 async def test_an_erased_row_of_a_list_is_not_kept_again(ledger: Ledger) -> None:
     def show_again(connection: Connection) -> None:
         row = OddRow(

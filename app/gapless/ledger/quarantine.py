@@ -110,8 +110,12 @@ def add(connection: Connection, refused: Sequence[QuarantinedWebhook], caps: Cap
 
     Their sources are looked at soon: what we refused may be missing.
     """
-    columns, ring = QuarantinedWebhook.__slots__, ring_of(connection)
-    rows = [{name: getattr(row, name) for name in columns} | sealed.seal_refused(ring, row) for row in refused]
+    ring, erased = ring_of(connection), _erased(connection, refused)
+    rows = [
+        {"purged_us": None, **{name: getattr(row, name) for name in QuarantinedWebhook.__slots__}}
+        | (sealed.seal_refused(ring, row) if id(row) not in erased else _emptied(row.received_us))
+        for row in refused
+    ]
     connection.execute(insert(QUARANTINE), rows)
     for source_id in sorted({row.source_id for row in refused}):
         now_us = max(row.received_us for row in refused if row.source_id == source_id)
@@ -120,6 +124,22 @@ def add(connection: Connection, refused: Sequence[QuarantinedWebhook], caps: Cap
     for verified in (True, False):
         noticed = {row.source_id: row.received_us for row in refused if (row.reason == UNAVAILABLE) is verified}
         looks.want_soon(connection, noticed, looks.REFUSED if verified else looks.DOUBTED)
+
+
+def _emptied(now_us: int) -> dict[str, object]:
+    """Return the columns of a row whose content is gone."""
+    return {"purged_us": now_us, "headers": "[]", "body": b"", "sealed_by": None}
+
+
+def _erased(connection: Connection, refused: Sequence[QuarantinedWebhook]) -> set[int]:
+    """Return the identities of those that claim to carry an event whose content a person had erased."""
+    found = set[int]()
+    for row in refused:
+        keys = msgspec.json.decode(row.claims, type=list[str])
+        query = select(EVENT.c.seq).where(EVENT.c.source_id == row.source_id, EVENT.c.key.in_(keys))
+        if keys and connection.execute(query.where(EVENT.c.erased_us.is_not(None)).limit(1)).first() is not None:
+            found.add(id(row))
+    return found
 
 
 def shares(connection: Connection, source_id: int) -> list[Share]:
@@ -174,8 +194,8 @@ def purge(connection: Connection, source_id: int, ids: Collection[int], now_us: 
     whole = (*chosen, QUARANTINE.c.released_us.is_(None), QUARANTINE.c.reason.not_in(PARTIAL))
     rows = connection.execute(select(*columns).where(*whole)).all()
     expired = sum(_may_be_genuine(connection, source_id, row) for row in rows)
-    emptied = {"purged_us": now_us, "headers": "[]", "body": b"", "sealed_by": None}
-    connection.execute(update(QUARANTINE).where(QUARANTINE.c.id.in_([row.id for row in rows])).values(**emptied))
+    emptied = update(QUARANTINE).where(QUARANTINE.c.id.in_([row.id for row in rows]))
+    connection.execute(emptied.values(**_emptied(now_us)))
     connection.execute(delete(QUARANTINE).where(*chosen))
     if expired:
         since = func.coalesce(SOURCE.c.quarantine_expired_us, now_us)

@@ -24,6 +24,7 @@ from gapless.domain import Purpose, Via, from_us
 from gapless.ledger import Connection, deliveries, events
 from gapless.ledger.deliveries import DeliveryState
 from gapless.ledger.events import Event
+from gapless.sealing import CannotOpen
 from gapless.settings import DestinationSettings, Settings, build_provider, signing_secret
 from gapless_reconcilers.kit.contract import (
     OWN_STREAM,
@@ -77,7 +78,9 @@ def show_event(invocation: Invocation, key: str, source: str | None, payload: bo
             click.echo(f"event {key!r} is not in the ledger", err=True)
             raise SystemExit(Exit.NEGATIVE)
         for row, received, deliveries_ in found:
-            stored = None if received is None else masking.shown(received, mask_of(settings, row.source))
+            if payload and isinstance(received, CannotOpen):
+                raise received
+            stored = _shown(received, settings, row.source)
             if payload:
                 output.as_bytes(stored or b"")
             else:
@@ -107,6 +110,13 @@ def fetch(invocation: Invocation, key: str, source: str | None) -> None:
         output.as_json(_readable(masking.shown(payload, mask_of(settings, name))))
 
 
+def _shown(received: bytes | CannotOpen | None, settings: Settings, source: str) -> bytes | None:
+    """Return what is shown of a payload."""
+    if isinstance(received, CannotOpen):
+        return f"not shown: {received}".encode()
+    return None if received is None else masking.shown(received, mask_of(settings, source))
+
+
 def _missing(key: str, row: Event | None) -> MissingEvent:
     """Return the event to fetch; if it was never recorded, only its key is known."""
     if row is None:
@@ -127,13 +137,17 @@ async def _fetch(settings: Settings, name: str, missing: MissingEvent) -> bytes:
 
 def _with_payloads(
     connection: Connection, key: str, source: str | None
-) -> list[tuple[Event, bytes | None, list[tuple[str, DeliveryState, str | None]]]]:
+) -> list[tuple[Event, bytes | CannotOpen | None, list[tuple[str, DeliveryState, str | None]]]]:
     rows = events.by_key(connection, key, source)
-    payloads = [events.payload(connection, row.seq) for row in rows]
-    return [
-        (row, None if stored is None else stored[0], deliveries.of_event(connection, row.seq))
-        for row, stored in zip(rows, payloads, strict=True)
-    ]
+    return [(row, _payload(connection, row.seq), deliveries.of_event(connection, row.seq)) for row in rows]
+
+
+def _payload(connection: Connection, seq: int) -> bytes | CannotOpen | None:
+    try:
+        stored = events.payload(connection, seq)
+    except CannotOpen as error:
+        return error
+    return None if stored is None else stored[0]
 
 
 def _deliveries(
