@@ -9,9 +9,7 @@ from typing import Any, Final, TypeAlias
 import msgspec
 
 MASKED: Final = "***"
-UNREADABLE: Final = (
-    "not shown: it is no JSON, so the masked fields cannot be found in it; mask = [] shows it"
-)
+UNREADABLE: Final = "not shown: it is no JSON, so the masked fields cannot be found in it; mask = [] shows it"
 SHORTEST: Final = 4
 """Characters from which on a masked value is looked for in a text. Shorter ones would hit too much else."""
 EVERY: Final = "*"
