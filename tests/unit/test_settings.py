@@ -49,6 +49,7 @@ SECRETS = {
     "DATABASE_URL": "postgresql://gapless:hunter2@db/gapless",
     "PRIVATE_TOKEN": "a-token-of-enough-characters",
     "AUDIT_KEY": "a-key-of-enough-characters",
+    "ENCRYPTION_KEYS": f"first:{'1f' * 32}",
     "METRICS_TOKEN": "a-token-of-enough-characters",
     "CONSUMER_TOKEN": "a-token-of-enough-characters",
 }

@@ -58,6 +58,10 @@ class AuditKey:
         """Return the seal of an end of the chain, `head` or `pruned`: the row `number` has that digest."""
         return f"{self.id}:{self._digest(end, number, digest)}"
 
+    def pseudonym_of(self, *parts: str) -> str | None:
+        """Return what stands for a value that must not be in the log; None without a secret: it could be guessed."""
+        return f"{self.id}:{self._digest('value', *parts)}" if self.is_secret else None
+
     def _digest(self, *parts: object) -> str:
         return hmac.new(self._secret, json.dumps(parts).encode(), hashlib.sha256).hexdigest()
 

@@ -173,6 +173,8 @@ class Capabilities:
     budget: ReadBudget | None = None
     grant: Grant | None = None
     """What the vendor lets us read; None: as `budget` says, and if that is None too, the vendor publishes nothing."""
+    personal_data: tuple[str, ...] = ()
+    """JSON pointers to what is known of personal and card data in its events, `*` for each item: masked by default."""
     unproven: str = ""
     """One sentence for the table of providers: what the list cannot prove, and which facts are not verified."""
 

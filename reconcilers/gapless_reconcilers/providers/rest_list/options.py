@@ -171,6 +171,8 @@ class RestListOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     """What the vendor lets us read; None: it publishes nothing."""
     least_interval: timedelta = timedelta(0)
     """The shortest interval at which the list may sensibly be read; 0: the vendor asks for none."""
+    personal_data: tuple[str, ...] = ()
+    """JSON pointers to personal and card data in its events: masked by default."""
     unproven: str = "What its declaration does not say."
     """One sentence for people: what the list cannot prove, and which facts are not verified."""
     basis: Basis = Basis.VENDOR_DOCS

@@ -86,6 +86,7 @@ class RestList:
             requests_per_second=options.rate,
             least_interval=options.least_interval,
             grant=None if options.grant is None else options.grant.grant(),
+            personal_data=options.personal_data,
             unproven=options.unproven,
         )
 
