@@ -26,9 +26,10 @@ from gapless_reconcilers.kit.contract import (
 
 COLUMNS = (
     "provider", "what its list proves", "history", "recovery", "delivered with the vendor's signature", "our endpoint",
-    "what cannot be proven", "what the vendor grants", "checked against",
+    "what cannot be proven", "what the vendor grants", "checked against", "met a live vendor",
 )  # fmt: skip
 AS_DECLARED = "as declared"
+NEVER_MET = "never"
 PROVES = {
     Coverage.EVENT_LOG: "every event",
     Coverage.DELIVERY_LOG: "every delivery, as long as the precondition held",
@@ -101,6 +102,7 @@ def row(name: str, provider: Provider | type[Provider]) -> tuple[str, ...]:
         capabilities.unproven.rstrip("."),
         AS_DECLARED if is_declared else limits_in_words(capabilities),
         AS_DECLARED if is_declared else str(capabilities.basis),
+        AS_DECLARED if is_declared else capabilities.met or NEVER_MET,
     )
 
 
