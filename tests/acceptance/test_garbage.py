@@ -105,7 +105,7 @@ class GaplessWithEveryProvider(Gapless):
         for path in READY_MADE.glob("*.toml"):
             texts = path.read_text().split('"')
             names |= {text: "name:s3cret" for text in texts if text.isupper() and "_" in text}
-            names[f"GAPLESS_SOURCE__{path.stem.upper()}__MODE"] = "webhook"
+            names[f"GAPLESS_SOURCE__{path.stem.upper().replace('-', '_')}__MODE"] = "webhook"
         return {**super().env, **names}
 
 

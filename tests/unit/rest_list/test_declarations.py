@@ -284,7 +284,8 @@ def test_a_ready_made_source_is_included_as_it_stands(path: Path, tmp_path: Path
     declared = tomllib.loads(path.read_text())["source"][0]
     assert declared["name"] == path.stem
     with pytest.raises(
-        SettingsInvalid, match=r"option options\.(auth|webhook\.signature)\.(token|username|secret)_env"
+        SettingsInvalid,
+        match=r"option options\.(auth|webhook\.signature|webhook\.handshake)\.(token|username|password|secret)_env",
     ):
         load(tmp_path / "gapless.toml", {})
     variables = {name: "x" for name in path.read_text().split('"') if name.isupper() and "_" in name}

@@ -25,14 +25,20 @@ class StandardSignature(Scheme, tag="standard_webhooks", frozen=True, kw_only=Tr
 
     key: Literal["base64", "text", "either"] = "base64"
     """The signing key: the secret decoded from base64, as in the specification, its text (Increase), or any of both."""
+    names: Literal["webhook", "svix"] = "webhook"
+    """The beginning of the names of its headers; the other one is taken too."""
     tolerance: timedelta = timedelta(seconds=300)
     """The accepted difference from our time, in either direction."""
-    twins: ClassVar[tuple[str, ...]] = standard_signature.TWIN_HEADERS
 
     @property
     def headers(self) -> tuple[str, ...]:
         """The headers without which a webhook is not the vendor's."""
-        return standard_signature.HEADERS
+        return standard_signature.TWIN_HEADERS if self.names == "svix" else standard_signature.HEADERS
+
+    @property
+    def twins(self) -> tuple[str, ...]:  # type: ignore[override]
+        """The other names of the headers."""
+        return standard_signature.HEADERS if self.names == "svix" else standard_signature.TWIN_HEADERS
 
     def check(self) -> None:
         """Raise `OptionsInvalid` if this can verify nothing."""
@@ -61,7 +67,8 @@ class StandardSignature(Scheme, tag="standard_webhooks", frozen=True, kw_only=Tr
         """Return the headers of `body`, sent at `now`; None if `secret` cannot sign."""
         if self.key == "either" and standard_signature.symmetric_key(secret) is None:
             secret = _as_text(secret)
-        return standard_signature.sign(_as_text(secret) if self.key == "text" else secret, key, body, now)
+        signed = standard_signature.sign(_as_text(secret) if self.key == "text" else secret, key, body, now)
+        return signed and {f"{self.names}-{name.partition('-')[2]}": value for name, value in signed.items()}
 
     def _known(self) -> list[Secret]:
         """Return the secrets in the specification's form."""

@@ -50,6 +50,8 @@ class SignedText(Scheme, frozen=True, kw_only=True):
     """True if hexadecimal digits may have either case, and base64 its padding or not."""
     prefix: str = ""
     """The text before each signature, such as `sha256=`."""
+    bare: bool = False
+    """True if a signature without that text is taken too, as the vendor's library does."""
     separator: str = ""
     """What parts several signatures in one header; "": there is one."""
     signed: str | tuple[str, ...] = "{body}"
@@ -137,7 +139,7 @@ class SignedText(Scheme, frozen=True, kw_only=True):
         else:
             texts = [required(request, self.header)] if not self.also else self._in_headers(request)
         found = [each.strip() for text in texts for each in self._split(text)]
-        fitting = [each.removeprefix(self.prefix) for each in found if each.startswith(self.prefix)]
+        fitting = [each.removeprefix(self.prefix) for each in found if self.bare or each.startswith(self.prefix)]
         if not fitting:
             raise SignatureInvalid(
                 f"{self.header or self.field} does not begin with {self.prefix!r}", reason="bad_header"

@@ -1,9 +1,9 @@
 """The places in a webhook or a row from which a declaration takes its texts, and how they are written.
 
-A place is a dotted path in the JSON (`data.id`), `header:<name>` or `query:<name>` of the request, or `hash:event`, the
-SHA-256 of the event's JSON, for vendors that give it no identity. `{time|day}` is the day of a time in UTC. An
-expression is a place, a fixed text in single quotes, or a text with places in braces (`{resource}.{action}`); several
-that are parted by ` | ` are tried in their order.
+A place is a dotted path in the JSON (`data.id`); `header:<name>`, `query:<name>` or `form:<name>` (of a short body that
+is a form) of the request; or `hash:event`, the SHA-256 of the event's JSON, for vendors that give it no identity.
+`{time|day}` is the day of a time in UTC. An expression is a place, a fixed text in single quotes, or a text with
+places in braces (`{resource}.{action}`); several that are parted by ` | ` are tried in their order.
 """
 
 import re
@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from functools import cache
 from hashlib import sha256
 from typing import Final
+from urllib.parse import parse_qsl
 
 import msgspec
 
@@ -26,6 +27,9 @@ _WHOLE: Final = re.compile(r"'[^']*'|[^{}']+|[^{}]*(?:\{[^{}]+\}[^{}]*)+")
 _PLACES: Final = re.compile(r"\{([^{}]*)\}")
 _HEADER: Final = "header:"
 _QUERY: Final = "query:"
+_FORM: Final = "form:"
+_SHORT: Final = 1024
+"""The longest body that is looked into as a form, in bytes."""
 HASH: Final = "hash:event"
 _DAY: Final = "|day"
 
@@ -40,11 +44,12 @@ class Parts:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """One place: a path in the JSON, or the name of a header (lower case) or of a parameter of the query."""
+    """One place: a path in the JSON, or the name of a header (lower case), of a parameter or of a field of a form."""
 
     name: str
     is_header: bool = False
     is_query: bool = False
+    is_form: bool = False
     is_day: bool = False
 
     @classmethod
@@ -54,21 +59,34 @@ class Place:
             return cls(written.removeprefix(_HEADER).lower(), is_header=True)
         if written.startswith(_QUERY):
             return cls(written.removeprefix(_QUERY), is_query=True)
+        if written.startswith(_FORM):
+            return cls(written.removeprefix(_FORM), is_form=True)
         return cls(written.removesuffix(_DAY), is_day=written.endswith(_DAY))
 
     def value(self, parts: Parts) -> object:
         """Return what stands there. Raises `UnexpectedShape` if nothing does; `WebhookRefused` if a header repeats."""
         if self.name == HASH:
             return sha256(bytes(parts.text)).hexdigest()
-        if not self.is_header and not self.is_query:
+        if not self.is_of_request:
             return value_at(parts.text, self.name, object)
-        request, found = parts.request, None
-        if request is not None:
-            found = request.header(self.name) if self.is_header else request.param(self.name)
+        found = None if parts.request is None else self._in_request(parts.request)
         if not found:
-            kind = _HEADER if self.is_header else _QUERY
+            kind = _HEADER if self.is_header else _QUERY if self.is_query else _FORM
             raise UnexpectedShape(f"{kind}{self.name}", "missing", "a value")
         return found
+
+    @property
+    def is_of_request(self) -> bool:
+        """True if it is no path in the JSON."""
+        return self.is_header or self.is_query or self.is_form
+
+    def _in_request(self, request: WebhookRequest) -> str | None:
+        if self.is_header:
+            return request.header(self.name)
+        if self.is_query:
+            return request.param(self.name)
+        fields = parse_qsl(request.body.decode("latin-1")) if len(request.body) <= _SHORT else []
+        return dict(fields).get(self.name)
 
     def text(self, parts: Parts) -> str:
         """Return the text or the whole number that stands there. Raises `UnexpectedShape`."""
@@ -142,16 +160,16 @@ def headers_of(expression: str) -> Iterator[tuple[str, bool]]:
 
 
 def only_header(expression: str) -> str | None:
-    """Return the header whose value alone is what the expression reads; None if there is more to it."""
-    (first, *others) = alternatives(expression)
-    whole = first[0] if len(first) == 1 and not others else None
+    """Return the header whose value alone the first alternative reads; None if there is more to it."""
+    first = alternatives(expression)[0]
+    whole = first[0] if len(first) == 1 else None
     return whole.name if isinstance(whole, Place) and whole.is_header else None
 
 
 def reads_request(expression: str) -> bool:
     """Return True if an expression reads a header or the query, which a row of a list does not have."""
     pieces = [piece for each in alternatives(expression) for piece in each]
-    return any(isinstance(piece, Place) and (piece.is_header or piece.is_query) for piece in pieces)
+    return any(isinstance(piece, Place) and piece.is_of_request for piece in pieces)
 
 
 def _day(value: object, name: str) -> str:

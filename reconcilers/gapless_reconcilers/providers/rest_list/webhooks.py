@@ -41,10 +41,9 @@ class Webhooks:
         self._fields = options.pushed
         self._is_listed = options.list is not None
         self._answer = Answer(status=webhook.status, body=webhook.answer.encode())
-        expressions = [each for _, each in self._fields.expressions()] + list(webhook.ignore)
-        named: dict[str, bool] = {}
-        for name, is_needed in (found for each in expressions for found in places.headers_of(each)):
-            named[name] = named.get(name, False) or (is_needed and name not in webhook.signature.headers)
+        named = {name: False for each in webhook.ignore for name, _ in places.headers_of(each)}
+        for name, is_needed in (found for _, each in self._fields.expressions() for found in places.headers_of(each)):
+            named[name] = named.get(name, False) or is_needed
         own = {*webhook.signature.headers, *webhook.signature.twins}
         self.carried = tuple(name for name, is_needed in named.items() if is_needed and name not in own)
         self.optional = tuple(name for name, is_needed in named.items() if not is_needed and name not in own)
@@ -118,7 +117,7 @@ class Webhooks:
         lacking = [name for name in self.carried if name not in headers]
         if lacking:
             return CannotRender(reason=f"only a webhook has the header {lacking[0]}, and none brought this event")
-        headers |= {name: event.headers[name] for name in self.optional if name in event.headers}
+        headers |= {name: value for name in self.optional if (value := self._derived(name, event)) is not None}
         body, content_type = self._body(event), "application/json"
         if self._webhook.form:
             content_type = "application/x-www-form-urlencoded"
