@@ -118,6 +118,10 @@ class RestList:
             raise SignatureInvalid("no webhook is declared; write [source.options.webhook]", reason="no_signature")
         return self._webhooks.read(request, now)
 
+    def preview(self, request: WebhookRequest, now: datetime) -> tuple[RemoteEvent, ...]:
+        """Return the events of a webhook that nobody has verified, to be shown."""
+        return () if self._webhooks is None else self._webhooks.events(request, now, verifies=False)
+
     def claimed_keys(self, request: WebhookRequest) -> tuple[str, ...]:
         """Return the keys that an unverified webhook claims."""
         return () if self._webhooks is None else self._webhooks.claimed_keys(request)

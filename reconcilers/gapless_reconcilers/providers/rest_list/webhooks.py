@@ -83,6 +83,14 @@ class Webhooks:
         if request.method != "POST":
             raise SignatureInvalid(f"{request.method} without the challenge of a handshake", reason="no_signature")
         webhook.signature.verify(request, now)
+        return Reply(events=self.events(request, now), answer=self._answer)
+
+    def events(self, request: WebhookRequest, now: datetime, *, verifies: bool = True) -> tuple[RemoteEvent, ...]:
+        """Return the events of a webhook whose signature was verified, unless each of them has its own.
+
+        With `verifies` false, those are not verified either. Raises `WebhookRefused`.
+        """
+        webhook = self._webhook
         for name in self.carried:
             request.required(name)
         body = self._json(request.body)
@@ -90,14 +98,17 @@ class Webhooks:
             raise MalformedWebhook("the body is no form that can be read")
         decode_webhook(body, msgspec.Raw)
         if self._is_ignored(Parts(body, request)):
-            return Reply(events=(), answer=self._answer)
+            return ()
         try:
-            events = tuple(self._event(text, place, request, now) for text, place in self._texts(body))
+            found = self._texts(body)
+            for text, _ in found if verifies else ():
+                webhook.signature.verify_event(text)
+            events = tuple(self._event(text, place, request, now) for text, place in found)
         except UnexpectedShape as error:
             raise MalformedWebhook(f"the webhook is not as declared: {error}") from error
         if not events and not webhook.empty:
             raise MalformedWebhook(f"{webhook.root or 'the body'} is an empty array; wanted events")
-        return Reply(events=events, answer=self._answer)
+        return events
 
     def claimed_keys(self, request: WebhookRequest) -> tuple[str, ...]:
         """Return the keys that an unverified webhook claims."""
@@ -168,7 +179,6 @@ class Webhooks:
         return [_inside(text, place, webhook.item) for text, place in found] if webhook.item else found
 
     def _event(self, text: msgspec.Raw | bytes, place: str, request: WebhookRequest, now: datetime) -> RemoteEvent:
-        self._webhook.signature.verify_event(text)
         event = self._fields.read(text, place, request, now)
         unlisted = self._webhook.unlisted
         return msgspec.structs.replace(event, listable=False) if event.key.startswith(unlisted) else event
