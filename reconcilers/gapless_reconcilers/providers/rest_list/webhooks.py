@@ -57,9 +57,10 @@ class Webhooks:
     @property
     def identity_unsigned(self) -> bool:
         """True if the key is in a header that the signature does not cover."""
-        signed = self._webhook.signature.headers
-        names = [name for name, _ in places.headers_of(self._fields.key)]
-        return self._webhook.signature.signs_body and any(name not in signed for name in names)
+        signature, first = self._webhook.signature, places.only_header(self._fields.key)
+        if not signature.signs_body or first in signature.headers:
+            return False  # nothing is signed, or the first alternative is, and always there
+        return any(name not in signature.headers for name, _ in places.headers_of(self._fields.key))
 
     @property
     def rendering(self) -> Rendering:
