@@ -7,6 +7,7 @@ from inspect import signature
 from pathlib import Path
 
 import pytest
+from declared import READY_MADE
 
 from gapless.deliver.retry import DeliveryRetryPolicy
 from gapless.deliver.routing import Destination
@@ -197,7 +198,7 @@ def test_an_unknown_declaration_names_those_that_there_are(tmp_path: Path, name:
     (problem,) = problems(tmp_path, f'include = ["declared:{name}"]')
     assert problem == (
         f'config gapless.toml: option include: there is no ready-made declaration "{name}"; wanted one of '
-        "chargebee, gocardless, increase, paddle, square, workos"
+        + ", ".join(path.stem for path in READY_MADE)
     )
 
 
