@@ -10,16 +10,15 @@ from typing import Any, NoReturn
 import pytest
 from certificates import Authority
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-from own_brokers import PAYLOAD, OwnNats, context, delivery, missing_program, own_nats
+from own_brokers import PAYLOAD, OwnNats, client_library, context, delivery, missing_program, own_nats
 
 from gapless.destinations.contract import Delivered, Failed, FailureReason
 from gapless.destinations.headers import identity_headers
+from gapless.destinations.nats import NatsOptions, NatsSender
 from gapless.settings import SecretRef
 from gapless_reconcilers.kit.contract import Secret
 
-pytest.importorskip("nats", reason="nats: install the extra")
-from gapless.destinations.nats import NatsOptions, NatsSender
-
+client_library("nats", "nats")
 pytestmark = pytest.mark.anyio
 
 
