@@ -106,6 +106,9 @@ class NatsSender:
             return Failed(reason=reason, detail=f"the stream refused it: {error.description}", permanent=permanent)
         except (Error, OSError, UserError) as error:
             return Failed(reason=FailureReason.CONNECTION, detail=brokers.described(error))
+        except (ValueError, TypeError):  # of the client, which takes every answer for a stream's
+            detail = f"what answers on the subject {self._subject(delivery)} is no stream"
+            return Failed(reason=FailureReason.CONSUMER_ERROR, detail=detail)
 
     async def close(self) -> None:
         """Close the connection."""

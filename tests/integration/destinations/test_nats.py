@@ -80,6 +80,23 @@ async def test_a_subject_that_no_stream_takes_is_tried_again(server: OwnNats) ->
     await sent.close()
 
 
+@pytest.mark.parametrize("answer", [b"thanks", b'{"ok": true}'])
+async def test_an_answer_that_is_no_streams_delivers_nothing(server: OwnNats, answer: bytes) -> None:
+    async with server.client() as client:
+
+        async def responded(message: Any) -> None:
+            await message.respond(answer)
+
+        await client.subscribe("other", cb=responded)
+        await client.flush()
+        sent = sender(server, subject="other")
+        result = await sent.send(delivery())
+        await sent.close()
+    assert isinstance(result, Failed)
+    assert (result.reason, result.permanent) == (FailureReason.CONSUMER_ERROR, False)
+    assert result.detail == "what answers on the subject other is no stream"
+
+
 async def test_a_message_that_is_too_large_is_permanent_and_breaks_nothing(server: OwnNats) -> None:
     async with server.client() as client:
         await client.jetstream().add_stream(name="SMALL", subjects=["small"], max_msg_size=2000)
