@@ -25,7 +25,7 @@ CANARY = "canary of a payload"
 
 
 def body_of(key: str) -> bytes:
-    found = {"id": "in_1", "object": "invoice", "customer_email": CANARY}
+    found = {"id": "in_1", "object": "invoice", "note": CANARY}
     whole = {"id": key, "object": "event", "type": "invoice.paid", "created": int(time.time()), "livemode": True}
     return json.dumps({**whole, "api_version": "2025-01-27.acacia", "data": {"object": found}}).encode()
 
@@ -96,7 +96,7 @@ async def test_a_canary_is_in_no_file_and_no_log(
 @pytest.mark.parametrize("store_url", ["sqlite"], indirect=True)
 async def test_a_command_counts_asks_and_erases(store_url: str, tmp_path: Path) -> None:
     daemon = with_keys(tmp_path, store_url, [FIRST])
-    command = ("event", "erase", "--pointer", "/data/object/customer_email", "--value", CANARY, "--reason", "request 1")
+    command = ("event", "erase", "--pointer", "/data/object/note", "--value", CANARY, "--reason", "request 1")
     async with serving(daemon):
         assert await send(daemon, "evt_1") == 200
         asked = await call(daemon, *command)
