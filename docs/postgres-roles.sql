@@ -49,6 +49,9 @@ GRANT INSERT ON payload TO gapless_receive, gapless_reconcile, gapless_console;
 GRANT SELECT ON payload TO gapless_deliver, gapless_console;
 GRANT DELETE ON payload TO gapless_deliver;
 
+-- What destinations answered stands in attempts.
+REVOKE ALL ON attempt FROM gapless_receive, gapless_reconcile;
+
 -- Refused webhooks.
 GRANT SELECT, INSERT, UPDATE, DELETE ON quarantine TO gapless_receive;
 GRANT SELECT ON quarantine TO gapless_reconcile;
