@@ -11,6 +11,10 @@ from litestar import Litestar, Request, Response, get
 from litestar.exceptions import HTTPException
 from litestar.handlers import ASGIRouteHandler, HTTPRouteHandler
 
+from gapless.console.api.attempts import attempts_route
+from gapless.console.api.changes import change_routes
+from gapless.console.api.dead_letters import dead_letter_routes
+from gapless.console.api.jobs import job_routes
 from gapless.console.api.operations import operations_route
 from gapless.console.api.receipts import receipts_route
 from gapless.console.api.status import status_route
@@ -44,6 +48,10 @@ def build_console_app(options: ConsoleOptions, context: OperationContext, metric
             operations_route(context),
             receipts_route(context),
             stream_route(context, gate, options.hub or Hub(context.runtime)),
+            attempts_route(context),
+            *dead_letter_routes(context),
+            *job_routes(context),
+            *change_routes(context),
             overview_route(options, context),
             style_route(),
         ]
