@@ -159,6 +159,33 @@ def note_webhooks(
     return [found for row in rows for found in cursor.execute(NOTE_WEBHOOKS_SQLITE, row).fetchall()]
 
 
+SETTLE_POSTGRES = (
+    "UPDATE delivery SET state = s, attempts = a + t, attempts_kept = attempts_kept + t, next_us = n, wait_us = w, "
+    "lease_us = 0, done_us = o, reason = coalesce(r, reason) "
+    "FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[], $5::text[], $6::bigint[], $7::bigint[], "
+    "$8::bigint[], $9::bigint[], $10::text[]) AS settled (d, q, l, a, s, t, n, w, o, r) "
+    "WHERE destination_id = d AND event_seq = q AND lease_us = l AND attempts = a AND state = $11"
+)
+SETTLE_SQLITE = (
+    "UPDATE delivery SET state = ?5, attempts = ?4 + ?6, attempts_kept = attempts_kept + ?6, next_us = ?7, "
+    "wait_us = ?8, lease_us = 0, done_us = ?9, reason = coalesce(?10, reason) "
+    "WHERE destination_id = ?1 AND event_seq = ?2 AND lease_us = ?3 AND attempts = ?4 AND state = ?11"
+)
+
+
+def settle(connection: Connection, rows: Sequence[Row], pending: str) -> None:
+    """Settle claimed deliveries that are still `pending` under the lease and the attempts of their claim.
+
+    (destination id, event seq, lease, attempts, new state, attempts more, due, wait, done, reason or None) of each.
+    """
+    if not rows:
+        return
+    if connection.dialect.name == "postgresql":
+        _postgres(connection, SETTLE_POSTGRES, *_arrays(rows), pending)
+    else:
+        _sqlite_cursor(connection).executemany(SETTLE_SQLITE, [(*row, pending) for row in rows])
+
+
 Known: TypeAlias = dict[str, tuple[int, bool]]
 """{key: (seq, is a witness)} of events that the ledger has."""
 WITNESS = "(webhook_us IS NOT NULL AND webhook_us < {0} AND expected)"
