@@ -12,6 +12,8 @@ from sqlalchemy.dialects import postgresql, sqlite
 Row: TypeAlias = tuple[Any, ...]
 AT_ONCE = (64, 8, 1)
 """Rows in one statement on SQLite, the largest that fit first."""
+FEW = 64
+"""Rows in one statement that are looked up by their keys: of more, PostgreSQL would rather read the whole table."""
 
 
 def insert_new(
@@ -181,7 +183,8 @@ def settle(connection: Connection, rows: Sequence[Row], pending: str) -> None:
     if not rows:
         return
     if connection.dialect.name == "postgresql":
-        _postgres(connection, SETTLE_POSTGRES, *_arrays(rows), pending)
+        for at in range(0, len(rows), FEW):
+            _postgres(connection, SETTLE_POSTGRES, *_arrays(rows[at : at + FEW]), pending)
     else:
         _sqlite_cursor(connection).executemany(SETTLE_SQLITE, [(*row, pending) for row in rows])
 
