@@ -291,6 +291,8 @@ class Owed(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     not_before_us: int
     until_listed: bool = False
     """It waits until the provider's list has shown the event."""
+    confirms: bool = False
+    """It is done when its receipt comes, so one that is there already settles it."""
 
 
 class Route(Protocol):

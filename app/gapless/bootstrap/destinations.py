@@ -2,11 +2,11 @@
 
 from gapless.bootstrap.ledger import RegisteredRows
 from gapless.bootstrap.senders import make_sender, released_holds
-from gapless.deliver.retry import DeliveryRetryPolicy
+from gapless.deliver.retry import DeliveryRetryPolicy, ReceiptRule
 from gapless.deliver.routing import Destination
 from gapless.destinations.contract import Sender
 from gapless.domain import Clock, Sources, TypePatterns, span_us
-from gapless.settings import DestinationSettings, Settings
+from gapless.settings import Confirmation, DestinationSettings, Settings
 
 
 def make_destination(settings: DestinationSettings, destination_id: int, since_us: int, sender: Sender) -> Destination:
@@ -22,6 +22,7 @@ def make_destination(settings: DestinationSettings, destination_id: int, since_u
         since_us=since_us,
         delay_us=span_us(settings.delay),
         receipts=settings.receipts,
+        confirm=_receipt_rule(settings),
         require_listed=settings.require_listed,
         concurrency=settings.concurrency,
         rate=settings.rate,
@@ -31,6 +32,12 @@ def make_destination(settings: DestinationSettings, destination_id: int, since_u
         ),
         releases=released_holds(settings),
     )
+
+
+def _receipt_rule(settings: DestinationSettings) -> ReceiptRule | None:
+    if settings.confirm is not Confirmation.RECEIPT:
+        return None
+    return ReceiptRule(within=settings.receipt_within, max_answers=settings.receipt_attempts)
 
 
 def make_destinations(settings: Settings, rows: RegisteredRows, sources: Sources, clock: Clock) -> list[Destination]:

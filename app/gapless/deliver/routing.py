@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 
 from gapless.deliver.breaker import BreakerRule
-from gapless.deliver.retry import DeliveryRetryPolicy
+from gapless.deliver.retry import DeliveryRetryPolicy, ReceiptRule
 from gapless.destinations.contract import DestinationInvalid, HoldReason, Sender
 from gapless.domain import EventMode, Mode, Owed, Route, Source, TypePatterns, Via, to_us
 from gapless_reconcilers.kit.contract import RemoteEvent
@@ -35,6 +35,8 @@ class Destination:
     """Delay of an event that a list showed first, so that its webhook may still arrive; with `receipts`, of each."""
     receipts: bool
     """The handler has a webhook of its own, and reports what it has processed."""
+    confirm: ReceiptRule | None = None
+    """When a delivery that was answered 2xx is done; None: then."""
     require_listed: bool
     """An event that came by webhook waits until the provider's list has shown it."""
     concurrency: int
@@ -91,6 +93,7 @@ def build_route(destinations: Iterable[Destination]) -> Route:
                 destination_id=each.id,
                 not_before_us=each.not_before(via, recorded_us, awaited_until_us),
                 until_listed=each.require_listed,
+                confirms=each.confirm is not None,
             )
             for each in ordered
             if wants(each, source.name, event.type, via, occurred_us)

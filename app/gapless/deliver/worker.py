@@ -19,7 +19,6 @@ from gapless.deliver import breaker, retry
 from gapless.deliver.breaker import Breaker
 from gapless.deliver.routing import Destination
 from gapless.destinations.contract import (
-    Delivered,
     Delivery,
     Failed,
     FailureReason,
@@ -49,7 +48,7 @@ QUICK, SLOW = timedelta(seconds=0.5), timedelta(seconds=2)
 POLL = timedelta(seconds=1)
 """Longest sleep. If a notice of another replica is lost, its deliveries are found after it."""
 DETAIL_MAX = 300
-OUTCOMES = ("delivered", "retry", "dead", "held", "withdrawn")
+OUTCOMES = ("delivered", "answered", "retry", "dead", "held", "withdrawn")
 """Every value of the label `outcome`."""
 
 log = logging.getLogger(__name__)
@@ -118,6 +117,7 @@ class DestinationWorker:
         for outcome in OUTCOMES:
             metrics.deliveries.labels(destination.name, outcome)
         metrics.delivery_seconds.labels(destination.name)
+        metrics.receipts_late.labels(destination.name)
         metrics.circuit_open.labels(destination.name).set(0)
 
     def wake(self) -> None:
@@ -285,6 +285,14 @@ class DestinationWorker:
         began_us = self._runtime.elapsed_us
         if began_us >= until_us:  # this process was paused: another may have claimed the delivery
             return
+        if claim.answers:
+            self._metrics.receipts_late.labels(self._destination.name).inc()
+        now_us, rule = self._runtime.now_us, self._destination.confirm
+        settled = retry.without_attempt(claim, is_received=event.received, now_us=now_us, rule=rule)
+        if settled is not None:
+            self._in_flight.settlements.append(settled)
+            self._count(settled, event)
+            return
         result = storable(await self._send(claim, event))
         now_us, at_us = self._runtime.now_us, self._runtime.elapsed_us
         settled = retry.settlement(
@@ -294,10 +302,12 @@ class DestinationWorker:
             now_us=now_us,
             rule=self._destination.retry,
             rng=self._rng,
+            receipts=rule,
         )
         self._in_flight.settlements.append(settled)
         self._breaker = breaker.after(self._breaker, result, at_us, self._destination.breaker)
-        self._count(settled, event, result)
+        self._metrics.circuit_open.labels(self._destination.name).set(self._breaker.is_open)
+        self._count(settled, event)
 
     async def _send(self, claim: DeliveryClaim, event: StoredEvent) -> Result:
         if not claim.released and is_withdrawn(self._destination, event):
@@ -316,11 +326,10 @@ class DestinationWorker:
             log.exception("delivery_failed_here", extra=extra)
             return Failed(reason=FailureReason.INTERNAL, detail=f"{type(error).__name__}: {error}")
 
-    def _count(self, settled: Settlement, event: StoredEvent, result: Result) -> None:
+    def _count(self, settled: Settlement, event: StoredEvent) -> None:
         name = self._destination.name
         self._metrics.deliveries.labels(name, outcome_of(settled)).inc()
-        self._metrics.circuit_open.labels(name).set(self._breaker.is_open)
-        if isinstance(result, Delivered):
+        if settled.state is DeliveryState.DELIVERED:
             waited_us = max(settled.at_us - event.first_seen_us, 0)
             self._metrics.delivery_seconds.labels(name).observe(waited_us / 1_000_000)
         elif settled.state in (DeliveryState.DEAD, DeliveryState.HELD):
@@ -356,6 +365,8 @@ def outcome_of(settled: Settlement) -> str:
     """Return the value of the label `outcome`."""
     if settled.state is None:
         return "withdrawn"
+    if settled.answered and not settled.applied:
+        return retry.ANSWERED
     return "retry" if settled.state is DeliveryState.PENDING else settled.state.value
 
 

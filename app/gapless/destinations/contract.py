@@ -29,6 +29,7 @@ class FailureReason(StrEnum):
     ADDRESS_REFUSED = "address_refused"
     CANNOT_RENDER = "cannot_render"
     NO_PAYLOAD = "no_payload"  # imported, or pruned
+    UNCONFIRMED = "unconfirmed"  # answered 2xx as often as is allowed, and no receipt came
     INTERNAL = "internal"
 
 
@@ -72,9 +73,10 @@ class Delivery:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Delivered:
-    """The consumer has it."""
+    """The consumer has it. `applied`: it says in its answer that it has applied the event."""
 
     detail: str = ""
+    applied: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,10 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from sqlalchemy import (
     ColumnElement,
     Connection,
+    Row,
     Select,
     and_,
     case,
@@ -59,6 +61,12 @@ class Backlog:
     """Time from which the oldest pending one could have been delivered; None: none is due, or none is pending."""
     began_us: int = 0
     """Time at which the last of the waits of pending ones began."""
+    answered: int = 0
+    """Pending ones that were answered 2xx, and whose receipts have not come."""
+    resent: int = 0
+    """Those of them that were sent again, because no receipt came in time."""
+    answered_us: int | None = None
+    """Time at which the first of them was answered; None: there is none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,15 +112,20 @@ def waiting(
 def backlog(connection: Connection, now_us: int) -> list[Backlog]:
     """Return the deliveries that every destination still owes, by state and reason. Reads only the index of those.
 
-    A delivery with a failed attempt counts as late from its creation; one that is delayed, or just claimed for its
-    first attempt, from its due time.
+    A delivery with a failed attempt counts as late from its creation; one that is delayed, waits for a receipt, or is
+    just claimed for its first attempt, from its due time.
     """
-    tried, due = DELIVERY.c.attempts > 0, DELIVERY.c.next_us <= now_us
-    late_us = case((tried, DELIVERY.c.created_us), (due, DELIVERY.c.next_us))
+    tried, due, answered = DELIVERY.c.attempts > 0, DELIVERY.c.next_us <= now_us, DELIVERY.c.answers > 0
+    late_us = case((and_(tried, ~answered), DELIVERY.c.created_us), (due, DELIVERY.c.next_us))
+    resent = DELIVERY.c.answers > 1
     query = (
         select(
             DESTINATION.c.name, DELIVERY.c.state, DELIVERY.c.reason,
-            func.count(), func.min(DELIVERY.c.created_us), func.min(late_us), func.max(BEGAN),
+            func.count().label("count"), func.min(DELIVERY.c.created_us).label("oldest_us"),
+            func.min(late_us).label("late_us"), func.max(BEGAN).label("began_us"),
+            func.sum(case((answered, 1), else_=0)).label("answered"),
+            func.sum(case((resent, 1), else_=0)).label("resent"),
+            func.min(case((answered, DELIVERY.c.answered_us))).label("answered_us"),
         )
         .join(DESTINATION, DESTINATION.c.id == DELIVERY.c.destination_id)
         .where(OWING)
@@ -121,16 +134,20 @@ def backlog(connection: Connection, now_us: int) -> list[Backlog]:
     )  # fmt: skip
     return [
         Backlog(
-            destination=name,
-            state=DeliveryState(state),
-            reason=reason,
-            count=count,
-            oldest_us=oldest_us,
-            late_us=late_us if state == DeliveryState.PENDING else None,
-            began_us=began_us if state == DeliveryState.PENDING else 0,
+            destination=row.name,
+            state=DeliveryState(row.state),
+            reason=row.reason,
+            count=row[3],
+            oldest_us=row.oldest_us,
+            **(_of_pending(row) if row.state == DeliveryState.PENDING else {"late_us": None}),
         )
-        for name, state, reason, count, oldest_us, late_us, began_us in connection.execute(query)
+        for row in connection.execute(query)
     ]
+
+
+def _of_pending(row: Row[Any]) -> dict[str, Any]:
+    names = ("late_us", "began_us", "answered", "resent", "answered_us")
+    return {name: getattr(row, name) for name in names}
 
 
 def undelivered(
@@ -303,6 +320,9 @@ def _fresh(now_us: int) -> dict[str, object]:
         "lease_us": 0,
         "done_us": None,
         "reason": RELEASED,
+        "answered_us": None,
+        "answers": 0,
+        "applied_us": None,
     }
 
 

@@ -13,10 +13,11 @@ and over must not turn its claims into dead letters.
 """
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from enum import StrEnum
 
 from sqlalchemy import (
+    BigInteger,
     ColumnElement,
     Connection,
     Delete,
@@ -65,6 +66,7 @@ class DeliveryState(StrEnum):
 
     PENDING = "pending"
     DELIVERED = "delivered"
+    WAITING = "waiting"
     DEAD = "dead"
     HELD = "held"
     PARKED = "parked"
@@ -80,6 +82,8 @@ class DeliveryClaim:
     """Attempts settled so far."""
     lease_us: int
     released: bool = False
+    answers: int = 0
+    """Attempts that were answered 2xx, and for which no receipt came."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,7 +130,8 @@ class Settlement:
     """The end of a claim: the delivery's new state, and the attempt.
 
     `state` None: it is no longer owed, and its row is deleted. `attempt` None: it was not attempted, and its
-    count stays. `next_us` matters only if it stays pending.
+    count stays. `next_us` matters only if it stays pending. `answered`: it was answered 2xx, and needs a receipt.
+    `applied`: its receipt is there.
     """
 
     claim: DeliveryClaim
@@ -135,6 +140,8 @@ class Settlement:
     next_us: int = 0
     reason: str | None = None
     attempt: Attempt | None = None
+    answered: bool = False
+    applied: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -184,14 +191,18 @@ def claim(connection: Connection, destination_id: int, now_us: int, limit: int, 
         update(DELIVERY)
         .where(DELIVERY.c.destination_id == destination_id, _PENDING_BY_KEY, DELIVERY.c.event_seq.in_(seqs))
         .values(lease_us=until_us, next_us=until_us, wait_us=lease_us)
-        .returning(DELIVERY.c.event_seq, DELIVERY.c.attempts, DELIVERY.c.reason)
+        .returning(DELIVERY.c.event_seq, DELIVERY.c.attempts, DELIVERY.c.reason, DELIVERY.c.answers)
     )
-    rows = sorted(connection.execute(statement))
     return [
         DeliveryClaim(
-            destination_id=destination_id, seq=seq, attempts=attempts, lease_us=until_us, released=reason == RELEASED
+            destination_id=destination_id,
+            seq=row.event_seq,
+            attempts=row.attempts,
+            lease_us=until_us,
+            released=row.reason == RELEASED,
+            answers=row.answers,
         )
-        for seq, attempts, reason in rows
+        for row in sorted(connection.execute(statement), key=lambda row: row.event_seq)
     ]
 
 
@@ -233,12 +244,29 @@ def load(connection: Connection, claims: Sequence[DeliveryClaim]) -> list[tuple[
     return [(by_seq[row.pop("seq")], StoredEvent(**{**row, "via": Via(row["via"])})) for row in rows]
 
 
-def of_event(connection: Connection, seq: int) -> list[tuple[str, DeliveryState, str | None]]:
-    """Return the deliveries of an event, as (destination, state, reason), by destination."""
-    query = select(DESTINATION.c.name, DELIVERY.c.state, DELIVERY.c.reason)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EventDelivery:
+    """A delivery of one event as people see it. Times are microseconds; None: it has not happened."""
+
+    destination: str
+    state: DeliveryState
+    reason: str | None
+    attempts: int
+    answered_us: int | None
+    """When it was first answered 2xx, where that needs a receipt."""
+    applied_us: int | None
+    """When its receipt came."""
+    done_us: int | None
+
+
+def of_event(connection: Connection, seq: int) -> list[EventDelivery]:
+    """Return the deliveries of an event, by destination."""
+    columns = (DELIVERY.c[each.name] for each in fields(EventDelivery) if each.name != "destination")
+    query = select(DESTINATION.c.name.label("destination"), *columns)
     query = query.join_from(DELIVERY, DESTINATION, DESTINATION.c.id == DELIVERY.c.destination_id)
     query = query.where(DELIVERY.c.event_seq == seq).order_by(DESTINATION.c.name)
-    return [(name, DeliveryState(state), reason) for name, state, reason in connection.execute(query)]
+    found = connection.execute(query).mappings()
+    return [EventDelivery(**{**row, "state": DeliveryState(row["state"])}) for row in found]
 
 
 def settle(connection: Connection, settlements: Sequence[Settlement]) -> None:
@@ -274,6 +302,9 @@ _SETTLE = (
         lease_us=0,
         done_us=bindparam("new_done_us"),
         reason=func.coalesce(bindparam("new_reason", type_=Text), DELIVERY.c.reason),
+        answered_us=func.coalesce(DELIVERY.c.answered_us, bindparam("new_answered_us", type_=BigInteger)),
+        answers=bindparam("new_answers"),
+        applied_us=func.coalesce(bindparam("new_applied_us", type_=BigInteger), DELIVERY.c.applied_us),
     )
 )
 _WITHDRAW = delete(DELIVERY).where(*_STILL_OURS)
@@ -298,6 +329,9 @@ def _values(settlement: Settlement) -> dict[str, object]:
         "new_wait_us": max(settlement.next_us - settlement.at_us, 0),
         "new_done_us": None if pending else settlement.at_us,
         "new_reason": settlement.reason,
+        "new_answered_us": settlement.at_us if settlement.answered else None,
+        "new_answers": settlement.claim.answers + (settlement.answered and not settlement.applied),
+        "new_applied_us": settlement.at_us if settlement.applied else None,
     }
 
 
@@ -306,6 +340,26 @@ def _attempt_rows(settlement: Settlement) -> list[tuple[object, ...]]:
     if tried is None:
         return []
     return [(claim.destination_id, claim.seq, tried.at_us, tried.duration_us, tried.outcome, tried.detail)]
+
+
+def settle_applied(
+    connection: Connection, source_id: int, destination_id: int, keys: Sequence[str], now_us: int
+) -> int:
+    """Settle what the destination is owed of these events, in any state: it says that it has applied them.
+
+    Returns how many were not settled before. An attempt that is under way changes nothing any more.
+    """
+    done = {"state": DeliveryState.DELIVERED.value, "done_us": now_us, "applied_us": now_us, "lease_us": 0}
+    count = 0
+    for at in range(0, len(keys), CHUNK):
+        known = select(EVENT.c.seq).where(EVENT.c.source_id == source_id, EVENT.c.key.in_(keys[at : at + CHUNK]))
+        seqs = sorted(connection.execute(known).scalars())
+        mine = (DELIVERY.c.destination_id == destination_id, DELIVERY.c.event_seq.in_(seqs))
+        late = (*mine, DELIVERY.c.state == DeliveryState.DELIVERED, DELIVERY.c.applied_us.is_(None))
+        connection.execute(update(DELIVERY).where(*late).values(applied_us=now_us))
+        owed = (*mine, DELIVERY.c.state != DeliveryState.DELIVERED)
+        count += connection.execute(update(DELIVERY).where(*owed).values(**done)).rowcount
+    return count
 
 
 def withdraw(connection: Connection, seqs: Sequence[int], destinations: Collection[int]) -> None:

@@ -12,7 +12,7 @@ import msgspec
 from sqlalchemy import Connection, delete, select, update
 
 from gapless.domain import Cause, Owed, Route, Source, Via, to_us
-from gapless.ledger import deliveries, findings, missing, restored, signed_messages
+from gapless.ledger import deliveries, findings, missing, receipts, restored, signed_messages
 from gapless.ledger.deliveries import DELIVERY_CHANNEL, NOT_LISTED
 from gapless.ledger.engine import dialect
 from gapless.ledger.findings import OpenFinding, Recovered
@@ -38,6 +38,7 @@ BEYOND = -1
 BY_VIA = {via: f"by_{via.value}" for via in Via}
 PAYLOAD_COLUMNS = ("id", "body", "headers", "stored_us", "envelope_id")
 DELIVERY_COLUMNS = ("destination_id", "event_seq", "state", "reason", "attempts", "next_us", "lease_us", "created_us")
+APPLIED_COLUMNS = (*DELIVERY_COLUMNS, "done_us", "applied_us")
 
 
 class Sighting(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -207,13 +208,26 @@ class Recorder:
         dialect.insert_many(connection, PAYLOAD, PAYLOAD_COLUMNS, rows)
 
     def _owe(self, connection: Connection, new: Sequence[tuple[int, Sighting, "_Listing"]]) -> None:
-        rows = [
-            (owed.destination_id, seq, *_state(sighting, listing, owed), 0, owed.not_before_us, 0, sighting.seen_us)
+        owing = [
+            (seq, sighting, listing, owed)
             for seq, sighting, listing in new
             for owed in self.route(
                 sighting.source, sighting.event, sighting.via, sighting.seen_us, sighting.awaited_until_us or 0
             )
         ]
+        confirming = {(*sighting.identity, owed.destination_id) for _, sighting, _, owed in owing if owed.confirms}
+        applied = receipts.times(connection, confirming) if confirming else {}
+        rows, settled = [], []
+        for seq, sighting, listing, owed in owing:
+            key = (owed.destination_id, seq)
+            if (at_us := applied.get((*sighting.identity, owed.destination_id))) is not None:
+                settled.append(
+                    (*key, "delivered", None, 0, sighting.seen_us, 0, sighting.seen_us, sighting.seen_us, at_us)
+                )
+            else:
+                state = _state(sighting, listing, owed)
+                rows.append((*key, *state, 0, owed.not_before_us, 0, sighting.seen_us))
+        dialect.insert_many(connection, DELIVERY, APPLIED_COLUMNS, sorted(settled))
         if rows:
             dialect.insert_many(connection, DELIVERY, DELIVERY_COLUMNS, sorted(rows))
             dialect.notify(connection, DELIVERY_CHANNEL)

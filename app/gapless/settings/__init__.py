@@ -12,6 +12,7 @@ from gapless.settings.provider_options import (
 from gapless.settings.secret_files import secret_paths
 from gapless.settings.secrets import SecretRef, SecretUnavailable, weakness_of
 from gapless.settings.tree import (
+    Confirmation,
     ConnectionSettings,
     DestinationSettings,
     LogFormat,
@@ -31,6 +32,7 @@ from gapless.settings.tree import (
 
 __all__ = [
     "DECLARED",
+    "Confirmation",
     "ConnectionSettings",
     "DestinationSettings",
     "LogFormat",

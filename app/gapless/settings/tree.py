@@ -76,6 +76,13 @@ class OnVersionMismatch(StrEnum):
     DELIVER = "deliver"
 
 
+class Confirmation(StrEnum):
+    """What makes a delivery done."""
+
+    ANSWER = "answer"
+    RECEIPT = "receipt"
+
+
 def setting(parser: OptionParser[T], default: object = MISSING) -> T:
     """Return an attribute read by `parser`; `default` is a TOML value. Without one the key is required."""
     if default is MISSING:
@@ -395,6 +402,17 @@ class DestinationSettings:
     """`true`: the handler has a webhook of its own and reports what it has processed, to `/api/v1/receipts`.
 
     Then it is owed what it has not reported after `delay`, whichever way we learnt of it."""
+    confirm: Confirmation = setting(parsers.choice(Confirmation), "answer")
+    """What makes a delivery done: `answer`, a 2xx; or `receipt`, the consumer's word that it has applied the event.
+
+    A receipt is sent to `/api/v1/receipts`, or is the header `gapless-applied: true` of the answer. By default a 2xx is
+    enough, because few consumers send receipts."""
+    receipt_within: timedelta = setting(parsers.duration(_SECOND), "5m")
+    """Time after a 2xx in which the receipt must come, or the event is sent again. For `confirm = "receipt"`.
+
+    The default is longer than the jobs of most consumers take."""
+    receipt_attempts: int = setting(parsers.count(1, 1000, "attempts"), 5)
+    """2xx without a receipt after which a delivery is a dead letter, `unconfirmed`. For `confirm = "receipt"`."""
     concurrency: int = setting(parsers.count(1, 1024, "deliveries"), 8)
     """Deliveries at the same time. The default spares a small handler, and allows 80 a second at 100 ms each."""
     rate: float | None = optional(parsers.rate("deliveries"))

@@ -85,12 +85,12 @@ def _missed(source: SourceReport) -> Samples:
     return {(cause.value,): count for cause, count in source.losses.missed.items()} if source.losses else {}
 
 
+def _of_destination(value: Callable[[DestinationReport], Value]) -> Callable[[DestinationReport], Samples]:
+    return lambda destination: {(): value(destination)}
+
+
 def _backlog(destination: DestinationReport) -> Samples:
     return {(state.value,): count for state, count in destination.backlog.items()}
-
-
-def _oldest_pending(destination: DestinationReport) -> Samples:
-    return {(): destination.oldest_pending}
 
 
 def _dead_letters(destination: DestinationReport) -> Samples:
@@ -313,7 +313,7 @@ SOURCE_FIGURES: Final[tuple[Figure[SourceReport], ...]] = (
 DESTINATION_FIGURES: Final[tuple[Figure[DestinationReport], ...]] = (
     Figure(
         name="delivery_backlog",
-        help="deliveries not done; state: `pending`, `held`, `parked`, `dead`",
+        help="deliveries not done; state: `pending`, `waiting`, `held`, `parked`, `dead`",
         absent="never",
         labels=("state",),
         samples=_backlog,
@@ -322,7 +322,7 @@ DESTINATION_FIGURES: Final[tuple[Figure[DestinationReport], ...]] = (
         name="oldest_pending_timestamp_seconds",
         help="when the oldest pending delivery was made",
         absent="nothing is pending",
-        samples=_oldest_pending,
+        samples=_of_destination(lambda destination: destination.oldest_pending),
     ),
     Figure(
         name="dead_letters",
@@ -330,5 +330,17 @@ DESTINATION_FIGURES: Final[tuple[Figure[DestinationReport], ...]] = (
         absent="never",
         labels=("reason",),
         samples=_dead_letters,
+    ),
+    Figure(
+        name="unconfirmed_deliveries",
+        help="deliveries that were answered 2xx and wait for their receipt",
+        absent="never",
+        samples=_of_destination(lambda destination: destination.unconfirmed),
+    ),
+    Figure(
+        name="oldest_unconfirmed_timestamp_seconds",
+        help="when the first of them was answered",
+        absent="none waits",
+        samples=_of_destination(lambda destination: destination.unconfirmed_since),
     ),
 )

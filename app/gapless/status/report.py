@@ -16,7 +16,13 @@ from gapless.ledger.passes import FailingPass
 from gapless.ledger.snapshot import UnrecoverableEntry
 from gapless_reconcilers.kit.contract import Coverage
 
-OWED: tuple[DeliveryState, ...] = (DeliveryState.PENDING, DeliveryState.HELD, DeliveryState.PARKED, DeliveryState.DEAD)
+OWED: tuple[DeliveryState, ...] = (
+    DeliveryState.PENDING,
+    DeliveryState.WAITING,
+    DeliveryState.HELD,
+    DeliveryState.PARKED,
+    DeliveryState.DEAD,
+)
 """The states of deliveries that are not done."""
 
 
@@ -203,6 +209,12 @@ class DestinationReport:
     """Dead letters by reason; every reason has an entry."""
     held: Mapping[str, int] = field(default_factory=dict)
     """Held deliveries by reason; only the reasons that occur."""
+    unconfirmed: int = 0
+    """Deliveries that were answered 2xx, and whose receipts have not come."""
+    unconfirmed_again: int = 0
+    """Those of them that were sent again, because no receipt came in time."""
+    unconfirmed_since: datetime | None = None
+    """When the first of them was answered; None: there is none."""
 
     @property
     def oldest_pending(self) -> datetime | None:

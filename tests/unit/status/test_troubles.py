@@ -196,6 +196,16 @@ CASES: dict[str, tuple[TroubleKind, Severity, Callable[..., Changed]]] = {
         TROUBLE,
         lambda shop: replace(owing(shop, DeliveryState.PENDING), late_since=NOW - HOUR - MINUTE),
     ),
+    "receipts late": (
+        K.RECEIPTS_LATE,
+        IN_HAND,
+        lambda shop: replace(shop, unconfirmed=3, unconfirmed_again=2, unconfirmed_since=NOW - 7 * MINUTE),
+    ),
+    "receipts late for long": (
+        K.RECEIPTS_LATE,
+        TROUBLE,
+        lambda shop: replace(shop, unconfirmed=3, unconfirmed_again=2, unconfirmed_since=NOW - HOUR - MINUTE),
+    ),
 }
 OF_STORE = {name for name in CASES if name.startswith("store ")}
 OF_WHOLE = {"no source", "source not in the ledger", "an older configuration", "a receiver's clock", *OF_STORE}
@@ -207,6 +217,8 @@ OF_DESTINATION = {
     "owed by a retired destination",
     "late",
     "late for long",
+    "receipts late",
+    "receipts late for long",
 }
 
 

@@ -21,7 +21,7 @@ from gapless.cli.param_types import TIME
 from gapless.deliver.routing import takes_mode
 from gapless.domain import Purpose, Via, from_us
 from gapless.ledger import Connection, deliveries, events
-from gapless.ledger.deliveries import DeliveryState
+from gapless.ledger.deliveries import EventDelivery
 from gapless.ledger.events import Event
 from gapless.settings import DestinationSettings, Settings, build_provider, signing_secret
 from gapless_reconcilers.kit.contract import (
@@ -126,7 +126,7 @@ async def _fetch(settings: Settings, name: str, missing: MissingEvent) -> bytes:
 
 def _with_payloads(
     connection: Connection, key: str, source: str | None
-) -> list[tuple[Event, bytes | None, list[tuple[str, DeliveryState, str | None]]]]:
+) -> list[tuple[Event, bytes | None, list[EventDelivery]]]:
     rows = events.by_key(connection, key, source)
     payloads = [events.payload(connection, row.seq) for row in rows]
     return [
@@ -136,18 +136,28 @@ def _with_payloads(
 
 
 def _deliveries(
-    row: Event, made: Sequence[tuple[str, DeliveryState, str | None]], configured: Sequence[DestinationSettings]
+    row: Event, made: Sequence[EventDelivery], configured: Sequence[DestinationSettings]
 ) -> list[dict[str, object]]:
     """Return the event's deliveries, and the destinations that are not owed it because it is of the other mode."""
-    owed: list[dict[str, object]] = [
-        {"destination": name, "state": state.value, "reason": reason} for name, state, reason in made
-    ]
-    others = [each for each in configured if each.name not in {name for name, _, _ in made}]
+    owed = [_owed(each) for each in made]
+    others = [each for each in configured if each.name not in {one.destination for one in made}]
     return owed + [
         {"destination": each.name, "state": "not_owed", "reason": "other_mode"}
         for each in others
         if not takes_mode(None if each.modes is None else frozenset(each.modes), row.livemode, row.source_livemode)
     ]
+
+
+def _owed(made: EventDelivery) -> dict[str, object]:
+    return {
+        "destination": made.destination,
+        "state": made.state.value,
+        "reason": made.reason,
+        "attempts": made.attempts,
+        "answered_at": None if made.answered_us is None else from_us(made.answered_us),
+        "applied_at": None if made.applied_us is None else from_us(made.applied_us),
+        "done_at": None if made.done_us is None else from_us(made.done_us),
+    }
 
 
 def _readable(stored: bytes | None) -> object:

@@ -60,6 +60,8 @@ from gapless_reconcilers.kit.statuses import parse_retry_after
 PERMANENT = frozenset({400, 410, 413, 414, 415, 422})
 """Statuses that no further attempt can change."""
 THROTTLED = 429
+APPLIED_HEADER = "gapless-applied"
+"""`true` in an answer: the consumer has applied the event, which is the receipt of a delivery that needs one."""
 ANSWER_BYTES = 4096
 ANSWER_S = 1.0
 """Limits for reading an answer's body, which is read only to reuse the connection."""
@@ -185,7 +187,8 @@ class HttpSender:
         except aiohttp.ClientError as error:
             return Failed(reason=FailureReason.CONNECTION, detail=self._describe(error))
         await _finish_reading(response)
-        return read_status(response.status, self._wait_us(response))
+        is_applied = response.headers.get(APPLIED_HEADER, "").strip().lower() == "true"
+        return read_status(response.status, self._wait_us(response), is_applied=is_applied)
 
     async def close(self) -> None:
         """Close the connections."""
@@ -245,12 +248,12 @@ class HttpSender:
         return headers
 
 
-def read_status(status: int, retry_after_us: int = 0) -> Result:
+def read_status(status: int, retry_after_us: int = 0, *, is_applied: bool = False) -> Result:
     """Return the result that a consumer's answer means."""
     detail = f"HTTP {status}"
     match status // 100:
         case 2:
-            return Delivered(detail=detail)
+            return Delivered(detail=detail, applied=is_applied)
         case 3:
             return Failed(reason=FailureReason.REDIRECT, detail=f"{detail}: not followed; set url to where it leads")
         case 4:

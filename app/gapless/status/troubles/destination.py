@@ -77,6 +77,7 @@ def of_destination(destination: DestinationReport, now: datetime) -> Iterator[Tr
             next=f"{SET_CLOCK} `gapless serve` does at once what it would wait for.",
         )
     yield from _of_late(destination, now)
+    yield from _of_unconfirmed(destination, now)
     if backlog[DeliveryState.PARKED]:
         yield Trouble(
             kind=TroubleKind.DELIVERIES_PARKED,
@@ -110,6 +111,22 @@ def _of_late(destination: DestinationReport, now: datetime) -> Iterator[Trouble]
         since=late,
         text=f"Waiting for too long: the oldest of {counted(destination.backlog[DeliveryState.PENDING], 'delivery')}.",
         next=look if is_old else wait,
+    )
+
+
+def _of_unconfirmed(destination: DestinationReport, now: datetime) -> Iterator[Trouble]:
+    since = destination.unconfirmed_since
+    if since is None or not destination.unconfirmed_again:
+        return
+    yield Trouble(
+        kind=TroubleKind.RECEIPTS_LATE,
+        severity=Severity.TROUBLE if now - since > LATE_WITHIN else Severity.IN_HAND,
+        destination=destination.name,
+        since=since,
+        text="Answered 2xx and sent again, because no receipt came in time: "
+        f"{counted(destination.unconfirmed_again, 'delivery')}.",
+        next="See whether its jobs run, and whether they send receipts to /api/v1/receipts; each is sent again "
+        "until it is confirmed, or a dead letter.",
     )
 
 

@@ -76,6 +76,7 @@ class TroubleKind(StrEnum):
     DEAD_LETTERS = "dead_letters"
     DELIVERIES_HELD = "deliveries_held"
     DELIVERIES_LATE = "deliveries_late"
+    RECEIPTS_LATE = "receipts_late"
     DELIVERIES_PARKED = "deliveries_parked"
 
 
