@@ -37,7 +37,7 @@ Commands:
   check       Check settings, store, providers, destinations and clocks.
   config      Put an older configuration in force again.
   db          Upgrade the ledger, or tell it that it was restored.
-  dead        List or requeue dead letters and held deliveries.
+  dead        List, requeue or dismiss dead letters and held deliveries.
   demo        Watch the daemon recover webhooks that a fake provider loses.
   event       List, show, follow and replay recorded events.
   import      Record processed events, so that they are not delivered again.

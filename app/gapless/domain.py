@@ -125,6 +125,14 @@ class EventMode(StrEnum):
         return cls.LIVE if livemode else cls.TEST
 
 
+class Order(StrEnum):
+    """Which events of a destination are sent one after the other."""
+
+    NONE = "none"
+    OBJECT = "object"
+    """Those of one object, in the order in which they were recorded."""
+
+
 class Cause(StrEnum):
     """The cause of a missed event, as far as it is known."""
 
@@ -293,6 +301,8 @@ class Owed(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """It waits until the provider's list has shown the event."""
     confirms: bool = False
     """It is done when its receipt comes, so one that is there already settles it."""
+    order_key: int | None = None
+    """Those of one key are sent one after the other; None: in any order."""
 
 
 class Route(Protocol):

@@ -118,6 +118,8 @@ SAMPLES = {
     ("destination", "confirm"): ("receipt", "receipt"),
     ("destination", "receipt_within"): ("1h", timedelta(hours=1)),
     ("destination", "receipt_attempts"): ("3", 3),
+    ("destination", "order"): ("object", "object"),
+    ("destination", "order_skips_dead"): ("false", False),
     ("destination", "signature"): ("none", "none"),
     ("destination", "secret"): ("whsec_x", Secret("whsec_x")),
     ("destination", "concurrency"): ("2", 2),

@@ -23,6 +23,8 @@ def make_destination(settings: DestinationSettings, destination_id: int, since_u
         delay_us=span_us(settings.delay),
         receipts=settings.receipts,
         confirm=_receipt_rule(settings),
+        order=settings.order,
+        order_skips_dead=settings.order_skips_dead,
         require_listed=settings.require_listed,
         concurrency=settings.concurrency,
         rate=settings.rate,

@@ -26,7 +26,7 @@ COMMANDS = {
     "db": ("gapless.cli.commands.db:db", "Upgrade the ledger, or tell it that it was restored."),
     "dead": (
         "gapless.cli.commands.dead:dead",
-        "List or requeue dead letters and held deliveries.",
+        "List, requeue or dismiss dead letters and held deliveries.",
     ),
     "demo": (
         "gapless.cli.commands.demo:demo",

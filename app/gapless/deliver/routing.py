@@ -12,7 +12,8 @@ from datetime import timedelta
 from gapless.deliver.breaker import BreakerRule
 from gapless.deliver.retry import DeliveryRetryPolicy, ReceiptRule
 from gapless.destinations.contract import DestinationInvalid, HoldReason, Sender
-from gapless.domain import EventMode, Mode, Owed, Route, Source, TypePatterns, Via, to_us
+from gapless.domain import EventMode, Mode, Order, Owed, Route, Source, TypePatterns, Via, to_us
+from gapless.ledger import ordering
 from gapless_reconcilers.kit.contract import RemoteEvent
 
 
@@ -39,6 +40,9 @@ class Destination:
     """When a delivery that was answered 2xx is done; None: then."""
     require_listed: bool
     """An event that came by webhook waits until the provider's list has shown it."""
+    order: Order = Order.NONE
+    order_skips_dead: bool = False
+    """A dead letter does not keep what comes after it in its order."""
     concurrency: int
     rate: float | None
     """Attempts per second; None: no limit but `concurrency`."""
@@ -69,6 +73,12 @@ class Destination:
         due_us = recorded_us + (self.delay_us if self.receipts or via is Via.LIST else 0)
         return max(due_us, awaited_until_us) if self.fills_gaps else due_us
 
+    def order_key(self, source: Source, event: RemoteEvent) -> int | None:
+        """Return the key of those events that are sent one after the other; None: it is sent in any order."""
+        if self.order is Order.OBJECT and event.object_key is not None:
+            return ordering.key_of(source.id, event.object_key)
+        return None
+
     def __post_init__(self) -> None:
         if self.concurrency < 1:
             raise DestinationInvalid(f'destination "{self.name}": concurrency is {self.concurrency}; wanted at least 1')
@@ -94,6 +104,7 @@ def build_route(destinations: Iterable[Destination]) -> Route:
                 not_before_us=each.not_before(via, recorded_us, awaited_until_us),
                 until_listed=each.require_listed,
                 confirms=each.confirm is not None,
+                order_key=each.order_key(source, event),
             )
             for each in ordered
             if wants(each, source.name, event.type, via, occurred_us)

@@ -9,6 +9,7 @@ costs the same.
 import asyncio
 import logging
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from random import Random
@@ -26,8 +27,8 @@ from gapless.destinations.contract import (
     Withdrawn,
     event_id,
 )
-from gapless.domain import Via, from_us, span_us
-from gapless.ledger import dead_letters, deliveries
+from gapless.domain import Order, Via, from_us, span_us
+from gapless.ledger import dead_letters, deliveries, ordering
 from gapless.ledger.deliveries import DeliveryClaim, DeliveryState, Settlement, StoredEvent
 from gapless.ledger.engine import Conflict, StoreError, StoreUnavailable
 from gapless.runtime import Runtime
@@ -108,6 +109,7 @@ class DestinationWorker:
         self._has_more = False
         """The last claim got as many as it asked for."""
         self._unreleased = sorted(destination.releases)
+        self._unordered = _put_in_order(destination)
         self._claims_ahead = self._bucket is None and not destination.fills_gaps  # a gap may close while it is queued
         self._reach = Reach(ahead=destination.concurrency, claimed_us=runtime.elapsed_us)
         self._attempt_us = span_us(destination.timeout + LEASE_MARGIN)
@@ -136,6 +138,7 @@ class DestinationWorker:
                 while not self._stopping:
                     self._awake.clear()
                     await self._release()
+                    await self._put_in_order()
                     await self._sleep(await self._guarded_run())
             finally:
                 self._stopping = True
@@ -158,6 +161,19 @@ class DestinationWorker:
                 return
             if not released:
                 self._unreleased.pop(0)
+
+    async def _put_in_order(self) -> None:
+        """Make what is owed fit the configured order, once; go on the next time if the store fails."""
+        while self._unordered and not self._stopping:
+            try:
+                changed = await self._runtime.write(
+                    self._unordered[0], destination_id=self._destination.id, limit=dead_letters.BATCH
+                )
+            except StoreError as error:
+                log.warning("ordering_postponed", extra={"destination": self._destination.name, "error": str(error)})
+                return
+            if not changed:
+                self._unordered.pop(0)
 
     async def _sleep(self, wait_us: int) -> None:
         if wait_us <= 0:
@@ -290,7 +306,7 @@ class DestinationWorker:
         now_us, rule = self._runtime.now_us, self._destination.confirm
         settled = retry.without_attempt(claim, is_received=event.received, now_us=now_us, rule=rule)
         if settled is not None:
-            self._in_flight.settlements.append(settled)
+            self._settle(settled)
             self._count(settled, event)
             return
         result = storable(await self._send(claim, event))
@@ -304,10 +320,14 @@ class DestinationWorker:
             rng=self._rng,
             receipts=rule,
         )
-        self._in_flight.settlements.append(settled)
+        self._settle(settled)
         self._breaker = breaker.after(self._breaker, result, at_us, self._destination.breaker)
         self._metrics.circuit_open.labels(self._destination.name).set(self._breaker.is_open)
         self._count(settled, event)
+
+    def _settle(self, settled: Settlement) -> None:
+        is_passed = settled.state is DeliveryState.DEAD and self._destination.order_skips_dead
+        self._in_flight.settlements.append(replace(settled, passed=is_passed))
 
     async def _send(self, claim: DeliveryClaim, event: StoredEvent) -> Result:
         if not claim.released and is_withdrawn(self._destination, event):
@@ -349,6 +369,17 @@ class DestinationWorker:
             log.warning("deliveries_unsettled", extra=extra)
 
 
+def _put_in_order(destination: Destination) -> list[Callable[..., int]]:
+    """Return what makes the deliveries of before fit the destination's order: each is called until it returns 0."""
+    if destination.order is Order.NONE:
+        return [ordering.dissolve]
+    return (
+        [ordering.let_dead_pass, ordering.let_stranded_go]
+        if destination.order_skips_dead
+        else [ordering.let_stranded_go]
+    )
+
+
 def is_withdrawn(destination: Destination, event: StoredEvent) -> bool:
     """Return True if the handler has the event already, so that the destination need not fill the gap.
 
@@ -384,6 +415,8 @@ def _delivery(claim: DeliveryClaim, event: StoredEvent, payload: bytes) -> Deliv
         headers={} if event.headers is None else msgspec.json.decode(event.headers, type=dict[str, str]),
         attempt=claim.attempts + 1,
         released=claim.released,
+        object_key=event.object_key,
+        late=claim.late,
         livemode=event.livemode,
         endpoint_version=event.endpoint_version,
     )

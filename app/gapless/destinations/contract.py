@@ -65,6 +65,10 @@ class Delivery:
     """1 for the first. An attempt that a crash interrupted is not counted, so a number can occur twice."""
     released: bool = False
     """A person released it, so it must not be held again."""
+    object_key: str | None = None
+    """The vendor's id of the object that the event is about; None: the provider does not say."""
+    late: str | None = None
+    """`recovered` or `replayed`: it comes after others that occurred after it, or were delivered before."""
     livemode: bool | None = None
     """False for an event of the vendor's test mode; None: the vendor has no modes."""
     endpoint_version: str | None = None

@@ -21,10 +21,12 @@ from sqlalchemy import (
 )
 
 from gapless.domain import Via
+from gapless.ledger import ordering
 from gapless.ledger.accounts import OTHER_ACCOUNT
 from gapless.ledger.deliveries import BEGAN, DELIVERY_CHANNEL, NOT_LISTED, OWING, PENDING, RELEASED, DeliveryState
 from gapless.ledger.engine import dialect
 from gapless.ledger.events import EventFilter
+from gapless.ledger.ordering import Late
 from gapless.ledger.tables import DELIVERY, DESTINATION, EVENT, PAYLOAD, SOURCE
 
 BATCH = 1000
@@ -211,27 +213,35 @@ def release(
 def replay(connection: Connection, destination_id: int, seqs: Sequence[int], now_us: int) -> int:
     """Owe recorded events to the destination again, whether or not it had them before. Returns how many.
 
-    Events without a payload (imported, or pruned) are left out. A delivery under way is sent once more.
-    Pass at most `BATCH` seqs.
+    What it had, or was never owed, is sent in any order and marked as replayed; the others keep their place. Events
+    without a payload (imported, or pruned) are left out. A delivery under way is sent once more. Pass at most `BATCH`
+    seqs.
     """
     sendable = select(EVENT.c.seq).join(PAYLOAD, PAYLOAD.c.id == EVENT.c.payload_id).where(EVENT.c.seq.in_(seqs))
     found = sorted(connection.execute(sendable).scalars())
     mine = and_(DELIVERY.c.destination_id == destination_id, DELIVERY.c.event_seq.in_(found))
-    fresh = _fresh(now_us)
-    connection.execute(update(DELIVERY).where(mine).values(**fresh))
+    lines = ordering.lines_of(connection, mine)
+    ordering.lock(connection, lines)
+    had = DELIVERY.c.state == DeliveryState.DELIVERED
+    again = {"order_key": None, "unproven_id": None, "late": Late.REPLAYED.value, "state": DeliveryState.PENDING.value}
+    connection.execute(update(DELIVERY).where(mine, ~had).values(**_fresh(now_us)))
+    connection.execute(update(DELIVERY).where(mine, had).values(**_fresh(now_us) | again))
     known = select(DELIVERY.c.event_seq).where(mine)
+    fresh = {name: value for name, value in (_fresh(now_us) | again).items() if value is not None}
     values = (literal(value, DELIVERY.c[name].type) for name, value in fresh.items())
     new = select(literal(destination_id), EVENT.c.seq, literal(now_us), *values)
     new = new.where(EVENT.c.seq.in_(found), EVENT.c.seq.not_in(known))
     connection.execute(insert(DELIVERY).from_select(["destination_id", "event_seq", "created_us", *fresh], new))
+    ordering.let_next(connection, lines)
     dialect.notify(connection, DELIVERY_CHANNEL)
     return len(found)
 
 
 def hold_pending(connection: Connection, reason: str, limit: int = BATCH) -> int:
-    """Hold pending deliveries of every destination. Returns how many, at most `limit`; call until 0."""
-    query = select(DELIVERY.c.destination_id, DELIVERY.c.event_seq).where(PENDING)
-    return _change(connection, query, PENDING, DeliveryState.HELD, reason, limit)
+    """Hold pending and waiting deliveries of every destination. Returns how many, at most `limit`; call until 0."""
+    query = select(DELIVERY.c.destination_id, DELIVERY.c.event_seq).where(OWING)
+    was = DELIVERY.c.state.in_((DeliveryState.PENDING, DeliveryState.WAITING))
+    return _change(connection, query.where(was), was, DeliveryState.HELD, reason, limit)
 
 
 def hold_listed(connection: Connection, source_id: int, reason: str, now_us: int, limit: int = BATCH) -> int:
@@ -280,9 +290,12 @@ def of_states(connection: Connection, source_id: int, shown: Mapping[str, int]) 
 
 def owe_listed(connection: Connection, seqs: Sequence[int], now_us: int) -> int:
     """Owe the deliveries that waited for the list: it has shown these events. Returns how many."""
-    waits = and_(DELIVERY.c.state == DeliveryState.HELD, DELIVERY.c.reason == NOT_LISTED)
-    owed = {**_fresh(now_us), "reason": None}
-    count = connection.execute(update(DELIVERY).where(DELIVERY.c.event_seq.in_(seqs), waits).values(**owed)).rowcount
+    held = (DELIVERY.c.event_seq.in_(seqs), OWING, DELIVERY.c.state == DeliveryState.HELD)
+    waits = and_(*held, DELIVERY.c.reason == NOT_LISTED)
+    lines = ordering.lines_of(connection, waits)
+    ordering.lock(connection, lines)
+    count = connection.execute(update(DELIVERY).where(waits).values(**_fresh(now_us) | {"reason": None})).rowcount
+    ordering.let_next(connection, lines)
     if count:
         dialect.notify(connection, DELIVERY_CHANNEL)
     return count
@@ -295,8 +308,35 @@ def dismiss_held(connection: Connection, source_id: int, reason: str, limit: int
     rows = sorted(map(tuple, connection.execute(batch)))
     if not rows:
         return 0
-    chosen = tuple_(DELIVERY.c.destination_id, DELIVERY.c.event_seq).in_(rows)
-    return connection.execute(delete(DELIVERY).where(chosen, DELIVERY.c.state == DeliveryState.HELD)).rowcount
+    return _delete(connection, rows, DELIVERY.c.state == DeliveryState.HELD)
+
+
+def dismiss(
+    connection: Connection,
+    *,
+    destination_id: int | None = None,
+    reason: str | None = None,
+    seqs: Sequence[int] | None = None,
+    limit: int = BATCH,
+) -> int:
+    """Delete dead letters: they are not owed any more, and what waits for them in its order is next.
+
+    Returns how many, at most `limit`; call until 0.
+    """
+    chosen = _chosen(DeliveryState.DEAD, destination_id, reason, seqs)
+    batch = select(DELIVERY.c.destination_id, DELIVERY.c.event_seq).where(chosen)
+    rows = sorted(map(tuple, connection.execute(batch.order_by(DELIVERY.c.event_seq).limit(limit))))
+    return _delete(connection, rows, DELIVERY.c.state == DeliveryState.DEAD) if rows else 0
+
+
+def _delete(connection: Connection, rows: Sequence[Any], was: ColumnElement[bool]) -> int:
+    """Delete deliveries, (destination id, seq), unless they changed meanwhile; return how many."""
+    these = and_(tuple_(DELIVERY.c.destination_id, DELIVERY.c.event_seq).in_(rows), was)
+    lines = ordering.lines_of(connection, these)
+    ordering.lock(connection, lines)
+    count = connection.execute(delete(DELIVERY).where(these)).rowcount
+    ordering.let_next(connection, lines)
+    return count
 
 
 def park_source(connection: Connection, source_id: int, limit: int = BATCH) -> int:
@@ -311,9 +351,9 @@ def unpark_source(connection: Connection, source_id: int, limit: int = BATCH) ->
 
 
 def _fresh(now_us: int) -> dict[str, object]:
-    """Return the columns of a delivery that starts over."""
+    """Return the columns of a delivery that starts over. If it is ordered, let the next of its line go afterwards."""
     return {
-        "state": DeliveryState.PENDING.value,
+        "state": ordering.DUE,
         "attempts": 0,
         "next_us": now_us,
         "wait_us": 0,
@@ -361,7 +401,10 @@ def _restart(
     if not rows:
         return 0
     where = (tuple_(DELIVERY.c.destination_id, DELIVERY.c.event_seq).in_(rows), DELIVERY.c.state == state)
+    lines = ordering.lines_of(connection, *where)
+    ordering.lock(connection, lines)
     changed = connection.execute(update(DELIVERY).where(*where).values(**_fresh(now_us))).rowcount
+    ordering.let_next(connection, lines)
     dialect.notify(connection, DELIVERY_CHANNEL)
     return changed
 
@@ -397,4 +440,10 @@ def _change(
     if not rows:
         return 0
     where = (tuple_(DELIVERY.c.destination_id, DELIVERY.c.event_seq).in_(rows), was)
-    return connection.execute(update(DELIVERY).where(*where).values(state=state, reason=reason)).rowcount
+    if state is not DeliveryState.PENDING:
+        return connection.execute(update(DELIVERY).where(*where).values(state=state, reason=reason)).rowcount
+    lines = ordering.lines_of(connection, *where)
+    ordering.lock(connection, lines)
+    count = connection.execute(update(DELIVERY).where(*where).values(state=ordering.DUE, reason=reason)).rowcount
+    ordering.let_next(connection, lines)
+    return count

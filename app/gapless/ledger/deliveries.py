@@ -23,6 +23,7 @@ from sqlalchemy import (
     Delete,
     Text,
     Update,
+    and_,
     bindparam,
     delete,
     func,
@@ -32,6 +33,7 @@ from sqlalchemy import (
 )
 
 from gapless.domain import Via
+from gapless.ledger import ordering
 from gapless.ledger.engine import dialect
 from gapless.ledger.events import CHUNK
 from gapless.ledger.receipts import EVERY_HANDLER, has_receipt
@@ -84,6 +86,10 @@ class DeliveryClaim:
     released: bool = False
     answers: int = 0
     """Attempts that were answered 2xx, and for which no receipt came."""
+    order_key: int | None = None
+    """The next delivery with this key waits for this one; None: none does."""
+    late: str | None = None
+    """Why it comes after others that occurred after it (`ordering.Late`); None: as far as is known it does not."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,6 +113,8 @@ class StoredEvent:
     """It was imported: a handler with a webhook of its own has processed it."""
     payload: bytes | None
     """None: it was imported, or its payload was pruned."""
+    object_key: str | None = None
+    """The object that it is about; None: the provider does not say."""
     livemode: bool | None = None
     """False for an event of the vendor's test mode; None: the vendor has no modes."""
     endpoint_version: str | None = None
@@ -131,7 +139,7 @@ class Settlement:
 
     `state` None: it is no longer owed, and its row is deleted. `attempt` None: it was not attempted, and its
     count stays. `next_us` matters only if it stays pending. `answered`: it was answered 2xx, and needs a receipt.
-    `applied`: its receipt is there.
+    `applied`: its receipt is there. `passed`: it is dead, and what comes after it in its order need not wait.
     """
 
     claim: DeliveryClaim
@@ -142,6 +150,7 @@ class Settlement:
     attempt: Attempt | None = None
     answered: bool = False
     applied: bool = False
+    passed: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -191,7 +200,7 @@ def claim(connection: Connection, destination_id: int, now_us: int, limit: int, 
         update(DELIVERY)
         .where(DELIVERY.c.destination_id == destination_id, _PENDING_BY_KEY, DELIVERY.c.event_seq.in_(seqs))
         .values(lease_us=until_us, next_us=until_us, wait_us=lease_us)
-        .returning(DELIVERY.c.event_seq, DELIVERY.c.attempts, DELIVERY.c.reason, DELIVERY.c.answers)
+        .returning(*(DELIVERY.c[name] for name in ("event_seq", "attempts", "reason", "answers", "order_key", "late")))
     )
     return [
         DeliveryClaim(
@@ -201,6 +210,8 @@ def claim(connection: Connection, destination_id: int, now_us: int, limit: int, 
             lease_us=until_us,
             released=row.reason == RELEASED,
             answers=row.answers,
+            order_key=row.order_key,
+            late=row.late,
         )
         for row in sorted(connection.execute(statement), key=lambda row: row.event_seq)
     ]
@@ -230,7 +241,7 @@ def load(connection: Connection, claims: Sequence[DeliveryClaim]) -> list[tuple[
         select(
             EVENT.c.seq, SOURCE.c.name.label("source"), IDENTITY_SEED.label("identity_seed"),
             STREAM.c.name.label("stream"), EVENT.c.key, EVENT.c.type, EVENT.c.occurred_us, EVENT.c.first_seen_us,
-            EVENT.c.via, EVENT.c.webhook_us, EVENT.c.livemode, SOURCE.c.endpoint_version,
+            EVENT.c.via, EVENT.c.webhook_us, EVENT.c.object_key, EVENT.c.livemode, SOURCE.c.endpoint_version,
             PAYLOAD.c.body.label("payload"), PAYLOAD.c.headers, has_receipt(handlers).label("received"),
             has_receipt([EVERY_HANDLER]).label("imported"),
         )
@@ -257,12 +268,20 @@ class EventDelivery:
     applied_us: int | None
     """When its receipt came."""
     done_us: int | None
+    late: str | None
+    """Why it comes after others that occurred after it."""
+    is_ordered: bool
+    """It is sent after those before it in its order."""
+    is_unproven: bool
+    """It waits until the provider's list is complete up to it."""
 
 
 def of_event(connection: Connection, seq: int) -> list[EventDelivery]:
     """Return the deliveries of an event, by destination."""
-    columns = (DELIVERY.c[each.name] for each in fields(EventDelivery) if each.name != "destination")
-    query = select(DESTINATION.c.name.label("destination"), *columns)
+    columns = [DELIVERY.c[each.name] for each in fields(EventDelivery) if each.name in DELIVERY.c]
+    ordered = DELIVERY.c.order_key.is_not(None).label("is_ordered")
+    unproven = DELIVERY.c.unproven_id.is_not(None).label("is_unproven")
+    query = select(DESTINATION.c.name.label("destination"), *columns, ordered, unproven)
     query = query.join_from(DELIVERY, DESTINATION, DESTINATION.c.id == DELIVERY.c.destination_id)
     query = query.where(DELIVERY.c.event_seq == seq).order_by(DESTINATION.c.name)
     found = connection.execute(query).mappings()
@@ -270,10 +289,17 @@ def of_event(connection: Connection, seq: int) -> list[EventDelivery]:
 
 
 def settle(connection: Connection, settlements: Sequence[Settlement]) -> None:
-    """Write the settlements, except those that a newer claim has overtaken, and every attempt."""
+    """Write the settlements, except those that a newer claim has overtaken, and every attempt.
+
+    What waits for a settled one in its order is next.
+    """
     ordered = sorted(settlements, key=lambda each: (each.claim.destination_id, each.claim.seq))
+    lines = {(each.claim.destination_id, key) for each in ordered if (key := each.claim.order_key) is not None}
+    ordering.lock(connection, lines)
     _run(connection, _SETTLE, [_values(each) for each in ordered if each.state is not None])
     _run(connection, _WITHDRAW, [_guard(each.claim) for each in ordered if each.state is None])
+    ordering.let_pass(connection, [(each.claim.destination_id, each.claim.seq) for each in ordered if each.passed])
+    ordering.let_next(connection, lines)
     dialect.insert_many(connection, ATTEMPT, ATTEMPT_COLUMNS, [row for each in ordered for row in _attempt_rows(each)])
 
 
@@ -349,16 +375,19 @@ def settle_applied(
 
     Returns how many were not settled before. An attempt that is under way changes nothing any more.
     """
-    done = {"state": DeliveryState.DELIVERED.value, "done_us": now_us, "applied_us": now_us, "lease_us": 0}
-    count = 0
+    seqs: list[int] = []
     for at in range(0, len(keys), CHUNK):
         known = select(EVENT.c.seq).where(EVENT.c.source_id == source_id, EVENT.c.key.in_(keys[at : at + CHUNK]))
-        seqs = sorted(connection.execute(known).scalars())
-        mine = (DELIVERY.c.destination_id == destination_id, DELIVERY.c.event_seq.in_(seqs))
-        late = (*mine, DELIVERY.c.state == DeliveryState.DELIVERED, DELIVERY.c.applied_us.is_(None))
-        connection.execute(update(DELIVERY).where(*late).values(applied_us=now_us))
-        owed = (*mine, DELIVERY.c.state != DeliveryState.DELIVERED)
-        count += connection.execute(update(DELIVERY).where(*owed).values(**done)).rowcount
+        seqs += connection.execute(known).scalars()
+    mine = and_(DELIVERY.c.destination_id == destination_id, DELIVERY.c.event_seq.in_(sorted(seqs)))
+    lines = ordering.lines_of(connection, mine)
+    ordering.lock(connection, lines)
+    is_done = DELIVERY.c.state == DeliveryState.DELIVERED
+    late = update(DELIVERY).where(mine, is_done, DELIVERY.c.applied_us.is_(None))
+    connection.execute(late.values(applied_us=now_us))
+    done = {"state": DeliveryState.DELIVERED.value, "done_us": now_us, "applied_us": now_us, "lease_us": 0}
+    count = connection.execute(update(DELIVERY).where(mine, ~is_done).values(**done, unproven_id=None)).rowcount
+    ordering.let_next(connection, lines)
     return count
 
 

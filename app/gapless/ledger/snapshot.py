@@ -14,7 +14,18 @@ from typing import Final
 from sqlalchemy import Connection, RowMapping, and_, case, func, select
 
 from gapless.domain import Source, span_us, to_us
-from gapless.ledger import absences, budgets, configurations, dead_letters, learned, leases, passes, silence, tallies
+from gapless.ledger import (
+    absences,
+    budgets,
+    configurations,
+    dead_letters,
+    learned,
+    leases,
+    ordering,
+    passes,
+    silence,
+    tallies,
+)
 from gapless.ledger.absences import AbsenceCounts
 from gapless.ledger.accounts import Accounts
 from gapless.ledger.configurations import OlderProcess
@@ -22,6 +33,7 @@ from gapless.ledger.dead_letters import Backlog
 from gapless.ledger.engine import dialect
 from gapless.ledger.learned import Learned
 from gapless.ledger.leases import ClockOffset
+from gapless.ledger.ordering import Blocked
 from gapless.ledger.passes import FailingPass
 from gapless.ledger.streams import Stream
 from gapless.ledger.tables import DESTINATION, MISSING, SOURCE, STREAM, UNRECOVERABLE
@@ -129,6 +141,8 @@ class DestinationSnapshot:
     name: str
     state: str
     backlog: tuple[Backlog, ...]
+    blocked: Blocked | None = None
+    """The objects whose next delivery waits for a person; None: there are none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -281,9 +295,10 @@ def _destinations(connection: Connection, now: datetime) -> tuple[DestinationSna
     owed: defaultdict[str, list[Backlog]] = defaultdict(list)
     for part in dead_letters.backlog(connection, to_us(now)):
         owed[part.destination].append(part)
+    blocked = {each.destination: each for each in ordering.blocked(connection)}
     rows = connection.execute(select(DESTINATION.c.name, DESTINATION.c.state).order_by(DESTINATION.c.name))
     return tuple(
-        DestinationSnapshot(name=name, state=state, backlog=tuple(owed[name]))
+        DestinationSnapshot(name=name, state=state, backlog=tuple(owed[name]), blocked=blocked.get(name))
         for name, state in rows
         if state == "active" or owed[name]
     )

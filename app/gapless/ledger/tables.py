@@ -451,7 +451,7 @@ class DeliveryRow(TableRow, table=True):
         _index_where("ix_delivery_due", "destination_id", "next_us", "event_seq", where="state = 'pending'"),
         _index_where("ix_delivery_owing", "event_seq", where="state <> 'delivered'"),
         _index_where("ix_delivery_order", *_IN_ORDER, where="order_key IS NOT NULL AND state <> 'delivered'"),
-        _index_where("ix_delivery_newest", *_IN_ORDER[:3], where="order_key IS NOT NULL"),
+        _index_where("ix_delivery_newest", *_IN_ORDER[:3], where="order_key IS NOT NULL AND late IS NULL"),
         _index_where("ix_delivery_unproven", "destination_id", "unproven_id", *_IN_ORDER[2:], where=_IS_UNPROVEN),
         {"sqlite_with_rowid": False},
     )

@@ -23,7 +23,7 @@ from gapless.operations.context import (
     OperationRefused,
     OperationRequest,
 )
-from gapless.operations.deliveries import ReleaseHeld, ReplayEvents, RequeueDeadLetters
+from gapless.operations.deliveries import DismissDeadLetters, ReleaseHeld, ReplayEvents, RequeueDeadLetters
 from gapless.operations.missing import DismissMissing
 from gapless.operations.principals import AccessRole, Principal
 from gapless.operations.sources import AcceptAccount
@@ -84,7 +84,7 @@ async def count_events(context: OperationContext, request: OperationRequest) -> 
     """Return how many events the operation concerns; 0 if it is none that a second person must approve."""
     if isinstance(request, ReplayEvents):
         return 0 if request.dry_run else await _count_replayed(context, request)
-    if isinstance(request, RequeueDeadLetters | ReleaseHeld):
+    if isinstance(request, RequeueDeadLetters | DismissDeadLetters | ReleaseHeld):
         return await context.read(_count_waiting, request=request)
     if isinstance(request, DismissMissing):
         return len(request.keys)
@@ -102,11 +102,11 @@ async def _count_replayed(context: OperationContext, request: ReplayEvents) -> i
     return (await context.read(events.extent, chosen=chosen)).count
 
 
-def _count_waiting(connection: Connection, request: RequeueDeadLetters | ReleaseHeld) -> int:
+def _count_waiting(connection: Connection, request: RequeueDeadLetters | DismissDeadLetters | ReleaseHeld) -> int:
     if request.keys is not None:
         return len(request.keys)
     named = None if request.destination is None else destinations.destination(connection, request.destination)
-    state = DeliveryState.DEAD if isinstance(request, RequeueDeadLetters) else DeliveryState.HELD
+    state = DeliveryState.HELD if isinstance(request, ReleaseHeld) else DeliveryState.DEAD
     return dead_letters.count_waiting(
         connection, state, destination_id=None if named is None else named.id, reason=request.reason
     )

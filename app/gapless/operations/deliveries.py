@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
+from typing import Any
 
 from gapless.domain import TypePatterns, from_us, to_us
 from gapless.ledger import Connection, dead_letters, destinations, events
@@ -17,7 +18,7 @@ from gapless.ledger.events import EventFilter, Extent
 from gapless.operations.context import AwareTime, Keys, Name, OperationContext, OperationRefused, OperationRequest
 
 SendAgain = Callable[..., int]
-"""`dead_letters.requeue` or `dead_letters.release`."""
+"""`dead_letters.requeue`, `dead_letters.release` or `_dismiss`."""
 KEYS_SHOWN = 20
 PLAN_BATCH = 1000
 """Events read at once for a plan."""
@@ -47,6 +48,12 @@ class RequeueDeadLetters(_WaitingDeliveries, frozen=True, kw_only=True):
     """Give new attempts to all dead letters, or to the named ones."""
 
     operation = "dead.requeue"
+
+
+class DismissDeadLetters(_WaitingDeliveries, frozen=True, kw_only=True):
+    """Give up dead letters: the named ones, or those of a destination or a reason."""
+
+    operation = "dead.dismiss"
 
 
 class ReleaseHeld(_WaitingDeliveries, frozen=True, kw_only=True):
@@ -125,13 +132,24 @@ async def requeue(context: OperationContext, request: RequeueDeadLetters) -> dic
     return {"requeued": await _send_waiting(context, request, dead_letters.requeue)}
 
 
+async def dismiss(context: OperationContext, request: DismissDeadLetters) -> dict[str, object]:
+    """Delete dead letters; what waits for them in its order goes on."""
+    if request.keys is None and request.destination is None and request.reason is None:
+        raise OperationRefused("dead.dismiss needs keys, a destination or a reason; it got none of them")
+    return {"dismissed": await _send_waiting(context, request, _dismiss)}
+
+
+def _dismiss(connection: Connection, now_us: int, **chosen: Any) -> int:  # noqa: ARG001 - as `SendAgain`
+    return dead_letters.dismiss(connection, **chosen)
+
+
 async def release_held(context: OperationContext, request: ReleaseHeld) -> dict[str, object]:
     """Send held deliveries."""
     return {"released": await _send_waiting(context, request, dead_letters.release)}
 
 
 async def _send_waiting(context: OperationContext, request: _WaitingDeliveries, send_again: SendAgain) -> int:
-    """Send the chosen deliveries in batches until none is left; return how many were sent."""
+    """Change the chosen deliveries in batches until none is left; return how many were changed."""
     destination = None if request.destination is None else await _destination(context, request.destination)
     seqs = None if request.keys is None else await _seqs(context, request.keys, None)
     count = 0

@@ -93,6 +93,7 @@ OPERATIONS: Final[Mapping[str, Operation]] = dict(
         _operation(imports.RecordReceipts, imports.record_receipts),
         _operation(deliveries.ReplayEvents, deliveries.replay),
         _operation(deliveries.RequeueDeadLetters, deliveries.requeue),
+        _operation(deliveries.DismissDeadLetters, deliveries.dismiss),
         _operation(deliveries.ReleaseHeld, deliveries.release_held),
         _operation(absences.AcceptUnlisted, absences.accept_unlisted),
         _operation(quarantine.ReleaseQuarantined, quarantine.release_quarantined),

@@ -14,7 +14,7 @@ from typing import Any, TypeVar, cast
 
 from gapless.destinations import registry
 from gapless.destinations.contract import DestinationOptions
-from gapless.domain import EventMode, Mode, Silence, Via
+from gapless.domain import EventMode, Mode, Order, Silence, Via
 from gapless.settings import parsers
 from gapless.settings.parsers import OptionParser
 from gapless.settings.secrets import SecretRef
@@ -413,6 +413,13 @@ class DestinationSettings:
     The default is longer than the jobs of most consumers take."""
     receipt_attempts: int = setting(parsers.count(1, 1000, "attempts"), 5)
     """2xx without a receipt after which a delivery is a dead letter, `unconfirmed`. For `confirm = "receipt"`."""
+    order: Order = setting(parsers.choice(Order), "none")
+    """`object`: a later event of an object waits until the earlier one is delivered. `none`: none waits.
+
+    Off by default: where an event fails, those of its object after it wait. An event without an object is never
+    ordered."""
+    order_skips_dead: bool = setting(parsers.flag(), default=False)
+    """`true`: a dead letter does not keep what comes after it in its order. `false`: it waits for a person."""
     concurrency: int = setting(parsers.count(1, 1024, "deliveries"), 8)
     """Deliveries at the same time. The default spares a small handler, and allows 80 a second at 100 ms each."""
     rate: float | None = optional(parsers.rate("deliveries"))

@@ -270,6 +270,7 @@ def _destination(snapshot: DestinationSnapshot, now: datetime) -> DestinationRep
         ahead=any(is_ahead(part.began_us, to_us(now)) for part in snapshot.backlog),
         dead=dead,
         held=held,
+        blocked=snapshot.blocked,
         unconfirmed=sum(part.answered for part in snapshot.backlog),
         unconfirmed_again=sum(part.resent for part in snapshot.backlog),
         unconfirmed_since=_first(part.answered_us for part in snapshot.backlog),

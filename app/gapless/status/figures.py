@@ -332,6 +332,12 @@ DESTINATION_FIGURES: Final[tuple[Figure[DestinationReport], ...]] = (
         samples=_dead_letters,
     ),
     Figure(
+        name="blocked_objects",
+        help="objects whose next delivery waits for a person, while others wait behind it; with `order`",
+        absent="never",
+        samples=_of_destination(lambda destination: 0 if destination.blocked is None else destination.blocked.count),
+    ),
+    Figure(
         name="unconfirmed_deliveries",
         help="deliveries that were answered 2xx and wait for their receipt",
         absent="never",

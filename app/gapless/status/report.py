@@ -12,6 +12,7 @@ from gapless.ledger.configurations import OlderProcess
 from gapless.ledger.deliveries import DeliveryState
 from gapless.ledger.learned import Learned, PlanSummary
 from gapless.ledger.leases import ClockOffset
+from gapless.ledger.ordering import Blocked
 from gapless.ledger.passes import FailingPass
 from gapless.ledger.snapshot import UnrecoverableEntry
 from gapless_reconcilers.kit.contract import Coverage
@@ -209,6 +210,8 @@ class DestinationReport:
     """Dead letters by reason; every reason has an entry."""
     held: Mapping[str, int] = field(default_factory=dict)
     """Held deliveries by reason; only the reasons that occur."""
+    blocked: Blocked | None = None
+    """The objects whose next delivery waits for a person, while others wait behind it; None: there are none."""
     unconfirmed: int = 0
     """Deliveries that were answered 2xx, and whose receipts have not come."""
     unconfirmed_again: int = 0

@@ -16,7 +16,7 @@ from gapless.ledger.deliveries import DeliveryState
 
 @click.group()
 def dead() -> None:
-    """List or requeue dead letters and held deliveries.
+    """List, requeue or dismiss dead letters and held deliveries.
 
     A dead letter is a delivery that ran out of attempts or was refused for good. A held one waits for your decision.
     """
@@ -52,6 +52,24 @@ def _waiting(connection: Connection, state: DeliveryState, destination: str | No
     if known is None:
         raise UserError(f"destination {destination!r} is not known; `gapless status` shows those that are")
     return dead_letters.waiting(connection, state, destination_id=known.id, limit=limit)
+
+
+@dead.command()
+@click.argument("keys", nargs=-1)
+@click.option("--destination")
+@click.option("--reason")
+@click.pass_obj
+def dismiss(invocation: Invocation, keys: tuple[str, ...], destination: str | None, reason: str | None) -> None:
+    """Give up dead letters: those with these KEYS, or all that match. They are not sent, and block nothing any more.
+
+    gapless dead dismiss evt_1… --destination billing
+    """
+    with failing_clearly(debug=invocation.debug):
+        if not (keys or destination or reason):
+            raise click.UsageError("name the dead letters: KEYS, --destination or --reason")
+        args = {"destination": destination, "reason": reason, "keys": list(keys) or None}
+        result = asyncio.run(operate(invocation.settings(), "dead.dismiss", args))
+        click.echo(f"{result['dismissed']} deliveries were given up")
 
 
 @dead.command()

@@ -21,7 +21,7 @@ from gapless.cli.param_types import TIME
 from gapless.deliver.routing import takes_mode
 from gapless.domain import Purpose, Via, from_us
 from gapless.ledger import Connection, deliveries, events
-from gapless.ledger.deliveries import EventDelivery
+from gapless.ledger.deliveries import DeliveryState, EventDelivery
 from gapless.ledger.events import Event
 from gapless.settings import DestinationSettings, Settings, build_provider, signing_secret
 from gapless_reconcilers.kit.contract import (
@@ -157,7 +157,16 @@ def _owed(made: EventDelivery) -> dict[str, object]:
         "answered_at": None if made.answered_us is None else from_us(made.answered_us),
         "applied_at": None if made.applied_us is None else from_us(made.applied_us),
         "done_at": None if made.done_us is None else from_us(made.done_us),
+        "in_order": made.is_ordered,
+        "waits_for": _waits_for(made),
+        "late": made.late,
     }
+
+
+def _waits_for(made: EventDelivery) -> str | None:
+    if made.state is not DeliveryState.WAITING:
+        return None
+    return "the provider's list to be complete" if made.is_unproven else "the event before it in its order"
 
 
 def _readable(stored: bytes | None) -> object:

@@ -7,6 +7,8 @@ Every attempt carries, whatever the signature:
     gapless-event-key      the vendor's own id
     gapless-event-type, gapless-source, gapless-stream (if any), gapless-via, gapless-occurred-at (RFC 3339)
     gapless-mode           live or test; absent if the provider has no modes
+    gapless-object         the vendor's id of the object; absent if the provider does not say
+    gapless-late           recovered or replayed; absent unless it comes after others that occurred after it
     gapless-attempt        1 for the first
 
 Characters that a header cannot hold are percent-encoded. The body is the payload as received; with
@@ -287,6 +289,10 @@ def identity_headers(delivery: Delivery) -> dict[str, str]:
     }
     if delivery.stream:
         headers["gapless-stream"] = delivery.stream
+    if delivery.object_key is not None:
+        headers["gapless-object"] = delivery.object_key
+    if delivery.late is not None:
+        headers["gapless-late"] = delivery.late
     if delivery.livemode is not None:
         headers["gapless-mode"] = EventMode.of(livemode=delivery.livemode).value
     return {name: quote(value, safe=HEADER_SAFE) for name, value in headers.items()}

@@ -274,6 +274,36 @@ def one_snapshot(connection: Connection) -> None:
         connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
 
 
+def for_each(connection: Connection, statement: str, pairs: Sequence[tuple[int, int]]) -> list[Any]:
+    """Return what `statement` finds for each pair of whole numbers, `{0}` and `{1}`, each row after its pair.
+
+    One statement on PostgreSQL; on SQLite one prepared statement a pair, where a call costs little.
+    """
+    if not pairs:
+        return []
+    if connection.dialect.name == "postgresql":
+        return [tuple(row) for row in _postgres(connection, _for_each_postgres(statement), *_arrays(pairs))]
+    cursor, text = _sqlite_cursor(connection), statement.format("?1", "?2")
+    return [(*pair, *row) for pair in pairs for row in cursor.execute(text, pair).fetchall()]
+
+
+@cache
+def _for_each_postgres(statement: str) -> str:
+    inner = statement.format("pair.a", "pair.b")
+    return f"SELECT a, b, found.* FROM unnest($1::bigint[], $2::bigint[]) AS pair (a, b), LATERAL ({inner}) AS found"
+
+
+LOCK_SPACE = 0x6F726465
+"""Keeps our advisory locks apart from those of other users of the database."""
+
+
+def lock_numbers(connection: Connection, numbers: Sequence[int]) -> None:
+    """Hold locks of these numbers, sorted, until the transaction ends. On SQLite there is one writer, and no need."""
+    if numbers and connection.dialect.name == "postgresql":
+        taken = f"SELECT pg_advisory_xact_lock({LOCK_SPACE}, n) FROM unnest($1::integer[]) AS n"
+        _postgres(connection, taken, list(numbers))
+
+
 def skip_locked(connection: Connection) -> bool:
     """Return True if the database can skip rows that another replica is claiming."""
     return connection.dialect.name == "postgresql"

@@ -6,6 +6,7 @@ from functools import partial
 from typing import Final
 
 from gapless.destinations.contract import HoldReason
+from gapless.domain import from_us
 from gapless.ledger.deliveries import DeliveryState
 from gapless.status.report import DestinationReport
 from gapless.status.troubles.trouble import SET_CLOCK, WAS_AHEAD, Severity, Trouble, TroubleKind, counted
@@ -78,6 +79,7 @@ def of_destination(destination: DestinationReport, now: datetime) -> Iterator[Tr
         )
     yield from _of_late(destination, now)
     yield from _of_unconfirmed(destination, now)
+    yield from _of_blocked(destination)
     if backlog[DeliveryState.PARKED]:
         yield Trouble(
             kind=TroubleKind.DELIVERIES_PARKED,
@@ -127,6 +129,23 @@ def _of_unconfirmed(destination: DestinationReport, now: datetime) -> Iterator[T
         f"{counted(destination.unconfirmed_again, 'delivery')}.",
         next="See whether its jobs run, and whether they send receipts to /api/v1/receipts; each is sent again "
         "until it is confirmed, or a dead letter.",
+    )
+
+
+def _of_blocked(destination: DestinationReport) -> Iterator[Trouble]:
+    blocked = destination.blocked
+    if blocked is None:
+        return
+    name = f"all of {blocked.source}" if blocked.object_key is None else f'"{blocked.object_key}" of {blocked.source}'
+    more = f" and {counted(blocked.count - 1, 'other')}" if blocked.count > 1 else ""
+    yield Trouble(
+        kind=TroubleKind.OBJECTS_BLOCKED,
+        severity=Severity.TROUBLE,
+        destination=destination.name,
+        since=from_us(blocked.since_us),
+        text=f"Nothing is sent any more of {name}{more}, because an event before waits for a decision.",
+        next=f"See `gapless event show {blocked.key}`; when the cause is removed, requeue it (`gapless dead requeue "
+        f"{blocked.key}`, `--held` if it is held), or give a dead letter up (`gapless dead dismiss {blocked.key}`).",
     )
 
 

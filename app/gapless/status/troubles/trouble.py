@@ -77,6 +77,7 @@ class TroubleKind(StrEnum):
     DELIVERIES_HELD = "deliveries_held"
     DELIVERIES_LATE = "deliveries_late"
     RECEIPTS_LATE = "receipts_late"
+    OBJECTS_BLOCKED = "objects_blocked"
     DELIVERIES_PARKED = "deliveries_parked"
 
 

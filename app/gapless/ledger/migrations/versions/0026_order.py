@@ -26,7 +26,7 @@ INDEXES = {
         ["destination_id", "order_key", "order_us", "event_seq"],
         "order_key IS NOT NULL AND state <> 'delivered'",
     ),
-    "ix_delivery_newest": (["destination_id", "order_key", "order_us"], "order_key IS NOT NULL"),
+    "ix_delivery_newest": (["destination_id", "order_key", "order_us"], "order_key IS NOT NULL AND late IS NULL"),
     "ix_delivery_unproven": (["destination_id", "unproven_id", "order_us", "event_seq"], "unproven_id IS NOT NULL"),
 }
 
