@@ -213,9 +213,9 @@ def release(
 def replay(connection: Connection, destination_id: int, seqs: Sequence[int], now_us: int) -> int:
     """Owe recorded events to the destination again, whether or not it had them before. Returns how many.
 
-    What it had, or was never owed, is sent in any order and marked as replayed; the others keep their place. Events
-    without a payload (imported, or pruned) are left out. A delivery under way is sent once more. Pass at most `BATCH`
-    seqs.
+    What it had, or was never owed, is sent in any order and marked as replayed. Of what is ordered, the rest keeps its
+    place; what is due or waits there is sent anyway. Events without a payload (imported, or pruned) are left out. An
+    unordered delivery under way is sent once more. Pass at most `BATCH` seqs.
     """
     sendable = select(EVENT.c.seq).join(PAYLOAD, PAYLOAD.c.id == EVENT.c.payload_id).where(EVENT.c.seq.in_(seqs))
     found = sorted(connection.execute(sendable).scalars())
@@ -224,7 +224,10 @@ def replay(connection: Connection, destination_id: int, seqs: Sequence[int], now
     ordering.lock(connection, lines)
     had = DELIVERY.c.state == DeliveryState.DELIVERED
     again = {"order_key": None, "unproven_id": None, "late": Late.REPLAYED.value, "state": DeliveryState.PENDING.value}
-    connection.execute(update(DELIVERY).where(mine, ~had).values(**_fresh(now_us)))
+    comes = and_(
+        DELIVERY.c.order_key.is_not(None), DELIVERY.c.state.in_((DeliveryState.PENDING, DeliveryState.WAITING))
+    )
+    connection.execute(update(DELIVERY).where(mine, ~had, ~comes).values(**_fresh(now_us)))
     connection.execute(update(DELIVERY).where(mine, had).values(**_fresh(now_us) | again))
     known = select(DELIVERY.c.event_seq).where(mine)
     fresh = {name: value for name, value in (_fresh(now_us) | again).items() if value is not None}

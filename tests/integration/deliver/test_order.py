@@ -1,14 +1,14 @@
 """A later event of an object waits for the earlier one, whatever happens between."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any
 
 import pytest
+from sqlalchemy import Connection, select, update
 from sqlalchemy import event as sql_event
-from sqlalchemy import select, update
 
 from gapless.deliver.retry import DeliveryRetryPolicy, ReceiptRule
 from gapless.deliver.routing import Destination
@@ -16,6 +16,7 @@ from gapless.destinations.contract import Delivered, Delivery, Failed, FailureRe
 from gapless.domain import Order, Via, system_clock, to_us
 from gapless.ledger import dead_letters, deliveries, ordering
 from gapless.ledger.deliveries import Attempt, DeliveryClaim, DeliveryState, Settlement
+from gapless.ledger.engine import Store, open_store
 from gapless.ledger.tables import DELIVERY
 
 pytestmark = pytest.mark.anyio
@@ -355,6 +356,64 @@ async def test_one_blocked_object_with_many_events_starves_nobody(setup: Any) ->
         await settle(setup, settled(claim, DeliveryState.DEAD, reason="timeout"))
         await setup.record(*(of(setup, f"other_{n}", f"cus_{n + 2}") for n in range(20)))
     assert len(await claimed(setup)) == 20
+
+
+@pytest.fixture
+async def other(setup: Any, store_url: str) -> AsyncIterator[Store]:  # noqa: ARG001 - its tables
+    """A second process's connection to the same PostgreSQL."""
+    store = open_store(store_url)
+    yield store
+    await store.close()
+
+
+class Held:
+    """A transaction that stays open for a while after its work; `done` is set when the work is done."""
+
+    def __init__(self, store: Store, work: Callable[[Connection], object]) -> None:
+        self.done = asyncio.Event()
+        self._work = work
+        self._running = asyncio.create_task(store.write(self._run))
+
+    def _run(self, connection: Connection) -> None:
+        self._work(connection)
+        self.done.set()
+        connection.exec_driver_sql("SELECT pg_sleep(0.3)")
+
+    async def __aenter__(self) -> None:
+        await self.done.wait()
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._running
+
+
+@pytest.mark.parametrize("store_url", ["postgresql"], indirect=True)
+async def test_what_is_added_while_the_one_before_is_settled_is_not_stranded(setup: Any, other: Store) -> None:
+    async with routed(setup):
+        await setup.record(of(setup, "evt_1"))
+        (claim,) = await claimed(setup)
+        async with Held(other, lambda c: deliveries.settle(c, [settled(claim)])):
+            await setup.record(of(setup, "evt_2", at=1))
+    assert await states(setup) == ["delivered", "pending"]
+
+
+@pytest.mark.parametrize("store_url", ["postgresql"], indirect=True)
+async def test_what_is_settled_while_another_is_added_lets_that_go(setup: Any, other: Store) -> None:
+    async with routed(setup):
+        await setup.record(of(setup, "evt_1"))
+        (claim,) = await claimed(setup)
+        added = of(setup, "evt_2", at=1)
+        async with Held(other, lambda c: setup.recorder.store(c, [added])):
+            await settle(setup, settled(claim))
+    assert await states(setup) == ["delivered", "pending"]
+
+
+@pytest.mark.parametrize("store_url", ["postgresql"], indirect=True)
+async def test_an_event_whose_commit_takes_long_is_not_overtaken(setup: Any, other: Store) -> None:
+    async with routed(setup):
+        slow = of(setup, "evt_1")
+        async with Held(other, lambda c: setup.recorder.store(c, [slow])):
+            await setup.record(of(setup, "evt_2", at=1))
+    assert await states(setup) == ["pending", "waiting"]
 
 
 @pytest.mark.parametrize("store_url", ["sqlite"], indirect=True)
