@@ -120,6 +120,7 @@ SAMPLES = {
     ("destination", "receipt_attempts"): ("3", 3),
     ("destination", "order"): ("object", "object"),
     ("destination", "order_skips_dead"): ("false", False),
+    ("destination", "release"): ("proven", "proven"),
     ("destination", "signature"): ("none", "none"),
     ("destination", "secret"): ("whsec_x", Secret("whsec_x")),
     ("destination", "concurrency"): ("2", 2),

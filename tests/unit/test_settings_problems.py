@@ -137,8 +137,8 @@ TABLE = {
     dst('taget = "m:f"', 'type = "python"\ntarget = "m:f"'): f"{DST}there is no option taget; did you mean target?",
     dst('options = { url = "x" }'): f"{DST}there is no option options; wanted one of allow, allow_private, "
     "backoff_first, backoff_max, concurrency, confirm, delay, headers, headers_env, max_attempts, modes, name, "
-    "on_version_mismatch, order, order_skips_dead, rate, receipt_attempts, receipt_within, receipts, require_listed, secret, secret_env, "
-    "secret_file, signature, since, sources, "
+    "on_version_mismatch, order, order_skips_dead, rate, receipt_attempts, receipt_within, receipts, release, require_listed, secret, "
+    "secret_env, secret_file, signature, since, sources, "
     "timeout, type, types, url, via",
     dst(address='url = "ftp://h.example/"\nsecret_env = "SECRET"'): f"{DST}option url is a text of 16 characters; "
     "wanted an http:// or https:// address without a user name or a fragment",

@@ -12,7 +12,7 @@ from datetime import timedelta
 from gapless.deliver.breaker import BreakerRule
 from gapless.deliver.retry import DeliveryRetryPolicy, ReceiptRule
 from gapless.destinations.contract import DestinationInvalid, HoldReason, Sender
-from gapless.domain import EventMode, Mode, Order, Owed, Route, Source, TypePatterns, Via, to_us
+from gapless.domain import EventMode, Mode, Order, Owed, Release, Route, Source, TypePatterns, Via, to_us
 from gapless.ledger import ordering
 from gapless_reconcilers.kit.contract import RemoteEvent
 
@@ -41,6 +41,7 @@ class Destination:
     require_listed: bool
     """An event that came by webhook waits until the provider's list has shown it."""
     order: Order = Order.NONE
+    release: Release = Release.RECORDED
     order_skips_dead: bool = False
     """A dead letter does not keep what comes after it in its order."""
     concurrency: int
@@ -74,10 +75,18 @@ class Destination:
         return max(due_us, awaited_until_us) if self.fills_gaps else due_us
 
     def order_key(self, source: Source, event: RemoteEvent) -> int | None:
-        """Return the key of those events that are sent one after the other; None: it is sent in any order."""
-        if self.order is Order.OBJECT and event.object_key is not None:
-            return ordering.key_of(source.id, event.object_key)
-        return None
+        """Return the key of those events that are sent one after the other; None: it is sent in any order.
+
+        What is proven is sent in order of occurrence: of each object, or else of the whole source.
+        """
+        if self.order is Order.OBJECT:
+            return None if event.object_key is None else ordering.key_of(source.id, event.object_key)
+        return ordering.key_of(source.id) if self.release is Release.PROVEN else None
+
+    @property
+    def is_ordered(self) -> bool:
+        """Return True if some events are sent one after the other."""
+        return self.order is not Order.NONE or self.release is Release.PROVEN
 
     def __post_init__(self) -> None:
         if self.concurrency < 1:
@@ -105,6 +114,7 @@ def build_route(destinations: Iterable[Destination]) -> Route:
                 until_listed=each.require_listed,
                 confirms=each.confirm is not None,
                 order_key=each.order_key(source, event),
+                proof_key=ordering.key_of(source.id) if each.release is Release.PROVEN else None,
             )
             for each in ordered
             if wants(each, source.name, event.type, via, occurred_us)

@@ -27,8 +27,8 @@ from gapless.destinations.contract import (
     Withdrawn,
     event_id,
 )
-from gapless.domain import Order, Via, from_us, span_us
-from gapless.ledger import dead_letters, deliveries, ordering
+from gapless.domain import Release, Via, from_us, span_us
+from gapless.ledger import dead_letters, deliveries, ordering, proof
 from gapless.ledger.deliveries import DeliveryClaim, DeliveryState, Settlement, StoredEvent
 from gapless.ledger.engine import Conflict, StoreError, StoreUnavailable
 from gapless.runtime import Runtime
@@ -109,6 +109,8 @@ class DestinationWorker:
         self._has_more = False
         """The last claim got as many as it asked for."""
         self._unreleased = sorted(destination.releases)
+        self._proof_us = 0
+        """When proven deliveries are released next, in elapsed time."""
         self._unordered = _put_in_order(destination)
         self._claims_ahead = self._bucket is None and not destination.fills_gaps  # a gap may close while it is queued
         self._reach = Reach(ahead=destination.concurrency, claimed_us=runtime.elapsed_us)
@@ -139,6 +141,7 @@ class DestinationWorker:
                     self._awake.clear()
                     await self._release()
                     await self._put_in_order()
+                    await self._release_proven()
                     await self._sleep(await self._guarded_run())
             finally:
                 self._stopping = True
@@ -174,6 +177,20 @@ class DestinationWorker:
                 return
             if not changed:
                 self._unordered.pop(0)
+
+    async def _release_proven(self) -> None:
+        """Release what was proven since the last look, about every second."""
+        at_us = self._runtime.elapsed_us
+        if self._destination.release is not Release.PROVEN or at_us < self._proof_us:
+            return
+        try:
+            for source_id in await self._runtime.read(proof.due, destination_id=self._destination.id):
+                named = {"destination_id": self._destination.id, "source_id": source_id}
+                while not self._stopping and await self._runtime.write(proof.release, **named) > 0:
+                    pass
+        except StoreError as error:
+            log.warning("release_postponed", extra={"destination": self._destination.name, "error": str(error)})
+        self._proof_us = at_us + span_us(POLL)
 
     async def _sleep(self, wait_us: int) -> None:
         if wait_us <= 0:
@@ -371,13 +388,12 @@ class DestinationWorker:
 
 def _put_in_order(destination: Destination) -> list[Callable[..., int]]:
     """Return what makes the deliveries of before fit the destination's order: each is called until it returns 0."""
-    if destination.order is Order.NONE:
-        return [ordering.dissolve]
-    return (
-        [ordering.let_dead_pass, ordering.let_stranded_go]
-        if destination.order_skips_dead
-        else [ordering.let_stranded_go]
-    )
+    changes: list[Callable[..., int]] = [] if destination.release is Release.PROVEN else [proof.forget]
+    if not destination.is_ordered:
+        return [*changes, ordering.dissolve]
+    if destination.order_skips_dead:
+        changes.append(ordering.let_dead_pass)
+    return [*changes, ordering.let_stranded_go]
 
 
 def is_withdrawn(destination: Destination, event: StoredEvent) -> bool:

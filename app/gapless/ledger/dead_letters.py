@@ -23,10 +23,10 @@ from sqlalchemy import (
 from gapless.domain import Via
 from gapless.ledger import ordering
 from gapless.ledger.accounts import OTHER_ACCOUNT
-from gapless.ledger.deliveries import BEGAN, DELIVERY_CHANNEL, NOT_LISTED, OWING, PENDING, RELEASED, DeliveryState
+from gapless.ledger.deliveries import BEGAN, NOT_LISTED, OWING, PENDING, RELEASED, DeliveryState
 from gapless.ledger.engine import dialect
 from gapless.ledger.events import EventFilter
-from gapless.ledger.ordering import Late
+from gapless.ledger.ordering import DELIVERY_CHANNEL, Late
 from gapless.ledger.tables import DELIVERY, DESTINATION, EVENT, PAYLOAD, SOURCE
 
 BATCH = 1000
@@ -69,6 +69,8 @@ class Backlog:
     """Those of them that were sent again, because no receipt came in time."""
     answered_us: int | None = None
     """Time at which the first of them was answered; None: there is none."""
+    unproven: int = 0
+    """Those that wait until the list is complete up to them, in any state."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,6 +130,7 @@ def backlog(connection: Connection, now_us: int) -> list[Backlog]:
             func.sum(case((answered, 1), else_=0)).label("answered"),
             func.sum(case((resent, 1), else_=0)).label("resent"),
             func.min(case((answered, DELIVERY.c.answered_us))).label("answered_us"),
+            func.count(DELIVERY.c.unproven_id).label("unproven"),
         )
         .join(DESTINATION, DESTINATION.c.id == DELIVERY.c.destination_id)
         .where(OWING)
@@ -141,6 +144,7 @@ def backlog(connection: Connection, now_us: int) -> list[Backlog]:
             reason=row.reason,
             count=row[3],
             oldest_us=row.oldest_us,
+            unproven=row.unproven,
             **(_of_pending(row) if row.state == DeliveryState.PENDING else {"late_us": None}),
         )
         for row in connection.execute(query)

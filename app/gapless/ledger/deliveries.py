@@ -48,9 +48,6 @@ BEGAN = DELIVERY.c.next_us - func.coalesce(DELIVERY.c.wait_us, DELIVERY.c.next_u
 """The time at which the wait of a pending delivery began."""
 CLAIM_BYTES = 4 * 2**20
 """Most bytes of payloads that are claimed and loaded at once."""
-DELIVERY_CHANNEL = "gapless_deliver"
-"""Notified when a transaction has created deliveries."""
-
 _PENDING_BY_KEY = DELIVERY.c.state == "pending"
 """A bound value, so that rows are found by their keys and not by the index of due deliveries."""
 

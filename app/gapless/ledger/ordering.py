@@ -25,6 +25,8 @@ from gapless.ledger.tables import DELIVERY, DESTINATION, EVENT, SOURCE
 Line: TypeAlias = tuple[int, int]
 """(destination id, order key)."""
 
+DELIVERY_CHANNEL = "gapless_deliver"
+"""Notified when a transaction has made deliveries, or has made some due."""
 LOCKS = 1024
 """Lines share so many locks, so that a large transaction does not need more than the database has."""
 HEAD = (
@@ -123,15 +125,11 @@ def let_dead_pass(connection: Connection, destination_id: int, limit: int) -> in
 
 
 def dissolve(connection: Connection, destination_id: int, limit: int) -> int:
-    """Let what the destination is owed go in any order, proven or not. Return how many; call until 0."""
-    mine, count = DELIVERY.c.destination_id == destination_id, 0
+    """Let what the destination is owed go in any order. Return how many, at most `limit`; call until 0."""
+    first = select(DELIVERY.c.event_seq).where(_in_line(destination_id)).limit(limit)
+    these = (DELIVERY.c.destination_id == destination_id, DELIVERY.c.event_seq.in_(sorted(connection.scalars(first))))
     state = case((DELIVERY.c.state == "waiting", "pending"), else_=DELIVERY.c.state)
-    for where in (_in_line(destination_id), and_(mine, DELIVERY.c.unproven_id.is_not(None))):
-        seqs = sorted(connection.execute(select(DELIVERY.c.event_seq).where(where).limit(limit)).scalars())
-        these = (mine, DELIVERY.c.event_seq.in_(seqs))
-        free = {"order_key": null(), "unproven_id": null(), "state": state}
-        count += connection.execute(update(DELIVERY).where(*these).values(**free)).rowcount if seqs else 0
-    return count
+    return connection.execute(update(DELIVERY).where(*these).values(order_key=null(), state=state)).rowcount
 
 
 def let_stranded_go(connection: Connection, destination_id: int, limit: int) -> int:

@@ -10,10 +10,9 @@ import msgspec
 from sqlalchemy import Connection
 
 from gapless.domain import Owed
-from gapless.ledger import ordering, receipts
-from gapless.ledger.deliveries import DELIVERY_CHANNEL
+from gapless.ledger import ordering, proof, receipts
 from gapless.ledger.engine import dialect
-from gapless.ledger.ordering import Late, Line
+from gapless.ledger.ordering import DELIVERY_CHANNEL, Late, Line
 from gapless.ledger.tables import DELIVERY
 
 COLUMNS = ("destination_id", "event_seq", "state", "reason", "attempts", "next_us", "lease_us", "created_us")
@@ -42,6 +41,7 @@ class Place(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     us: int | None
     waits: bool
     late: Late | None
+    unproven_id: int | None = None
 
 
 NO_PLACE = Place(key=None, us=None, waits=False, late=None)
@@ -49,7 +49,8 @@ NO_PLACE = Place(key=None, us=None, waits=False, late=None)
 
 def lines_of(owed: Iterable[Owed]) -> set[Line]:
     """Return the lines that these deliveries are added to."""
-    return {(each.destination_id, each.order_key) for each in owed if each.order_key is not None}
+    keys = ((each.destination_id, key) for each in owed for key in (each.order_key, each.proof_key))
+    return {(destination_id, key) for destination_id, key in keys if key is not None}
 
 
 def add(connection: Connection, new: Sequence[NewDelivery]) -> bool:
@@ -58,11 +59,18 @@ def add(connection: Connection, new: Sequence[NewDelivery]) -> bool:
     applied = receipts.times(connection, confirming) if confirming else {}
     lines = lines_of(each.owed for each in new)
     busy, newest = ordering.busy(connection, lines), ordering.newest(connection, lines)
+    proven = {(each.owed.destination_id, each.source_id) for each in new if each.owed.proof_key is not None}
+    released = proof.released_up_to(connection, proven)
     plain, others = [], []
     for each in new:
         row = (each.owed.destination_id, each.seq)
         applied_us = applied.get((each.source_id, each.key, each.owed.destination_id))
-        place = place_of(each, busy, newest, is_applied=applied_us is not None)
+        is_applied = applied_us is not None
+        if each.owed.proof_key is None:
+            place = place_of(each, busy, newest, is_applied=is_applied)
+        else:
+            up_to_us = released.get((each.owed.destination_id, each.source_id), 0)
+            place = unproven_place_of(each, up_to_us, is_applied=is_applied)
         if place is NO_PLACE and applied_us is None:
             plain.append((*row, each.state, each.reason, 0, each.owed.not_before_us, 0, each.recorded_us))
             continue
@@ -70,7 +78,7 @@ def add(connection: Connection, new: Sequence[NewDelivery]) -> bool:
         if applied_us is not None:
             state, done_us = "delivered", each.recorded_us
         begun = (*row, state, each.reason, 0, each.owed.not_before_us, 0, each.recorded_us)
-        others.append((*begun, done_us, applied_us, place.key, place.us, place.late, None))
+        others.append((*begun, done_us, applied_us, place.key, place.us, place.late, place.unproven_id))
     dialect.insert_many(connection, DELIVERY, COLUMNS, sorted(plain))
     dialect.insert_many(connection, DELIVERY, MORE_COLUMNS, sorted(others, key=lambda row: row[:2]))
     if new:
@@ -93,3 +101,19 @@ def place_of(new: NewDelivery, busy: set[Line], newest: MutableMapping[Line, int
     if not is_applied:
         busy.add(line)
     return Place(key=new.owed.order_key, us=latest_us, waits=waits, late=late)
+
+
+def unproven_place_of(new: NewDelivery, released_us: int, *, is_applied: bool) -> Place:
+    """Return the place of a new delivery that must be proven: it waits, unless events after it were released already.
+
+    Then it comes late, out of any order.
+    """
+    if new.occurred_us < released_us:
+        return Place(key=None, us=None, waits=False, late=Late.RECOVERED)
+    return Place(
+        key=new.owed.order_key,
+        us=new.occurred_us,
+        waits=new.state == "pending",
+        late=None,
+        unproven_id=None if is_applied else new.source_id,
+    )

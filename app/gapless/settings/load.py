@@ -12,7 +12,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from gapless.domain import Mode, Order, Via
+from gapless.domain import Mode, Order, Release, Via
 from gapless.errors import UserError
 from gapless.settings.build import RawTable, SettingsBuilder
 from gapless.settings.destination_options import read_destination
@@ -330,12 +330,14 @@ def destination_problems(destination: DestinationSettings, sources: Sequence[str
         yield "option backoff_first is longer than backoff_max; wanted it to be shorter, or equal"
     if destination.receipts and not destination.delay:
         yield 'option receipts is true, but delay is 0s; set the time within which the handler reports, such as "5m"'
-    if destination.order is not Order.NONE and (destination.receipts or Via.WEBHOOK not in destination.via):
+    is_ordered = destination.order is not Order.NONE or destination.release is Release.PROVEN
+    if is_ordered and (destination.receipts or Via.WEBHOOK not in destination.via):
         yield (
-            f'option order is "{destination.order}", but the handler gets webhooks that Gapless does not send; '
-            "set it to none, or deliver every event: via with webhook, and receipts = false"
+            f'options order and release are "{destination.order}" and "{destination.release}", but the handler gets '
+            'webhooks that Gapless does not send; set them to "none" and "recorded", or deliver every event: '
+            "via with webhook, and receipts = false"
         )
-    if destination.order_skips_dead and destination.order is Order.NONE:
+    if destination.order_skips_dead and not is_ordered:
         yield 'option order_skips_dead is true, but order is "none"; set order, or leave it out'
     for name in destination.sources:
         if name != "*" and name not in sources:

@@ -14,7 +14,7 @@ from typing import Any, TypeVar, cast
 
 from gapless.destinations import registry
 from gapless.destinations.contract import DestinationOptions
-from gapless.domain import EventMode, Mode, Order, Silence, Via
+from gapless.domain import EventMode, Mode, Order, Release, Silence, Via
 from gapless.settings import parsers
 from gapless.settings.parsers import OptionParser
 from gapless.settings.secrets import SecretRef
@@ -418,6 +418,11 @@ class DestinationSettings:
 
     Off by default: where an event fails, those of its object after it wait. An event without an object is never
     ordered."""
+    release: Release = setting(parsers.choice(Release), "recorded")
+    """`proven`: an event is sent once the provider's list proves that nothing earlier of its source is missing.
+
+    They are sent in order of occurrence, one after the other of each source, or with `order` of each object. That costs
+    the time until the list was read beyond the grace, so it is off by default."""
     order_skips_dead: bool = setting(parsers.flag(), default=False)
     """`true`: a dead letter does not keep what comes after it in its order. `false`: it waits for a person."""
     concurrency: int = setting(parsers.count(1, 1024, "deliveries"), 8)

@@ -338,6 +338,12 @@ DESTINATION_FIGURES: Final[tuple[Figure[DestinationReport], ...]] = (
         samples=_of_destination(lambda destination: 0 if destination.blocked is None else destination.blocked.count),
     ),
     Figure(
+        name="unproven_deliveries",
+        help="deliveries that wait until the list is complete up to them; with `release`",
+        absent="never",
+        samples=_of_destination(lambda destination: destination.unproven),
+    ),
+    Figure(
         name="unconfirmed_deliveries",
         help="deliveries that were answered 2xx and wait for their receipt",
         absent="never",

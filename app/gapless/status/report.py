@@ -212,6 +212,8 @@ class DestinationReport:
     """Held deliveries by reason; only the reasons that occur."""
     blocked: Blocked | None = None
     """The objects whose next delivery waits for a person, while others wait behind it; None: there are none."""
+    unproven: int = 0
+    """Deliveries that wait until the list is complete up to them."""
     unconfirmed: int = 0
     """Deliveries that were answered 2xx, and whose receipts have not come."""
     unconfirmed_again: int = 0
