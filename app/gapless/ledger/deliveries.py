@@ -291,7 +291,8 @@ def settle(connection: Connection, settlements: Sequence[Settlement]) -> None:
     What waits for a settled one in its order is next.
     """
     ordered = sorted(settlements, key=lambda each: (each.claim.destination_id, each.claim.seq))
-    lines = {(each.claim.destination_id, key) for each in ordered if (key := each.claim.order_key) is not None}
+    ended = [each.claim for each in ordered if each.state is not DeliveryState.PENDING]
+    lines = {(claim.destination_id, claim.order_key) for claim in ended if claim.order_key is not None}
     ordering.lock(connection, lines)
     _run(connection, _SETTLE, [_values(each) for each in ordered if each.state is not None])
     _run(connection, _WITHDRAW, [_guard(each.claim) for each in ordered if each.state is None])

@@ -48,6 +48,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
+    op.execute("UPDATE delivery SET state = 'pending' WHERE state = 'waiting'")  # earlier releases do not know it
     op.drop_table("released")
     for name in reversed(INDEXES):
         op.drop_index(name, "delivery")
