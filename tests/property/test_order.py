@@ -252,7 +252,7 @@ def examples(number: int) -> Any:
 
 
 def test_no_event_of_an_object_overtakes_another_on_sqlite(sqlite_template: Path) -> None:
-    @examples(12)
+    @examples(8)
     @given(plan=PLANS)
     def run(plan: Plan) -> None:
         with tempfile.TemporaryDirectory() as folder:
@@ -283,7 +283,7 @@ def new_database(postgres_server: str, postgres_template: str) -> Iterator[Calla
 def test_no_event_of_an_object_overtakes_another_with_two_replicas(new_database: Callable[[], str]) -> None:
     """Two processes on one PostgreSQL: both record, both deliver, and each sees the other's events."""
 
-    @examples(8)
+    @examples(5)
     @given(plan=PLANS)
     def run(plan: Plan) -> None:
         asyncio.run(_run(plan, [new_database()] * 2))

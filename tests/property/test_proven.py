@@ -182,7 +182,7 @@ def examples(number: int) -> Any:
 
 
 def test_proven_events_are_never_out_of_order_on_sqlite(sqlite_template: Path) -> None:
-    @examples(5)
+    @examples(4)
     @given(plan=PLANS)
     def run(plan: Plan) -> None:
         with tempfile.TemporaryDirectory() as folder:
