@@ -31,7 +31,7 @@ from gapless_reconcilers.providers.paypal import PayPal, PayPalOptions
 from gapless_reconcilers.providers.standard_webhooks import StandardWebhooks, StandardWebhooksOptions
 from gapless_reconcilers.providers.telegram import Telegram, TelegramOptions
 from gapless_reconcilers.testing.fake import FakeProvider, VendorFormat
-from gapless_reconcilers.testing.fake.formats import plain, rest, vendors
+from gapless_reconcilers.testing.fake.formats import delivery_logs, plain, rest, vendors
 from gapless_reconcilers.testing.fake.formats.github import GitHubFormat
 from gapless_reconcilers.testing.fake.formats.paypal import PayPalFormat
 from gapless_reconcilers.testing.fake.formats.standard_webhooks import StandardWebhooksFormat
@@ -76,6 +76,8 @@ def declared(name: str, vendor_format: type[plain.PlainFormat], event_type: str)
         place(table, "webhook.signature.secret", Secret(SECRET))
         if "url" in table["webhook"]["signature"]:
             place(table, "webhook.signature.url", ADDRESS[0])
+        if name == "resend":
+            place(table, "webhook.signature.key", "text")  # the fake's secrets are no base64
         if name == "mailgun":
             place(table, "event.key", "id")  # without the day, which the fake's keys do not have
         params: dict[str, Any] = table["list"].get("json") or table["list"]["params"]
@@ -142,14 +144,16 @@ WITHOUT_END = [
     declared("modern-treasury", vendors.ModernTreasuryFormat, "payment_order.completed"),
     declared("typeform", vendors.TypeformFormat, "form_response"),
     declared("trello", vendors.TrelloFormat, "updateCard"),
+    declared("resend", delivery_logs.ResendFormat, "email.delivered"),
 ]
 """Those whose lists have no end that is known."""
 MORE = [
-    declared("polar", vendors.PolarFormat, "order.paid"),
+    declared("polar", delivery_logs.PolarFormat, "order.paid"),
     declared("dwolla", vendors.DwollaFormat, "transfer_completed"),
-    declared("gitlab", vendors.GitLabFormat, "Issue Hook"),
+    declared("gitlab", delivery_logs.GitLabFormat, "Issue Hook"),
     declared("mailgun", vendors.MailgunFormat, "delivered"),
     declared("okta", vendors.OktaFormat, "user.lifecycle.create"),
+    declared("checkout-previous", vendors.CheckoutFormat, "payment_captured"),
 ]
 STANDARD_WEBHOOKS = Vendor(
     name="standard_webhooks",
