@@ -66,11 +66,11 @@ def declared(name: str, vendor_format: type[plain.PlainFormat], event_type: str)
 
     def make(url: str, page_limit: int = 100) -> Provider:  # noqa: ARG001 - its pages are small as it is
         table = tomllib.loads((SOURCES / f"{name}.toml").read_text())["source"][0]["options"]
+        named = [key.removesuffix("_env") for key in table["auth"] if key.endswith("_env")]
         table = without_secrets(table, registry.secret_fields("rest_list"))
         place(table, "base_url", url)
-        for field in CREDENTIALS[table["auth"]["type"]]:
-            if not (field == "username" and "name" in table["auth"]):
-                place(table, f"auth.{field}", Secret("token_fake"))
+        for field in named:
+            place(table, f"auth.{field}", Secret("token_fake"))
         if name == "gitlab":
             place(table, "webhook.signature", {"scheme": "token", "header": "X-Gitlab-Token"})
         place(table, "webhook.signature.secret", Secret(SECRET))
@@ -87,13 +87,6 @@ def declared(name: str, vendor_format: type[plain.PlainFormat], event_type: str)
     return Vendor(name=name, vendor_format=lambda _: vendor_format(), make=make, type=event_type)
 
 
-CREDENTIALS = {
-    "bearer": ["token"],
-    "header": ["token"],
-    "query": ["token", "key"],
-    "basic": ["username", "password"],
-    "client_credentials": ["secret"],
-}
 ADDRESS = [""]
 """The address that Square and Trello send to: it is part of what they sign, so the declaration must name it."""
 
