@@ -298,3 +298,12 @@ def notify(connection: Connection, channel: str) -> None:
     """Wake the other replicas when this transaction commits. Nothing to do on SQLite."""
     if connection.dialect.name == "postgresql":
         _postgres(connection, f"NOTIFY {channel}")
+
+
+def sorts_bytes(connection: Connection) -> bool:
+    """Return True if text is sorted by its bytes, so that all texts with one beginning stand together in an index."""
+    if connection.dialect.name != "postgresql":
+        return True
+    query = "SELECT datcollate FROM pg_database WHERE datname = current_database()"
+    collation = str(connection.exec_driver_sql(query).scalar())
+    return collation in ("C", "POSIX") or collation.startswith("C.")
