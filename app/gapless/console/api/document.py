@@ -103,7 +103,7 @@ def _with_shared_problems(made: dict[str, Any]) -> dict[str, Any]:
 @cache
 def encoded() -> bytes:
     """Return the OpenAPI document as text, made once."""
-    return msgspec.json.format(msgspec.json.encode(make_document())) + b"\n"
+    return msgspec.json.format(msgspec.json.encode(make_document()), indent=1) + b"\n"
 
 
 def _with_headers(response: Response[Any]) -> Response[Any]:
