@@ -20,7 +20,7 @@ from gapless.console.api.status import status_route
 from gapless.console.auth import Area
 from gapless.console.gate import Gate
 from gapless.console.metrics import metrics_route
-from gapless.console.pages.overview import overview_route, style_route
+from gapless.console.pages.site import page_routes, refusal_page, wants_page
 from gapless.console.routing import CONSOLE, ConsoleOptions, guarded, respond_json, respond_text
 from gapless.ledger import leases
 from gapless.ledger.engine import StoreError
@@ -44,8 +44,7 @@ def build_console_app(options: ConsoleOptions, context: OperationContext, metric
             status_route(options, context),
             operations_route(context),
             api_router(context),
-            overview_route(options, context),
-            style_route(),
+            *page_routes(options, context),
         ]
     app = Litestar(
         route_handlers=handlers,
@@ -124,6 +123,8 @@ def _answer(request: AnyRequest, status: int, detail: str, headers: Mapping[str,
     """Return a refusal in the shape that belongs to the path."""
     if request.url.path.startswith(f"{PREFIX}/"):
         return problem(status, detail, headers)
+    if wants_page(request):
+        return refusal_page(request, status, detail)
     return respond_json(status, {"error": detail}, headers)
 
 

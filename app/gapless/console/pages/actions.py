@@ -1,0 +1,389 @@
+"""What a person can do on the pages: what it does and to how many, the fields, and the command that does the same.
+
+Each action is an operation of the registry. Its page asks for a reason, which goes into the audit log.
+"""
+
+import shlex
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final, TypeAlias
+
+from gapless.domain import from_us
+from gapless.ledger.deliveries import DeliveryState
+from gapless.operations.principals import GRANTED, AccessRole
+from gapless.status.report import StatusReport
+from gapless.text import format_time, read_time
+
+Asked: TypeAlias = Mapping[str, str]
+"""What the address or the form says, without what is empty."""
+REASON: Final = "…"
+"""Where the reason stands in a command, until it is written."""
+
+
+class NothingToDo(Exception):
+    """There is nothing that this action could be done to. The message says why."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FormField:
+    """A field of the form. `choices` empty: a text. `word`: what it stands for in the command."""
+
+    name: str
+    label: str
+    choices: tuple[tuple[str, str], ...] = ()
+    value: str = ""
+    hint: str = ""
+    word: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Confirmation:
+    """What is shown before an action: what it does, to how many, and how else it is done."""
+
+    title: str
+    verb: str
+    """What the button says: the verb and the number."""
+    effects: tuple[str, ...]
+    command: str
+    fields: tuple[FormField, ...] = ()
+    danger: bool = False
+    hint: str = "It is kept in the audit log beside your name."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Action:
+    """One action. `prepare` says what it would do; `args` are the arguments of the operation."""
+
+    operation: str
+    prepare: Callable[[StatusReport, Asked], Confirmation]
+    args: Callable[[Asked, datetime], dict[str, object]]
+    done: Callable[[Mapping[str, object]], str]
+    reason: str = "note"
+    """The field of the operation that is the reason."""
+
+
+def command(*words: str | None) -> str:
+    """Return the command with these words, as a shell takes it; None: left out."""
+    return "gapless " + " ".join(
+        each if each == f'"{REASON}"' else shlex.quote(each) for each in words if each is not None
+    )
+
+
+def _option(name: str, value: str | None) -> tuple[str | None, str | None]:
+    return (None, None) if value is None else (name, value)
+
+
+def _replay(report: StatusReport, asked: Asked) -> Confirmation:
+    active = [each.name for each in report.destinations if each.state == "active"]
+    if not active:
+        raise NothingToDo("no destination is configured that could get it")
+    source, key = _needed(asked, "source"), _needed(asked, "key")
+    chosen = asked.get("destination", active[0])
+    words = ("event", "replay", key, "--source", source, "--destination", "DESTINATION")
+    return Confirmation(
+        title="Replay this event",
+        verb="Replay 1",
+        effects=(
+            "Sends it to the destination once more, whether or not it had it before. It sees the same id and the same "
+            "idempotency key.",
+        ),
+        fields=(
+            FormField(
+                name="destination",
+                label="To",
+                choices=tuple((each, each) for each in active),
+                value=chosen,
+                word="DESTINATION",
+            ),
+        ),
+        command=command(*words),
+    )
+
+
+def _read(report: StatusReport, asked: Asked) -> Confirmation:
+    names = [each.name for each in report.sources if each.listed is not None and each.state == "active"]
+    if not names:
+        raise NothingToDo("no source has a list that could be read")
+    since = (
+        ("", "where it was last read up to"),
+        ("1h", "1 h ago"),
+        ("24h", "24 h ago"),
+        ("7d", "7 d ago"),
+        ("30d", "30 d ago"),
+    )
+    return Confirmation(
+        title="Read a list now",
+        verb="Read now",
+        effects=(
+            "Reads the provider's list again. What is missing is recorded and delivered; what is known already is not "
+            "sent again. It can be cancelled.",
+        ),
+        fields=(
+            FormField(
+                name="source",
+                label="Source",
+                choices=tuple((each, each) for each in names),
+                value=asked.get("source", names[0]),
+                word="SOURCE",
+            ),
+            FormField(name="since", label="From", choices=since, value=asked.get("since", "")),
+        ),
+        command=command("source", "pass", "SOURCE"),
+    )
+
+
+def _read_args(asked: Asked, now: datetime) -> dict[str, object]:
+    since = asked.get("since")
+    try:
+        return {"source": asked.get("source")} | ({"since": read_time(since, now).isoformat()} if since else {})
+    except ValueError as error:
+        raise NothingToDo(str(error)) from None
+
+
+def _cancel(_: StatusReport, asked: Asked) -> Confirmation:
+    number = _needed(asked, "id")
+    return Confirmation(
+        title=f"Cancel pass {number}",
+        verb="Cancel the pass",
+        effects=("It ends after the page that it reads now. What it has recorded stays.",),
+        command=command("pass", "cancel", number),
+        danger=True,
+    )
+
+
+def _requeue(report: StatusReport, asked: Asked) -> Confirmation:
+    key, destination, reason = (asked.get(name) for name in ("key", "destination", "reason"))
+    count = 1 if key else _dead(report, destination, reason)
+    if not count:
+        raise NothingToDo("there is no dead letter of this kind any more")
+    to = f" to {destination}" if destination else " to every destination"
+    return Confirmation(
+        title=f"Requeue {count} dead letter{'' if count == 1 else 's'}{to}",
+        verb=f"Requeue {count}",
+        effects=("Each gets new attempts, with the same id and the same idempotency key.",),
+        command=command("dead", "requeue", key, *_option("--destination", destination), *_option("--reason", reason)),
+    )
+
+
+def _release_held(report: StatusReport, asked: Asked) -> Confirmation:
+    key, destination, reason = (asked.get(name) for name in ("key", "destination", "reason"))
+    held = [each for each in report.destinations if destination in (None, each.name)]
+    count = 1 if key else sum(_held(each.held, reason) for each in held)
+    if not count:
+        raise NothingToDo("there is no held delivery of this kind any more")
+    return Confirmation(
+        title=f"Let {count} held deliver{'y' if count == 1 else 'ies'} go",
+        verb=f"Let {count} go",
+        effects=(
+            "They are sent at once, and are not held again. Those of another account are sent only if that is the "
+            "reason which you chose.",
+        ),
+        command=command(
+            "dead", "requeue", "--held", key, *_option("--destination", destination), *_option("--reason", reason)
+        ),
+    )
+
+
+def _held(by_reason: Mapping[str, int], reason: str | None) -> int:
+    return sum(by_reason.values()) if reason is None else by_reason.get(reason, 0)
+
+
+def _dead(report: StatusReport, destination: str | None, reason: str | None) -> int:
+    chosen = [each for each in report.destinations if destination in (None, each.name)]
+    return sum(each.backlog[DeliveryState.DEAD] if reason is None else each.dead.get(reason, 0) for each in chosen)
+
+
+def _waiting_args(asked: Asked, _: datetime) -> dict[str, object]:
+    args: dict[str, object] = {name: asked[name] for name in ("destination", "reason") if name in asked}
+    return args | ({"keys": [asked["key"]]} if "key" in asked else {})
+
+
+def _release(_: StatusReport, asked: Asked) -> Confirmation:
+    number, source = asked.get("id"), asked.get("source")
+    if number is None and source is None:
+        raise NothingToDo("name a webhook or a source")
+    what = f"webhook {number}" if number else f"all refused webhooks of {source}"
+    return Confirmation(
+        title=f"Release {what}",
+        verb="Verify again",
+        effects=(
+            "Each is verified again with today's secrets, as of when it was received. What verifies is recorded and "
+            "delivered; the rest stays where it is.",
+        ),
+        command=command("quarantine", "release", number, *_option("--source", None if number else source)),
+    )
+
+
+def _release_args(asked: Asked, _: datetime) -> dict[str, object]:
+    if "id" in asked:
+        return {"id": _number(asked["id"])}
+    return {"source": asked.get("source")}
+
+
+def _acknowledge(report: StatusReport, asked: Asked) -> Confirmation:
+    source = _needed(asked, "source")
+    interval = asked.get("interval")
+    found = next((each for each in report.sources if each.name == source), None)
+    open_ = [] if found is None else list(found.not_acknowledged)
+    chosen = [each for each in open_ if interval in (None, str(each.id))]
+    expired = 0 if found is None or interval else found.quarantine_expired
+    if not chosen and not expired:
+        raise NothingToDo("nothing of this source waits to be acknowledged any more")
+    first = [
+        f"From {format_time(from_us(each.start_us))} to {format_time(from_us(each.end_us))}." for each in chosen[:3]
+    ]
+    purged = (f"{expired} refused webhooks that were purged unjudged are acknowledged too.",) if expired else ()
+    return Confirmation(
+        title=f"Acknowledge {len(chosen)} interval{'' if len(chosen) == 1 else 's'} of {source}",
+        verb=f"Acknowledge {len(chosen)}" if chosen else "Acknowledge",
+        effects=(*first, "It stays unrecoverable, and in every report. It is no trouble any more.", *purged),
+        hint="Say what you compared, and where. It stands beside the interval for good.",
+        command=command("source", "acknowledge", source, *_option("--interval", interval), "--reason", f'"{REASON}"'),
+    )
+
+
+def _acknowledge_args(asked: Asked, _: datetime) -> dict[str, object]:
+    of = {"intervals": [_number(asked["interval"])]} if "interval" in asked else {}
+    return {"source": asked.get("source"), **of}
+
+
+def _dismiss(_: StatusReport, asked: Asked) -> Confirmation:
+    source, key = _needed(asked, "source"), _needed(asked, "key")
+    return Confirmation(
+        title="Dismiss a row that cannot be read",
+        verb="Dismiss 1",
+        effects=("Its time becomes unrecoverable, acknowledged for this reason. It is not reported again.",),
+        command=command("missing", "dismiss", key, "--source", source, "--reason", f'"{REASON}"'),
+        danger=True,
+    )
+
+
+def _new_token(_: StatusReport, asked: Asked) -> Confirmation:
+    lasts = (("30d", "in 30 d"), ("90d", "in 90 d"), ("365d", "in 1 y"))
+    return Confirmation(
+        title="New token",
+        verb="Make",
+        effects=("It is shown once, on the next page. The ledger keeps only its digest.",),
+        fields=(
+            FormField(
+                name="name", label="Name", hint="a-z, 0-9 and single dashes", word="NAME", value=asked.get("name", "")
+            ),
+            FormField(
+                name="role",
+                label="Role",
+                choices=tuple((each.value, each.value) for each in GRANTED if each is not AccessRole.CONSUMER),
+                value=asked.get("role", "viewer"),
+                word="ROLE",
+            ),
+            FormField(name="expires", label="Expires", choices=lasts, value=asked.get("expires", "90d"), word="WHEN"),
+        ),
+        command=command("token", "create", "NAME", "--role", "ROLE", "--expires", "WHEN"),
+    )
+
+
+def _new_token_args(asked: Asked, now: datetime) -> dict[str, object]:
+    try:
+        ago = read_time(asked.get("expires", "90d"), now)
+    except ValueError as error:
+        raise NothingToDo(str(error)) from None
+    return {"name": asked.get("name"), "role": asked.get("role"), "expires": (now + (now - ago)).isoformat()}
+
+
+def _revoke(_: StatusReport, asked: Asked) -> Confirmation:
+    name = _needed(asked, "name")
+    return Confirmation(
+        title=f"Revoke {name}",
+        verb="Revoke",
+        effects=(
+            "It stops working at once, in all processes. Its name stays in the audit log, and is not given again.",
+        ),
+        command=command("token", "revoke", name),
+        danger=True,
+    )
+
+
+def _needed(asked: Asked, name: str) -> str:
+    if name not in asked:
+        raise NothingToDo(f"the address lacks {name}")
+    return asked[name]
+
+
+def _number(text: str) -> int:
+    if not text.isdecimal() or len(text) > 18:  # noqa: PLR2004 - digits of the greatest id
+        raise NothingToDo(f"{text!r} is no number")
+    return int(text)
+
+
+def _shown(name: str, words: str) -> Callable[[Mapping[str, object]], str]:
+    return lambda result: words.format(result.get(name))
+
+
+ACTIONS: Final[Mapping[str, Action]] = {
+    "replay": Action(
+        operation="event.replay",
+        prepare=_replay,
+        args=lambda asked, _: {
+            "keys": [asked.get("key", "")],
+            "source": asked.get("source"),
+            "destination": asked.get("destination"),
+        },
+        done=_shown("replayed", "Replayed: {}. It is in the audit log."),
+    ),
+    "read": Action(
+        operation="source.pass",
+        prepare=_read,
+        args=_read_args,
+        done=lambda result: f"The list of {result.get('source')} is read now. It is in the audit log.",
+    ),
+    "cancel": Action(
+        operation="pass.cancel",
+        prepare=_cancel,
+        args=lambda asked, _: {"ids": [_number(asked.get("id", ""))]},
+        done=lambda _: "The pass is cancelled. It is in the audit log.",
+    ),
+    "requeue": Action(
+        operation="dead.requeue",
+        prepare=_requeue,
+        args=_waiting_args,
+        done=_shown("requeued", "Requeued: {}. It is in the audit log."),
+    ),
+    "release-held": Action(
+        operation="held.release",
+        prepare=_release_held,
+        args=_waiting_args,
+        done=_shown("released", "Let go: {}. It is in the audit log."),
+    ),
+    "release": Action(
+        operation="quarantine.release",
+        prepare=_release,
+        args=_release_args,
+        done=lambda result: (
+            f"Released: {result.get('released')}, new: {result.get('new')}, still refused: {result.get('refused')}."
+        ),
+    ),
+    "acknowledge": Action(
+        operation="source.acknowledge",
+        prepare=_acknowledge,
+        args=_acknowledge_args,
+        done=lambda _: "Acknowledged. It is in the audit log.",
+        reason="reason",
+    ),
+    "dismiss": Action(
+        operation="missing.dismiss",
+        prepare=_dismiss,
+        args=lambda asked, _: {"source": asked.get("source"), "keys": [asked.get("key", "")]},
+        done=lambda _: "Dismissed. It is in the audit log.",
+        reason="reason",
+    ),
+    "create-token": Action(
+        operation="token.create", prepare=_new_token, args=_new_token_args, done=lambda _: "The token is made."
+    ),
+    "revoke-token": Action(
+        operation="token.revoke",
+        prepare=_revoke,
+        args=lambda asked, _: {"name": asked.get("name")},
+        done=_shown("revoked", "Revoked: {}."),
+    ),
+}
+"""Every action of the pages, by the last part of its address."""
