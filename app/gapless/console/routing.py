@@ -35,7 +35,7 @@ HEADERS: Final[Mapping[str, str]] = {
     "content-security-policy": "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; "
     "connect-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'",
     "x-content-type-options": "nosniff",
-    "referrer-policy": "no-referrer",
+    "referrer-policy": "same-origin",
     "cache-control": "no-store",
 }
 
@@ -106,8 +106,8 @@ async def perform_for(
 
 
 def respond(status_code: int, body: bytes, media_type: str, headers: Mapping[str, str] = HEADERS) -> Response[bytes]:
-    """Return a response with `body`."""
-    return Response(content=body, status_code=status_code, media_type=media_type, headers=dict(headers))
+    """Return a response with `body`. Its type is a header, because Litestar adds a charset to each text."""
+    return Response(content=body, status_code=status_code, headers={**headers, "content-type": media_type})
 
 
 def respond_text(status_code: int, text: str) -> Response[bytes]:

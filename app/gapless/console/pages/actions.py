@@ -20,6 +20,15 @@ Asked: TypeAlias = Mapping[str, str]
 REASON: Final = "…"
 """Where the reason stands in a command, until it is written."""
 
+SINCE: Final = (
+    ("", "where it was last read up to"),
+    ("1h", "1 h ago"),
+    ("24h", "24 h ago"),
+    ("7d", "7 d ago"),
+    ("30d", "30 d ago"),
+)
+"""From when on a list is read again."""
+
 
 class NothingToDo(Exception):
     """There is nothing that this action could be done to. The message says why."""
@@ -85,8 +94,8 @@ def _replay(report: StatusReport, asked: Asked) -> Confirmation:
         title="Replay this event",
         verb="Replay 1",
         effects=(
-            "Sends it to the destination once more, whether or not it had it before. It sees the same id and the same "
-            "idempotency key.",
+            "Sends it to the destination once more, whether or not it had it before.",
+            "It sees the same id and the same idempotency key.",
         ),
         fields=(
             FormField(
@@ -105,19 +114,13 @@ def _read(report: StatusReport, asked: Asked) -> Confirmation:
     names = [each.name for each in report.sources if each.listed is not None and each.state == "active"]
     if not names:
         raise NothingToDo("no source has a list that could be read")
-    since = (
-        ("", "where it was last read up to"),
-        ("1h", "1 h ago"),
-        ("24h", "24 h ago"),
-        ("7d", "7 d ago"),
-        ("30d", "30 d ago"),
-    )
     return Confirmation(
         title="Read a list now",
         verb="Read now",
         effects=(
-            "Reads the provider's list again. What is missing is recorded and delivered; what is known already is not "
-            "sent again. It can be cancelled.",
+            "Reads the provider's list again.",
+            "What is missing is recorded and delivered; what is known already is not sent again.",
+            "It can be cancelled.",
         ),
         fields=(
             FormField(
@@ -127,16 +130,17 @@ def _read(report: StatusReport, asked: Asked) -> Confirmation:
                 value=asked.get("source", names[0]),
                 word="SOURCE",
             ),
-            FormField(name="since", label="From", choices=since, value=asked.get("since", "")),
+            FormField(name="since", label="From", choices=SINCE, value=asked.get("since", "")),
         ),
         command=command("source", "pass", "SOURCE"),
     )
 
 
 def _read_args(asked: Asked, now: datetime) -> dict[str, object]:
+    args: dict[str, object] = {"source": asked.get("source")}
     since = asked.get("since")
     try:
-        return {"source": asked.get("source")} | ({"since": read_time(since, now).isoformat()} if since else {})
+        return args | ({"since": read_time(since, now).isoformat()} if since else {})
     except ValueError as error:
         raise NothingToDo(str(error)) from None
 
@@ -176,8 +180,8 @@ def _release_held(report: StatusReport, asked: Asked) -> Confirmation:
         title=f"Let {count} held deliver{'y' if count == 1 else 'ies'} go",
         verb=f"Let {count} go",
         effects=(
-            "They are sent at once, and are not held again. Those of another account are sent only if that is the "
-            "reason which you chose.",
+            "They are sent at once, and are not held again.",
+            "Those of another account are sent only if that is the reason which you chose.",
         ),
         command=command(
             "dead", "requeue", "--held", key, *_option("--destination", destination), *_option("--reason", reason)
@@ -208,8 +212,8 @@ def _release(_: StatusReport, asked: Asked) -> Confirmation:
         title=f"Release {what}",
         verb="Verify again",
         effects=(
-            "Each is verified again with today's secrets, as of when it was received. What verifies is recorded and "
-            "delivered; the rest stays where it is.",
+            "Each is verified again with today's secrets, as of when it was received.",
+            "What verifies is recorded and delivered; the rest stays where it is.",
         ),
         command=command("quarantine", "release", number, *_option("--source", None if number else source)),
     )

@@ -1,6 +1,6 @@
 """The search of events, and the page of one."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -167,59 +167,34 @@ def headline(shown: EventDetail) -> tuple[str, str]:
 
 def steps(shown: EventDetail) -> Sequence[Step]:
     """Return what happened to the event, in the order of time."""
-    event = shown.event
-    found = [Step(at=event.occurred, icon="clock", css="", text=f"Occurred at the provider of {event.source}")]
+    return sorted([*_arrival(shown.event), *_sending(shown)], key=lambda each: each.at)
+
+
+def _arrival(event: EventItem) -> Iterator[Step]:
+    yield Step(at=event.occurred, icon="clock", css="", text=f"Occurred at the provider of {event.source}")
+    was_missed = event.missed is not None
     if event.missed is not None:
-        found.append(
-            Step(
-                at=event.occurred,
-                icon="hole",
-                css="trouble lost",
-                text="Its webhook did not come",
-                more=event.missed.replace("_", " "),
-            )
-        )
+        why = event.missed.replace("_", " ")
+        yield Step(at=event.occurred, icon="hole", css="trouble lost", text="Its webhook did not come", more=why)
     if event.webhook is not None:
-        late = event.missed is not None
-        words = "Its webhook came late, after all" if late else "Its webhook came"
+        words = "Its webhook came late, after all" if was_missed else "Its webhook came"
         more = f"{event.webhooks} webhooks in all" if event.webhooks > 1 else ""
-        found.append(
-            Step(
-                at=event.webhook,
-                icon="missed" if late else "send",
-                css="hand" if late else "good",
-                text=words,
-                more=more,
-            )
-        )
+        icon, css = ("missed", "hand") if was_missed else ("send", "good")
+        yield Step(at=event.webhook, icon=icon, css=css, text=words, more=more)
     if event.via is not Way.WEBHOOK:
-        found.append(
-            Step(
-                at=event.recorded, icon="list", css="good", text=f"Recorded from the {event.via.value}", more="durable"
-            )
-        )
+        yield Step(at=event.recorded, icon="list", css="good", text=f"Recorded from the {event.via.value}")
+
+
+def _sending(shown: EventDetail) -> Iterator[Step]:
     for delivery in shown.deliveries or ():
+        to = delivery.destination
         for number, tried in enumerate(delivery.attempts, 1):
             good = tried.outcome == OwedState.DELIVERED
-            found.append(
-                Step(
-                    at=tried.at,
-                    icon="destinations" if good else "trouble",
-                    css="good" if good else "trouble",
-                    text=f"{delivery.destination}, attempt {number}: {tried.outcome.replace('_', ' ')}",
-                    more=tried.detail or "",
-                )
-            )
+            icon, css = ("destinations", "good") if good else ("trouble", "trouble")
+            words = f"{to}, attempt {number}: {tried.outcome.replace('_', ' ')}"
+            yield Step(at=tried.at, icon=icon, css=css, text=words, more=tried.detail or "")
         if delivery.receipt is not None:
-            found.append(
-                Step(
-                    at=delivery.receipt,
-                    icon="receipt",
-                    css="good",
-                    text=f"{delivery.destination} says that it has processed it",
-                )
-            )
-    return sorted(found, key=lambda each: each.at)
+            yield Step(at=delivery.receipt, icon="receipt", css="good", text=f"{to} says that it has processed it")
 
 
 def _may_exist(text: str) -> bool:

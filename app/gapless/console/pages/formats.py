@@ -62,6 +62,17 @@ def time(value: datetime | None, now: datetime) -> str:
     return Markup('<time datetime="{0}" title="{0}">{1}</time>').format(iso(value), value.strftime(form))
 
 
+def clock(value: datetime | None, now: datetime) -> str:
+    """Return the clock for a column of a table, with the date below it if that is another day."""
+    if value is None:
+        return UNKNOWN
+    moment = Markup('<time datetime="{0}" title="{0}">{1}</time>').format(iso(value), f"{value:%H:%M:%S}")
+    if value.date() == now.date():
+        return moment
+    day = Markup('<time class="sub" datetime="{0}" data-date>{1}</time>').format(iso(value), f"{value:%Y-%m-%d}")
+    return moment + day
+
+
 def ago(value: datetime | None, now: datetime) -> str:
     """Return how long ago that was, or in what time it will be."""
     if value is None:
@@ -76,7 +87,14 @@ def until(value: datetime | None, now: datetime) -> str:
 
 def breakable(text: str) -> str:
     """Return a long name that may be broken after `.`, `_` and `/`."""
-    return Markup(re.sub(r"([._/])", r"\1<wbr>", str(escape(text))))
+    return Markup("<wbr>").join(escape(each) for each in re.split(r"(?<=[._/])", text))
+
+
+def with_code(text: str) -> str:
+    """Return a sentence in which what stands between backticks is code."""
+    parts = text.split("`")
+    shown = [Markup("<code>{}</code>").format(each) if at % 2 else escape(each) for at, each in enumerate(parts)]
+    return Markup("").join(shown)
 
 
 def words(name: str) -> str:

@@ -148,7 +148,8 @@ def _keep_pages(site: Site) -> list[HTTPRouteHandler]:
         refuse_limited(request, "rows of the audit log")
         asking = Asking(request)
         names = ("actor", "action", "subject")
-        found = await find_actions(context, *(asking.text(name) for name in names), asking.text("after"), PAGE)
+        actor, action, subject = (asking.text(name) for name in names)
+        found = await find_actions(context, actor, action, subject, asking.text("after"), PAGE)
         asked = asking.in_force(*names)
         return await page(site, request, "audit-log.html", active="audit-log", asking=asking, found=found, asked=asked)
 

@@ -135,6 +135,7 @@ def render(template: str, now: datetime, /, **values: Any) -> str:
     return _environment.get_template(template).render(
         now=now,
         time=partial(formats.time, now=now),
+        clock=partial(formats.clock, now=now),
         ago=partial(formats.ago, now=now),
         until=partial(formats.until, now=now),
         figure=partial(formats.value, now=now),
@@ -180,6 +181,7 @@ _environment.filters |= {
     "iso": formats.iso,
     "wbr": formats.breakable,
     "words": formats.words,
+    "code": formats.with_code,
     "listed": formats.listed,
     "css": css,
 }

@@ -23,7 +23,7 @@ $$("[data-zone], [data-open], [data-copy]").forEach((element) => { element.hidde
 const dialog = $("#action");
 async function openAction(link) {
   let answer;
-  try { answer = await fetch(link.href, { headers: { "x-fragment": "1" }, redirect: "error" }); } catch { answer = null; }
+  try { answer = await fetch(link.href, { redirect: "error" }); } catch { answer = null; }
   if (!answer?.ok) { location.href = link.href; return; }
   const page = new DOMParser().parseFromString(await answer.text(), "text/html");
   const form = $("form[data-confirm]", page);
@@ -76,8 +76,10 @@ function showZone(local, root = document) {
   for (const element of $$("time[datetime]", root)) {
     element.dataset.utc ??= element.textContent;
     const moment = new Date(element.dateTime);
-    const day = element.dataset.utc.length > 8 ? `${moment.toLocaleDateString("sv")} ` : "";
-    element.textContent = local ? day + moment.toLocaleTimeString("sv") : element.dataset.utc;
+    const date = moment.toLocaleDateString("sv");
+    const here = "date" in element.dataset ? date
+      : `${element.dataset.utc.length > 8 ? `${date} ` : ""}${moment.toLocaleTimeString("sv")}`;
+    element.textContent = local ? here : element.dataset.utc;
   }
   if (zone) {
     zone.textContent = local ? Intl.DateTimeFormat().resolvedOptions().timeZone : "UTC";
