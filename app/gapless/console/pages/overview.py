@@ -1,6 +1,6 @@
 """The overview: is anything missing or late? One verdict, a tile for each source, then the destinations."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from http import HTTPStatus
@@ -73,24 +73,9 @@ def overview_routes(site: Site) -> list[HTTPRouteHandler]:
     async def overview(request: AnyRequest) -> Response[Any]:
         """Show whether anything is missing or late."""
         report = await make_report(site.context, principal_of(request))
-        found = troubles(report)
         hours = {each.name: await _hours(site.context, each, report.at) for each in report.sources}
-        proofs = [each.listed.proof.complete_up_to for each in report.sources if each.listed is not None]
-        return await page(
-            site,
-            request,
-            "overview.html",
-            active="overview",
-            report=report,
-            problems=[problem_of(each) for each in found],
-            tiles=[tile_of(report, found, each, hours[each.name]) for each in report.sources],
-            rows=[(each, *destination_state(found, each)) for each in report.destinations],
-            day=_day(hours.values()),
-            proven_up_to=min((each for each in proofs if each is not None), default=None),
-            proven=[each.name for each in report.sources if not is_blind(each)],
-            blind=[each.name for each in report.sources if is_blind(each)],
-            refresh_s=REFRESH_S,
-        )
+        shown = overview_values(report, hours)
+        return await page(site, request, "overview.html", active="overview", report=report, **shown)
 
     @get("/sources/{name:str}", guards=[guarded(Area.READ)], include_in_schema=False)
     async def source(request: AnyRequest, name: FromPath[str]) -> Response[Any]:
@@ -100,20 +85,37 @@ def overview_routes(site: Site) -> list[HTTPRouteHandler]:
         if found is None:
             refuse(f"source {name!r} is not configured", HTTPStatus.NOT_FOUND)
         hours = await _hours(site.context, found, report.at)
-        own = [each for each in troubles(report) if each.source == name]
-        return await page(
-            site,
-            request,
-            "source.html",
-            report=report,
-            tile=tile_of(report, own, found, hours),
-            problems=[problem_of(each) for each in own],
-            hours=None if hours is None else list(reversed(hours.items)),
-            figures=SOURCE_FIGURES,
-            refresh_s=REFRESH_S,
-        )
+        return await page(site, request, "source.html", report=report, **source_values(report, found, hours))
 
     return [overview, source]
+
+
+def overview_values(report: StatusReport, hours: Mapping[str, HoursOfSource | None]) -> dict[str, Any]:
+    """Return what the overview shows. `hours` by source; a source without them is not running here. Pure."""
+    found = troubles(report)
+    proofs = [each.listed.proof.complete_up_to for each in report.sources if each.listed is not None]
+    return {
+        "problems": [problem_of(each) for each in found],
+        "tiles": [tile_of(report, found, each, hours.get(each.name)) for each in report.sources],
+        "rows": [(each, *destination_state(found, each)) for each in report.destinations],
+        "day": _day(hours.values()),
+        "proven_up_to": min((each for each in proofs if each is not None), default=None),
+        "proven": [each.name for each in report.sources if not is_blind(each)],
+        "blind": [each.name for each in report.sources if is_blind(each)],
+        "refresh_s": REFRESH_S,
+    }
+
+
+def source_values(report: StatusReport, source: SourceReport, hours: HoursOfSource | None) -> dict[str, Any]:
+    """Return what the page of a source shows. Pure."""
+    own = [each for each in troubles(report) if each.source == source.name]
+    return {
+        "tile": tile_of(report, own, source, hours),
+        "problems": [problem_of(each) for each in own],
+        "hours": None if hours is None else list(reversed(hours.items)),
+        "figures": SOURCE_FIGURES,
+        "refresh_s": REFRESH_S,
+    }
 
 
 def problem_of(trouble: Trouble) -> Problem:
@@ -156,7 +158,7 @@ def destination_state(found: Sequence[Trouble], destination: DestinationReport) 
     return ("hand", "sending") if waits else (css(Severity.GOOD), "nothing waits")
 
 
-def _day(hours: Any) -> dict[str, int]:
+def _day(hours: Iterable[HoursOfSource | None]) -> dict[str, int]:
     """Return the sums of all sources over the hours that are shown."""
     items = [each for of_source in hours if of_source is not None for each in of_source.items]
     return {

@@ -3,7 +3,7 @@
 The verdict in the bar is that of `status.troubles`, as everywhere.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -26,7 +26,7 @@ from gapless.ledger.deliveries import DeliveryState
 from gapless.operations.context import OperationContext
 from gapless.operations.principals import AccessRole, Principal, may_ask
 from gapless.status.report import StatusReport
-from gapless.status.troubles import Severity, Trouble, summary, troubles, verdict
+from gapless.status.troubles import Severity, summary, troubles, verdict
 
 TEMPLATES: Final = Path(__file__).parent / "templates"
 HTML: Final = "text/html; charset=utf-8"
@@ -90,8 +90,15 @@ async def page(
     """Return a page within the frame. Raises `StoreError`."""
     principal = principal_of(request)
     report = report or await make_report(site.context, principal)
-    found = troubles(report)
-    shown = frame(site, request, principal, report, found)
+    cookie: str | None = request.scope["state"].get("session")
+    shown = frame(
+        report,
+        version=site.options.version,
+        principal=principal,
+        here=request.url.path + (f"?{request.url.query}" if request.url.query else ""),
+        cookie=cookie,
+        flash=take_flash(request),
+    )
     body = render(template, report.at, **shown, active=active, **values)
     return with_cookie(respond(status, body.encode(), HTML), request)
 
@@ -104,15 +111,19 @@ def with_cookie(answer: Response[bytes], request: AnyRequest) -> Response[bytes]
 
 
 def frame(
-    site: Site, request: AnyRequest, principal: Principal, report: StatusReport, found: Sequence[Trouble]
+    report: StatusReport,
+    *,
+    version: str,
+    principal: Principal,
+    here: str = "/",
+    cookie: str | None = None,
+    flash: str = "",
 ) -> dict[str, Any]:
-    """Return what every page shows."""
-    cookie: str | None = request.scope["state"].get("session")
+    """Return what every page shows. `here`: its address. `cookie`: of the session; None: nobody has signed in. Pure."""
+    found = troubles(report)
     return {
-        "request_path": request.url.path,
-        "here": request.url.path + (f"?{request.url.query}" if request.url.query else ""),
+        "here": here,
         "report": report,
-        "troubles": found,
         "verdict": css(verdict(found)),
         "summary": summary(found),
         "counts": _counts(report),
@@ -125,8 +136,8 @@ def frame(
         "csrf": "" if cookie is None else form_secret(cookie),
         "may_act": cookie is not None and may_ask(principal.role, AccessRole.OPERATOR),
         "may_own": cookie is not None and principal.role is AccessRole.OWNER,
-        "version": site.options.version,
-        "flash": take_flash(request),
+        "version": version,
+        "flash": flash,
     }
 
 
