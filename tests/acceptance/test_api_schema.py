@@ -1,4 +1,4 @@
-"""What schemathesis generates from the OpenAPI document, against a real daemon: no 5xx, no answer beside the document."""
+"""What schemathesis generates from the OpenAPI document, against a real daemon: no 5xx, nothing beside the document."""
 
 import asyncio
 from pathlib import Path

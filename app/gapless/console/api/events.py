@@ -65,7 +65,7 @@ class OwedState(StrEnum):
     """It is owed to nobody."""
 
 
-class Owed(Struct, frozen=True, kw_only=True):
+class OwedItem(Struct, frozen=True, kw_only=True):
     """The state of one delivery."""
 
     destination: str
@@ -96,7 +96,7 @@ class EventItem(Struct, frozen=True, kw_only=True):
     """Why its webhook was missed; null: it was not missed."""
     repeated: bool
     """An event of another key came with the same signed message before."""
-    deliveries: list[Owed] | None
+    deliveries: list[OwedItem] | None
     """null: the token is limited to sources and sees no destinations."""
 
 
@@ -269,7 +269,7 @@ def item(event: Event, owed: list[DeliveryMark] | None) -> EventItem:
         repeated=event.repeated,
         deliveries=None
         if owed is None
-        else [Owed(destination=each.destination, state=each.state.value, reason=each.reason) for each in owed],
+        else [OwedItem(destination=each.destination, state=each.state.value, reason=each.reason) for each in owed],
     )
 
 

@@ -14,7 +14,7 @@ from gapless.status import values
 from gapless.status.troubles import troubles
 
 
-class Named(Struct, frozen=True, kw_only=True):
+class ReportItem(Struct, frozen=True, kw_only=True):
     """A source or a destination, as `/api/v1/status` has it; `troubles` are its own."""
 
     name: str
@@ -24,10 +24,10 @@ class Named(Struct, frozen=True, kw_only=True):
     troubles: list[dict[str, Any]]
 
 
-class NamedList(Struct, frozen=True, kw_only=True):
+class ReportItems(Struct, frozen=True, kw_only=True):
     """All of them."""
 
-    items: list[Named]
+    items: list[ReportItem]
 
 
 def report_routes(context: OperationContext) -> list[HTTPRouteHandler]:
@@ -39,24 +39,24 @@ def report_routes(context: OperationContext) -> list[HTTPRouteHandler]:
         return values.of_report(await make_report(context, principal_of(request)))
 
     @reading("/sources", tag="sources")
-    async def list_sources(request: AnyRequest) -> NamedList:
+    async def list_sources(request: AnyRequest) -> ReportItems:
         """List sources with what is proven of each."""
-        return NamedList(items=await _sources(request, context))
+        return ReportItems(items=await _sources(request, context))
 
     @reading("/sources/{source:str}", tag="sources")
-    async def show_source(request: AnyRequest, source: FromPath[str]) -> Named:
+    async def show_source(request: AnyRequest, source: FromPath[str]) -> ReportItem:
         """Show one source."""
         found = next((each for each in await _sources(request, context) if each.name == source), None)
         return found or refuse(f"source {source!r} is not configured", HTTPStatus.NOT_FOUND)
 
     @reading("/destinations", tag="destinations")
-    async def list_destinations(request: AnyRequest) -> NamedList:
+    async def list_destinations(request: AnyRequest) -> ReportItems:
         """List destinations with what each is owed."""
         refuse_limited(request, "destinations")
-        return NamedList(items=await _destinations(context))
+        return ReportItems(items=await _destinations(context))
 
     @reading("/destinations/{destination:str}", tag="destinations")
-    async def show_destination(request: AnyRequest, destination: FromPath[str]) -> Named:
+    async def show_destination(request: AnyRequest, destination: FromPath[str]) -> ReportItem:
         """Show one destination."""
         refuse_limited(request, "destinations")
         found = next((each for each in await _destinations(context) if each.name == destination), None)
@@ -65,7 +65,7 @@ def report_routes(context: OperationContext) -> list[HTTPRouteHandler]:
     return [show_status, list_sources, show_source, list_destinations, show_destination]
 
 
-async def _sources(request: AnyRequest, context: OperationContext) -> list[Named]:
+async def _sources(request: AnyRequest, context: OperationContext) -> list[ReportItem]:
     report = await make_report(context, principal_of(request))
     found = troubles(report)
     return [
@@ -74,7 +74,7 @@ async def _sources(request: AnyRequest, context: OperationContext) -> list[Named
     ]
 
 
-async def _destinations(context: OperationContext) -> list[Named]:
+async def _destinations(context: OperationContext) -> list[ReportItem]:
     report = await make_report(context)
     found = troubles(report)
     return [
@@ -86,6 +86,6 @@ async def _destinations(context: OperationContext) -> list[Named]:
     ]
 
 
-def _named(facts: dict[str, Any], found: list[dict[str, Any]]) -> Named:
+def _named(facts: dict[str, Any], found: list[dict[str, Any]]) -> ReportItem:
     rest = {name: value for name, value in facts.items() if name not in ("name", "verdict")}
-    return Named(name=facts["name"], verdict=facts["verdict"], facts=rest, troubles=found)
+    return ReportItem(name=facts["name"], verdict=facts["verdict"], facts=rest, troubles=found)

@@ -61,7 +61,7 @@ class Confirmation:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Action:
+class PageAction:
     """One action. `prepare` says what it would do; `args` are the arguments of the operation."""
 
     operation: str
@@ -323,8 +323,8 @@ def _shown(name: str, words: str) -> Callable[[Mapping[str, object]], str]:
     return lambda result: words.format(result.get(name))
 
 
-ACTIONS: Final[Mapping[str, Action]] = {
-    "replay": Action(
+ACTIONS: Final[Mapping[str, PageAction]] = {
+    "replay": PageAction(
         operation="event.replay",
         prepare=_replay,
         args=lambda asked, _: {
@@ -334,31 +334,31 @@ ACTIONS: Final[Mapping[str, Action]] = {
         },
         done=_shown("replayed", "Replayed: {}. It is in the audit log."),
     ),
-    "read": Action(
+    "read": PageAction(
         operation="source.pass",
         prepare=_read,
         args=_read_args,
         done=lambda result: f"The list of {result.get('source')} is read now. It is in the audit log.",
     ),
-    "cancel": Action(
+    "cancel": PageAction(
         operation="pass.cancel",
         prepare=_cancel,
         args=lambda asked, _: {"ids": [_number(asked.get("id", ""))]},
         done=lambda _: "The pass is cancelled. It is in the audit log.",
     ),
-    "requeue": Action(
+    "requeue": PageAction(
         operation="dead.requeue",
         prepare=_requeue,
         args=_waiting_args,
         done=_shown("requeued", "Requeued: {}. It is in the audit log."),
     ),
-    "release-held": Action(
+    "release-held": PageAction(
         operation="held.release",
         prepare=_release_held,
         args=_waiting_args,
         done=_shown("released", "Let go: {}. It is in the audit log."),
     ),
-    "release": Action(
+    "release": PageAction(
         operation="quarantine.release",
         prepare=_release,
         args=_release_args,
@@ -366,24 +366,24 @@ ACTIONS: Final[Mapping[str, Action]] = {
             f"Released: {result.get('released')}, new: {result.get('new')}, still refused: {result.get('refused')}."
         ),
     ),
-    "acknowledge": Action(
+    "acknowledge": PageAction(
         operation="source.acknowledge",
         prepare=_acknowledge,
         args=_acknowledge_args,
         done=lambda _: "Acknowledged. It is in the audit log.",
         reason="reason",
     ),
-    "dismiss": Action(
+    "dismiss": PageAction(
         operation="missing.dismiss",
         prepare=_dismiss,
         args=lambda asked, _: {"source": asked.get("source"), "keys": [asked.get("key", "")]},
         done=lambda _: "Dismissed. It is in the audit log.",
         reason="reason",
     ),
-    "create-token": Action(
+    "create-token": PageAction(
         operation="token.create", prepare=_new_token, args=_new_token_args, done=lambda _: "The token is made."
     ),
-    "revoke-token": Action(
+    "revoke-token": PageAction(
         operation="token.revoke",
         prepare=_revoke,
         args=lambda asked, _: {"name": asked.get("name")},

@@ -44,7 +44,7 @@ READ_NOW: Final = frozenset((TroubleKind.PROOF_STALLED, TroubleKind.NEVER_COMPAR
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Problem:
+class ShownTrouble:
     """One trouble with where to look, and what can be done at once."""
 
     trouble: Trouble
@@ -118,12 +118,12 @@ def source_values(report: StatusReport, source: SourceReport, hours: HoursOfSour
     }
 
 
-def problem_of(trouble: Trouble) -> Problem:
+def problem_of(trouble: Trouble) -> ShownTrouble:
     """Return a trouble with where to look."""
     link = LINKS.get(trouble.kind)
     if link is not None and trouble.source is not None and link in ("/missed", "/unrecoverable", "/passes"):
         link = f"{link}?source={trouble.source}"
-    return Problem(
+    return ShownTrouble(
         trouble=trouble,
         css=css(trouble.severity),
         link=link,
