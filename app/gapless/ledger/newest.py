@@ -10,7 +10,7 @@ from typing import Any, Final, Generic, TypeVar
 
 from sqlalchemy import Column, ColumnElement, Connection, select
 
-LOOKED_AT: Final = 20_000
+LOOKED_AT: Final = 10_000
 """Most rows of the index that one page looks at."""
 T = TypeVar("T")
 
