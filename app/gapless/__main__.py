@@ -32,26 +32,29 @@ Options:
   -h, --help     Show this message and exit.
 
 Commands:
-  api         Print the OpenAPI document of the HTTP API.
-  approve     Approve an operation on many events, or list those that wait.
-  audit       Compare the provider's list with the ids you have processed.
-  check       Check settings, store, providers, destinations and clocks.
-  config      Put an older configuration in force again.
-  db          Upgrade the ledger, or tell it that it was restored.
-  dead        List or requeue dead letters and held deliveries.
-  demo        Watch the daemon recover webhooks that a fake provider loses.
-  event       List, show, follow and replay recorded events.
-  import      Record processed events, so that they are not delivered again.
-  log         Show the audit log: who did what, and verify it.
-  measure     Show how late webhooks came, and how soon losses were found.
-  missing     List, show or dismiss what is known and not recorded.
-  pass        List passes, or cancel those on demand.
-  providers   Show what each provider can do, and what it cannot prove.
-  quarantine  List or release refused webhooks.
-  serve       Run the daemon: receive, reconcile, deliver, show the status.
-  source      List, show, read, rename or repair sources.
-  status      Show what is wrong, what to do next, and what is proven.
-  token       Make, list or revoke tokens of the private listener.
+  api          Print the OpenAPI document of the HTTP API.
+  approve      Approve an operation on many events, or list those that wait.
+  audit        Compare the provider's list with the ids you have processed.
+  check        Check settings, store, providers, destinations and clocks.
+  config       Put an older configuration in force again.
+  db           Upgrade the ledger, or tell it that it was restored.
+  dead         List, requeue or discard dead letters and held deliveries.
+  demo         Watch the daemon recover webhooks that a fake provider loses.
+  destination  List, show, pause, resume or fill destinations.
+  event        List, show, follow and replay recorded events.
+  import       Record processed events, so that they are not sent again.
+  job          List, show, cancel or run jobs on many events.
+  listen       Forward events to a handler that you develop.
+  log          Show the audit log: who did what, and verify it.
+  measure      Show how late webhooks came, and how soon losses were found.
+  missing      List, show or dismiss what is known and not recorded.
+  pass         List passes, or cancel those on demand.
+  providers    Show what each provider can do, and what it cannot prove.
+  quarantine   List or release refused webhooks.
+  serve        Run the daemon: receive, reconcile, deliver, show the status.
+  source       List, show, read, rename or repair sources.
+  status       Show what is wrong, what to do next, and what is proven.
+  token        Make, list or revoke tokens of the private listener.
 """
 WIDTH = 80
 

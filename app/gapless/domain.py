@@ -291,6 +291,8 @@ class Owed(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     not_before_us: int
     until_listed: bool = False
     """It waits until the provider's list has shown the event."""
+    held: str | None = None
+    """Why it waits for a person; None: it does not."""
 
 
 class Route(Protocol):

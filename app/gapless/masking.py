@@ -3,8 +3,11 @@
 Pure. A pointer is that of RFC 6901, such as `/data/object/card`; `*` stands for each item of an array or an object.
 """
 
-from collections.abc import Iterator, Sequence
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from html import escape
 from typing import Any, Final, TypeAlias
+from urllib.parse import quote
 
 import msgspec
 
@@ -37,18 +40,39 @@ def shown(payload: bytes, pointers: Sequence[str]) -> bytes:
         return msgspec.json.encode(UNREADABLE)
 
 
-def scrubbed(text: str, payload: bytes, pointers: Sequence[str]) -> str:
-    """Return `text`, such as that of an error, with `MASKED` in the place of every masked value of the payload."""
-    if not pointers:
+def scrubbed(text: str, payload: bytes, pointers: Sequence[str], *, is_cut: bool = False) -> str:
+    """Return `text`, such as that of an error, with `MASKED` in the place of every masked value of the payload.
+
+    `is_cut`: the text goes on, so that its end may be the beginning of such a value.
+    """
+    if not pointers or not text:
         return text
     try:
         value = msgspec.json.decode(payload)
     except (msgspec.DecodeError, UnicodeError, RecursionError):
         return MASKED
     found = {leaf for pointer in pointers for named in _named(value, parse(pointer)) for leaf in _leaves(named)}
-    for leaf in sorted(found, key=len, reverse=True):
-        text = text.replace(leaf, MASKED)
+    return hidden(text, found, is_cut=is_cut)
+
+
+def hidden(text: str, values: Iterable[str], *, is_cut: bool = False) -> str:
+    """Return `text` with `MASKED` in the place of these values, also where they are written as in JSON, HTML or a URL.
+
+    `is_cut`: the text goes on, so that its end may be the beginning of a value.
+    """
+    written = {form for each in values if len(each) >= SHORTEST for form in _forms(each)}
+    for form in sorted(written, key=len, reverse=True):
+        text = text.replace(form, MASKED)
+    if is_cut:
+        ends = (form[:length] for form in written for length in range(len(form) - 1, 0, -1))
+        longest = max((end for end in ends if text.endswith(end)), key=len, default="")
+        text = text[: len(text) - len(longest)] + (MASKED if longest else "")
     return text
+
+
+def _forms(value: str) -> set[str]:
+    as_json = (json.dumps(value, ensure_ascii=is_ascii)[1:-1] for is_ascii in (True, False))
+    return {value, *as_json, escape(value), quote(value, errors="replace")}
 
 
 def scrubbed_error(error: BaseException, payload: bytes, pointers: Sequence[str]) -> BaseException:

@@ -65,6 +65,11 @@ class Metrics:
         self.connections_closed = counter(
             "connections_closed", "Connections that we closed, by reason.", "listener", "reason"
         )
+        self.stream_clients = gauge("stream_clients", "Listeners of the live stream.")
+        self.stream_closed = counter("stream_closed", "Ends of listeners of the live stream, by reason.", "reason")
+        self.stream_lag = gauge(
+            "stream_lag_seconds", "Since all that was recorded had been read for the live stream; 0: nobody listens."
+        )
         self.circuit_open = gauge("circuit_open", "1 while a destination is given a rest.", "destination")
         self.clock_jumps = counter("clock_jumps", "Times that the ledger's clock jumped.")
         self.clock_offset = gauge("clock_offset_seconds", "This machine's clock less the ledger's.")

@@ -74,8 +74,15 @@ async def deliver(store_url: str, endpoint: str, at_once: int, seconds: float) -
     options = HttpOptions(
         url=endpoint, signature=DeliverySignature.STANDARD, secret=SecretRef(value=Secret(SECRET)), allow=LOCAL
     )
-    context = SenderContext(name=NAME, sources=known, clock=system_clock, concurrency=at_once, releases=frozenset())
     settings = DestinationSettings(name=NAME, concurrency=at_once)
+    context = SenderContext(
+        name=NAME,
+        sources=known,
+        clock=system_clock,
+        concurrency=at_once,
+        releases=frozenset(),
+        timeout=settings.timeout,
+    )
     destination = make_destination(settings, 1, 0, HttpSender(options, context))
     dispatcher = Dispatcher([destination], runtime)
     settle_heap()

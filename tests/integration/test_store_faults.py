@@ -196,7 +196,7 @@ async def test_the_listening_connection_notices_silence(postgres_url: str, monke
         store = open_store(proxy.url, SHORT)
         heard = asyncio.Event()
         try:
-            listening = asyncio.create_task(store.listen("gapless_test", heard.set))  # type: ignore[attr-defined]
+            listening = asyncio.create_task(store.listen("gapless_test", lambda _: heard.set()))
             while not heard.is_set():
                 await run_sql(postgres_url, "NOTIFY gapless_test")
                 await asyncio.sleep(0.01)
@@ -228,7 +228,7 @@ async def test_a_process_opens_no_more_connections_than_configured(postgres_url:
     busy = "SELECT pg_sleep(0.05), count(*) FROM pg_stat_activity WHERE application_name = 'gapless'"
     try:
         await store.write(leases.try_write, slot=0)
-        listening = asyncio.create_task(store.listen("x", lambda: None))  # type: ignore[attr-defined]
+        listening = asyncio.create_task(store.listen("x", lambda _: None))
         found = await asyncio.gather(*(store.read(lambda c: c.exec_driver_sql(busy).one()[1]) for _ in range(8)))
         assert max(found) <= SHORT.connections
         listening.cancel()

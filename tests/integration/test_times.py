@@ -11,7 +11,7 @@ from gapless.ledger import budgets, deliveries, destinations, leases, missing, s
 from gapless.ledger.budgets import PurseTerms
 from gapless.ledger.engine import Store
 from gapless.ledger.missing import Missing
-from gapless.ledger.tables import BUDGET, DELIVERY, DOWNTIME, SLOT, SOURCE
+from gapless.ledger.tables import BUDGET, DELIVERY, DESTINATION, DOWNTIME, SLOT, SOURCE
 
 pytestmark = pytest.mark.anyio
 NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
@@ -79,6 +79,18 @@ async def test_a_claim_and_a_retry_store_their_waits(store: Store) -> None:
     )
     await store.write(deliveries.settle, settlements=[retry])
     assert await columns(store, DELIVERY, "next_us", "wait_us") == [(NOW_US + 5 + HOUR_US, HOUR_US)]
+
+
+async def test_a_delivery_gets_no_older_when_the_clock_is_set(store: Store) -> None:
+    await open_ledger(store)
+    tried = {"attempts": 1, "first_us": NOW_US - MINUTE_US}
+    await owe(store, {"next_us": NOW_US - 1, **tried}, {"next_us": NOW_US + MINUTE_US, **tried}, {"next_us": NOW_US})
+    await store.write(lambda c: destinations.resume(c, 1, NOW_US))
+    await store.write(times.move, now_us=NOW_US, by_us=YEAR_US)
+    assert await columns(store, DELIVERY, "event_seq", "first_us") == [
+        (1, NOW_US - MINUTE_US + YEAR_US), (2, NOW_US - MINUTE_US + YEAR_US), (3, None),
+    ]  # fmt: skip
+    assert await columns(store, DESTINATION, "resumed_us") == [(NOW_US + YEAR_US,)]
 
 
 async def test_a_source_and_a_missing_event_ahead_are_due(store: Store) -> None:

@@ -31,6 +31,8 @@ ENVIRONMENT = {
     "STRIPE_WEBHOOK_SECRET": WEBHOOK_SECRET,
     "CONSUMER_SECRET": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
 }
+BYTECODE = {name: os.environ[name] for name in ("PYTHONPYCACHEPREFIX",) if name in os.environ}
+"""Where compiled modules are kept, so that no start of the program compiles them again."""
 
 
 def free_port() -> int:
@@ -160,6 +162,8 @@ class Gapless:
     store_url: str
     api: str
     consumer: Consumer | None = None
+    destinations: str = ""
+    """Further destinations, as they stand in the configuration."""
     source: str = ""
     options: str = ""
     environment: Mapping[str, str] = field(default_factory=dict)
@@ -187,6 +191,7 @@ class Gapless:
         """The configuration file, written anew: at once, because commands beside this call may be reading it."""
         since = f'since = "{self.since}"' if self.since else ""
         destination = DESTINATION.format(port=self.consumer.port, since=since) if self.consumer else ""
+        destination += self.destinations
         path = self.folder / f"gapless-{self.public_port}.toml"
         part = path.with_suffix(f".{uuid.uuid4().hex}")
         part.write_text(
@@ -210,6 +215,7 @@ class Gapless:
             "PATH": os.environ["PATH"],
             "HOME": str(self.folder),
             "STORE_URL": self.store_url,
+            **BYTECODE,
             **ENVIRONMENT,
             **self.environment,
         }

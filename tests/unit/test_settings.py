@@ -31,6 +31,7 @@ from gapless.settings import (
     resolve_options,
     tree,
 )
+from gapless.settings.secret_files import secret_paths
 from gapless_reconcilers.kit.contract import Secret
 
 EXAMPLE = Path(__file__).parents[2] / "config" / "gapless.example.toml"
@@ -39,6 +40,12 @@ SECRETS = {
     "STRIPE_WEBHOOK_SECRET": "whsec_abc",
     "BILLING_SECRET": "whsec_billing",
     "BILLING_AUTHORIZATION": "Bearer billing",
+    "NATS_PASSWORD": "password",
+    "NATS_TOKEN": "token",
+    "KAFKA_PASSWORD": "password",
+    "AWS_SECRET": "secret",
+    "BILLING_DATABASE_URL": "postgresql://gapless:hunter2@db/billing",
+    "BILLING_SECRET_OLD": "whsec_old",
     "DATABASE_URL": "postgresql://gapless:hunter2@db/gapless",
     "PRIVATE_TOKEN": "a-token-of-enough-characters",
     "AUDIT_KEY": "a-key-of-enough-characters",
@@ -115,7 +122,9 @@ def test_gapless_config_names_the_file(tmp_path: Path) -> None:
 def test_the_example_file_loads_as_it_stands() -> None:
     settings = load(EXAMPLE, SECRETS)
     assert [one.name for one in settings.sources] == ["stripe-live"]
-    assert [one.type for one in settings.destinations] == ["http", "python"]
+    assert [one.type for one in settings.destinations] == [
+        *("http", "python", "nats", "nats", "rabbitmq", "kafka", "sqs", "postgres")
+    ]
     assert settings.store.url.read() == Secret(SECRETS["DATABASE_URL"])
 
 
@@ -222,6 +231,17 @@ def test_a_changed_secret_file_gives_a_changed_secret(tmp_path: Path) -> None:
     file.unlink()
     with pytest.raises(SecretUnavailable, match="cannot be read"):
         reference.read()
+
+
+def test_headers_are_read_from_files_beside_the_configuration(tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("Bearer one\n")
+    settings = loaded(tmp_path, DESTINATION + 'headers_file = { authorization = "token" }\n')
+    options = settings.destinations[0].options
+    assert isinstance(options, HttpOptions)
+    assert options.headers_file["authorization"].read() == Secret("Bearer one")
+    assert ("destination billing", tmp_path / "token") in list(secret_paths(settings))
+    (sentence,) = problems(tmp_path, DESTINATION + 'headers_file = { authorization = "none" }\n')
+    assert "option headers_file.authorization: the file cannot be read" in sentence
 
 
 def test_several_webhook_secrets_come_from_lists_lines_and_files(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import tomllib
 from dataclasses import is_dataclass
 from datetime import UTC, datetime, timedelta
 from enum import Enum
+from importlib import import_module
 from ipaddress import ip_network
 from itertools import pairwise
 from pathlib import Path
@@ -16,9 +17,10 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from gapless.destinations import http, python, registry
+from gapless.condition import Condition
+from gapless.destinations import registry
 from gapless.domain import Silence
-from gapless.settings import SecretRef, Settings, SettingsInvalid, load, resolve_options, tree
+from gapless.settings import SecretRef, Settings, SettingsInvalid, load, resolve_options
 from gapless.settings.environment import key_paths, variable_of
 from gapless_reconcilers.kit.contract import Secret
 
@@ -56,6 +58,7 @@ SAMPLES = {
     ("private", "metrics_token"): ("a-token-of-enough-characters", Secret("a-token-of-enough-characters")),
     ("private", "consumer_token"): ("a-token-of-enough-characters", Secret("a-token-of-enough-characters")),
     ("private", "second_person_above"): ("1000", 1000),
+    ("private", "stream_clients"): ("200", 200),
     ("private", "certificate"): ("/etc/certificate.pem", Path("/etc/certificate.pem")),
     ("private", "certificate_key"): ("/etc/certificate_key.pem", Path("/etc/certificate_key.pem")),
     ("private", "client_ca"): ("/etc/client_ca.pem", Path("/etc/client_ca.pem")),
@@ -121,6 +124,16 @@ SAMPLES = {
     ("destination", "rate"): ("3", 3.0),
     ("destination", "timeout"): ("5s", timedelta(seconds=5)),
     ("destination", "max_attempts"): ("2", 2),
+    ("destination", "waits"): ("5s,5m", (timedelta(seconds=5), timedelta(minutes=5))),
+    ("destination", "max_age"): ("1d", timedelta(days=1)),
+    ("destination", "final"): ("[410, 422]", (410, 422)),
+    ("destination", "paused"): ("true", True),
+    ("destination", "hydrate"): ("true", True),
+    ("destination", "previous_secret"): ("whsec_y", Secret("whsec_y")),
+    ("destination", "headers_file"): ("{}", {}),
+    ("destination", "when"): ("id == 'x'", Condition("id == 'x'")),
+    ("destination", "format"): ("cloudevents-binary", "cloudevents-binary"),
+    ("destination", "cloudevents_source"): ("https://gapless.acme.example", "https://gapless.acme.example"),
     ("destination", "backoff_first"): ("1s", timedelta(seconds=1)),
     ("destination", "backoff_max"): ("10s", timedelta(seconds=10)),
     ("destination", "allow_private"): ("true", True),
@@ -132,13 +145,49 @@ SAMPLES = {
         '{"X-Key": "KEY"}',
         {"X-Key": SecretRef(value=Secret("rk_live_1"), variable="KEY")},
     ),
+    ("destination", "user"): ("gapless", "gapless"),
+    ("destination", "password"): ("pass word", Secret("pass word")),
+    ("destination", "ca"): ("/etc/ca.pem", "/etc/ca.pem"),
+    ("destination", "certificate"): ("/etc/ours.pem", "/etc/ours.pem"),
+    ("destination", "certificate_key"): ("/etc/ours.key", "/etc/ours.key"),
+    ("destination", "servers"): ("nats://a:4222,tls://b:4222", ("nats://a:4222", "tls://b:4222")),
+    ("destination", "subject"): ("billing.{type}", "billing.{type}"),
+    ("destination", "token"): ("t0ken", Secret("t0ken")),
+    ("destination", "exchange"): ("events", "events"),
+    ("destination", "routing_key"): ("{source}", "{source}"),
+    ("destination", "topic"): ("events", "events"),
+    ("destination", "tls"): ("true", True),
+    ("destination", "sasl"): ("SCRAM-SHA-256", "SCRAM-SHA-256"),
+    ("destination", "producer"): ('{"linger.ms": "1"}', {"linger.ms": "1"}),
+    ("destination", "queue_url"): ("https://sqs.eu-west-1.amazonaws.com/1/a", "https://sqs.eu-west-1.amazonaws.com/1/a"),
+    ("destination", "region"): ("eu-west-1", "eu-west-1"),
+    ("destination", "access_key_id"): ("AKIA1", "AKIA1"),
+    ("destination", "secret_access_key"): ("secret", Secret("secret")),
+    ("destination", "group"): ("billing", "billing"),
+    ("destination", "table"): ("billing.events", "billing.events"),
 }  # fmt: skip
 NAMES = {"source": ["stripe-live"], "destination": ["billing"]}
 OWN = {("destination", name) for kind in registry.kinds() for name in registry.load(kind).Options.__struct_fields__}
 """The keys that one type of destination has: a destination of another type lacks them."""
 
+LEAST = {
+    "http": {},
+    "kafka": {"SERVERS": "a:9092", "TOPIC": "t"},
+    "nats": {"SERVERS": "nats://a:4222", "SUBJECT": "s"},
+    "postgres": {"URL": "postgresql://a/b"},
+    "python": {"TARGET": "m:f"},
+    "rabbitmq": {"URL": "amqp://a/", "ROUTING_KEY": "q"},
+    "sqs": {"QUEUE_URL": "https://sqs.eu-central-1.amazonaws.com/1/q.fifo"},
+}
+"""What a destination of each type cannot do without, as suffixes of variables."""
+TOGETHER = (("user", "password"), ("access_key_id", "secret_access_key"), ("certificate", "certificate_key"))
+"""Keys of which neither is allowed alone."""
 
-OF_PYTHON = {("destination", "target"), ("destination", "folder")}
+
+def type_of(path: tuple[str, ...]) -> str:
+    """The first type of destination that has the key, as in the samples; of those with `servers`: nats."""
+    having = [kind for kind in registry.kinds() if path[-1] in registry.load(kind).Options.__struct_fields__]
+    return "nats" if "nats" in having else (having or ["http"])[0]
 
 
 def tree_paths(cls: type[Any] = Settings, prefix: tuple[str, ...] = ()) -> set[tuple[str, ...]]:
@@ -179,9 +228,13 @@ def environ_for(path: tuple[str, ...]) -> dict[str, str]:
             **BASE,
             **{variable_of(full_path(p)): text for p, (text, _) in SAMPLES.items() if "read_budget" in p},
         }
-    if path in OF_PYTHON:
-        del environ["GAPLESS_DESTINATION__BILLING__URL"], environ["GAPLESS_DESTINATION__BILLING__SIGNATURE"]
-        environ |= {"GAPLESS_DESTINATION__BILLING__TYPE": "python", "GAPLESS_DESTINATION__BILLING__TARGET": "m:f"}
+    if path in OWN and (kind := type_of(path)) != "http":
+        prefix, own = "GAPLESS_DESTINATION__BILLING__", environ.pop(variable_of(full_path(path)))
+        del environ[f"{prefix}URL"], environ[f"{prefix}SIGNATURE"]
+        together = next((pair for pair in TOGETHER if path[-1] in pair), ())
+        environ |= {f"{prefix}{key}": text for key, text in LEAST[kind].items()} | {f"{prefix}TYPE": kind}
+        environ |= {f"{prefix}{key.upper()}": SAMPLES["destination", key][0] for key in together}
+        environ[variable_of(full_path(path))] = own
     return environ
 
 
@@ -204,7 +257,7 @@ def test_every_twin_but_its_own_leaves_a_key_alone(
     with_twin, without = load(None, environ_for(path)), load(None, BASE)
     changed = {p for p in SAMPLES if _or_none(with_twin, p) != _or_none(without, p)}
     assert changed <= {path, *(p for p in SAMPLES if "read_budget" in p and "read_budget" in path)} | (
-        {("destination", "type"), *OWN} if path in OF_PYTHON else set()
+        {("destination", "type"), *OWN} if path in OWN and type_of(path) != "http" else set()
     )
 
 
@@ -335,12 +388,21 @@ def test_a_secret_in_the_environment_is_in_no_message(secret: str) -> None:
     assert secret not in str(caught.value) + repr(caught.value)
 
 
-@pytest.mark.parametrize("file", [tree.__file__, http.__file__, python.__file__])
-def test_every_attribute_is_documented(file: str) -> None:
-    module = ast.parse(Path(file).read_text(encoding="utf-8"))
+@pytest.mark.parametrize(
+    "module",
+    [
+        "settings.tree",
+        "destinations.http.options",
+        *(f"destinations.{name}" for name in ("brokers", *registry.kinds())),
+    ],
+)
+def test_every_attribute_is_documented(module: str) -> None:
+    file = import_module(f"gapless.{module}").__file__
+    assert file
+    parsed = ast.parse(Path(file).read_text(encoding="utf-8"))
     bare = [
         f"{cls.name}.{ast.unparse(attribute.target)}"
-        for cls in module.body
+        for cls in parsed.body
         if isinstance(cls, ast.ClassDef) and cls.name.endswith(("Settings", "Options"))
         for attribute, after in pairwise([*cls.body, ast.Pass()])
         if isinstance(attribute, ast.AnnAssign)

@@ -12,6 +12,7 @@ from gapless_reconcilers.kit import registry
 HERE = "config gapless.toml: "
 SRC = HERE + 'source "s": '
 DST = HERE + 'destination "d": '
+WHEN = "wanted a JMESPath expression that is true or false, such as data.object.currency == 'eur'"
 DURATION = "wanted a duration such as 30s, 5m, 2h, 30d"
 ENVIRON = {
     "KEY": "rk_live_1",
@@ -131,16 +132,29 @@ TABLE = {
     dst('backoff_first = "7h"'): f"{DST}option backoff_first is longer than backoff_max; wanted it to be shorter, or equal",
     src() + dst('sources = ["t"]'): f'{DST}option sources names "t", which is no source; there are: s',
     # what one type of destination has
-    dst('type = "fax"'): f'{DST}option type is "fax"; wanted one of http, python',
-    dst("type = 3"): f"{DST}option type is 3; wanted one of http, python",
+    dst('type = "fax"'): f'{DST}option type is "fax"; wanted one of http, kafka, nats, postgres, python, rabbitmq, sqs',
+    dst("type = 3"): f"{DST}option type is 3; wanted one of http, kafka, nats, postgres, python, rabbitmq, sqs",
     dst('ulr = "http://h.example/"'): f"{DST}there is no option ulr; did you mean url?",
     dst('taget = "m:f"', 'type = "python"\ntarget = "m:f"'): f"{DST}there is no option taget; did you mean target?",
-    dst('options = { url = "x" }'): f"{DST}there is no option options; wanted one of allow, allow_private, "
-    "backoff_first, backoff_max, concurrency, delay, headers, headers_env, max_attempts, modes, name, "
-    "on_version_mismatch, rate, receipts, require_listed, secret, secret_env, secret_file, signature, since, sources, "
-    "timeout, type, types, url, via",
+    dst('options = { url = "x" }'): f"{DST}there is no option options; wanted one of "
+    "allow, allow_private, backoff_first, backoff_max, cloudevents_source, concurrency, delay, final, format, "
+    "headers, headers_env, headers_file, hydrate, max_age, max_attempts, modes, name, on_version_mismatch, "
+    "paused, previous_secret, previous_secret_env, previous_secret_file, rate, receipts, require_listed, secret, "
+    "secret_env, secret_file, signature, since, sources, timeout, type, types, url, via, waits, when",
     dst(address='url = "ftp://h.example/"\nsecret_env = "SECRET"'): f"{DST}option url is a text of 16 characters; "
     "wanted an http:// or https:// address without a user name or a fragment",
+    dst('signature = "provider"\nprevious_secret_env = "SECRET"'): f"{DST}option previous_secret_env is for "
+    'signature = "standard", where a delivery can have two signatures; leave it out',
+    dst('signature = "provider"\nformat = "cloudevents-binary"'): f"{DST}option format is for other signatures than "
+    '"provider", whose body the provider renders; leave it out',
+    dst("when = \"a ==\""): f'{DST}option when is "a =="; {WHEN}; Invalid jmespath expression: Incomplete expression',
+    dst("when = \"size(a) > `1`\""): f'{DST}option when is "size(a) > `1`"; {WHEN}; there is no function size; '
+    "there are abs, avg, ceil, contains, ends_with, floor, join, keys, length, map, max, max_by, merge, min, min_by, "
+    "not_null, reverse, sort, sort_by, starts_with, sum, to_array, to_number, to_string, type, values",
+    dst("when = \"contains(a)\""): f'{DST}option when is "contains(a)"; {WHEN}; contains takes 2 arguments, not 1',
+    dst("when = 3"): f"{DST}option when is 3; {WHEN}",
+    dst("final = [500]"): f"{DST}option final is a list; wanted a list of statuses from 400 to 499",
+    dst('waits = ["5 parsecs"]'): f"{DST}option waits is a list; wanted a list of durations such as 5s, 5m, 2h",
     dst('signature = "md5"'): f'{DST}option signature is "md5"; wanted one of standard, provider, none',
     dst("allow_private = 1"): f"{DST}option allow_private is 1; wanted true or false",
     dst("allow = [1]"): f"{DST}option allow is a list; wanted a list of hosts, addresses or networks",

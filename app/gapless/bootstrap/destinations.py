@@ -19,15 +19,21 @@ def make_destination(settings: DestinationSettings, destination_id: int, since_u
         types=TypePatterns(settings.types),
         via=frozenset(settings.via),
         modes=None if settings.modes is None else frozenset(settings.modes),
+        when=settings.when,
         since_us=since_us,
         delay_us=span_us(settings.delay),
         receipts=settings.receipts,
         require_listed=settings.require_listed,
+        hydrate=settings.hydrate,
         concurrency=settings.concurrency,
         rate=settings.rate,
         timeout=settings.timeout,
         retry=DeliveryRetryPolicy(
-            first=settings.backoff_first, longest=settings.backoff_max, max_attempts=settings.max_attempts
+            first=settings.backoff_first,
+            longest=settings.backoff_max,
+            max_attempts=settings.max_attempts,
+            waits=settings.waits,
+            max_age=settings.max_age,
         ),
         releases=released_holds(settings),
     )

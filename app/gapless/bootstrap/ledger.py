@@ -26,6 +26,7 @@ from gapless.ledger import (
     times,
 )
 from gapless.ledger.configurations import Standing
+from gapless.ledger.destinations import Pause
 from gapless.ledger.engine import SqliteStore, Store, StoreInvalid, naming_store
 from gapless.ledger.engine.lock import LedgerLock, hold
 from gapless.metrics import Metrics
@@ -110,7 +111,9 @@ async def register_rows(
         return RegisteredRows(
             sources=known,
             destinations={
-                each.name: _registered_destination(connection, each, _first_since(each, settings, times, now), standing)
+                each.name: _registered_destination(
+                    connection, each, _first_since(each, settings, times, now), now, standing
+                )
                 for each in settings.destinations
             },
             retired=sources.retired_since(connection),
@@ -162,11 +165,12 @@ def _registered_source(
 
 
 def _registered_destination(
-    connection: Connection, wanted: DestinationSettings, first_since: datetime, standing: Standing
+    connection: Connection, wanted: DestinationSettings, first_since: datetime, now: datetime, standing: Standing
 ) -> tuple[int, int]:
     """Return the id and the since of the destination's row; a new one is owed what occurs from `first_since` on."""
     since = align_down(wanted.since or first_since, WHOLE_SECOND)
-    row_id = destinations.register_destination(connection, wanted.name, since, in_force=standing.in_force)
+    pause = Pause(since_us=to_us(now), by="configuration", reason="paused = true") if wanted.paused else None
+    row_id = destinations.register_destination(connection, wanted.name, since, in_force=standing.in_force, paused=pause)
     return row_id, destinations.destination_since(connection, row_id)
 
 

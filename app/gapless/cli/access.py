@@ -20,6 +20,8 @@ from gapless.bootstrap.store import open_configured_store
 from gapless.ledger import Connection, schema
 from gapless.ledger.engine import SqliteStore, Store, StoreInvalid, StoreUnavailable, naming_store
 from gapless.ledger.engine.lock import LedgerHeld, LockHolder, holder_of, refuse_other_file
+from gapless.ledger.jobs import JobState, StoredJob
+from gapless.operations import jobs
 from gapless.operations.context import OperationContext, OperationRefused
 from gapless.operations.endpoint_notes import EndpointAction
 from gapless.operations.principals import ACTOR_HEADER, AccessRole, Principal
@@ -118,13 +120,25 @@ def perform_here(parts: ProcessParts, settings: Settings) -> Operate:
         runtime=runtime,
         evidence=evidence,
         stream_ids=StreamIds(runtime.writer),
+        destinations=parts.destinations,
         second_person_above=settings.private.second_person_above,
     ).acting_as(Principal(name=user_name(), role=AccessRole.OWNER))
 
     async def operate_here(name: str, args: Mapping[str, object]) -> dict[str, Any]:
-        return plain(await perform(context, name, args))
+        done = plain(await perform(context, name, args))
+        begun = done.get("result", done)
+        if parts.lock is not None and "job" in begun:  # no daemon can work it while this process holds the ledger
+            ended = await jobs.work_to_end(runtime, begun["job"], show_progress)
+            begun |= {"state": ended.state.value, "done": ended.done, "left_out": ended.left_out}
+        return done
 
     return operate_here
+
+
+def show_progress(job: StoredJob) -> None:
+    """Print how far a job is that this process works."""
+    if job.state is JobState.RUNNING:
+        click.echo(f"job {job.id}: {job.done + job.left_out} of {job.planned}", err=True)
 
 
 def daemon_of(settings: Settings) -> LockHolder | None:
@@ -195,4 +209,5 @@ __all__ = [
     "operate",
     "plain",
     "read_ledger",
+    "show_progress",
 ]

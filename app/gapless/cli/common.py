@@ -2,11 +2,12 @@
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -63,6 +64,14 @@ def find_source(settings: Settings, name: str) -> SourceSettings:
 def mask_of(settings: Settings, name: str) -> tuple[str, ...]:
     """Return the pointers to the values of a source's events that are not shown; empty if it is not configured."""
     return next((each.mask for each in settings.sources if each.name == name), ())
+
+
+def job_text(begun: Mapping[str, Any]) -> str:
+    """Return the sentence about a job that an operation has begun, or that this process has worked to its end."""
+    number = begun["job"]
+    if "state" in begun:
+        return f"job {number} {begun['state']}: {begun['done']} done, {begun['left_out']} left out"
+    return f"job {number} does it, for {begun['count']} events; `gapless job show {number}` tells how far it is"
 
 
 @contextmanager

@@ -27,11 +27,15 @@ COMMANDS = {
     "db": ("gapless.cli.commands.db:db", "Upgrade the ledger, or tell it that it was restored."),
     "dead": (
         "gapless.cli.commands.dead:dead",
-        "List or requeue dead letters and held deliveries.",
+        "List, requeue or discard dead letters and held deliveries.",
     ),
     "demo": (
         "gapless.cli.commands.demo:demo",
         "Watch the daemon recover webhooks that a fake provider loses.",
+    ),
+    "destination": (
+        "gapless.cli.commands.destination:destination",
+        "List, show, pause, resume or fill destinations.",
     ),
     "event": (
         "gapless.cli.commands.event:event",
@@ -39,7 +43,15 @@ COMMANDS = {
     ),
     "import": (
         "gapless.cli.commands.import_:import_",
-        "Record processed events, so that they are not delivered again.",
+        "Record processed events, so that they are not sent again.",
+    ),
+    "job": (
+        "gapless.cli.commands.job:job",
+        "List, show, cancel or run jobs on many events.",
+    ),
+    "listen": (
+        "gapless.cli.commands.listen:listen",
+        "Forward events to a handler that you develop.",
     ),
     "log": (
         "gapless.cli.commands.log:log",

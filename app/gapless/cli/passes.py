@@ -168,15 +168,16 @@ async def plan_deliveries(settings: Settings, source: str, since: datetime, unti
 
 def _wanted(destination: DestinationSettings) -> WantedEvents:
     modes = None if destination.modes is None else frozenset(mode is EventMode.LIVE for mode in destination.modes)
-    return WantedEvents(types=TypePatterns(destination.types), livemodes=modes)
+    return WantedEvents(types=TypePatterns(destination.types), livemodes=modes, when=destination.when)
 
 
 def describe(planned: PlannedDeliveries) -> str:
     """Return one line: the destination, and the number of events that it would be owed."""
+    left_out = f"; left out: {planned.unjudged} whose condition cannot be evaluated" if planned.unjudged else ""
     if not planned.keys:
-        return f"{planned.destination}: nothing new to deliver"
+        return f"{planned.destination}: nothing new to deliver{left_out}"
     first, last = (format_time(from_us(us)) for us in (planned.first_us, planned.last_us))
-    return f"{planned.destination}: {len(planned.keys)} events, first {first}, last {last}"
+    return f"{planned.destination}: {len(planned.keys)} events, first {first}, last {last}{left_out}"
 
 
 async def deliver(settings: Settings, source: str, planned: list[PlannedDeliveries]) -> int:

@@ -25,6 +25,7 @@ from gapless.connections.register import (
 
 SLICE: Final = 32 * 1024
 """Bytes that are parsed at once."""
+BODY_HEADERS: Final = frozenset((b"content-length", b"transfer-encoding"))
 LINE: Final = 4
 """Bytes of a header line beside its name and value."""
 ANSWERS: Final = {
@@ -124,8 +125,11 @@ class BoundedProtocol(HttpToolsProtocol):
         except httptools.HttpParserError:
             self.refuse(self._fault)
             return False
-        except httptools.HttpParserUpgrade:  # answered as plain HTTP; what follows it is not HTTP
-            self._settle()
+        except httptools.HttpParserUpgrade:  # what follows it is not HTTP
+            if self._should_upgrade():
+                self._upgrade()
+            else:  # answered as plain HTTP
+                self._settle()
             return False
         cycle = self.cycle
         if self._is_whole and cycle is not None and cycle.scope is self.scope:
@@ -194,6 +198,27 @@ class BoundedProtocol(HttpToolsProtocol):
         self._untold = 0
         self._is_whole = True
         _BASE.on_message_complete(self)
+
+    def _get_upgrade(self) -> bytes | None:
+        """Return what a whole request wants to go on with, if a listener of WebSockets can take it."""
+        headers = self.scope["headers"]
+        connection = b",".join(value.lower() for name, value in headers if name == b"connection")
+        tokens = {token.strip() for token in connection.split(b",")}
+        is_plain = self.scope["method"] != "GET" or self.scope["http_version"] != "1.1"
+        has_body = any(name in BODY_HEADERS for name, _ in headers)
+        if b"upgrade" not in tokens or is_plain or has_body or self.app is _too_many:
+            return None
+        return next((value.lower() for name, value in headers if name == b"upgrade"), None)
+
+    def _upgrade(self) -> None:
+        """Go on as a WebSocket, unless an earlier request of this connection is not answered yet."""
+        if self.pipeline or not (self.cycle is None or self.cycle.response_complete):
+            self.refuse(CloseReason.PIPELINED)
+            return
+        self._is_over = True
+        self.handle_websocket_upgrade()
+        protocol: Any = self.transport.get_protocol()
+        self._register.hand_over(self, protocol)
 
     def _stop(self, reason: CloseReason) -> None:
         self._fault = reason

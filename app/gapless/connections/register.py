@@ -152,6 +152,15 @@ class Connections:
         self._join(connection)
         return True
 
+    def hand_over(self, connection: OpenConnection, to: OpenConnection) -> None:
+        """Go on with another object for the same connection, which waits for us from now on."""
+        address = connection.address
+        self.leave(connection)
+        to.phase, to.since, to.address = ANSWER, self._now(), address
+        self._in[ANSWER][to] = None
+        self._all.add(to)
+        self._join(to)
+
     def enter(self, connection: OpenConnection, phase: ConnectionPhase) -> None:
         """Note what a connection waits for from now on."""
         if connection not in self._all:

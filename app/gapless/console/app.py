@@ -10,14 +10,16 @@ from typing import Final
 
 from litestar import Litestar, Response, Router, get
 from litestar.exceptions import HTTPException
-from litestar.handlers import HTTPRouteHandler
+from litestar.handlers import ASGIRouteHandler, HTTPRouteHandler
 
 from gapless.console.api.document import api_router
 from gapless.console.api.operations import operations_route
 from gapless.console.api.problems import PREFIX, problem
 from gapless.console.api.shared import AnyRequest
 from gapless.console.api.status import status_route
+from gapless.console.api.stream import stream_route
 from gapless.console.auth import Area
+from gapless.console.feed.hub import Hub
 from gapless.console.gate import Gate
 from gapless.console.metrics import metrics_route
 from gapless.console.pages.site import page_routes, refusal_page, wants_page
@@ -34,7 +36,7 @@ READY_TIMEOUT_S: Final = 5.0
 def build_console_app(options: ConsoleOptions, context: OperationContext, metrics: Metrics) -> Litestar:
     """Return the application. Its routes depend on the roles; each request is checked by its gate."""
     gate = Gate(options.access, context.runtime, options.trusted_proxies)
-    handlers: list[HTTPRouteHandler | Router] = [
+    handlers: list[HTTPRouteHandler | ASGIRouteHandler | Router] = [
         livez_route(context),
         readyz_route(options, context),
         metrics_route(options, context, metrics),
@@ -44,6 +46,7 @@ def build_console_app(options: ConsoleOptions, context: OperationContext, metric
             status_route(options, context),
             operations_route(context),
             api_router(context),
+            stream_route(context, gate, options.hub or Hub(context.runtime)),
             *page_routes(options, context),
         ]
     app = Litestar(

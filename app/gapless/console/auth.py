@@ -34,12 +34,14 @@ class Area(StrEnum):
     WRITE = "write"
     RECEIPTS = "receipts"
     """A handler reports what it has processed."""
+    STREAM = "stream"
+    """The live stream. A page of another site could open it from a browser, so it is asked where it comes from."""
 
 
 OPENS: Final[Mapping[AccessRole, frozenset[Area]]] = {
     AccessRole.OWNER: frozenset(Area),
     AccessRole.OPERATOR: frozenset(Area),
-    AccessRole.VIEWER: frozenset((Area.PROBE, Area.METRICS, Area.READ)),
+    AccessRole.VIEWER: frozenset((Area.PROBE, Area.METRICS, Area.READ, Area.STREAM)),
     AccessRole.METRICS: frozenset((Area.PROBE, Area.METRICS)),
     AccessRole.CONSUMER: frozenset((Area.PROBE, Area.RECEIPTS)),
 }
@@ -127,7 +129,7 @@ def decide_access(access: Access, area: Area, caller: Caller, known: Principal |
     changes = area in (Area.WRITE, Area.RECEIPTS)
     if area is Area.PROBE:
         return AccessDecision.ALLOWED
-    if changes and is_foreign(caller):
+    if (changes or area is Area.STREAM) and is_foreign(caller):
         return AccessDecision.FOREIGN_ORIGIN
     known = known or identify(access, area, presented_token(caller.authorization))
     if known is not None:

@@ -15,6 +15,7 @@ from litestar.types import Guard
 
 from gapless.client_address import TrustedProxies
 from gapless.console.auth import Access, Area
+from gapless.console.feed.hub import Hub
 from gapless.console.gate import Gate
 from gapless.domain import Sources
 from gapless.ledger.engine import StoreError
@@ -51,6 +52,8 @@ class ConsoleOptions:
     schema_is_current: Work[bool]
     trusted_proxies: TrustedProxies | None = None
     """The proxies whose header tells the address of the client; None: there are none."""
+    hub: Hub | None = None
+    """The live stream, if several listeners share it; None: this one has its own."""
 
 
 async def make_report(context: OperationContext, principal: Principal | None = None) -> StatusReport:

@@ -16,6 +16,7 @@ from gapless.bootstrap.tls import Certificates
 from gapless.connections.protocol import BoundedProtocol
 from gapless.connections.quiet import quieten
 from gapless.connections.register import Connections
+from gapless.connections.websocket import WEBSOCKETS, BoundedWebSocket
 from gapless.receive.server import SERVING
 from gapless.sockets import bind
 
@@ -75,6 +76,7 @@ class Listener:
         certificates: Certificates | None = None,
         drain_s: float = DRAIN_S,
         handshake_s: float = HANDSHAKE_S,
+        websockets: bool = False,
         **options: Any,
     ) -> None:
         self.connections = connections
@@ -82,6 +84,8 @@ class Listener:
         self._socket = bind(host, port)
         quieten()
         uvicorn_options = {**SERVING, "lifespan": "on", "timeout_graceful_shutdown": drain_s, **options}
+        if websockets:
+            uvicorn_options |= {**WEBSOCKETS, "ws": partial(BoundedWebSocket, connections)}
         protocol: Any = partial(BoundedProtocol, connections)
         config = uvicorn.Config(app, backlog=BACKLOG, http=protocol, **uvicorn_options)
         self._server = _Server(config, certificates, handshake_s)

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import timedelta
 from functools import partial
@@ -163,7 +163,7 @@ async def prune(
 async def prune_once(
     writer: Writer,
     limits: RetentionSettings,
-    destination_ids: Iterable[int],
+    destination_ids: Sequence[int],
     now_us: int,
     audit_key: AuditKey = UNKEYED,
     refused: timedelta | None = None,
@@ -187,6 +187,13 @@ async def prune_once(
         while after is not None and age is not None:
             done = await writer.submit_idle(step, before_us=now_us - span_us(age), after=after)
             after = done.after
+    for destination_id in destination_ids:
+        after = 0
+        while after is not None:
+            trimmed = await writer.submit_idle(
+                retention.trim_attempts, destination_id=destination_id, most=limits.attempts_per_delivery, after=after
+            )
+            after = trimmed.after
 
 
 async def watch_secrets(configured: Iterable[SourceSettings], known: Sources, environ: Mapping[str, str]) -> None:
@@ -242,7 +249,7 @@ async def wake_on_notice(store: Store, wake: Callable[[], None]) -> None:
         return
     while True:
         try:
-            await store.listen(DELIVERY_CHANNEL, wake)
+            await store.listen(DELIVERY_CHANNEL, lambda _: wake())
         except StoreError as error:
             log.warning("listen_failed", extra={"error": str(error)})
         wake()

@@ -20,15 +20,19 @@ from gapless.connections.limits import OWN_DESCRIPTORS, ConnectionLimits, share_
 from gapless.connections.register import Connections
 from gapless.console.app import build_console_app
 from gapless.console.auth import Access
+from gapless.console.feed.hub import Hub
+from gapless.console.feed.limits import FeedLimits
 from gapless.console.routing import ConsoleOptions
 from gapless.daemon import maintenance
 from gapless.daemon.listeners import Listener
 from gapless.deliver.dispatcher import Dispatcher
+from gapless.deliver.hydration import hydrating
 from gapless.domain import Clock
 from gapless.ledger import schema
 from gapless.ledger.engine import SqliteStore, StoreInvalid
 from gapless.ledger.engine.lock import LockHolder, identity
 from gapless.operations.context import OperationContext
+from gapless.operations.jobs import JobRunner
 from gapless.provider_api.client import DEFAULT_RETRY, RequestRetryPolicy
 from gapless.receive.endpoint import ReceiveOptions, Receiver, make_receiver
 from gapless.receive.evidence import EvidenceFetcher
@@ -45,6 +49,8 @@ RECEIVING, WORKING, ANSWERING = 0.2, 0.4, 0.1
 
 The rest is for the commits, the leases and the connections. What takes longer is cut: it is done again later."""
 LOOPBACK = "127.0.0.1"
+STREAM_SHARE = 0.75
+"""Most of the private listener's connections that listeners of the live stream may have, whatever is configured."""
 SLACK = 0.05
 """Share of `stop_within` that a part may take to end beyond its own limit."""
 
@@ -144,6 +150,7 @@ class Process:
             tasks += [
                 maintenance.prune(runtime, settings.retention, ids, settings.quarantine.max_age),
                 maintenance.wake_on_notice(runtime.store, self.dispatcher.wake),
+                JobRunner(runtime, self.dispatcher.wake).run(),
             ]
         return tasks
 
@@ -238,7 +245,9 @@ def make_process(
     receiver = make_receiver(runtime, client=parts.client, options=receive_options(settings))
     grace = WORKING * settings.stop_within
     private, commands = _private(settings, parts, roles, private_limits)
-    dispatcher = Dispatcher(parts.destinations, runtime, grace=grace) if Role.DELIVER in roles else None
+    scheduler = _scheduler(parts, timing, grace)  # its clients also fetch the data of thin events
+    destinations = hydrating(parts.destinations, runtime.sources, scheduler.client)
+    dispatcher = Dispatcher(destinations, runtime, grace=grace) if Role.DELIVER in roles else None
     if dispatcher is not None:
         runtime.writer.recorder.wake = dispatcher.wake
     return Process(
@@ -250,7 +259,7 @@ def make_process(
         private=private,
         commands=commands,
         public=_public(settings, parts, receiver, public_limits) if Role.RECEIVE in roles else None,
-        scheduler=_scheduler(parts, timing, grace) if Role.RECONCILE in roles else None,
+        scheduler=scheduler if Role.RECONCILE in roles else None,
         dispatcher=dispatcher,
     )
 
@@ -276,6 +285,7 @@ def _private(
         started_at=parts.runtime.clock(),
         schema_is_current=schema.is_current,
         trusted_proxies=trusted_proxies(settings),
+        hub=Hub(parts.runtime, FeedLimits(clients=min(private.stream_clients, int(limits.most * STREAM_SHARE)))),
     )
     store = parts.runtime.store
     certificates = _certificates("private", private)
@@ -303,13 +313,14 @@ def _console(
         runtime=runtime,
         evidence=EvidenceFetcher(parts.client, runtime.clock, runtime.metrics),
         stream_ids=StreamIds(runtime.writer),
+        destinations=parts.destinations,
         wake=runtime.writer.recorder.wake,
         second_person_above=settings.private.second_person_above,
     )
     app = build_console_app(options, context, runtime.metrics)
     drain_s = ANSWERING * settings.stop_within.total_seconds()
     connections = Connections("private", runtime.metrics, limits)
-    return Listener(app, *bind, connections, certificates=certificates, drain_s=drain_s)
+    return Listener(app, *bind, connections, certificates=certificates, drain_s=drain_s, websockets=True)
 
 
 def _certificates(listener: str, settings: PublicSettings | PrivateSettings) -> Certificates | None:

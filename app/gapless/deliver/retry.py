@@ -1,6 +1,6 @@
 """Decides when a failed delivery is tried again, and when it becomes a dead letter. Pure.
 
-The reason of a dead letter is that of its last failed attempt; the number of attempts shows that they are used up.
+The reason of a dead letter is that of its last failed attempt; its attempts show whether they are used up, or too old.
 """
 
 from dataclasses import dataclass
@@ -15,11 +15,19 @@ from gapless.ledger.deliveries import Attempt, DeliveryClaim, DeliveryState, Set
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeliveryRetryPolicy:
-    """Exponential back-off with full jitter: the wait after attempt n is between 0 and `first` * 2^(n-1)."""
+    """How long to wait between attempts, and which of them is the last.
+
+    Without `waits`, the back-off is exponential with full jitter: the wait after attempt n is between 0 and
+    `first` * 2^(n-1).
+    """
 
     first: timedelta
     longest: timedelta
     max_attempts: int
+    waits: tuple[timedelta, ...]
+    """The waits in place of the back-off, in order; the last one is repeated."""
+    max_age: timedelta | None
+    """Time from the first attempt after which there is no further one; None: no limit but `max_attempts`."""
 
     def __post_init__(self) -> None:
         if self.max_attempts < 1 or self.first <= timedelta(0) or self.longest < self.first:
@@ -28,22 +36,41 @@ class DeliveryRetryPolicy:
 
 def wait_us(attempt: int, rule: DeliveryRetryPolicy, rng: Random) -> int:
     """Return the wait after the failed attempt number `attempt` (from 1), in microseconds."""
+    if rule.waits:
+        return span_us(rule.waits[min(attempt, len(rule.waits)) - 1])
     doublings = min(attempt - 1, 62)
     return int(rng.random() * min(span_us(rule.longest), span_us(rule.first) << doublings))
 
 
 def settlement(
-    claim: DeliveryClaim, result: Result, *, began_us: int, now_us: int, rule: DeliveryRetryPolicy, rng: Random
+    claim: DeliveryClaim,
+    result: Result,
+    *,
+    began_us: int,
+    now_us: int,
+    rule: DeliveryRetryPolicy,
+    rng: Random,
+    resumed_us: int = 0,
 ) -> Settlement:
-    """Return the settlement of a claimed delivery after `result`."""
+    """Return the settlement of a claimed delivery after `result`.
+
+    `resumed_us`: the end of the destination's last pause. No delivery ages during a pause.
+    """
     took_us = max(now_us - began_us, 0)
     match result:
-        case Delivered(detail=detail):
-            tried = Attempt(at_us=began_us, duration_us=took_us, outcome=DeliveryState.DELIVERED, detail=detail or None)
+        case Delivered(detail=detail, answer=answer):
+            tried = Attempt(
+                at_us=began_us,
+                duration_us=took_us,
+                outcome=DeliveryState.DELIVERED,
+                detail=detail or None,
+                answer=answer,
+            )
             return Settlement(claim=claim, state=DeliveryState.DELIVERED, at_us=now_us, attempt=tried)
-        case Failed(reason=reason, detail=detail):
-            tried = Attempt(at_us=began_us, duration_us=took_us, outcome=reason, detail=detail)
-            return _after_failure(claim, result, tried, now_us, rule, rng)
+        case Failed(reason=reason, detail=detail, answer=answer):
+            tried = Attempt(at_us=began_us, duration_us=took_us, outcome=reason, detail=detail, answer=answer)
+            since_us = max(began_us if claim.first_us is None else claim.first_us, resumed_us)
+            return _after_failure(claim, result, tried, now_us, rule, rng, since_us)
         case Held(reason=hold):
             return Settlement(claim=claim, state=DeliveryState.HELD, at_us=now_us, reason=hold)
         case Withdrawn():
@@ -53,10 +80,17 @@ def settlement(
 
 
 def _after_failure(
-    claim: DeliveryClaim, failed: Failed, tried: Attempt, now_us: int, rule: DeliveryRetryPolicy, rng: Random
+    claim: DeliveryClaim,
+    failed: Failed,
+    tried: Attempt,
+    now_us: int,
+    rule: DeliveryRetryPolicy,
+    rng: Random,
+    since_us: int,
 ) -> Settlement:
     number = claim.attempts + 1
-    if failed.permanent or number >= rule.max_attempts:
-        return Settlement(claim=claim, state=DeliveryState.DEAD, at_us=now_us, reason=failed.reason, attempt=tried)
     next_us = now_us + max(wait_us(number, rule, rng), failed.retry_after_us)
+    is_old = rule.max_age is not None and next_us > since_us + span_us(rule.max_age)
+    if failed.permanent or number >= rule.max_attempts or is_old:
+        return Settlement(claim=claim, state=DeliveryState.DEAD, at_us=now_us, reason=failed.reason, attempt=tried)
     return Settlement(claim=claim, state=DeliveryState.PENDING, at_us=now_us, next_us=next_us, attempt=tried)

@@ -3,12 +3,15 @@
 Safe first start: an event that occurred before the source's start or before the destination's `since` is not
 owed, and a listed event is owed only if the subscription should have pushed it. A source in mode `poll` has no
 subscription: every listed event of the source's types is owed.
+
+A condition that cannot be evaluated drops nothing: the delivery is held for a person.
 """
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import timedelta
 
+from gapless.condition import Condition, Document
 from gapless.deliver.breaker import BreakerRule
 from gapless.deliver.retry import DeliveryRetryPolicy
 from gapless.destinations.contract import DestinationInvalid, HoldReason, Sender
@@ -30,6 +33,8 @@ class Destination:
     via: frozenset[Via]
     modes: frozenset[EventMode] | None
     """Modes of the events that it takes; None: each source's own. An event without a mode is always taken."""
+    when: Condition | None
+    """The condition on the payload of the events that it takes; None: there is none."""
     since_us: int
     delay_us: int
     """Delay of an event that a list showed first, so that its webhook may still arrive; with `receipts`, of each."""
@@ -37,6 +42,8 @@ class Destination:
     """The handler has a webhook of its own, and reports what it has processed."""
     require_listed: bool
     """An event that came by webhook waits until the provider's list has shown it."""
+    hydrate: bool
+    """The data of thin events is fetched before they are sent."""
     concurrency: int
     rate: float | None
     """Attempts per second; None: no limit but `concurrency`."""
@@ -79,6 +86,7 @@ class Destination:
 def build_route(destinations: Iterable[Destination]) -> Route:
     """Return the function that finds those of `destinations` to which an event is owed."""
     ordered = tuple(sorted(destinations, key=lambda destination: destination.id))
+    asks = any(each.when is not None for each in ordered)
 
     def route(
         source: Source, event: RemoteEvent, via: Via, recorded_us: int, awaited_until_us: int = 0, /
@@ -86,15 +94,22 @@ def build_route(destinations: Iterable[Destination]) -> Route:
         if not is_owed_at_all(source, event, via):
             return []
         occurred_us = to_us(event.occurred_at)
+        document = Document(event.payload) if asks else None
+        judged = (
+            (each, judge(each.when, document))
+            for each in ordered
+            if wants(each, source.name, event.type, via, occurred_us)
+            and takes_mode(each.modes, event.livemode, source.livemode)
+        )
         return [
             Owed(
                 destination_id=each.id,
                 not_before_us=each.not_before(via, recorded_us, awaited_until_us),
                 until_listed=each.require_listed,
+                held=HoldReason.CONDITION if verdict is None else None,
             )
-            for each in ordered
-            if wants(each, source.name, event.type, via, occurred_us)
-            and takes_mode(each.modes, event.livemode, source.livemode)
+            for each, verdict in judged
+            if verdict is not False
         ]
 
     return route
@@ -114,6 +129,11 @@ def is_owed_at_all(source: Source, event: RemoteEvent, via: Via) -> bool:
     if source.mode is Mode.POLL:
         return event.type in source.types
     return source.expects(event)
+
+
+def judge(when: Condition | None, document: Document | None) -> bool | None:
+    """Return True if the condition is true or there is none; None: it cannot be evaluated, so a person decides."""
+    return True if when is None or document is None else when.judge(document)
 
 
 def takes_mode(modes: frozenset[EventMode] | None, of_event: bool | None, of_source: bool | None) -> bool:  # noqa: FBT001

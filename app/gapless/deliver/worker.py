@@ -9,13 +9,13 @@ costs the same.
 import asyncio
 import logging
 from collections import deque
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import timedelta
 from random import Random
 
 import msgspec
 
-from gapless.deliver import breaker, retry
+from gapless.deliver import answers, breaker, retry
 from gapless.deliver.breaker import Breaker
 from gapless.deliver.routing import Destination
 from gapless.destinations.contract import (
@@ -29,7 +29,7 @@ from gapless.destinations.contract import (
 )
 from gapless.domain import Via, from_us, span_us
 from gapless.ledger import dead_letters, deliveries
-from gapless.ledger.deliveries import DeliveryClaim, DeliveryState, Settlement, StoredEvent
+from gapless.ledger.deliveries import DeliveryClaim, DeliveryState, Settlement, StoredEvent, Switch
 from gapless.ledger.engine import Conflict, StoreError, StoreUnavailable
 from gapless.runtime import Runtime
 from gapless.token_bucket import TokenBucket
@@ -48,7 +48,8 @@ QUICK, SLOW = timedelta(seconds=0.5), timedelta(seconds=2)
 """Claims that follow each other within the first reach twice as far ahead the next time; beyond the second, half."""
 POLL = timedelta(seconds=1)
 """Longest sleep. If a notice of another replica is lost, its deliveries are found after it."""
-DETAIL_MAX = 300
+LOOK = timedelta(milliseconds=500)
+"""Least time between two looks whether the destination is paused, while nothing is claimed."""
 OUTCOMES = ("delivered", "retry", "dead", "held", "withdrawn")
 """Every value of the label `outcome`."""
 
@@ -101,6 +102,9 @@ class DestinationWorker:
         self._rng = rng
         self._in_flight = InFlight()
         self._breaker = Breaker()
+        self._switch = Switch()
+        self._looked_us = 0
+        """When the switch was last read, in elapsed time."""
         rate = destination.rate
         self._bucket = None if rate is None else TokenBucket(burst=max(rate, 1), per_second=rate)
         self._awake = asyncio.Event()
@@ -184,7 +188,7 @@ class DestinationWorker:
         limit = self._claimable(at_us)
         settlements, self._in_flight.settlements = self._in_flight.settlements, []
         if not settlements and limit < 1:
-            return self._rest_us(at_us)
+            return await self._look(at_us)
         try:
             batch = await self._runtime.write(
                 deliveries.settle_and_claim,
@@ -198,6 +202,7 @@ class DestinationWorker:
             self._in_flight.settlements[:0] = settlements
             return self._store_failed(error)
         self._store_is_down, until_us, at_us = False, at_us + self._lease_us, self._runtime.elapsed_us
+        self._note(batch.switch, at_us)
         self._in_flight.queue.extend(Loaded(claim, event, until_us) for claim, event in batch.loaded)
         if limit > 0:
             self._has_more = len(batch.loaded) >= limit
@@ -206,6 +211,25 @@ class DestinationWorker:
         if batch.next_due_us is None:
             return span_us(POLL)
         return max(batch.next_due_us - now_us, 0) if self._claimable(at_us) > 0 else self._rest_us(at_us)
+
+    async def _look(self, at_us: int) -> int:
+        """See whether the destination is paused; return the microseconds until the next run, unless woken."""
+        if at_us - self._looked_us < span_us(LOOK):
+            return self._rest_us(at_us)
+        was = self._switch
+        try:
+            state = await self._runtime.read(deliveries.switch, destination_id=self._destination.id)
+        except StoreError as error:  # nothing was to be written: whoever writes finds out whether the store works
+            log.warning("pause_not_read", extra={"destination": self._destination.name, "error": str(error)})
+            return span_us(POLL)
+        self._note(state, self._runtime.elapsed_us)
+        return self._rest_us(at_us) if state == was else 0
+
+    def _note(self, state: Switch, at_us: int) -> None:
+        if state.is_paused != self._switch.is_paused:
+            event = "destination_paused" if state.is_paused else "destination_resumed"
+            log.info(event, extra={"destination": self._destination.name})
+        self._switch, self._looked_us = state, at_us
 
     def _store_failed(self, error: StoreError) -> int:
         """Begin no attempts until results can be written again."""
@@ -217,8 +241,10 @@ class DestinationWorker:
     def _claimable(self, at_us: int) -> int:
         """Return how many deliveries may be claimed now. `at_us` is elapsed time, as for everything in memory."""
         in_flight, queued = len(self._in_flight.attempts), len(self._in_flight.queue)
+        if self._switch.is_paused:
+            return 0
         if self._breaker.is_open:
-            return breaker.claimable(self._breaker, 1 - queued, in_flight, at_us)
+            return breaker.claimable(self._breaker, self._breaker.probes - queued, in_flight, at_us)
         if not self._claims_ahead:
             wanted = min(self._destination.concurrency - in_flight, CLAIM_MAX) - queued
             return wanted if self._bucket is None else min(wanted, self._bucket.available(at_us) - queued)
@@ -245,7 +271,8 @@ class DestinationWorker:
 
     def _may_begin(self, at_us: int) -> bool:
         in_flight = len(self._in_flight.attempts)
-        if self._stopping or self._store_is_down or in_flight >= self._destination.concurrency:
+        is_off = self._stopping or self._store_is_down or self._switch.is_paused
+        if is_off or in_flight >= self._destination.concurrency:
             return False
         if self._is_late(self._in_flight.queue[0], at_us):
             return False
@@ -271,9 +298,9 @@ class DestinationWorker:
         return at_us + self._attempt_us > loaded.until_us
 
     def _give_back_late(self, at_us: int) -> None:
-        """Give back what waited too long; all of it while the breaker is open, except what is its probe."""
+        """Give back what waited too long; all of it during a pause or while the breaker is open, except its probe."""
         queue, is_open = self._in_flight.queue, self._breaker.is_open and at_us < self._breaker.rests_until_us
-        while queue and (is_open or self._is_late(queue[0], at_us)):
+        while queue and (is_open or self._switch.is_paused or self._is_late(queue[0], at_us)):
             self._in_flight.settlements.append(self._given_back(queue.popleft()))
 
     def _given_back(self, loaded: "Loaded") -> Settlement:
@@ -285,7 +312,7 @@ class DestinationWorker:
         began_us = self._runtime.elapsed_us
         if began_us >= until_us:  # this process was paused: another may have claimed the delivery
             return
-        result = storable(await self._send(claim, event))
+        result = answers.storable(await self._send(claim, event), event.payload or b"", self._mask_of(event.source))
         now_us, at_us = self._runtime.now_us, self._runtime.elapsed_us
         settled = retry.settlement(
             claim,
@@ -294,9 +321,10 @@ class DestinationWorker:
             now_us=now_us,
             rule=self._destination.retry,
             rng=self._rng,
+            resumed_us=self._switch.resumed_us,
         )
         self._in_flight.settlements.append(settled)
-        self._breaker = breaker.after(self._breaker, result, at_us, self._destination.breaker)
+        self._breaker = breaker.after(self._breaker, result, at_us, self._destination.breaker, claim.seq)
         self._count(settled, event, result)
 
     async def _send(self, claim: DeliveryClaim, event: StoredEvent) -> Result:
@@ -315,6 +343,10 @@ class DestinationWorker:
             extra = {"destination": self._destination.name, "event_key": event.key}
             log.exception("delivery_failed_here", extra=extra)
             return Failed(reason=FailureReason.INTERNAL, detail=f"{type(error).__name__}: {error}")
+
+    def _mask_of(self, source: str) -> tuple[str, ...]:
+        sources = self._runtime.sources
+        return sources[source].mask if source in sources else ()
 
     def _count(self, settled: Settlement, event: StoredEvent, result: Result) -> None:
         name = self._destination.name
@@ -375,12 +407,5 @@ def _delivery(claim: DeliveryClaim, event: StoredEvent, payload: bytes) -> Deliv
         released=claim.released,
         livemode=event.livemode,
         endpoint_version=event.endpoint_version,
+        generation=claim.generation,
     )
-
-
-def storable(result: Result) -> Result:
-    """Return the result with a detail that every database accepts: the text of a consumer's exception is arbitrary."""
-    if not isinstance(result, Failed):
-        return result
-    clean = result.detail.replace("\0", "").encode(errors="replace").decode()
-    return replace(result, detail=clean[:DETAIL_MAX])

@@ -4,7 +4,7 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
@@ -18,17 +18,18 @@ from gapless_reconcilers.kit.contract import Secret
 class FailureReason(StrEnum):
     """The reason why an attempt failed; of a dead letter: the last attempt. A closed set, because it labels metrics."""
 
-    CONSUMER_4XX = "consumer_4xx"
+    CONSUMER_4XX = "consumer_4xx"  # the breaker tells a refusal of one event from that of all by its status
     CONSUMER_5XX = "consumer_5xx"
-    CONSUMER_ERROR = "consumer_error"  # a Python target raised
-    REJECTED = "rejected"  # a Python target raised Reject
-    THROTTLED = "throttled"  # 429
+    CONSUMER_ERROR = "consumer_error"  # a Python target raised; a broker or a database answered with an error
+    REJECTED = "rejected"  # a Python target raised Reject; a broker or a table never takes it
+    THROTTLED = "throttled"  # 429; a broker asks to slow down
     REDIRECT = "redirect"
     TIMEOUT = "timeout"
     CONNECTION = "connection"  # no address, no connection, no TLS, or it broke
     ADDRESS_REFUSED = "address_refused"
     CANNOT_RENDER = "cannot_render"
     NO_PAYLOAD = "no_payload"  # imported, or pruned
+    NOT_FETCHED = "not_fetched"  # it is thin, and the provider did not return its data
     INTERNAL = "internal"
 
 
@@ -40,6 +41,7 @@ class HoldReason(StrEnum):
     RESTORED = "restored"
     OTHER_ACCOUNT = "other_account"
     NOT_LISTED = "not_listed"  # the provider's list has not shown the event yet
+    CONDITION = "condition"  # the destination's condition cannot be evaluated on the payload
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +70,25 @@ class Delivery:
     """False for an event of the vendor's test mode; None: the vendor has no modes."""
     endpoint_version: str | None = None
     """The API version of our endpoint, as the vendor last showed it; None: unknown."""
+    generation: int = 0
+    """How often a person has asked to send it again: a broker that drops repeats may drop those of one generation."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What a consumer answered, for people who look for the cause of a failure.
+
+    A sender gives what it likes of it: the worker masks and bounds it, and stores it with the attempt.
+    """
+
+    status: int | None = None
+    """The status or the code of the answer, if it has one."""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    """Some of its headers, by lower-case name: only those that hold no secrets."""
+    body: str = ""
+    """The beginning of its body, if that is text."""
+    is_cut: bool = False
+    """`body` is not the whole of it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +96,8 @@ class Delivered:
     """The consumer has it."""
 
     detail: str = ""
+    answer: Answer | None = None
+    """What it answered; None: that is not known, or not kept."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,6 +109,10 @@ class Failed:
     permanent: bool = False
     retry_after_us: int = 0
     """The wait that the consumer requested, in microseconds."""
+    status: int | None = None
+    """The status of the consumer's answer; None: it did not answer, or its protocol has none."""
+    answer: Answer | None = None
+    """What it answered; None: nothing, or it is not kept."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,7 +191,8 @@ class DestinationOptions(msgspec.Struct, frozen=True, kw_only=True):
     The type of a field determines how its key is read: a text, a number, true or false, a duration (`timedelta`), a
     value of a `StrEnum`, a list (`tuple[…, ...]`), a table (`Mapping[str, …]`), each with bounds in `msgspec.Meta`.
     Error messages give its `description` as the wanted value; `extra={"shown": False}` keeps a value out of messages.
-    A `SecretReader` is configured as `<key>_env` or `<key>_file`; a table of them, `<name>_env`, names variables.
+    A `SecretReader` is configured as `<key>_env` or `<key>_file`; a table of them, `<name>_env`, names variables, and
+    one that is called `<name>_file` names files.
     """
 
     @property
@@ -193,6 +221,8 @@ class SenderContext:
     """Most deliveries under way at once."""
     releases: frozenset[HoldReason]
     """Reasons for which no delivery is held."""
+    timeout: timedelta
+    """The worker cancels an attempt after this time."""
 
 
 class DestinationKind(Protocol):

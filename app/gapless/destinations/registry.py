@@ -13,7 +13,8 @@ from gapless.destinations.contract import DestinationInvalid, DestinationKind, D
 from gapless_reconcilers.kit.registry import entry_points
 
 ENTRY_POINT_GROUP = "gapless.destinations"
-NO_KINDS = frozenset(("contract", "registry"))
+NO_KINDS = frozenset(("brokers", "cloud_events", "contract", "headers", "registry"))
+"""Modules of this package that are no kinds."""
 
 
 def kinds() -> tuple[str, ...]:

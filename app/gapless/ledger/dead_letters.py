@@ -1,4 +1,4 @@
-"""Deliveries that wait for a person: dead letters and held ones, their release and replay, and the backlog."""
+"""Dead letters and held deliveries in bulk: release, replay, what a source is owed, and the backlog."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -8,42 +8,41 @@ from sqlalchemy import (
     Connection,
     Select,
     and_,
-    case,
     delete,
     func,
     insert,
     literal,
+    literal_column,
     select,
     tuple_,
     update,
 )
 
 from gapless.domain import Via
+from gapless.ledger import feed, unsettled
 from gapless.ledger.accounts import OTHER_ACCOUNT
-from gapless.ledger.deliveries import BEGAN, DELIVERY_CHANNEL, NOT_LISTED, OWING, PENDING, RELEASED, DeliveryState
+from gapless.ledger.deliveries import (
+    BEGAN,
+    DELIVERY_CHANNEL,
+    NEXT_GENERATION,
+    NOT_LISTED,
+    OWING,
+    PENDING,
+    RELEASED,
+    WAITING,
+    DeliveryState,
+    fresh,
+)
 from gapless.ledger.engine import dialect
 from gapless.ledger.events import EventFilter
-from gapless.ledger.tables import DELIVERY, DESTINATION, EVENT, PAYLOAD, SOURCE
+from gapless.ledger.tables import DELIVERY, DELIVERY_COUNT, DESTINATION, EVENT, PAYLOAD
 
+TRIED: ColumnElement[bool] = literal_column("delivery.attempts > 0")
+"""A literal, as `PENDING`."""
+FARTHEST = 1000
+"""The pending deliveries that are due last, among which the last wait is looked for: one that a clock was ahead of."""
 BATCH = 1000
 """Most deliveries changed in one transaction, because webhooks wait for it."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Unsettled:
-    """A delivery that waits for a person. Times are microseconds."""
-
-    destination: str
-    seq: int
-    source: str
-    key: str
-    type: str
-    occurred_us: int
-    state: DeliveryState
-    reason: str | None
-    attempts: int
-    done_us: int
-    """The time at which it reached this state, or where that is not stored, as with what is held in bulk, was made."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,66 +70,63 @@ class Undelivered:
     occurred_us: int
 
 
-def waiting(
-    connection: Connection,
-    state: DeliveryState,
-    *,
-    destination_id: int | None = None,
-    reason: str | None = None,
-    after: tuple[int, int] = (0, 0),
-    limit: int = 100,
-) -> list[Unsettled]:
-    """Return deliveries in `state`, ordered by event and destination, after `after` (seq, destination id)."""
-    chosen = _chosen(state, destination_id, reason)
-    query = (
-        select(
-            DESTINATION.c.name.label("destination"),
-            *(EVENT.c[name] for name in ("seq", "key", "type", "occurred_us")),
-            SOURCE.c.name.label("source"),
-            *(DELIVERY.c[name] for name in ("state", "reason", "attempts")),
-            func.coalesce(DELIVERY.c.done_us, DELIVERY.c.created_us).label("done_us"),
-        )
-        .select_from(DELIVERY)
-        .join(EVENT, EVENT.c.seq == DELIVERY.c.event_seq)
-        .join(SOURCE, SOURCE.c.id == EVENT.c.source_id)
-        .join(DESTINATION, DESTINATION.c.id == DELIVERY.c.destination_id)
-        .where(chosen, tuple_(DELIVERY.c.event_seq, DELIVERY.c.destination_id) > after)
-        .order_by(DELIVERY.c.event_seq, DELIVERY.c.destination_id)
-        .limit(limit)
-    )
-    return [Unsettled(**{**row, "state": DeliveryState(row["state"])}) for row in connection.execute(query).mappings()]
-
-
 def backlog(connection: Connection, now_us: int) -> list[Backlog]:
-    """Return the deliveries that every destination still owes, by state and reason. Reads only the index of those.
+    """Return the deliveries that every destination still owes, by state and reason.
 
-    A delivery with a failed attempt counts as late from its creation; one that is delayed, or just claimed for its
-    first attempt, from its due time.
+    The database keeps their numbers; the times are looked up in indexes. A delivery with a failed attempt counts as
+    late from its creation; one that is delayed, or just claimed for its first attempt, from its due time.
     """
-    tried, due = DELIVERY.c.attempts > 0, DELIVERY.c.next_us <= now_us
-    late_us = case((tried, DELIVERY.c.created_us), (due, DELIVERY.c.next_us))
+    total = func.sum(DELIVERY_COUNT.c.count)
+    counted = DELIVERY_COUNT.c.destination_id, DELIVERY_COUNT.c.state, DELIVERY_COUNT.c.reason
     query = (
-        select(
-            DESTINATION.c.name, DELIVERY.c.state, DELIVERY.c.reason,
-            func.count(), func.min(DELIVERY.c.created_us), func.min(late_us), func.max(BEGAN),
-        )
-        .join(DESTINATION, DESTINATION.c.id == DELIVERY.c.destination_id)
-        .where(OWING)
-        .group_by(DESTINATION.c.name, DELIVERY.c.state, DELIVERY.c.reason)
-        .order_by(DESTINATION.c.name, DELIVERY.c.state, DELIVERY.c.reason)
-    )  # fmt: skip
+        select(DESTINATION.c.name, *counted, total)
+        .join(DESTINATION, DESTINATION.c.id == DELIVERY_COUNT.c.destination_id)
+        .group_by(DESTINATION.c.name, *counted)
+        .having(total > 0)
+        .order_by(DESTINATION.c.name, *counted[1:])
+    )
+    rows = connection.execute(query).all()
+    times = {key: _times(connection, *key, now_us) for key in sorted({(row[1], row[2]) for row in rows})}
     return [
         Backlog(
             destination=name,
             state=DeliveryState(state),
-            reason=reason,
-            count=count,
+            reason=reason or None,
+            count=int(count),
             oldest_us=oldest_us,
-            late_us=late_us if state == DeliveryState.PENDING else None,
-            began_us=began_us if state == DeliveryState.PENDING else 0,
+            late_us=late_us,
+            began_us=began_us,
         )
-        for name, state, reason, count, oldest_us, late_us, began_us in connection.execute(query)
+        for name, destination_id, state, reason, count in rows
+        for oldest_us, late_us, began_us in [times[destination_id, state]]
     ]
+
+
+def _times(connection: Connection, destination_id: int, state: str, now_us: int) -> tuple[int, int | None, int]:
+    """Return when the oldest delivery in the state was made, from when on one is late, and when the last wait began."""
+    mine = DELIVERY.c.destination_id == destination_id
+    is_pending = state == DeliveryState.PENDING
+    of_state = PENDING if is_pending else and_(WAITING, DELIVERY.c.state == state)
+    oldest = select(func.min(DELIVERY.c.created_us)).where(mine, of_state)
+    oldest_us = connection.execute(oldest).scalar() or now_us
+    if not is_pending:
+        return oldest_us, None, 0
+    tried = select(func.min(DELIVERY.c.created_us)).where(mine, PENDING, TRIED)
+    due = select(func.min(DELIVERY.c.next_us)).where(mine, PENDING, DELIVERY.c.next_us <= now_us)
+    late = [us for query in (tried, due) if (us := connection.execute(query).scalar()) is not None]
+    farthest = (
+        select(BEGAN.label("began_us")).where(mine, PENDING).order_by(DELIVERY.c.next_us.desc()).limit(FARTHEST)
+    ).subquery()
+    began_us = connection.execute(select(func.max(farthest.c.began_us))).scalar()
+    return oldest_us, min(late, default=None), began_us or 0
+
+
+def recount(connection: Connection) -> None:
+    """Count anew what is owed: a ledger was restored, perhaps without regard for the triggers that count."""
+    connection.execute(delete(DELIVERY_COUNT))
+    columns = (DELIVERY.c.destination_id, DELIVERY.c.state, func.coalesce(DELIVERY.c.reason, ""))
+    owed = select(*columns, literal(0), func.count()).where(OWING).group_by(*columns)
+    connection.execute(insert(DELIVERY_COUNT).from_select([column.name for column in DELIVERY_COUNT.columns], owed))
 
 
 def undelivered(
@@ -162,19 +158,6 @@ def requeue(
     return _restart(connection, DeliveryState.DEAD, now_us, destination_id, reason, seqs, limit)
 
 
-def count_waiting(
-    connection: Connection,
-    state: DeliveryState,
-    *,
-    destination_id: int | None = None,
-    reason: str | None = None,
-    seqs: Sequence[int] | None = None,
-) -> int:
-    """Return the number of dead or held deliveries that are chosen so."""
-    chosen = _chosen(state, destination_id, reason, seqs)
-    return connection.execute(select(func.count()).select_from(DELIVERY).where(chosen)).scalar_one()
-
-
 def release(
     connection: Connection,
     now_us: int,
@@ -200,14 +183,16 @@ def replay(connection: Connection, destination_id: int, seqs: Sequence[int], now
     sendable = select(EVENT.c.seq).join(PAYLOAD, PAYLOAD.c.id == EVENT.c.payload_id).where(EVENT.c.seq.in_(seqs))
     found = sorted(connection.execute(sendable).scalars())
     mine = and_(DELIVERY.c.destination_id == destination_id, DELIVERY.c.event_seq.in_(found))
-    fresh = _fresh(now_us)
-    connection.execute(update(DELIVERY).where(mine).values(**fresh))
+    again = fresh(now_us)
+    connection.execute(update(DELIVERY).where(mine).values(**again, generation=NEXT_GENERATION))
     known = select(DELIVERY.c.event_seq).where(mine)
-    values = (literal(value, DELIVERY.c[name].type) for name, value in fresh.items())
-    new = select(literal(destination_id), EVENT.c.seq, literal(now_us), *values)
+    values = (literal(value, DELIVERY.c[name].type) for name, value in again.items())
+    new = select(literal(destination_id), EVENT.c.seq, literal(now_us), literal(1), *values)
     new = new.where(EVENT.c.seq.in_(found), EVENT.c.seq.not_in(known))
-    connection.execute(insert(DELIVERY).from_select(["destination_id", "event_seq", "created_us", *fresh], new))
+    columns = ["destination_id", "event_seq", "created_us", "generation", *again]
+    connection.execute(insert(DELIVERY).from_select(columns, new))
     dialect.notify(connection, DELIVERY_CHANNEL)
+    feed.announce_again(connection, found)
     return len(found)
 
 
@@ -229,26 +214,26 @@ def hold_listed(connection: Connection, source_id: int, reason: str, now_us: int
 
 def holds(connection: Connection, source_id: int, reason: str) -> bool:
     """Return True if deliveries of the source are held for `reason`."""
-    held = and_(OWING, DELIVERY.c.state == DeliveryState.HELD, DELIVERY.c.reason == reason)
+    held = and_(WAITING, DELIVERY.c.state == DeliveryState.HELD, DELIVERY.c.reason == reason)
     return connection.execute(_of_source(source_id).where(held).limit(1)).first() is not None
 
 
 def count_held(connection: Connection, source_id: int, reason: str) -> int:
     """Return the number of deliveries of the source that are held for `reason`."""
-    held = and_(OWING, DELIVERY.c.state == DeliveryState.HELD, DELIVERY.c.reason == reason)
+    held = and_(WAITING, DELIVERY.c.state == DeliveryState.HELD, DELIVERY.c.reason == reason)
     chosen = _of_source(source_id).where(held).subquery()
     return connection.execute(select(func.count()).select_from(chosen)).scalar_one()
 
 
 def owe_held(connection: Connection, source_id: int, reason: str, limit: int = BATCH) -> int:
     """Owe a source's deliveries again that are held for `reason`. Returns how many, at most `limit`; call until 0."""
-    was = and_(DELIVERY.c.state == DeliveryState.HELD, DELIVERY.c.reason == reason)
+    was = and_(WAITING, DELIVERY.c.state == DeliveryState.HELD, DELIVERY.c.reason == reason)
     return _move(connection, source_id, was=was, state=DeliveryState.PENDING, reason=None, limit=limit)
 
 
 def not_listed(connection: Connection, seqs: Sequence[int]) -> list[int]:
     """Return those of the events that have deliveries which wait for the list. Pass at most a page."""
-    waits = and_(OWING, DELIVERY.c.state == DeliveryState.HELD, DELIVERY.c.reason == NOT_LISTED)
+    waits = and_(WAITING, DELIVERY.c.state == DeliveryState.HELD, DELIVERY.c.reason == NOT_LISTED)
     query = select(DELIVERY.c.event_seq).distinct().where(DELIVERY.c.event_seq.in_(seqs), waits)
     return sorted(connection.execute(query).scalars())
 
@@ -263,8 +248,8 @@ def of_states(connection: Connection, source_id: int, shown: Mapping[str, int]) 
 
 def owe_listed(connection: Connection, seqs: Sequence[int], now_us: int) -> int:
     """Owe the deliveries that waited for the list: it has shown these events. Returns how many."""
-    waits = and_(DELIVERY.c.state == DeliveryState.HELD, DELIVERY.c.reason == NOT_LISTED)
-    owed = {**_fresh(now_us), "reason": None}
+    waits = and_(WAITING, DELIVERY.c.state == DeliveryState.HELD, DELIVERY.c.reason == NOT_LISTED)
+    owed = {**fresh(now_us), "reason": None}
     count = connection.execute(update(DELIVERY).where(DELIVERY.c.event_seq.in_(seqs), waits).values(**owed)).rowcount
     if count:
         dialect.notify(connection, DELIVERY_CHANNEL)
@@ -273,7 +258,7 @@ def owe_listed(connection: Connection, seqs: Sequence[int], now_us: int) -> int:
 
 def dismiss_held(connection: Connection, source_id: int, reason: str, limit: int = BATCH) -> int:
     """Delete a source's deliveries that are held for `reason`. Returns how many, at most `limit`; call until 0."""
-    held = and_(OWING, DELIVERY.c.state == DeliveryState.HELD, DELIVERY.c.reason == reason)
+    held = and_(WAITING, DELIVERY.c.state == DeliveryState.HELD, DELIVERY.c.reason == reason)
     batch = _of_source(source_id).where(held).order_by(DELIVERY.c.event_seq).limit(limit)
     rows = sorted(map(tuple, connection.execute(batch)))
     if not rows:
@@ -289,27 +274,14 @@ def park_source(connection: Connection, source_id: int, limit: int = BATCH) -> i
 
 def unpark_source(connection: Connection, source_id: int, limit: int = BATCH) -> int:
     """Undo `park_source` for a source that is active again. Returns how many, at most `limit`; call until 0."""
-    was = and_(DELIVERY.c.state == DeliveryState.PARKED, DELIVERY.c.reason == "source_retired")
+    was = and_(WAITING, DELIVERY.c.state == DeliveryState.PARKED, DELIVERY.c.reason == "source_retired")
     return _move(connection, source_id, was=was, state=DeliveryState.PENDING, reason=None, limit=limit)
-
-
-def _fresh(now_us: int) -> dict[str, object]:
-    """Return the columns of a delivery that starts over."""
-    return {
-        "state": DeliveryState.PENDING.value,
-        "attempts": 0,
-        "next_us": now_us,
-        "wait_us": 0,
-        "lease_us": 0,
-        "done_us": None,
-        "reason": RELEASED,
-    }
 
 
 def _chosen(
     state: DeliveryState, destination_id: int | None, reason: str | None, seqs: Sequence[int] | None = None
 ) -> ColumnElement[bool]:
-    clauses: list[ColumnElement[bool]] = [OWING, DELIVERY.c.state == state]
+    clauses: list[ColumnElement[bool]] = [WAITING, DELIVERY.c.state == state]
     if destination_id is not None:
         clauses.append(DELIVERY.c.destination_id == destination_id)
     if reason is not None:
@@ -337,13 +309,8 @@ def _restart(
         .order_by(DELIVERY.c.event_seq)
         .limit(limit)
     )
-    rows = sorted(map(tuple, connection.execute(batch)))
-    if not rows:
-        return 0
-    where = (tuple_(DELIVERY.c.destination_id, DELIVERY.c.event_seq).in_(rows), DELIVERY.c.state == state)
-    changed = connection.execute(update(DELIVERY).where(*where).values(**_fresh(now_us))).rowcount
-    dialect.notify(connection, DELIVERY_CHANNEL)
-    return changed
+    keys = [(seq, owed_to) for owed_to, seq in connection.execute(batch)]
+    return unsettled.send_again(connection, keys, state, now_us)
 
 
 def _move(
@@ -355,7 +322,7 @@ def _move(
     reason: str | None,
     limit: int,
 ) -> int:
-    return _change(connection, _of_source(source_id).where(OWING, was), was, state, reason, limit)
+    return _change(connection, _of_source(source_id).where(was), was, state, reason, limit)
 
 
 def _of_source(source_id: int) -> Select[tuple[int, int]]:

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from sqlalchemy import (
+    BigInteger,
     ColumnElement,
     Connection,
     Delete,
@@ -30,7 +31,9 @@ from sqlalchemy import (
     update,
 )
 
+from gapless.destinations.contract import Answer
 from gapless.domain import Via
+from gapless.ledger import attempts
 from gapless.ledger.engine import dialect
 from gapless.ledger.events import CHUNK
 from gapless.ledger.receipts import EVERY_HANDLER, has_receipt
@@ -41,6 +44,8 @@ PENDING: ColumnElement[bool] = literal_column("delivery.state = 'pending'")
 """A literal without a type: a partial index serves only the text of its own condition, not a bound value or `… = 1`."""
 OWING: ColumnElement[bool] = literal_column("delivery.state <> 'delivered'")
 """A literal without a type, as `PENDING`."""
+WAITING: ColumnElement[bool] = literal_column("delivery.state <> 'delivered' AND delivery.state <> 'pending'")
+"""Those that wait for a person, or for their source; a literal, as `PENDING`."""
 BEGAN = DELIVERY.c.next_us - func.coalesce(DELIVERY.c.wait_us, DELIVERY.c.next_us - DELIVERY.c.created_us)
 """The time at which the wait of a pending delivery began."""
 CLAIM_BYTES = 4 * 2**20
@@ -51,13 +56,15 @@ DELIVERY_CHANNEL = "gapless_deliver"
 _PENDING_BY_KEY = DELIVERY.c.state == "pending"
 """A bound value, so that rows are found by their keys and not by the index of due deliveries."""
 
+NEXT_GENERATION = DELIVERY.c.generation + 1
+"""The generation of a delivery that a person sends again. A row that was deleted may have been sent: it gets 1."""
 RELEASED = "released"
 """Reason of a pending delivery that a person released or replayed: it is not held again."""
 
 NOT_LISTED = "not_listed"
 """Reason of a held delivery of an event that came by webhook, and that the provider's list has not shown yet."""
 
-ATTEMPT_COLUMNS = ("destination_id", "event_seq", "at_us", "duration_us", "outcome", "detail")
+ATTEMPT_COLUMNS = ("destination_id", "event_seq", "at_us", "duration_us", "outcome", "detail", "status", "answer")
 
 
 class DeliveryState(StrEnum):
@@ -80,6 +87,10 @@ class DeliveryClaim:
     """Attempts settled so far."""
     lease_us: int
     released: bool = False
+    generation: int = 0
+    """How often a person has asked to send it again."""
+    first_us: int | None = None
+    """The time of its first attempt, in microseconds; None: there was none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,12 +124,14 @@ class StoredEvent:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attempt:
-    """One attempt: its start, its duration, and its outcome (`delivered` or a `FailureReason`)."""
+    """One attempt: its start, its duration, its outcome (`delivered` or a `FailureReason`), and the answer."""
 
     at_us: int
     duration_us: int
     outcome: str
     detail: str | None = None
+    answer: Answer | None = None
+    """What of the answer is stored, as it is shown."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,11 +151,20 @@ class Settlement:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Switch:
+    """Whether a destination is paused, and the end of its last pause in microseconds (0: there was none)."""
+
+    is_paused: bool = False
+    resumed_us: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ClaimedBatch:
     """The claimed deliveries with their events, and when the next one is due, in microseconds (None: there is none)."""
 
     loaded: list[tuple[DeliveryClaim, StoredEvent]]
     next_due_us: int | None
+    switch: Switch = Switch()
 
 
 def settle_and_claim(
@@ -154,11 +176,22 @@ def settle_and_claim(
     limit: int,
     lease_us: int,
 ) -> ClaimedBatch:
-    """Settle finished claims, claim due deliveries and load their events, all in one commit."""
+    """Settle finished claims, claim due deliveries and load their events, all in one commit.
+
+    Nothing is claimed while the destination is paused.
+    """
     settle(connection, settlements)
-    claims = claim(connection, destination_id, now_us, limit, lease_us) if limit > 0 else []
+    state = switch(connection, destination_id)
+    claims = claim(connection, destination_id, now_us, limit, lease_us) if limit > 0 and not state.is_paused else []
     loaded = load(connection, claims) if claims else []
-    return ClaimedBatch(loaded=loaded, next_due_us=next_due_us(connection, destination_id))
+    return ClaimedBatch(loaded=loaded, next_due_us=next_due_us(connection, destination_id), switch=state)
+
+
+def switch(connection: Connection, destination_id: int) -> Switch:
+    """Return whether the destination is paused."""
+    query = select(DESTINATION.c.paused_us, DESTINATION.c.resumed_us).where(DESTINATION.c.id == destination_id)
+    row = connection.execute(query).first()
+    return Switch() if row is None else Switch(is_paused=row.paused_us is not None, resumed_us=row.resumed_us or 0)
 
 
 def claim(connection: Connection, destination_id: int, now_us: int, limit: int, lease_us: int) -> list[DeliveryClaim]:
@@ -184,14 +217,22 @@ def claim(connection: Connection, destination_id: int, now_us: int, limit: int, 
         update(DELIVERY)
         .where(DELIVERY.c.destination_id == destination_id, _PENDING_BY_KEY, DELIVERY.c.event_seq.in_(seqs))
         .values(lease_us=until_us, next_us=until_us, wait_us=lease_us)
-        .returning(DELIVERY.c.event_seq, DELIVERY.c.attempts, DELIVERY.c.reason)
+        .returning(
+            DELIVERY.c.event_seq, DELIVERY.c.attempts, DELIVERY.c.reason, DELIVERY.c.generation, DELIVERY.c.first_us
+        )
     )
-    rows = sorted(connection.execute(statement))
+    rows = sorted(connection.execute(statement), key=lambda row: row.event_seq)
     return [
         DeliveryClaim(
-            destination_id=destination_id, seq=seq, attempts=attempts, lease_us=until_us, released=reason == RELEASED
+            destination_id=destination_id,
+            seq=seq,
+            attempts=attempts,
+            lease_us=until_us,
+            released=reason == RELEASED,
+            generation=generation,
+            first_us=first_us,
         )
-        for seq, attempts, reason in rows
+        for seq, attempts, reason, generation, first_us in rows
     ]
 
 
@@ -249,6 +290,20 @@ def settle(connection: Connection, settlements: Sequence[Settlement]) -> None:
     dialect.insert_many(connection, ATTEMPT, ATTEMPT_COLUMNS, [row for each in ordered for row in _attempt_rows(each)])
 
 
+def fresh(now_us: int) -> dict[str, object]:
+    """Return the columns of a delivery that starts over: it is due, has all its attempts, and is not held again."""
+    return {
+        "state": DeliveryState.PENDING.value,
+        "attempts": 0,
+        "next_us": now_us,
+        "wait_us": 0,
+        "lease_us": 0,
+        "done_us": None,
+        "first_us": None,
+        "reason": RELEASED,
+    }
+
+
 def _run(connection: Connection, statement: Update | Delete, rows: Sequence[dict[str, object]]) -> None:
     if rows:
         connection.execute(statement, rows)
@@ -269,10 +324,12 @@ _SETTLE = (
     .values(
         state=bindparam("new_state"),
         attempts=bindparam("new_attempts"),
+        attempts_kept=DELIVERY.c.attempts_kept + bindparam("tried"),
         next_us=bindparam("new_next_us"),
         wait_us=bindparam("new_wait_us"),
         lease_us=0,
         done_us=bindparam("new_done_us"),
+        first_us=func.coalesce(DELIVERY.c.first_us, bindparam("new_first_us", type_=BigInteger)),
         reason=func.coalesce(bindparam("new_reason", type_=Text), DELIVERY.c.reason),
     )
 )
@@ -294,10 +351,12 @@ def _values(settlement: Settlement) -> dict[str, object]:
         **_guard(settlement.claim),
         "new_state": settlement.state,
         "new_attempts": settlement.claim.attempts + (settlement.attempt is not None),
+        "tried": int(settlement.attempt is not None),
         "new_next_us": settlement.next_us,
         "new_wait_us": max(settlement.next_us - settlement.at_us, 0),
         "new_done_us": None if pending else settlement.at_us,
         "new_reason": settlement.reason,
+        "new_first_us": None if settlement.attempt is None else settlement.attempt.at_us,
     }
 
 
@@ -305,7 +364,12 @@ def _attempt_rows(settlement: Settlement) -> list[tuple[object, ...]]:
     tried, claim = settlement.attempt, settlement.claim
     if tried is None:
         return []
-    return [(claim.destination_id, claim.seq, tried.at_us, tried.duration_us, tried.outcome, tried.detail)]
+    row = (claim.destination_id, claim.seq, tried.at_us, tried.duration_us, tried.outcome, tried.detail)
+    answer = tried.answer
+    if answer is None:
+        return [(*row, None, None)]
+    has_text = answer.headers or answer.body
+    return [(*row, answer.status, attempts.encoded(answer) if has_text else None)]
 
 
 def withdraw(connection: Connection, seqs: Sequence[int], destinations: Collection[int]) -> None:

@@ -1,4 +1,4 @@
-"""Rows of destinations; the deliveries of a retired one are parked."""
+"""Rows of destinations, and their pauses; the deliveries of a retired one are parked."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,24 +7,55 @@ from datetime import datetime
 from sqlalchemy import ColumnElement, Connection, select, update
 
 from gapless.domain import to_us
+from gapless.ledger.deliveries import DELIVERY_CHANNEL
 from gapless.ledger.engine import dialect
 from gapless.ledger.tables import DELIVERY, DESTINATION
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Pause:
+    """Since when nothing is sent to a destination, in microseconds, who paused it, and why."""
+
+    since_us: int
+    by: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StoredDestination:
-    """The part of a destination's row that operations need."""
+    """The row of a destination."""
 
     id: int
     name: str
     state: str
+    since_us: int
+    """Events that occurred before it are not owed, in microseconds."""
+    pause: Pause | None
+    """None: it is not paused."""
 
 
 def destination(connection: Connection, name: str) -> StoredDestination | None:
     """Return the destination of that name, or None."""
-    columns = (DESTINATION.c.id, DESTINATION.c.name, DESTINATION.c.state)
-    row = connection.execute(select(*columns).where(DESTINATION.c.name == name)).mappings().first()
-    return None if row is None else StoredDestination(**row)
+    return next(iter(_in(connection, DESTINATION.c.name == name)), None)
+
+
+def every(connection: Connection) -> list[StoredDestination]:
+    """Return all destinations, retired ones too, by name."""
+    return _in(connection)
+
+
+def pause(connection: Connection, destination_id: int, pause: Pause) -> None:
+    """Send nothing to the destination until `resume`; every process heeds it within a second or two."""
+    values = {"paused_us": pause.since_us, "paused_by": pause.by, "paused_reason": pause.reason}
+    connection.execute(update(DESTINATION).where(DESTINATION.c.id == destination_id).values(**values))
+    dialect.notify(connection, DELIVERY_CHANNEL)
+
+
+def resume(connection: Connection, destination_id: int, now_us: int) -> None:
+    """Send to the destination again."""
+    values = {"paused_us": None, "paused_by": None, "paused_reason": None, "resumed_us": now_us}
+    connection.execute(update(DESTINATION).where(DESTINATION.c.id == destination_id).values(**values))
+    dialect.notify(connection, DELIVERY_CHANNEL)
 
 
 def names(connection: Connection) -> set[str]:
@@ -32,12 +63,18 @@ def names(connection: Connection) -> set[str]:
     return set(connection.execute(select(DESTINATION.c.name)).scalars())
 
 
-def register_destination(connection: Connection, name: str, since: datetime, *, in_force: bool = True) -> int:
+def register_destination(
+    connection: Connection, name: str, since: datetime, *, in_force: bool = True, paused: Pause | None = None
+) -> int:
     """Return the id of the destination `name`; a new one owes events that occur from `since` on.
 
-    One that was retired becomes active again, unless the configuration is an older one (`in_force` False).
+    `paused`: the pause in which a new one begins. One that was retired becomes active again, unless the configuration
+    is an older one (`in_force` False).
     """
-    dialect.insert_or_ignore(connection, DESTINATION, {"name": name, "since_us": to_us(since)})
+    begins = (
+        {} if paused is None else {"paused_us": paused.since_us, "paused_by": paused.by, "paused_reason": paused.reason}
+    )
+    dialect.insert_or_ignore(connection, DESTINATION, {"name": name, "since_us": to_us(since), **begins})
     where = DESTINATION.c.name == name
     row = connection.execute(select(DESTINATION.c.id, DESTINATION.c.state).where(where)).one()
     if row.state == "retired" and in_force:
@@ -68,9 +105,22 @@ def retired(connection: Connection, configured: Sequence[str]) -> list[StoredDes
 
 
 def _in(connection: Connection, *where: ColumnElement[bool]) -> list[StoredDestination]:
-    columns = (DESTINATION.c.id, DESTINATION.c.name, DESTINATION.c.state)
-    query = select(*columns).where(*where).order_by(DESTINATION.c.name)
-    return [StoredDestination(**row) for row in connection.execute(query).mappings()]
+    query = select(DESTINATION).where(*where).order_by(DESTINATION.c.name)
+    return [
+        StoredDestination(
+            id=row["id"],
+            name=row["name"],
+            state=row["state"],
+            since_us=row["since_us"],
+            pause=pause_of(row["paused_us"], row["paused_by"], row["paused_reason"]),
+        )
+        for row in connection.execute(query).mappings()
+    ]
+
+
+def pause_of(since_us: int | None, by: str | None, reason: str | None) -> Pause | None:
+    """Return the pause that these columns hold; None: there is none."""
+    return None if since_us is None else Pause(since_us=since_us, by=by or "", reason=reason or "")
 
 
 def destination_since(connection: Connection, destination_id: int) -> int:

@@ -4,13 +4,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, RowMapping, Select, func, or_, select
+from sqlalchemy import ColumnElement, Connection, RowMapping, Select, func, literal_column, or_, select
 
 from gapless.domain import Via
 from gapless.ledger.tables import EVENT, PAYLOAD, SOURCE, STREAM
 
 UNLISTED_AFTER = 2
 """Complete listings of its window that must lack an event before it counts as unlisted."""
+MISSED: ColumnElement[bool] = literal_column("event.missed_cause IS NOT NULL")
+UNLISTED: ColumnElement[bool] = literal_column(f"event.absent_count >= {UNLISTED_AFTER}")
+"""Literals, because a partial index serves only the text of its own condition."""
 CHUNK = 500
 """Keys in one statement."""
 
@@ -53,10 +56,21 @@ class EventFilter:
     end_us: int
     livemodes: frozenset[bool] | None = None
     """The modes of the events; None: each source's own. Events without a mode are always chosen."""
+    types: tuple[str, ...] | None = None
+    """Patterns of types, such as `invoice.*`; None: all."""
+    missed: bool = False
+    """Only those that were missed."""
+    object_key: str | None = None
 
-    def where(self) -> list[ColumnElement[bool]]:
-        """Return the conditions on `event`."""
+    def where(self, *, by_seq: bool = False) -> list[ColumnElement[bool]]:
+        """Return the conditions on `event`; `by_seq`: written so that only the order of record serves as an index."""
         clauses: list[ColumnElement[bool]] = [EVENT.c.occurred_us >= self.start_us, EVENT.c.occurred_us < self.end_us]
+        if self.types is not None:
+            clauses.append(matches_types(self.types))
+        if self.missed:
+            clauses.append(EVENT.c.missed_cause.is_not(None))
+        if self.object_key is not None:
+            clauses.append(func.coalesce(EVENT.c.object_key, "") == self.object_key)
         streams = select(STREAM.c.id)
         if self.source is not None:
             streams = streams.join(SOURCE, SOURCE.c.id == STREAM.c.source_id).where(SOURCE.c.name == self.source)
@@ -66,16 +80,25 @@ class EventFilter:
             clauses.append(or_(has_none, EVENT.c.livemode == func.coalesce(own, EVENT.c.livemode)))
         else:
             clauses.append(or_(has_none, EVENT.c.livemode.in_(self.livemodes)))
-        return [*clauses, EVENT.c.stream_id.in_(streams)]  # the index of events by time is per stream
+        stream_id: ColumnElement[int] = EVENT.c.stream_id
+        return [*clauses, (stream_id + 0 if by_seq else stream_id).in_(streams)]  # the index by time is per stream
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Extent:
-    """The number of chosen events, and the times at which the first and the last occurred, in microseconds."""
+    """The number of chosen rows, and their first and last time, in microseconds: of events, when they occurred."""
 
     count: int
     first_us: int | None
     last_us: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Span:
+    """The first and the last seq of chosen events."""
+
+    first: int
+    last: int
 
 
 def recent(
@@ -88,24 +111,33 @@ def recent(
     unlisted: bool = False,
     before_seq: int | None = None,
     after_seq: int | None = None,
+    up_to_seq: int | None = None,
     limit: int = 100,
 ) -> list[Event]:
-    """Return the events that match, in order of record: newest first, or oldest first with `after_seq`."""
+    """Return the events that match, in order of record: newest first, or oldest first with `after_seq`.
+
+    Whoever goes on after the last of them must not go beyond `feed.settled`: that is what `up_to_seq` is for.
+    """
     query = _select()
-    if source is not None:
+    if source is not None and (missed or unlisted):  # few events, so that no index of the source's helps
+        of_source = select(SOURCE.c.id).where(SOURCE.c.name == source).scalar_subquery()
+        query = query.where(EVENT.c.source_id + 0 == of_source)
+    elif source is not None:
         query = query.where(SOURCE.c.name == source)
     if via is not None:
         query = query.where(EVENT.c.via == via.value)
     if event_type is not None:
         query = query.where(EVENT.c.type == event_type)
     if missed:
-        query = query.where(EVENT.c.missed_cause.is_not(None))
+        query = query.where(MISSED)
     if unlisted:
-        query = query.where(EVENT.c.absent_count >= UNLISTED_AFTER)
+        query = query.where(UNLISTED)
     if before_seq is not None:
         query = query.where(EVENT.c.seq < before_seq)
     if after_seq is not None:
         query = query.where(EVENT.c.seq > after_seq)
+    if up_to_seq is not None:
+        query = query.where(EVENT.c.seq <= up_to_seq)
     query = query.order_by(EVENT.c.seq if after_seq is not None else EVENT.c.seq.desc()).limit(limit)
     return [_event(row) for row in connection.execute(query).mappings()]
 
@@ -151,6 +183,20 @@ def extent(connection: Connection, chosen: EventFilter) -> Extent:
     return Extent(count=count, first_us=first_us, last_us=last_us)
 
 
+def span(connection: Connection, chosen: EventFilter) -> Span | None:
+    """Return the first and the last seq of the chosen events; None: there are none."""
+    query = select(func.min(EVENT.c.seq), func.max(EVENT.c.seq)).where(*chosen.where())
+    first, last = connection.execute(query).one()
+    return None if first is None else Span(first=first, last=last)
+
+
+def next_seqs(connection: Connection, chosen: EventFilter, after_seq: int, last_seq: int, limit: int) -> list[int]:
+    """Return the next chosen events in order of record, up to `last_seq`; only rows between the two are looked at."""
+    between = (EVENT.c.seq > after_seq, EVENT.c.seq <= last_seq)
+    query = select(EVENT.c.seq).where(*between, *chosen.where(by_seq=True)).order_by(EVENT.c.seq).limit(limit)
+    return list(connection.execute(query).scalars())
+
+
 def newest_webhooks(connection: Connection, source_id: int, limit: int) -> list[tuple[bytes, str, int]]:
     """Return body, headers (JSON) and time of the source's last webhooks, as far as the newest events have them."""
     columns = (EVENT.c.seq, EVENT.c.source_id, EVENT.c.payload_id, EVENT.c.first_seen_us)
@@ -159,6 +205,14 @@ def newest_webhooks(connection: Connection, source_id: int, limit: int) -> list[
     query = query.join_from(newest, PAYLOAD, PAYLOAD.c.id == newest.c.payload_id)
     query = query.where(newest.c.source_id == source_id, PAYLOAD.c.headers.is_not(None))
     return [tuple(row) for row in connection.execute(query.order_by(newest.c.seq.desc()).limit(limit))]
+
+
+def matches_types(patterns: Sequence[str]) -> ColumnElement[bool]:
+    """Return the condition that an event has one of these types: exact ones, prefixes such as `invoice.*`, or `*`."""
+    exact = [each for each in patterns if not each.endswith("*")]
+    prefixes = [each[:-1] for each in patterns if each.endswith("*")]
+    begins = (func.substr(EVENT.c.type, 1, len(each)) == each for each in prefixes)  # LIKE ignores case on SQLite
+    return or_(EVENT.c.type.in_(exact), *begins)
 
 
 def _select() -> Select[Any]:

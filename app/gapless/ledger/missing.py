@@ -14,8 +14,10 @@ from gapless.ledger.tables import EVENT, MISSING, SOURCE, STREAM
 from gapless.ledger.tallies import MISSED, Tallies
 from gapless.ledger.watermarks import UnrecoverableInterval
 
-ANY_OPEN = "SELECT 1 FROM missing WHERE state = 'open' LIMIT 1"
-ANY_LOST = "SELECT 1 FROM unrecoverable WHERE reason = 'event_lost' LIMIT 1"
+ANY_TO_CLOSE = (
+    "SELECT 1 WHERE EXISTS (SELECT 1 FROM missing WHERE state = 'open') "
+    "OR EXISTS (SELECT 1 FROM unrecoverable WHERE reason = 'event_lost')"
+)
 """Every lost event has such an interval, and there are few; nothing finds the lost rows themselves so quickly."""
 IS_OPEN: ColumnElement[bool] = literal_column("missing.state = 'open'")
 """A literal without a type: a partial index serves only the text of its own condition, not a bound value."""
@@ -125,7 +127,7 @@ def close(connection: Connection, identities: Iterable[tuple[int, str]]) -> dict
 
     The time of an event that was lost stays unrecoverable.
     """
-    if not (dialect.has_rows(connection, ANY_OPEN) or dialect.has_rows(connection, ANY_LOST)):
+    if not dialect.has_rows(connection, ANY_TO_CLOSE):
         return {}
     keys = sorted(identities)
     closed: dict[tuple[int, str], Closed] = {}

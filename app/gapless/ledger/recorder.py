@@ -12,7 +12,7 @@ import msgspec
 from sqlalchemy import Connection, delete, select, update
 
 from gapless.domain import Cause, Owed, Route, Source, Via, to_us
-from gapless.ledger import deliveries, findings, missing, restored, signed_messages
+from gapless.ledger import deliveries, feed, findings, missing, restored, signed_messages
 from gapless.ledger.deliveries import DELIVERY_CHANNEL, NOT_LISTED
 from gapless.ledger.engine import dialect
 from gapless.ledger.findings import OpenFinding, Recovered
@@ -164,16 +164,18 @@ class Recorder:
             came += _count_known(connection, sightings, first, new, tallies)
         if came and self.withdraws:
             deliveries.withdraw(connection, came, self.withdraws)
-        self._store_payloads(connection, [(payload_ids[identity], first[identity]) for identity in new])
+        bundle = dialect.Bundle(connection)
+        self._store_payloads(connection, bundle, [(payload_ids[identity], first[identity]) for identity in new])
         listed = closed.keys() | shown.keys()
         self._owe(
-            connection,
+            bundle,
             [
                 (seq, first[identity], _Listing(is_listed=identity in listed, is_awaited=identity in judged.repeated))
                 for identity, seq in new.items()
             ],
         )
-        tallies.write(connection, self.slot)
+        tallies.write(bundle, self.slot)
+        bundle.send()
         return new, judged.beyond
 
     def _assign_payloads(self, connection: Connection, first: dict[EventKey, Sighting]) -> dict[EventKey, int | None]:
@@ -189,7 +191,9 @@ class Recorder:
             self._payload_ids, self._last_payload_id = list(reversed(block)), block[-1]
         return self._payload_ids.pop()
 
-    def _store_payloads(self, connection: Connection, stored: Sequence[tuple[int | None, Sighting]]) -> None:
+    def _store_payloads(
+        self, connection: Connection, bundle: dialect.Bundle, stored: Sequence[tuple[int | None, Sighting]]
+    ) -> None:
         """Store each event as received, and the body of a webhook that carried several once."""
         rows: list[tuple[object, ...]] = []
         envelopes: dict[int, int] = {}
@@ -204,9 +208,9 @@ class Recorder:
                     rows.append((envelopes[mark], sighting.body, headers, sighting.seen_us, None))
                 envelope_id, headers = envelopes[mark], None
             rows.append((payload_id, bytes(sighting.event.payload), headers, sighting.seen_us, envelope_id))
-        dialect.insert_many(connection, PAYLOAD, PAYLOAD_COLUMNS, rows)
+        bundle.insert_many(PAYLOAD, PAYLOAD_COLUMNS, rows)
 
-    def _owe(self, connection: Connection, new: Sequence[tuple[int, Sighting, "_Listing"]]) -> None:
+    def _owe(self, bundle: dialect.Bundle, new: Sequence[tuple[int, Sighting, "_Listing"]]) -> None:
         rows = [
             (owed.destination_id, seq, *_state(sighting, listing, owed), 0, owed.not_before_us, 0, sighting.seen_us)
             for seq, sighting, listing in new
@@ -215,8 +219,8 @@ class Recorder:
             )
         ]
         if rows:
-            dialect.insert_many(connection, DELIVERY, DELIVERY_COLUMNS, sorted(rows))
-            dialect.notify(connection, DELIVERY_CHANNEL)
+            bundle.insert_many(DELIVERY, DELIVERY_COLUMNS, sorted(rows))
+            bundle.notify(DELIVERY_CHANNEL)
             self.wake()
 
 
@@ -230,7 +234,12 @@ class _Listing(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 def _state(sighting: Sighting, listing: _Listing, owed: Owed) -> tuple[str, str | None]:
-    """Return the state and the reason of a delivery of a new event."""
+    """Return the state and the reason of a delivery of a new event.
+
+    A condition that could not be judged comes first: what releases the others is no answer to it.
+    """
+    if owed.held is not None:
+        return ("held", owed.held)
     if sighting.restored:
         return ("held", restored.REASON)
     if sighting.via is Via.WEBHOOK and not listing.is_listed:
@@ -412,12 +421,13 @@ def _count_known(
 ) -> list[int]:
     """Count the webhooks of known events: the first one of a missed event is late, others are duplicates.
 
-    Returns the seqs of the events that no webhook had brought before.
+    Returns the seqs of the events that no webhook had brought before, and tells listeners of the others.
     """
     again: Counter[EventKey] = Counter(s.identity for s in sightings if s.via is Via.WEBHOOK)
     again.subtract(identity for identity in new if first[identity].via is Via.WEBHOOK)
     rows = [(*identity, times, first[identity].seen_us) for identity, times in sorted(again.items()) if times > 0]
     came: list[int] = []
+    sent_again: list[int] = []
     for seq, source_id, occurred_us, missed_cause, total, times in dialect.note_webhooks(connection, rows):
         is_first = total == times
         if is_first:
@@ -426,6 +436,9 @@ def _count_known(
                 tallies.add(source_id, occurred_us, "late")
         for _ in range(times - is_first):
             tallies.add(source_id, occurred_us, "duplicates")
+        if times > is_first:
+            sent_again.append(seq)
+    feed.announce_again(connection, sent_again)
     return came
 
 

@@ -8,15 +8,27 @@ first row that is too young.
 from collections import defaultdict
 from dataclasses import dataclass
 
-from sqlalchemy import Column, Connection, delete, select
+from sqlalchemy import Column, ColumnElement, Connection, delete, literal_column, select, update
 
 from gapless.ledger import quarantine
-from gapless.ledger.deliveries import OWING
 from gapless.ledger.passes import PassKind
-from gapless.ledger.tables import ATTEMPT, DELIVERY, EVENT, PASS, PAYLOAD, QUARANTINE, RECEIPT, SHOWN, SLICE
+from gapless.ledger.tables import (
+    ATTEMPT,
+    DELIVERY,
+    DESTINATION,
+    EVENT,
+    PASS,
+    PAYLOAD,
+    QUARANTINE,
+    RECEIPT,
+    SHOWN,
+    SLICE,
+)
 
 LIMIT = 500
 """Rows looked at in one transaction."""
+FEWEST_KEPT = 20
+"""Attempts of each delivery that are always kept, however few are wanted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,10 +58,38 @@ def prune_deliveries(
 
 
 def prune_attempts(connection: Connection, before_us: int, *, after: int = 0, limit: int = LIMIT) -> Pruned:
-    """Delete attempts made before `before_us`, whatever their delivery's state: nothing else bounds their number."""
+    """Delete attempts made before `before_us`, whatever their delivery's state."""
     old, more = _old_ids(connection, ATTEMPT.c.id, ATTEMPT.c.at_us, before_us, after, limit)
     connection.execute(delete(ATTEMPT).where(ATTEMPT.c.id.in_(old)))
     return Pruned(count=len(old), after=more)
+
+
+def trim_attempts(
+    connection: Connection, destination_id: int, most: int, *, after: int = 0, limit: int = LIMIT // 10
+) -> Pruned:
+    """Delete all but the newest `most` attempts of each delivery, starting after event `after`.
+
+    A delivery that is requeued or replayed again and again would otherwise have any number of them. `most` is at least
+    `FEWEST_KEPT`, for which there is an index.
+    """
+    many: ColumnElement[bool] = literal_column(f"delivery.attempts_kept > {FEWEST_KEPT}")  # as the index says
+    next_ones = (DELIVERY.c.destination_id == destination_id, DELIVERY.c.event_seq > after)
+    query = select(DELIVERY.c.event_seq).where(*next_ones, many, DELIVERY.c.attempts_kept > most)
+    seqs = list(connection.execute(query.order_by(DELIVERY.c.event_seq).limit(limit)).scalars())
+    count = sum(_trim(connection, destination_id, seq, most) for seq in seqs)
+    return Pruned(count=count, after=seqs[-1] if len(seqs) == limit else None)
+
+
+def _trim(connection: Connection, destination_id: int, seq: int, most: int) -> int:
+    mine = (ATTEMPT.c.event_seq == seq, ATTEMPT.c.destination_id == destination_id)
+    oldest_kept = select(ATTEMPT.c.id).where(*mine).order_by(ATTEMPT.c.id.desc()).offset(most - 1).limit(1)
+    last = connection.execute(oldest_kept).scalar()
+    count = 0
+    if last is not None:
+        count = connection.execute(delete(ATTEMPT).where(*mine, ATTEMPT.c.id < last)).rowcount
+    this = (DELIVERY.c.destination_id == destination_id, DELIVERY.c.event_seq == seq)
+    connection.execute(update(DELIVERY).where(*this).values(attempts_kept=most))
+    return count
 
 
 def prune_payloads(connection: Connection, before_us: int, *, after: int = 0, limit: int = LIMIT) -> Pruned:
@@ -57,13 +97,18 @@ def prune_payloads(connection: Connection, before_us: int, *, after: int = 0, li
     old, more = _old_ids(connection, PAYLOAD.c.id, PAYLOAD.c.stored_us, before_us, after, limit)
     if not old:
         return Pruned(count=0, after=None)
-    owed = (
-        select(EVENT.c.payload_id)
-        .join(DELIVERY, DELIVERY.c.event_seq == EVENT.c.seq)
-        .where(OWING, EVENT.c.payload_id.between(old[0], old[-1]))
-    )
-    gone = connection.execute(delete(PAYLOAD).where(PAYLOAD.c.id.in_(old), PAYLOAD.c.id.not_in(owed))).rowcount
-    return Pruned(count=gone, after=more)
+    kept = _owed_payloads(connection, old[0], old[-1])
+    gone = connection.execute(delete(PAYLOAD).where(PAYLOAD.c.id.in_([each for each in old if each not in kept])))
+    return Pruned(count=gone.rowcount, after=more)
+
+
+def _owed_payloads(connection: Connection, first: int, last: int) -> set[int]:
+    """Return those payloads between two ids that a delivery still needs: each is looked up by the delivery's key."""
+    found = select(EVENT.c.seq, EVENT.c.payload_id).where(EVENT.c.payload_id.between(first, last))
+    payload_of = {row.seq: row.payload_id for row in connection.execute(found)}
+    ids = list(connection.execute(select(DESTINATION.c.id)).scalars())
+    mine = (DELIVERY.c.destination_id.in_(ids), DELIVERY.c.event_seq.in_(payload_of), DELIVERY.c.state != "delivered")
+    return {payload_of[seq] for seq in connection.execute(select(DELIVERY.c.event_seq).where(*mine)).scalars()}
 
 
 def prune_receipts(connection: Connection, before_us: int, *, after: int = 0, limit: int = LIMIT) -> Pruned:

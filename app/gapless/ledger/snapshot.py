@@ -11,23 +11,37 @@ from datetime import datetime, timedelta
 from types import MappingProxyType
 from typing import Final
 
-from sqlalchemy import Connection, RowMapping, and_, case, func, select
+from sqlalchemy import ColumnElement, Connection, RowMapping, and_, case, func, literal_column, select
 
 from gapless.domain import Source, span_us, to_us
-from gapless.ledger import absences, budgets, configurations, dead_letters, learned, leases, passes, silence, tallies
+from gapless.ledger import (
+    absences,
+    budgets,
+    configurations,
+    dead_letters,
+    destinations,
+    learned,
+    leases,
+    passes,
+    silence,
+    tallies,
+)
 from gapless.ledger.absences import AbsenceCounts
 from gapless.ledger.accounts import Accounts
 from gapless.ledger.configurations import OlderProcess
 from gapless.ledger.dead_letters import Backlog
+from gapless.ledger.destinations import Pause
 from gapless.ledger.engine import dialect
 from gapless.ledger.learned import Learned
 from gapless.ledger.leases import ClockOffset
 from gapless.ledger.passes import FailingPass
 from gapless.ledger.streams import Stream
-from gapless.ledger.tables import DESTINATION, MISSING, SOURCE, STREAM, UNRECOVERABLE
+from gapless.ledger.tables import MISSING, SOURCE, STREAM, UNRECOVERABLE
 from gapless.ledger.tallies import Totals
 from gapless.ledger.unreadable import REASON
 
+UNRECOVERED: Final[ColumnElement[bool]] = literal_column("missing.state IN ('open', 'lost')")
+"""A literal, because a partial index serves only the text of its own condition."""
 WINDOWS: Final[Mapping[str, timedelta]] = MappingProxyType(
     {"1h": timedelta(hours=1), "24h": timedelta(hours=24), "7d": timedelta(days=7)}
 )
@@ -129,6 +143,7 @@ class DestinationSnapshot:
     name: str
     state: str
     backlog: tuple[Backlog, ...]
+    pause: Pause | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -245,7 +260,7 @@ def _missing(connection: Connection, source_ids: Sequence[int]) -> Mapping[int, 
             func.min(case((is_unreadable, MISSING.c.found_us))).label("unreadable_found_us"),
             func.sum(case((is_lost, 1), else_=0)).label("lost"),
         )
-        .where(MISSING.c.source_id.in_(source_ids), MISSING.c.state.in_(("open", "lost")))
+        .where(MISSING.c.source_id.in_(source_ids), UNRECOVERED)
         .group_by(MISSING.c.stream_id)
     )
     return {
@@ -281,9 +296,8 @@ def _destinations(connection: Connection, now: datetime) -> tuple[DestinationSna
     owed: defaultdict[str, list[Backlog]] = defaultdict(list)
     for part in dead_letters.backlog(connection, to_us(now)):
         owed[part.destination].append(part)
-    rows = connection.execute(select(DESTINATION.c.name, DESTINATION.c.state).order_by(DESTINATION.c.name))
     return tuple(
-        DestinationSnapshot(name=name, state=state, backlog=tuple(owed[name]))
-        for name, state in rows
-        if state == "active" or owed[name]
+        DestinationSnapshot(name=each.name, state=each.state, backlog=tuple(owed[each.name]), pause=each.pause)
+        for each in destinations.every(connection)
+        if each.state == "active" or owed[each.name]
     )

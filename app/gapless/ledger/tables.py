@@ -142,7 +142,7 @@ class StreamRow(TableRow, table=True):
     complete_from_us: int = _long()
     watermark_us: int = _long()
     read_us: int | None = _long(null=True)  # how far passes have read, while absent events hold the watermark back
-    checked_us: int | None = _long(null=True)  # when the list was last read up to the watermark
+    checked_us: int | None = _long(null=True)  # when the list was last read over the whole lookback, to the watermark
     last_complete_pass_us: int | None = _long(null=True)
     head_us: int | None = _long(null=True)  # when its last scheduled pass began
     deep_us: int | None = _long(null=True)  # when the last one began that reached back over the whole lookback
@@ -162,6 +162,10 @@ class DestinationRow(TableRow, table=True):
     name: str = Field(sa_column=Column(Text, nullable=False, unique=True))
     since_us: int = _long()
     state: str = _text(default="active")  # active | retired
+    paused_us: int | None = _long(null=True)  # since when nothing is sent; None: it is not paused
+    paused_by: str | None = _text(null=True)
+    paused_reason: str | None = _text(null=True)
+    resumed_us: int | None = _long(null=True)
 
 
 class EventRow(TableRow, table=True):
@@ -178,7 +182,10 @@ class EventRow(TableRow, table=True):
             "object_key",
             where="object_version IS NULL AND object_key IS NOT NULL",
         ),
-        _index_where("ix_event_missed", "occurred_us", "seq", where="missed_cause IS NOT NULL"),
+        _index_where("ix_event_missed_occurred", "occurred_us", "seq", where="missed_cause IS NOT NULL"),
+        _index_where("ix_event_missed", "seq", where="missed_cause IS NOT NULL"),
+        _index_where("ix_event_unlisted", "seq", where="absent_count >= 2"),
+        Index("ix_event_payload", "payload_id"),
         {"sqlite_autoincrement": True},
     )
     seq: int | None = Field(default=None, sa_column=Column("seq", Whole, primary_key=True, autoincrement=True))
@@ -239,6 +246,7 @@ class MissingRow(TableRow, table=True):
         UniqueConstraint("source_id", "key"),
         _index_where("ix_missing_open", "source_id", "next_attempt_us", where="state = 'open'"),
         _index_where("ix_missing_unreadable", "stream_id", where="reason = 'unreadable'"),
+        _index_where("ix_missing_unrecovered", "source_id", where="state IN ('open', 'lost')"),
         {"sqlite_autoincrement": True},
     )
     id: int | None = _id()
@@ -452,7 +460,23 @@ class DeliveryRow(TableRow, table=True):
     __table_args__ = (
         PrimaryKeyConstraint("destination_id", "event_seq"),
         _index_where("ix_delivery_due", "destination_id", "next_us", "event_seq", where="state = 'pending'"),
-        _index_where("ix_delivery_owing", "event_seq", where="state <> 'delivered'"),
+        _index_where("ix_delivery_oldest", "destination_id", "created_us", where="state = 'pending'"),
+        _index_where(
+            "ix_delivery_since",
+            "destination_id",
+            "state",
+            "created_us",
+            where="state <> 'delivered' AND state <> 'pending'",
+        ),
+        _index_where("ix_delivery_tried", "destination_id", "created_us", where="state = 'pending' AND attempts > 0"),
+        _index_where(
+            "ix_delivery_waiting",
+            "state",
+            "event_seq",
+            "destination_id",
+            where="state <> 'delivered' AND state <> 'pending'",
+        ),
+        _index_where("ix_delivery_trimmed", "destination_id", "event_seq", where="attempts_kept > 20"),
         {"sqlite_with_rowid": False},
     )
     destination_id: int = _long()
@@ -465,6 +489,24 @@ class DeliveryRow(TableRow, table=True):
     reason: str | None = _text(null=True)
     created_us: int = _long()
     done_us: int | None = _long(null=True)
+    generation: int = _long(default=0)  # how often a person has asked to send it again
+    first_us: int | None = _long(null=True)  # its first attempt since it was made, or was sent again; None: not yet
+    attempts_kept: int = _long(default=0)  # rows of `attempt` that it may have
+
+
+class DeliveryCountRow(TableRow, table=True):
+    """How many deliveries are owed, by state and reason. Triggers of the database keep it: see migration 0025.
+
+    Rows of several slots are summed, so that processes do not wait for each other.
+    """
+
+    __tablename__ = "delivery_count"
+    __table_args__ = (PrimaryKeyConstraint("destination_id", "state", "reason", "slot"),)
+    destination_id: int = _long()
+    state: str = _text()
+    reason: str = _text()  # "": there is none
+    slot: int = _long()
+    count: int = _long()
 
 
 class AttemptRow(TableRow, table=True):
@@ -479,6 +521,34 @@ class AttemptRow(TableRow, table=True):
     duration_us: int = _long()
     outcome: str = _text()
     detail: str | None = _text(null=True)
+    status: int | None = _long(null=True)  # of the answer
+    answer: str | None = _text(null=True)  # JSON: see `ledger.attempts`
+
+
+class JobRow(TableRow, table=True):
+    """What a person asked to be done to many events, and how far it is; see `ledger.jobs`."""
+
+    __tablename__ = "job"
+    __table_args__ = (_index_where("ix_job_running", "id", where="state = 'running'"), {"sqlite_autoincrement": True})
+    id: int | None = _id()
+    kind: str = _text()  # the operation that asked for it
+    plan: str = _text()  # JSON: what it concerns
+    source: str | None = _text(null=True)
+    destination: str | None = _text(null=True)
+    cursor_seq: int = _long(default=0)  # what is done: events up to this one,
+    cursor_destination: int = _long(default=0)  # and of this one up to this destination
+    planned: int = _long()  # how many it concerned when it began
+    done: int = _long(default=0)
+    left_out: int = _long(default=0)
+    pace_us: int | None = _long(null=True)  # for each event; None: as fast as the destinations take them
+    state: str = _text(default="running")  # running | finished | cancelled | failed
+    next_us: int = _long()  # when its next batch is due
+    created_us: int = _long()
+    created_by: str = _text()
+    role: str = _text()
+    reason: str | None = _text(null=True)
+    ended_us: int | None = _long(null=True)
+    last_error: str | None = _text(null=True)
 
 
 class ReceiptRow(TableRow, table=True):
@@ -679,7 +749,8 @@ SOURCE, STREAM, DESTINATION = _table(SourceRow), _table(StreamRow), _table(Desti
 EVENT, PAYLOAD, MISSING, FINDING = _table(EventRow), _table(PayloadRow), _table(MissingRow), _table(FindingRow)
 PASS, SLICE, UNRECOVERABLE, BUDGET = _table(PassRow), _table(SliceRow), _table(UnrecoverableRow), _table(BudgetRow)
 BUDGET_USE, EARNING = _table(BudgetUseRow), _table(EarningRow)
-DELIVERY, ATTEMPT, TALLY = _table(DeliveryRow), _table(AttemptRow), _table(TallyRow)
+DELIVERY_COUNT = _table(DeliveryCountRow)
+DELIVERY, ATTEMPT, TALLY, JOB = _table(DeliveryRow), _table(AttemptRow), _table(TallyRow), _table(JobRow)
 SHOWN, ABSENCE, CONFIGURATION = _table(ShownRow), _table(AbsenceRow), _table(ConfigurationRow)
 SUBSCRIPTION, RESTORED, RECEIPT = _table(SubscriptionRow), _table(RestoredRow), _table(ReceiptRow)
 SIGNED_MESSAGE = _table(SignedMessageRow)

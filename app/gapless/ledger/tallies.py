@@ -29,13 +29,16 @@ class Tallies:
         for name in names:
             counts[name] += times
 
-    def write(self, connection: Connection, slot: int) -> None:
+    def write(self, connection: Connection | dialect.Bundle, slot: int) -> None:
         """Add everything to the rows of `slot`, in order of (source, hour)."""
         rows = [
             (source_id, hour, slot, *(counts[name] for name in COUNTS))
             for (source_id, hour), counts in sorted(self._counts.items(), key=lambda entry: entry[0])
         ]
-        dialect.add_up(connection, TALLY, COLUMNS, rows)
+        if isinstance(connection, dialect.Bundle):
+            connection.add_up(TALLY, COLUMNS, rows)
+        else:
+            dialect.add_up(connection, TALLY, COLUMNS, rows)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -80,6 +80,10 @@ def move(connection: Connection, now_us: int, by_us: int) -> None:
     for destination in _destinations(connection):
         moved = {"next_us": DELIVERY.c.next_us + by_us, "wait_us": DELIVERY.c.next_us - BEGAN}
         _change(connection, DELIVERY, *_waiting(destination, after_us, DELIVERY.c.next_us), **moved)
+        tried = (DELIVERY.c.destination_id == destination, PENDING, DELIVERY.c.first_us.is_not(None))
+        _change(connection, DELIVERY, *tried, first_us=DELIVERY.c.first_us + by_us)
+    resumed = DESTINATION.c.resumed_us.is_not(None)
+    _change(connection, DESTINATION, resumed, resumed_us=DESTINATION.c.resumed_us + by_us)
     waiting = (MISSING.c.state == "open", MISSING.c.next_attempt_us > after_us)
     moved = {"next_attempt_us": MISSING.c.next_attempt_us + by_us, "wait_us": MISSING.c.next_attempt_us - MISSING_BEGAN}
     _change(connection, MISSING, *waiting, **moved)

@@ -55,6 +55,8 @@ class Limits:
 
     latest_us: int
     """The time from which on the list may still grow."""
+    lookback_us: int = 0
+    """How long events may take to be listed. A pass checks the claim if it read so far behind what was read by then."""
     absences_allowed: int = 0
     """Open absences of the stream above which the watermark stays before the first of them."""
     margin_us: int = 0
@@ -106,7 +108,8 @@ def _move(connection: Connection, pass_: Pass, limits: Limits, prefix: Prefix) -
         "watermark_us": watermark_us,
         "read_us": None if read_us <= watermark_us else read_us,
     }
-    if not rechecks and watermark_us <= prefix.end_us:
+    reaches_back = pass_.start_us <= max(read_us - limits.lookback_us, row.complete_from_us)
+    if not rechecks and reaches_back and watermark_us <= prefix.end_us:
         values["checked_us"] = pass_.started_us
     where = (STREAM.c.id == pass_.stream_id, STREAM.c.watermark_us == row.watermark_us)
     connection.execute(update(STREAM).where(*where).values(**values))

@@ -1,4 +1,4 @@
-"""Asks a second person before many events are replayed, requeued, released or dismissed.
+"""Asks a second person before many events are replayed, requeued, released, discarded or dismissed.
 
 The request is kept with who asked and the limits of that principal. Another named operator approves it; then it is
 performed as the first has asked for it, within the first one's limits.
@@ -10,12 +10,11 @@ from datetime import timedelta
 from typing import Any, Final
 
 import msgspec
+from msgspec import structs
 
-from gapless.domain import span_us, to_us
-from gapless.ledger import Connection, accounts, approvals, dead_letters, destinations, events, sources, tokens
+from gapless.domain import span_us
+from gapless.ledger import Connection, accounts, approvals, dead_letters, events, sources, tokens, unsettled
 from gapless.ledger.approvals import StoredApproval
-from gapless.ledger.deliveries import DeliveryState
-from gapless.ledger.events import EventFilter
 from gapless.operations.context import (
     ApprovalNeeded,
     OperationContext,
@@ -23,7 +22,8 @@ from gapless.operations.context import (
     OperationRefused,
     OperationRequest,
 )
-from gapless.operations.deliveries import ReleaseHeld, ReplayEvents, RequeueDeadLetters
+from gapless.operations.deliveries import ReplayEvents, UnsettledRequest, chosen_by, replayed_by
+from gapless.operations.fills import FillDestination, fill
 from gapless.operations.missing import DismissMissing
 from gapless.operations.principals import AccessRole, Principal
 from gapless.operations.sources import AcceptAccount
@@ -82,10 +82,8 @@ def _keep(
 
 async def count_events(context: OperationContext, request: OperationRequest) -> int:
     """Return how many events the operation concerns; 0 if it is none that a second person must approve."""
-    if isinstance(request, ReplayEvents):
-        return 0 if request.dry_run else await _count_replayed(context, request)
-    if isinstance(request, RequeueDeadLetters | ReleaseHeld):
-        return await context.read(_count_waiting, request=request)
+    if isinstance(request, ReplayEvents | FillDestination | UnsettledRequest):
+        return 0 if request.dry_run else await _count_chosen(context, request)
     if isinstance(request, DismissMissing):
         return len(request.keys)
     if isinstance(request, AcceptAccount) and request.dismiss:
@@ -93,23 +91,28 @@ async def count_events(context: OperationContext, request: OperationRequest) -> 
     return 0
 
 
+async def _count_chosen(context: OperationContext, request: ReplayEvents | FillDestination | UnsettledRequest) -> int:
+    if isinstance(request, ReplayEvents):
+        return await _count_replayed(context, request)
+    if isinstance(request, FillDestination):
+        return 0 if request.after else await _count_filled(context, request)
+    if request.keys is not None:
+        return len(request.keys)
+    (chosen,) = chosen_by(request)
+    return (await context.read(unsettled.extent, chosen=chosen)).count
+
+
 async def _count_replayed(context: OperationContext, request: ReplayEvents) -> int:
     if request.keys is not None or request.since is None:
         return len(request.keys or ())
-    until = context.runtime.clock() if request.until is None else request.until
-    both = frozenset((True, False)) if request.other_mode else None
-    chosen = EventFilter(source=request.source, start_us=to_us(request.since), end_us=to_us(until), livemodes=both)
+    chosen = replayed_by(request, request.since, context.runtime.clock())
     return (await context.read(events.extent, chosen=chosen)).count
 
 
-def _count_waiting(connection: Connection, request: RequeueDeadLetters | ReleaseHeld) -> int:
-    if request.keys is not None:
-        return len(request.keys)
-    named = None if request.destination is None else destinations.destination(connection, request.destination)
-    state = DeliveryState.DEAD if isinstance(request, RequeueDeadLetters) else DeliveryState.HELD
-    return dead_letters.count_waiting(
-        connection, state, destination_id=None if named is None else named.id, reason=request.reason
-    )
+async def _count_filled(context: OperationContext, request: FillDestination) -> int:
+    """Return how many deliveries it would make, or if that takes long, those of the first part."""
+    counted = await fill(context, structs.replace(request, dry_run=True))
+    return int(str(counted["owed"]))
 
 
 def _count_held(connection: Connection, source: str) -> int:

@@ -1,6 +1,6 @@
 """Shared by all operations: the base of requests, the context with the audit log, and `OperationRefused`."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Annotated, ClassVar, Concatenate, ParamSpec, TypeAlias, TypeVar
@@ -8,6 +8,7 @@ from typing import Annotated, ClassVar, Concatenate, ParamSpec, TypeAlias, TypeV
 import msgspec
 from msgspec import Meta, Struct
 
+from gapless.deliver.routing import Destination
 from gapless.domain import Source, Sources
 from gapless.errors import UserError
 from gapless.ledger import Connection, audit_log
@@ -58,6 +59,8 @@ class OperationContext:
     runtime: Runtime
     evidence: EvidenceFetcher
     stream_ids: StreamIds
+    destinations: Sequence[Destination] = ()
+    """The destinations of this process."""
     wake: Callable[[], None] = lambda: None
     """Wakes the dispatcher of this process, because deliveries may be due."""
     actor: str = API.name

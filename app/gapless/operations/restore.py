@@ -26,6 +26,7 @@ async def note_restored(context: OperationContext, request: NoteRestored) -> dic
     streams = await context.write(
         request.operation, "ledger", restored.note, since_us=to_us(request.since), now_us=now_us, unlisted=unlisted
     )
+    await context.runtime.write(dead_letters.recount)
     held = 0
     while count := await context.write(
         request.operation, "deliveries", dead_letters.hold_pending, reason=restored.REASON

@@ -131,6 +131,8 @@ class PassRun:
     stream_slots: asyncio.Semaphore
     purpose: Purpose = Purpose.HEARTBEAT
     """What its requests are for."""
+    lookback: timedelta
+    """How long events may take to be listed."""
     young_from: datetime | None = None
     """The time from which on the listed keys are kept in the result; None: none are."""
     limit: float = math.inf
@@ -568,6 +570,7 @@ class PassRun:
             latest = min(latest, align_down(from_us(proven_until), unit))
         return watermarks.Limits(
             latest_us=to_us(latest),
+            lookback_us=span_us(self.lookback),
             absences_allowed=self.leased.source.absences_allowed,
             margin_us=0 if capabilities.exact_times else span_us(capabilities.grace),
             unit_us=span_us(unit),

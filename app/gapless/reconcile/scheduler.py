@@ -264,7 +264,7 @@ class Scheduler:
         scope = self._runtime.sources[name].provider.budget_scope()
         return LeasedSource(
             runtime=self._runtime,
-            client=self._provider_client(name),
+            client=self.client(name),
             policy=self._policies[name],
             lease=lease,
             stopping=self._stopping,
@@ -288,7 +288,8 @@ class Scheduler:
             learns=True,
         )
 
-    def _provider_client(self, name: str) -> ProviderClient:
+    def client(self, name: str) -> ProviderClient:
+        """Return the client of the source `name`, whose requests are counted and paid for."""
         if name not in self._clients:
             self._clients[name] = ProviderClient(
                 self._client,

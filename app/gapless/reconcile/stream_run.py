@@ -333,6 +333,7 @@ class StreamRun:
             stream_slots=asyncio.Semaphore(self.leased.policy.slices),
             limit=self.limit if limit is None else limit,
             purpose=self.purpose if row.kind is PassKind.SCHEDULED else PURPOSES[row.kind],
+            lookback=self.lookback,
             young_from=self._young_from(row) if row.kind is PassKind.SCHEDULED else None,
             must_pause=self.must_give_way if row.kind in passes.GIVES_WAY else lambda: False,
         )

@@ -79,7 +79,7 @@ class SettingsBuilder:
             return self._subsection(f, raw, table)
         if "options" in f.metadata:
             return self._options(raw, table)
-        if "variables" in f.metadata:
+        if f.metadata.keys() & {"variables", "files"}:
             return self._secrets_by_name(f, raw, table)
         return self._read(f.metadata["parser"], f.name, raw, table) if "parser" in f.metadata else _MISSING
 
@@ -175,9 +175,14 @@ class SettingsBuilder:
         if not isinstance(names, Mapping):
             return _MISSING
         found: dict[str, SecretRef] = {}
-        for name, variable in names.items():
+        folder = Path() if isinstance(raw, EnvironmentValue) else table.base
+        for name, origin in names.items():
             try:
-                found[name] = from_variable(variable, self.environ)
+                found[name] = (
+                    self._checked(SecretRef(path=(folder / origin).absolute()), None)
+                    if "files" in f.metadata
+                    else from_variable(origin, self.environ)
+                )
             except SecretUnavailable as error:
                 found[name] = SecretRef()
                 if not self.only_reads:

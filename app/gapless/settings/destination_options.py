@@ -71,19 +71,20 @@ def own_attributes(options: type[DestinationOptions]) -> tuple[Field[Any], ...]:
 
 def _attribute(of: msgspec.structs.FieldInfo, hint: object) -> Field[Any]:
     inner, meta = _unwrapped(hint)
-    attribute: Field[Any] = field(metadata=_metadata(hint, inner, meta))
+    attribute: Field[Any] = field(metadata=_metadata(of.name, hint, inner, meta))
     attribute.name = of.name
     attribute.default = MISSING if of.required else None  # only whether there is one matters here
     return attribute
 
 
-def _metadata(hint: object, inner: object, meta: msgspec.Meta | None) -> dict[str, object]:
+def _metadata(name: str, hint: object, inner: object, meta: msgspec.Meta | None) -> dict[str, object]:
     if inner is SecretReader:
         return {"secret": True, "literal": None}
     if get_origin(inner) is not None and SecretReader in get_args(inner):
-        variable = Annotated[str, msgspec.Meta(pattern=rf"\A{VARIABLE_NAME.pattern}\Z")]
-        names = GenericAlias(dict, (get_args(inner)[0], variable))
-        return {"parser": _parser(names, dict, meta, shown=False), "variables": True}
+        of_files = name.endswith("_file")
+        origin = str if of_files else Annotated[str, msgspec.Meta(pattern=rf"\A{VARIABLE_NAME.pattern}\Z")]
+        origins = GenericAlias(dict, (get_args(inner)[0], origin))
+        return {"parser": _parser(origins, dict, meta, shown=False), "files" if of_files else "variables": True}
     return {"parser": _parser(hint, inner, meta)}
 
 
@@ -134,7 +135,8 @@ def _without_foreign(table: RawTable, kind: str, own: Iterable[Field[Any]], buil
     known = _COMMON_KEYS.union(*(_keys(f) for f in own))
     if not table.content.keys() - known:
         return table
-    foreign = {key: other for other in registry.kinds() if other != kind for key in _keys_of_kind(other) - known}
+    others = [other for other in reversed(registry.kinds()) if other != kind]  # of several types, the first is named
+    foreign = {key: other for other in others for key in _keys_of_kind(other) - known}
     for key in sorted(table.content.keys() & foreign.keys()):
         raw = table.content[key]
         place = f"environment: {raw.variable}" if isinstance(raw, EnvironmentValue) else f"{table.place}: option {key}"

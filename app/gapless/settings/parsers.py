@@ -15,6 +15,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Generic, TypeVar
 
+from gapless.condition import WANTED, Condition, ConditionInvalid
 from gapless.domain import Silence
 
 T = TypeVar("T")
@@ -223,6 +224,20 @@ def many(item: OptionParser[T], wanted: str, *, least: int = 0) -> OptionParser[
         return tuple(item.read(one) for one in value)
 
     return OptionParser(wanted=f"a list of {wanted}", read=read, from_text=from_list, shown=item.shown)
+
+
+def condition() -> OptionParser[Condition]:
+    """A condition on the payload of an event."""
+
+    def read(value: object) -> Condition:
+        if not isinstance(value, str):
+            raise ParseFailed
+        try:
+            return Condition(value)
+        except ConditionInvalid as error:
+            raise ParseFailed(f"{WANTED}; {error}") from None
+
+    return OptionParser(wanted=WANTED, read=read)
 
 
 def path() -> OptionParser[Path]:

@@ -12,6 +12,7 @@ from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
+from gapless.condition import Condition
 from gapless.destinations import registry
 from gapless.destinations.contract import DestinationOptions
 from gapless.domain import EventMode, Mode, Silence, Via
@@ -166,9 +167,14 @@ class PrivateSettings:
     consumer_token: SecretRef | None = secret()
     """Bearer token that handlers send with their receipts. It opens `/api/v1/receipts` and nothing else."""
     second_person_above: int | None = optional(parsers.count(1, 1_000_000_000, "events"))
-    """Most events that one request may replay, requeue, release or dismiss; above it, another operator must approve.
+    """Most events that one request may replay, requeue, release, discard or dismiss; above it, another must approve.
 
     Absent: nobody is asked. It stops a mistake, and not somebody who splits his request."""
+    stream_clients: int = setting(parsers.count(1, 5_000, "listeners"), 64)
+    """Most listeners of the live stream; further ones are answered 503.
+
+    Each may hold 100 kB, and one with payloads that is behind a megabyte. Fewer than `connections.private`, so that
+    probes and pages are answered while all are taken."""
     certificate: Path | None = optional(parsers.path())
     """PEM file with the certificate of this listener and those between it and its root. Absent: no TLS.
 
@@ -226,6 +232,8 @@ class RetentionSettings:
     """Age at which attempts are pruned, whatever became of their delivery. "off": kept for ever.
 
     The default is long enough for an inquiry."""
+    attempts_per_delivery: int = setting(parsers.count(20, 10_000, "attempts"), 100)
+    """Most attempts kept of one delivery, the newest. It may be tried more often: each requeue begins anew."""
     deliveries: timedelta | None = setting(parsers.duration_or_off(timedelta(hours=1)), "90d")
     """Age at which finished deliveries are pruned. "off": kept for ever. As `payloads`: a replay needs both."""
     passes: timedelta | None = setting(parsers.duration_or_off(timedelta(hours=1)), "30d")
@@ -370,6 +378,10 @@ class DestinationSettings:
     """Names of the sources whose events are sent here; `*`: all of them."""
     types: tuple[str, ...] = setting(_TYPES, ["*"])
     """Event types that are sent here."""
+    when: Condition | None = optional(parsers.condition())
+    """Condition on the payload of the events that are sent here, a JMESPath expression. Absent: there is none.
+
+    What it cannot judge is held for a person: a destination misses nothing because of a mistake in it."""
     via: tuple[Via, ...] = setting(
         parsers.many(parsers.choice(Via), f"words out of {', '.join(Via)}", least=1), ["webhook", "list", "redelivery"]
     )
@@ -384,6 +396,10 @@ class DestinationSettings:
     Events of a provider without modes are always sent."""
     since: datetime | None = setting(parsers.moment(), "now")
     """Only events that occurred at or after this time are owed. "now" (None): the time of the first start with it."""
+    paused: bool = setting(parsers.flag(), default=False)
+    """`true`: it is paused when it is first registered, so that nothing is sent before `gapless destination resume`.
+
+    From then on only that command and `gapless destination pause` count."""
     delay: timedelta = setting(parsers.duration(), "0s")
     """Time that an event found by a pass waits before it is sent, so that its webhook can come first. "0s": off."""
     require_listed: bool = setting(parsers.flag(), default=False)
@@ -395,6 +411,10 @@ class DestinationSettings:
     """`true`: the handler has a webhook of its own and reports what it has processed, to `/api/v1/receipts`.
 
     Then it is owed what it has not reported after `delay`, whichever way we learnt of it."""
+    hydrate: bool = setting(parsers.flag(), default=False)
+    """`true`: the data of thin events, which only name what happened, is fetched before they are sent.
+
+    Off by default, because each attempt costs a request of the grant, and shows the event as it is by then."""
     concurrency: int = setting(parsers.count(1, 1024, "deliveries"), 8)
     """Deliveries at the same time. The default spares a small handler, and allows 80 a second at 100 ms each."""
     rate: float | None = optional(parsers.rate("deliveries"))
@@ -407,6 +427,12 @@ class DestinationSettings:
     """Longest wait before the second attempt; it doubles with each further one, with full jitter."""
     backoff_max: timedelta = setting(parsers.duration(timedelta(milliseconds=1)), "6h")
     """Longest wait between two attempts."""
+    waits: tuple[timedelta, ...] = setting(parsers.many(parsers.duration(_TENTH), "durations such as 5s, 5m, 2h"), [])
+    """The waits between attempts in place of the back-off, in order; the last is repeated. []: the back-off."""
+    max_age: timedelta | None = optional(parsers.duration(_SECOND))
+    """Time from its first attempt after which a delivery is a dead letter. Absent: only `max_attempts` counts.
+
+    Pauses do not count: deliveries do not age while nobody tries them."""
     on_version_mismatch: OnVersionMismatch = setting(parsers.choice(OnVersionMismatch), "hold")
     """For payloads of another API version than the endpoint's: `hold` them until a person decides, or `deliver`."""
     options: DestinationOptions = field(default_factory=DestinationOptions, repr=False)

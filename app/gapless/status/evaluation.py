@@ -270,4 +270,5 @@ def _destination(snapshot: DestinationSnapshot, now: datetime) -> DestinationRep
         ahead=any(is_ahead(part.began_us, to_us(now)) for part in snapshot.backlog),
         dead=dead,
         held=held,
+        pause=snapshot.pause,
     )

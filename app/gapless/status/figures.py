@@ -93,6 +93,10 @@ def _oldest_pending(destination: DestinationReport) -> Samples:
     return {(): destination.oldest_pending}
 
 
+def _paused(destination: DestinationReport) -> Samples:
+    return {(): destination.pause is not None}
+
+
 def _dead_letters(destination: DestinationReport) -> Samples:
     return {(reason,): count for reason, count in destination.dead.items()}
 
@@ -330,5 +334,11 @@ DESTINATION_FIGURES: Final[tuple[Figure[DestinationReport], ...]] = (
         absent="never",
         labels=("reason",),
         samples=_dead_letters,
+    ),
+    Figure(
+        name="destination_paused",
+        help="1 while a person has paused the destination",
+        absent="never",
+        samples=_paused,
     ),
 )

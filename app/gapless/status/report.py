@@ -10,6 +10,7 @@ from gapless.ledger.absences import NO_ABSENCES, AbsenceCounts
 from gapless.ledger.budgets import GrantUse
 from gapless.ledger.configurations import OlderProcess
 from gapless.ledger.deliveries import DeliveryState
+from gapless.ledger.destinations import Pause
 from gapless.ledger.learned import Learned, PlanSummary
 from gapless.ledger.leases import ClockOffset
 from gapless.ledger.passes import FailingPass
@@ -55,7 +56,9 @@ class Proof:
 
     watermark: datetime | None
     complete_up_to: datetime | None
+    """Every event before it that the list showed at `checked_at` is recorded."""
     checked_at: datetime | None
+    """When the list was last read over the whole lookback. Later readings began nearer to the watermark."""
     last_complete_pass: datetime | None
 
 
@@ -203,6 +206,8 @@ class DestinationReport:
     """Dead letters by reason; every reason has an entry."""
     held: Mapping[str, int] = field(default_factory=dict)
     """Held deliveries by reason; only the reasons that occur."""
+    pause: Pause | None = None
+    """Who has paused it, since when and why; None: it is not paused."""
 
     @property
     def oldest_pending(self) -> datetime | None:

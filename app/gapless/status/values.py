@@ -8,6 +8,7 @@ from msgspec import to_builtins
 
 from gapless.domain import from_us
 from gapless.ledger.budgets import GrantUse
+from gapless.ledger.destinations import Pause
 from gapless.ledger.snapshot import UnrecoverableEntry
 from gapless.status.figures import DESTINATION_FIGURES, SOURCE_FIGURES, Figure, R, Samples, Value
 from gapless.status.reading import reading_in_words
@@ -93,11 +94,16 @@ def of_destination(destination: DestinationReport, found: Iterable[Trouble]) -> 
         "name": destination.name,
         "verdict": verdict(each for each in found if each.destination == destination.name).value,
         "state": destination.state,
+        "paused": None if destination.pause is None else _pause(destination.pause),
         "backlog": {state.value: count for state, count in destination.backlog.items()},
         "oldest_pending": destination.oldest_pending,
         "dead_letters": {reason: count for reason, count in destination.dead.items() if count},
         "figures": _figures(DESTINATION_FIGURES, destination),
     }
+
+
+def _pause(pause: Pause) -> Values:
+    return {"since": from_us(pause.since_us), "by": pause.by, "reason": pause.reason}
 
 
 def _figures(figures: Iterable[Figure[R]], report: R) -> Values:

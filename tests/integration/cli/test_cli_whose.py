@@ -101,6 +101,14 @@ def test_event_show_names_who_is_not_owed_the_other_mode(config: Path) -> None:
     assert {each["destination"]: each["state"] for each in shown["deliveries"]} == {"app": "pending", "both": "pending"}
 
 
+def test_event_show_names_whose_condition_is_false(config: Path) -> None:
+    table = '[[destination]]\nname = "{}"\nurl = "https://x.example/"\nsignature = "none"\nwhen = "{}"\n'
+    rich, other = table.format("rich", "amount == `1`"), table.format("other", "amount == `1`")
+    config.write_text(CONFIG + rich + other + 'types = ["charge.*"]\n' + table.format("odd", "amount > `1`"))
+    shown = json.loads(call(config, "event", "show", "evt_live").output)
+    assert shown["deliveries"][2:] == [{"destination": "rich", "state": "not_owed", "reason": "condition"}]
+
+
 def test_a_replay_of_a_time_leaves_the_other_mode_out(config: Path) -> None:
     replay = ("event", "replay", "--since", "1h", "--destination", "app", "--yes")
     assert "1 events will be sent" in call(config, *replay).output

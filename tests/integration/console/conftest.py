@@ -13,6 +13,7 @@ import pytest
 from sqlalchemy import insert, select, update
 
 from gapless.bootstrap.runtime import make_writer
+from gapless.connections.limits import ConnectionLimits
 from gapless.connections.register import Connections
 from gapless.console.app import build_console_app
 from gapless.console.auth import Access
@@ -50,6 +51,8 @@ class ConsoleSetup:
     now: list[datetime] = field(default_factory=lambda: [NOW])
     owed_to: list[int] = field(default_factory=list)
     woken: list[bool] = field(default_factory=list)
+    connections: Connections | None = None
+    """Those of the listener that runs."""
 
     def source(self, name: str = "acme") -> Source:
         return self.context.sources[name]
@@ -162,12 +165,16 @@ def private_options(**changes: Any) -> ConsoleOptions:
 
 
 @asynccontextmanager
-async def listening(console: ConsoleSetup, **changes: Any) -> AsyncIterator[httpx.AsyncClient]:
+async def listening(
+    console: ConsoleSetup, connections: ConnectionLimits | None = None, **changes: Any
+) -> AsyncIterator[httpx.AsyncClient]:
     """A client of the private listener, which runs on a free port."""
     app = build_console_app(private_options(**changes), console.context, console.metrics)
-    listener = Listener(app, "127.0.0.1", 0, Connections("private", console.metrics))
+    register = Connections("private", console.metrics, connections or ConnectionLimits())
+    listener = Listener(app, "127.0.0.1", 0, register, websockets=True)
     serving = asyncio.create_task(listener.run())
     await listener.started()
+    console.connections = listener.connections
     try:
         async with httpx.AsyncClient(base_url=listener.address, timeout=120) as client:
             yield client

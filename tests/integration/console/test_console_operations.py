@@ -49,7 +49,7 @@ async def settle(console: Any, state: str, reason: str) -> None:
         (
             "source.burn",
             {},
-            r"operation 'source.burn' does not exist; there are config.activate, db.restored, dead.requeue, ",
+            r"operation 'source.burn' does not exist; there are config.activate, db.restored, dead.discard, ",
         ),
         ("source.rename", {"old": "acme"}, r"source.rename: .*`new`.*it takes old, new"),
         ("source.rename", {"old": "acme", "new": "Not Allowed"}, r"`\$\.new`"),
@@ -291,8 +291,9 @@ async def test_a_webhook_that_is_not_in_quarantine_is_refused(console: Any) -> N
 
 def test_every_operation_documents_what_it_takes() -> None:
     assert sorted(OPERATIONS) == [
-        "config.activate", "db.restored", "dead.requeue", "endpoint.note", "event.accept_unlisted", "event.replay",
-        "held.release", "import", "missing.dismiss", "operation.approve", "pass.cancel", "pass.status",
+        "config.activate", "db.restored", "dead.discard", "dead.requeue", "destination.fill", "destination.pause",
+        "destination.resume", "endpoint.note", "event.accept_unlisted", "event.replay", "held.discard", "held.release",
+        "import", "job.cancel", "missing.dismiss", "operation.approve", "pass.cancel", "pass.status",
         "quarantine.release", "receipts", "source.accept_account", "source.acknowledge", "source.identity",
         "source.pass", "source.rename", "token.create", "token.revoke",
     ]  # fmt: skip

@@ -19,6 +19,7 @@ from reports import LEARNED
 from sqlalchemy import update
 
 from gapless.connections.register import Connections
+from gapless.console.feed.limits import Closing
 from gapless.console.metrics import AllSeries, LedgerCollector, render
 from gapless.deliver.worker import OUTCOMES
 from gapless.destinations.contract import FailureReason
@@ -303,9 +304,16 @@ def touch(metrics: Metrics, source: str, destination: str) -> None:
     for result in OUTCOMES:
         metrics.deliveries.labels(destination, result)
     metrics.delivery_seconds.labels(destination)
-    Connections("public", metrics)
-    Connections("private", metrics)
+    touch_listeners(metrics)
     metrics.circuit_open.labels(destination)
+
+
+def touch_listeners(metrics: Metrics) -> None:
+    """Use every label of what is counted of connections."""
+    for listener in ("public", "private"):
+        Connections(listener, metrics)
+    for closing in (*(each.label for each in Closing), "gone", "full"):
+        metrics.stream_closed.labels(closing)
 
 
 async def test_a_source_has_at_most_150_series_and_a_destination_80(console: Any) -> None:

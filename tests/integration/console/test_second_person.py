@@ -2,18 +2,21 @@
 
 from dataclasses import replace
 from datetime import timedelta
-from typing import Any
+from typing import Any, cast
 
 import pytest
-from sqlalchemy import func, select, update
+from sqlalchemy import delete, func, select, update
 
+from gapless.bootstrap.destinations import make_destination
 from gapless.console.auth import Access
+from gapless.destinations.contract import Sender
 from gapless.domain import Via
-from gapless.ledger import audit_log
+from gapless.ledger import audit_log, destinations
 from gapless.ledger.tables import APPROVAL, DELIVERY
 from gapless.operations.context import ApprovalNeeded, OperationForbidden, OperationRefused
 from gapless.operations.principals import AccessRole, Principal
 from gapless.operations.registry import perform
+from gapless.settings import DestinationSettings
 from gapless_reconcilers.kit.contract import Secret
 
 pytestmark = pytest.mark.anyio
@@ -63,6 +66,19 @@ async def test_a_second_operator_lets_it_be_done_in_the_name_of_the_first(shop: 
         ("bob", "operation.approve", None),
         ("ann", "dead.requeue", "mended; approved by bob"),
     ]
+
+
+async def test_a_fill_of_many_needs_a_second_person(shop: Any) -> None:
+    await shop.context.runtime.write(lambda c: c.execute(delete(DELIVERY)).rowcount)
+    row = await shop.context.read(destinations.destination, name="shop")
+    app = make_destination(DestinationSettings(name="shop"), row.id, 0, cast("Sender", None))
+    shop.context = replace(shop.context, destinations=[app])
+    args = {"destination": "shop"}
+    assert (await perform(acting(shop, "ann"), "destination.fill", {**args, "dry_run": True}))["owed"] == 4
+    with pytest.raises(ApprovalNeeded, match=r"destination\.fill concerns 4 events, more than 2"):
+        await perform(acting(shop, "ann"), "destination.fill", args)
+    done = await perform(acting(shop, "bob"), "operation.approve", {"id": 1})
+    assert (done["result"]["owed"], done["result"]["after"]) == (4, None)
 
 
 async def test_a_command_approves_with_the_token_of_a_person(shop: Any) -> None:

@@ -37,7 +37,9 @@ from gapless_reconcilers.kit.contract import RemoteEvent, Secret
 from gapless_reconcilers.providers.stripe import Stripe, StripeOptions
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
-QUICK = DeliveryRetryPolicy(first=timedelta(milliseconds=20), longest=timedelta(milliseconds=100), max_attempts=4)
+QUICK = DeliveryRetryPolicy(
+    first=timedelta(milliseconds=20), longest=timedelta(milliseconds=100), max_attempts=4, waits=(), max_age=None
+)
 APP = DestinationSettings(name="app")
 NEVER_OPENS = BreakerRule(threshold=10_000)
 
@@ -192,6 +194,7 @@ class DeliverySetup:
             clock=system_clock,
             concurrency=APP.concurrency,
             releases=frozenset(releases),
+            timeout=APP.timeout,
         )
 
     def http(

@@ -82,7 +82,9 @@ async def test_a_jump_and_its_correction_hold_up_no_delivery(setup: Any, jump: t
 async def test_a_jump_ahead_sends_nothing_before_its_time(setup: Any) -> None:
     """On SQLite what waits is moved with the clock; PostgreSQL's clock has not jumped at all."""
     consumer, machine = Consumer(), Machine(setup)
-    slow = DeliveryRetryPolicy(first=timedelta(minutes=30), longest=timedelta(minutes=30), max_attempts=9)
+    slow = DeliveryRetryPolicy(
+        first=timedelta(minutes=30), longest=timedelta(minutes=30), max_attempts=9, waits=(), max_age=None
+    )
     async with delivering(setup, setup.destination(consumer, retry=slow), machine.runtime):
         await setup.record(setup.sighting("evt_1"))
         await setup.wait_for(lambda rows: rows[0].attempts == 1 and rows[0].lease_us == 0)

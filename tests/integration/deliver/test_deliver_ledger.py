@@ -14,9 +14,10 @@ from gapless.deliver.breaker import BreakerRule
 from gapless.deliver.worker import AHEAD_MAX
 from gapless.destinations.contract import Delivered, Failed, FailureReason, Result
 from gapless.domain import Via, system_clock, to_us
-from gapless.ledger import dead_letters, deliveries, retention
+from gapless.ledger import dead_letters, deliveries, retention, unsettled
 from gapless.ledger.deliveries import CLAIM_BYTES, Attempt, DeliveryClaim, DeliveryState, Settlement
 from gapless.ledger.tables import ATTEMPT, DELIVERY, EVENT, PAYLOAD
+from gapless.ledger.unsettled import UnsettledFilter
 
 pytestmark = pytest.mark.anyio
 LEASE_US = 1_000_000
@@ -145,6 +146,37 @@ async def test_trap_hookaido_a_requeued_dead_letter_has_its_whole_budget_again(s
     assert [d.attempt for d in broken.got] == [1, 2, 3, 4, 1, 2, 3, 4]
 
 
+async def test_each_wish_of_a_person_is_a_generation_and_no_retry_is(setup: Any) -> None:
+    async def fail_twice(delivery: Delivery) -> Result:
+        failed = Failed(reason=FailureReason.CONNECTION, detail="gone", permanent=delivery.attempt == 2)
+        return Delivered() if len(sink.got) == 5 else failed
+
+    sink = Sink(fail_twice)
+    async with setup.delivering(setup.destination(sink)) as dispatcher:
+        seqs = await setup.record(setup.sighting("evt_1"))
+        await setup.until("dead")
+        await setup.writer.submit(lambda c: dead_letters.requeue(c, to_us(system_clock())))
+        dispatcher.wake()
+        await setup.until("dead")
+        replayed = list(seqs.values())
+        await setup.writer.submit(
+            lambda c: dead_letters.replay(c, setup.destination_id, replayed, to_us(system_clock()))
+        )
+        dispatcher.wake()
+        await setup.until("delivered")
+    assert [(each.generation, each.attempt) for each in sink.got] == [(0, 1), (0, 2), (1, 1), (1, 2), (2, 1)]
+    assert len({each.id for each in sink.got}) == 1
+
+
+async def test_a_replay_of_what_is_owed_no_more_is_a_generation_too(setup: Any) -> None:
+    seqs = await setup.record(setup.sighting("evt_1"))
+    await setup.writer.submit(lambda c: c.execute(DELIVERY.delete()).rowcount)
+    replayed, now_us = list(seqs.values()), to_us(system_clock())
+    await setup.writer.submit(lambda c: dead_letters.replay(c, setup.destination_id, replayed, now_us))
+    (row,) = await setup.deliveries()
+    assert row.generation == 1
+
+
 async def test_dead_letters_are_listed_and_counted_by_reason(setup: Any) -> None:
     reasons = {
         "evt_1": FailureReason.CONSUMER_4XX,
@@ -163,20 +195,17 @@ async def test_dead_letters_are_listed_and_counted_by_reason(setup: Any) -> None
         ("app", "dead", "cannot_render", 1),
         ("app", "dead", "consumer_4xx", 2),
     ]
-    listed = await setup.store.read(lambda c: dead_letters.waiting(c, DeliveryState.DEAD, reason="consumer_4xx"))
+    listed = await setup.store.read(unsettled.page, UnsettledFilter(state=DeliveryState.DEAD, reason="consumer_4xx"))
     assert [(letter.source, letter.key, letter.attempts) for letter in listed] == [
         ("acme", "evt_1", 1),
         ("acme", "evt_3", 1),
     ]
-    after = (listed[0].seq, setup.destination_id)
-    rest = await setup.store.read(
-        lambda c: dead_letters.waiting(c, DeliveryState.DEAD, after=after, reason="consumer_4xx")
-    )
+    chosen = UnsettledFilter(state=DeliveryState.DEAD, reason="consumer_4xx")
+    rest = await setup.store.read(unsettled.page, chosen, after=(listed[0].seq, listed[0].destination_id))
     assert [letter.key for letter in rest] == ["evt_3"]
-    other = setup.destination_id + 1
     both = [
-        await setup.store.read(dead_letters.waiting, DeliveryState.DEAD, destination_id=each)
-        for each in (setup.destination_id, other)
+        await setup.store.read(unsettled.page, UnsettledFilter(state=DeliveryState.DEAD, destinations=(each,)))
+        for each in ("app", "other")
     ]
     assert [len(letters) for letters in both] == [3, 0]
 
@@ -264,8 +293,15 @@ async def test_a_claim_costs_the_same_however_long_the_backlog(setup: Any) -> No
     plans = [line for line in await setup.writer.submit(explained, run) if " delivery" in line]
     by_key = "SEARCH delivery USING PRIMARY KEY (destination_id=? AND event_seq=?)"
     due = "SEARCH delivery USING INDEX ix_delivery_due (destination_id=?"
-    owing = "SCAN delivery USING INDEX ix_delivery_owing"
-    assert plans == [by_key, by_key, f"{due} AND next_us<?)", by_key, f"{due})", owing, owing]
+    claimed = [by_key, by_key, f"{due} AND next_us<?)", by_key, f"{due})"]
+    backlog = [
+        "SEARCH delivery_count USING INDEX sqlite_autoindex_delivery_count_1 (destination_id=?)",
+        "SEARCH delivery USING INDEX ix_delivery_oldest (destination_id=?)",
+        "SEARCH delivery USING INDEX ix_delivery_tried (destination_id=?)",
+        f"{due} AND next_us<?)",
+        f"{due})",
+    ]
+    assert plans == [*claimed, *backlog, "SEARCH delivery USING INDEX ix_delivery_waiting (state=?)"]
 
 
 def explained(connection: Any, run: Any) -> list[str]:

@@ -146,6 +146,29 @@ async def test_what_becomes_visible_late_is_found_by_the_lookback(world: World, 
         assert (await world.totals()).counts["behind_watermark"] == 1
 
 
+async def test_checked_at_is_when_the_whole_lookback_was_read(world: World, clock: FakeClock) -> None:
+    """An event that is listed late lies behind where most readings begin: they may not claim to have seen it."""
+    async with world.daemon() as daemon:
+        await daemon.run_source()
+        clock.advance(minutes=2)
+        world.fake.faults = Faults(late_visible=1.0, late_visible_s=240)
+        late = world.fake.emit("invoice.paid")
+        world.fake.faults = Faults()
+        found_at = None
+        for _ in range(12):
+            clock.advance(minutes=1)
+            await daemon.run_source()
+            proof = await world.comparison()
+            has_it = late.key in await world.keys()
+            complete, checked = proof.proof.complete_up_to, proof.proof.checked_at
+            assert complete is not None
+            assert checked is not None
+            if complete > late.occurred_at and checked >= late.visible_at:
+                assert has_it
+                found_at = found_at or clock()
+        assert found_at is not None
+
+
 async def test_what_becomes_visible_later_still_is_found_by_the_sweep_which_widens_the_lookback(
     world: World, clock: FakeClock
 ) -> None:

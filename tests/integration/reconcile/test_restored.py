@@ -11,10 +11,10 @@ from sqlalchemy import Connection, delete, insert, select
 from world import T0, Daemon, FakeClock, World
 
 from gapless.domain import Mode, Owed, Via, from_us
-from gapless.ledger import dead_letters, destinations
+from gapless.ledger import destinations
 from gapless.ledger.deliveries import DeliveryState
 from gapless.ledger.engine.dialect import one_snapshot
-from gapless.ledger.tables import METADATA
+from gapless.ledger.tables import DELIVERY, EVENT, METADATA
 from gapless.operations.context import OperationContext, OperationRefused
 from gapless.operations.registry import perform
 from gapless.receive.evidence import EvidenceFetcher
@@ -56,7 +56,8 @@ async def note_restored(daemon: Daemon, since: datetime) -> dict[str, Any]:
 
 
 async def owed(world: World, state: DeliveryState) -> set[str]:
-    return {each.key for each in await world.store.read(dead_letters.waiting, state=state, limit=1000)}
+    query = select(EVENT.c.key).join(DELIVERY, DELIVERY.c.event_seq == EVENT.c.seq).where(DELIVERY.c.state == state)
+    return set(await world.store.read(lambda c: c.execute(query).scalars().all()))
 
 
 async def restored_an_hour_later(world: World, clock: FakeClock) -> tuple[set[str], set[str]]:

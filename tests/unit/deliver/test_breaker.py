@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from gapless.deliver.breaker import TROUBLE, Breaker, BreakerRule, after, claimable
 from gapless.destinations.contract import Delivered, Failed, FailureReason, Held, HoldReason, Result, Withdrawn
+from gapless.destinations.http import read_status
 
 RULE = BreakerRule(threshold=3, rest=timedelta(microseconds=100), longest=timedelta(microseconds=400))
 DOWN = Failed(reason=FailureReason.CONNECTION, detail="refused")
@@ -33,8 +34,8 @@ def test_an_open_breaker_always_comes_back_with_one_probe(history: list[tuple[in
         assert now_us <= breaker.rests_until_us + 10**9
         assert breaker.rests_until_us - now_us <= 400
         assert claimable(breaker, 8, 0, breaker.rests_until_us - 1) == 0
-        assert claimable(breaker, 8, 0, breaker.rests_until_us) == 1
-        assert claimable(breaker, 8, 1, breaker.rests_until_us) == 0
+        assert claimable(breaker, 8, 0, breaker.rests_until_us) == breaker.probes
+        assert claimable(breaker, 8, breaker.probes, breaker.rests_until_us) == 0
     else:
         assert claimable(breaker, 8, 3, now_us) == 8
 
@@ -47,6 +48,47 @@ def test_one_success_closes_it_whatever_was_before(history: list[tuple[int, Resu
 @given(history=st.lists(st.sampled_from(sorted(set(FailureReason) - TROUBLE))))
 def test_what_one_event_is_to_blame_for_never_opens_it(history: list[FailureReason]) -> None:
     assert not run([(0, Failed(reason=reason, detail="")) for reason in history])[0].is_open
+
+
+def refuse(breaker: Breaker, *refusals: tuple[int, int]) -> Breaker:
+    for seq, status in refusals:
+        breaker = after(breaker, read_status(status), 0, RULE, seq)
+    return breaker
+
+
+def test_trap_a_handler_with_a_wrong_secret_opens_it_by_refusing_every_event() -> None:
+    assert refuse(Breaker(), (1, 400), (2, 400), (3, 400)).is_open
+    assert refuse(Breaker(), (1, 400), (2, 500), (2, 400), (3, 400)).is_open
+
+
+def test_one_event_that_is_refused_again_and_again_does_not_open_it() -> None:
+    assert not refuse(Breaker(), *[(1, 400), (2, 422)] * 20).is_open
+    assert not refuse(Breaker(), *[(1, 400)] * 20).is_open
+
+
+def test_a_success_between_refusals_shows_that_events_are_to_blame() -> None:
+    breaker = Breaker()
+    for seq in range(20):
+        breaker = after(refuse(breaker, (2 * seq, 400), (2 * seq + 1, 400)), Delivered(), 0, RULE, 99)
+        assert not breaker.is_open
+
+
+def test_several_probe_after_refusals_and_one_after_failures() -> None:
+    refused = refuse(Breaker(), (1, 400), (2, 400), (3, 400))
+    assert claimable(refused, 8, 0, refused.rests_until_us) == 3
+    down, _ = run([(0, DOWN)] * 3)
+    assert claimable(down, 8, 0, down.rests_until_us) == 1
+    probed = refused
+    for result in (read_status(400), read_status(400), Delivered()):  # of the same rest: it is lengthened once
+        before, probed = probed, after(probed, result, refused.rests_until_us, RULE, 9)
+        assert probed.openings <= before.openings + 1
+    assert probed == Breaker()
+
+
+def test_a_refused_probe_fails() -> None:
+    breaker = refuse(Breaker(), (1, 401), (2, 401), (3, 401))
+    again = after(breaker, read_status(401), 100, RULE, 4)
+    assert again.rests_until_us == 100 + 200
 
 
 def test_it_opens_at_the_threshold_and_rests_longer_after_each_failed_probe() -> None:

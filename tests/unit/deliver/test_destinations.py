@@ -1,7 +1,7 @@
 """Addresses, signatures, identity headers and Python targets, without a network."""
 
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from typing import Any
 
@@ -19,7 +19,8 @@ from gapless.destinations.contract import (
     SenderContext,
     event_id,
 )
-from gapless.destinations.http import DeliverySignature, HttpOptions, HttpSender, identity_headers, signing_key
+from gapless.destinations.headers import NAMES, identity_headers
+from gapless.destinations.http import DeliverySignature, HttpOptions, HttpSender, signing_key
 from gapless.destinations.http.addresses import AddressRefused, AddressRule, is_public
 from gapless.destinations.http.client import CheckedResolver
 from gapless.destinations.python import PythonOptions, PythonSender
@@ -29,7 +30,9 @@ from gapless_reconcilers.kit.contract import Secret
 from gapless_reconcilers.kit.standard_signature import signed_headers
 
 TIME = datetime(2026, 11, 20, tzinfo=UTC)
-CONTEXT = SenderContext(name="app", sources=Sources(), clock=system_clock, concurrency=1, releases=frozenset())
+CONTEXT = SenderContext(
+    name="app", sources=Sources(), clock=system_clock, concurrency=1, releases=frozenset(), timeout=timedelta(seconds=9)
+)
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 
 
@@ -158,6 +161,7 @@ def test_headers_can_be_sent_whatever_a_vendor_calls_its_events(type_: str, key:
         headers = identity_headers(delivery(type=type_, key=key, id=event_id("1", key)))
     except UnicodeEncodeError:  # a lone surrogate, which no recorded event can hold
         return
+    assert headers.keys() <= set(NAMES)
     for value in headers.values():
         assert value.isascii()
         assert value.isprintable()

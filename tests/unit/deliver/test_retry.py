@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from random import Random
 
 import pytest
@@ -10,11 +11,13 @@ from hypothesis import strategies as st
 
 from gapless.deliver.retry import DeliveryRetryPolicy, settlement, wait_us
 from gapless.destinations.contract import Delivered, Failed, FailureReason, Held, HoldReason, Result, Withdrawn
-from gapless.destinations.http import PERMANENT, read_status
+from gapless.destinations.http import FINAL, read_status
 from gapless.domain import span_us
 from gapless.ledger.deliveries import DeliveryClaim, DeliveryState, Settlement
 
-RULE = DeliveryRetryPolicy(first=timedelta(seconds=5), longest=timedelta(hours=6), max_attempts=15)
+RULE = DeliveryRetryPolicy(
+    first=timedelta(seconds=5), longest=timedelta(hours=6), max_attempts=15, waits=(), max_age=None
+)
 
 
 def settled(result: Result, attempts: int = 0, rule: DeliveryRetryPolicy = RULE) -> Settlement:
@@ -41,7 +44,7 @@ def test_every_answer_ends_or_is_tried_again_and_never_more_often_than_allowed(
     after = settled(read_status(status, retry_after_us), attempts)
     if status < 300:
         assert after.state is DeliveryState.DELIVERED
-    elif status in PERMANENT or attempts + 1 >= RULE.max_attempts:
+    elif status in FINAL or attempts + 1 >= RULE.max_attempts:
         assert after.state is DeliveryState.DEAD
         assert after.reason in set(FailureReason)
     else:
@@ -50,7 +53,7 @@ def test_every_answer_ends_or_is_tried_again_and_never_more_often_than_allowed(
         assert after.next_us >= 130 + (0 if status < 400 else retry_after_us)
 
 
-@pytest.mark.parametrize("status", [401, 403, 404, 405, 407, 408, 409, 425, 429, 451, 500, 501, 503, 302])
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 405, 407, 408, 409, 413, 422, 429, 451, 500, 501, 503, 302])
 def test_what_a_bad_deployment_answers_is_tried_again(status: int) -> None:
     assert settled(read_status(status)).state is DeliveryState.PENDING
 
@@ -78,6 +81,35 @@ def test_an_attempt_is_written_down_with_its_time_and_outcome() -> None:
     failed = settled(Failed(reason=FailureReason.TIMEOUT, detail="slow")).attempt
     assert failed is not None
     assert (failed.outcome, failed.detail) == ("timeout", "slow")
+
+
+def test_only_the_statuses_that_the_destination_names_are_final() -> None:
+    assert settled(read_status(410)).state is DeliveryState.DEAD
+    assert settled(read_status(410, final=(422,))).state is DeliveryState.PENDING
+    assert settled(read_status(422, final=(422,))).state is DeliveryState.DEAD
+
+
+def test_waits_are_those_of_the_list_and_the_last_one_is_repeated() -> None:
+    rule = replace(RULE, waits=(timedelta(seconds=5), timedelta(minutes=5)))
+    assert [wait_us(attempt, rule, Random(1)) for attempt in (1, 2, 3, 90)] == [
+        5_000_000, 300_000_000, 300_000_000, 300_000_000,
+    ]  # fmt: skip
+
+
+def test_a_delivery_is_dead_when_its_next_attempt_would_be_too_old() -> None:
+    rule = replace(RULE, waits=(timedelta(seconds=1),), max_age=timedelta(seconds=3))
+    claim = DeliveryClaim(destination_id=1, seq=7, attempts=1, lease_us=50, first_us=0)
+    at = partial(settlement, claim, read_status(500), rule=rule, rng=Random(3))
+    assert at(began_us=2_000_000, now_us=2_000_000).state is DeliveryState.PENDING
+    assert at(began_us=2_000_001, now_us=2_000_001).state is DeliveryState.DEAD
+
+
+def test_a_delivery_does_not_age_during_a_pause() -> None:
+    rule = replace(RULE, waits=(timedelta(seconds=1),), max_age=timedelta(seconds=3))
+    claim = DeliveryClaim(destination_id=1, seq=7, attempts=1, lease_us=50, first_us=0)
+    at = partial(settlement, claim, read_status(500), began_us=9_000_000, now_us=9_000_000, rule=rule, rng=Random(3))
+    assert at().state is DeliveryState.DEAD
+    assert at(resumed_us=8_000_000).state is DeliveryState.PENDING
 
 
 @pytest.mark.parametrize(

@@ -41,20 +41,20 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
 
 
 def test_every_module_of_the_package_is_a_kind_that_loads() -> None:
-    assert registry.kinds() == ("http", "python")
+    assert registry.kinds() == ("http", "kafka", "nats", "postgres", "python", "rabbitmq", "sqs")
     for kind in registry.kinds():
         assert registry.load(kind).kind == kind
         assert issubclass(registry.load(kind).Options, DestinationOptions)
 
 
 def test_an_unknown_kind_is_refused_with_the_known_ones_named() -> None:
-    with pytest.raises(DestinationInvalid, match="no destination type 'fax'; known are: http, python"):
+    with pytest.raises(DestinationInvalid, match="no destination type 'fax'; known are: http, kafka, nats, "):
         registry.load("fax")
 
 
 def test_an_outside_kind_is_found_by_its_entry_point(install: Install) -> None:
     install("queue", GOOD.format(kind="queue"))
-    assert registry.kinds() == ("http", "python", "queue")
+    assert registry.kinds() == ("http", "kafka", "nats", "postgres", "python", "queue", "rabbitmq", "sqs")
     assert registry.load("queue").kind == "queue"
 
 

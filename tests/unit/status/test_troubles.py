@@ -14,6 +14,7 @@ from gapless.ledger.absences import AbsenceCounts
 from gapless.ledger.budgets import GrantUse
 from gapless.ledger.configurations import OlderProcess
 from gapless.ledger.deliveries import DeliveryState
+from gapless.ledger.destinations import Pause
 from gapless.ledger.leases import ClockOffset
 from gapless.ledger.passes import FailingPass
 from gapless.ledger.snapshot import UnrecoverableEntry
@@ -34,6 +35,7 @@ FAILING = FailingPass(
     id=17, stream="", start_us=to_us(NOW - DAY), end_us=to_us(NOW - HOUR), started_us=to_us(NOW - MINUTE),
     error="OptionsInvalid: 404", is_given_up=False,
 )  # fmt: skip
+PAUSE = Pause(since_us=to_us(NOW - DAY), by="ann", reason="upgrade")
 TROUBLE, UNKNOWN, IN_HAND = Severity.TROUBLE, Severity.UNKNOWN, Severity.IN_HAND
 
 
@@ -196,6 +198,16 @@ CASES: dict[str, tuple[TroubleKind, Severity, Callable[..., Changed]]] = {
         TROUBLE,
         lambda shop: replace(owing(shop, DeliveryState.PENDING), late_since=NOW - HOUR - MINUTE),
     ),
+    "paused": (
+        K.DESTINATION_PAUSED,
+        IN_HAND,
+        lambda shop: replace(owing(shop, DeliveryState.PENDING), pause=PAUSE, late_since=NOW - HOUR),
+    ),
+    "paused for long": (
+        K.DESTINATION_PAUSED,
+        TROUBLE,
+        lambda shop: replace(owing(shop, DeliveryState.PENDING), pause=PAUSE, late_since=NOW - HOUR - MINUTE),
+    ),
 }
 OF_STORE = {name for name in CASES if name.startswith("store ")}
 OF_WHOLE = {"no source", "source not in the ledger", "an older configuration", "a receiver's clock", *OF_STORE}
@@ -207,6 +219,8 @@ OF_DESTINATION = {
     "owed by a retired destination",
     "late",
     "late for long",
+    "paused",
+    "paused for long",
 }
 
 
@@ -218,7 +232,7 @@ INSTEAD = [
     {"events missing", "events missing for long"},
     {"a pass on demand fails", "a pass on demand was given up"},
     {"webhooks lost in the last hour", "one in nine webhooks lost"},
-    {"late", "late for long"},
+    {"late", "late for long", "paused", "paused for long"},
     *({"owed by a retired destination", other} for other in OF_DESTINATION),
 ]
 """Groups that exclude each other: one source or destination can have only one case of each."""

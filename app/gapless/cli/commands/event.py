@@ -3,7 +3,7 @@
 import asyncio
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any, BinaryIO
@@ -16,13 +16,17 @@ from gapless import masking
 from gapless.bootstrap.sources import open_provider_client
 from gapless.cli import output
 from gapless.cli.access import operate, read_ledger
-from gapless.cli.common import Exit, Invocation, failing_clearly, find_source, mask_of
+from gapless.cli.common import Exit, Invocation, failing_clearly, find_source, job_text, mask_of
 from gapless.cli.param_types import TIME
+from gapless.condition import Document
 from gapless.deliver.routing import takes_mode
-from gapless.domain import Purpose, Via, from_us
-from gapless.ledger import Connection, deliveries, events
+from gapless.domain import Purpose, TypePatterns, Via, from_us
+from gapless.ledger import Connection, deliveries, events, feed
+from gapless.ledger.attempts import AttemptDetails
 from gapless.ledger.deliveries import DeliveryState
 from gapless.ledger.events import Event
+from gapless.ledger.feed import NOTHING_KNOWN, Settled
+from gapless.operations import attempts
 from gapless.settings import DestinationSettings, Settings, build_provider, signing_secret
 from gapless_reconcilers.kit.contract import (
     OWN_STREAM,
@@ -33,9 +37,11 @@ from gapless_reconcilers.kit.contract import (
     Remedy,
 )
 
+ANSWER_SHOWN = 60
+"""Characters of an answer's body in a table."""
 TAIL_EVERY_S = 1.0
-TAIL_OVERLAP = 1000
-"""Rows that are read again: on PostgreSQL a lower seq can become visible after a higher one."""
+TAIL_SOON_S = 0.05
+TAIL_PAGE = 1000
 
 
 @click.group()
@@ -71,17 +77,58 @@ def show_event(invocation: Invocation, key: str, source: str | None, payload: bo
     """Show one event with its deliveries and its payload. Exit 1 if it is not in the ledger."""
     with failing_clearly(debug=invocation.debug):
         settings = invocation.settings()
-        found = read_ledger(settings, _with_payloads, key=key, source=source)
+        found = read_ledger(settings, _with_deliveries, key=key, source=source)
         if not found:
             click.echo(f"event {key!r} is not in the ledger", err=True)
             raise SystemExit(Exit.NEGATIVE)
-        for row, received, deliveries_ in found:
-            stored = None if received is None else masking.shown(received, mask_of(settings, row.source))
+        for row, received, tried, deliveries_ in found:
+            mask = mask_of(settings, row.source)
+            stored = None if received is None else masking.shown(received, mask)
             if payload:
                 output.as_bytes(stored or b"")
             else:
-                shown = _deliveries(row, deliveries_, settings.destinations)
-                output.as_json(_fields(row) | {"deliveries": shown, "payload": _readable(stored)})
+                shown = _deliveries(row, deliveries_, settings.destinations, received)
+                tries = [attempts.as_values(each, received, mask) for each in tried]
+                output.as_json(_fields(row) | {"deliveries": shown, "attempts": tries, "payload": _readable(stored)})
+
+
+@event.command("attempts")
+@click.argument("key")
+@click.option("--source", help="Needed if several sources have the key.")
+@click.option("--destination", help="Only those to this destination.")
+@click.option("--limit", default=100, show_default=True, type=click.IntRange(1, 10_000))
+@click.option("--json", "json_", is_flag=True, help="One JSON document a line, with headers and body of each answer.")
+@click.pass_obj
+def list_attempts(
+    invocation: Invocation, key: str, source: str | None, destination: str | None, *, limit: int, json_: bool
+) -> None:
+    """List the attempts to deliver the event KEY, oldest first: what each destination answered, and how soon.
+
+    gapless event attempts evt_1… --json
+    """
+    with failing_clearly(debug=invocation.debug):
+        settings = invocation.settings()
+        found = read_ledger(settings, attempts.of_key, key, source, destination=destination, limit=limit)
+        if not found:
+            click.echo(f"event {key!r} is not in the ledger", err=True)
+            raise SystemExit(Exit.NEGATIVE)
+        rows = [
+            attempts.as_values(row, payload, mask_of(settings, row.source))
+            for _, payload, tried in found
+            for row in tried
+        ]
+        if json_:
+            output.as_lines(rows)
+            return
+        columns = ("at", "source", "destination", "outcome", "took s", "detail", "answer")
+        output.table(columns, map(_attempt_cells, rows), empty="nothing was tried yet, or its attempts are pruned")
+
+
+def _attempt_cells(row: Mapping[str, Any]) -> tuple[object, ...]:
+    body = " ".join((row["answer"] or {}).get("body", "").split())
+    shown = body if len(body) <= ANSWER_SHOWN else f"{body[:ANSWER_SHOWN]}…"
+    took = f"{row['duration_s']:.3f}"
+    return (row["at"], row["source"], row["destination"], row["outcome"], took, row["detail"] or "-", shown or "-")
 
 
 @event.command()
@@ -124,30 +171,38 @@ async def _fetch(settings: Settings, name: str, missing: MissingEvent) -> bytes:
         return bytes(provider.read_detail(missing, response).payload)
 
 
-def _with_payloads(
+def _with_deliveries(
     connection: Connection, key: str, source: str | None
-) -> list[tuple[Event, bytes | None, list[tuple[str, DeliveryState, str | None]]]]:
-    rows = events.by_key(connection, key, source)
-    payloads = [events.payload(connection, row.seq) for row in rows]
-    return [
-        (row, None if stored is None else stored[0], deliveries.of_event(connection, row.seq))
-        for row, stored in zip(rows, payloads, strict=True)
-    ]
+) -> list[tuple[Event, bytes | None, list[AttemptDetails], list[tuple[str, DeliveryState, str | None]]]]:
+    return [(*each, deliveries.of_event(connection, each[0].seq)) for each in attempts.of_key(connection, key, source)]
 
 
 def _deliveries(
-    row: Event, made: Sequence[tuple[str, DeliveryState, str | None]], configured: Sequence[DestinationSettings]
+    row: Event,
+    made: Sequence[tuple[str, DeliveryState, str | None]],
+    configured: Sequence[DestinationSettings],
+    received: bytes | None,
 ) -> list[dict[str, object]]:
-    """Return the event's deliveries, and the destinations that are not owed it because it is of the other mode."""
+    """Return the event's deliveries, and the destinations that are not owed it because of its mode or a condition."""
     owed: list[dict[str, object]] = [
         {"destination": name, "state": state.value, "reason": reason} for name, state, reason in made
     ]
     others = [each for each in configured if each.name not in {name for name, _, _ in made}]
+    refused = ((each.name, _not_owed(each, row, received)) for each in others)
     return owed + [
-        {"destination": each.name, "state": "not_owed", "reason": "other_mode"}
-        for each in others
-        if not takes_mode(None if each.modes is None else frozenset(each.modes), row.livemode, row.source_livemode)
+        {"destination": name, "state": "not_owed", "reason": reason} for name, reason in refused if reason is not None
     ]
+
+
+def _not_owed(destination: DestinationSettings, row: Event, received: bytes | None) -> str | None:
+    """Return why the destination is not owed an event of its sources and types; None: no such reason is known."""
+    modes = None if destination.modes is None else frozenset(destination.modes)
+    if not takes_mode(modes, row.livemode, row.source_livemode):
+        return "other_mode"
+    takes = row.type in TypePatterns(destination.types) and {"*", row.source} & set(destination.sources)
+    if not takes or destination.when is None or received is None:
+        return None
+    return "condition" if destination.when.judge(Document(received)) is False else None
 
 
 def _readable(stored: bytes | None) -> object:
@@ -180,16 +235,23 @@ def tail(invocation: Invocation, source: str | None, json_: bool) -> None:  # no
 
 
 def _follow(settings: Settings, source: str | None) -> Iterator[Event]:
-    newest = read_ledger(settings, events.recent, limit=TAIL_OVERLAP)
-    seen, after = {row.seq for row in newest}, max((row.seq for row in newest), default=0)
+    """Yield the events that are recorded from now on; what may still be preceded by others waits for them."""
+    known, after = NOTHING_KNOWN, None
     while True:
-        overlap = max(0, after - TAIL_OVERLAP)
-        found = read_ledger(settings, events.recent, after_seq=overlap, source=source, limit=2 * TAIL_OVERLAP)
-        fresh = [row for row in found if row.seq not in seen]
-        yield from fresh
-        seen = {seq for seq in seen if seq > overlap} | {row.seq for row in fresh}
-        after = max(seen, default=after)
-        time.sleep(TAIL_EVERY_S)
+        known, after, rows = read_ledger(settings, _next, known, after, source)
+        yield from rows
+        if len(rows) < TAIL_PAGE:
+            time.sleep(TAIL_SOON_S if known.writers else TAIL_EVERY_S)
+
+
+def _next(
+    connection: Connection, before: Settled, after: int | None, source: str | None
+) -> tuple[Settled, int | None, list[Event]]:
+    known = feed.settled(connection, before)
+    if known.seq is None or after is None:
+        return known, known.seq, []
+    rows = events.recent(connection, after_seq=after, up_to_seq=known.seq, source=source, limit=TAIL_PAGE)
+    return known, rows[-1].seq if len(rows) == TAIL_PAGE else known.seq, rows
 
 
 @event.command()
@@ -198,23 +260,48 @@ def _follow(settings: Settings, source: str | None) -> Iterator[Event]:
 @click.option("--source")
 @click.option("--since", type=TIME, help="Instead of keys: all events from this time on.")
 @click.option("--until", type=TIME)
+@click.option("--type", "types", multiple=True, help="With --since: only these types, such as invoice.*")
+@click.option("--missed", is_flag=True, help="With --since: only events that were missed.")
+@click.option("--object", "object_", help="With --since: only events about this object, such as cus_1…")
 @click.option("--other-mode", is_flag=True, help="With --since: also events that are not of their source's own mode.")
+@click.option("--rate", type=click.FloatRange(0.1, 10_000), help="Events a second. Default: as they are taken.")
+@click.option("--dry-run", is_flag=True, help="Only count them.")
 @click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
+@click.option("--note", help="Why, for the audit log.")
 @click.pass_obj
-def replay(invocation: Invocation, /, keys: Sequence[str], destination: str, yes: bool, **filters: Any) -> None:  # noqa: FBT001
+def replay(
+    invocation: Invocation,
+    /,
+    *,
+    keys: Sequence[str],
+    destination: str,
+    types: Sequence[str],
+    object_: str | None,
+    dry_run: bool,
+    yes: bool,
+    **filters: Any,
+) -> None:
     """Send recorded events to a destination again, with the same ids, by key or by time.
+
+    More than 1,000 are sent by a job, so that new events do not wait for them: see `gapless job`.
 
     gapless event replay --source stripe-live --since 2h --destination billing
     """
     with failing_clearly(debug=invocation.debug):
         settings = invocation.settings()
-        args = {"destination": destination, **filters, **({"keys": list(keys)} if keys else {})}
+        named = {"keys": list(keys) or None, "types": list(types) or None, "object": object_}
+        args = {"destination": destination, **filters, **{name: each for name, each in named.items() if each}}
         plan = asyncio.run(operate(settings, "event.replay", {**args, "dry_run": True}))
         extent = f", first {plan['first']}, last {plan['last']}" if plan.get("first") else ""
         click.echo(f"{plan['count']} events{extent}")
+        if dry_run:
+            return
         if not plan["count"] or not (yes or click.confirm(f"Send them to {destination}?")):
             raise SystemExit(Exit.NEGATIVE)
         result = asyncio.run(operate(settings, "event.replay", args))
+        if "job" in result:
+            click.echo(job_text(result))
+            return
         click.echo(f"{result['replayed']} events will be sent to {destination} again")
         if result["without_payload"]:
             click.echo(f"{result['without_payload']} no longer have a payload and cannot be sent")

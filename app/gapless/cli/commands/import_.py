@@ -24,7 +24,7 @@ BATCH = 1000
 @click.option("--json", "json_", is_flag=True)
 @click.pass_obj
 def import_(invocation: Invocation, source: str, file: TextIO, format_: str, skip_bad: bool, json_: bool) -> None:  # noqa: FBT001
-    """Record processed events, so that they are not delivered again.
+    """Record processed events, so that they are not sent again.
 
     FILE ("-": stdin) has one id a line, CSV with a heading (id, and perhaps type and created), or NDJSON.
     Importing twice changes nothing, so repeat an interrupted import.

@@ -108,7 +108,8 @@ def _source_row(source: dict[str, Any]) -> tuple[object, ...]:
 
 def _destination_row(destination: dict[str, Any]) -> tuple[object, ...]:
     backlog, oldest = destination["backlog"], _time(destination["oldest_pending"])
-    return (destination["name"], backlog["pending"], oldest or "-", backlog["held"], backlog["parked"], backlog["dead"])
+    name = f"{destination['name']} (paused)" if destination["paused"] else destination["name"]
+    return (name, backlog["pending"], oldest or "-", backlog["held"], backlog["parked"], backlog["dead"])
 
 
 def _show_trouble(trouble: dict[str, Any]) -> None:

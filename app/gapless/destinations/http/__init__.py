@@ -1,50 +1,42 @@
 """Delivers by HTTP POST.
 
-Every attempt carries, whatever the signature:
-
-    idempotency-key        the event's id with us: equal on all attempts and all replays of an event
-    gapless-event-id       the same
-    gapless-event-key      the vendor's own id
-    gapless-event-type, gapless-source, gapless-stream (if any), gapless-via, gapless-occurred-at (RFC 3339)
-    gapless-mode           live or test; absent if the provider has no modes
-    gapless-attempt        1 for the first
-
-Characters that a header cannot hold are percent-encoded. The body is the payload as received; with
-`signature = "provider"` it is what the provider renders.
+Every attempt carries the headers of `gapless.destinations.headers`, whatever the signature. The body is the payload as
+received; with `signature = "provider"` it is what the provider renders; with `format`, it may be a CloudEvent.
 
 No redirect is followed, no cookie is kept and no proxy is read from the environment.
 """
 
 import asyncio
 import ssl
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
-from enum import StrEnum
-from string import ascii_letters, digits, punctuation
-from typing import Annotated, ClassVar, TypeAlias, assert_never
-from urllib.parse import quote
+from dataclasses import replace
+from typing import ClassVar, assert_never
 
 import aiohttp
 import httpx
-from msgspec import Meta
 
+from gapless.destinations import cloud_events
+from gapless.destinations.cloud_events import EventFormat
 from gapless.destinations.contract import (
     Delivered,
     Delivery,
     DestinationInvalid,
-    DestinationOptions,
     Failed,
     FailureReason,
     Held,
     HoldReason,
     Result,
-    SecretReader,
     SenderContext,
 )
-from gapless.destinations.http import addresses
+from gapless.destinations.headers import identity_headers
+from gapless.destinations.http import addresses, answers
 from gapless.destinations.http.addresses import AddressRefused, AddressRule
+from gapless.destinations.http.answers import AnswerBody, KeptAnswers
 from gapless.destinations.http.client import HandlerClient
-from gapless.domain import EventMode, Via, span_us
+from gapless.destinations.http.options import FINAL, DeliverySignature, HttpOptions
+from gapless.domain import Via, span_us
+from gapless.errors import UserError
 from gapless_reconcilers.kit.contract import (
     CannotRender,
     NamesVersions,
@@ -57,82 +49,22 @@ from gapless_reconcilers.kit.errors import ProviderError
 from gapless_reconcilers.kit.standard_signature import signed_headers, symmetric_key
 from gapless_reconcilers.kit.statuses import parse_retry_after
 
-PERMANENT = frozenset({400, 410, 413, 414, 415, 422})
-"""Statuses that no further attempt can change."""
+__all__ = [
+    "FINAL",
+    "SENDER",
+    "DeliverySignature",
+    "HttpOptions",
+    "HttpSender",
+    "identity_headers",
+    "read_status",
+    "signing_key",
+    "version_mismatch",
+]
+
 THROTTLED = 429
 ANSWER_BYTES = 4096
 ANSWER_S = 1.0
-"""Limits for reading an answer's body, which is read only to reuse the connection."""
-HEADER_SAFE = (ascii_letters + digits + punctuation).replace("%", "")
-"""Characters that are not percent-encoded in a header."""
-CREDENTIAL_HEADERS = frozenset(("authorization", "cookie", "proxy-authorization", "x-api-key"))
-"""Headers whose values are secrets, so that the configuration may not contain them."""
-
-Url: TypeAlias = Annotated[
-    str,
-    Meta(
-        pattern=r"\Ahttps?://[^\s/@?#]+(/[^\s#]*)?(\?[^\s#]*)?\Z",
-        description="an http:// or https:// address without a user name or a fragment",
-        extra={"shown": False},
-    ),
-]
-Host: TypeAlias = Annotated[str, Meta(pattern=r"\A[^\s/@]+(/\d+)?\Z")]
-HeaderName: TypeAlias = Annotated[str, Meta(pattern=r"\A[A-Za-z0-9-]{1,64}\Z")]
-HeaderText: TypeAlias = Annotated[str, Meta(pattern=r"\A[ -~]*\Z")]
-
-
-class DeliverySignature(StrEnum):
-    """The signature of deliveries: Standard Webhooks, the provider's own, or none."""
-
-    STANDARD = "standard"
-    PROVIDER = "provider"
-    NONE = "none"
-
-
-class HttpOptions(DestinationOptions, frozen=True, kw_only=True):
-    """The keys of a destination of type `http`."""
-
-    url: Url = ""
-    """The address of the handler. Required. Redirects are not followed."""
-    signature: DeliverySignature = DeliverySignature.STANDARD
-    """The signature of deliveries. Standard Webhooks has libraries in every language."""
-    secret: SecretReader | None = None
-    """The secret that signs deliveries. Required unless `signature` is `none`."""
-    allow_private: bool = False
-    """Deliver to any private, loopback or metadata address. If off, `allow` must name them."""
-    allow: Annotated[tuple[Host, ...], Meta(description="a list of hosts, addresses or networks")] = ()
-    """Private hosts, addresses or networks that may be delivered to, such as 127.0.0.1 or 10.0.0.0/8.
-
-    Also public ones to which events may be sent by plain http, which is refused unless named."""
-    headers: Annotated[
-        Mapping[HeaderName, HeaderText],
-        Meta(description="a table of header names and texts", extra={"shown": False}),
-    ] = {}
-    """Headers added to each delivery, sent in lower case. Not for credentials: see `headers_env`."""
-    headers_env: Annotated[
-        Mapping[HeaderName, SecretReader], Meta(description="a table of header names and names of variables")
-    ] = {}
-    """Headers whose values are secrets, each with the name of the variable that holds it."""
-
-    @property
-    def address(self) -> str:
-        """The URL."""
-        return self.url
-
-    def problems(self) -> Iterator[str]:
-        """Yield a sentence for each problem of the options."""
-        if not self.url:
-            yield 'option url is missing; wanted the address of a handler, or type = "python" with a target'
-        if self.signature is not DeliverySignature.NONE and self.secret is None:
-            yield (
-                f'option secret_env is missing; signature "{self.signature}" needs secret_env or secret_file; '
-                'or set signature = "none"'
-            )
-        for name in sorted({name.lower() for name in self.headers} & CREDENTIAL_HEADERS):
-            yield (
-                f"option headers.{name} is a secret and may not stand here; "
-                f'use headers_env = {{ {name} = "NAME_OF_A_VARIABLE" }}'
-            )
+"""Limits for reading an answer's body: to reuse the connection, and to keep its beginning."""
 
 
 class HttpSender:
@@ -153,6 +85,8 @@ class HttpSender:
         _check_secret(context.name, options)
         self._rule = AddressRule(options.allow, allow_private=options.allow_private)
         self._client = HandlerClient(self._url, self._rule, context.concurrency, tls)
+        self._key: tuple[Secret, bytes] | None = None
+        self._keep = KeptAnswers.of(options.keep_answer_headers, body=options.keep_answer_body)
 
     @property
     def renders(self) -> bool:
@@ -176,16 +110,24 @@ class HttpSender:
         message = self._message(delivery)
         if not isinstance(message, WebhookMessage):
             return message
+        headers = self._headers(delivery, message)
         try:
-            response = await self._client.post(self._headers(delivery, message), message.body)
+            response = await self._client.post(headers, message.body)
         except AddressRefused as error:
             return Failed(reason=FailureReason.ADDRESS_REFUSED, detail=str(error))
         except aiohttp.ServerTimeoutError as error:
             return Failed(reason=FailureReason.TIMEOUT, detail=self._describe(error))
         except aiohttp.ClientError as error:
             return Failed(reason=FailureReason.CONNECTION, detail=self._describe(error))
-        await _finish_reading(response)
-        return read_status(response.status, self._wait_us(response))
+        body = await _read_beginning(response)
+        return replace(
+            read_status(response.status, self._wait_us(response), self._options.final),
+            answer=answers.read(response.status, response.headers, body, self._keep, self._secrets_of(headers)),
+        )
+
+    def _secrets_of(self, headers: Mapping[str, str]) -> list[str]:
+        """Return the values among the headers of an attempt that are secrets: a handler may send back what it got."""
+        return [headers[name.lower()] for name in (*self._options.headers_env, *self._options.headers_file)]
 
     async def close(self) -> None:
         """Close the connections."""
@@ -201,12 +143,39 @@ class HttpSender:
             case DeliverySignature.PROVIDER:
                 return self._rendered(delivery)
             case DeliverySignature.STANDARD:
-                key, sent_at_s = signing_key(self._secret()), int(self._clock().timestamp())
-                return _as_received(delivery, signed_headers(key, delivery.id, sent_at_s, delivery.payload))
+                message = self._formed(delivery)
+                return WebhookMessage(
+                    headers={**message.headers, **self._signed(delivery.id, message.body)}, body=message.body
+                )
             case DeliverySignature.NONE:
-                return _as_received(delivery, {})
+                return self._formed(delivery)
             case _:
                 assert_never(self._options.signature)
+
+    def _formed(self, delivery: Delivery) -> WebhookMessage:
+        """Return the body with its content type, and with the attributes that stand beside it."""
+        origin = self._options.cloudevents_source
+        match self._options.format:
+            case EventFormat.PAYLOAD:
+                return WebhookMessage(headers={"content-type": cloud_events.JSON_TYPE}, body=delivery.payload)
+            case EventFormat.STRUCTURED:
+                kind = f"{cloud_events.STRUCTURED_TYPE}; charset=utf-8"
+                return WebhookMessage(headers={"content-type": kind}, body=cloud_events.structured(delivery, origin))
+            case EventFormat.BINARY:
+                return WebhookMessage(headers=cloud_events.http_headers(delivery, origin), body=delivery.payload)
+            case _:
+                assert_never(self._options.format)
+
+    def _signed(self, message_id: str, body: bytes) -> dict[str, str]:
+        """Return the headers of the standard, with a signature of each secret. Raises `ValueError`."""
+        sent_at_s = int(self._clock().timestamp())
+        headers = signed_headers(self._signing_key(), message_id, sent_at_s, body)
+        previous = self._options.previous_secret
+        if previous is not None:
+            with suppress(UserError, ValueError):  # the roll is over
+                second = signed_headers(signing_key(previous.read()), message_id, sent_at_s, body)
+                headers["webhook-signature"] += f" {second['webhook-signature']}"
+        return headers
 
     def _rendered(self, delivery: Delivery) -> WebhookMessage | Held | Failed:
         if delivery.source not in self._sources:
@@ -229,6 +198,13 @@ class HttpSender:
             raise DestinationInvalid(f"signature is {self._options.signature.value} and there is no secret")
         return self._options.secret.read()
 
+    def _signing_key(self) -> bytes:
+        """Return the key of the secret as it is now; it is decoded only when that has changed."""
+        secret, known = self._secret(), self._key
+        if known is None or secret != known[0]:
+            self._key = known = (secret, signing_key(secret))
+        return known[1]
+
     def _wait_us(self, response: aiohttp.ClientResponse) -> int:
         """Return the wait that the answer asks for, in microseconds; 0: none."""
         if "retry-after" not in response.headers:
@@ -238,15 +214,16 @@ class HttpSender:
 
     def _headers(self, delivery: Delivery, message: WebhookMessage) -> dict[str, str]:
         headers = {name.lower(): value for name, value in self._options.headers.items()}
-        headers |= {name.lower(): secret.read().reveal() for name, secret in self._options.headers_env.items()}
+        secrets = {**self._options.headers_env, **self._options.headers_file}
+        headers |= {name.lower(): secret.read().reveal() for name, secret in secrets.items()}
         headers |= {name.lower(): value for name, value in message.headers.items()}
         headers |= identity_headers(delivery)
         headers["user-agent"] = "gapless"
         return headers
 
 
-def read_status(status: int, retry_after_us: int = 0) -> Result:
-    """Return the result that a consumer's answer means."""
+def read_status(status: int, retry_after_us: int = 0, final: Collection[int] = FINAL) -> Delivered | Failed:
+    """Return the result that a consumer's answer means. `final`: the statuses that are not tried again."""
     detail = f"HTTP {status}"
     match status // 100:
         case 2:
@@ -255,9 +232,11 @@ def read_status(status: int, retry_after_us: int = 0) -> Result:
             return Failed(reason=FailureReason.REDIRECT, detail=f"{detail}: not followed; set url to where it leads")
         case 4:
             reason = FailureReason.THROTTLED if status == THROTTLED else FailureReason.CONSUMER_4XX
-            return Failed(reason=reason, detail=detail, permanent=status in PERMANENT, retry_after_us=retry_after_us)
+            failed = Failed(reason=reason, detail=detail, retry_after_us=retry_after_us, status=status)
+            return replace(failed, permanent=status in final)
         case _:
-            return Failed(reason=FailureReason.CONSUMER_5XX, detail=detail, retry_after_us=retry_after_us)
+            reason = FailureReason.CONSUMER_5XX
+            return Failed(reason=reason, detail=detail, retry_after_us=retry_after_us, status=status)
 
 
 def signing_key(secret: Secret) -> bytes:
@@ -268,25 +247,6 @@ def signing_key(secret: Secret) -> bytes:
             "the secret of a standard signature is not base64; wanted whsec_ and the base64 of 24 to 64 random bytes"
         )
     return key
-
-
-def identity_headers(delivery: Delivery) -> dict[str, str]:
-    """Return the headers that identify the event and the attempt."""
-    headers = {
-        "idempotency-key": delivery.id,
-        "gapless-event-id": delivery.id,
-        "gapless-event-key": delivery.key,
-        "gapless-event-type": delivery.type,
-        "gapless-source": delivery.source,
-        "gapless-via": delivery.via.value,
-        "gapless-occurred-at": delivery.occurred_at.isoformat(),
-        "gapless-attempt": str(delivery.attempt),
-    }
-    if delivery.stream:
-        headers["gapless-stream"] = delivery.stream
-    if delivery.livemode is not None:
-        headers["gapless-mode"] = EventMode.of(livemode=delivery.livemode).value
-    return {name: quote(value, safe=HEADER_SAFE) for name, value in headers.items()}
 
 
 def version_mismatch(provider: Provider, payload: bytes, as_read: str | None) -> str | None:
@@ -303,10 +263,6 @@ def version_mismatch(provider: Provider, payload: bytes, as_read: str | None) ->
     return f"payload is of API version {of_payload}, the endpoint of {of_endpoint}"
 
 
-def _as_received(delivery: Delivery, headers: Mapping[str, str]) -> WebhookMessage:
-    return WebhookMessage(headers={"content-type": "application/json", **headers}, body=delivery.payload)
-
-
 def _recorded(delivery: Delivery) -> RecordedEvent:
     return RecordedEvent(
         key=delivery.key,
@@ -319,16 +275,19 @@ def _recorded(delivery: Delivery) -> RecordedEvent:
     )
 
 
-async def _finish_reading(response: aiohttp.ClientResponse) -> None:
+async def _read_beginning(response: aiohttp.ClientResponse) -> AnswerBody:
     """Read a short body, so that the connection can be reused; close the connection of a long or slow one."""
-    left = ANSWER_BYTES
+    parts, size, is_whole = list[bytes](), 0, False
     try:
         with suppress(TimeoutError, aiohttp.ClientError):
             async with asyncio.timeout(ANSWER_S):
-                while left > 0 and not response.content.at_eof():
-                    left -= len(await response.content.readany())
+                while size < ANSWER_BYTES and not response.content.at_eof():
+                    parts.append(await response.content.readany())
+                    size += len(parts[-1])
+                is_whole = response.content.at_eof()
     finally:
         response.close()  # if its body was read, the connection is free by now, and stays
+    return AnswerBody(b"".join(parts)[:ANSWER_BYTES], is_cut=not is_whole or size > ANSWER_BYTES)
 
 
 def _checked_url(name: str, text: str) -> httpx.URL:
@@ -352,6 +311,8 @@ def _check_secret(name: str, options: HttpOptions) -> None:
     if options.signature is DeliverySignature.STANDARD:
         try:
             signing_key(options.secret.read())
+            if options.previous_secret is not None:
+                signing_key(options.previous_secret.read())
         except ValueError as error:
             raise DestinationInvalid(f'destination "{name}": {error}') from error
 

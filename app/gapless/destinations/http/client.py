@@ -64,13 +64,15 @@ class HandlerClient:
         self._url = URL(str(url), encoded=True)
         self._host = url.host
         self._rule = rule
+        self._refusal = _refusal_of_number(rule, url)
         self._at_once = at_once
         self._tls = tls
         self._session: aiohttp.ClientSession | None = None
 
     async def post(self, headers: dict[str, str], body: bytes) -> aiohttp.ClientResponse:
         """Return the answer, of which only the head is read. Raises `AddressRefused`, `aiohttp.ClientError`."""
-        self._check_number()
+        if self._refusal is not None:
+            raise AddressRefused(self._refusal)
         if self._session is None:
             self._session = self._open()
         try:
@@ -82,14 +84,6 @@ class HandlerClient:
         """Close the connections."""
         if self._session is not None:
             await self._session.close()
-
-    def _check_number(self) -> None:
-        """Check a host that is written as an address: the client connects to it without asking the resolver."""
-        try:
-            address = ip_address(self._host)
-        except ValueError:
-            return
-        require_permitted(self._rule, self._url.scheme, self._host, address)
 
     def _open(self) -> aiohttp.ClientSession:
         connector = aiohttp.TCPConnector(
@@ -106,6 +100,15 @@ class HandlerClient:
             auto_decompress=False,
             skip_auto_headers=OURS_ALONE,
         )
+
+
+def _refusal_of_number(rule: AddressRule, url: httpx.URL) -> str | None:
+    """Return why a host that is written as an address may not be delivered to: no resolver is asked for it."""
+    try:
+        address = ip_address(url.host)
+    except ValueError:
+        return None
+    return rule.refusal(url.scheme, url.host, address)
 
 
 def _resolved(host: str, port: int, address: Address) -> ResolveResult:

@@ -163,6 +163,13 @@ class Store(ABC):
         """Return True if that transaction took effect; it cannot take effect later. Raises `StoreError`."""
         raise StoreUnavailable(f"transaction {commit.number} of {commit.writer} is unknown to this store")
 
+    async def listen(self, channel: str, hear: Callable[[str], None]) -> None:  # noqa: ARG002 - of those that can
+        """Call `hear` with the text of each `dialect.notify` of the channel, in the event loop, until cancelled.
+
+        On SQLite those of this process. Notices may be lost. Raises `StoreError` if the connection is lost.
+        """
+        raise StoreUnavailable(f"this store has no notices, of {channel} neither")
+
     @abstractmethod
     async def close(self) -> None:
         """Close every connection."""

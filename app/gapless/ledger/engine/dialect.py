@@ -10,6 +10,8 @@ from sqlalchemy import BigInteger, Boolean, Connection, LargeBinary, Table
 from sqlalchemy.dialects import postgresql, sqlite
 
 Row: TypeAlias = tuple[Any, ...]
+AT_ONCE = (64, 8, 1)
+"""Rows in one statement on SQLite, the largest that fit first."""
 
 
 def insert_new(
@@ -38,8 +40,20 @@ def insert_new(
 
 
 def insert_many(connection: Connection, table: Table, columns: Sequence[str], rows: Sequence[Row]) -> None:
-    """Insert rows, none of which may exist yet."""
-    _insert(connection, table, tuple(columns), rows, "")
+    """Insert rows, none of which may exist yet.
+
+    On SQLite many rows are one statement: each statement that fires triggers saves the pages that it changes.
+    """
+    if connection.dialect.name == "postgresql" or not rows:
+        _insert(connection, table, tuple(columns), rows, "")
+        return
+    cursor, at = _sqlite_cursor(connection), 0
+    for size in AT_ONCE:
+        count = (len(rows) - at) // size * size
+        parts = [[each for row in rows[first : first + size] for each in row] for first in range(at, at + count, size)]
+        if parts:
+            cursor.executemany(_insert_values(table, tuple(columns), "", size), parts)
+        at += count
 
 
 def add_up(connection: Connection, table: Table, columns: Sequence[str], rows: Sequence[Row]) -> None:
@@ -63,6 +77,43 @@ def add_up_and_return(
         ]
     cursor, statement = _sqlite_cursor(connection), _insert_values(table, tuple(columns), tail)
     return [found for row in rows for found in cursor.execute(statement, row).fetchall()]
+
+
+class Bundle:
+    """Statements of one transaction whose results nobody needs. PostgreSQL gets them as one, at `send`.
+
+    Each round trip costs the writer more than a row does. SQLite runs them at once.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._parts: list[tuple[Table, tuple[str, ...], str]] = []
+        self._arrays: list[Sequence[Any]] = []
+        self._channel = ""
+
+    def insert_many(self, table: Table, columns: Sequence[str], rows: Sequence[Row]) -> None:
+        """As the function of that name."""
+        self._add(table, tuple(columns), rows, "")
+
+    def add_up(self, table: Table, columns: Sequence[str], rows: Sequence[Row]) -> None:
+        """As the function of that name."""
+        self._add(table, tuple(columns), rows, _adding(table, tuple(columns)))
+
+    def notify(self, channel: str) -> None:
+        """As the function of that name; the last channel counts."""
+        self._channel = channel
+
+    def _add(self, table: Table, columns: tuple[str, ...], rows: Sequence[Row], tail: str) -> None:
+        if self._connection.dialect.name != "postgresql":
+            _insert(self._connection, table, columns, rows, tail)
+        elif rows:
+            self._parts.append((table, columns, tail))
+            self._arrays += _arrays(rows)
+
+    def send(self) -> None:
+        """Run what was gathered."""
+        if self._parts:
+            _postgres(self._connection, _together(tuple(self._parts), self._channel), *self._arrays)
 
 
 def _insert(connection: Connection, table: Table, columns: tuple[str, ...], rows: Sequence[Row], tail: str) -> None:
@@ -92,14 +143,25 @@ def _arrays(rows: Sequence[Row]) -> Iterable[Sequence[Any]]:
 
 
 @cache
-def _insert_values(table: Table, columns: tuple[str, ...], tail: str) -> str:
-    return f"INSERT INTO {table.name} ({', '.join(columns)}) VALUES ({', '.join('?' * len(columns))}) {tail}"
+def _insert_values(table: Table, columns: tuple[str, ...], tail: str, count: int = 1) -> str:
+    values = ", ".join([f"({', '.join('?' * len(columns))})"] * count)
+    return f"INSERT INTO {table.name} ({', '.join(columns)}) VALUES {values} {tail}"
 
 
 @cache
-def _insert_arrays(table: Table, columns: tuple[str, ...], tail: str) -> str:
-    arrays = ", ".join(f"${n}::{_array_type(table, name)}" for n, name in enumerate(columns, 1))
+def _insert_arrays(table: Table, columns: tuple[str, ...], tail: str, first: int = 1) -> str:
+    arrays = ", ".join(f"${n}::{_array_type(table, name)}" for n, name in enumerate(columns, first))
     return f"INSERT INTO {table.name} ({', '.join(columns)}) SELECT * FROM unnest({arrays}) {tail}"
+
+
+@cache
+def _together(parts: tuple[tuple[Table, tuple[str, ...], str], ...], channel: str) -> str:
+    inserts, first = [], 1
+    for table, columns, tail in parts:
+        inserts.append(f"to_{table.name} AS ({_insert_arrays(table, columns, tail, first)})")
+        first += len(columns)
+    last = f"SELECT pg_notify('{channel}', '')" if channel else "SELECT 1"
+    return f"WITH {', '.join(inserts)} {last}"
 
 
 @cache
@@ -279,6 +341,25 @@ def skip_locked(connection: Connection) -> bool:
     return connection.dialect.name == "postgresql"
 
 
+def writers_of(connection: Connection, table: Table) -> frozenset[str]:
+    """Return the transactions that have written to `table`, or are about to, and have not ended.
+
+    Each holds a lock of the table from before its first row until its end is visible to all. On SQLite there is one
+    writer, and nobody sees what it has not committed.
+    """
+    if connection.dialect.name != "postgresql":
+        return frozenset()
+    return frozenset(connection.exec_driver_sql(WRITERS_POSTGRES.format(table.name)).scalars())
+
+
+WRITERS_POSTGRES = (
+    "SELECT virtualtransaction FROM pg_locks WHERE locktype = 'relation' AND relation = '{0}'::regclass "
+    "AND database = (SELECT oid FROM pg_database WHERE datname = current_database()) "
+    "AND mode IN ('RowExclusiveLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock') "
+    "AND granted AND pid IS DISTINCT FROM pg_backend_pid()"
+)
+
+
 def reserve_block(connection: Connection, table: Table, size: int, above: int) -> range:
     """Reserve `size` ids of `table`, all greater than `above`, that nobody else will use, and return them.
 
@@ -294,10 +375,19 @@ def reserve_block(connection: Connection, table: Table, size: int, above: int) -
     return range(first, first + size)
 
 
-def notify(connection: Connection, channel: str) -> None:
-    """Wake the other replicas when this transaction commits. Nothing to do on SQLite."""
+NOTICES = "gapless_notices"
+"""Where a transaction on SQLite keeps its notices until it commits."""
+
+
+def notify(connection: Connection, channel: str, text: str = "") -> None:
+    """Tell those who `listen` at a store of this ledger, once this transaction has committed."""
     if connection.dialect.name == "postgresql":
-        _postgres(connection, f"NOTIFY {channel}")
+        if text:
+            _postgres(connection, "SELECT pg_notify($1, $2)", channel, text)
+        else:
+            _postgres(connection, f"NOTIFY {channel}")
+    elif NOTICES in connection.info:
+        connection.info[NOTICES].append((channel, text))
 
 
 def sorts_bytes(connection: Connection) -> bool:

@@ -370,18 +370,14 @@ class PostgresStore(Store):
             driver.terminate()
         await self._reads.dispose()
 
-    async def listen(self, channel: str, wake: Callable[[], None]) -> None:
-        """Call `wake` on each NOTIFY of `channel`, until cancelled or the connection is lost (`StoreUnavailable`).
-
-        Notices can be lost with the connection, so the caller polls slowly as well.
-        """
+    async def listen(self, channel: str, hear: Callable[[str], None]) -> None:
         lost = asyncio.Event()
         with store_errors():
             async with self._writes.connect() as connection:
                 driver: Any = (await connection.get_raw_connection()).driver_connection
                 driver.add_termination_listener(lambda _: lost.set())
                 try:
-                    await driver.add_listener(channel, lambda *_: wake())
+                    await driver.add_listener(channel, lambda *notice: hear(notice[-1]))
                     while not await _is_set_within(lost, LISTEN_CHECK_S):
                         await driver.fetchval("SELECT 1")
                 finally:

@@ -14,6 +14,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from sqlalchemy import Connection, Engine, create_engine, event
 
+from gapless.ledger.engine import dialect
 from gapless.ledger.engine.base import LedgerReplaced, Store, bind, store_errors
 from gapless.ledger.engine.lock import identity, refuse_other_file
 from gapless.ledger.engine.private_files import make_file
@@ -47,6 +48,8 @@ class SqliteStore(Store):
         self._connection: Connection | None = None
         self._files: tuple[str, ...] = ()
         self._checkpoints: Checkpoints | None = None
+        self._heard: dict[str, tuple[Callable[[str], object], ...]] = {}
+        """Those who listen, by channel."""
 
     async def read(self, query: Callable[Concatenate[Connection, P], T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         bound = bind(query, *args, **kwargs)
@@ -65,11 +68,27 @@ class SqliteStore(Store):
             connection, checkpoints = self._open_writer()
             if self._files:
                 self._refuse_other_files()
+            notices = connection.info[dialect.NOTICES] = list[tuple[str, str]]()
             with checkpoints.turn, connection.begin():
                 result = work(connection)
             self._refuse_other_files()
             checkpoints.note_commit()
+            for channel, text in notices:
+                for hear in self._heard.get(channel, ()):
+                    hear(text)
             return result
+
+    async def listen(self, channel: str, hear: Callable[[str], None]) -> None:
+        loop = asyncio.get_running_loop()
+
+        def pass_on(text: str) -> None:
+            loop.call_soon_threadsafe(hear, text)
+
+        self._heard[channel] = (*self._heard.get(channel, ()), pass_on)
+        try:
+            await asyncio.Event().wait()
+        finally:
+            self._heard[channel] = tuple(each for each in self._heard[channel] if each is not pass_on)
 
     def _open_writer(self) -> tuple[Connection, "Checkpoints"]:
         if self._connection is None or self._checkpoints is None:

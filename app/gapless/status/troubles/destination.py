@@ -6,7 +6,9 @@ from functools import partial
 from typing import Final
 
 from gapless.destinations.contract import HoldReason
+from gapless.domain import from_us
 from gapless.ledger.deliveries import DeliveryState
+from gapless.ledger.destinations import Pause
 from gapless.status.report import DestinationReport
 from gapless.status.troubles.trouble import SET_CLOCK, WAS_AHEAD, Severity, Trouble, TroubleKind, counted
 
@@ -29,6 +31,10 @@ HELD_BECAUSE: Final = {
     HoldReason.NOT_LISTED.value: (
         "the provider's list has not shown them",
         "Such an event may be forged, or no list shows it: look at it, then release it by its id.",
+    ),
+    HoldReason.CONDITION.value: (
+        "their condition cannot be evaluated",
+        f"Correct `when` for later events. {RELEASE}",
     ),
     HoldReason.RESTORED.value: ("of a time that a restored backup lacks", RELEASE),
 }
@@ -76,7 +82,9 @@ def of_destination(destination: DestinationReport, now: datetime) -> Iterator[Tr
             text=f"Deliveries are due further ahead than they are to wait. {WAS_AHEAD}",
             next=f"{SET_CLOCK} `gapless serve` does at once what it would wait for.",
         )
-    yield from _of_late(destination, now)
+    yield from (
+        _of_late(destination, now) if destination.pause is None else _of_pause(destination, destination.pause, now)
+    )
     if backlog[DeliveryState.PARKED]:
         yield Trouble(
             kind=TroubleKind.DELIVERIES_PARKED,
@@ -110,6 +118,21 @@ def _of_late(destination: DestinationReport, now: datetime) -> Iterator[Trouble]
         since=late,
         text=f"Waiting for too long: the oldest of {counted(destination.backlog[DeliveryState.PENDING], 'delivery')}.",
         next=look if is_old else wait,
+    )
+
+
+def _of_pause(destination: DestinationReport, pause: Pause, now: datetime) -> Iterator[Trouble]:
+    """Yield that it is paused: a trouble once deliveries have waited for longer than they should."""
+    late, waiting = destination.late_since, destination.backlog[DeliveryState.PENDING]
+    is_old = late is not None and now - late > LATE_WITHIN
+    why = f" ({pause.reason})" if pause.reason else ""
+    yield Trouble(
+        kind=TroubleKind.DESTINATION_PAUSED,
+        severity=Severity.TROUBLE if is_old else Severity.IN_HAND,
+        destination=destination.name,
+        since=from_us(pause.since_us),
+        text=f"Paused by {pause.by}{why}; {counted(waiting, 'delivery')} {'waits' if waiting == 1 else 'wait'}.",
+        next=f"When it may have them: `gapless destination resume {destination.name}`.",
     )
 
 

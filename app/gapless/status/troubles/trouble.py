@@ -77,6 +77,7 @@ class TroubleKind(StrEnum):
     DELIVERIES_HELD = "deliveries_held"
     DELIVERIES_LATE = "deliveries_late"
     DELIVERIES_PARKED = "deliveries_parked"
+    DESTINATION_PAUSED = "destination_paused"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

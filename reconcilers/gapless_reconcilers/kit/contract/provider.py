@@ -182,6 +182,15 @@ class FetchesDetail(Protocol):
 
 
 @runtime_checkable
+class SendsThinEvents(FetchesDetail, Protocol):
+    """Some of the vendor's webhooks name an event and do not carry its data, which `detail_request` asks for."""
+
+    def is_thin(self, payload: bytes) -> bool:
+        """Return True if the payload is that of such a webhook. Anything may stand in it."""
+        ...
+
+
+@runtime_checkable
 class AsksRedelivery(Protocol):
     """The vendor can be asked to send one event again."""
 

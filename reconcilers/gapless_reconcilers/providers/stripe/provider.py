@@ -194,6 +194,9 @@ class Stripe:
         read = thin.read_detail if thin.is_alone(missing.type) else listing.read_detail
         return read(self._api, missing, response)
 
+    def is_thin(self, payload: bytes) -> bool:
+        return thin.is_thin(payload)
+
     def judge(self, response: httpx.Response, now: datetime) -> None:
         listing.judge(response, now)
 

@@ -1,14 +1,14 @@
 """Indexes for searches of people, sessions of browsers, and actions of the API that are not performed twice.
 
 Revision ID: 0030
-Revises: 0022
+Revises: 0025
 """
 
 import sqlalchemy as sa
 from alembic import op
 
 revision = "0030"
-down_revision = "0022"
+down_revision = "0025"
 branch_labels = None
 depends_on = None
 
@@ -19,7 +19,7 @@ MISSED = "missed_cause IS NOT NULL"
 def upgrade() -> None:
     for name, columns, where in (
         ("ix_event_object_of_log", ["source_id", "object_key"], OF_LOG),
-        ("ix_event_missed", ["occurred_us", "seq"], MISSED),
+        ("ix_event_missed_occurred", ["occurred_us", "seq"], MISSED),
     ):
         op.create_index(name, "event", columns, sqlite_where=sa.text(where), postgresql_where=sa.text(where))
     op.create_table(
@@ -46,5 +46,5 @@ def upgrade() -> None:
 def downgrade() -> None:
     op.drop_table("performed")
     op.drop_table("console_session")
-    op.drop_index("ix_event_missed", "event")
+    op.drop_index("ix_event_missed_occurred", "event")
     op.drop_index("ix_event_object_of_log", "event")
