@@ -48,10 +48,14 @@ GRANT SELECT, INSERT ON audit_log TO gapless_receive, gapless_reconcile, gapless
 GRANT INSERT ON payload TO gapless_receive, gapless_reconcile, gapless_console;
 GRANT SELECT ON payload TO gapless_deliver, gapless_console;
 GRANT DELETE ON payload TO gapless_deliver;
+-- Which keys rows need ([encryption]).
+GRANT SELECT (id, sealed_by) ON payload TO gapless_receive, gapless_reconcile;
+-- `gapless keys rotate` and `gapless event erase` change what is stored: run them with the owner's login. To erase by
+-- the API, also: GRANT UPDATE, DELETE ON payload, quarantine TO gapless_console;
 
 -- Refused webhooks.
 GRANT SELECT, INSERT, UPDATE, DELETE ON quarantine TO gapless_receive;
 GRANT SELECT ON quarantine TO gapless_reconcile;
-GRANT SELECT (id, source_id, received_us, reason, released_us, purged_us, claims) ON quarantine TO gapless_deliver;
-GRANT UPDATE (purged_us, headers, body), DELETE ON quarantine TO gapless_deliver;
+GRANT SELECT (id, source_id, received_us, reason, released_us, purged_us, claims, sealed_by) ON quarantine TO gapless_deliver;
+GRANT UPDATE (purged_us, headers, body, sealed_by), DELETE ON quarantine TO gapless_deliver;
 GRANT SELECT, UPDATE ON quarantine TO gapless_console;

@@ -44,6 +44,7 @@ Commands:
   event        List, show, follow and replay recorded events.
   import       Record processed events, so that they are not sent again.
   job          List, show, cancel or run jobs on many events.
+  keys         Show, check or rotate the keys that seal payloads.
   listen       Forward events to a handler that you develop.
   log          Show the audit log: who did what, and verify it.
   measure      Show how late webhooks came, and how soon losses were found.

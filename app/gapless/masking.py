@@ -12,7 +12,7 @@ from urllib.parse import quote
 import msgspec
 
 MASKED: Final = "***"
-UNREADABLE: Final = "not shown: it is no JSON, so the fields that are masked cannot be found in it"
+UNREADABLE: Final = "not shown: it is no JSON, so the masked fields cannot be found in it; mask = [] shows it"
 SHORTEST: Final = 4
 """Characters from which on a masked value is looked for in a text. Shorter ones would hit too much else."""
 EVERY: Final = "*"
@@ -81,6 +81,23 @@ def scrubbed_error(error: BaseException, payload: bytes, pointers: Sequence[str]
         return error
     text = scrubbed(f"{type(error).__name__}: {error}", payload, pointers)
     return RuntimeError(text).with_traceback(error.__traceback__)
+
+
+def texts_at(value: Any, pointer: str) -> Iterator[str]:
+    """Yield the texts and numbers that a pointer names in a value, each as a text."""
+    yield from (text for each in _named(value, parse(pointer)) if (text := _text(each)) is not None)
+
+
+def texts_in(value: Any) -> Iterator[str]:
+    """Yield all texts and numbers in a value, each as a text."""
+    if isinstance(value, dict | list):
+        yield from (text for each in (value.values() if isinstance(value, dict) else value) for text in texts_in(each))
+    elif (text := _text(value)) is not None:
+        yield text
+
+
+def _text(value: Any) -> str | None:
+    return str(value) if isinstance(value, str | int | float) and not isinstance(value, bool) else None
 
 
 def _replaced(value: Any, steps: Pointer) -> Any:

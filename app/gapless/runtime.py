@@ -12,6 +12,7 @@ from gapless.ledger.audit_log import UNKEYED, AuditKey
 from gapless.ledger.engine import Store
 from gapless.ledger.writer import Writer
 from gapless.metrics import Metrics
+from gapless.sealing import Keyring
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -33,6 +34,8 @@ class Runtime:
     """The current sources: an entry is replaced when its secrets or its subscription change."""
     audit_key: AuditKey = UNKEYED
     """The key of the audit log's chain."""
+    keyring: Keyring = field(default_factory=Keyring)
+    """The keys that seal payloads, which the store's connections have too."""
     _writer_task: asyncio.Task[None] | None = field(default=None, init=False, repr=False)
 
     @property

@@ -31,6 +31,7 @@ SECRETS = {
     "CONSUMER_HEADER": "canary_of_a_header",
 }
 EVENT_FILE = "event.json"
+KEY = {"GAPLESS_ENCRYPTION__KEYS": f"first:{'5ca1ab1e' * 8}"}
 WRONG_TOKEN, MASKED = "canary_of_a_stranger", "canary 4242 of a card"
 CONFIG = """
 [store]
@@ -170,17 +171,21 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {each.name: each.read_bytes() for each in folder.iterdir() if each.is_file() and each.name != EVENT_FILE}
 
 
-async def test_no_canary_leaves_its_place(sqlite_url: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("keys", [{}, KEY], ids=["clear", "sealed"])
+async def test_no_canary_leaves_its_place(sqlite_url: str, tmp_path: Path, keys: dict[str, str]) -> None:
+    """With keys, what is masked is in no file of the ledger either."""
     fake = FakeProvider(StripeFormat())
     fake.faults.outage = True
     (tmp_path / EVENT_FILE).write_bytes(event("evt_sent"))
-    async with fake.serve() as api, running(Watched(tmp_path, sqlite_url, api, environment=SECRETS)) as daemon:
+    async with fake.serve() as api, running(Watched(tmp_path, sqlite_url, api, environment=SECRETS | keys)) as daemon:
         said, statuses = await ask_all(daemon)
         assert statuses[:4] == [200, 401, 200, 401]
         assert {200, 401, 404} <= set(statuses)
         await until(lambda: daemon.log.read_text().count("target_raised") >= 2)
         fake.faults.key_revoked, fake.faults.outage = True, False
         said += await run_all(daemon, tmp_path / EVENT_FILE)
+        if keys:
+            assert [name for name, held in contents(tmp_path).items() if MASKED.encode() in held] == []
         assert daemon.process is not None
         said += titles(daemon.process.pid)
         await daemon.end()
@@ -188,10 +193,11 @@ async def test_no_canary_leaves_its_place(sqlite_url: str, tmp_path: Path) -> No
     assert "ValueError: no account for ***" in said
     assert "evt_canary" in said
     beside, whole = stored(tmp_path / "ledger.db")
-    assert MASKED in whole
+    assert (MASKED in whole) is not bool(keys)
     assert (MASKED in said, MASKED in beside) == (False, False)
-    secrets = {**SECRETS, "of a stranger": WRONG_TOKEN}
+    secrets = {**SECRETS, "of a stranger": WRONG_TOKEN, **{name: line.partition(":")[2] for name, line in keys.items()}}
     assert [name for name, secret in secrets.items() if secret in said + whole] == []
     files = contents(tmp_path)
     assert [(name, file) for name, secret in secrets.items() for file in files if secret.encode() in files[file]] == []
-    assert {file for file, held in files.items() if MASKED.encode() in held} <= {"ledger.db", "ledger.db-wal"}
+    in_the_clear = {"ledger.db", "ledger.db-wal"} if not keys else set[str]()
+    assert {file for file, held in files.items() if MASKED.encode() in held} <= in_the_clear

@@ -105,13 +105,18 @@ class GaplessWithEveryProvider(Gapless):
         for path in READY_MADE.glob("*.toml"):
             texts = path.read_text().split('"')
             names |= {text: "name:s3cret" for text in texts if text.isupper() and "_" in text}
-            names[f"GAPLESS_SOURCE__{path.stem.upper()}__MODE"] = "webhook"
+            names[f"GAPLESS_SOURCE__{path.stem.upper().replace('-', '_')}__MODE"] = "webhook"
         return {**super().env, **names}
 
 
 def post_garbage(base: str) -> None:
     """Post random bytes, JSON of every shape, bad headers, repeated headers, and none at all."""
     with httpx.Client(base_url=base, trust_env=False, timeout=30) as client:
+        for source in SOURCES:
+            for body in (b"", b"{}", b"[]", b'{"events":[]}'):
+                assert 400 <= client.post(f"/webhooks/{source}", content=body).status_code < 500, (source, body)
+            for method in ("GET", "HEAD", "OPTIONS", "PUT"):
+                assert client.request(method, f"/webhooks/{source}?challenge=%3Cb%3E").status_code < 500, source
 
         @MANY
         @given(

@@ -33,7 +33,7 @@ def rules_broken_by(scenario: Scenario) -> set[str]:
 
 @pytest.mark.parametrize("broken_type", BROKEN, ids=lambda broken_type: broken_type.__name__)
 def test_broken_provider_breaks_its_rule_and_no_other(broken_type: Any) -> None:
-    scenario = load_scenario(FIXTURES / broken_type.kind).with_provider(broken_type)
+    scenario = load_scenario(FIXTURES / getattr(broken_type, "scenario", broken_type.kind)).with_provider(broken_type)
     assert rules_broken_by(scenario) == {BROKEN[broken_type]}
 
 

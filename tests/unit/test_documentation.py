@@ -22,6 +22,7 @@ LINK = re.compile(r"\[[^\]]+\]\((?P<target>[^)\s]+)\)")
 TABLES = {
     "Top level": tree.Settings,
     "`[store]`": tree.StoreSettings,
+    "`[encryption]`": tree.EncryptionSettings,
     "`[public]`": tree.PublicSettings,
     "`[private]`": tree.PrivateSettings,
     "`[connections]`": tree.ConnectionSettings,

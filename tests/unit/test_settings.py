@@ -7,6 +7,7 @@ from inspect import signature
 from pathlib import Path
 
 import pytest
+from declared import READY_MADE
 
 from gapless.deliver.retry import DeliveryRetryPolicy
 from gapless.deliver.routing import Destination
@@ -49,6 +50,7 @@ SECRETS = {
     "DATABASE_URL": "postgresql://gapless:hunter2@db/gapless",
     "PRIVATE_TOKEN": "a-token-of-enough-characters",
     "AUDIT_KEY": "a-key-of-enough-characters",
+    "ENCRYPTION_KEYS": f"first:{'1f' * 32}",
     "METRICS_TOKEN": "a-token-of-enough-characters",
     "CONSUMER_TOKEN": "a-token-of-enough-characters",
 }
@@ -196,7 +198,7 @@ def test_an_unknown_declaration_names_those_that_there_are(tmp_path: Path, name:
     (problem,) = problems(tmp_path, f'include = ["declared:{name}"]')
     assert problem == (
         f'config gapless.toml: option include: there is no ready-made declaration "{name}"; wanted one of '
-        "chargebee, gocardless, increase, paddle, square, workos"
+        + ", ".join(path.stem for path in READY_MADE)
     )
 
 

@@ -43,6 +43,8 @@ SAMPLES = {
     ("store", "start_within"): ("0s", timedelta(0)),
     ("store", "connections"): ("5", 5),
     ("store", "audit_key"): ("a-token-of-enough-characters", Secret("a-token-of-enough-characters")),
+    ("encryption", "keys"): (f"first:{'1f' * 32}", Secret(f"first:{'1f' * 32}")),
+    ("encryption", "seals"): ("false", False),
     ("public", "answer_within"): ("9s", timedelta(seconds=9)),
     ("public", "host"): ("::1", "::1"),
     ("public", "port"): ("9000", 9000),

@@ -21,7 +21,14 @@ ENVIRON = {
     "LINES": "a\nb",
     "SHORT": "hunter22-12",
     "DULL": "a" * 30,
+    "TWICE": f"a:{'1f' * 32}\na:{'2e' * 32}",
+    "ZEROS": f"a:{'0' * 64}",
+    "CLEAR": f"clear:{'1f' * 32}",
 }
+SEALING = (
+    "wanted an id (1 to 40 of a-z, 0-9, dot, dash, _), a colon, and 64 hex digits such as the output of "
+    "`openssl rand -hex 32`"
+)
 GUESSED = "and could be guessed; wanted at least 24 random ones, such as the output of `openssl rand -hex 32`"
 
 
@@ -113,6 +120,13 @@ TABLE = {
     '[private]\ntoken_env = "SHORT"': f"{HERE}private: option token has 11 characters, 9 different ones, {GUESSED}",
     '[private]\nmetrics_token_env = "DULL"': f"{HERE}private: option metrics_token has 30 characters, 1 different ones, {GUESSED}",
     '[private]\nconsumer_token_env = "SHORT"': f"{HERE}private: option consumer_token has 11 characters, 9 different ones, {GUESSED}",
+    '[encryption]\nkeys_env = "SHORT"': f"{HERE}encryption: option keys: line 1 is no key; {SEALING}",
+    '[encryption]\nkeys_env = "CLEAR"': f"{HERE}encryption: option keys: line 1 is no key; {SEALING}",
+    '[encryption]\nkeys_env = "ZEROS"': f"{HERE}encryption: option keys: line 1 has a key that could be guessed; {SEALING}",
+    '[encryption]\nkeys_env = "TWICE"': f"{HERE}encryption: option keys: line 2 has the id 'a' of a line before; wanted another id",
+    '[encryption]\nkeys = "a:1f"': f"{HERE}encryption: option keys is a secret and may not stand here; "
+    'name the variable that holds it, keys_env = "…", or the file, keys_file = "…"',
+    '[encryption]\nkeys_env = "EMPTY"': f"{HERE}encryption: option keys_env: the variable EMPTY is empty; wanted a secret",
     '[store]\naudit_key_env = "SHORT"': f"{HERE}store: option audit_key has 11 characters, 9 different ones, {GUESSED}",
     src('allow_from = ["203.0.113.7/24"]'): f"{SRC}option allow_from is a list; wanted a list of networks such as "
     "203.0.113.0/24 or 2001:db8::/32, without host bits, at least one",

@@ -5,10 +5,11 @@ import json
 import logging
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from types import MappingProxyType
 
+from gapless.bootstrap.keys import make_keyring
 from gapless.bootstrap.policies import mode_of
 from gapless.bootstrap.sources import make_source, restore_subscription
 from gapless.bootstrap.store import open_configured_store
@@ -22,6 +23,7 @@ from gapless.ledger import (
     leases,
     migrate,
     schema,
+    sealed,
     sources,
     times,
 )
@@ -29,7 +31,9 @@ from gapless.ledger.configurations import Standing
 from gapless.ledger.destinations import Pause
 from gapless.ledger.engine import SqliteStore, Store, StoreInvalid, naming_store
 from gapless.ledger.engine.lock import LedgerLock, hold
+from gapless.ledger.keyring import ring_of
 from gapless.metrics import Metrics
+from gapless.sealing import Keyring
 from gapless.settings import DestinationSettings, Settings, SourceSettings, build_provider
 from gapless_reconcilers.kit.contract import Provider
 
@@ -44,6 +48,8 @@ class OpenLedger:
 
     store: Store
     lock: LedgerLock | None
+    keyring: Keyring = field(default_factory=Keyring)
+    """The keys that the store seals and opens with."""
 
 
 async def open_ledger(settings: Settings, held: ExitStack) -> OpenLedger:
@@ -52,7 +58,8 @@ async def open_ledger(settings: Settings, held: ExitStack) -> OpenLedger:
     Raises `LedgerHeld`, `StoreInvalid` and `StoreUnavailable`.
     """
     url = settings.store.url.read().reveal()
-    store = open_configured_store(settings)
+    keyring = make_keyring(settings)
+    store = open_configured_store(settings, keyring)
     lock = held.enter_context(hold(store.path)) if isinstance(store, SqliteStore) else None
     try:
         with naming_store(url):
@@ -60,7 +67,7 @@ async def open_ledger(settings: Settings, held: ExitStack) -> OpenLedger:
     except BaseException:
         await store.close()
         raise
-    return OpenLedger(store=store, lock=lock)
+    return OpenLedger(store=store, lock=lock, keyring=keyring)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,6 +106,7 @@ async def register_rows(
     providers = {each.name: build_provider(each, environ) for each in settings.sources}
 
     def work(connection: Connection) -> RegisteredRows:
+        sealed.enter(connection, ring_of(connection), to_us(now))
         standing = _standing(connection, settings, now, serves=serves)
         known = tuple(
             _registered_source(connection, each, providers[each.name], times.get(each.name, now), now, standing)

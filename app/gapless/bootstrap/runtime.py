@@ -113,6 +113,7 @@ async def _make_parts(
             metrics=metrics,
             sources=sources,
             audit_key=open_audit_key(settings, ledger.store, makes=True),
+            keyring=ledger.keyring,
         ),
         lock=ledger.lock,
         rows=rows,

@@ -47,7 +47,7 @@ def make_source(settings: SourceSettings, provider: Provider, source_id: int, st
         silence=settings.silence_after,
         absences_allowed=settings.absences_allowed,
         can_ask=not lacks_key(settings),
-        mask=settings.mask,
+        mask=settings.effective_mask(provider.capabilities),
     )
 
 

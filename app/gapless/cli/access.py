@@ -33,6 +33,8 @@ from gapless.settings import Settings
 P = ParamSpec("P")
 T = TypeVar("T")
 CALL_TIMEOUT_S = 120.0
+LONG_CALLS_S = {"event.erase": 3600.0}
+"""Time for operations that may look through the whole ledger."""
 Operate: TypeAlias = Callable[[str, Mapping[str, object]], Awaitable[dict[str, Any]]]
 """Performs the operation of that name. Raises `OperationRefused` and `StoreError`."""
 
@@ -150,17 +152,20 @@ def daemon_of(settings: Settings) -> LockHolder | None:
 
 async def call_daemon(holder: LockHolder, name: str, args: Mapping[str, object]) -> dict[str, Any]:
     """Perform an operation through the daemon's private API."""
-    return await ask_daemon(holder, "POST", f"/api/operations/{name}", msgspec.json.encode(args))
+    within_s = LONG_CALLS_S.get(name, CALL_TIMEOUT_S)
+    return await ask_daemon(holder, "POST", f"/api/operations/{name}", msgspec.json.encode(args), within_s)
 
 
-async def ask_daemon(holder: LockHolder, method: str, path: str, body: bytes | None = None) -> dict[str, Any]:
+async def ask_daemon(
+    holder: LockHolder, method: str, path: str, body: bytes | None = None, within_s: float = CALL_TIMEOUT_S
+) -> dict[str, Any]:
     """Return the answer of the daemon's private API. Raises `OperationRefused` and `StoreUnavailable`."""
     headers = {
         "authorization": f"Bearer {holder.token}",
         "content-type": "application/json",
         ACTOR_HEADER: user_name(),
     }
-    async with httpx.AsyncClient(timeout=CALL_TIMEOUT_S, trust_env=False) as client:
+    async with httpx.AsyncClient(timeout=within_s, trust_env=False) as client:
         try:
             response = await client.request(method, f"{holder.url}{path}", content=body, headers=headers)
         except httpx.HTTPError as error:

@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from gapless.errors import Unavailable, UserError
-from gapless.settings import Settings, SourceSettings, load, remarks
+from gapless.settings import Settings, SourceSettings, build_provider, load, remarks
 from gapless_reconcilers.kit.errors import ProviderError
 
 
@@ -63,7 +63,10 @@ def find_source(settings: Settings, name: str) -> SourceSettings:
 
 def mask_of(settings: Settings, name: str) -> tuple[str, ...]:
     """Return the pointers to the values of a source's events that are not shown; empty if it is not configured."""
-    return next((each.mask for each in settings.sources if each.name == name), ())
+    found = next((each for each in settings.sources if each.name == name), None)
+    if found is None:
+        return ()
+    return found.effective_mask(build_provider(found, os.environ, only_reads=True).capabilities)
 
 
 def job_text(begun: Mapping[str, Any]) -> str:

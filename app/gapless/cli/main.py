@@ -53,6 +53,10 @@ COMMANDS = {
         "gapless.cli.commands.listen:listen",
         "Forward events to a handler that you develop.",
     ),
+    "keys": (
+        "gapless.cli.commands.keys:keys",
+        "Show, check or rotate the keys that seal payloads.",
+    ),
     "log": (
         "gapless.cli.commands.log:log",
         "Show the audit log: who did what, and verify it.",

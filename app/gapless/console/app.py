@@ -85,8 +85,10 @@ def readyz_route(options: ConsoleOptions, context: OperationContext) -> HTTPRout
 
     @get("/readyz", guards=[guarded(Area.PROBE)])
     async def readyz() -> Response[bytes]:
-        """Answer 200 if the store can be read and written and has the schema of this release."""
+        """Answer 200 if the store can be read and written, has this release's schema, and its keys are there."""
         runtime = context.runtime
+        if runtime.keyring.state.blocked:
+            return respond_text(HTTPStatus.SERVICE_UNAVAILABLE, f"nothing is recorded: {runtime.keyring.state.blocked}")
         try:
             async with asyncio.timeout(READY_TIMEOUT_S):
                 current = await context.read(options.schema_is_current)

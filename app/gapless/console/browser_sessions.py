@@ -11,7 +11,7 @@ from typing import Final
 
 from gapless.domain import span_us
 from gapless.ledger import sessions
-from gapless.ledger.sessions import Session
+from gapless.ledger.sessions import BrowserSession
 from gapless.ledger.tokens import digest_of
 from gapless.runtime import Runtime
 
@@ -24,7 +24,7 @@ FORM_FIELD: Final = "csrf"
 async def begin(runtime: Runtime, name: str, token: bytes) -> str:
     """Begin the session of a token of that name; return its cookie. Raises `StoreError`."""
     cookie, now_us = sessions.new_cookie(), runtime.now_us
-    session = Session(
+    session = BrowserSession(
         token=name,
         proof=sessions.proof_of(cookie, digest_of(token).encode()),
         created_us=now_us,
@@ -34,7 +34,7 @@ async def begin(runtime: Runtime, name: str, token: bytes) -> str:
     return cookie
 
 
-async def find(runtime: Runtime, cookie: str) -> Session | None:
+async def find(runtime: Runtime, cookie: str) -> BrowserSession | None:
     """Return the session of the cookie; None: there is none, or it is over. Raises `StoreError`."""
     return await runtime.read(sessions.find, cookie, runtime.now_us)
 
@@ -44,7 +44,7 @@ async def end(runtime: Runtime, cookie: str) -> None:
     await runtime.write(sessions.end, cookie)
 
 
-def proves(session: Session, cookie: str, token: str) -> bool:
+def proves(session: BrowserSession, cookie: str, token: str) -> bool:
     """Return True if the session was begun with this token."""
     return hmac.compare_digest(session.proof, sessions.proof_of(cookie, digest_of(token.encode()).encode()))
 

@@ -24,6 +24,7 @@ from gapless.console.feed.hub import Hub
 from gapless.console.feed.limits import FeedLimits
 from gapless.console.routing import ConsoleOptions
 from gapless.daemon import maintenance
+from gapless.daemon.keys import watch_keys
 from gapless.daemon.listeners import Listener
 from gapless.deliver.dispatcher import Dispatcher
 from gapless.deliver.hydration import hydrating
@@ -136,6 +137,7 @@ class Process:
             maintenance.beat(
                 runtime, self.parts.holder, receives=Role.RECEIVE in self.roles, standing=self.parts.rows.standing
             ),
+            watch_keys(runtime, settings, self.receiver.admission),
             maintenance.watch_secrets(settings.sources, runtime.sources, self.environ),
             maintenance.watch_certificates([each.certificates for each in self._listeners if each.certificates]),
         ]
@@ -243,6 +245,7 @@ def make_process(
     allowed = {"descriptors": descriptors, "public": public_limits.most, "private": private_limits.most}
     log.info("connections_allowed", extra=allowed)
     receiver = make_receiver(runtime, client=parts.client, options=receive_options(settings))
+    receiver.admission.note_keys(runtime.keyring.state.blocked)
     grace = WORKING * settings.stop_within
     private, commands = _private(settings, parts, roles, private_limits)
     scheduler = _scheduler(parts, timing, grace)  # its clients also fetch the data of thin events

@@ -23,6 +23,8 @@ from gapless.destinations.contract import (
     Delivery,
     Failed,
     FailureReason,
+    Held,
+    HoldReason,
     Result,
     Withdrawn,
     event_id,
@@ -331,8 +333,7 @@ class DestinationWorker:
         if not claim.released and is_withdrawn(self._destination, event):
             return Withdrawn()
         if event.payload is None:
-            detail = "imported without a payload, or pruned"
-            return Failed(reason=FailureReason.NO_PAYLOAD, detail=detail, permanent=True)
+            return without_payload(event)
         try:
             async with asyncio.timeout(self._destination.timeout.total_seconds()):
                 return await self._destination.sender.send(_delivery(claim, event, event.payload))
@@ -382,6 +383,16 @@ def is_withdrawn(destination: Destination, event: StoredEvent) -> bool:
         return True
     came_after_all = event.via is not Via.WEBHOOK and event.webhook_us is not None
     return came_after_all and destination.hears_webhooks
+
+
+def without_payload(event: StoredEvent) -> Result:
+    """Return the result of a delivery whose event has no payload, or none that can be opened."""
+    if event.unopened is not None:
+        return Held(reason=HoldReason.KEY_MISSING, detail=event.unopened)
+    if event.erased:
+        return Failed(reason=FailureReason.ERASED, detail="its payload was erased", permanent=True)
+    detail = "imported without a payload, or pruned"
+    return Failed(reason=FailureReason.NO_PAYLOAD, detail=detail, permanent=True)
 
 
 def outcome_of(settled: Settlement) -> str:

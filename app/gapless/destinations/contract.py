@@ -30,6 +30,7 @@ class FailureReason(StrEnum):
     CANNOT_RENDER = "cannot_render"
     NO_PAYLOAD = "no_payload"  # imported, or pruned
     NOT_FETCHED = "not_fetched"  # it is thin, and the provider did not return its data
+    ERASED = "erased"  # a person had its payload erased
     INTERNAL = "internal"
 
 
@@ -42,6 +43,7 @@ class HoldReason(StrEnum):
     OTHER_ACCOUNT = "other_account"
     NOT_LISTED = "not_listed"  # the provider's list has not shown the event yet
     CONDITION = "condition"  # the destination's condition cannot be evaluated on the payload
+    KEY_MISSING = "key_missing"  # its payload is sealed with a key that is not there
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,7 +19,7 @@ from sqlalchemy import Connection, delete, func, insert, select, update
 from gapless.domain import DAY_US
 from gapless.ledger import newest
 from gapless.ledger.engine import StoreError
-from gapless.ledger.newest import Page
+from gapless.ledger.newest import NewestPage
 from gapless.ledger.retention import Pruned
 from gapless.ledger.tables import AUDIT_HEAD, AUDIT_LOG
 from gapless_reconcilers.kit.contract import Secret
@@ -59,6 +59,10 @@ class AuditKey:
     def seal_of(self, end: str, number: int, digest: str) -> str:
         """Return the seal of an end of the chain, `head` or `pruned`: the row `number` has that digest."""
         return f"{self.id}:{self._digest(end, number, digest)}"
+
+    def pseudonym_of(self, *parts: str) -> str | None:
+        """Return what stands for a value that must not be in the log; None without a secret: it could be guessed."""
+        return f"{self.id}:{self._digest('value', *parts)}" if self.is_secret else None
 
     def _digest(self, *parts: object) -> str:
         return hmac.new(self._secret, json.dumps(parts).encode(), hashlib.sha256).hexdigest()
@@ -167,13 +171,13 @@ def page(
     subject: str | None = None,
     after: tuple[int, ...] | None = None,
     limit: int,
-) -> Page[dict[str, Any]]:
+) -> NewestPage[dict[str, Any]]:
     """Return rows, the newest first: of this actor, with this action, on this subject."""
     asked = {"actor": actor, "action": action, "subject": subject}
     where = [AUDIT_LOG.c[name] == value for name, value in asked.items() if value is not None]
     found = newest.ids(connection, AUDIT_LOG.c.id, where, after=after, limit=limit)
     rows = newest.rows_of(connection, select(AUDIT_LOG), AUDIT_LOG.c.id, found.rows)
-    return Page(rows=[dict(row) for row in rows], after=found.after, is_full=found.is_full)
+    return NewestPage(rows=[dict(row) for row in rows], after=found.after, is_full=found.is_full)
 
 
 def chained(connection: Connection, after: int = 0) -> Iterator[dict[str, Any]]:

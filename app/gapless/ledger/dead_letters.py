@@ -41,6 +41,8 @@ TRIED: ColumnElement[bool] = literal_column("delivery.attempts > 0")
 """A literal, as `PENDING`."""
 FARTHEST = 1000
 """The pending deliveries that are due last, among which the last wait is looked for: one that a clock was ahead of."""
+ERASED = "erased"
+"""Reason of dead deliveries that nothing can send again: the payload was erased."""
 BATCH = 1000
 """Most deliveries changed in one transaction, because webhooks wait for it."""
 
@@ -231,6 +233,19 @@ def owe_held(connection: Connection, source_id: int, reason: str, limit: int = B
     return _move(connection, source_id, was=was, state=DeliveryState.PENDING, reason=None, limit=limit)
 
 
+def owe_all_held(connection: Connection, reason: str, limit: int = BATCH) -> int:
+    """Owe the deliveries of every destination again that are held for `reason`, as if they had never been held.
+
+    Returns how many, at most `limit`; call until 0.
+    """
+    was = and_(WAITING, DELIVERY.c.state == DeliveryState.HELD, DELIVERY.c.reason == reason)
+    query = select(DELIVERY.c.destination_id, DELIVERY.c.event_seq).where(was)
+    count = _change(connection, query, was, DeliveryState.PENDING, None, limit)
+    if count:
+        dialect.notify(connection, DELIVERY_CHANNEL)
+    return count
+
+
 def not_listed(connection: Connection, seqs: Sequence[int]) -> list[int]:
     """Return those of the events that have deliveries which wait for the list. Pass at most a page."""
     waits = and_(WAITING, DELIVERY.c.state == DeliveryState.HELD, DELIVERY.c.reason == NOT_LISTED)
@@ -300,7 +315,7 @@ def _restart(
     seqs: Sequence[int] | None,
     limit: int,
 ) -> int:
-    chosen = _chosen(state, destination_id, reason, seqs)
+    chosen = and_(_chosen(state, destination_id, reason, seqs), func.coalesce(DELIVERY.c.reason, "") != ERASED)
     if reason is None:
         chosen = and_(chosen, func.coalesce(DELIVERY.c.reason, "") != OTHER_ACCOUNT)
     batch = (

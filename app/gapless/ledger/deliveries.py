@@ -15,6 +15,7 @@ and over must not turn its claims into dead letters.
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 from sqlalchemy import (
     BigInteger,
@@ -33,12 +34,14 @@ from sqlalchemy import (
 
 from gapless.destinations.contract import Answer
 from gapless.domain import Via
-from gapless.ledger import attempts
+from gapless.ledger import attempts, sealed
 from gapless.ledger.engine import dialect
 from gapless.ledger.events import CHUNK
+from gapless.ledger.keyring import ring_of
 from gapless.ledger.receipts import EVERY_HANDLER, has_receipt
 from gapless.ledger.sources import IDENTITY_SEED
 from gapless.ledger.tables import ATTEMPT, DELIVERY, DESTINATION, EVENT, PAYLOAD, SOURCE, STREAM
+from gapless.sealing import CannotOpen, Keyring
 
 PENDING: ColumnElement[bool] = literal_column("delivery.state = 'pending'")
 """A literal without a type: a partial index serves only the text of its own condition, not a bound value or `… = 1`."""
@@ -113,7 +116,11 @@ class StoredEvent:
     imported: bool
     """It was imported: a handler with a webhook of its own has processed it."""
     payload: bytes | None
-    """None: it was imported, or its payload was pruned."""
+    """None: it was imported, or its payload was pruned or erased, or it cannot be opened."""
+    unopened: str | None = None
+    """Why its payload cannot be opened; None: it can, or there is none."""
+    erased: bool = False
+    """A person had its payload erased."""
     livemode: bool | None = None
     """False for an event of the vendor's test mode; None: the vendor has no modes."""
     endpoint_version: str | None = None
@@ -200,7 +207,7 @@ def claim(connection: Connection, destination_id: int, now_us: int, limit: int, 
     Their payloads have at most `CLAIM_BYTES` together, unless that of the first one is larger.
     """
     due = (
-        select(DELIVERY.c.event_seq, func.coalesce(func.length(PAYLOAD.c.body), 0))
+        select(DELIVERY.c.event_seq, func.coalesce(PAYLOAD.c.size, func.length(PAYLOAD.c.body), 0))
         .outerjoin(EVENT, EVENT.c.seq == DELIVERY.c.event_seq)
         .outerjoin(PAYLOAD, PAYLOAD.c.id == EVENT.c.payload_id)
         .where(DELIVERY.c.destination_id == destination_id, DELIVERY.c.next_us <= now_us, PENDING)
@@ -258,7 +265,9 @@ def load(connection: Connection, claims: Sequence[DeliveryClaim]) -> list[tuple[
     handlers = sorted({claim.destination_id for claim in claims})
     query = (
         select(
-            EVENT.c.seq, SOURCE.c.name.label("source"), IDENTITY_SEED.label("identity_seed"),
+            EVENT.c.seq, EVENT.c.source_id, EVENT.c.erased_us.is_not(None).label("erased"),
+            PAYLOAD.c.id.label("payload_id"), PAYLOAD.c.sealed_by,
+            SOURCE.c.name.label("source"), IDENTITY_SEED.label("identity_seed"),
             STREAM.c.name.label("stream"), EVENT.c.key, EVENT.c.type, EVENT.c.occurred_us, EVENT.c.first_seen_us,
             EVENT.c.via, EVENT.c.webhook_us, EVENT.c.livemode, SOURCE.c.endpoint_version,
             PAYLOAD.c.body.label("payload"), PAYLOAD.c.headers, has_receipt(handlers).label("received"),
@@ -270,8 +279,21 @@ def load(connection: Connection, claims: Sequence[DeliveryClaim]) -> list[tuple[
         .where(EVENT.c.seq.in_(by_seq))
         .order_by(EVENT.c.seq)
     )  # fmt: skip
-    rows = [dict(row) for row in connection.execute(query).mappings()]
-    return [(by_seq[row.pop("seq")], StoredEvent(**{**row, "via": Via(row["via"])})) for row in rows]
+    rows, ring = [dict(row) for row in connection.execute(query).mappings()], ring_of(connection)
+    return [(by_seq[row.pop("seq")], StoredEvent(**_opened(ring, {**row, "via": Via(row["via"])}))) for row in rows]
+
+
+def _opened(ring: Keyring, row: dict[str, Any]) -> dict[str, Any]:
+    """Return the values of a `StoredEvent`. What cannot be opened has no payload, and says why."""
+    source_id, payload_id, sealed_by = (row.pop(name) for name in ("source_id", "payload_id", "sealed_by"))
+    if sealed_by is None:
+        return row
+    stored = (row.pop("payload"), row.pop("headers"), sealed_by)
+    try:
+        payload, headers = sealed.open_payload(ring, payload_id, source_id, row["key"], stored)
+    except CannotOpen as error:
+        return {**row, "payload": None, "unopened": str(error)}
+    return {**row, "payload": payload, "headers": headers}
 
 
 def of_event(connection: Connection, seq: int) -> list[tuple[str, DeliveryState, str | None]]:
@@ -287,7 +309,17 @@ def settle(connection: Connection, settlements: Sequence[Settlement]) -> None:
     ordered = sorted(settlements, key=lambda each: (each.claim.destination_id, each.claim.seq))
     _run(connection, _SETTLE, [_values(each) for each in ordered if each.state is not None])
     _run(connection, _WITHDRAW, [_guard(each.claim) for each in ordered if each.state is None])
-    dialect.insert_many(connection, ATTEMPT, ATTEMPT_COLUMNS, [row for each in ordered for row in _attempt_rows(each)])
+    erased = _erased(connection, [each.claim.seq for each in ordered if each.attempt and each.attempt.detail])
+    rows = [row for each in ordered for row in _attempt_rows(each, erased)]
+    dialect.insert_many(connection, ATTEMPT, ATTEMPT_COLUMNS, rows)
+
+
+def _erased(connection: Connection, seqs: Sequence[int]) -> Collection[int]:
+    """Return those of the events that were erased while an attempt was under way: nothing is kept of what it says."""
+    if not seqs:
+        return ()
+    query = select(EVENT.c.seq).where(EVENT.c.seq.in_(seqs), EVENT.c.erased_us.is_not(None))
+    return set(connection.execute(query).scalars())
 
 
 def fresh(now_us: int) -> dict[str, object]:
@@ -360,12 +392,13 @@ def _values(settlement: Settlement) -> dict[str, object]:
     }
 
 
-def _attempt_rows(settlement: Settlement) -> list[tuple[object, ...]]:
+def _attempt_rows(settlement: Settlement, erased: Collection[int]) -> list[tuple[object, ...]]:
     tried, claim = settlement.attempt, settlement.claim
     if tried is None:
         return []
-    row = (claim.destination_id, claim.seq, tried.at_us, tried.duration_us, tried.outcome, tried.detail)
-    answer = tried.answer
+    is_kept = claim.seq not in erased
+    detail, answer = (tried.detail, tried.answer) if is_kept else (None, None)
+    row = (claim.destination_id, claim.seq, tried.at_us, tried.duration_us, tried.outcome, detail)
     if answer is None:
         return [(*row, None, None)]
     has_text = answer.headers or answer.body

@@ -4,24 +4,16 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, select
 
+from gapless.ledger import attempts, events
+from gapless.ledger.attempts import AttemptDetails
 from gapless.ledger.deliveries import DeliveryState
 from gapless.ledger.events import Event
 from gapless.ledger.receipts import EVERY_HANDLER
-from gapless.ledger.tables import ABSENCE, ATTEMPT, DELIVERY, DESTINATION, EVENT, FINDING, PAYLOAD, RECEIPT
+from gapless.ledger.tables import ABSENCE, DELIVERY, DESTINATION, EVENT, FINDING, PAYLOAD, RECEIPT
+from gapless.sealing import CannotOpen
 
 ATTEMPTS_SHOWN = 200
-"""Most attempts of one event that are read, the newest."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AttemptEntry:
-    """One attempt. Times are microseconds."""
-
-    destination: str
-    at_us: int
-    duration_us: int
-    outcome: str
-    detail: str | None
+"""Most attempts of one event that are read, the oldest."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,9 +45,11 @@ class EventHistory:
     """Everything that the ledger knows of one event."""
 
     stored: Stored | None
-    """None: it was imported, or its payload was pruned."""
+    """None: it was imported, its payload was pruned or erased, or no key here opens it."""
+    closed: str | None
+    """Why the payload cannot be opened; None: it can, or there is none."""
     deliveries: tuple[DeliveryEntry, ...]
-    attempts: tuple[AttemptEntry, ...]
+    attempts: tuple[AttemptDetails, ...]
     """The oldest first."""
     imported_us: int | None
     """When it was imported as processed before; None: it was not."""
@@ -83,10 +77,12 @@ def read(connection: Connection, event: Event) -> EventHistory:
     }
     finding = select(FINDING.c.key).where(FINDING.c.source_id == source_id, FINDING.c.key == event.key)
     absence = select(ABSENCE.c.state).where(ABSENCE.c.event_seq == event.seq)
+    stored, closed = _stored(connection, event.seq)
     return EventHistory(
-        stored=_stored(connection, event.seq),
+        stored=stored,
+        closed=closed,
         deliveries=tuple(_deliveries(connection, event.seq, known, receipts)),
-        attempts=tuple(_attempts(connection, event.seq, known)),
+        attempts=tuple(attempts.of_event(connection, event.seq, limit=ATTEMPTS_SHOWN)),
         imported_us=receipts.get(EVERY_HANDLER),
         absences=absences,
         absence=connection.execute(absence).scalar(),
@@ -94,13 +90,17 @@ def read(connection: Connection, event: Event) -> EventHistory:
     )
 
 
-def _stored(connection: Connection, seq: int) -> Stored | None:
-    query = select(PAYLOAD.c.body, PAYLOAD.c.headers, PAYLOAD.c.stored_us)
-    row = connection.execute(
-        query.join_from(EVENT, PAYLOAD, PAYLOAD.c.id == EVENT.c.payload_id).where(EVENT.c.seq == seq)
-    )
-    found = row.mappings().first()
-    return None if found is None else Stored(**found)
+def _stored(connection: Connection, seq: int) -> tuple[Stored | None, str | None]:
+    """Return the payload, or why it cannot be opened."""
+    try:
+        found = events.payload(connection, seq)
+    except CannotOpen as error:
+        return None, str(error)
+    query = select(PAYLOAD.c.stored_us).join_from(EVENT, PAYLOAD, PAYLOAD.c.id == EVENT.c.payload_id)
+    at_us = connection.execute(query.where(EVENT.c.seq == seq)).scalar()
+    if found is None or at_us is None:
+        return None, None
+    return Stored(body=found[0], headers=found[1], stored_us=at_us), None
 
 
 def _deliveries(
@@ -118,13 +118,3 @@ def _deliveries(
         for row in connection.execute(query).mappings()
     ]
     return sorted(found, key=lambda each: each.destination)
-
-
-def _attempts(connection: Connection, seq: int, known: dict[int, str]) -> list[AttemptEntry]:
-    names = ("at_us", "duration_us", "outcome", "detail")
-    query = select(ATTEMPT.c.destination_id, *(ATTEMPT.c[name] for name in names)).where(ATTEMPT.c.event_seq == seq)
-    newest = connection.execute(query.order_by(ATTEMPT.c.id.desc()).limit(ATTEMPTS_SHOWN)).mappings().all()
-    return [
-        AttemptEntry(destination=known.get(row["destination_id"], "?"), **{name: row[name] for name in names})
-        for row in reversed(newest)
-    ]

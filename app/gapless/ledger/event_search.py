@@ -28,7 +28,7 @@ from gapless.domain import Via
 from gapless.ledger.deliveries import DeliveryState
 from gapless.ledger.engine import dialect
 from gapless.ledger.events import Event
-from gapless.ledger.newest import LOOKED_AT, Page, rows_of
+from gapless.ledger.newest import LOOKED_AT, NewestPage, rows_of
 from gapless.ledger.tables import DELIVERY, DESTINATION, EVENT, SOURCE, STREAM
 
 BOTH: Final = "both"
@@ -72,7 +72,9 @@ class DeliveryMark:
     reason: str | None
 
 
-def search(connection: Connection, wanted: EventSearch, *, after: tuple[int, ...] | None, limit: int) -> Page[Event]:
+def search(
+    connection: Connection, wanted: EventSearch, *, after: tuple[int, ...] | None, limit: int
+) -> NewestPage[Event]:
     """Return the events that fit, the newest first; `after` is that of the page before."""
     chosen = _sources(connection, wanted.sources)
     where = [*_filters(connection, wanted), *_times(wanted)]
@@ -185,12 +187,12 @@ def _beyond(after: tuple[int, ...] | None) -> list[ColumnElement[bool]]:
     return [] if after is None else [tuple_(EVENT.c.occurred_us, EVENT.c.seq) < after]
 
 
-def _indexed(connection: Connection, query: Select[Any], limit: int) -> Page[Event]:
+def _indexed(connection: Connection, query: Select[Any], limit: int) -> NewestPage[Event]:
     """Return a page of a query whose rows an index finds: there are few."""
     found = connection.execute(query.order_by(EVENT.c.occurred_us.desc(), EVENT.c.seq.desc()).limit(limit + 1)).all()
     rows = _events(connection, [row.seq for row in found[:limit]])
     last = found[limit - 1] if len(found) > limit else None
-    return Page(rows=rows, after=None if last is None else (last.occurred_us, last.seq))
+    return NewestPage(rows=rows, after=None if last is None else (last.occurred_us, last.seq))
 
 
 def _by_time(
@@ -200,10 +202,10 @@ def _by_time(
     where: Sequence[ColumnElement[bool]],
     after: tuple[int, ...] | None,
     limit: int,
-) -> Page[Event]:
+) -> NewestPage[Event]:
     streams = list(connection.execute(select(STREAM.c.id).where(STREAM.c.source_id.in_(chosen))).scalars())
     if not streams:
-        return Page(rows=[], after=None)
+        return NewestPage(rows=[], after=None)
     most = LOOKED_AT if len(where) > len(_times(wanted)) or len(streams) > MERGED else limit + 1
     if len(streams) <= MERGED:
         some = _merged(streams, [*_times(wanted), *_beyond(after)], most)
@@ -214,9 +216,9 @@ def _by_time(
     found = connection.execute(query.order_by(*order).limit(limit + 1)).all()
     rows = _events(connection, [row.seq for row in found[:limit]])
     if len(found) > limit:
-        return Page(rows=rows, after=tuple(found[limit - 1]))
+        return NewestPage(rows=rows, after=tuple(found[limit - 1]))
     last = connection.execute(select(some.c.place, some.c.seq).order_by(*order).offset(most - 1).limit(1)).first()
-    return Page(rows=rows, after=None if last is None else tuple(last), is_full=last is None)
+    return NewestPage(rows=rows, after=None if last is None else tuple(last), is_full=last is None)
 
 
 def _merged(streams: Sequence[int], where: Sequence[ColumnElement[bool]], most: int) -> Subquery:

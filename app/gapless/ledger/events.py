@@ -1,13 +1,17 @@
 """Reads events: lists and look-ups for people, and the choice of events to deliver again."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, RowMapping, Select, func, literal_column, or_, select
 
 from gapless.domain import Via
+from gapless.ledger import sealed
+from gapless.ledger.keyring import ring_of
 from gapless.ledger.tables import EVENT, PAYLOAD, SOURCE, STREAM
+from gapless.sealing import CannotOpen
 
 UNLISTED_AFTER = 2
 """Complete listings of its window that must lack an event before it counts as unlisted."""
@@ -45,6 +49,8 @@ class Event:
     """False for an event of the vendor's test mode; None: the vendor has no modes."""
     source_livemode: bool | None
     """The mode of its source."""
+    erased_us: int | None = None
+    """When a person had its payload erased."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,10 +157,42 @@ def by_key(connection: Connection, key: str, source: str | None = None) -> list[
 
 
 def payload(connection: Connection, seq: int) -> tuple[bytes, str | None] | None:
-    """Return the stored bytes and signature headers (JSON) of an event; None if pruned, or never stored."""
-    query = select(PAYLOAD.c.body, PAYLOAD.c.headers).join_from(EVENT, PAYLOAD, PAYLOAD.c.id == EVENT.c.payload_id)
+    """Return the stored bytes and signature headers (JSON) of an event; None if pruned, or never stored.
+
+    Raises `CannotOpen`.
+    """
+    query = select(*SEALED).join_from(EVENT, PAYLOAD, PAYLOAD.c.id == EVENT.c.payload_id)
     row = connection.execute(query.where(EVENT.c.seq == seq)).first()
-    return None if row is None else (row.body, row.headers)
+    return None if row is None else _opened(connection, row)
+
+
+def readable_payload(connection: Connection, seq: int) -> bytes | None:
+    """Return the stored bytes of an event; None if pruned, never stored, or if no key here opens them."""
+    with suppress(CannotOpen):
+        stored = payload(connection, seq)
+        return None if stored is None else stored[0]
+    return None
+
+
+SEALED = (
+    PAYLOAD.c.id, PAYLOAD.c.body, PAYLOAD.c.headers, PAYLOAD.c.sealed_by, EVENT.c.source_id, EVENT.c.key,
+)  # fmt: skip
+"""What is needed to open the payload of an event."""
+
+
+def _opened(connection: Connection, row: Any) -> tuple[bytes, str | None]:
+    stored = (row.body, row.headers, row.sealed_by)
+    return sealed.open_payload(ring_of(connection), row.id, row.source_id, row.key, stored)
+
+
+def opened_payloads(connection: Connection, ids: Sequence[int]) -> dict[int, tuple[bytes, str | None]]:
+    """Return {payload id: (body, kept headers as JSON)} of the payloads that are there, and that a key here opens."""
+    found = {}
+    query = select(*SEALED).join_from(PAYLOAD, EVENT, EVENT.c.payload_id == PAYLOAD.c.id)
+    for row in connection.execute(query.where(PAYLOAD.c.id.in_(ids))):
+        with suppress(CannotOpen):
+            found[row.id] = _opened(connection, row)
+    return found
 
 
 def seqs_of(connection: Connection, keys: Sequence[str], source: str | None = None) -> dict[str, list[int]]:
@@ -199,12 +237,20 @@ def next_seqs(connection: Connection, chosen: EventFilter, after_seq: int, last_
 
 def newest_webhooks(connection: Connection, source_id: int, limit: int) -> list[tuple[bytes, str, int]]:
     """Return body, headers (JSON) and time of the source's last webhooks, as far as the newest events have them."""
-    columns = (EVENT.c.seq, EVENT.c.source_id, EVENT.c.payload_id, EVENT.c.first_seen_us)
+    columns = (EVENT.c.seq, EVENT.c.source_id, EVENT.c.key, EVENT.c.payload_id, EVENT.c.via, EVENT.c.first_seen_us)
     newest = select(*columns).order_by(EVENT.c.seq.desc()).limit(NEWEST).subquery()
-    query = select(PAYLOAD.c.body, PAYLOAD.c.headers, newest.c.first_seen_us)
+    stored = (PAYLOAD.c.id, PAYLOAD.c.body, PAYLOAD.c.headers, PAYLOAD.c.sealed_by)
+    query = select(*stored, newest.c.source_id, newest.c.key, newest.c.first_seen_us)
     query = query.join_from(newest, PAYLOAD, PAYLOAD.c.id == newest.c.payload_id)
-    query = query.where(newest.c.source_id == source_id, PAYLOAD.c.headers.is_not(None))
-    return [tuple(row) for row in connection.execute(query.order_by(newest.c.seq.desc()).limit(limit))]
+    has_headers = or_(PAYLOAD.c.headers.is_not(None), PAYLOAD.c.sealed_by.is_not(None))
+    query = query.where(newest.c.source_id == source_id, newest.c.via != Via.LIST.value, has_headers)
+    found = []
+    for row in connection.execute(query.order_by(newest.c.seq.desc()).limit(limit)):
+        with suppress(CannotOpen):
+            body, headers = _opened(connection, row)
+            if headers is not None:
+                found.append((body, headers, row.first_seen_us))
+    return found
 
 
 def matches_types(patterns: Sequence[str]) -> ColumnElement[bool]:

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, Select, func, select
 
+from gapless.ledger import events
 from gapless.ledger.engine import dialect
 from gapless.ledger.events import CHUNK
 from gapless.ledger.sources import IDENTITY_SEED
@@ -191,11 +192,13 @@ def payloads(
 ) -> tuple[int, Mapping[int, tuple[bytes, str | None]]]:
     """Return how many of the payloads `ids`, from the first on, were read, and {id: (body, kept headers as JSON)}.
 
-    They have at most so many bytes together, unless the first one has more. Those that were pruned are left out.
+    They have at most so many bytes together, unless the first one has more. Those that were pruned, or that no key here
+    opens, are left out.
     """
     sizes: dict[int, int] = {}
     for at in range(0, len(ids), CHUNK):
-        query = select(PAYLOAD.c.id, func.length(PAYLOAD.c.body)).where(PAYLOAD.c.id.in_(ids[at : at + CHUNK]))
+        size = func.coalesce(PAYLOAD.c.size, func.length(PAYLOAD.c.body))
+        query = select(PAYLOAD.c.id, size).where(PAYLOAD.c.id.in_(ids[at : at + CHUNK]))
         sizes |= {row[0]: row[1] for row in connection.execute(query)}
     count, used = 0, 0
     for each in ids:
@@ -205,7 +208,5 @@ def payloads(
         count += 1
     found: dict[int, tuple[bytes, str | None]] = {}
     for at in range(0, count, CHUNK):
-        chosen = PAYLOAD.c.id.in_(ids[:count][at : at + CHUNK])
-        rows = connection.execute(select(PAYLOAD.c.id, PAYLOAD.c.body, PAYLOAD.c.headers).where(chosen))
-        found |= {row.id: (bytes(row.body), row.headers) for row in rows}
+        found |= events.opened_payloads(connection, ids[:count][at : at + CHUNK])
     return count, found

@@ -2,17 +2,20 @@
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, RowMapping, delete, func, literal_column, select, tuple_, update
 
 from gapless.domain import HOUR_US, Cause
-from gapless.ledger import findings, newest, watermarks
+from gapless.ledger import findings, newest, sealed, watermarks
 from gapless.ledger.engine import dialect
 from gapless.ledger.findings import OpenFinding
-from gapless.ledger.newest import Page
+from gapless.ledger.keyring import ring_of
+from gapless.ledger.newest import NewestPage
 from gapless.ledger.tables import EVENT, MISSING, SOURCE, STREAM
 from gapless.ledger.tallies import MISSED, Tallies
 from gapless.ledger.watermarks import UnrecoverableInterval
+from gapless.sealing import CannotOpen, Keyring
 
 ANY_TO_CLOSE = (
     "SELECT 1 WHERE EXISTS (SELECT 1 FROM missing WHERE state = 'open') "
@@ -232,7 +235,11 @@ def entries(
     """Return the open rows, or with `closed` all, oldest first: of one source, or with one key."""
     names = [name for name in MissingDetails.__dataclass_fields__ if name not in ("source", "stream")]
     query = (
-        select(SOURCE.c.name.label("source"), STREAM.c.name.label("stream"), *(MISSING.c[name] for name in names))
+        select(
+            SOURCE.c.name.label("source"),
+            STREAM.c.name.label("stream"),
+            *(MISSING.c[name] for name in (*names, "source_id", "sealed_by")),
+        )
         .join_from(MISSING, STREAM, STREAM.c.id == MISSING.c.stream_id)
         .join(SOURCE, SOURCE.c.id == MISSING.c.source_id)
         .order_by(MISSING.c.occurred_us, MISSING.c.id)
@@ -244,7 +251,18 @@ def entries(
         query = query.where(MISSING.c.key == key)
     if not closed:
         query = query.where(MISSING.c.state == "open")
-    return [MissingDetails(**row) for row in connection.execute(query).mappings()]
+    ring = ring_of(connection)
+    return [MissingDetails(**_opened(ring, dict(row))) for row in connection.execute(query).mappings()]
+
+
+def _opened(ring: Keyring, row: dict[str, Any]) -> dict[str, Any]:
+    source_id, sealed_by = row.pop("source_id"), row.pop("sealed_by")
+    if sealed_by is not None:
+        try:
+            row["row"] = sealed.open_row(ring, source_id, row["key"], row["row"], sealed_by)
+        except CannotOpen as error:
+            row["row"] = f"not shown: {error}".encode()
+    return row
 
 
 def page(
@@ -254,7 +272,7 @@ def page(
     states: Collection[str] | None = None,
     after: tuple[int, ...] | None = None,
     limit: int,
-) -> Page[MissingDetails]:
+) -> NewestPage[MissingDetails]:
     """Return rows in the order in which they were found, the newest first: of these sources, in one of `states`."""
     where: list[ColumnElement[bool]] = []
     if sources is not None:
@@ -273,7 +291,7 @@ def page(
     )  # fmt: skip
     rows = newest.rows_of(connection, query, MISSING.c.id, found.rows)
     entries_ = [MissingDetails(**{name: value for name, value in row.items() if name != "id"}) for row in rows]
-    return Page(rows=entries_, after=found.after, is_full=found.is_full)
+    return NewestPage(rows=entries_, after=found.after, is_full=found.is_full)
 
 
 def open_by_hour(connection: Connection, source_id: int, from_hour: int, to_hour: int) -> dict[int, int]:

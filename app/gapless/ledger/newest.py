@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Page(Generic[T]):
+class NewestPage(Generic[T]):
     """Some rows, the newest first. `after`: where the next page goes on; None: there is none."""
 
     rows: Sequence[T]
@@ -33,19 +33,19 @@ def ids(
     after: tuple[int, ...] | None,
     limit: int,
     looked_at: int = LOOKED_AT,
-) -> Page[int]:
+) -> NewestPage[int]:
     """Return the greatest values of the primary key `key` below `after` whose rows fit `where`, in falling order."""
     below = [] if after is None else [key < after[0]]
     if not where:
         found = list(connection.execute(select(key).where(*below).order_by(key.desc()).limit(limit + 1)).scalars())
-        return Page(rows=found[:limit], after=(found[limit - 1],) if len(found) > limit else None)
+        return NewestPage(rows=found[:limit], after=(found[limit - 1],) if len(found) > limit else None)
     some = select(key.label("id")).where(*below).order_by(key.desc()).limit(looked_at).subquery()
     query = select(key).join(some, some.c.id == key).where(*where).order_by(key.desc()).limit(limit + 1)
     found = list(connection.execute(query).scalars())
     if len(found) > limit:
-        return Page(rows=found[:limit], after=(found[limit - 1],))
+        return NewestPage(rows=found[:limit], after=(found[limit - 1],))
     stopped = connection.execute(select(some.c.id).order_by(some.c.id.desc()).offset(looked_at - 1).limit(1)).scalar()
-    return Page(rows=found, after=None if stopped is None else (stopped,), is_full=stopped is None)
+    return NewestPage(rows=found, after=None if stopped is None else (stopped,), is_full=stopped is None)
 
 
 def rows_of(connection: Connection, query: Any, key: Column[int], found: Sequence[int]) -> list[Any]:

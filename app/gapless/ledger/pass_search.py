@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from sqlalchemy import ColumnElement, Connection, func, literal_column, select
 
 from gapless.ledger import newest
-from gapless.ledger.newest import Page
+from gapless.ledger.newest import NewestPage
 from gapless.ledger.tables import PASS, SLICE, SOURCE, STREAM
 
 
@@ -44,7 +44,7 @@ def page(
     found_only: bool = False,
     after: tuple[int, ...] | None = None,
     limit: int,
-) -> Page[PassEntry]:
+) -> NewestPage[PassEntry]:
     """Return passes, the newest first: of these sources, with that outcome, under way, or that found something."""
     where: list[ColumnElement[bool]] = []
     if sources is not None:
@@ -56,7 +56,7 @@ def page(
     if found_only:
         where.append(PASS.c.found > 0)
     found = newest.ids(connection, PASS.c.id, where, after=after, limit=limit)
-    return Page(rows=_entries(connection, list(found.rows)), after=found.after, is_full=found.is_full)
+    return NewestPage(rows=_entries(connection, list(found.rows)), after=found.after, is_full=found.is_full)
 
 
 def open_passes(connection: Connection, sources: Collection[str] | None, limit: int) -> list[PassEntry]:

@@ -12,17 +12,19 @@ expired until a person acknowledges that.
 import re
 from collections import Counter
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from operator import attrgetter
 from typing import Any, Protocol
 
 import msgspec
 from sqlalchemy import ColumnElement, Connection, Row, Table, case, delete, func, insert, select, update
 
-from gapless.ledger import looks, newest
-from gapless.ledger.newest import Page
+from gapless.ledger import looks, newest, sealed
+from gapless.ledger.keyring import ring_of
+from gapless.ledger.newest import NewestPage
 from gapless.ledger.recorder import Recorder, Webhook
 from gapless.ledger.tables import EVENT, MISSING, QUARANTINE, SOURCE
+from gapless.sealing import CannotOpen
 
 UNAVAILABLE, TOO_LARGE, CLOSED = "unavailable", "too_large", "closed"
 """The reasons of rows of webhooks that we turned away: 503 once verified, 413 and 503 before the body was read."""
@@ -109,8 +111,13 @@ def add(connection: Connection, refused: Sequence[QuarantinedWebhook], caps: Cap
 
     Their sources are looked at soon: what we refused may be missing.
     """
-    columns = QuarantinedWebhook.__slots__
-    connection.execute(insert(QUARANTINE), [{name: getattr(row, name) for name in columns} for row in refused])
+    ring, erased = ring_of(connection), _erased(connection, refused)
+    rows = [
+        {"purged_us": None, **{name: getattr(row, name) for name in QuarantinedWebhook.__slots__}}
+        | (sealed.seal_refused(ring, row) if id(row) not in erased else _emptied(row.received_us))
+        for row in refused
+    ]
+    connection.execute(insert(QUARANTINE), rows)
     for source_id in sorted({row.source_id for row in refused}):
         now_us = max(row.received_us for row in refused if row.source_id == source_id)
         while (share := largest_if_over(shares(connection, source_id), caps)) is not None:
@@ -118,6 +125,22 @@ def add(connection: Connection, refused: Sequence[QuarantinedWebhook], caps: Cap
     for verified in (True, False):
         noticed = {row.source_id: row.received_us for row in refused if (row.reason == UNAVAILABLE) is verified}
         looks.want_soon(connection, noticed, looks.REFUSED if verified else looks.DOUBTED)
+
+
+def _emptied(now_us: int) -> dict[str, object]:
+    """Return the columns of a row whose content is gone."""
+    return {"purged_us": now_us, "headers": "[]", "body": b"", "sealed_by": None}
+
+
+def _erased(connection: Connection, refused: Sequence[QuarantinedWebhook]) -> set[int]:
+    """Return the identities of those that claim to carry an event whose content a person had erased."""
+    found = set[int]()
+    for row in refused:
+        keys = msgspec.json.decode(row.claims, type=list[str])
+        query = select(EVENT.c.seq).where(EVENT.c.source_id == row.source_id, EVENT.c.key.in_(keys))
+        if keys and connection.execute(query.where(EVENT.c.erased_us.is_not(None)).limit(1)).first() is not None:
+            found.add(id(row))
+    return found
 
 
 def shares(connection: Connection, source_id: int) -> list[Share]:
@@ -172,8 +195,8 @@ def purge(connection: Connection, source_id: int, ids: Collection[int], now_us: 
     whole = (*chosen, QUARANTINE.c.released_us.is_(None), QUARANTINE.c.reason.not_in(PARTIAL))
     rows = connection.execute(select(*columns).where(*whole)).all()
     expired = sum(_may_be_genuine(connection, source_id, row) for row in rows)
-    emptied = {"purged_us": now_us, "headers": "[]", "body": b""}
-    connection.execute(update(QUARANTINE).where(QUARANTINE.c.id.in_([row.id for row in rows])).values(**emptied))
+    emptied = update(QUARANTINE).where(QUARANTINE.c.id.in_([row.id for row in rows]))
+    connection.execute(emptied.values(**_emptied(now_us)))
     connection.execute(delete(QUARANTINE).where(*chosen))
     if expired:
         since = func.coalesce(SOURCE.c.quarantine_expired_us, now_us)
@@ -239,7 +262,7 @@ def page(
     reason: str | None = None,
     after: tuple[int, ...] | None = None,
     limit: int,
-) -> Page[QuarantineEntry]:
+) -> NewestPage[QuarantineEntry]:
     """Return kept webhooks, the newest first: of these sources, refused for that reason."""
     where: list[ColumnElement[bool]] = []
     if source_ids is not None:
@@ -248,7 +271,7 @@ def page(
         where.append(QUARANTINE.c.reason == reason)
     found = newest.ids(connection, QUARANTINE.c.id, where, after=after, limit=limit)
     rows = newest.rows_of(connection, select(*_ENTRY), QUARANTINE.c.id, found.rows)
-    return Page(rows=[_entry(row) for row in rows], after=found.after, is_full=found.is_full)
+    return NewestPage(rows=[_entry(row) for row in rows], after=found.after, is_full=found.is_full)
 
 
 def entry(connection: Connection, quarantine_id: int) -> QuarantineEntry | None:
@@ -262,16 +285,21 @@ def _entry(row: Any) -> QuarantineEntry:
 
 
 def content(connection: Connection, quarantine_id: int) -> tuple[QuarantinedWebhook, int | None, int | None] | None:
-    """Return a kept webhook with its content, and the times of its release and its purge; None if there is none."""
-    columns = [QUARANTINE.c[name] for name in QuarantinedWebhook.__slots__]
+    """Return a kept webhook with its content, and the times of its release and its purge; None if there is none.
+
+    Raises `CannotOpen`.
+    """
+    columns = [QUARANTINE.c[name] for name in (*QuarantinedWebhook.__slots__, "sealed_by")]
     times = QUARANTINE.c.released_us, QUARANTINE.c.purged_us
     query = select(*columns, *times).where(QUARANTINE.c.id == quarantine_id)
     row = connection.execute(query).mappings().first()
     if row is None:
         return None
     values = dict(row)
-    released_us, purged_us = values.pop("released_us"), values.pop("purged_us")
-    return QuarantinedWebhook(**values), released_us, purged_us
+    released_us, purged_us, sealed_by = (values.pop(name) for name in ("released_us", "purged_us", "sealed_by"))
+    stored = QuarantinedWebhook(**values)
+    body, headers = sealed.open_refused(ring_of(connection), stored, sealed_by)
+    return replace(stored, body=body, headers=headers), released_us, purged_us
 
 
 def release(
@@ -327,17 +355,22 @@ def named_in(connection: Connection, source_id: int, events: Collection[Named], 
     parts = {
         event.key: event.key.encode().split(b":") for event in events if any(map(_is_random, event.key.split(":")))
     }
-    columns = (QUARANTINE.c[name] for name in ("reason", "headers", "body", "claims", "purged_us"))
+    names = ("source_id", "received_us", "reason", "headers", "body", "claims", "purged_us", "sealed_by")
+    columns, ring = (QUARANTINE.c[name] for name in names), ring_of(connection)
     query = select(*columns)
     query = query.where(QUARANTINE.c.source_id == source_id, QUARANTINE.c.received_us >= since_us)
     if not parts:
         query = query.where(QUARANTINE.c.reason == UNAVAILABLE)
     wanted, found = {part for each in parts.values() for part in each}, set[str]()
-    for reason, headers, body, claimed, purged_us in connection.execute(query):
-        if purged_us is not None:
-            found |= parts.keys() & set(msgspec.json.decode(claimed, type=list[str]))
+    for row in connection.execute(query):
+        if row.purged_us is not None:
+            found |= parts.keys() & set(msgspec.json.decode(row.claims, type=list[str]))
             continue
-        if reason == UNAVAILABLE:
+        try:
+            body, headers = sealed.open_refused(ring, row, row.sealed_by)
+        except CannotOpen:
+            continue  # no evidence
+        if row.reason == UNAVAILABLE:
             found |= {keys[name] for name in msgspec.json.decode(body, type=list[str]) if name in keys}
             continue
         words = (word[0] for text in (headers.encode(), body) for word in _WORD.finditer(text))

@@ -12,13 +12,15 @@ import msgspec
 from sqlalchemy import Connection, delete, select, update
 
 from gapless.domain import Cause, Owed, Route, Source, Via, to_us
-from gapless.ledger import deliveries, feed, findings, missing, restored, signed_messages
+from gapless.ledger import deliveries, feed, findings, missing, restored, sealed, signed_messages
 from gapless.ledger.deliveries import DELIVERY_CHANNEL, NOT_LISTED
 from gapless.ledger.engine import dialect
 from gapless.ledger.findings import OpenFinding, Recovered
+from gapless.ledger.keyring import ring_of
 from gapless.ledger.signed_messages import Repetition
 from gapless.ledger.tables import DELIVERY, EVENT, ID_BLOCK, PAYLOAD
 from gapless.ledger.tallies import Tallies
+from gapless.sealing import Keyring
 from gapless_reconcilers.kit.contract import RemoteEvent
 
 StateKey = tuple[int, str | None, int | None]
@@ -37,6 +39,7 @@ BEYOND = -1
 """Instead of the number of new events: nothing was recorded, because the signed message came with too many others."""
 BY_VIA = {via: f"by_{via.value}" for via in Via}
 PAYLOAD_COLUMNS = ("id", "body", "headers", "stored_us", "envelope_id")
+SEALED_COLUMNS = (*PAYLOAD_COLUMNS, "sealed_by", "size")
 DELIVERY_COLUMNS = ("destination_id", "event_seq", "state", "reason", "attempts", "next_us", "lease_us", "created_us")
 
 
@@ -195,7 +198,8 @@ class Recorder:
         self, connection: Connection, bundle: dialect.Bundle, stored: Sequence[tuple[int | None, Sighting]]
     ) -> None:
         """Store each event as received, and the body of a webhook that carried several once."""
-        rows: list[tuple[object, ...]] = []
+        rows: list[StoredPayload] = []
+        owners: list[tuple[int, str]] = []
         envelopes: dict[int, int] = {}
         for payload_id, sighting in stored:
             if payload_id is None:
@@ -205,10 +209,17 @@ class Recorder:
                 mark = id(sighting.body)
                 if mark not in envelopes:
                     envelopes[mark] = self._payload_id(connection)
-                    rows.append((envelopes[mark], sighting.body, headers, sighting.seen_us, None))
+                    rows.append((envelopes[mark], sighting.body or b"", headers, sighting.seen_us, None))
+                    owners.append((sighting.source.id, sealed.ENVELOPE))
                 envelope_id, headers = envelopes[mark], None
             rows.append((payload_id, bytes(sighting.event.payload), headers, sighting.seen_us, envelope_id))
-        bundle.insert_many(PAYLOAD, PAYLOAD_COLUMNS, rows)
+            owners.append(sighting.identity)
+        ring = ring_of(connection)
+        if not ring.is_used:
+            bundle.insert_many(PAYLOAD, PAYLOAD_COLUMNS, rows)
+            return
+        whole = [_sealed(ring, row, owner) for row, owner in zip(rows, owners, strict=True)]
+        bundle.insert_many(PAYLOAD, SEALED_COLUMNS, whole)
 
     def _owe(self, bundle: dialect.Bundle, new: Sequence[tuple[int, Sighting, "_Listing"]]) -> None:
         rows = [
@@ -222,6 +233,17 @@ class Recorder:
             bundle.insert_many(DELIVERY, DELIVERY_COLUMNS, sorted(rows))
             bundle.notify(DELIVERY_CHANNEL)
             self.wake()
+
+
+StoredPayload = tuple[int, bytes, str | None, int, int | None]
+"""A row with `PAYLOAD_COLUMNS`."""
+
+
+def _sealed(ring: Keyring, row: StoredPayload, owner: EventKey) -> tuple[object, ...]:
+    """Return a row with `SEALED_COLUMNS`. Raises `CannotSeal`."""
+    payload_id, body, headers, stored_us, envelope_id = row
+    stored, kept, sealed_by = sealed.seal_payload(ring, payload_id, owner, body, headers)
+    return (payload_id, stored, kept, stored_us, envelope_id, sealed_by, len(body) if sealed_by else None)
 
 
 class _Listing(msgspec.Struct, frozen=True, kw_only=True, gc=False):

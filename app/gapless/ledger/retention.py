@@ -7,10 +7,12 @@ first row that is too young.
 
 from collections import defaultdict
 from dataclasses import dataclass
+from typing import Any
 
-from sqlalchemy import Column, ColumnElement, Connection, delete, literal_column, select, update
+from sqlalchemy import Column, ColumnElement, Connection, delete, literal_column, or_, select, update
 
 from gapless.ledger import quarantine
+from gapless.ledger.dead_letters import ERASED
 from gapless.ledger.passes import PassKind
 from gapless.ledger.tables import (
     ATTEMPT,
@@ -42,19 +44,24 @@ class Pruned:
 def prune_deliveries(
     connection: Connection, destination_id: int, before_us: int, *, after: int = 0, limit: int = LIMIT
 ) -> Pruned:
-    """Delete deliveries of the destination that were delivered before `before_us`, starting after event `after`."""
+    """Delete deliveries that were delivered, or erased, before `before_us`, starting after event `after`."""
     query = (
-        select(DELIVERY.c.event_seq, DELIVERY.c.state, DELIVERY.c.created_us, DELIVERY.c.done_us)
+        select(*(DELIVERY.c[name] for name in ("event_seq", "state", "reason", "created_us", "done_us")))
         .where(DELIVERY.c.destination_id == destination_id, DELIVERY.c.event_seq > after)
         .order_by(DELIVERY.c.event_seq)
         .limit(limit)
     )
     rows = connection.execute(query).all()
-    old = [row.event_seq for row in rows if row.state == "delivered" and (row.done_us or 0) < before_us]
-    mine = (DELIVERY.c.destination_id == destination_id, DELIVERY.c.state == "delivered")
+    old = [row.event_seq for row in rows if _is_done(row) and (row.done_us or 0) < before_us]
+    is_done = or_(DELIVERY.c.state == "delivered", DELIVERY.c.reason == ERASED)
+    mine = (DELIVERY.c.destination_id == destination_id, is_done)
     connection.execute(delete(DELIVERY).where(*mine, DELIVERY.c.event_seq.in_(old)))
     has_more = len(rows) == limit and rows[-1].created_us < before_us
     return Pruned(count=len(old), after=rows[-1].event_seq if has_more else None)
+
+
+def _is_done(row: Any) -> bool:
+    return bool(row.state == "delivered" or (row.state == "dead" and row.reason == ERASED))
 
 
 def prune_attempts(connection: Connection, before_us: int, *, after: int = 0, limit: int = LIMIT) -> Pruned:

@@ -19,7 +19,7 @@ RANDOM_BYTES: Final = 32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Session:
+class BrowserSession:
     """A session as the ledger knows it. Times are microseconds."""
 
     token: str
@@ -38,19 +38,19 @@ def proof_of(cookie: str, token: bytes) -> str:
     return hmac.new(cookie.encode(), token, hashlib.sha256).hexdigest()
 
 
-def begin(connection: Connection, cookie: str, session: Session) -> None:
+def begin(connection: Connection, cookie: str, session: BrowserSession) -> None:
     """Begin a session, and forget those that are over."""
     connection.execute(delete(SESSION).where(SESSION.c.until_us <= session.created_us))
-    values = {name: getattr(session, name) for name in Session.__slots__}
+    values = {name: getattr(session, name) for name in BrowserSession.__slots__}
     connection.execute(insert(SESSION).values(digest=_digest(cookie), **values))
 
 
-def find(connection: Connection, cookie: str, now_us: int) -> Session | None:
+def find(connection: Connection, cookie: str, now_us: int) -> BrowserSession | None:
     """Return the session of the cookie; None: there is none, or it is over."""
-    columns = (SESSION.c[name] for name in Session.__slots__)
+    columns = (SESSION.c[name] for name in BrowserSession.__slots__)
     where = (SESSION.c.digest == _digest(cookie), SESSION.c.until_us > now_us)
     row = connection.execute(select(*columns).where(*where)).mappings().first()
-    return None if row is None else Session(**row)
+    return None if row is None else BrowserSession(**row)
 
 
 def end(connection: Connection, cookie: str) -> int:

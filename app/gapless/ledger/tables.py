@@ -207,6 +207,7 @@ class EventRow(TableRow, table=True):
     item: int = _long(default=0)  # its position in a webhook that carries several
     repeated: bool = _flag(default=False)  # an event of another key came with the same signed message before
     livemode: bool | None = Field(default=None, nullable=True)  # False: of the vendor's test mode; None: no modes
+    erased_us: int | None = _long(null=True)  # when a person had its content erased
 
 
 class SignedMessageRow(TableRow, table=True):
@@ -228,7 +229,10 @@ class PayloadRow(TableRow, table=True):
     """
 
     __tablename__ = "payload"
-    __table_args__ = ({"sqlite_autoincrement": True},)
+    __table_args__ = (
+        _index_where("ix_payload_sealed_by", "sealed_by", where="sealed_by IS NOT NULL"),
+        {"sqlite_autoincrement": True},
+    )
     id: int | None = Field(
         default=None, sa_column=Column("id", Whole, IdentityBy(start=1, increment=ID_BLOCK), primary_key=True)
     )
@@ -236,6 +240,8 @@ class PayloadRow(TableRow, table=True):
     headers: str | None = _text(null=True)  # JSON object of the signature headers
     stored_us: int = _long()
     envelope_id: int | None = _long(null=True)  # the payload that holds the body which this is a part of
+    sealed_by: str | None = _text(null=True)  # the id of the key that sealed headers and body, both in `body`
+    size: int | None = _long(null=True)  # bytes of the body, where it is sealed
 
 
 class MissingRow(TableRow, table=True):
@@ -246,6 +252,7 @@ class MissingRow(TableRow, table=True):
         UniqueConstraint("source_id", "key"),
         _index_where("ix_missing_open", "source_id", "next_attempt_us", where="state = 'open'"),
         _index_where("ix_missing_unreadable", "stream_id", where="reason = 'unreadable'"),
+        _index_where("ix_missing_sealed_by", "sealed_by", where="sealed_by IS NOT NULL"),
         _index_where("ix_missing_unrecovered", "source_id", where="state IN ('open', 'lost')"),
         {"sqlite_autoincrement": True},
     )
@@ -270,6 +277,7 @@ class MissingRow(TableRow, table=True):
     until_us: int | None = _long(null=True)  # of an unreadable row: it occurred from `occurred_us` up to this time
     seen_us: int | None = _long(null=True)  # of an unreadable row: when the list last showed it
     row: bytes | None = Field(default=None, sa_column=Column(LargeBinary, nullable=True))  # the unreadable row, bounded
+    sealed_by: str | None = _text(null=True)  # the id of the key that sealed `row`
     counted: bool = _flag(
         default=True
     )  # it counts as missed, if it is expected; False: it is a finding, or came in time
@@ -639,7 +647,11 @@ class QuarantineRow(TableRow, table=True):
     """A refused webhook, kept for a while with the reason; once it is purged, only what it claims and the reason."""
 
     __tablename__ = "quarantine"
-    __table_args__ = (Index("ix_quarantine_source", "source_id", "id"), {"sqlite_autoincrement": True})
+    __table_args__ = (
+        Index("ix_quarantine_source", "source_id", "id"),
+        _index_where("ix_quarantine_sealed_by", "sealed_by", where="sealed_by IS NOT NULL"),
+        {"sqlite_autoincrement": True},
+    )
     id: int | None = _id()
     source_id: int = _long()
     received_us: int = _long()
@@ -651,6 +663,16 @@ class QuarantineRow(TableRow, table=True):
     sender: str = _text(default="")  # the address that it came from; "": unknown
     claims: str = _text(default="[]")  # JSON list: the keys of the events that it claims to carry
     purged_us: int | None = _long(null=True)  # when its headers and body were deleted
+    sealed_by: str | None = _text(null=True)  # the id of the key that sealed headers and body, both in `body`
+
+
+class EncryptionKeyRow(TableRow, table=True):
+    """A key that payloads may be sealed with. The key itself is nowhere in the ledger."""
+
+    __tablename__ = "encryption_key"
+    id: str = Field(sa_column=Column(Text, primary_key=True))
+    fingerprint: str = _text()  # tells keys of one id apart
+    first_us: int = _long()  # when a process first had it
 
 
 class AuditLogRow(TableRow, table=True):
@@ -756,5 +778,6 @@ SUBSCRIPTION, RESTORED, RECEIPT = _table(SubscriptionRow), _table(RestoredRow), 
 SIGNED_MESSAGE = _table(SignedMessageRow)
 LEARNED, LIST_DELAY = _table(LearnedRow), _table(ListDelayRow)
 SLOT, DOWNTIME, QUARANTINE, AUDIT_LOG = _table(SlotRow), _table(DowntimeRow), _table(QuarantineRow), _table(AuditLogRow)
+ENCRYPTION_KEY = _table(EncryptionKeyRow)
 AUDIT_HEAD, TOKEN, APPROVAL = _table(AuditHeadRow), _table(TokenRow), _table(ApprovalRow)
 SESSION, PERFORMED = _table(SessionRow), _table(PerformedRow)

@@ -10,7 +10,9 @@ from dataclasses import dataclass
 
 from sqlalchemy import ColumnElement, Connection, func, literal_column, select, update
 
+from gapless.ledger import sealed
 from gapless.ledger.engine import dialect
+from gapless.ledger.keyring import ring_of
 from gapless.ledger.tables import MISSING, UNRECOVERABLE
 
 REASON = "unreadable"
@@ -46,11 +48,13 @@ def states(connection: Connection, source_id: int, keys: Collection[str]) -> Map
 
 def set_aside(connection: Connection, rows: Sequence[OddRow], now_us: int) -> None:
     """Keep the rows that are new, open those again that were resolved, and note that the list shows them all."""
+    ring = ring_of(connection)
     for row in sorted(rows, key=lambda each: (each.source_id, each.key)):
         values = {
             "source_id": row.source_id, "stream_id": row.stream_id, "key": row.key, "type": REASON,
             "occurred_us": row.occurred_us, "until_us": row.until_us, "found_us": now_us, "seen_us": now_us,
-            "expected": False, "reason": REASON, "last_error": row.problem, "next_attempt_us": now_us, "row": row.row,
+            "expected": False, "reason": REASON, "last_error": row.problem, "next_attempt_us": now_us,
+            **sealed.seal_row(ring, row.source_id, row.key, row.row),
         }  # fmt: skip
         if dialect.insert_or_ignore(connection, MISSING, values):
             continue

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from sqlalchemy import ColumnElement, Connection, select
 
 from gapless.ledger import newest
-from gapless.ledger.newest import Page
+from gapless.ledger.newest import NewestPage
 from gapless.ledger.tables import SOURCE, STREAM, UNRECOVERABLE
 
 
@@ -33,7 +33,7 @@ def page(
     acknowledged: bool | None = None,
     after: tuple[int, ...] | None = None,
     limit: int,
-) -> Page[Interval]:
+) -> NewestPage[Interval]:
     """Return intervals in the order in which they were recorded, the newest first."""
     where: list[ColumnElement[bool]] = []
     if sources is not None:
@@ -50,4 +50,4 @@ def page(
         .join(SOURCE, SOURCE.c.id == STREAM.c.source_id)
     )
     rows = [Interval(**row) for row in newest.rows_of(connection, query, UNRECOVERABLE.c.id, found.rows)]
-    return Page(rows=rows, after=found.after, is_full=found.is_full)
+    return NewestPage(rows=rows, after=found.after, is_full=found.is_full)

@@ -1,4 +1,4 @@
-"""Asks a second person before many events are replayed, requeued, released, discarded or dismissed.
+"""Asks a second person before many events are replayed, requeued, released, discarded, dismissed or erased.
 
 The request is kept with who asked and the limits of that principal. Another named operator approves it; then it is
 performed as the first has asked for it, within the first one's limits.
@@ -23,6 +23,7 @@ from gapless.operations.context import (
     OperationRequest,
 )
 from gapless.operations.deliveries import ReplayEvents, UnsettledRequest, chosen_by, replayed_by
+from gapless.operations.erasure import EraseEvents, approvable
 from gapless.operations.fills import FillDestination, fill
 from gapless.operations.missing import DismissMissing
 from gapless.operations.principals import AccessRole, Principal
@@ -47,7 +48,11 @@ class ApproveOperation(OperationRequest, frozen=True, kw_only=True):
 
 async def ask_if_many(context: OperationContext, request: OperationRequest, args: Mapping[str, object]) -> None:
     """Keep the request and raise `ApprovalNeeded`, if it concerns more events than one person may decide on."""
-    most, count = context.second_person_above, await count_events(context, request)
+    if isinstance(request, EraseEvents) and not request.dry_run:
+        count, args = await approvable(context, request)
+    else:
+        count = await count_events(context, request)
+    most = context.second_person_above
     if most is None or count <= most:
         return
     number = await context.write(

@@ -8,6 +8,7 @@ from gapless.ledger import Connection, attempts, destinations, events
 from gapless.ledger.attempts import AttemptDetails
 from gapless.ledger.events import Event
 from gapless.operations.context import OperationRefused
+from gapless.sealing import CannotOpen
 
 
 def of_key(
@@ -18,22 +19,30 @@ def of_key(
     destination: str | None = None,
     after_id: int = 0,
     limit: int = 100,
-) -> list[tuple[Event, bytes | None, list[AttemptDetails]]]:
+) -> list[tuple[Event, bytes | CannotOpen | None, list[AttemptDetails]]]:
     """Return each event of that key with its payload and its attempts, oldest first, after `after_id`.
 
-    Several sources may have one key. Raises `OperationRefused` if the ledger does not know the destination.
+    A payload that no key here opens is the error that says so. Several sources may have one key. Raises
+    `OperationRefused` if the ledger does not know the destination.
     """
     to = None if destination is None else destinations.destination(connection, destination)
     if destination is not None and to is None:
         raise OperationRefused(f"destination {destination!r} is not known; `gapless status` shows those that are")
     found = []
     for row in events.by_key(connection, key, source):
-        stored = events.payload(connection, row.seq)
         tried = attempts.of_event(
             connection, row.seq, destination_id=None if to is None else to.id, after_id=after_id, limit=limit
         )
-        found.append((row, None if stored is None else stored[0], tried))
+        found.append((row, _payload(connection, row.seq), tried))
     return found
+
+
+def _payload(connection: Connection, seq: int) -> bytes | CannotOpen | None:
+    try:
+        stored = events.payload(connection, seq)
+    except CannotOpen as error:
+        return error
+    return None if stored is None else stored[0]
 
 
 def as_values(row: AttemptDetails, payload: bytes | None, mask: Sequence[str]) -> dict[str, object]:

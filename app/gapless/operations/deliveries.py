@@ -377,8 +377,8 @@ def _plan(
 
 
 def _judge(connection: Connection, when: Condition, seq: int) -> bool | None:
-    stored = events.payload(connection, seq)
-    return None if stored is None else when.judge(Document(stored[0]))
+    stored = events.readable_payload(connection, seq)
+    return None if stored is None else when.judge(Document(stored))
 
 
 def _undelivered(connection: Connection, destination: str, chosen: EventFilter) -> Iterator[Undelivered]:

@@ -108,12 +108,12 @@ def _new_delivery(connection: Connection, asked: _Fill, event: Unowed) -> NewDel
     if event.source not in asked.sources:
         return None
     source = asked.sources[event.source]
-    stored = events.payload(connection, event.seq) if asked.reads_payloads else None
+    stored = events.readable_payload(connection, event.seq) if asked.reads_payloads else None
     known = RemoteEvent(
         key=event.key,
         type=event.type,
         occurred_at=from_us(event.occurred_us),
-        payload=b"" if stored is None else stored[0],
+        payload=stored or b"",
         stream=event.stream,
         livemode=event.livemode,
     )

@@ -16,6 +16,7 @@ from gapless.provider_api.pages import read_or_ask_again
 from gapless_reconcilers.kit.contract import (
     Account,
     ConsumesEvents,
+    Coverage,
     ListsEvents,
     ListsStreams,
     Provider,
@@ -58,7 +59,8 @@ def _cheapest_request(provider: Provider, now: datetime) -> httpx.Request | None
         return provider.account_request()
     if isinstance(provider, ReadsSubscription):
         return provider.subscription_request()
-    if isinstance(provider, ListsEvents) and not isinstance(provider, ConsumesEvents):
+    has_list = provider.capabilities.coverage is not Coverage.NONE
+    if has_list and isinstance(provider, ListsEvents) and not isinstance(provider, ConsumesEvents):
         return provider.first_request("", Window(start=now - timedelta(minutes=1), end=now))
     return None
 

@@ -1,4 +1,7 @@
-"""Decides when the receiver accepts webhooks: not while it shuts down, and not on a disk that is nearly full."""
+"""Decides when the receiver accepts webhooks.
+
+Not while it shuts down, not on a disk that is nearly full, and not while what comes could not be sealed.
+"""
 
 import asyncio
 import logging
@@ -14,17 +17,25 @@ _log = logging.getLogger(__name__)
 class Admission:
     """Open, or closed for a reason; while closed every webhook is answered 503 before it is read."""
 
-    __slots__ = ("_low_disk", "_paused", "closed_because")
+    __slots__ = ("_low_disk", "_no_key", "_paused", "closed_because")
 
     def __init__(self) -> None:
         self._paused = ""
         self._low_disk = ""
+        self._no_key = ""
         self.closed_because = ""
         """Empty while open."""
 
     def pause(self, why: str) -> None:
         """Accept no more webhooks, for good: the process shuts down."""
         self._paused = why
+        self._decide()
+
+    def note_keys(self, blocked: str) -> None:
+        """Close while nothing may be recorded for want of a key: `blocked` says why. Empty: open again."""
+        if bool(blocked) != bool(self._no_key):
+            _log.log(logging.ERROR if blocked else logging.INFO, "sealing_blocked", extra={"why": blocked})
+        self._no_key = blocked
         self._decide()
 
     def note_free(self, free_bytes: int | None, min_free: int) -> None:
@@ -45,7 +56,7 @@ class Admission:
             await asyncio.sleep(every.total_seconds())
 
     def _decide(self) -> None:
-        self.closed_because = self._paused or self._low_disk
+        self.closed_because = self._paused or self._low_disk or self._no_key
 
 
 def _free_bytes(store: Store) -> int | None:

@@ -32,7 +32,7 @@ from gapless.receive.quarantine import DROPPED, KEPT, Quarantine, QuarantineOpti
 from gapless.receive.responses import Response
 from gapless.receive.stream_ids import StreamIds
 from gapless.receive.turned_away import TurnedAway
-from gapless.receive.webhook import METHOD, REASONS, UNSTORABLE, Outcome, Refusal
+from gapless.receive.webhook import METHOD, METHOD_NOT_ALLOWED, REASONS, UNSTORABLE, Outcome, Refusal
 from gapless.runtime import Runtime
 from gapless_reconcilers.kit.contract import Answer, NeedsEvidence, Reply, WebhookRequest
 
@@ -101,7 +101,6 @@ Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Any]]
 Send = Callable[[Any], Awaitable[None]]
 
-METHOD_NOT_ALLOWED: Final = 405
 EVIDENCE: Final = "evidence"
 """The reason of a quarantined webhook that could not be judged, because what is needed for it could not be fetched."""
 DRAINED: Final = 8
@@ -116,17 +115,21 @@ _log = logging.getLogger(__name__)
 
 
 class WebhookEndpoint:
-    """`POST /webhooks/<name>`. The source is looked up at each request: it is replaced when its secrets change."""
+    """`POST /webhooks/<name>`, and the methods of its vendor's handshake.
+
+    The source is looked up at each request: it is replaced when its secrets change.
+    """
 
     __slots__ = (
         "_address_refused", "_admission", "_allow_from", "_answer", "_answer_messages", "_answer_s", "_bodies",
-        "_clock", "_counts", "_delay", "_evidence", "_header_names", "_limit", "_log", "_machine_clock", "_name",
-        "_quarantine", "_refused", "_seconds", "_sources", "_stream_ids", "_trusted_proxies", "_turned_away",
+        "_clock", "_counts", "_delay", "_evidence", "_header_names", "_limit", "_log", "_machine_clock", "_methods",
+        "_name", "_quarantine", "_refused", "_seconds", "_sources", "_stream_ids", "_trusted_proxies", "_turned_away",
         "_within_s", "_writer",
     )  # fmt: skip
 
     def __init__(self, source: Source, receiver: Receiver) -> None:
         self._name = source.name
+        self._methods = source.provider.capabilities.methods
         self._header_names = webhook.header_names(source.provider)
         self._sources = receiver.runtime.sources
         self._writer = receiver.runtime.writer
@@ -174,7 +177,7 @@ class WebhookEndpoint:
 
     async def _decide(self, scope: Scope, receive: Receive) -> tuple[Outcome | None, Response]:
         """Return the outcome and the answer. An outcome of None is counted later: the commit is still under way."""
-        if scope["method"] != "POST":
+        if scope["method"] not in self._methods:
             return self._refuse(Refusal(reason=METHOD, detail=scope["method"], status=METHOD_NOT_ALLOWED))
         if self._admission.closed_because:
             self._note_unread(scope, CLOSED, self._admission.closed_because)
@@ -188,7 +191,12 @@ class WebhookEndpoint:
             body = message.get("body", b"")
             if len(body) > self._limit:
                 return self._too_large(scope, responses.TOO_LARGE)
-        return await self._take(scope, WebhookRequest(headers=tuple(scope["headers"]), body=body))
+        return await self._take(
+            scope,
+            WebhookRequest(
+                headers=tuple(scope["headers"]), body=body, method=scope["method"], query=scope.get("query_string", b"")
+            ),
+        )
 
     def _sender(self, scope: Scope) -> str:
         return sender_of(scope, self._trusted_proxies)
@@ -308,7 +316,7 @@ class WebhookEndpoint:
         now_us = to_us(self._clock())
         if refusal.bug is None:
             self._log.log(logging.INFO, "webhook_refused", now_us, reason=refusal.reason, error=refusal.detail)
-        return Outcome.REFUSED, responses.refused(refusal.status, refusal.reason)
+        return Outcome.REFUSED, responses.refused(refusal.status, refusal.reason, self._methods)
 
     def _not_recorded(
         self, scope: Scope, source: Source, request: WebhookRequest, reply: Reply, error: Exception, now: datetime

@@ -29,6 +29,7 @@ from gapless.receive.shared_limit import SharedLimit
 from gapless.receive.stream_ids import StreamIds
 from gapless.receive.webhook import Refusal
 from gapless.runtime import Runtime
+from gapless.sealing import CannotOpen
 from gapless.token_bucket import TokenBucket
 from gapless_reconcilers.kit.contract import Provider, Reply, WebhookRequest
 
@@ -204,12 +205,9 @@ async def release_webhook(
 
     Idempotent: events that are there already are noted, not repeated. Raises `StoreError`.
     """
-    found = await runtime.read(ledger.content, quarantine_id=quarantine_id)
-    if found is None:
-        return StillRefused(
-            reason="absent",
-            detail=f"quarantine {quarantine_id} is not there; a full quarantine deletes its oldest webhooks",
-        )
+    found = await _content(quarantine_id, runtime)
+    if isinstance(found, StillRefused):
+        return found
     row, released_us, purged_us = found
     source = next((each for each in runtime.sources if each.id == row.source_id), None)
     if source is None:
@@ -226,6 +224,19 @@ async def release_webhook(
     if isinstance(reply, Refusal):
         return StillRefused(reason=reply.reason, detail=reply.detail)
     return await _release(quarantine_id, row, source, reply, runtime=runtime, stream_ids=stream_ids)
+
+
+async def _content(
+    quarantine_id: int, runtime: Runtime
+) -> tuple[QuarantinedWebhook, int | None, int | None] | StillRefused:
+    try:
+        found = await runtime.read(ledger.content, quarantine_id=quarantine_id)
+    except CannotOpen as error:
+        return StillRefused(reason="key_missing", detail=str(error))
+    if found is None:
+        detail = f"quarantine {quarantine_id} is not there; a full quarantine deletes its oldest webhooks"
+        return StillRefused(reason="absent", detail=detail)
+    return found
 
 
 def _obstacle(row: QuarantinedWebhook, released_us: int | None, purged_us: int | None) -> StillRefused | None:

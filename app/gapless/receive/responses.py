@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import msgspec
 
-from gapless.receive.webhook import METHOD, REASONS
+from gapless.receive.webhook import ENCODING, METHOD, REASONS
 from gapless_reconcilers.kit.contract import Answer
 
 Message = dict[str, Any]
@@ -31,7 +31,8 @@ def response(status: int, body: bytes, content_type: str, extra: tuple[tuple[byt
 
 def of_provider(answer: Answer) -> Response:
     """Return the answer that the provider prescribes after the commit."""
-    return response(answer.status, answer.body, answer.content_type)
+    extra = tuple((name.lower().encode(), value.encode()) for name, value in answer.headers)
+    return response(answer.status, answer.body, answer.content_type, extra)
 
 
 def _json(status: int, body: Mapping[str, str], extra: tuple[tuple[bytes, bytes], ...] = ()) -> Response:
@@ -39,10 +40,10 @@ def _json(status: int, body: Mapping[str, str], extra: tuple[tuple[bytes, bytes]
 
 
 @cache
-def refused(status: int, reason: str) -> Response:
+def refused(status: int, reason: str, methods: tuple[str, ...] = ("POST",)) -> Response:
     """Return a 4xx with a general reason. `reason` is one of `REASONS`, so the cache is bounded."""
-    extra = ((b"allow", b"POST"),) if reason == METHOD else ()
-    return _json(status, {"error": "refused", "reason": reason, "detail": REASONS[reason]}, extra)
+    extra = {METHOD: ((b"allow", ", ".join(methods).encode()),), ENCODING: ((b"accept-encoding", b"identity"),)}
+    return _json(status, {"error": "refused", "reason": reason, "detail": REASONS[reason]}, extra.get(reason, ()))
 
 
 _CLOSE: Final = ((b"connection", b"close"),)

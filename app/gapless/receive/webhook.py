@@ -24,6 +24,8 @@ from gapless_reconcilers.kit.contract.values import check_text
 from gapless_reconcilers.kit.errors import WebhookRefused
 
 BAD_REQUEST: Final = 400
+METHOD_NOT_ALLOWED: Final = 405
+POST: Final = "POST"
 DIGEST_BYTES: Final = 16
 """Bytes of a digest: nobody finds two messages with the same ones that are both signed by the vendor."""
 MOST_CLAIMED: Final = 16
@@ -53,6 +55,8 @@ OTHER: Final = "other"
 INTERNAL: Final = "internal"
 UNSTORABLE: Final = "unstorable"
 METHOD: Final = "method"
+ENCODING: Final = "encoding"
+UNSUPPORTED_MEDIA_TYPE: Final = 415
 REASONS: Final[Mapping[str, str]] = {
     "signature": "no secret that we know matches the signature",
     "no_signature": "the signature header is missing",
@@ -62,7 +66,8 @@ REASONS: Final[Mapping[str, str]] = {
     "malformed": "the body cannot be read",
     "simulator": "this is a simulated event",
     "other_account": "this is for another account than the source's",
-    METHOD: "only POST is accepted here",
+    METHOD: "this method is not accepted here",
+    ENCODING: "a body with this Content-Encoding is not accepted here",
     INTERNAL: "the webhook could not be read",
     UNSTORABLE: "the webhook could not be stored",
     OTHER: "the webhook is refused",
@@ -85,17 +90,38 @@ def read_webhook(
 ) -> Reply | NeedsEvidence | Refusal:
     """Return the events of `request`, the evidence that must be fetched first, or the refusal.
 
-    Never raises: a provider's bug is a refusal too. A status outside 400 to 499 becomes 400: a stranger can cause no
-    5xx.
+    Never raises: a provider's bug is a refusal too. Its status is one of those that the vendor may be answered with,
+    and from 400 to 499: a stranger can cause no 5xx.
     """
+    encoding = content_encoding(request.headers)
+    if encoding and encoding not in provider.capabilities.content_encodings:
+        detail = f"Content-Encoding is {encoding[:80]!r}; does a proxy compress what the vendor sent?"
+        return Refusal(reason=ENCODING, detail=detail, status=UNSUPPORTED_MEDIA_TYPE)
     try:
-        return provider.read_webhook(request, now, evidence)
+        reply = provider.read_webhook(request, now, evidence)
     except WebhookRefused as refused:
         reason = refused.reason if refused.reason in REASONS else OTHER
-        status = refused.status if BAD_REQUEST <= refused.status < BAD_REQUEST + 100 else BAD_REQUEST
-        return Refusal(reason=reason, detail=refused.detail, status=status)
+        return Refusal(reason=reason, detail=refused.detail, status=refusal_status(provider, refused.status))
     except Exception as error:  # noqa: BLE001 - the loop edge: whatever a stranger sends, the process lives
-        return Refusal(reason=INTERNAL, detail=f"{type(error).__name__} in provider {provider.kind}", bug=error)
+        detail = f"{type(error).__name__} in provider {provider.kind}"
+        return Refusal(reason=INTERNAL, detail=detail, status=refusal_status(provider, BAD_REQUEST), bug=error)
+    if request.method != POST and isinstance(reply, Reply) and reply.events:
+        return Refusal(reason=METHOD, detail=f"{request.method} carries no events", status=METHOD_NOT_ALLOWED)
+    return reply
+
+
+def refusal_status(provider: Provider, status: int) -> int:
+    """Return the status with which the provider's vendor is answered if `status` is meant."""
+    allowed = provider.capabilities.refusal_statuses
+    wanted = status if not allowed or status in allowed else allowed[0]
+    return wanted if BAD_REQUEST <= wanted < BAD_REQUEST + 100 else BAD_REQUEST
+
+
+def content_encoding(headers: Iterable[tuple[bytes, bytes]]) -> str:
+    """Return how the body is encoded, in lower case; "": it is not."""
+    found = ",".join([value.decode("latin-1") for name, value in headers if name == b"content-encoding"])
+    encoding = found.strip().lower()
+    return "" if encoding == "identity" else encoding
 
 
 def sightings(

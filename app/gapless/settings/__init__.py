@@ -1,5 +1,6 @@
 """Settings: one frozen tree from `gapless.toml` and the environment, read once by the command line and passed down."""
 
+from gapless.settings.encryption_keys import read_keys
 from gapless.settings.load import DECLARED, SettingsInvalid, declared_file, is_loopback, load, remarks
 from gapless.settings.provider_options import (
     build_provider,
@@ -14,6 +15,7 @@ from gapless.settings.secrets import SecretRef, SecretUnavailable, weakness_of
 from gapless.settings.tree import (
     ConnectionSettings,
     DestinationSettings,
+    EncryptionSettings,
     LogFormat,
     LogLevel,
     LogSettings,
@@ -33,6 +35,7 @@ __all__ = [
     "DECLARED",
     "ConnectionSettings",
     "DestinationSettings",
+    "EncryptionSettings",
     "LogFormat",
     "LogLevel",
     "LogSettings",
@@ -56,6 +59,7 @@ __all__ = [
     "lacks_key",
     "load",
     "option_files",
+    "read_keys",
     "remarks",
     "resolve_options",
     "secret_paths",

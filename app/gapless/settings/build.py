@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from gapless.settings.environment import EnvironmentValue, suggest
 from gapless.settings.parsers import OptionParser, ParseFailed, show
 from gapless.settings.provider_options import literal_secret, plain_options
-from gapless.settings.secrets import SecretRef, SecretUnavailable, from_variable
+from gapless.settings.secrets import SecretRef, SecretUnavailable, from_variable, lines_from_variable
 from gapless.settings.tree import keys_of_field
 from gapless_reconcilers.kit.contract import Secret
 from gapless_reconcilers.kit.errors import OptionsInvalid
@@ -136,7 +136,11 @@ class SettingsBuilder:
             return _MISSING
         ((key, raw),) = present.items()
         try:
-            return self._checked(self._reference(f, key, raw, table), f.metadata["literal"])
+            reference = self._reference(f, key, raw, table)
+            if f.metadata.get("is_many"):
+                reference.read_lines()
+                return reference
+            return self._checked(reference, f.metadata["literal"])
         except SecretUnavailable as error:
             if self.only_reads:
                 return SecretRef()
@@ -150,8 +154,9 @@ class SettingsBuilder:
         return _MISSING
 
     def _reference(self, f: Field[Any], key: str, raw: object, table: RawTable) -> SecretRef:
+        found = lines_from_variable if f.metadata.get("is_many") else from_variable
         if key == f.name and isinstance(raw, EnvironmentValue):
-            return from_variable(raw.variable, self.environ)
+            return found(raw.variable, self.environ)
         text = raw.text if isinstance(raw, EnvironmentValue) else raw
         if key == f.name:
             if f.metadata["literal"] is None or _holds_password(text):
@@ -160,7 +165,7 @@ class SettingsBuilder:
         if not isinstance(text, str):
             raise SecretUnavailable(f"it is {show(text, shown=False)}; wanted a text")
         if key.endswith("_env"):
-            return from_variable(text, self.environ)
+            return found(text, self.environ)
         return SecretRef(path=((Path() if isinstance(raw, EnvironmentValue) else table.base) / text).absolute())
 
     @staticmethod

@@ -9,6 +9,7 @@ import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from importlib import resources
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from gapless.domain import Mode
 from gapless.errors import UserError
 from gapless.settings.build import RawTable, SettingsBuilder
 from gapless.settings.destination_options import read_destination
+from gapless.settings.encryption_keys import read_keys
 from gapless.settings.environment import (
     CONFIG_VARIABLE,
     EnvironmentValue,
@@ -229,6 +231,7 @@ def _tree(tables: Tables, builder: SettingsBuilder) -> Settings | None:
         return None
     _add(builder, root, listener_problems(settings.public, settings.private))
     _add(builder, root, token_problems(settings))
+    _add(builder, root, encryption_problems(settings, only_reads=builder.only_reads))
     return replace(settings, sources=sources, destinations=destinations)
 
 
@@ -313,6 +316,18 @@ def token_problems(settings: Settings) -> Iterator[str]:
             continue
         if weakness is not None:
             yield f"{place} {weakness}"
+
+
+def encryption_problems(settings: Settings, *, only_reads: bool = False) -> Iterator[str]:
+    """Yield what is wrong with the keys of `[encryption]`."""
+    if settings.encryption.keys is None or only_reads:
+        return
+    if find_spec("zstandard") is None:
+        yield "encryption: the package zstandard is not installed; install it: pip install 'gapless[encryption]'"
+    try:
+        read_keys(settings.encryption)
+    except SecretUnavailable as error:
+        yield f"encryption: option keys: {error}"
 
 
 def source_problems(source: SourceSettings) -> Iterator[str]:

@@ -44,9 +44,12 @@ def lacks_key(source: SourceSettings) -> bool:
     return source.mode is Mode.WEBHOOK and not missing <= given
 
 
-def declared_providers(file: Path) -> Iterator[tuple[str, Provider]]:
+def declared_providers(
+    file: Path, environ: Mapping[str, str] | None = None, unset: list[str] | None = None
+) -> Iterator[tuple[str, Provider]]:
     """Yield name and provider of each source in `file`, with placeholders as secrets, to read their capabilities.
 
+    A secret whose variable is in `environ` is that. Those that sign webhooks and are not there are appended to `unset`.
     Raises `OptionsInvalid`, or `OSError` if the file cannot be read.
     """
     try:
@@ -55,18 +58,37 @@ def declared_providers(file: Path) -> Iterator[tuple[str, Provider]]:
         raise OptionsInvalid(f"{file}: {error}; wanted TOML") from error
     for table in tables:
         kind, options = table.get("provider", ""), table.get("options", {})
-        yield table.get("name", kind), registry.build(kind, _with_placeholders(options, registry.secret_fields(kind)))
+        yield (
+            table.get("name", kind),
+            registry.build(
+                kind,
+                _with_placeholders(
+                    options, registry.secret_fields(kind), environ or {}, [] if unset is None else unset
+                ),
+            ),
+        )
 
 
-def _with_placeholders(table: Mapping[str, object], secrets: Iterable[str], prefix: str = "") -> dict[str, object]:
+def _with_placeholders(
+    table: Mapping[str, object],
+    secrets: Mapping[str, str],
+    environ: Mapping[str, str],
+    unset: list[str],
+    prefix: str = "",
+) -> dict[str, object]:
     options: dict[str, object] = {}
     for key, value in table.items():
         name, _, place = key.rpartition("_")
         if place in PLACES and prefix + name in secrets:
-            options[name] = Secret("placeholder")
+            named = str(value) if place == "env" else ""
+            if named not in environ and secrets[prefix + name] == "many":
+                unset.append(str(value))
+            options[name] = Secret(environ.get(named, "placeholder"))
         else:
             options[key] = (
-                _with_placeholders(value, secrets, f"{prefix}{key}.") if isinstance(value, Mapping) else value
+                _with_placeholders(value, secrets, environ, unset, f"{prefix}{key}.")
+                if isinstance(value, Mapping)
+                else value
             )
     return options
 

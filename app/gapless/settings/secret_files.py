@@ -12,6 +12,7 @@ def secret_paths(settings: Settings) -> Iterator[tuple[str, Path]]:
     """Yield (what it is of, path) for each file that has a secret."""
     private = settings.private
     single = [("store", settings.store.url)]
+    single += [("encryption", each) for each in (settings.encryption.keys,) if each]
     single += [("private", each) for each in (private.token, private.metrics_token, private.consumer_token) if each]
     for destination in settings.destinations:
         values = (getattr(destination.options, name) for name in destination.options.__struct_fields__)

@@ -30,7 +30,13 @@ class SecretRef(SecretReader):
 
     __slots__ = ("_value", "path", "variable")
 
-    def __init__(self, *, value: Secret | None = None, variable: str | None = None, path: Path | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        value: Secret | tuple[Secret, ...] | None = None,
+        variable: str | None = None,
+        path: Path | None = None,
+    ) -> None:
         self._value = value
         self.variable = variable
         """The variable that it was read from. None: not from a variable."""
@@ -39,11 +45,15 @@ class SecretRef(SecretReader):
 
     def read(self) -> Secret:
         """Return the current secret; a file is read again each time. Raises `SecretUnavailable`."""
+        return self._value if isinstance(self._value, Secret) else _only_one(self.read_lines())
+
+    def read_lines(self) -> list[Secret]:
+        """Return the current secrets of one that may have several lines. Raises `SecretUnavailable`."""
         if self._value is not None:
-            return self._value
+            return [self._value] if isinstance(self._value, Secret) else list(self._value)
         if self.path is None:
             raise SecretUnavailable("the secret has neither a variable nor a file")
-        return _only_one(read_file(self.path))
+        return read_file(self.path)
 
     def __repr__(self) -> str:
         return f"SecretRef({self.variable or ('file' if self.path else 'default')})"
@@ -71,6 +81,11 @@ def weakness_of(token: Secret) -> str | None:
 def from_variable(variable: str, environ: Mapping[str, str]) -> SecretRef:
     """Return the secret in `variable`. Raises `SecretUnavailable` if it is not set, or empty."""
     return SecretRef(value=_only_one(read_variable(variable, environ)), variable=variable)
+
+
+def lines_from_variable(variable: str, environ: Mapping[str, str]) -> SecretRef:
+    """Return the secrets in `variable`, one per line. Raises `SecretUnavailable` if it is not set, or empty."""
+    return SecretRef(value=tuple(read_variable(variable, environ)), variable=variable)
 
 
 def read_variable(variable: str, environ: Mapping[str, str]) -> list[Secret]:

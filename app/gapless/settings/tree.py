@@ -89,9 +89,12 @@ def optional(parser: OptionParser[T]) -> T | None:
     return cast("T | None", field(default=None, repr=parser.shown, metadata={"parser": parser}))
 
 
-def secret(default: SecretRef | None = None, literal: OptionParser[str] | None = None) -> Any:
-    """Return a secret: keys `<name>_env` and `<name>_file`; with `literal`, the key itself too, without a password."""
-    return field(default=default, metadata={"secret": True, "literal": literal})
+def secret(default: SecretRef | None = None, literal: OptionParser[str] | None = None, *, is_many: bool = False) -> Any:
+    """Return a secret: keys `<name>_env` and `<name>_file`; with `literal`, the key itself too, without a password.
+
+    `is_many`: it may have several lines, each a secret.
+    """
+    return field(default=default, metadata={"secret": True, "literal": literal, "is_many": is_many})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,6 +127,18 @@ class StoreSettings:
     """Key of the audit log's chain, the same for all processes. Absent: a file beside SQLite, none on PostgreSQL.
 
     It belongs where those who can write to the database cannot read it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EncryptionSettings:
+    """`[encryption]`: payloads and kept headers are sealed before they are stored, if there are keys."""
+
+    keys: SecretRef | None = secret(is_many=True)
+    """Keys, one a line: an id, a colon and 64 hex digits. The first seals, all open. Absent: nothing is sealed.
+
+    A file is read again when it changes; a key that a row still needs is not given up."""
+    seals: bool = setting(parsers.flag(), default=True)
+    """`false`: new payloads are stored in the clear, and the keys only open what is sealed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -348,11 +363,24 @@ class SourceSettings:
     share_account: bool = setting(parsers.flag(), default=False)
     """Allow another source on the same account. Off, because it is nearly always one key pasted twice."""
     mask: tuple[str, ...] = setting(
-        parsers.many(parsers.text("a JSON pointer such as /data/object/card", r"(/[^/]*)+"), "JSON pointers"), []
+        parsers.many(
+            parsers.text('a JSON pointer such as /data/object/card, or "default"', r"(/[^/]*)+|default"),
+            'JSON pointers, or "default"',
+        ),
+        ["default"],
     )
-    """Values of events that no person and no log sees. `*` stands for each item. Deliveries get them as they came."""
+    """Values of events that no person and no log sees. `*` stands for each item. Deliveries get them as they came.
+
+    "default" stands for the personal and card data that the provider is known to send, so that nobody has to begin
+    with a list; `[]` shows everything."""
     options: Mapping[str, object] = field(default_factory=dict, repr=False, metadata={"options": True})
     """`[source.options]`: the provider's own options, read-only. Secrets are named here, not resolved."""
+
+    def effective_mask(self, known: Capabilities) -> tuple[str, ...]:
+        """Return the JSON pointers to what is masked, with those of the provider in the place of "default"."""
+        return tuple(
+            dict.fromkeys(one for each in self.mask for one in (known.personal_data if each == "default" else (each,)))
+        )
 
     def effective_grant(self, known: Capabilities) -> Grant | None:
         """Return the grant that the configured read budget names, else the provider's; None: nothing is published."""
@@ -452,6 +480,7 @@ class Settings:
     include: tuple[str, ...] = setting(parsers.many(parsers.text("a path"), "paths such as sources.d/*.toml"), [])
     """Further files, relative to this one, with `[[source]]` and `[[destination]]` only."""
     store: StoreSettings = field(default_factory=StoreSettings, metadata={"section": StoreSettings})
+    encryption: EncryptionSettings = field(default_factory=EncryptionSettings, metadata={"section": EncryptionSettings})
     public: PublicSettings = field(default_factory=PublicSettings, metadata={"section": PublicSettings})
     private: PrivateSettings = field(default_factory=PrivateSettings, metadata={"section": PrivateSettings})
     connections: ConnectionSettings = field(

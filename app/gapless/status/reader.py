@@ -5,9 +5,10 @@ from dataclasses import replace
 from datetime import datetime
 
 from gapless.domain import Sources
-from gapless.ledger import snapshot
+from gapless.ledger import sealed, snapshot
 from gapless.ledger.engine import Conflict, LedgerReplaced, ReadOnly, Store, StoreError
 from gapless.ledger.engine.sqlite import LOG_LIMIT_BYTES
+from gapless.sealing import KeyState
 from gapless.status.evaluation import evaluate
 from gapless.status.report import StatusReport, StoreFault, StoreReport
 
@@ -27,10 +28,13 @@ async def read_report(
     `configured`: further names that the ledger may not know yet.
     `faults`: what is wrong with the store for the process that writes to it.
     """
-    known = tuple(sources)
+    known, faults = tuple(sources), tuple(faults)
     ledger_snapshot = await store.read(lambda connection: snapshot.take_snapshot(connection, known, now))
     names = dict.fromkeys([*(source.name for source in known), *configured])
-    return replace(evaluate(ledger_snapshot, now, names), store=(*faults, *log_faults(store.log_bytes())))
+    keys = key_faults(await store.read(sealed.look_with_own))
+    seen = {each.fault for each in faults}
+    own = (each for each in (*keys, *log_faults(store.log_bytes())) if each.fault not in seen)
+    return replace(evaluate(ledger_snapshot, now, names), store=(*faults, *own))
 
 
 def fault_of(error: StoreError, since: datetime | None = None) -> StoreReport:
@@ -39,6 +43,15 @@ def fault_of(error: StoreError, since: datetime | None = None) -> StoreReport:
     kinds = ((ReadOnly, StoreFault.READ_ONLY), (LedgerReplaced, StoreFault.REPLACED), (Conflict, StoreFault.LOCKED))
     fault = next((fault for kind, fault in kinds if isinstance(error, kind)), StoreFault.UNAVAILABLE)
     return StoreReport(fault=fault, detail=str(error), since=since)
+
+
+def key_faults(state: KeyState) -> tuple[StoreReport, ...]:
+    """Return what is wrong with the keys that seal payloads."""
+    if state.blocked:
+        return (StoreReport(fault=StoreFault.CANNOT_SEAL, detail=state.blocked),)
+    if state.unusable:
+        return (StoreReport(fault=StoreFault.KEY_MISSING, detail=", ".join(state.unusable)),)
+    return ()
 
 
 def log_faults(log_bytes: int | None) -> tuple[StoreReport, ...]:

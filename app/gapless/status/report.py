@@ -224,6 +224,10 @@ class StoreFault(StrEnum):
     UNAVAILABLE = "unavailable"
     LOG_GROWS = "log_grows"
     """The write-ahead log of SQLite cannot start over; everything else works."""
+    CANNOT_SEAL = "cannot_seal"
+    """The key that should seal payloads is not there, so nothing is recorded."""
+    KEY_MISSING = "key_missing"
+    """Rows are sealed with a key that is not there; everything else works."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,7 +5,7 @@ The secret stays a `Secret` until the request leaves: no repr, message or log of
 
 import json
 from base64 import b64encode, urlsafe_b64encode
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Final
 
@@ -96,6 +96,25 @@ class PathAuth(httpx.Auth):
 
     def __repr__(self) -> str:
         return "PathAuth(***)"
+
+
+class QueryAuth(httpx.Auth):
+    """Tokens in the query (Trello): they are in the address only while the request is being sent."""
+
+    def __init__(self, tokens: Mapping[str, Secret]) -> None:
+        self._tokens = dict(tokens)
+
+    def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
+        """Put the tokens into the address of `request`, and take them out again."""
+        shown = request.url
+        request.url = shown.copy_merge_params({name: token.reveal() for name, token in self._tokens.items()})
+        try:
+            yield request
+        finally:
+            request.url = shown
+
+    def __repr__(self) -> str:
+        return f"QueryAuth({', '.join(self._tokens)}, ***)"
 
 
 class AppAuth(httpx.Auth):

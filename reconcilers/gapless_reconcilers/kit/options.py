@@ -8,6 +8,7 @@ import re
 import types
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import timedelta
+from functools import cache
 from typing import Any, Final, Union, get_args, get_origin, get_type_hints
 
 import msgspec
@@ -23,11 +24,16 @@ _DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)")
 
 def types_in(options: Struct, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Yield the dotted name and the type of every option, also of all kinds of a table."""
+    yield from _types_in(options, prefix)
+
+
+@cache
+def _types_in(options: Struct, prefix: str) -> tuple[tuple[str, Any], ...]:
+    found: list[tuple[str, Any]] = []
     for name, hint in _hints(options).items():
-        inner = structs_of(hint)
-        yield prefix + name, hint
-        for struct in inner:
-            yield from types_in(struct, f"{prefix}{name}.")
+        found.append((prefix + name, hint))
+        found += [each for struct in structs_of(hint) for each in _types_in(struct, f"{prefix}{name}.")]
+    return tuple(found)
 
 
 def prepared(options: Struct, table: Mapping[str, object], owner: str, prefix: str = "") -> dict[str, object]:
@@ -68,7 +74,8 @@ def is_many(hint: object) -> bool:
     return get_origin(hint) is tuple
 
 
-def _hints(options: Struct) -> dict[str, Any]:
+@cache
+def _hints(options: Struct) -> Mapping[str, Any]:
     return {name: hint for name, hint in get_type_hints(options).items() if name in options.__struct_fields__}
 
 

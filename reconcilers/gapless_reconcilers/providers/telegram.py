@@ -63,6 +63,13 @@ LONGEST_WAIT: Final = timedelta(seconds=25)
 """Shorter than the engine's timeout for a response."""
 
 
+PERSONAL_DATA: Final = (
+    "/message", "/edited_message", "/channel_post", "/edited_channel_post", "/inline_query", "/chosen_inline_result",
+    "/callback_query", "/shipping_query", "/pre_checkout_query", "/business_message", "/edited_business_message",
+)  # fmt: skip
+"""NV: what people write, and who they are."""
+
+
 class TelegramOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One bot."""
 
@@ -134,6 +141,7 @@ class Telegram:
         signs_body=False,
         signature_headers=(SIGNATURE_HEADER,),
         requests_per_second=20,  # NV: for reading no limit is published
+        personal_data=PERSONAL_DATA,
         unproven=(
             "Updates can be read only while no webhook is set, and are gone once they were acknowledged: by webhook "
             "alone nothing can be proven. A webhook carries a secret and no signature."

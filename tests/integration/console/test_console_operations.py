@@ -292,8 +292,9 @@ async def test_a_webhook_that_is_not_in_quarantine_is_refused(console: Any) -> N
 def test_every_operation_documents_what_it_takes() -> None:
     assert sorted(OPERATIONS) == [
         "config.activate", "db.restored", "dead.discard", "dead.requeue", "destination.fill", "destination.pause",
-        "destination.resume", "endpoint.note", "event.accept_unlisted", "event.replay", "held.discard", "held.release",
-        "import", "job.cancel", "missing.dismiss", "operation.approve", "pass.cancel", "pass.status",
+        "destination.resume", "endpoint.note", "event.accept_unlisted", "event.erase", "event.replay", "held.discard",
+        "held.release", "import", "job.cancel", "keys.rotate", "missing.dismiss", "operation.approve", "pass.cancel",
+        "pass.status",
         "quarantine.release", "receipts", "source.accept_account", "source.acknowledge", "source.identity",
         "source.pass", "source.rename", "token.create", "token.revoke",
     ]  # fmt: skip

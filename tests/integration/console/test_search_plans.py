@@ -9,7 +9,6 @@ from sqlalchemy import Connection, event
 from gapless.domain import Via
 from gapless.ledger import (
     audit_log,
-    dead_letters,
     event_history,
     event_search,
     missing,
@@ -17,9 +16,11 @@ from gapless.ledger import (
     quarantine,
     tallies,
     unrecoverable,
+    unsettled,
 )
 from gapless.ledger.deliveries import DeliveryState
 from gapless.ledger.event_search import EventSearch
+from gapless.ledger.unsettled import UnsettledFilter
 
 pytestmark = pytest.mark.anyio
 ACME = frozenset({"acme"})
@@ -42,7 +43,7 @@ LISTS: list[Callable[[Connection], Any]] = [
     lambda c: unrecoverable.page(c, acknowledged=False, after=(9,), limit=5),
     lambda c: quarantine.page(c, source_ids=[1], reason="stale", after=(9,), limit=5),
     lambda c: audit_log.page(c, actor="ann", after=(9,), limit=5),
-    lambda c: dead_letters.waiting(c, DeliveryState.DEAD, limit=5),
+    lambda c: unsettled.page(c, UnsettledFilter(state=DeliveryState.DEAD, types=("x.*",)), limit=5),
     lambda c: tallies.hours(c, 1, 0, 5),
 ]
 SMALL = ("source", "stream", "destination")

@@ -37,7 +37,7 @@ GRANT = {"type": "client_credentials", "client_id": "c", "secret": Secret("acme_
         ("auth.token", ..., r"missing required field `token` - at `\$\.auth`"),
         ("auth.token", "acme_do_not_show", r"Expected `Secret`, got `str` - at `\$\.auth\.token`"),
         ("webhook.signature.scheme", "md5", r"option webhook\.signature\.scheme is 'md5'; use one of basic, hmac, "),
-        ("webhook.signature.signed", "{uri}{body}", r"signature\.signed has \{uri\}; use \{body\}, \{url\}"),
+        ("webhook.signature.signed", "{uri}{body}", r"signature\.signed has \{uri\}; use \{body\}, \{form\}"),
         ("webhook.signature.signed", "{url}", r"no \{body\}; what is not signed proves nothing"),
         ("webhook.signature.signed", "{url}{body}", r"signature\.url is empty; wanted our address exactly"),
         ("webhook.root", "events[0].entity", r"root is 'events\[0\]\.entity', which takes one .* write \[\] for each"),
@@ -83,7 +83,7 @@ GRANT = {"type": "client_credentials", "client_id": "c", "secret": Secret("acme_
         ("errors", {"ignore": [429]}, r"errors\.ignore has 429"),
         ("errors", {"retry": [200]}, r"errors has 200, which refuses nothing; wanted statuses from 400 to 599"),
         ("webhook.unlisted", [""], r"webhook\.unlisted has an empty text"),
-        ("webhook.signature.header", "", r"'' is no name of a header"),
+        ("webhook.signature.header", "", r"signature\.header is empty or there is a field too"),
         ("webhook.signature", {**TIMED, "signed": "{body}"}, r"signature\.signed has no \{time\}"),
         ("webhook.signature", {**TIMED, "separator": "="}, r"signature\.separator, name and time cannot part"),
         ("webhook.signature", {**TIMED, "name": "t"}, r"signature\.separator, name and time cannot part"),
@@ -162,6 +162,8 @@ def test_secrets_in_tables_are_told_to_settings() -> None:
         "auth.username": "one",
         "auth.password": "one",
         "auth.secret": "one",
+        "auth.key": "one",
+        "webhook.handshake.token": "one",
         "webhook.signature.secret": "many",
     }
 
@@ -281,7 +283,10 @@ def test_a_ready_made_source_is_included_as_it_stands(path: Path, tmp_path: Path
     (tmp_path / "gapless.toml").write_text(f'include = ["{path}"]\n')
     declared = tomllib.loads(path.read_text())["source"][0]
     assert declared["name"] == path.stem
-    with pytest.raises(SettingsInvalid, match=r"option options\.auth\.(token|username)_env"):
+    with pytest.raises(
+        SettingsInvalid,
+        match=r"option options\.(auth|webhook\.signature|webhook\.handshake)\.(token|username|password|secret)_env",
+    ):
         load(tmp_path / "gapless.toml", {})
     variables = {name: "x" for name in path.read_text().split('"') if name.isupper() and "_" in name}
     (source,) = load(tmp_path / "gapless.toml", variables).sources

@@ -98,6 +98,8 @@ CASES: dict[str, tuple[TroubleKind, Severity, Callable[..., Changed]]] = {
     "store replaced": (K.STORE_REPLACED, TROUBLE, partial(with_fault, fault=StoreFault.REPLACED)),
     "store unavailable": (K.STORE_UNAVAILABLE, TROUBLE, partial(with_fault, fault=StoreFault.UNAVAILABLE)),
     "store log grows": (K.STORE_LOG_GROWS, TROUBLE, partial(with_fault, fault=StoreFault.LOG_GROWS)),
+    "store cannot seal": (K.STORE_CANNOT_SEAL, TROUBLE, partial(with_fault, fault=StoreFault.CANNOT_SEAL)),
+    "store key missing": (K.STORE_KEY_MISSING, TROUBLE, partial(with_fault, fault=StoreFault.KEY_MISSING)),
     "source parked": (K.SOURCE_PARKED, TROUBLE, lambda source: replace(source, state="parked", reason="by hand")),
     "source retired": (K.SOURCE_RETIRED, TROUBLE, lambda source: replace(source, state="retired")),
     "stream parked": (K.STREAM_PARKED, TROUBLE, lambda source: read_as(source, parked_reason="401: revoked")),

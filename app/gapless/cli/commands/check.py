@@ -111,6 +111,7 @@ async def _store(settings: Settings) -> list[Finding]:
             try:
                 version, foreign = await store.read(schema.version), await store.read(schema.is_foreign)
                 near = isinstance(store, SqliteStore)
+                keys = [] if version != schema.head() else await _keys(store)
                 clocks = [] if near else [await _store_clock(store), *await _transport(store, url)]
             finally:
                 await store.close()
@@ -119,7 +120,31 @@ async def _store(settings: Settings) -> list[Finding]:
     if foreign:
         return [problem("store", schema.FOREIGN)]
     upgrades_itself = isinstance(store, SqliteStore) and (version is None or version in schema.VERSIONS)
-    return [_schema(store.dialect, version, upgrades_itself=upgrades_itself), *opened, *clocks]
+    return [_schema(store.dialect, version, upgrades_itself=upgrades_itself), *opened, *keys, *clocks]
+
+
+async def _keys(store: "Store") -> list[Finding]:
+    """Say whether the keys of [encryption] are those that the ledger needs, and open what they sealed."""
+    from gapless.ledger import keyring  # noqa: PLC0415 - its imports take long
+
+    if not await store.read(keyring.was_sealed):
+        ring = await store.read(keyring.ring_of)
+        return [] if ring.current is None else [ok("encryption", f"{ring.current.id} will seal what is new")]
+    from gapless.ledger import sealed  # noqa: PLC0415 - its imports take long
+
+    ring, state = await store.read(keyring.ring_of), await store.read(sealed.look_with_own)
+    found = [problem("encryption", state.blocked)] if state.blocked else []
+    found += [
+        problem("encryption", f"rows need the key {each!r}, which is not configured, or is another one now")
+        for each in state.unusable
+    ]
+    broken = await store.read(sealed.first_broken, key_ids=[each for each in ring.keys if each not in state.wrong])
+    if broken is not None:
+        found.append(problem("encryption", broken))
+    if not found and ring.keys:
+        sealing = "nothing new is sealed" if ring.current is None else f"{ring.current.id} seals"
+        found.append(ok("encryption", f"{sealing}; the keys open what needs them"))
+    return found
 
 
 def _open_files(ledger: Path) -> list[Finding]:

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
@@ -27,6 +28,7 @@ from gapless.ledger.deliveries import DeliveryState
 from gapless.ledger.events import Event
 from gapless.ledger.feed import NOTHING_KNOWN, Settled
 from gapless.operations import attempts
+from gapless.sealing import CannotOpen
 from gapless.settings import DestinationSettings, Settings, build_provider, signing_secret
 from gapless_reconcilers.kit.contract import (
     OWN_STREAM,
@@ -82,13 +84,15 @@ def show_event(invocation: Invocation, key: str, source: str | None, payload: bo
             click.echo(f"event {key!r} is not in the ledger", err=True)
             raise SystemExit(Exit.NEGATIVE)
         for row, received, tried, deliveries_ in found:
-            mask = mask_of(settings, row.source)
-            stored = None if received is None else masking.shown(received, mask)
+            if payload and isinstance(received, CannotOpen):
+                raise received
+            mask, content = mask_of(settings, row.source), received if isinstance(received, bytes) else None
+            stored = _shown(received, settings, row.source)
             if payload:
                 output.as_bytes(stored or b"")
             else:
-                shown = _deliveries(row, deliveries_, settings.destinations, received)
-                tries = [attempts.as_values(each, received, mask) for each in tried]
+                shown = _deliveries(row, deliveries_, settings.destinations, content)
+                tries = [attempts.as_values(each, content, mask) for each in tried]
                 output.as_json(_fields(row) | {"deliveries": shown, "attempts": tries, "payload": _readable(stored)})
 
 
@@ -113,7 +117,7 @@ def list_attempts(
             click.echo(f"event {key!r} is not in the ledger", err=True)
             raise SystemExit(Exit.NEGATIVE)
         rows = [
-            attempts.as_values(row, payload, mask_of(settings, row.source))
+            attempts.as_values(row, payload if isinstance(payload, bytes) else None, mask_of(settings, row.source))
             for _, payload, tried in found
             for row in tried
         ]
@@ -153,6 +157,13 @@ def fetch(invocation: Invocation, key: str, source: str | None) -> None:
         output.as_json(_readable(masking.shown(payload, mask_of(settings, name))))
 
 
+def _shown(received: bytes | CannotOpen | None, settings: Settings, source: str) -> bytes | None:
+    """Return what is shown of a payload."""
+    if isinstance(received, CannotOpen):
+        return f"not shown: {received}".encode()
+    return None if received is None else masking.shown(received, mask_of(settings, source))
+
+
 def _missing(key: str, row: Event | None) -> MissingEvent:
     """Return the event to fetch; if it was never recorded, only its key is known."""
     if row is None:
@@ -173,7 +184,7 @@ async def _fetch(settings: Settings, name: str, missing: MissingEvent) -> bytes:
 
 def _with_deliveries(
     connection: Connection, key: str, source: str | None
-) -> list[tuple[Event, bytes | None, list[AttemptDetails], list[tuple[str, DeliveryState, str | None]]]]:
+) -> list[tuple[Event, bytes | CannotOpen | None, list[AttemptDetails], list[tuple[str, DeliveryState, str | None]]]]:
     return [(*each, deliveries.of_event(connection, each[0].seq)) for each in attempts.of_key(connection, key, source)]
 
 
@@ -307,6 +318,57 @@ def replay(
             click.echo(f"{result['without_payload']} no longer have a payload and cannot be sent")
 
 
+@event.command()
+@click.argument("keys", nargs=-1)
+@click.option("--source", help="Only of this source.")
+@click.option("--object", "object_", help="Instead of keys: every event of this object.")
+@click.option("--pointer", help="Instead of keys: every event with VALUE at this JSON pointer of its payload.")
+@click.option("--value", help='The value there; "-" reads it from stdin, so that no list of processes shows it.')
+@click.option("--reason", required=True, help="Why. The audit log keeps it: do not repeat the value here.")
+@click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
+@click.pass_obj
+def erase(
+    invocation: Invocation,
+    /,
+    keys: Sequence[str],
+    object_: str | None,
+    value: str | None,
+    yes: bool,  # noqa: FBT001 - click calls it
+    **more: Any,
+) -> None:
+    """Erase the payloads of events for good, and what was kept of them elsewhere in the ledger.
+
+    Their keys, types and times stay, because they prove that nothing is missing. What is owed of them is not sent.
+
+    gapless event erase --pointer /data/object/customer --value cus_1… --reason "request 12"
+    """
+    with failing_clearly(debug=invocation.debug):
+        settings = invocation.settings()
+        value = sys.stdin.readline().rstrip("\n") if value == "-" else value
+        args = {"keys": list(keys) or None, "object": object_, "value": value, **more}
+        plan = asyncio.run(operate(settings, "event.erase", {**args, "dry_run": True}))
+        for line in _plan_of_erasure(plan):
+            click.echo(line)
+        count = plan["events"] + plan["refused"] + plan["rows"]
+        if not count or not (yes or click.confirm("Erase them? It cannot be undone.")):
+            raise SystemExit(Exit.NEGATIVE)
+        done = asyncio.run(operate(settings, "event.erase", args))
+        click.echo(
+            f"erased: {done['payloads']} payloads of {done['events']} events, {done['attempts']} texts of attempts, "
+            f"{done['refused']} refused webhooks, {done['rows']} unreadable rows; {done['deliveries']} deliveries died"
+        )
+
+
+def _plan_of_erasure(plan: Mapping[str, int]) -> Iterator[str]:
+    yield f"{plan['events']} events, {plan['refused']} refused webhooks, {plan['rows']} rows that cannot be read"
+    if plan["before"]:
+        yield f"{plan['before']} events were erased before"
+    if plan["unknown"]:
+        yield f"{plan['unknown']} keys are not in the ledger: erase them once they are recorded"
+    if plan["unopened"]:
+        yield f"{plan['unopened']} could not be looked into: no JSON, or sealed with a key that is not there"
+
+
 @event.command("accept-unlisted")
 @click.argument("source")
 @click.argument("keys", nargs=-1, required=True)
@@ -375,6 +437,7 @@ def _cells(row: Event) -> tuple[object, ...]:
 
 
 def _fields(row: Event) -> dict[str, object]:
-    times = {name.removesuffix("_us"): getattr(row, name) for name in ("occurred_us", "first_seen_us", "webhook_us")}
+    stored = ("occurred_us", "first_seen_us", "webhook_us", "erased_us")
+    times = {name.removesuffix("_us"): getattr(row, name) for name in stored}
     plain = {name: value for name, value in asdict(row).items() if not name.endswith("_us")}
     return plain | {name: None if us is None else from_us(us) for name, us in times.items()}

@@ -16,6 +16,7 @@ from gapless.ledger import quarantine as ledger
 from gapless.ledger.quarantine import QuarantineEntry
 from gapless.receive.diagnosis import diagnose
 from gapless.receive.quarantine import request_of
+from gapless.sealing import CannotOpen
 from gapless.settings import Settings
 
 
@@ -62,8 +63,11 @@ def _explained(
     by_id, providers = {each.id: each for each in configured}, {each.name: each.provider for each in configured}
     explained = []
     for entry in _entries(connection, source, limit):
-        found = ledger.content(connection, entry.id)
-        why = ""
+        why, found = "", None
+        try:
+            found = ledger.content(connection, entry.id)
+        except CannotOpen as error:
+            why = str(error)
         is_whole = entry.released_us is None and entry.purged_us is None and entry.reason not in ledger.PARTIAL
         if found is not None and is_whole and entry.source_id in by_id:
             row, its = found[0], by_id[entry.source_id]

@@ -9,11 +9,24 @@ from litestar.params import QueryParameter
 from msgspec import Struct
 
 from gapless.console.api import cursors
-from gapless.console.api.shared import PAGE, After, AnyRequest, Limit, reading, refuse, refuse_limited
+from gapless.console.api.events import read_types
+from gapless.console.api.shared import (
+    PAGE,
+    After,
+    AnyRequest,
+    Limit,
+    OfSource,
+    Since,
+    Until,
+    reading,
+    refuse,
+    refuse_limited,
+    time_us,
+)
 from gapless.domain import from_us
-from gapless.ledger import Connection, dead_letters, destinations
-from gapless.ledger.dead_letters import Unsettled
+from gapless.ledger import Connection, destinations, unsettled
 from gapless.ledger.deliveries import DeliveryState
+from gapless.ledger.unsettled import Key, Unsettled, UnsettledFilter
 from gapless.operations.context import OperationContext
 
 NOUN = "dead-letters"
@@ -54,63 +67,63 @@ def dead_letter_routes(context: OperationContext) -> list[HTTPRouteHandler]:
     async def list_dead_letters(
         request: AnyRequest,
         *,
-        its: Annotated[
-            Waiting, QueryParameter(name="state", description="Dead letters, or held deliveries.")
-        ] = Waiting.DEAD,
+        its: Annotated[Waiting, QueryParameter(name="state", description="Dead, or held.")] = Waiting.DEAD,
         destination: Annotated[str | None, QueryParameter(max_length=40, description="Only to it.")] = None,
+        source: OfSource = None,
+        types: Annotated[str | None, QueryParameter(name="type", max_length=500, description="`invoice.*`")] = None,
+        of: Annotated[str | None, QueryParameter(name="object", max_length=500, description="Its key.")] = None,
         reason: Annotated[str | None, QueryParameter(max_length=60, description="Such as `consumer_4xx`.")] = None,
+        since: Since = None,
+        until: Until = None,
         after: After = None,
         limit: Limit = PAGE,
     ) -> DeadLettersPage:
-        """List dead letters, or held deliveries. `dead.requeue` and `held.release` send them again."""
+        """List dead letters, or held deliveries. `dead.requeue` and `held.release` send them again.
+
+        `since` and `until` are about when they became so.
+        """
         refuse_limited(request, "dead letters")
-        return await find_waiting(context, its, destination, reason, after, limit)
+        chosen = UnsettledFilter(
+            state=DeliveryState(its.value),
+            destinations=None if destination is None else (destination,),
+            sources=None if source is None else (source,),
+            types=read_types(types),
+            object_key=None if of is None else of.replace("\0", ""),
+            reason=None if reason is None else reason.replace("\0", ""),
+            since_us=time_us(context, "since", since),
+            until_us=time_us(context, "until", until),
+        )
+        return await find_waiting(context, chosen, after, limit)
 
     return [list_dead_letters]
 
 
 async def find_waiting(
-    context: OperationContext,
-    state: Waiting,
-    destination: str | None,
-    reason: str | None,
-    after: str | None,
-    limit: int,
+    context: OperationContext, chosen: UnsettledFilter, after: str | None, limit: int
 ) -> DeadLettersPage:
     """Return a page. Raises `HTTPException` and `StoreError`."""
     place = cursors.decode(NOUN, after, length=2)
-    found = await context.read(
-        _page,
-        state=DeliveryState(state.value),
-        destination=destination,
-        reason=None if reason is None else reason.replace("\0", ""),
-        after=(0, 0) if place is None else (place[0], place[1]),
-        limit=limit,
+    start = unsettled.START if place is None else (place[0], place[1])
+    rows = await context.read(_page, chosen=chosen, after=start, limit=limit + 1)
+    if rows is None:
+        refuse(f"destination {listed(chosen.destinations)} is not known; /api/v1/destinations has those that are")
+    last = rows[limit - 1] if len(rows) > limit else None
+    return DeadLettersPage(
+        items=[_item(each) for each in rows[:limit]],
+        next=cursors.encode(NOUN, None if last is None else (last.seq, last.destination_id)),
     )
-    if found is None:
-        refuse(f"destination {destination!r} is not known; /api/v1/destinations has those that are")
-    rows, last = found
-    return DeadLettersPage(items=[_item(each) for each in rows], next=cursors.encode(NOUN, last))
 
 
-def _page(
-    connection: Connection,
-    state: DeliveryState,
-    destination: str | None,
-    reason: str | None,
-    after: tuple[int, int],
-    limit: int,
-) -> tuple[list[Unsettled], tuple[int, int] | None] | None:
-    """Return some deliveries and where the next page goes on; None: the destination is not known."""
-    known = None if destination is None else destinations.destination(connection, destination)
-    if destination is not None and known is None:
+def listed(names: tuple[str, ...] | None) -> str:
+    """Return names for a message."""
+    return ", ".join(map(repr, names or ()))
+
+
+def _page(connection: Connection, chosen: UnsettledFilter, after: Key, limit: int) -> list[Unsettled] | None:
+    """Return some deliveries; None: a destination is not known."""
+    if any(destinations.destination(connection, each) is None for each in chosen.destinations or ()):
         return None
-    chosen = None if known is None else known.id
-    rows = dead_letters.waiting(connection, state, destination_id=chosen, reason=reason, after=after, limit=limit + 1)
-    if len(rows) <= limit:
-        return rows, None
-    last = destinations.destination(connection, rows[limit - 1].destination)
-    return rows[:limit], None if last is None else (rows[limit - 1].seq, last.id)
+    return unsettled.page(connection, chosen, after=after, limit=limit)
 
 
 def _item(row: Unsettled) -> DeadLetterItem:

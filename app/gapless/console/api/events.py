@@ -32,10 +32,12 @@ from gapless.console.routing import principal_of
 from gapless.destinations.contract import event_id
 from gapless.domain import EventMode, from_us
 from gapless.ledger import Connection, event_history, event_search, sources
+from gapless.ledger.attempts import AttemptDetails
 from gapless.ledger.event_history import EventHistory
 from gapless.ledger.event_search import DeliveryMark, EventSearch
 from gapless.ledger.events import Event
-from gapless.ledger.newest import Page
+from gapless.ledger.newest import NewestPage
+from gapless.operations.attempts import as_values
 from gapless.operations.context import OperationContext
 
 NOUN = "events"
@@ -110,6 +112,15 @@ class EventsPage(Struct, frozen=True, kw_only=True):
     """false: not everything was looked at. There may be more behind `next`, even if the page has few entries."""
 
 
+class AnswerItem(Struct, frozen=True, kw_only=True):
+    """The beginning of what a destination answered."""
+
+    headers: dict[str, str]
+    body: str
+    is_cut: bool
+    """There was more of it than is kept."""
+
+
 class AttemptItem(Struct, frozen=True, kw_only=True):
     """One attempt of a delivery."""
 
@@ -117,6 +128,10 @@ class AttemptItem(Struct, frozen=True, kw_only=True):
     duration_s: float
     outcome: str
     detail: str | None
+    status: int | None
+    """The status of the answer; null: there was none, or it is not known."""
+    answer: AnswerItem | None
+    """What was kept of the answer, with masked values hidden."""
 
 
 class DeliveryItem(Struct, frozen=True, kw_only=True):
@@ -156,7 +171,11 @@ class EventDetail(Struct, frozen=True, kw_only=True):
     consumer_id: str
     """The id that consumers see, which is also the idempotency key."""
     payload: PayloadItem | None
-    """null: it was imported, or pruned."""
+    """null: it was imported, pruned or erased, or it is sealed with a key that is not there."""
+    closed: str | None
+    """Why the payload cannot be opened; null: it can, or there is none."""
+    erased: datetime | None
+    """When a person had its payload erased."""
     deliveries: list[DeliveryItem] | None
     """null: the token is limited to sources and sees no destinations."""
     imported: datetime | None
@@ -242,7 +261,9 @@ async def read_event(request: AnyRequest, context: OperationContext, source: str
         event=item(event, owed if shows else None),
         consumer_id=event_id(seed, key),
         payload=None if history.stored is None else _payload(history, mask),
-        deliveries=_deliveries(history) if shows else None,
+        closed=history.closed,
+        erased=time(event.erased_us),
+        deliveries=_deliveries(history, mask) if shows else None,
         imported=time(history.imported_us),
         listings_without_it=history.absences,
         absence=history.absence,
@@ -275,7 +296,7 @@ def item(event: Event, owed: list[DeliveryMark] | None) -> EventItem:
 
 def _search(
     connection: Connection, wanted: EventSearch, after: tuple[int, ...] | None, limit: int
-) -> tuple[Page[Event], dict[int, list[DeliveryMark]]]:
+) -> tuple[NewestPage[Event], dict[int, list[DeliveryMark]]]:
     found = event_search.search(connection, wanted, after=after, limit=limit)
     return found, event_search.deliveries_of(connection, [each.seq for each in found.rows])
 
@@ -288,7 +309,9 @@ def _history(connection: Connection, source: str, key: str) -> tuple[Event, Even
     return event, event_history.read(connection, event), row["identity_seed"] or str(row["id"])
 
 
-def _deliveries(history: EventHistory) -> list[DeliveryItem]:
+def _deliveries(history: EventHistory, mask: tuple[str, ...]) -> list[DeliveryItem]:
+    payload = None if history.stored is None else history.stored.body
+    tried = [(each.destination, _attempt(each, payload, mask)) for each in history.attempts]
     return [
         DeliveryItem(
             destination=each.destination,
@@ -299,19 +322,15 @@ def _deliveries(history: EventHistory) -> list[DeliveryItem]:
             next_attempt=from_us(each.next_us) if each.state.value == OwedState.PENDING else None,
             done=time(each.done_us),
             receipt=time(each.receipt_us),
-            attempts=[
-                AttemptItem(
-                    at=from_us(tried.at_us),
-                    duration_s=tried.duration_us / 1_000_000,
-                    outcome=tried.outcome,
-                    detail=tried.detail,
-                )
-                for tried in history.attempts
-                if tried.destination == each.destination
-            ],
+            attempts=[attempt for destination, attempt in tried if destination == each.destination],
         )
         for each in history.deliveries
     ]
+
+
+def _attempt(row: AttemptDetails, payload: bytes | None, mask: tuple[str, ...]) -> AttemptItem:
+    shown = as_values(row, payload, mask)
+    return msgspec.convert({name: shown[name] for name in AttemptItem.__struct_fields__}, AttemptItem)
 
 
 def _payload(history: EventHistory, mask: tuple[str, ...]) -> PayloadItem | None:

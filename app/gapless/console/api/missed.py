@@ -27,7 +27,7 @@ from gapless.domain import Cause, from_us
 from gapless.ledger import missing
 from gapless.ledger.event_search import EventSearch
 from gapless.ledger.missing import MissingDetails
-from gapless.ledger.newest import Page
+from gapless.ledger.newest import NewestPage
 from gapless.operations.context import OperationContext
 
 NOUN = "missing"
@@ -125,7 +125,7 @@ def missed_routes(context: OperationContext) -> list[HTTPRouteHandler]:
     return [list_missed, list_missing]
 
 
-def missing_page(found: Page[MissingDetails]) -> MissingPage:
+def missing_page(found: NewestPage[MissingDetails]) -> MissingPage:
     """Return a page as the API shows it."""
     return MissingPage(
         items=[_item(each) for each in found.rows],

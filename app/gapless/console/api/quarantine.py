@@ -1,6 +1,7 @@
 """`/api/v1/quarantine`: refused webhooks, why, and what one of them was."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import datetime
 from http import HTTPStatus
 from typing import Annotated, Any
@@ -27,11 +28,12 @@ from gapless.console.api.shared import (
 from gapless.console.routing import principal_of
 from gapless.domain import Source, from_us
 from gapless.ledger import Connection, quarantine, sources
-from gapless.ledger.newest import Page
+from gapless.ledger.newest import NewestPage
 from gapless.ledger.quarantine import QuarantinedWebhook, QuarantineEntry
 from gapless.operations.context import OperationContext
 from gapless.receive.diagnosis import diagnose
 from gapless.receive.quarantine import request_of
+from gapless.sealing import CannotOpen
 
 NOUN = "quarantine"
 
@@ -71,6 +73,8 @@ class QuarantineDetail(Struct, frozen=True, kw_only=True):
     """A refused webhook with its content. Secrets that it carried are digests, masked values are hidden."""
 
     item: QuarantineItem
+    is_open: bool
+    """false: its content is sealed with a key that is not there."""
     headers: list[tuple[str, str]]
     json: Any
     """The body as JSON; null if it is none, or if it is `null`."""
@@ -130,10 +134,11 @@ async def read_refused(request: AnyRequest, context: OperationContext, number: i
     entry, name, webhook = found
     mask = context.sources[name].mask if name in context.sources else ()
     configured = {each.id: each for each in context.sources}
-    value, text = readable(masking.shown(webhook.body, mask)) if webhook.body else (None, None)
+    value, text = readable(masking.shown(webhook.body, mask)) if webhook and webhook.body else (None, None)
     return QuarantineDetail(
         item=_item(entry, {entry.source_id: name}, _cause(configured, entry, webhook)),
-        headers=msgspec.json.decode(webhook.headers, type=list[tuple[str, str]]),
+        is_open=webhook is not None,
+        headers=msgspec.json.decode(webhook.headers if webhook else "[]", type=list[tuple[str, str]]),
         json=value,
         text=text,
     )
@@ -150,19 +155,27 @@ def _page(
     reason: str | None,
     after: tuple[int, ...] | None,
     limit: int,
-) -> tuple[Page[QuarantineEntry], Mapping[int, str], Mapping[int, QuarantinedWebhook]]:
+) -> tuple[NewestPage[QuarantineEntry], Mapping[int, str], Mapping[int, QuarantinedWebhook]]:
     names = sources.names(connection)
     ids = None if sources_ is None else [each for each, name in names.items() if name in sources_]
     page = quarantine.page(connection, source_ids=ids, reason=reason, after=after, limit=limit)
-    found = {each.id: quarantine.content(connection, each.id) for each in page.rows if is_whole(each)}
-    return page, names, {each: content[0] for each, content in found.items() if content is not None}
+    found = {each.id: _content(connection, each.id) for each in page.rows if is_whole(each)}
+    return page, names, {each: content for each, content in found.items() if content is not None}
 
 
-def _one(connection: Connection, number: int) -> tuple[QuarantineEntry, str, QuarantinedWebhook] | None:
-    entry, content = quarantine.entry(connection, number), quarantine.content(connection, number)
-    if entry is None or content is None:
+def _content(connection: Connection, number: int) -> QuarantinedWebhook | None:
+    """Return a webhook with its content; None: there is none, or no key here opens it."""
+    with suppress(CannotOpen):
+        found = quarantine.content(connection, number)
+        return None if found is None else found[0]
+    return None
+
+
+def _one(connection: Connection, number: int) -> tuple[QuarantineEntry, str, QuarantinedWebhook | None] | None:
+    entry = quarantine.entry(connection, number)
+    if entry is None:
         return None
-    return entry, sources.names(connection).get(entry.source_id, "?"), content[0]
+    return entry, sources.names(connection).get(entry.source_id, "?"), _content(connection, number)
 
 
 def _cause(configured: Mapping[int, Source], entry: QuarantineEntry, webhook: QuarantinedWebhook | None) -> str | None:

@@ -10,7 +10,7 @@ from gapless.console.api import cursors
 from gapless.console.api.shared import PAGE, After, AnyRequest, Limit, OfSource, chosen_sources, reading
 from gapless.domain import from_us
 from gapless.ledger import unrecoverable
-from gapless.ledger.newest import Page
+from gapless.ledger.newest import NewestPage
 from gapless.ledger.unrecoverable import Interval
 from gapless.operations.context import OperationContext
 
@@ -73,7 +73,7 @@ def unrecoverable_routes(context: OperationContext) -> list[HTTPRouteHandler]:
     return [list_unrecoverable]
 
 
-def intervals_page(found: Page[Interval]) -> IntervalsPage:
+def intervals_page(found: NewestPage[Interval]) -> IntervalsPage:
     """Return a page as the API shows it."""
     return IntervalsPage(
         items=[_item(each) for each in found.rows], next=cursors.encode(NOUN, found.after), complete=found.is_full

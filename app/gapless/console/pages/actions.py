@@ -1,24 +1,30 @@
-"""What a person can do on the pages: what it does and to how many, the fields, and the command that does the same.
+"""What a person can do on the pages, by the operations of the registry.
 
-Each action is an operation of the registry. Its page asks for a reason, which goes into the audit log.
+The page of each asks for a reason, which goes into the audit log.
 """
 
-import shlex
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from datetime import datetime
-from typing import Final, TypeAlias
+from typing import Final
 
+from gapless.console.pages import sending
+from gapless.console.pages.confirmation import (
+    REASON,
+    Asked,
+    Confirmation,
+    FormField,
+    NothingToDo,
+    PageAction,
+    command,
+    needed,
+    number,
+    option,
+    told,
+)
 from gapless.domain import from_us
-from gapless.ledger.deliveries import DeliveryState
 from gapless.operations.principals import GRANTED, AccessRole
 from gapless.status.report import StatusReport
 from gapless.text import format_time, read_time
-
-Asked: TypeAlias = Mapping[str, str]
-"""What the address or the form says, without what is empty."""
-REASON: Final = "…"
-"""Where the reason stands in a command, until it is written."""
 
 SINCE: Final = (
     ("", "where it was last read up to"),
@@ -30,66 +36,13 @@ SINCE: Final = (
 """From when on a list is read again."""
 
 
-class NothingToDo(Exception):
-    """There is nothing that this action could be done to. The message says why."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FormField:
-    """A field of the form. `choices` empty: a text. `word`: what it stands for in the command."""
-
-    name: str
-    label: str
-    choices: tuple[tuple[str, str], ...] = ()
-    value: str = ""
-    hint: str = ""
-    word: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Confirmation:
-    """What is shown before an action: what it does, to how many, and how else it is done."""
-
-    title: str
-    verb: str
-    """What the button says: the verb and the number."""
-    effects: tuple[str, ...]
-    command: str
-    fields: tuple[FormField, ...] = ()
-    danger: bool = False
-    hint: str = "It is kept in the audit log beside your name."
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PageAction:
-    """One action. `prepare` says what it would do; `args` are the arguments of the operation."""
-
-    operation: str
-    prepare: Callable[[StatusReport, Asked], Confirmation]
-    args: Callable[[Asked, datetime], dict[str, object]]
-    done: Callable[[Mapping[str, object]], str]
-    reason: str = "note"
-    """The field of the operation that is the reason."""
-
-
-def command(*words: str | None) -> str:
-    """Return the command with these words, as a shell takes it; None: left out."""
-    return "gapless " + " ".join(
-        each if each == f'"{REASON}"' else shlex.quote(each) for each in words if each is not None
-    )
-
-
-def _option(name: str, value: str | None) -> tuple[str | None, str | None]:
-    return (None, None) if value is None else (name, value)
-
-
 def _replay(report: StatusReport, asked: Asked) -> Confirmation:
     active = [each.name for each in report.destinations if each.state == "active"]
     if not active:
         raise NothingToDo("no destination is configured that could get it")
-    source, key = _needed(asked, "source"), _needed(asked, "key")
+    source, key = needed(asked, "source"), needed(asked, "key")
     chosen = asked.get("destination", active[0])
-    words = ("event", "replay", key, "--source", source, "--destination", "DESTINATION")
+    words = ("event", "replay", key, "--source", source, "--destination", "DESTINATION", *sending.NOTED)
     return Confirmation(
         title="Replay this event",
         verb="Replay 1",
@@ -146,7 +99,7 @@ def _read_args(asked: Asked, now: datetime) -> dict[str, object]:
 
 
 def _cancel(_: StatusReport, asked: Asked) -> Confirmation:
-    number = _needed(asked, "id")
+    number = needed(asked, "id")
     return Confirmation(
         title=f"Cancel pass {number}",
         verb="Cancel the pass",
@@ -154,53 +107,6 @@ def _cancel(_: StatusReport, asked: Asked) -> Confirmation:
         command=command("pass", "cancel", number),
         danger=True,
     )
-
-
-def _requeue(report: StatusReport, asked: Asked) -> Confirmation:
-    key, destination, reason = (asked.get(name) for name in ("key", "destination", "reason"))
-    count = 1 if key else _dead(report, destination, reason)
-    if not count:
-        raise NothingToDo("there is no dead letter of this kind any more")
-    to = f" to {destination}" if destination else " to every destination"
-    return Confirmation(
-        title=f"Requeue {count} dead letter{'' if count == 1 else 's'}{to}",
-        verb=f"Requeue {count}",
-        effects=("Each gets new attempts, with the same id and the same idempotency key.",),
-        command=command("dead", "requeue", key, *_option("--destination", destination), *_option("--reason", reason)),
-    )
-
-
-def _release_held(report: StatusReport, asked: Asked) -> Confirmation:
-    key, destination, reason = (asked.get(name) for name in ("key", "destination", "reason"))
-    held = [each for each in report.destinations if destination in (None, each.name)]
-    count = 1 if key else sum(_held(each.held, reason) for each in held)
-    if not count:
-        raise NothingToDo("there is no held delivery of this kind any more")
-    return Confirmation(
-        title=f"Let {count} held deliver{'y' if count == 1 else 'ies'} go",
-        verb=f"Let {count} go",
-        effects=(
-            "They are sent at once, and are not held again.",
-            "Those of another account are sent only if that is the reason which you chose.",
-        ),
-        command=command(
-            "dead", "requeue", "--held", key, *_option("--destination", destination), *_option("--reason", reason)
-        ),
-    )
-
-
-def _held(by_reason: Mapping[str, int], reason: str | None) -> int:
-    return sum(by_reason.values()) if reason is None else by_reason.get(reason, 0)
-
-
-def _dead(report: StatusReport, destination: str | None, reason: str | None) -> int:
-    chosen = [each for each in report.destinations if destination in (None, each.name)]
-    return sum(each.backlog[DeliveryState.DEAD] if reason is None else each.dead.get(reason, 0) for each in chosen)
-
-
-def _waiting_args(asked: Asked, _: datetime) -> dict[str, object]:
-    args: dict[str, object] = {name: asked[name] for name in ("destination", "reason") if name in asked}
-    return args | ({"keys": [asked["key"]]} if "key" in asked else {})
 
 
 def _release(_: StatusReport, asked: Asked) -> Confirmation:
@@ -215,18 +121,18 @@ def _release(_: StatusReport, asked: Asked) -> Confirmation:
             "Each is verified again with today's secrets, as of when it was received.",
             "What verifies is recorded and delivered; the rest stays where it is.",
         ),
-        command=command("quarantine", "release", number, *_option("--source", None if number else source)),
+        command=command("quarantine", "release", number, *option("--source", None if number else source)),
     )
 
 
 def _release_args(asked: Asked, _: datetime) -> dict[str, object]:
     if "id" in asked:
-        return {"id": _number(asked["id"])}
+        return {"id": number(asked["id"])}
     return {"source": asked.get("source")}
 
 
 def _acknowledge(report: StatusReport, asked: Asked) -> Confirmation:
-    source = _needed(asked, "source")
+    source = needed(asked, "source")
     interval = asked.get("interval")
     found = next((each for each in report.sources if each.name == source), None)
     open_ = [] if found is None else list(found.not_acknowledged)
@@ -243,17 +149,17 @@ def _acknowledge(report: StatusReport, asked: Asked) -> Confirmation:
         verb=f"Acknowledge {len(chosen)}" if chosen else "Acknowledge",
         effects=(*first, "It stays unrecoverable, and in every report. It is no trouble any more.", *purged),
         hint="Say what you compared, and where. It stands beside the interval for good.",
-        command=command("source", "acknowledge", source, *_option("--interval", interval), "--reason", f'"{REASON}"'),
+        command=command("source", "acknowledge", source, *option("--interval", interval), "--reason", f'"{REASON}"'),
     )
 
 
 def _acknowledge_args(asked: Asked, _: datetime) -> dict[str, object]:
-    of = {"intervals": [_number(asked["interval"])]} if "interval" in asked else {}
+    of = {"intervals": [number(asked["interval"])]} if "interval" in asked else {}
     return {"source": asked.get("source"), **of}
 
 
 def _dismiss(_: StatusReport, asked: Asked) -> Confirmation:
-    source, key = _needed(asked, "source"), _needed(asked, "key")
+    source, key = needed(asked, "source"), needed(asked, "key")
     return Confirmation(
         title="Dismiss a row that cannot be read",
         verb="Dismiss 1",
@@ -295,7 +201,7 @@ def _new_token_args(asked: Asked, now: datetime) -> dict[str, object]:
 
 
 def _revoke(_: StatusReport, asked: Asked) -> Confirmation:
-    name = _needed(asked, "name")
+    name = needed(asked, "name")
     return Confirmation(
         title=f"Revoke {name}",
         verb="Revoke",
@@ -307,22 +213,6 @@ def _revoke(_: StatusReport, asked: Asked) -> Confirmation:
     )
 
 
-def _needed(asked: Asked, name: str) -> str:
-    if name not in asked:
-        raise NothingToDo(f"the address lacks {name}")
-    return asked[name]
-
-
-def _number(text: str) -> int:
-    if not text.isdecimal() or len(text) > 18:  # noqa: PLR2004 - digits of the greatest id
-        raise NothingToDo(f"{text!r} is no number")
-    return int(text)
-
-
-def _shown(name: str, words: str) -> Callable[[Mapping[str, object]], str]:
-    return lambda result: words.format(result.get(name))
-
-
 ACTIONS: Final[Mapping[str, PageAction]] = {
     "replay": PageAction(
         operation="event.replay",
@@ -332,7 +222,7 @@ ACTIONS: Final[Mapping[str, PageAction]] = {
             "source": asked.get("source"),
             "destination": asked.get("destination"),
         },
-        done=_shown("replayed", "Replayed: {}. It is in the audit log."),
+        done=told("replayed", "Replayed: {}. It is in the audit log."),
     ),
     "read": PageAction(
         operation="source.pass",
@@ -343,20 +233,45 @@ ACTIONS: Final[Mapping[str, PageAction]] = {
     "cancel": PageAction(
         operation="pass.cancel",
         prepare=_cancel,
-        args=lambda asked, _: {"ids": [_number(asked.get("id", ""))]},
+        args=lambda asked, _: {"ids": [number(asked.get("id", ""))]},
         done=lambda _: "The pass is cancelled. It is in the audit log.",
     ),
     "requeue": PageAction(
         operation="dead.requeue",
-        prepare=_requeue,
-        args=_waiting_args,
-        done=_shown("requeued", "Requeued: {}. It is in the audit log."),
+        prepare=sending.requeue,
+        args=sending.waiting_args,
+        done=told("requeued", "Requeued: {}. It is in the audit log."),
     ),
     "release-held": PageAction(
         operation="held.release",
-        prepare=_release_held,
-        args=_waiting_args,
-        done=_shown("released", "Let go: {}. It is in the audit log."),
+        prepare=sending.release_held,
+        args=sending.waiting_args,
+        done=told("released", "Let go: {}. It is in the audit log."),
+    ),
+    "discard": PageAction(
+        operation="dead.discard",
+        prepare=sending.discard,
+        args=sending.waiting_args,
+        done=told("discarded", "Discarded: {}. It is in the audit log."),
+    ),
+    "discard-held": PageAction(
+        operation="held.discard",
+        prepare=sending.discard_held,
+        args=sending.waiting_args,
+        done=told("discarded", "Discarded: {}. It is in the audit log."),
+    ),
+    "pause": PageAction(
+        operation="destination.pause",
+        prepare=sending.pause,
+        args=lambda asked, _: {"destination": asked.get("destination")},
+        done=told("destination", "Paused: {}. It is in the audit log."),
+        reason="reason",
+    ),
+    "resume": PageAction(
+        operation="destination.resume",
+        prepare=sending.resume,
+        args=lambda asked, _: {"destination": asked.get("destination")},
+        done=told("destination", "Resumed: {}. It is in the audit log."),
     ),
     "release": PageAction(
         operation="quarantine.release",
@@ -387,7 +302,7 @@ ACTIONS: Final[Mapping[str, PageAction]] = {
         operation="token.revoke",
         prepare=_revoke,
         args=lambda asked, _: {"name": asked.get("name")},
-        done=_shown("revoked", "Revoked: {}."),
+        done=told("revoked", "Revoked: {}."),
     ),
 }
 """Every action of the pages, by the last part of its address."""

@@ -10,7 +10,7 @@ from litestar.params import FromPath
 from gapless.console.api import cursors, missed, unrecoverable
 from gapless.console.api.audit_log import find_actions
 from gapless.console.api.dead_letters import Waiting, find_waiting
-from gapless.console.api.events import find_events
+from gapless.console.api.events import find_events, read_types
 from gapless.console.api.missed import missing_page
 from gapless.console.api.quarantine import find_refused, read_refused
 from gapless.console.api.shared import PAGE, AnyRequest, chosen_sources, refuse, refuse_limited, time_us
@@ -25,7 +25,9 @@ from gapless.console.routing import guarded, make_report, principal_of
 from gapless.domain import Cause
 from gapless.ledger import missing as missing_ledger
 from gapless.ledger import unrecoverable as unrecoverable_ledger
+from gapless.ledger.deliveries import DeliveryState
 from gapless.ledger.event_search import EventSearch
+from gapless.ledger.unsettled import UnsettledFilter
 from gapless.status.troubles import troubles
 
 OPEN_SHOWN: Final = 100
@@ -109,10 +111,17 @@ def list_pages(site: Site) -> list[HTTPRouteHandler]:
         """Show what will not arrive unless somebody acts."""
         refuse_limited(request, "dead letters")
         asking = Asking(request)
-        state = Waiting(asking.choice("state", [each.value for each in Waiting]) or Waiting.DEAD)
-        found = await find_waiting(
-            context, state, asking.text("destination"), asking.text("reason"), asking.text("after"), PAGE
+        state = asking.choice("state", [each.value for each in Waiting]) or Waiting.DEAD.value
+        destination, source = asking.text("destination"), asking.text("source")
+        chosen = UnsettledFilter(
+            state=DeliveryState(state),
+            destinations=None if destination is None else (destination,),
+            sources=None if source is None else (source,),
+            types=read_types(asking.text("type")),
+            reason=asking.text("reason"),
+            since_us=time_us(context, "since", asking.text("since")),
         )
+        found = await find_waiting(context, chosen, asking.text("after"), PAGE)
         return await page(
             site,
             request,
@@ -120,8 +129,8 @@ def list_pages(site: Site) -> list[HTTPRouteHandler]:
             active="dead-letters",
             asking=asking,
             found=found,
-            state=state.value,
-            asked=asking.in_force("destination", "reason", "state"),
+            state=state,
+            asked=asking.in_force("destination", "source", "type", "reason", "since", "state"),
         )
 
     return [missed_page, unrecoverable_page, quarantine_page, quarantined_page, dead_letters_page, *_keep_pages(site)]

@@ -7,9 +7,10 @@ event loop (`run_sync`). So each statement is written once and tested on both.
 Only `ledger.writer` calls `Store.write`.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 
 from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError
@@ -33,9 +34,13 @@ from gapless.ledger.engine.base import (
 from gapless.ledger.engine.postgres import PostgresStore
 from gapless.ledger.engine.sqlite import SqliteStore
 
+NO_OPTIONS: Mapping[str, object] = MappingProxyType({})
 
-def open_store(url: str, limits: StoreLimits = PATIENT) -> Store:
+
+def open_store(url: str, limits: StoreLimits = PATIENT, options: Mapping[str, object] = NO_OPTIONS) -> Store:
     """Return the store at `url`: `sqlite:///path` or `postgresql://…`. It connects on first use.
+
+    `options`: what every connection has among its `get_execution_options`.
 
     Raises `StoreInvalid`. No message repeats the address, which may contain a password.
     """
@@ -44,10 +49,10 @@ def open_store(url: str, limits: StoreLimits = PATIENT) -> Store:
         parsed = make_url(url)
         if not parsed.database or parsed.database == ":memory:":
             raise StoreInvalid(f"store url is {url!r}; wanted a file, such as sqlite:///gapless.db")
-        return SqliteStore(Path(parsed.database))
+        return SqliteStore(Path(parsed.database), options)
     if scheme in ("postgresql", "postgres"):
         try:
-            return PostgresStore(url, limits)
+            return PostgresStore(url, limits, options)
         except ModuleNotFoundError as error:
             raise StoreInvalid(
                 f"a PostgreSQL store needs the package {error.name}; install it: pip install 'gapless[postgres]'"

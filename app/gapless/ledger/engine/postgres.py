@@ -8,9 +8,10 @@ import asyncio
 import os
 import secrets
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 from urllib.parse import parse_qs, urlsplit
 from weakref import WeakSet
@@ -136,7 +137,8 @@ class PostgresStore(Store):
 
     dialect = "postgresql"
 
-    def __init__(self, url: str, limits: StoreLimits) -> None:
+    def __init__(self, url: str, limits: StoreLimits, options: Mapping[str, object] = MappingProxyType({})) -> None:
+        self._options = dict(options)
         self._address = driver_address(url)
         self._limits = limits
         self._connect_s = limits.connect_within.total_seconds()
@@ -157,6 +159,7 @@ class PostgresStore(Store):
             async_creator=self._connect,
             isolation_level="AUTOCOMMIT",
             hide_parameters=True,
+            execution_options=self._options,
             **options,
         )
 

@@ -6,10 +6,11 @@ import shutil
 import sqlite3
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from sqlalchemy import Connection, Engine, create_engine, event
@@ -40,9 +41,9 @@ class SqliteStore(Store):
 
     dialect = "sqlite"
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, options: Mapping[str, object] = MappingProxyType({})) -> None:
         self.path = path
-        self._engine = _sqlite_engine(path)
+        self._engine = _sqlite_engine(path, options)
         self._writer = ThreadPoolExecutor(1, "gapless-write")
         self._readers = ThreadPoolExecutor(READERS, "gapless-read")
         self._connection: Connection | None = None
@@ -213,9 +214,13 @@ def _size(path: Path) -> int:
         return 0
 
 
-def _sqlite_engine(path: Path) -> Engine:
+def _sqlite_engine(path: Path, options: Mapping[str, object]) -> Engine:
     engine = create_engine(
-        f"sqlite:///{path}", pool_size=READERS + 1, connect_args={"check_same_thread": False}, hide_parameters=True
+        f"sqlite:///{path}",
+        pool_size=READERS + 1,
+        connect_args={"check_same_thread": False},
+        hide_parameters=True,
+        execution_options=dict(options),
     )
 
     @event.listens_for(engine, "do_connect")

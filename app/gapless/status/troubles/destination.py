@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import Final
 
-from gapless.destinations.contract import HoldReason
+from gapless.destinations.contract import FailureReason, HoldReason
 from gapless.domain import from_us
 from gapless.ledger.deliveries import DeliveryState
 from gapless.ledger.destinations import Pause
@@ -36,6 +36,10 @@ HELD_BECAUSE: Final = {
         "their condition cannot be evaluated",
         f"Correct `when` for later events. {RELEASE}",
     ),
+    HoldReason.KEY_MISSING.value: (
+        "sealed with a key that is not there, or changed since",
+        "Put the key back into [encryption]: they are sent by themselves. `gapless keys check` says which it is.",
+    ),
     HoldReason.RESTORED.value: ("of a time that a restored backup lacks", RELEASE),
 }
 """By reason: why deliveries are held, and what to do."""
@@ -48,11 +52,12 @@ def of_destination(destination: DestinationReport, now: datetime) -> Iterator[Tr
         return
     name, backlog, oldest = destination.name, destination.backlog, destination.oldest
     bad = partial(Trouble, severity=Severity.TROUBLE, destination=name)
-    if backlog[DeliveryState.DEAD]:
+    dead = backlog[DeliveryState.DEAD] - destination.dead.get(FailureReason.ERASED.value, 0)
+    if dead:
         yield bad(
             kind=TroubleKind.DEAD_LETTERS,
             since=oldest.get(DeliveryState.DEAD),
-            text=f"Not tried any more: {counted(backlog[DeliveryState.DEAD], 'dead letter')}.",
+            text=f"Not tried any more: {counted(dead, 'dead letter')}.",
             next=f"See `gapless dead list`; when the cause is removed, `gapless dead requeue --destination {name}`.",
         )
     if _waits_for_list(destination, now):

@@ -43,6 +43,8 @@ class TroubleKind(StrEnum):
     STORE_REPLACED = "store_replaced"
     STORE_UNAVAILABLE = "store_unavailable"
     STORE_LOG_GROWS = "store_log_grows"
+    STORE_CANNOT_SEAL = "store_cannot_seal"
+    STORE_KEY_MISSING = "store_key_missing"
     NO_SOURCE = "no_source"
     SOURCE_UNKNOWN = "source_unknown"
     CONFIGURATION_OLDER = "configuration_older"

@@ -14,6 +14,8 @@ OF_STORE: Final = {
     StoreFault.REPLACED: "The ledger's file is not the one that Gapless has open, so webhooks are answered 503",
     StoreFault.UNAVAILABLE: "Nothing can be recorded, so webhooks are answered 503",
     StoreFault.LOG_GROWS: "The write-ahead log of the ledger cannot start over and grows",
+    StoreFault.CANNOT_SEAL: "Payloads cannot be sealed, so webhooks are answered 503 and nothing is recorded",
+    StoreFault.KEY_MISSING: "Payloads are sealed with a key that is not configured, or is another one now, and wait",
 }
 NEXT_OF_STORE: Final = {
     StoreFault.READ_ONLY: "Name the primary server in the store url, or let this one write "
@@ -24,6 +26,10 @@ NEXT_OF_STORE: Final = {
     "start `gapless serve` again.",
     StoreFault.UNAVAILABLE: "Look at the database and its log, and run `gapless check`. Gapless connects again by "
     "itself.",
+    StoreFault.CANNOT_SEAL: "Put the key back into [encryption], with the same id; `gapless keys check` says what "
+    "needs it. To stop sealing on purpose, keep the keys and set seals = false.",
+    StoreFault.KEY_MISSING: "Put the key back into [encryption], with the same id. What is owed is held until then, "
+    "and sent by itself.",
     StoreFault.LOG_GROWS: "End the program that reads the ledger in one long transaction, such as a sqlite3 shell or a "
     "backup (`fuser` names it).",
 }

@@ -166,6 +166,16 @@ class Capabilities:
     """Hosts that evidence may be fetched from, by https; `.vendor.example` stands for all below that domain."""
     body_bytes: int | None = None
     """The most bytes of a webhook's body that the vendor sends; None: it names no maximum."""
+    methods: tuple[str, ...] = ("POST",)
+    """The methods of the vendor's requests to us; others are answered 405. Those but POST carry no events."""
+    refusal_statuses: tuple[int, ...] = ()
+    """The 4xx with which a refused webhook may be answered; another becomes the first of them. Empty: any 4xx.
+
+    For a vendor to which some mean more: that it forgets the event at once, or deletes our endpoint."""
+    content_encodings: tuple[str, ...] = ()
+    """The values of `Content-Encoding` in which the vendor sends bodies, in lower case; others are answered 415.
+
+    The provider gets the body as it was sent, because that is what is signed."""
     requests_per_second: float = 1.0
     """Rate under the vendor's limit, used unless another is configured."""
     least_interval: timedelta = timedelta(0)
@@ -173,6 +183,10 @@ class Capabilities:
     budget: ReadBudget | None = None
     grant: Grant | None = None
     """What the vendor lets us read; None: as `budget` says, and if that is None too, the vendor publishes nothing."""
+    personal_data: tuple[str, ...] = ()
+    """JSON pointers to what is known of personal and card data in its events, `*` for each item: masked by default."""
+    met: str = ""
+    """The system of the vendor that this was run against, such as "sandbox, 2026-11"; "": it never met a live one."""
     unproven: str = ""
     """One sentence for the table of providers: what the list cannot prove, and which facts are not verified."""
 

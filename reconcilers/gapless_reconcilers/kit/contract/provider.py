@@ -222,6 +222,15 @@ class ClaimsEvents(Protocol):
 
 
 @runtime_checkable
+class PreviewsWebhooks(Protocol):
+    """What a webhook becomes can be shown without verifying it: for `gapless providers try`, never to record it."""
+
+    def preview(self, request: WebhookRequest, now: datetime) -> tuple[RemoteEvent, ...]:
+        """Return the events that `request` would carry if it were genuine. Raises `WebhookRefused`."""
+        ...
+
+
+@runtime_checkable
 class ShowsQuota(Protocol):
     """The vendor says how many requests are left in another way than the usual headers (`kit.quotas`)."""
 

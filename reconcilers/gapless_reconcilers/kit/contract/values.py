@@ -1,10 +1,12 @@
 """The values that a provider receives and returns."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from types import MappingProxyType
 from typing import Final
+from urllib.parse import parse_qsl
 
 import httpx
 import msgspec
@@ -23,6 +25,10 @@ MAX_ROW_BYTES = 64 * 1024
 EARLIEST = datetime(1990, 1, 1, tzinfo=UTC)
 LATEST = datetime(2200, 1, 1, tzinfo=UTC)
 """A time of occurrence outside these two is an error in reading, never an event."""
+
+_HEADER_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_HEADER_VALUE: Final = re.compile(r"(?:[!-~](?:[ -~]*[!-~])?)?")
+_OWN_HEADERS: Final = frozenset(("connection", "content-length", "content-type", "set-cookie", "transfer-encoding"))
 
 OWN_STREAM = ""
 """The stream of the configured account itself. Most sources have no other."""
@@ -127,10 +133,30 @@ def check_text(name: str, value: str) -> None:
 
 
 class WebhookRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """An inbound POST as it arrived: raw header pairs (names in lower case) and raw body bytes."""
+    """An inbound request as it arrived: raw header pairs (names in lower case) and raw body bytes."""
 
     headers: tuple[tuple[bytes, bytes], ...]
     body: bytes
+    method: str = "POST"
+    """One of `Capabilities.methods`."""
+    query: bytes = b""
+    """What stands after the `?` of the address, as it was sent. It is stored nowhere."""
+
+    def param(self, name: str) -> str | None:
+        """Return the one value of `name` in the query, decoded, or None.
+
+        Raises `MalformedWebhook` if it is repeated, or if the query is longer than `MAX_HEADER_BYTES` or no UTF-8.
+        """
+        if len(self.query) > MAX_HEADER_BYTES:
+            raise MalformedWebhook(f"the query is longer than {MAX_HEADER_BYTES} bytes", reason="bad_header")
+        try:
+            pairs = parse_qsl(self.query.decode("ascii"), keep_blank_values=True, errors="strict")
+        except ValueError:
+            raise MalformedWebhook("the query is not readable as UTF-8 names and values", reason="bad_header") from None
+        found = [value for key, value in pairs if key == name]
+        if len(found) > 1:
+            raise MalformedWebhook(f"{name} stands {len(found)} times in the query; wanted once", reason="bad_header")
+        return found[0] if found else None
 
     def header(self, name: str) -> str | None:
         """Return the one value of header `name` (lower case), or None.
@@ -155,11 +181,23 @@ class WebhookRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """The exact HTTP response that the vendor expects after the commit."""
+    """The exact HTTP response that the vendor expects after the commit.
+
+    Raises `ValueError` if it is no success, or if a header could not be sent as it is.
+    """
 
     status: int = 200
     body: bytes = b""
     content_type: str = "text/plain; charset=utf-8"
+    headers: tuple[tuple[str, str], ...] = ()
+    """Further headers, such as one that a handshake is answered with. Its length and type are added for you."""
+
+    def __post_init__(self) -> None:
+        if not 200 <= self.status < 300:  # noqa: PLR2004 - the successes of HTTP
+            raise ValueError(f"status is {self.status}; a refusal is raised as WebhookRefused, and nothing redirects")
+        for name, value in self.headers:
+            if not _HEADER_NAME.fullmatch(name) or name.lower() in _OWN_HEADERS or not _HEADER_VALUE.fullmatch(value):
+                raise ValueError(f"header {name[:80]!r} cannot be sent; wanted printable ASCII, and none of our own")
 
 
 class Reply(msgspec.Struct, frozen=True, kw_only=True):

@@ -43,6 +43,13 @@ MOST_PER_PAGE: Final = 100
 VERSION: Final = {"Accept": "application/vnd.github+json", "X-GitHub-Api-Version": "2022-11-28"}
 
 
+PERSONAL_DATA: Final = (
+    "/sender", "/pusher", "/head_commit/author", "/head_commit/committer", "/commits/*/author",
+    "/commits/*/committer",
+)  # fmt: skip
+"""NV."""
+
+
 class GitHubOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One hook: of `repository` or `organization` with its `hook_id`, or that of an App."""
 
@@ -95,6 +102,7 @@ class GitHub:
             "GitHub Enterprise Cloud 15,000. What the headers of its answers say is believed",
             read_on=date(2026, 11, 27),
         ),
+        personal_data=PERSONAL_DATA,
         unproven=(
             "Nothing is listed of a time in which the hook was inactive or absent, nor of what GitHub never sends: "
             "payloads over 25 MB, pushes of more than three tags. Not verified: the order of the log, and how late it "

@@ -34,6 +34,18 @@ WEBHOOKS: Final = "/v1/notifications/webhooks"
 POSTBACK: Final = "/v1/notifications/verify-webhook-signature"
 
 
+PERSONAL_DATA: Final = (
+    "/resource/payer", "/resource/payee", "/resource/subscriber", "/resource/payment_source",
+    "/resource/purchase_units/*/shipping", "/resource/purchase_units/*/payee", "/resource/note_to_payer",
+    "/resource/primary_recipients", "/resource/additional_recipients", "/resource/invoicer",
+    "/resource/disputed_transactions/*/buyer", "/resource/messages", "/resource/evidences",
+    "/resource/payout_item/receiver", "/resource/shipping_address",
+)  # fmt: skip
+"""From PayPal's OpenAPI descriptions (github.com/paypal/paypal-rest-api-specifications: checkout_orders_v2,
+payments_payment_v2, billing_subscriptions_v1, invoicing_v2), read 2026-11-27. NV: disputes and payouts, and
+`shipping_address` beside `purchase_units`."""
+
+
 class PayPalOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One REST app."""
 
@@ -73,6 +85,7 @@ class PayPal:
         requests_per_second=5,  # NV: no figure is published
         # "do not poll" (developer.paypal.com, Rate limiting guidelines, read 2026-11-27): a minute is our choice
         least_interval=timedelta(minutes=1),
+        personal_data=PERSONAL_DATA,
         unproven=(
             "Events of other REST apps of the account. Not verified: how far back the API reaches (the dashboard: 30 "
             "days), the order and the largest page of the list, and whether events are kept while there is no webhook."

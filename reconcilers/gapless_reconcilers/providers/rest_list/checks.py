@@ -10,8 +10,10 @@ import httpx
 
 from gapless_reconcilers.kit.contract import Order
 from gapless_reconcilers.kit.errors import OptionsInvalid
-from gapless_reconcilers.providers.rest_list import pages
-from gapless_reconcilers.providers.rest_list.options import ClientCredentials, Header, RestListOptions, WebhookOptions
+from gapless_reconcilers.providers.rest_list import pages, places
+from gapless_reconcilers.providers.rest_list.credentials import ClientCredentials, Header, NoCredentials
+from gapless_reconcilers.providers.rest_list.events import EventFields
+from gapless_reconcilers.providers.rest_list.options import ListOptions, RestListOptions, WebhookOptions
 
 NOTHING_THERE: Final = frozenset(range(400, 500)) - {401, 403, 408, 425, 429}
 """Statuses that can mean that there are no events."""
@@ -27,24 +29,39 @@ def check(options: RestListOptions, placeholders: list[str]) -> None:
         raise OptionsInvalid(f"option {problem}")
     if options.webhook is not None:
         options.webhook.signature.check()
+        if options.webhook.handshake is not None:
+            options.webhook.handshake.check()
 
 
 def _problems(options: RestListOptions, placeholders: list[str]) -> Iterator[str]:
-    yield from _address(options)
+    if options.list is None:
+        yield from _push_only(options)
+    else:
+        yield from _address(options, options.list)
+        yield from _list(options.list, placeholders)
     yield from _numbers(options)
     yield from _names(options)
-    yield from _list(options, placeholders)
 
 
-def _address(options: RestListOptions) -> Iterator[str]:
+def _push_only(options: RestListOptions) -> Iterator[str]:
+    """Check a vendor without a list: what nobody uses is a mistake."""
+    if options.webhook is None:
+        yield "webhook is missing and list is too: nothing would ever come; declare one of them"
+    if options.base_url or options.auth != NoCredentials():
+        yield 'base_url or auth is set, and there is no list to ask for; leave both out, or say auth.type = "none"'
+
+
+def _address(options: RestListOptions, listed: ListOptions) -> Iterator[str]:
     """Check the addresses to which credentials are sent."""
+    if not options.base_url:
+        yield "base_url: missing required field `base_url`, the address of the vendor's API, because there is a list"
     try:
         base = httpx.URL(options.base_url)
     except httpx.InvalidURL:
         base = httpx.URL("")
     if base.scheme not in ("https", "http") or not base.host or base.userinfo or base.query or base.fragment:
         yield "base_url is no plain address; wanted one like https://api.vendor.example/v1, without ?, # and password"
-    paths = {"list.path": options.list.path}
+    paths = {"list.path": listed.path}
     if isinstance(options.auth, ClientCredentials):
         paths["auth.token_path"] = options.auth.token_path
     for name, path in paths.items():
@@ -53,15 +70,11 @@ def _address(options: RestListOptions) -> Iterator[str]:
 
 
 def _numbers(options: RestListOptions) -> Iterator[str]:
-    listed, zero = options.list, timedelta(0)
+    zero = timedelta(0)
     if not 0 < options.rate < math.inf:
         yield f"rate is {options.rate}; wanted requests a second, more than 0"
     if options.least_interval < zero or (options.grant is not None and options.grant.period <= zero):
         yield "least_interval is negative, or grant.period is nothing; wanted a duration such as 1m"
-    if listed.grace < zero or (listed.history is not None and listed.history <= zero):
-        yield "list.grace or list.history is negative or nothing; wanted a duration such as 90d"
-    if listed.resolution <= zero:
-        yield "list.resolution is nothing; wanted the unit of the vendor's filter, such as 1s"
     errors = options.errors
     for status in errors.ignore:
         if status not in NOTHING_THERE:
@@ -72,22 +85,57 @@ def _numbers(options: RestListOptions) -> Iterator[str]:
 
 
 def _names(options: RestListOptions) -> Iterator[str]:
-    event, webhook = options.event, options.webhook
-    for name in ("key", "type", "object"):
-        path = getattr(event, name)
-        if path is not None and (not path or not _TEMPLATE.fullmatch(path)):
-            yield f"event.{name} is {path!r}; wanted a path, or a text with whole paths in braces"
+    webhook, listed = options.webhook, options.list
+    yield from _fields("event", options.event)
+    if listed is not None:
+        yield from _listed_fields(options.event)
     if webhook is not None:
-        yield from _root(webhook)
-    if webhook is not None and not all(webhook.unlisted):
-        yield "webhook.unlisted has an empty text, with which every key begins"
-    headers = [*options.list.headers, *([options.auth.name] if isinstance(options.auth, Header) else [])]
-    headers += () if webhook is None else webhook.signature.headers
-    for header in headers:
+        yield from _webhook(webhook)
+    for header in _headers(options):
         if not _TOKEN.fullmatch(header):
             yield f"{header!r} is no name of a header"
-    if any(name.lower() in ("authorization", "cookie") for name in options.list.headers):
+    if listed is not None and any(name.lower() in ("authorization", "cookie") for name in listed.headers):
         yield "list.headers holds a credential; use auth, whose secret is in a variable or file"
+
+
+def _webhook(webhook: WebhookOptions) -> Iterator[str]:
+    if webhook.event is not None:
+        yield from _fields("webhook.event", webhook.event)
+    yield from _root(webhook)
+    if not all(webhook.unlisted):
+        yield "webhook.unlisted has an empty text, with which every key begins"
+    for status in webhook.refusals:
+        if status not in range(400, 500):
+            yield f"webhook.refusals has {status}; wanted statuses from 400 to 499"
+    for place in webhook.ignore:
+        if not places.is_expression(place):
+            yield f"webhook.ignore has {place!r}; wanted a path, or header:<name>"
+
+
+def _headers(options: RestListOptions) -> Iterator[str]:
+    """Yield the name of each header that is read or sent."""
+    yield from options.list.headers if options.list else ()
+    if isinstance(options.auth, Header):
+        yield options.auth.name
+    if options.webhook is not None:
+        signature = options.webhook.signature
+        yield from signature.headers
+        yield from signature.twins
+        for _, expression in options.pushed.expressions():
+            yield from (name for name, _ in places.headers_of(expression))
+
+
+def _fields(table: str, event: EventFields) -> Iterator[str]:
+    for name, expression in event.expressions():
+        if not expression or not places.is_expression(expression):
+            yield f"{table}.{name} is {expression!r}; wanted a path, or a text with whole paths in braces"
+
+
+def _listed_fields(event: EventFields) -> Iterator[str]:
+    """Check that a row of the list has what is read there."""
+    for name, expression in event.expressions():
+        if places.reads_request(expression) or places.RECEIVED in expression.split(" | "):
+            yield f"event.{name} is {expression!r}, which no row of a list has; say it in webhook.event"
 
 
 def _root(webhook: WebhookOptions) -> Iterator[str]:
@@ -101,8 +149,25 @@ def _root(webhook: WebhookOptions) -> Iterator[str]:
         yield f"webhook.root is {webhook.root!r} and many is false; set many = true: [] stands for each of an array"
 
 
-def _list(options: RestListOptions, placeholders: list[str]) -> Iterator[str]:
-    listed = options.list
+def _list(listed: ListOptions, placeholders: list[str]) -> Iterator[str]:
+    yield from _spans(listed)
+    yield from _parameters(listed, placeholders)
+    for name in ("records", "item"):
+        if "[" in getattr(listed, name):
+            yield f"list.{name} is {getattr(listed, name)!r}: an index takes one element and drops the others"
+    if listed.json is not None and isinstance(listed.page, pages.NextUrlPage | pages.LinkHeaderPage):
+        yield "list.page names addresses, which cannot be requested by POST; use a cursor"
+
+
+def _spans(listed: ListOptions) -> Iterator[str]:
+    zero = timedelta(0)
+    if listed.grace < zero or (listed.history is not None and listed.history <= zero):
+        yield "list.grace or list.history is negative or nothing; wanted a duration such as 90d"
+    if listed.resolution <= zero:
+        yield "list.resolution is nothing; wanted the unit of the vendor's filter, such as 1s"
+
+
+def _parameters(listed: ListOptions, placeholders: list[str]) -> Iterator[str]:
     for each in placeholders:
         if not pages.is_known(each):
             yield f"list has {{{each}}} in its parameters; use {pages.ALLOWED}"
@@ -113,12 +178,7 @@ def _list(options: RestListOptions, placeholders: list[str]) -> Iterator[str]:
             f'list names no time and list.order is "{listed.order}": each pass would read all that there is; '
             'name {window.start|…} in list.params, or ask for the newest first and say list.order = "newest_first"'
         )
-    for name in ("records", "item"):
-        if "[" in getattr(listed, name):
-            yield f"list.{name} is {getattr(listed, name)!r}: an index takes one element and drops the others"
     if any(True for _ in pages.placeholders(listed.headers)):
         yield "list.headers has braces; moments are filled in list.params and list.json alone"
     if any(True for _ in pages.placeholders(listed.other_cuts)) or not all(listed.other_cuts):
         yield "list.other_cuts has braces or an empty table; wanted parameters such as { limit = 50 }"
-    if listed.json is not None and isinstance(listed.page, pages.NextUrlPage | pages.LinkHeaderPage):
-        yield "list.page names addresses, which cannot be requested by POST; use a cursor"

@@ -1,76 +1,16 @@
 """The tables of `[source.options]` with which a vendor is declared."""
 
-import hashlib
 from datetime import date, timedelta
 from typing import Annotated, Any, Literal
 
-import httpx
 import msgspec
 
-from gapless_reconcilers.kit.auth import BasicAuth, BearerAuth, ClientCredentialsAuth, HeaderAuth
-from gapless_reconcilers.kit.contract import Basis, Grant, Order, Pool, Secret
+from gapless_reconcilers.kit.contract import Basis, Coverage, Grant, Order, Pool
 from gapless_reconcilers.providers.rest_list import pages
+from gapless_reconcilers.providers.rest_list.credentials import Credentials, NoCredentials
 from gapless_reconcilers.providers.rest_list.events import EventFields
+from gapless_reconcilers.providers.rest_list.handshakes import Handshake
 from gapless_reconcilers.providers.rest_list.signatures import Signature
-
-
-class CredentialKind(msgspec.Struct, tag_field="type", frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Base of all kinds of credential; `type` distinguishes them."""
-
-
-class Bearer(CredentialKind, tag="bearer", frozen=True, kw_only=True):
-    """`Authorization: Bearer <token>`."""
-
-    token: Secret
-
-    def auth(self, token_base: str) -> httpx.Auth:  # noqa: ARG002
-        """Return the credentials."""
-        return BearerAuth(self.token)
-
-
-class Basic(CredentialKind, tag="basic", frozen=True, kw_only=True):
-    """A name and a password; if the vendor has only an API key, the key is the name."""
-
-    username: Secret
-    password: Secret = Secret("")
-
-    def auth(self, token_base: str) -> httpx.Auth:  # noqa: ARG002
-        """Return the credentials."""
-        return BasicAuth(self.username, self.password)
-
-
-class Header(CredentialKind, tag="header", frozen=True, kw_only=True):
-    """A header that is the credential."""
-
-    name: str
-    token: Secret
-
-    def auth(self, token_base: str) -> httpx.Auth:  # noqa: ARG002
-        """Return the credentials."""
-        return HeaderAuth(self.name, self.token)
-
-
-class ClientCredentials(CredentialKind, tag="client_credentials", frozen=True, kw_only=True):
-    """OAuth2 client credentials: a token is requested, and again when it is refused."""
-
-    token_path: str
-    """The path of the token endpoint, on the same host."""
-    client_id: str
-    secret: Secret
-
-    def auth(self, token_base: str) -> httpx.Auth:
-        """Return the credentials; the token is requested at `token_base`."""
-        return ClientCredentialsAuth(token_base + self.token_path, self.client_id, self.secret)
-
-
-Credentials = Bearer | Basic | Header | ClientCredentials
-
-
-def fingerprint(credentials: Credentials) -> str:
-    """Return 48 bits of the SHA-256 of the secrets in `credentials`. It only distinguishes accounts."""
-    fields = (getattr(credentials, name) for name in credentials.__struct_fields__)
-    texts = [field.reveal() if isinstance(field, Secret) else field for field in fields]
-    return hashlib.sha256("\0".join(texts).encode()).hexdigest()[:12]
 
 
 class ListOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -87,6 +27,10 @@ class ListOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """The whole response if there are no events, such as `{}`; None: an empty array."""
     item: str = ""
     """Path of the event inside a row; "" if the row is the event."""
+    payload: str = ""
+    """Path in the event of what a webhook has as its body, as JSON or as a text with JSON; "": it is the event."""
+    coverage: Literal["event_log", "delivery_log"] = "event_log"
+    """What it proves: every event, or every delivery that the vendor tried."""
     params: dict[str, str | int | bool | list[str]] = {}
     """The query; placeholders such as `{window.start|unix_s}` are filled in."""
     other_cuts: tuple[dict[str, str | int | bool | list[str]], ...] = ()
@@ -114,8 +58,26 @@ class WebhookOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """Path of the event in the body; "" if the body is the event. With `many`, `[]` stands for each of an array."""
     many: bool = False
     """True if there is an array of events at `root`."""
+    item: str = ""
+    """Path of the event in an element of that array; "" if the element is the event."""
     unlisted: tuple[str, ...] = ()
     """Beginnings of keys that the list never shows, such as a simulator's: recorded, never expected."""
+    event: EventFields | None = None
+    """The parts of an event in webhooks, if they stand elsewhere than in the list; None: they do not."""
+    form: bool = False
+    """True if the body is a form: its fields become the event's JSON."""
+    empty: bool = False
+    """True if the vendor sends an empty array, such as a heartbeat: it is taken, and records nothing."""
+    ignore: dict[str, str] = {}
+    """Tests that the vendor sends: expressions and the texts there, any of which says so. They record nothing."""
+    answer: str = ""
+    """The body of the answer to a webhook, if the vendor wants one."""
+    status: int = 200
+    """The status of that answer."""
+    handshake: Handshake | None = None
+    """How the vendor proves our endpoint; None: it does not."""
+    refusals: tuple[int, ...] = ()
+    """The statuses that a refused webhook may be answered with; the first stands for all others. Empty: any 4xx."""
 
     @property
     def arrays(self) -> list[str]:
@@ -158,9 +120,11 @@ class GrantOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 class RestListOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One account of one vendor."""
 
-    base_url: str
-    auth: Credentials
-    list: ListOptions
+    base_url: str = ""
+    """The address of its API; "" if nothing is asked there."""
+    auth: Credentials = NoCredentials()
+    list: ListOptions | None = None
+    """None: there is no list, and nothing is asked."""
     event: EventFields = EventFields()
     webhook: WebhookOptions | None = None
     """None: no webhook is accepted (audit, `mode = "poll"`)."""
@@ -171,7 +135,27 @@ class RestListOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     """What the vendor lets us read; None: it publishes nothing."""
     least_interval: timedelta = timedelta(0)
     """The shortest interval at which the list may sensibly be read; 0: the vendor asks for none."""
+    personal_data: tuple[str, ...] = ()
+    """JSON pointers to personal and card data in its events: masked by default."""
     unproven: str = "What its declaration does not say."
     """One sentence for people: what the list cannot prove, and which facts are not verified."""
     basis: Basis = Basis.VENDOR_DOCS
     """The source against which the declaration was checked."""
+    met: str = ""
+    """The system of the vendor that it was run against, and when; "": it never met a live one."""
+
+    @property
+    def pushed(self) -> EventFields:
+        """Return the parts of an event in webhooks."""
+        return self.event if self.webhook is None or self.webhook.event is None else self.webhook.event
+
+    @property
+    def exact_times(self) -> bool:
+        """False if webhooks and list may name different times of one event."""
+        own = None if self.webhook is None else self.webhook.event
+        return not self.pushed.takes_receipt and (own is None or self.list is None or own.exact)
+
+    @property
+    def coverage(self) -> Coverage:
+        """Return what the list proves."""
+        return Coverage.NONE if self.list is None else Coverage(self.list.coverage)

@@ -22,10 +22,11 @@ FIRST: Final = "gapless.first_key"
 """The extension of a request that holds the first key of the page before: it shows that a list repeats one page."""
 OTHER_CUT: Final = "gapless.other_cut"
 """The extension of a request that holds the place of its parameters in `list.other_cuts`."""
+HEADER: Final = "header:"
 LAST: Final = "[-1]"
 """The last row, in the path of a cursor."""
-MOMENTS: Final = ("window.start", "window.before_start", "window.end")
-FORMATS: Final = ("unix_s", "unix_ms", "rfc3339")
+MOMENTS: Final = ("window.start", "window.before_start", "window.end", "window.after_end")
+FORMATS: Final = ("unix_s", "unix_ms", "rfc3339", "date")
 ALLOWED: Final = f"{{<moment>|<format>}} of {', '.join(MOMENTS)} and {', '.join(FORMATS)}"
 _BRACES: Final = re.compile(r"\{([^{}]*)\}")
 
@@ -35,7 +36,8 @@ Positive = Annotated[int, msgspec.Meta(ge=1)]
 def fill(value: Any, window: Window, resolution: timedelta) -> Any:
     """Return `value`, a text or a table or list of texts, with every placeholder replaced by its time.
 
-    `window.before_start` is one unit of `resolution` before the start, for vendors whose bound is exclusive.
+    `window.before_start` is one unit of `resolution` before the start, and `window.after_end` one after the end, for
+    vendors whose bound is exclusive.
     """
     if isinstance(value, Mapping):
         return {key: fill(inner, window, resolution) for key, inner in value.items()}
@@ -77,6 +79,7 @@ def _written(placeholder: str, window: Window, resolution: timedelta) -> int | s
         "window.start": window.start,
         "window.before_start": window.start - resolution,
         "window.end": window.end,
+        "window.after_end": window.end + resolution,
     }
     return _format(moments[moment], form)
 
@@ -84,6 +87,8 @@ def _written(placeholder: str, window: Window, resolution: timedelta) -> int | s
 def _format(at: datetime, form: str) -> int | str:
     if form == "unix_s":
         return int(at.timestamp())
+    if form == "date":
+        return at.date().isoformat()
     if form == "unix_ms":
         return int(at.timestamp()) * 1000 + at.microsecond // 1000
     return at.isoformat(timespec="milliseconds" if at.microsecond else "seconds").replace("+00:00", "Z")
@@ -128,7 +133,7 @@ class CursorPage(PageKind, tag="cursor", frozen=True, kw_only=True):
     param: str
     """The parameter that carries the cursor; for a list by POST, the field."""
     cursor: str
-    """Path of the cursor: `meta.next`, or `data[-1].id` for that of the last row."""
+    """Path of the cursor: `meta.next`, `data[-1].id` for that of the last row, `header:<name>` for one in a header."""
     more: str | None = None
     """Path of the boolean for "there is more"; None: a cursor that is null is the end."""
     optional: bool = False
@@ -145,7 +150,7 @@ class CursorPage(PageKind, tag="cursor", frozen=True, kw_only=True):
             return None
         if self.more is not None and not page.rows:
             raise UnexpectedShape(self.more, "true on a page without rows", "rows, or false")
-        is_absent = self.optional and self.more is None and not has(content, self.cursor)
+        is_absent = self.optional and self.more is None and not self._is_there(page)
         if is_absent or (self.until_empty and not page.rows):
             return None
         cursor = self._cursor(page)
@@ -155,9 +160,17 @@ class CursorPage(PageKind, tag="cursor", frozen=True, kw_only=True):
             raise UnexpectedShape(self.cursor, "empty, or the one of this page", "one that moves on")
         return Step(params={self.param: str(cursor)}, without=self.without)
 
+    def _is_there(self, page: Answered) -> bool:
+        if self.cursor.startswith(HEADER):
+            return self.cursor.removeprefix(HEADER) in page.response.headers
+        return has(page.response.content, self.cursor)
+
     def _cursor(self, page: Answered) -> str | int | None:
         """Return the cursor of the page. One that is a part of the last row is that of the last row which has it."""
         content, form = page.response.content, str | int | None
+        if self.cursor.startswith(HEADER):
+            named: str | None = page.response.headers.get(self.cursor.removeprefix(HEADER))
+            return named
         for back in range(1, page.rows + 1) if LAST in self.cursor else ():
             with suppress(UnexpectedShape):
                 found = value_at(content, self.cursor.replace(LAST, f"[-{back}]"), form)
@@ -175,10 +188,14 @@ class NextUrlPage(PageKind, tag="next_url", frozen=True, kw_only=True):
     """Path of the boolean for "there is more"; None: an address that is null is the end."""
     optional: bool = False
     """True if the vendor documents that the address is left out at the end."""
+    until_empty: bool = False
+    """True if the vendor documents that a page without rows is the end, whatever address it names."""
 
     def next(self, page: Answered) -> Step | None:
         """Return the step to the next page. Raises `UnexpectedShape` if it would not advance, or leave the host."""
         content = page.response.content
+        if self.until_empty and not page.rows:
+            return None
         if self.more is not None and not value_at(content, self.more, bool):
             return None
         if self.optional and self.more is None and not has(content, self.url):

@@ -7,7 +7,7 @@ guessed: if a field is not where the declaration says it is, the pass stops.
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar
 
 import httpx
 import msgspec
@@ -25,6 +25,7 @@ from gapless_reconcilers.kit.contract import (
     Pool,
     Reading,
     RecordedEvent,
+    Remedy,
     RemoteEvent,
     Rendering,
     Reply,
@@ -33,10 +34,10 @@ from gapless_reconcilers.kit.contract import (
     WebhookRequest,
     Window,
 )
-from gapless_reconcilers.kit.decoders import decode_or_none, decode_webhook, peek, raw_at, read_each, rows_at
+from gapless_reconcilers.kit.decoders import decode_json, decode_or_none, peek, raw_at, read_each, rows_at
 from gapless_reconcilers.kit.errors import (
     HistoryExpired,
-    MalformedWebhook,
+    OptionsInvalid,
     ProviderUnavailable,
     RateLimited,
     SignatureInvalid,
@@ -44,10 +45,9 @@ from gapless_reconcilers.kit.errors import (
 )
 from gapless_reconcilers.kit.pagination import is_walked
 from gapless_reconcilers.providers.rest_list import checks, pages
-from gapless_reconcilers.providers.rest_list.options import RestListOptions, WebhookOptions, fingerprint
-
-MOST_CLAIMED: Final = 16
-"""Events of one unverified webhook whose keys are read."""
+from gapless_reconcilers.providers.rest_list.credentials import fingerprint
+from gapless_reconcilers.providers.rest_list.options import ListOptions, RestListOptions, WebhookOptions
+from gapless_reconcilers.providers.rest_list.webhooks import Webhooks
 
 
 class RestList:
@@ -69,27 +69,32 @@ class RestList:
         self.options = options
         self._base = options.base_url.rstrip("/")
         self._auth = options.auth.auth(self._base)
-        webhook, listed = options.webhook, options.list
-        found = list(pages.placeholders([listed.params, listed.json or {}]))
+        listed = options.list
+        found = [] if listed is None else list(pages.placeholders([listed.params, listed.json or {}]))
         checks.check(options, found)
+        self._webhooks = None if options.webhook is None else Webhooks(options, options.webhook)
         self.capabilities = replace(
             type(self).capabilities,
+            **_of_list(listed, is_filtered=bool(found)),
+            **_of_webhook(options.webhook, self._webhooks),
+            coverage=options.coverage,
+            exact_times=options.exact_times,
             basis=options.basis,
-            reading=Reading.WINDOW if found else Reading.WALK,
-            order=listed.order,
-            resolution=listed.resolution,
-            history=listed.history,
-            grace=listed.grace,
-            signs_body=webhook is None or webhook.signature.signs_body,
-            signature_headers=() if webhook is None else webhook.signature.headers,
-            twin_headers=() if webhook is None else webhook.signature.twins,
             requests_per_second=options.rate,
             least_interval=options.least_interval,
             grant=None if options.grant is None else options.grant.grant(),
+            personal_data=options.personal_data,
+            met=options.met,
             unproven=options.unproven,
         )
 
-    def auth(self) -> httpx.Auth:
+    @property
+    def _list(self) -> ListOptions:
+        if self.options.list is None:
+            raise OptionsInvalid("no list is declared; write [source.options.list]")
+        return self.options.list
+
+    def auth(self) -> httpx.Auth | None:
         """Return the credentials that the declaration names."""
         return self._auth
 
@@ -102,73 +107,37 @@ class RestList:
     def option_problems(self) -> list[str]:
         """Report an unencrypted connection, and secrets that can verify nothing."""
         url, problems = httpx.URL(self._base), list[str]()
-        if url.scheme == "http" and url.host not in ("127.0.0.1", "localhost", "::1"):
+        if self.options.base_url and url.scheme == "http" and url.host not in ("127.0.0.1", "localhost", "::1"):
             problems.append("base_url is http: the credentials travel unencrypted; use https")
         if self.options.webhook is not None and self.options.webhook.signature.unusable:
             problems.append("a secret of webhook.signature can verify nothing; copy it whole from the vendor's page")
         return problems
 
     def read_webhook(self, request: WebhookRequest, now: datetime, evidence: Evidence = NO_EVIDENCE) -> Reply:  # noqa: ARG002
-        """Return the event or the events of a webhook, by the same mapping as the list's."""
-        webhook = self.options.webhook
-        if webhook is None:
+        """Return the events of a webhook, or the answer to a handshake."""
+        if self._webhooks is None:
             raise SignatureInvalid("no webhook is declared; write [source.options.webhook]", reason="no_signature")
-        webhook.signature.verify(request, now)
-        decode_webhook(request.body, msgspec.Raw)
-        try:
-            events = tuple(self._pushed(text, place) for text, place in self._texts(request.body, webhook))
-        except UnexpectedShape as error:
-            raise MalformedWebhook(f"the webhook is not as declared: {error}") from error
-        if not events:
-            raise MalformedWebhook(f"{webhook.root or 'the body'} is an empty array; wanted events")
-        return Reply(events=events)
+        return self._webhooks.read(request, now)
+
+    def preview(self, request: WebhookRequest, now: datetime) -> tuple[RemoteEvent, ...]:
+        """Return the events of a webhook that nobody has verified, to be shown."""
+        return () if self._webhooks is None else self._webhooks.events(request, now, verifies=False)
 
     def claimed_keys(self, request: WebhookRequest) -> tuple[str, ...]:
         """Return the keys that an unverified webhook claims."""
-        webhook = self.options.webhook
-        if webhook is None or peek(request.body, msgspec.Raw) is None:
-            return ()
-        try:
-            return tuple(
-                self.options.event.key_in(text) for text, _ in self._texts(request.body, webhook)[:MOST_CLAIMED]
-            )
-        except UnexpectedShape:
-            return ()
+        return () if self._webhooks is None else self._webhooks.claimed_keys(request)
 
     def carried_secrets(self) -> Mapping[str, tuple[str, ...]]:
         """Return the accepted values of the header that carries the secret, if the declared scheme has one."""
         return {} if self.options.webhook is None else self.options.webhook.signature.carried()
 
-    def _texts(self, body: bytes, webhook: WebhookOptions) -> list[tuple[msgspec.Raw | bytes, str]]:
-        """Return the JSON of each event and its path."""
-        if not webhook.many:
-            return [(raw_at(body, webhook.root) if webhook.root else body, webhook.root)]
-        found: list[tuple[msgspec.Raw | bytes, str]] = [(body, "")]
-        for path in webhook.arrays:
-            found = [inner for text, place in found for inner in _elements(text, place, path)]
-        return found
-
-    def _pushed(self, text: msgspec.Raw | bytes, place: str) -> RemoteEvent:
-        event = self.options.event.read(text, place)
-        unlisted = self.options.webhook.unlisted if self.options.webhook else ()
-        return msgspec.structs.replace(event, listable=False) if event.key.startswith(unlisted) else event
-
     def render(
         self, event: RecordedEvent, target_url: str, secret: Secret, now: datetime
     ) -> WebhookMessage | CannotRender:
-        """Return the event as the list or the webhook had it, in the webhook's envelope, signed now with `secret`."""
-        webhook = self.options.webhook
-        if webhook is None:
+        """Return the event in the webhook's envelope, signed now with `secret`."""
+        if self._webhooks is None:
             return CannotRender(reason="no webhook is declared, so nothing says what one looks like")
-        body = event.payload
-        for path in reversed(webhook.arrays if webhook.many else [webhook.root]):
-            body = b"[%b]" % body if webhook.many else body
-            for name in reversed(path.split(".") if path else []):
-                body = b"{%b:%b}" % (msgspec.json.encode(name), body)
-        signed = webhook.signature.sign(secret, event.key, body, target_url, now)
-        if signed is None:
-            return CannotRender(reason="the secret is not of the kind that signs")
-        return WebhookMessage(headers={"content-type": "application/json", **signed}, body=body)
+        return self._webhooks.render(event, target_url, secret, now)
 
     def first_request(self, stream: str, window: Window) -> httpx.Request:  # noqa: ARG002 - there is one stream
         """Request the first page."""
@@ -176,14 +145,14 @@ class RestList:
 
     def other_requests(self, stream: str, window: Window) -> list[httpx.Request]:  # noqa: ARG002 - there is one stream
         """Request the first page in each of the other ways that the declaration names."""
-        cuts = range(len(self.options.list.other_cuts))
+        cuts = range(len(self._list.other_cuts))
         return [self._build_request(window, pages.Step(), other_cut=cut) for cut in cuts]
 
     def read_page(self, request: httpx.Request, response: httpx.Response, stream: str, window: Window) -> Page:  # noqa: ARG002
         """Return the events of a page that are inside `window`, and the request for the next page."""
         if response.status_code in self.options.errors.ignore:
             return Page(events=[], next=None)
-        listed = self.options.list
+        listed = self._list
         if listed.nothing is not None and decode_or_none(response.content, object) == listed.nothing:
             return Page(events=[], next=None)
         rows = rows_at(response.content, listed.records)
@@ -210,21 +179,31 @@ class RestList:
         statuses.judge(response, now)
 
     def _listed(self, row: msgspec.Raw, place: str) -> RemoteEvent:
-        item = self.options.list.item
-        if not item:
-            return self.options.event.read(row, place)
-        try:
-            text = raw_at(row, item)
-        except UnexpectedShape as error:
-            raise error.inside(place) from error
-        return self.options.event.read(text, f"{place}.{item}")
+        item, text = self._list.item, row
+        if item:
+            text = _inside(row, item, place)
+            place = f"{place}.{item}"
+        return self.options.event.read(text, place, payload=self._payload(text, place))
+
+    def _payload(self, text: msgspec.Raw, place: str) -> msgspec.Raw | bytes | None:
+        """Return what a webhook has as its body; None: it is the event itself."""
+        path = self._list.payload
+        if not path:
+            return None
+        found = _inside(text, path, place)
+        if not bytes(found).lstrip().startswith(b'"'):
+            return found
+        body: str = decode_json(found, str, f"{place}.{path}")
+        if peek(body.encode(), msgspec.Raw) is None:
+            raise UnexpectedShape(f"{place}.{path}", "no JSON", "the text of a webhook's body")
+        return body.encode()
 
     def _is_beyond(self, events: list[RemoteEvent], window: Window) -> bool:
         """Return True if all later events are outside `window`: the whole page is, by the grace, and there is an order.
 
         For a single page its last row is enough. Raises `UnexpectedShape` if the page runs against the order.
         """
-        listed = self.options.list
+        listed = self._list
         if not events or listed.order is Order.UNORDERED:
             return False
         first, last = events[0].occurred_at, events[-1].occurred_at
@@ -242,7 +221,7 @@ class RestList:
         self, window: Window, step: pages.Step, after: str = "", other_cut: int | None = None
     ) -> httpx.Request:
         """Return the list's request with the parameters of `step`, or the request for the address that it names."""
-        listed = self.options.list
+        listed = self._list
         headers = httpx.Headers({"accept": "application/json"})
         headers.update(listed.headers)
         extensions: dict[str, Any] = {pages.FIRST: after} if after else {}
@@ -259,14 +238,43 @@ class RestList:
         return httpx.Request("POST", url, params=params, json=body, headers=headers, extensions=extensions)
 
 
-def _elements(text: msgspec.Raw | bytes, place: str, path: str) -> list[tuple[msgspec.Raw | bytes, str]]:
-    """Return the elements of the array at `path` in `text`, each with its path in the whole body."""
+def _inside(text: msgspec.Raw, path: str, place: str) -> msgspec.Raw:
+    """Return what stands at `path` in `text`, found at `place`. Raises `UnexpectedShape`."""
     try:
-        rows = rows_at(text, path)
+        return raw_at(text, path)
     except UnexpectedShape as error:
         raise error.inside(place) from error
-    whole = f"{place}.{path}" if place else path
-    return [(row, f"{whole}[{at}]") for at, row in enumerate(rows)]
+
+
+def _of_list(listed: ListOptions | None, *, is_filtered: bool) -> dict[str, Any]:
+    """Return the capabilities that the list decides; without one nothing comes back."""
+    if listed is None:
+        return {"remedy": Remedy.NONE}
+    return {
+        "reading": Reading.WINDOW if is_filtered else Reading.WALK,
+        "order": listed.order,
+        "resolution": listed.resolution,
+        "history": listed.history,
+        "grace": listed.grace,
+    }
+
+
+def _of_webhook(webhook: WebhookOptions | None, webhooks: Webhooks | None) -> dict[str, Any]:
+    """Return the capabilities that the webhook decides."""
+    if webhook is None or webhooks is None:
+        return {}
+    signature = webhook.signature
+    return {
+        "rendering": webhooks.rendering,
+        "signs_body": signature.signs_body,
+        "identity_unsigned": webhooks.identity_unsigned,
+        "signature_headers": signature.headers,
+        "twin_headers": signature.twins,
+        "carried_headers": webhooks.carried,
+        "optional_headers": webhooks.optional,
+        "methods": webhooks.methods,
+        "refusal_statuses": webhook.refusals,
+    }
 
 
 PROVIDER = RestList

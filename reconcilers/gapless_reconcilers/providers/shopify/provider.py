@@ -49,6 +49,15 @@ _SHOP_FORM: Final = re.compile(r"[a-z0-9][a-z0-9-]*\.myshopify\.com")
 _VERSION_FORM: Final = re.compile(r"20\d\d-(01|04|07|10)|unstable")
 
 
+PERSONAL_DATA: Final = (
+    "/customer", "/email", "/contact_email", "/phone", "/company", "/billing_address", "/shipping_address",
+    "/client_details", "/browser_ip", "/payment_details", "/note", "/note_attributes", "/order_status_url",
+    "/first_name", "/last_name", "/addresses", "/default_address", "/fulfillments/*/destination",
+)  # fmt: skip
+"""Order and Customer of Shopify's own library (github.com/Shopify/shopify-api-ruby, 2024-10), read 2026-11-27. NV:
+`contact_email` and `payment_details`, which it does not have, and `destination` of a fulfillment."""
+
+
 class ShopifyOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One app on one shop."""
 
@@ -100,6 +109,7 @@ class Shopify:
             read_on=date(2026, 11, 27),
         ),
         streams_share_endpoint=True,
+        personal_data=PERSONAL_DATA,
         unproven=(
             "The list shows each object as it is now: steps between two readings, changes within one second and "
             "deletions leave no trace; there is no list of refunds, which show as a change of their order. Without "

@@ -50,6 +50,21 @@ from gapless_reconcilers.providers.stripe.subscription import repair_request
 _KEY_MODES: Final = {"sk_test_": False, "rk_test_": False, "sk_live_": True, "rk_live_": True}
 
 
+PERSONAL_DATA: Final = (
+    "/data/object/billing_details", "/data/object/customer_details", "/data/object/customer_email",
+    "/data/object/customer_name", "/data/object/customer_address", "/data/object/customer_phone",
+    "/data/object/customer_shipping", "/data/object/customer_tax_ids", "/data/object/collected_information",
+    "/data/object/custom_fields", "/data/object/receipt_email", "/data/object/receipt_url", "/data/object/shipping",
+    "/data/object/payment_method_details", "/data/object/last_payment_error", "/data/object/card",
+    "/data/object/us_bank_account", "/data/object/sepa_debit", "/data/object/sources", "/data/object/email",
+    "/data/object/name", "/data/object/individual_name", "/data/object/business_name", "/data/object/phone",
+    "/data/object/address", "/data/object/tax_ids", "/data/object/individual", "/data/object/external_accounts",
+    "/data/previous_attributes",
+)  # fmt: skip
+"""From the types of stripe 15 (Charge, Customer, Invoice, PaymentIntent, PaymentMethod, Checkout Session), read
+2026-11-27. NV: `card` and `sources` of old API versions, and the events of accounts."""
+
+
 class StripeOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One Stripe account in one mode. A key that may read events, and perhaps webhook endpoints, is enough."""
 
@@ -96,6 +111,7 @@ class Stripe:
             source='docs.stripe.com/rate-limits, "API read request allocations"; NV: what counts as a transaction',
             read_on=date(2026, 11, 27),
         ),
+        personal_data=PERSONAL_DATA,
         unproven=(
             'Types marked "Selection required" exist only if an endpoint names them ("*" does not); the list says '
             "nothing of them otherwise, nor of thin (v2) events without a snapshot twin. "

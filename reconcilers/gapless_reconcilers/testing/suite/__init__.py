@@ -45,7 +45,10 @@ from gapless_reconcilers.testing.suite.webhook_rules import (
     check_fits_limit,
     check_forgery_is_refused,
     check_garbage_is_refused,
+    check_handshakes_are_answered,
     check_headers_are_rendered,
+    check_methods_carry_no_events,
+    check_refusals_are_the_vendors,
     check_rendering_is_accepted,
 )
 
@@ -86,6 +89,9 @@ RULES: dict[str, Rule] = {
     "forgery_is_refused": check_forgery_is_refused,
     "garbage_is_refused": check_garbage_is_refused,
     "fits_limit": check_fits_limit,
+    "methods_carry_no_events": check_methods_carry_no_events,
+    "refusals_are_the_vendors": check_refusals_are_the_vendors,
+    "handshakes_are_answered": check_handshakes_are_answered,
     "evidence_is_allowed": check_evidence_is_allowed,
     "pages_give_expected": check_pages_give_expected,
     "detail_gives_event": check_detail_gives_event,

@@ -15,6 +15,7 @@ from gapless_reconcilers.kit.contract import (
     EARLIEST,
     LATEST,
     NO_EVIDENCE,
+    Answer,
     Evidence,
     MissingEvent,
     NeedsEvidence,
@@ -30,6 +31,7 @@ from gapless_reconcilers.kit.contract import (
 )
 from gapless_reconcilers.kit.errors import MalformedWebhook, RateLimited, UnexpectedShape
 from gapless_reconcilers.providers.github import GitHub
+from gapless_reconcilers.providers.rest_list import RestList
 from gapless_reconcilers.providers.stripe import Stripe, StripeOptions
 from gapless_reconcilers.providers.telegram import Telegram
 
@@ -92,6 +94,28 @@ class LimitsTooTightly(Stripe):
     """Takes the size of an ordinary webhook for the vendor's maximum: every longer one gets 413."""
 
     capabilities = replace(Stripe.capabilities, body_bytes=100)
+
+
+class ReadsAnyMethod(Stripe):
+    """Reads events from GET too: a link in a page, or a crawler, records what it likes to repeat."""
+
+    capabilities = replace(Stripe.capabilities, methods=("POST", "GET"))
+
+
+class BlamesItself(Stripe):
+    """Answers a refused webhook as if the fault were ours: a stranger decides how healthy we look."""
+
+    capabilities = replace(Stripe.capabilities, refusal_statuses=(401, 503))
+
+
+class ForgetsTheChallenge(RestList):
+    """Accepts the handshake and does not repeat its challenge: the vendor never sends a webhook."""
+
+    scenario = "rest_list/slack"
+
+    def read_webhook(self, request: WebhookRequest, now: datetime, evidence: Evidence = NO_EVIDENCE) -> Reply:
+        """Answer every webhook in the same way."""
+        return msgspec.structs.replace(super().read_webhook(request, now, evidence), answer=Answer())
 
 
 class FetchesFromAnywhere(Stripe):
@@ -312,7 +336,7 @@ class ForgetsWhatItRead(Telegram):
         return super().batch_request(None, wait)
 
 
-BROKEN: dict[type[Stripe | GitHub | Telegram], str] = {
+BROKEN: dict[type[Stripe | GitHub | Telegram | RestList], str] = {
     KeyIsTheDelivery: "same_identity",
     StreamIsTheObject: "same_stream",
     ForgetsTheMode: "modes_are_named",
@@ -320,6 +344,9 @@ BROKEN: dict[type[Stripe | GitHub | Telegram], str] = {
     AcceptsStale: "forgery_is_refused",
     CrashesOnGarbage: "garbage_is_refused",
     LimitsTooTightly: "fits_limit",
+    ReadsAnyMethod: "methods_carry_no_events",
+    BlamesItself: "refusals_are_the_vendors",
+    ForgetsTheChallenge: "handshakes_are_answered",
     FetchesFromAnywhere: "evidence_is_allowed",
     DetailIsAnother: "detail_gives_event",
     ForgetsWhatItRead: "batches_are_acknowledged",
@@ -342,4 +369,4 @@ BROKEN: dict[type[Stripe | GitHub | Telegram], str] = {
     SignsAtOccurrence: "rendering_is_accepted",
     DropsHeaders: "headers_are_rendered",
 }
-"""Each broken provider and the one rule that it breaks."""
+"""Each broken provider and the one rule that it breaks; `scenario` names its fixtures if they are not its kind's."""

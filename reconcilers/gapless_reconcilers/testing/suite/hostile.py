@@ -8,7 +8,7 @@ import pkgutil
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import httpx
@@ -173,6 +173,7 @@ def _array_at(body: Any, path: str) -> list[Any]:
     return rows
 
 
+@cache
 def imported_modules(source: str) -> frozenset[str]:
     """Return the top-level names of all modules that `source` imports."""
     names = set()

@@ -48,7 +48,10 @@ from gapless_reconcilers.testing.suite.scenario import Expected, Scenario, answe
 
 
 def check_pages_give_expected(scenario: Scenario) -> None:
-    """The walk returns exactly the expected events, in order, each payload byte for byte as listed."""
+    """The walk returns exactly the expected events, in order, each payload byte for byte as listed.
+
+    It may also be listed as a text, if the page has the body of a webhook so.
+    """
     events = walk(scenario)
     assert tuple(map(Expected.of, events)) == scenario.expected, f"got {events}; wanted {scenario.expected}"
     of_attempts = scenario.provider().capabilities.coverage is Coverage.DELIVERY_LOG
@@ -56,7 +59,13 @@ def check_pages_give_expected(scenario: Scenario) -> None:
     listed = b"\n".join(page.body for page in scenario.pages)
     for event in events:
         assert event.occurred_at.utcoffset() == timedelta(0), f"{event.key}: {event.occurred_at} is not UTC"
-        assert bytes(event.payload) in listed, f"{event.key}: its payload is not as listed"
+        is_there = bytes(event.payload) in listed or _is_text_in(listed, bytes(event.payload))
+        assert is_there, f"{event.key}: its payload is not as listed"
+
+
+def _is_text_in(listed: bytes, payload: bytes) -> bool:
+    text = payload.decode(errors="replace")
+    return any(json.dumps(text, ensure_ascii=is_ascii).encode() in listed for is_ascii in (True, False))
 
 
 def check_detail_gives_event(scenario: Scenario) -> None:
@@ -234,6 +243,8 @@ def check_odd_row_is_set_aside(scenario: Scenario) -> None:
     for recorded in scenario.pages:
         request = provider.first_request(scenario.stream, scenario.window)
         whole = provider.read_page(request, answer(request, recorded), scenario.stream, scenario.window)
+        if whole.rows == 0:
+            continue  # the end of the list is told by there being no row
         wanted = [event.key for event in whole.events]
         for at_end in (False, True):
             page = replace(recorded, body=with_row(recorded.body, scenario.records, odd, at_end=at_end))

@@ -20,6 +20,9 @@ same name, as JSON), and `expected.json`. If it fetches detail: `details/*.json`
     secrets          options that are secrets: a text, or a list of texts; dotted names too
     signed_with      name of the option whose first value signed the webhook, or identifies the signer
     evidence         {cache key of the evidence that the webhook needs = file in `evidence`}
+    query            the query of the address that the webhook was sent to; absent: it has none
+    handshake        a table for each request that proves our endpoint: method, query, headers, body; is_signed, if it
+                     must be refused with another secret; the answer's status (200), answer_body, answer_headers
 """
 
 # ruff: noqa: S101 - assertions are what a contract suite is made of
@@ -75,6 +78,17 @@ class RecordedPage:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Handshake:
+    """One request with which the vendor proves our endpoint, and the answer that it documents."""
+
+    request: WebhookRequest
+    is_signed: bool
+    status: int
+    body: bytes
+    headers: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Scenario:
     """A provider and its recorded inputs. Frozen: a rule that needs another situation makes a `replace`."""
 
@@ -95,6 +109,7 @@ class Scenario:
     pages: tuple[RecordedPage, ...]
     details: tuple[bytes, ...]
     expected: tuple[Expected, ...]
+    handshakes: tuple[Handshake, ...] = ()
     provider_type: type[Any] | None = None
     """A class to use instead of the registry's, with the same options."""
 
@@ -163,11 +178,12 @@ def load_scenario(folder: Path) -> Scenario:
         options=_options(folder, table),
         secrets={name: _several(value) for name, value in table.get("secrets", {}).items()},
         signed_with=table["signed_with"],
-        webhook=make_request(headers, (folder / "webhook.json").read_bytes()),
+        webhook=make_request(headers, (folder / "webhook.json").read_bytes(), query=table.get("query", "")),
         evidence={key: (folder / "evidence" / name).read_bytes() for key, name in table.get("evidence", {}).items()},
         pages=tuple(_page(path) for path in _numbered(folder / "pages")),
         details=tuple(path.read_bytes() for path in _numbered(folder / "details")),
         expected=_expected(folder / "expected.json"),
+        handshakes=tuple(_handshake(each) for each in table.get("handshake", ())),
     )
 
 
@@ -199,10 +215,10 @@ def without_secrets(table: Mapping[str, Any], secrets: Iterable[str], prefix: st
     }
 
 
-def make_request(headers: Mapping[str, str], body: bytes) -> WebhookRequest:
+def make_request(headers: Mapping[str, str], body: bytes, *, method: str = "POST", query: str = "") -> WebhookRequest:
     """Return a webhook as the server would pass it on."""
     pairs = tuple((name.lower().encode(), value.encode("latin-1")) for name, value in headers.items())
-    return WebhookRequest(headers=pairs, body=body)
+    return WebhookRequest(headers=pairs, body=body, method=method, query=query.encode())
 
 
 def make_response(request: httpx.Request, body: bytes, status: int = 200, **headers: str) -> httpx.Response:
@@ -251,6 +267,19 @@ def walk(scenario: Scenario, window: Window | None = None) -> list[RemoteEvent]:
         events += page.events
         request = page.next
     return events
+
+
+def _handshake(table: Mapping[str, Any]) -> Handshake:
+    request = make_request(
+        table.get("headers", {}), table.get("body", "").encode(), method=table["method"], query=table.get("query", "")
+    )
+    return Handshake(
+        request=request,
+        is_signed=table.get("is_signed", False),
+        status=table.get("status", 200),
+        body=table.get("answer_body", "").encode(),
+        headers=table.get("answer_headers", {}),
+    )
 
 
 def _numbered(folder: Path) -> list[Path]:

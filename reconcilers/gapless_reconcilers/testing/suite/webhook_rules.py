@@ -4,6 +4,8 @@
 from dataclasses import replace
 from datetime import timedelta
 
+import msgspec
+
 from gapless_reconcilers.kit.contract import NeedsEvidence, Provider, Rendering, WebhookRequest
 from gapless_reconcilers.kit.errors import SignatureInvalid, WebhookRefused
 from gapless_reconcilers.testing.suite.hostile import (
@@ -76,6 +78,44 @@ def check_garbage_is_refused(scenario: Scenario) -> None:
             continue
         except Exception as error:
             raise AssertionError(f"the signed body {request.body[:40]!r} raised {error!r}") from error
+
+
+def check_methods_carry_no_events(scenario: Scenario) -> None:
+    """The vendor's events come by POST: the same by another method records none."""
+    provider = scenario.provider()
+    for method in provider.capabilities.methods:
+        if method == "POST":
+            continue
+        try:
+            reply = read(provider, scenario, msgspec.structs.replace(scenario.webhook, method=method))
+        except WebhookRefused:
+            continue
+        assert not reply.events, f"{method} carries {len(reply.events)} events; a link that is followed records them"
+
+
+def check_refusals_are_the_vendors(scenario: Scenario) -> None:
+    """The statuses with which a webhook may be refused are 4xx: no sender is told that the fault is ours."""
+    statuses = scenario.provider().capabilities.refusal_statuses
+    odd = [status for status in statuses if not 400 <= status < 500]  # noqa: PLR2004 - the refusals of HTTP
+    assert not odd, f"refusal_statuses has {odd}; wanted statuses from 400 to 499"
+
+
+def check_handshakes_are_answered(scenario: Scenario) -> None:
+    """Each request that proves our endpoint gets the documented answer; a signed one with another secret is refused."""
+    provider = scenario.provider()
+    for wanted in scenario.handshakes:
+        request, what = wanted.request, f"{wanted.request.method} ?{wanted.request.query.decode()}"
+        assert request.method in provider.capabilities.methods, f"{what} does not reach the provider"
+        reply = read(provider, scenario, request)
+        assert not reply.events, f"{what} records {reply.events}"
+        got = reply.answer
+        assert (got.status, got.body) == (wanted.status, wanted.body), f"{what} is answered {got}; wanted {wanted}"
+        headers = {name.lower(): value for name, value in got.headers} | {"content-type": got.content_type}
+        for name, value in wanted.headers.items():
+            assert headers.get(name.lower()) == value, f"{what} is answered with {headers}; wanted {name}: {value}"
+        if wanted.is_signed:
+            with raises(SignatureInvalid, f"{what} without any secret of ours"):
+                read(scenario.provider(webhook_secrets=[OTHER_SECRET]), scenario, request)
 
 
 def check_evidence_is_allowed(scenario: Scenario) -> None:

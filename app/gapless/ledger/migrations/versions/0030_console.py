@@ -1,14 +1,14 @@
 """Indexes for searches of people, sessions of browsers, and actions of the API that are not performed twice.
 
 Revision ID: 0030
-Revises: 0025
+Revises: 0028
 """
 
 import sqlalchemy as sa
 from alembic import op
 
 revision = "0030"
-down_revision = "0025"
+down_revision = "0028"
 branch_labels = None
 depends_on = None
 

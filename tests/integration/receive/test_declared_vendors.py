@@ -1,0 +1,75 @@
+"""Declared vendors through the real receiver: a handshake, a webhook whose query is signed, a vendor's own answer."""
+
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from gapless_reconcilers.testing.suite.scenario import load_scenario
+
+pytestmark = pytest.mark.anyio
+FIXTURES = Path(__file__).parents[2] / "fixtures/rest_list"
+
+
+async def sent(setup: Any, name: str, **changes: Any) -> httpx.Response:
+    """The answer to the webhook of the vendor's fixture."""
+    webhook = load_scenario(FIXTURES / name).webhook
+    url = f"/webhooks/acme?{webhook.query.decode()}" if webhook.query else "/webhooks/acme"
+    asked = {"content": webhook.body, "headers": list(webhook.headers), **changes}
+    return await setup.client.post(url, **asked)  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize(
+    ("name", "status", "text", "events"),
+    [
+        ("discord", 204, "", 1),
+        ("adyen", 200, "[accepted]", 2),
+        ("event-grid", 200, "", 2),
+        ("twilio", 200, "", 1),
+    ],
+)
+async def test_a_webhook_is_recorded_and_answered_as_the_vendor_wants(
+    serve: Any, name: str, status: int, text: str, events: int
+) -> None:
+    scenario = load_scenario(FIXTURES / name)
+    async with serve(provider=scenario.provider()) as setup:
+        setup.now[0] = scenario.now
+        answer = await sent(setup, name)
+        assert (answer.status_code, answer.text) == (status, text)
+        assert set((await setup.events()).values()) == {1}
+        assert len(await setup.events()) == events
+        assert (await sent(setup, name)).status_code == status
+        assert set((await setup.events()).values()) == {2}
+
+
+@pytest.mark.parametrize("name", ["meta", "trello", "zoom", "cloudevents"])
+async def test_a_handshake_is_answered_as_documented_and_recorded_by_nobody(serve: Any, name: str) -> None:
+    scenario = load_scenario(FIXTURES / name)
+    async with serve(provider=scenario.provider()) as setup:
+        setup.now[0] = scenario.now
+        for wanted in scenario.handshakes:
+            request, url = wanted.request, f"/webhooks/acme?{wanted.request.query.decode()}"
+            headers = list(request.headers)
+            answer = await setup.client.request(request.method, url, content=request.body, headers=headers)
+            assert (answer.status_code, answer.content) == (wanted.status, wanted.body)
+            assert {name: answer.headers.get(name) for name in wanted.headers} == dict(wanted.headers)
+        assert await setup.events() == {}
+
+
+async def test_xero_is_answered_401_for_what_it_signs_wrongly_on_purpose(serve: Any) -> None:
+    scenario = load_scenario(FIXTURES / "xero")
+    async with serve(provider=scenario.provider()) as setup:
+        setup.now[0] = scenario.now
+        for body in (b'{"events":[]}', b"{", b"[]"):
+            refused = await sent(setup, "xero", content=body)
+            assert (refused.status_code, "set-cookie" in refused.headers) == (401, False)
+
+
+async def test_a_wrong_password_of_ours_loses_no_event_of_postmark(serve: Any) -> None:
+    """Any refusal but 408 and 429 would be final there."""
+    scenario = load_scenario(FIXTURES / "postmark")
+    async with serve(provider=scenario.provider(webhook_secrets=["gapless:other"])) as setup:
+        setup.now[0] = scenario.now
+        assert (await sent(setup, "postmark")).status_code == 429
+        assert await setup.events() == {}
