@@ -62,7 +62,7 @@ class Gate:
         self._make_wait(client, presented)
         stored = await self._stored(presented)
         known = self._valid(stored)
-        if presented is None and (area is Area.READ or by_form):
+        if presented is None and (area in (Area.READ, Area.STREAM) or by_form):
             known = await self._of_session(connection)
         try:
             decision = auth.decide_access(self._access, area, caller, known)

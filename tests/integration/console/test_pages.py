@@ -8,6 +8,8 @@ from urllib.parse import quote
 import httpx
 import pytest
 from sqlalchemy import select, update
+from websockets.asyncio.client import connect
+from websockets.exceptions import InvalidStatus
 
 from gapless.console.auth import Access
 from gapless.console.pages.actions import ACTIONS
@@ -331,3 +333,22 @@ async def test_assets_are_kept_for_a_year_and_open_to_all(listen: Any) -> None:
             asset = await client.get(path)
             assert (asset.status_code, "immutable" in asset.headers["cache-control"]) == (200, True), path
         assert (await client.get("/assets/../app.py")).status_code in (401, 404)
+
+
+async def test_a_session_opens_the_live_stream_of_our_own_pages_only(console: Any, listen: Any) -> None:
+    secret = await token(console, "ann", "operator")
+    async with listen(access=WIDE) as client:
+        cookie = (await sign_in(client, secret)).headers["set-cookie"].partition(";")[0]
+        ours = str(client.base_url).rstrip("/")
+        address = f"{ours.replace('http', 'ws')}/api/v1/stream"
+        async with connect(address, origin=ours, additional_headers={"cookie": cookie}, proxy=None) as opened:
+            await opened.close()
+        for headers in ({}, {"cookie": cookie + "x"}):
+            with pytest.raises(InvalidStatus, match="401"):
+                async with connect(address, origin=ours, additional_headers=headers, proxy=None):
+                    pass
+        with pytest.raises(InvalidStatus, match="403"):
+            async with connect(
+                address, origin="http://evil.example", additional_headers={"cookie": cookie}, proxy=None
+            ):
+                pass

@@ -24,6 +24,7 @@ from gapless.console.api.shared import PAGE, AnyRequest, chosen_sources, rest_of
 from gapless.console.auth import Area
 from gapless.console.pages.acting import redirect
 from gapless.console.pages.asking import Asking
+from gapless.console.pages.confirmation import command, option
 from gapless.console.pages.rendering import Site, event_path, page, query
 from gapless.console.routing import guarded
 from gapless.domain import EventMode
@@ -207,9 +208,7 @@ def _address_of(text: str, found: EventsPage | None) -> str:
 
 
 def _command(asking: Asking) -> str:
-    parts = ["gapless event list"]
-    for name, option in (("source", "--source"), ("type", "--type"), ("via", "--via")):
-        value = asking.text(name)
-        if value is not None:
-            parts.append(f"{option} '{value}'" if "*" in value else f"{option} {value}")
-    return " ".join(parts)
+    if (named := asking.text("id")) is not None:
+        return command("event", "show", named)
+    names = ("source", "type", "prefix", "object", "via", "state", "mode", "since", "until")
+    return command("event", "list", *(word for name in names for word in option(f"--{name}", asking.text(name))))
