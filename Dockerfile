@@ -11,7 +11,7 @@ COPY pyproject.toml README.md LICENSE ./
 COPY app app
 COPY reconcilers reconcilers
 RUN uv pip install --no-cache --python /opt/gapless \
-    --constraint requirements.lock --build-constraint requirements.lock ".[postgres]"
+    --constraint requirements.lock --build-constraint requirements.lock ".[kafka,nats,postgres,rabbitmq,sqs]"
 
 FROM python:3.11-slim
 RUN useradd --system --uid 10001 --home-dir /var/lib/gapless --create-home gapless

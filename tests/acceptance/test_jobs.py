@@ -15,7 +15,7 @@ from gapless_reconcilers.testing.fake import FakeProvider
 from gapless_reconcilers.testing.fake.formats.stripe import StripeFormat
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow, pytest.mark.timeout(300)]
-COUNT = 1_200
+COUNT = 1_050
 
 
 async def job(daemon: Gapless, number: int) -> dict[str, Any]:

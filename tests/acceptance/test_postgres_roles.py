@@ -113,6 +113,8 @@ DENIED = (
     (Role.RECEIVE, "SELECT body FROM payload"),
     (Role.RECEIVE, "SELECT headers FROM payload"),
     (Role.RECONCILE, "SELECT body FROM payload"),
+    (Role.RECEIVE, "SELECT answer FROM attempt"),
+    (Role.RECONCILE, "SELECT answer FROM attempt"),
     (Role.DELIVER, "SELECT body FROM quarantine"),
     (Role.DELIVER, "UPDATE payload SET body = ''"),
     (Role.CONSOLE, "DELETE FROM payload"),

@@ -5,6 +5,7 @@ import hmac
 import json
 import time
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -15,6 +16,8 @@ from outside import ENVIRONMENT, Consumer, Gapless, until
 from sqlalchemy import select
 
 from gapless.ledger.tables import DELIVERY, PAYLOAD, QUARANTINE
+from gapless_reconcilers.testing.fake import FakeProvider
+from gapless_reconcilers.testing.fake.formats.stripe import StripeFormat
 
 pytestmark = pytest.mark.anyio
 NOWHERE = "http://127.0.0.1:1"
@@ -22,7 +25,7 @@ CANARY = "canary of a payload"
 
 
 def body_of(key: str) -> bytes:
-    found = {"id": "in_1", "object": "invoice", "customer_email": CANARY}
+    found = {"id": "in_1", "object": "invoice", "note": CANARY}
     whole = {"id": key, "object": "event", "type": "invoice.paid", "created": int(time.time()), "livemode": True}
     return json.dumps({**whole, "api_version": "2025-01-27.acacia", "data": {"object": found}}).encode()
 
@@ -93,7 +96,7 @@ async def test_a_canary_is_in_no_file_and_no_log(
 @pytest.mark.parametrize("store_url", ["sqlite"], indirect=True)
 async def test_a_command_counts_asks_and_erases(store_url: str, tmp_path: Path) -> None:
     daemon = with_keys(tmp_path, store_url, [FIRST])
-    command = ("event", "erase", "--pointer", "/data/object/customer_email", "--value", CANARY, "--reason", "request 1")
+    command = ("event", "erase", "--pointer", "/data/object/note", "--value", CANARY, "--reason", "request 1")
     async with serving(daemon):
         assert await send(daemon, "evt_1") == 200
         asked = await call(daemon, *command)
@@ -140,6 +143,30 @@ async def test_without_its_key_nothing_is_recorded_and_nothing_lost(store_url: s
             assert await send(again, "evt_2") == 200
             await until(lambda: consumer.ids == {"evt_1", "evt_2"})
             assert (await ready(again))[0] == 200
+
+
+@pytest.mark.parametrize("store_url", ["sqlite"], indirect=True)
+async def test_what_a_list_shows_waits_for_the_key(store_url: str, tmp_path: Path) -> None:
+    """No list is read meanwhile, because nothing of it could be recorded."""
+    fake = FakeProvider(StripeFormat())
+    async with fake.serve() as api:
+        daemon = replace(with_keys(tmp_path, store_url, [FIRST]), api=api)
+        async with serving(daemon):
+            assert await send(daemon, "evt_1") == 200
+        lost = fake.emit("invoice.paid", push=False)
+        bare = replace(without_keys(daemon), api=api)
+        async with serving(bare):
+            asked = len(fake.requests)
+            assert (await call(bare, "status")).exit_code == 1
+            assert lost.key not in await bare.ledger_ids()
+            assert len(fake.requests) == asked
+        async with serving(daemon):
+            await until(lambda: _has(daemon, lost.key))
+            assert set(await sealed_by(daemon)) == {"first"}
+
+
+async def _has(daemon: Gapless, key: str) -> bool:
+    return key in await daemon.ledger_ids()
 
 
 async def _is_held(daemon: Gapless) -> bool:

@@ -24,6 +24,8 @@ from gapless.sealing import CLEAR, CannotOpen, KeyMissing, SealBroken
 from gapless_reconcilers.kit.contract import RemoteEvent
 
 pytestmark = pytest.mark.anyio
+ANY_STORE = pytest.mark.parametrize("store_url", ["sqlite"], indirect=True)
+"""For what no store can change."""
 CANARY = b"canary of a payload"
 HEADERS = '{"stripe-signature": "t=1,v1=canary"}'
 CAPS = Caps(rows=100, size_bytes=1 << 20)
@@ -151,6 +153,7 @@ async def test_what_is_sealed_is_read_as_it_came(opening: Any) -> None:
         assert "canary" not in str(rows)
 
 
+@ANY_STORE
 async def test_without_keys_nothing_is_sealed(opening: Any) -> None:
     async with opening() as store:
         await store.write(fill)
@@ -190,6 +193,7 @@ def swap(connection: Connection, first: int, second: int) -> None:
         connection.execute(update(PAYLOAD).where(PAYLOAD.c.id == payload_id).values(body=body))
 
 
+@ANY_STORE
 async def test_a_body_in_another_row_does_not_open(opening: Any) -> None:
     async with opening(FIRST) as store:
         await store.write(record, "evt_1", "evt_2")
@@ -200,6 +204,7 @@ async def test_a_body_in_another_row_does_not_open(opening: Any) -> None:
                 await store.read(events.payload, seq=seq)
 
 
+@ANY_STORE
 async def test_an_event_that_points_to_the_payload_of_another_does_not_open(opening: Any) -> None:
     """Of the same source, or of another one."""
     async with opening(FIRST) as store:
@@ -217,6 +222,7 @@ async def test_an_event_that_points_to_the_payload_of_another_does_not_open(open
                 await store.read(events.payload, seq=seq)
 
 
+@ANY_STORE
 async def test_nothing_is_recorded_in_the_clear_once_it_was_sealed(opening: Any) -> None:
     async with opening(FIRST) as store:
         await store.write(fill)
@@ -226,6 +232,7 @@ async def test_nothing_is_recorded_in_the_clear_once_it_was_sealed(opening: Any)
                 await store.write(work)
 
 
+@ANY_STORE
 async def test_a_key_with_the_id_of_another_is_not_used(opening: Any) -> None:
     async with opening(FIRST) as store:
         await store.write(record, "evt_1")
@@ -281,6 +288,7 @@ async def test_a_rotation_that_was_cut_goes_on(opening: Any, stops_after: int) -
         assert await store.read(read_all) == expected()
 
 
+@ANY_STORE
 async def test_sealing_can_be_given_up(opening: Any) -> None:
     async with opening(FIRST) as store:
         await store.write(fill)
@@ -321,6 +329,7 @@ async def test_a_key_that_rows_need_is_not_given_up(opening: Any) -> None:
         assert await store.read(events.payload, seq=1) == (body_of("evt_1"), HEADERS)
 
 
+@ANY_STORE
 async def test_a_purged_webhook_needs_no_key(opening: Any) -> None:
     async with opening(FIRST) as store:
         await store.write(refuse, body_of("evt_r"))
@@ -331,6 +340,7 @@ async def test_a_purged_webhook_needs_no_key(opening: Any) -> None:
         assert (content[0].body, content[0].headers) == (b"", "[]")
 
 
+@ANY_STORE
 async def test_a_sealed_refused_webhook_still_names_events(opening: Any) -> None:
     key = "evt_1MqqbKLt4dXK03v5qaIbiNCC"
     wanted = [RemoteEvent(key=key, type="x", occurred_at=T0, payload=b"")]
@@ -370,6 +380,7 @@ async def test_the_keys_that_are_needed_are_found_by_their_index(sqlite_url: str
         await store.close()
 
 
+@ANY_STORE
 async def test_what_does_not_open_says_so_and_stays(opening: Any) -> None:
     def damage(connection: Connection) -> None:
         connection.execute(update(PAYLOAD).where(PAYLOAD.c.id > 0).values(body=b"damaged"))

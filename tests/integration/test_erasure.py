@@ -212,6 +212,7 @@ async def test_an_erased_event_gets_no_payload_again(ledger: Ledger) -> None:
     assert await ledger.sql(select(EVENT.c.webhook_count).where(EVENT.c.seq == 3)) == 2
 
 
+@ANY_STORE
 async def test_a_refused_webhook_of_an_erased_event_is_not_kept(ledger: Ledger) -> None:
     def refuse(connection: Connection) -> None:
         late = QuarantinedWebhook(
@@ -226,6 +227,7 @@ async def test_a_refused_webhook_of_an_erased_event_is_not_kept(ledger: Ledger) 
     assert (newest.claims, newest.purged_us, newest.size) == (("evt_3",), 7, 2)
 
 
+@ANY_STORE
 async def test_an_erased_row_of_a_list_is_not_kept_again(ledger: Ledger) -> None:
     def show_again(connection: Connection) -> None:
         row = OddRow(

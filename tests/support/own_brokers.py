@@ -9,11 +9,13 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from importlib import import_module
 from pathlib import Path
 from signal import SIGKILL, SIGTERM
 from typing import Any
 
 import httpx
+import pytest
 from outside import free_port, until
 from storm.proxy import Proxy
 
@@ -218,6 +220,16 @@ async def own_rabbit(folder: Path) -> AsyncIterator[OwnRabbit]:
         yield broker
     finally:
         broker.stop()
+
+
+def client_library(component: str, package: str) -> Any:
+    """Return the client library, or skip the module; raise if `GAPLESS_REQUIRE` has the component."""
+    try:
+        return import_module(package)
+    except ImportError:
+        if component in os.environ.get("GAPLESS_REQUIRE", "").split():
+            raise
+        pytest.skip(f"{component}: {package} is not installed", allow_module_level=True)
 
 
 def missing_program(name: str) -> str | None:

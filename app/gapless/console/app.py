@@ -12,7 +12,11 @@ from litestar import Litestar, Response, Router, get
 from litestar.exceptions import HTTPException
 from litestar.handlers import ASGIRouteHandler, HTTPRouteHandler
 
+from gapless.console.api.attempts import attempts_route
+from gapless.console.api.changes import change_routes
+from gapless.console.api.dead_letters import dead_letter_routes
 from gapless.console.api.document import api_router
+from gapless.console.api.jobs import job_routes
 from gapless.console.api.operations import operations_route
 from gapless.console.api.problems import PREFIX, problem
 from gapless.console.api.shared import AnyRequest
@@ -47,6 +51,10 @@ def build_console_app(options: ConsoleOptions, context: OperationContext, metric
             operations_route(context),
             api_router(context),
             stream_route(context, gate, options.hub or Hub(context.runtime)),
+            attempts_route(context),
+            *dead_letter_routes(context),
+            *job_routes(context),
+            *change_routes(context),
             *page_routes(options, context),
         ]
     app = Litestar(

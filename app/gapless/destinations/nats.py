@@ -29,7 +29,7 @@ from gapless.errors import UserError
 
 with suppress(ImportError):  # without the extra, the options can still be read
     from nats.aio.client import Client
-    from nats.errors import Error, MaxPayloadError
+    from nats.errors import Error
     from nats.errors import TimeoutError as NoAnswer
     from nats.js.errors import APIError, NoStreamResponseError, NotFoundError
 
@@ -38,7 +38,7 @@ PING_S = 10
 """Interval of pings; a connection that leaves two unanswered is lost."""
 CLOSE_S = 1.0
 TOO_LARGE = 10054
-"""The error of a stream whose messages may not be so large. Source: errors.json of nats-server, read November 2026."""
+"""The error of a stream that takes no message so large. Source: JetStream's error codes, read November 2026."""
 
 Server: TypeAlias = Annotated[str, Meta(pattern=r"\A(nats|tls)://[^\s/@?#]+\Z")]
 Subject: TypeAlias = Annotated[
@@ -96,18 +96,19 @@ class NatsSender:
             link = await self._connection.get()
             return await self._publish(link, delivery)
         except (NoAnswer, TimeoutError):
-            return Failed(reason=FailureReason.TIMEOUT, detail="no answer of the server; is it reached?")
+            return Failed(reason=FailureReason.TIMEOUT, detail="the stream did not answer in time")
         except NoStreamResponseError:
             detail = f"no stream takes the subject {self._subject(delivery)}, or JetStream does not answer yet"
             return Failed(reason=FailureReason.CONSUMER_ERROR, detail=detail)
-        except MaxPayloadError:
-            return brokers.too_large(len(delivery.payload), link.client.max_payload, "the server")
         except APIError as error:
             permanent = error.err_code == TOO_LARGE
             reason = FailureReason.REJECTED if permanent else FailureReason.CONSUMER_ERROR
             return Failed(reason=reason, detail=f"the stream refused it: {error.description}", permanent=permanent)
         except (Error, OSError, UserError) as error:
             return Failed(reason=FailureReason.CONNECTION, detail=brokers.described(error))
+        except (ValueError, TypeError):  # of the client, which takes every answer for a stream's
+            detail = f"what answers on the subject {self._subject(delivery)} is no stream"
+            return Failed(reason=FailureReason.CONSUMER_ERROR, detail=detail)
 
     async def close(self) -> None:
         """Close the connection."""
@@ -194,7 +195,7 @@ class _NatsConnection:
 
 
 def header_bytes(headers: Mapping[str, str]) -> int:
-    """Return how many bytes of `max_payload` the headers take. Source: ADR-4 of NATS, read November 2026."""
+    """Return how many bytes of `max_payload` the headers take. Source: ADR-4 of NATS."""
     return len("NATS/1.0\r\n\r\n") + sum(len(name) + len(value) + len(": \r\n") for name, value in headers.items())
 
 

@@ -111,12 +111,24 @@ class PostgresSender:
 
     async def _write(self, delivery: Delivery) -> Result:
         pool = await self._pool.get()
-        async with pool.acquire() as connection, connection.transaction():  # one transaction: poolers keep to it
-            statement = await connection.prepare(self._insert)
-            if (kind := _payload_type(statement)) not in TEXTS | {BYTES}:
-                return Failed(reason=FailureReason.CONSUMER_ERROR, detail=_wrong_type(kind))
-            payload = delivery.payload if kind == BYTES else delivery.payload.decode()
-            is_new = await statement.fetchval(*_values(delivery), payload)
+        connection = await pool.acquire()
+        try:
+            await connection.execute("BEGIN")  # for the statement and its use: poolers keep to a transaction
+            result = await self._insert_row(connection, delivery)
+            await connection.execute("COMMIT")
+        except BaseException:  # of which cancellation is one: a silent server would not answer a ROLLBACK either
+            connection.terminate()
+            raise
+        finally:
+            await pool.release(connection)
+        return result
+
+    async def _insert_row(self, connection: Any, delivery: Delivery) -> Result:
+        statement = await connection.prepare(self._insert)
+        if (kind := _payload_type(statement)) not in TEXTS | {BYTES}:
+            return Failed(reason=FailureReason.CONSUMER_ERROR, detail=_wrong_type(kind))
+        payload = delivery.payload if kind == BYTES else delivery.payload.decode()
+        is_new = await statement.fetchval(*_values(delivery), payload)
         return Delivered(detail="" if is_new else "the row was there already")
 
     async def _open(self) -> Any:

@@ -4,6 +4,7 @@ Messages are persistent and mandatory: one that no queue takes comes back, and i
 repeats: consumers know them by `idempotency-key`, which is also the `message_id`.
 """
 
+import asyncio
 import re
 from collections.abc import Iterator
 from contextlib import suppress
@@ -32,9 +33,10 @@ with suppress(ImportError):  # without the extra, the options can still be read
 
 HEARTBEAT_S = 10
 """A connection that is silent for two of these intervals is lost."""
+CLOSE_S = 1.0
 SHORT_TEXT = 255
 """Most bytes of a routing key. Source: AMQP 0-9-1, read November 2026."""
-LARGEST = re.compile(r"configured max size (\d+)")
+LARGEST = re.compile(r"larger than (?:configured )?max size (\d+)")
 """The limit in the text with which the broker closes a channel. Source: rabbit_channel.erl, read November 2026."""
 
 Broker: TypeAlias = Annotated[
@@ -165,7 +167,8 @@ class _RabbitmqConnection:
     async def close(self) -> None:
         """Close the connection, which may be broken."""
         with suppress(AMQPError, OSError, RuntimeError):
-            await self._connection.close()
+            async with asyncio.timeout(CLOSE_S):  # a silent broker would not answer
+                await self._connection.close()
 
 
 def _message(delivery: Delivery) -> "aio_pika.Message":

@@ -36,8 +36,12 @@ with suppress(ImportError):  # without the extra, the options can still be read
     from botocore.exceptions import BotoCoreError, ClientError, ConnectTimeoutError, ReadTimeoutError
 
 FIFO = ".fifo"
-REGION = re.compile(r"\A(?:sqs\.([a-z0-9-]+)\.|([a-z0-9-]+)\.queue\.)amazonaws\.com")
-"""The region in the host of a queue. Source: endpoints of Amazon SQS, read November 2026."""
+REGION = re.compile(
+    r"\A(?:sqs(?:-fips)?\.([a-z0-9-]+)\.(?:amazonaws\.com|api\.aws)|([a-z0-9-]+)\.queue\.amazonaws\.com)"
+)
+"""The region in the host of a queue. Source: Amazon SQS endpoints and quotas, read November 2026."""
+REPLACED = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+"""Characters that SQS would replace without a word. Source: its SendMessage, read November 2026."""
 THROTTLED = frozenset(
     (
         "KmsThrottled",
@@ -112,12 +116,12 @@ class SqsSender:
 
     async def send(self, delivery: Delivery) -> Result:
         """Send once, and return what SQS answered."""
+        if (message := self._message(delivery)) is None:
+            detail = "the payload has bytes that are no text, or is empty; SQS takes only text"
+            return Failed(reason=FailureReason.CANNOT_RENDER, detail=detail, permanent=True)
         try:
             client = await self._client.get()
-            answer = await self._in_thread(partial(client.sqs.send_message, **self._message(delivery)))
-        except UnicodeDecodeError:
-            detail = "the payload is not UTF-8, and SQS takes only text"
-            return Failed(reason=FailureReason.CANNOT_RENDER, detail=detail, permanent=True)
+            answer = await self._in_thread(partial(client.sqs.send_message, **message))
         except ClientError as error:
             client.is_broken = _code(error) in CREDENTIALS
             return refusal(error.response)
@@ -145,7 +149,14 @@ class SqsSender:
             return [f"{url}: {brokers.described(error)}; its deliveries will wait"]
         return []  # if only asking is not allowed, sending may be
 
-    def _message(self, delivery: Delivery) -> dict[str, object]:
+    def _message(self, delivery: Delivery) -> dict[str, object] | None:
+        """Return what is sent, or None if SQS would not keep the payload as it is."""
+        try:
+            body = delivery.payload.decode()
+        except UnicodeDecodeError:
+            return None
+        if not body or REPLACED.search(body):
+            return None
         attributes = {
             name: {"DataType": "String", "StringValue": value}
             for name, value in identity_headers(delivery).items()
@@ -153,7 +164,7 @@ class SqsSender:
         }
         message: dict[str, object] = {
             "QueueUrl": self._options.queue_url,
-            "MessageBody": delivery.payload.decode(),
+            "MessageBody": body,
             "MessageAttributes": attributes,
         }
         if self._options.queue_url.endswith(FIFO):

@@ -18,12 +18,8 @@ from enum import StrEnum
 from typing import Any
 
 from sqlalchemy import (
-    BigInteger,
     ColumnElement,
     Connection,
-    Delete,
-    Text,
-    Update,
     bindparam,
     delete,
     func,
@@ -307,8 +303,10 @@ def of_event(connection: Connection, seq: int) -> list[tuple[str, DeliveryState,
 def settle(connection: Connection, settlements: Sequence[Settlement]) -> None:
     """Write the settlements, except those that a newer claim has overtaken, and every attempt."""
     ordered = sorted(settlements, key=lambda each: (each.claim.destination_id, each.claim.seq))
-    _run(connection, _SETTLE, [_values(each) for each in ordered if each.state is not None])
-    _run(connection, _WITHDRAW, [_guard(each.claim) for each in ordered if each.state is None])
+    dialect.settle(connection, [_settled(each) for each in ordered if each.state is not None], DeliveryState.PENDING)
+    withdrawn = [_guard(each.claim) for each in ordered if each.state is None]
+    if withdrawn:
+        connection.execute(_WITHDRAW, withdrawn)
     erased = _erased(connection, [each.claim.seq for each in ordered if each.attempt and each.attempt.detail])
     rows = [row for each in ordered for row in _attempt_rows(each, erased)]
     dialect.insert_many(connection, ATTEMPT, ATTEMPT_COLUMNS, rows)
@@ -336,11 +334,6 @@ def fresh(now_us: int) -> dict[str, object]:
     }
 
 
-def _run(connection: Connection, statement: Update | Delete, rows: Sequence[dict[str, object]]) -> None:
-    if rows:
-        connection.execute(statement, rows)
-
-
 _STILL_OURS = (
     DELIVERY.c.destination_id == bindparam("of_destination"),
     DELIVERY.c.event_seq == bindparam("of_seq"),
@@ -349,22 +342,6 @@ _STILL_OURS = (
     _PENDING_BY_KEY,
 )
 
-
-_SETTLE = (
-    update(DELIVERY)
-    .where(*_STILL_OURS)
-    .values(
-        state=bindparam("new_state"),
-        attempts=bindparam("new_attempts"),
-        attempts_kept=DELIVERY.c.attempts_kept + bindparam("tried"),
-        next_us=bindparam("new_next_us"),
-        wait_us=bindparam("new_wait_us"),
-        lease_us=0,
-        done_us=bindparam("new_done_us"),
-        first_us=func.coalesce(DELIVERY.c.first_us, bindparam("new_first_us", type_=BigInteger)),
-        reason=func.coalesce(bindparam("new_reason", type_=Text), DELIVERY.c.reason),
-    )
-)
 _WITHDRAW = delete(DELIVERY).where(*_STILL_OURS)
 
 
@@ -377,19 +354,22 @@ def _guard(claim: DeliveryClaim) -> dict[str, object]:
     }
 
 
-def _values(settlement: Settlement) -> dict[str, object]:
-    pending = settlement.state is DeliveryState.PENDING
-    return {
-        **_guard(settlement.claim),
-        "new_state": settlement.state,
-        "new_attempts": settlement.claim.attempts + (settlement.attempt is not None),
-        "tried": int(settlement.attempt is not None),
-        "new_next_us": settlement.next_us,
-        "new_wait_us": max(settlement.next_us - settlement.at_us, 0),
-        "new_done_us": None if pending else settlement.at_us,
-        "new_reason": settlement.reason,
-        "new_first_us": None if settlement.attempt is None else settlement.attempt.at_us,
-    }
+def _settled(settlement: Settlement) -> tuple[object, ...]:
+    """Return the row that `dialect.settle` takes."""
+    claim, is_pending = settlement.claim, settlement.state is DeliveryState.PENDING
+    return (
+        claim.destination_id,
+        claim.seq,
+        claim.lease_us,
+        claim.attempts,
+        settlement.state,
+        int(settlement.attempt is not None),
+        settlement.next_us,
+        max(settlement.next_us - settlement.at_us, 0),
+        None if is_pending else settlement.at_us,
+        settlement.reason,
+        None if settlement.attempt is None else settlement.attempt.at_us,
+    )
 
 
 def _attempt_rows(settlement: Settlement, erased: Collection[int]) -> list[tuple[object, ...]]:

@@ -45,7 +45,7 @@ def _payload(connection: Connection, seq: int) -> bytes | CannotOpen | None:
     return None if stored is None else stored[0]
 
 
-def as_values(row: AttemptDetails, payload: bytes | None, mask: Sequence[str]) -> dict[str, object]:
+def as_values(row: AttemptDetails, payload: bytes | CannotOpen | None, mask: Sequence[str]) -> dict[str, object]:
     """Return an attempt for JSON. It was masked when it was stored, and is masked again, as a mask may be newer."""
     answer = row.answer
     return {
@@ -68,5 +68,5 @@ def as_values(row: AttemptDetails, payload: bytes | None, mask: Sequence[str]) -
     }
 
 
-def _shown(text: str, payload: bytes | None, mask: Sequence[str], *, is_cut: bool = False) -> str:
-    return text if payload is None else masking.scrubbed(text, payload, mask, is_cut=is_cut)
+def _shown(text: str, payload: bytes | CannotOpen | None, mask: Sequence[str], *, is_cut: bool = False) -> str:
+    return text if not isinstance(payload, bytes) else masking.scrubbed(text, payload, mask, is_cut=is_cut)

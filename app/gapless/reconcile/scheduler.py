@@ -136,6 +136,8 @@ class Scheduler:
                 )
 
     async def _tick(self, group: asyncio.TaskGroup) -> None:
+        if self._runtime.keyring.state.blocked:  # what a list shows could not be recorded
+            return
         try:
             if not self._made_due:
                 await self._make_due()

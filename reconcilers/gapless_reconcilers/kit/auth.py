@@ -198,6 +198,43 @@ class ClientCredentialsAuth(httpx.Auth):
         return f"ClientCredentialsAuth({self._client_id!r}, ***)"
 
 
+class RefreshTokenAuth(ClientCredentialsAuth):
+    """A bearer token for a refresh token, with the client's credentials; requested as with `ClientCredentialsAuth`.
+
+    A new refresh token in the answer takes the place of the old one, for as long as the process lives.
+    """
+
+    def __init__(
+        self,
+        token_url: str,
+        client_id: str,
+        secret: Secret,
+        refresh_token: Secret,
+        clock: Callable[[], datetime] = utc_now,
+    ) -> None:
+        super().__init__(token_url, client_id, secret, clock)
+        self._refresh = refresh_token
+
+    def _ask(self) -> httpx.Request:
+        asked = super()._ask()
+        data = {"grant_type": "refresh_token", "refresh_token": self._refresh.reveal()}
+        headers = {name: asked.headers[name] for name in ("Authorization", "Accept")}
+        return httpx.Request("POST", asked.url, data=data, headers=headers)
+
+    def _keep(self, response: httpx.Response) -> None:
+        super()._keep(response)
+        named = decode_or_none(response.content, _Refreshed)
+        if named is not None and named.refresh_token:
+            self._refresh = Secret(named.refresh_token)
+
+    def __repr__(self) -> str:
+        return f"RefreshTokenAuth({self._client_id!r}, ***)"
+
+
+class _Refreshed(msgspec.Struct, gc=False):
+    refresh_token: str = ""
+
+
 class _Grant(msgspec.Struct, gc=False):
     access_token: str
     expires_in: Annotated[int, msgspec.Meta(ge=0, le=10**8)] = 300

@@ -101,6 +101,7 @@ def fake() -> FakeProvider:
     return FakeProvider(StripeFormat())
 
 
+@pytest.mark.parametrize("store_url", ["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)], indirect=True)
 async def test_a_handler_gets_all_events_signed_as_the_vendor_signs(
     fake: FakeProvider, store_url: str, tmp_path: Path
 ) -> None:

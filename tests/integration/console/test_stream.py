@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import random
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
@@ -525,9 +526,44 @@ async def slow_socket(client: Any, **query: object) -> tuple[asyncio.StreamReade
     return reader, writer
 
 
+@on_sqlite
+async def test_garbage_ends_the_connection_and_nothing_else(
+    console: Any, stream: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    mask = b"\0\0\0\0"
+    chance = random.Random(7)
+    async with stream() as client, following(client) as other:
+        for sent in (
+            b"\x81\x05hello",  # not masked
+            b"\xf1\x80" + mask,  # bits that mean nothing
+            b"\x83\x80" + mask,  # a kind that there is not
+            b"\x80\x80" + mask,  # a part of nothing
+            b"\x81\xff" + (1 << 62).to_bytes(8) + mask,  # longer than anything
+            b"\x89\xfe\x01\x00" + mask,  # a ping that is too long
+            b"\x81\x82" + mask + b"\xff\xff",  # no UTF-8
+            b"\x88\x81" + mask + b"\x03",  # half a close code
+            b"\x88\x82" + mask + b"\x00\x01",  # a close code that there is not
+            b"\x88\x82" + mask + b"\x03\xe8",  # a close
+            b"\x89\x80" + mask * 1,
+            b"GET / HTTP/1.1\r\n\r\n",
+            *(chance.randbytes(200) for _ in range(20)),
+        ):
+            reader, writer = await slow_socket(client)
+            writer.write(sent)
+            writer.write_eof()
+            async with asyncio.timeout(WAIT_S):
+                while await reader.read(1 << 16):
+                    pass
+            writer.close()
+        await record(console, "a")
+        assert await other.keys(1) == ["a"]
+    assert [record.getMessage() for record in caplog.records if record.exc_info] == []
+    assert len(console.connections) == 0
+
+
 async def test_a_slow_listener_is_cut_and_told_and_loses_nothing(console: Any, stream: Any) -> None:
     body = b'"%b"' % (b"x" * 20_000)
-    keys = [f"e{n:04d}" for n in range(600)]
+    keys = [f"e{n:04d}" for n in range(150)]
     limits = replace(BRISK, send_within_s=0.3, buffer_bytes=200_000)
     async with stream(limits) as client:
         reader, writer = await slow_socket(client, payload="true")
@@ -554,7 +590,7 @@ async def test_one_that_reads_nothing_for_long_is_reset(console: Any, stream: An
     limits, kept = replace(BRISK, send_within_s=0.1), ConnectionLimits(unread_within_s=0.2)
     async with stream(limits, connections=kept) as client:
         _, writer = await slow_socket(client, payload="true")
-        for n in range(300):
+        for n in range(100):
             await record(console, f"e{n}", payload=b'"%b"' % (b"x" * 20_000))
         reset = {"listener": "private", "reason": "unread"}
         await until(lambda: console.metrics.registry.get_sample_value("gapless_connections_closed_total", reset) == 1)

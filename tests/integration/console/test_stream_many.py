@@ -50,8 +50,10 @@ class Reader:
         """Read until the event `last`."""
         while not self._has(last):
             query = {"after": self.cursor} if self.cursor else {}
-            raw = await small_socket(self.client)
-            async with connect(address(self.client, **query), sock=raw, max_queue=1, compression=None) as opened:
+            raw = await small_socket(self.client) if not self.stalls_until() else None
+            async with connect(
+                address(self.client, **query), sock=raw, proxy=None, max_queue=1, compression=None
+            ) as opened:
                 self.connections += 1
                 with suppress(TimeoutError):
                     async with asyncio.timeout(self.leaves_after_s):

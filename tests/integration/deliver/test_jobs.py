@@ -78,7 +78,7 @@ async def test_few_events_need_no_job(shop: Shop) -> None:
     assert await shop.setup.store.read(jobs.newest, only_running=False) == []
 
 
-async def test_a_batch_that_is_cut_off_is_neither_lost_nor_done_twice(shop: Shop) -> None:
+async def test_trap_a_batch_that_is_cut_off_is_neither_lost_nor_doubled(shop: Shop) -> None:
     number = await shop.replay()
     job = await shop.job(number)
     batch = await shop.setup.store.read(jobs.next_batch, job=job, limit=100)
@@ -109,7 +109,7 @@ async def test_a_job_goes_on_in_another_process(shop: Shop) -> None:
 
 
 @ON_SQLITE
-async def test_a_job_gives_no_more_than_is_taken(shop: Shop) -> None:
+async def test_trap_sequin_a_job_gives_no_more_than_is_taken(shop: Shop) -> None:
     number = await shop.replay()
     runner = JobRunner(shop.setup.runtime, lambda: None)
     for _ in range(10):

@@ -10,16 +10,15 @@ from typing import Any, NoReturn
 import pytest
 from certificates import Authority
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-from own_brokers import PAYLOAD, OwnNats, context, delivery, missing_program, own_nats
+from own_brokers import PAYLOAD, OwnNats, client_library, context, delivery, missing_program, own_nats
 
 from gapless.destinations.contract import Delivered, Failed, FailureReason
 from gapless.destinations.headers import identity_headers
+from gapless.destinations.nats import NatsOptions, NatsSender
 from gapless.settings import SecretRef
 from gapless_reconcilers.kit.contract import Secret
 
-pytest.importorskip("nats", reason="nats: install the extra")
-from gapless.destinations.nats import NatsOptions, NatsSender
-
+client_library("nats", "nats")
 pytestmark = pytest.mark.anyio
 
 
@@ -79,6 +78,23 @@ async def test_a_subject_that_no_stream_takes_is_tried_again(server: OwnNats) ->
     assert "no stream takes the subject other" in result.detail
     assert await sent.address_problems() == ["no stream takes the subject other; add one, such as `nats stream add`"]
     await sent.close()
+
+
+@pytest.mark.parametrize("answer", [b"thanks", b'{"ok": true}'])
+async def test_an_answer_that_is_no_streams_delivers_nothing(server: OwnNats, answer: bytes) -> None:
+    async with server.client() as client:
+
+        async def responded(message: Any) -> None:
+            await message.respond(answer)
+
+        await client.subscribe("other", cb=responded)
+        await client.flush()
+        sent = sender(server, subject="other")
+        result = await sent.send(delivery())
+        await sent.close()
+    assert isinstance(result, Failed)
+    assert (result.reason, result.permanent) == (FailureReason.CONSUMER_ERROR, False)
+    assert result.detail == "what answers on the subject other is no stream"
 
 
 async def test_a_message_that_is_too_large_is_permanent_and_breaks_nothing(server: OwnNats) -> None:

@@ -1,13 +1,15 @@
 """What the team's own table has after a delivery, a retry and a replay. The table is made as the page says."""
 
+import asyncio
 import re
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from ledgers import run_sql
-from own_brokers import PAYLOAD, TIME, context, delivery
+from own_brokers import PAYLOAD, TIME, client_library, context, delivery
 from sqlalchemy.engine import make_url
 from storm.proxy import Proxy, to_port, to_socket
 
@@ -17,7 +19,7 @@ from gapless.destinations.postgres import PostgresOptions, PostgresSender, refus
 from gapless.settings import SecretRef
 from gapless_reconcilers.kit.contract import Secret
 
-asyncpg: Any = pytest.importorskip("asyncpg", reason="postgres: install the extra")
+asyncpg = client_library("postgres", "asyncpg")
 pytestmark = pytest.mark.anyio
 PAGE = Path(__file__).parents[3] / "docs/brokers.md"
 FOUND = re.search(r"```sql\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
@@ -119,22 +121,41 @@ async def test_the_rights_that_the_page_names_are_enough(url: str) -> None:
         await run_sql(url, "DROP OWNED BY gapless_of_rows; DROP ROLE gapless_of_rows")
 
 
-async def test_the_connection_heals_after_it_was_cut(url: str) -> None:
+@pytest.fixture
+async def proxy(url: str) -> AsyncIterator[Proxy]:
     address = make_url(url)
-    host = str(address.query.get("host") or address.host)
-    port = address.port or 5432
+    host, port = str(address.query.get("host") or address.host), address.port or 5432
     behind = to_socket(f"{host}/.s.PGSQL.{port}") if host.startswith("/") else to_port(port)
     async with Proxy(behind).serve() as proxy:
-        through = address.set(host="127.0.0.1", port=proxy.port, query={}).render_as_string(hide_password=False)
-        sent = sender(through)
-        assert await sent.send(delivery("evt_1")) == Delivered()
-        assert proxy.cut() == 1
-        results = [await sent.send(delivery("evt_2"))]
-        while not isinstance(results[-1], Delivered):
-            assert failure(results[-1]) == (FailureReason.CONNECTION, False)
-            results.append(await sent.send(delivery("evt_2")))
-        await sent.close()
+        yield proxy
+
+
+def through(proxy: Proxy, url: str) -> str:
+    return make_url(url).set(host="127.0.0.1", port=proxy.port, query={}).render_as_string(hide_password=False)
+
+
+async def test_the_connection_heals_after_it_was_cut(url: str, proxy: Proxy) -> None:
+    sent = sender(through(proxy, url))
+    assert await sent.send(delivery("evt_1")) == Delivered()
+    assert proxy.cut() == 1
+    results = [await sent.send(delivery("evt_2"))]
+    while not isinstance(results[-1], Delivered):
+        assert failure(results[-1]) == (FailureReason.CONNECTION, False)
+        results.append(await sent.send(delivery("evt_2")))
+    await sent.close()
     assert len(results) <= 3
+    assert len(await rows(url)) == 2
+
+
+async def test_an_attempt_on_a_silent_connection_ends_with_its_timeout(url: str, proxy: Proxy) -> None:
+    sent = sender(through(proxy, url))
+    assert await sent.send(delivery("evt_1")) == Delivered()
+    assert proxy.fall_silent() == 1
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.2):
+            await sent.send(delivery("evt_2"))
+    assert await sent.send(delivery("evt_2")) == Delivered()  # on a new one
+    await sent.close()
     assert len(await rows(url)) == 2
 
 

@@ -6,16 +6,16 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any, NoReturn
 
 import pytest
-from own_brokers import PAYLOAD, context, delivery
+from own_brokers import PAYLOAD, client_library, context, delivery
 from storm.proxy import Proxy, to_port
 
 from gapless.destinations.contract import Delivered, Failed, FailureReason
 from gapless.destinations.headers import identity_headers
+from gapless.destinations.rabbitmq import RabbitmqOptions, RabbitmqSender, _precondition
 from gapless.settings import SecretRef
 from gapless_reconcilers.kit.contract import Secret
 
-aio_pika: Any = pytest.importorskip("aio_pika", reason="rabbitmq: install the extra")
-from gapless.destinations.rabbitmq import RabbitmqOptions, RabbitmqSender, _precondition  # noqa: E402 - its client is there
+aio_pika = client_library("rabbitmq", "aio_pika")
 
 pytestmark = pytest.mark.anyio
 PORT = int(os.environ.get("GAPLESS_TEST_RABBITMQ_PORT", "5672"))
@@ -141,8 +141,9 @@ async def test_a_routing_key_that_is_too_long_is_permanent() -> None:
     assert failure(result) == (FailureReason.REJECTED, True)
 
 
-def test_only_the_message_that_was_too_large_is_given_up() -> None:
-    text = "PRECONDITION_FAILED - message size 300 is larger than configured max size 200"
+@pytest.mark.parametrize("limit", ["max size 200", "configured max size 200"])
+def test_only_the_message_that_was_too_large_is_given_up(limit: str) -> None:
+    text = f"PRECONDITION_FAILED - message size 300 is larger than {limit}"
     closed = aio_pika.exceptions.ChannelPreconditionFailed(text)
     assert failure(_precondition(closed, 300)) == (FailureReason.REJECTED, True)
     assert failure(_precondition(closed, 100)) == (FailureReason.CONNECTION, False)

@@ -73,10 +73,11 @@ async def test_a_fifo_queue_gets_a_replay_and_not_a_retry(sqs: OwnSqs) -> None:
 
 async def test_what_the_queue_can_never_take_is_permanent(sqs: OwnSqs) -> None:
     sent = sender(sqs.url("events"))
-    large, binary = await sent.send(delivery(payload=b"1" * (2**20 + 1))), await sent.send(delivery(payload=b"\xff"))
+    large = await sent.send(delivery(payload=b"1" * (2**20 + 1)))
     assert failure(large) == (FailureReason.REJECTED, True)
     assert "must be shorter than 1048576 bytes" in str(large)
-    assert failure(binary) == (FailureReason.CANNOT_RENDER, True)
+    for payload in (b"\xff", b"", b'{"id": "\x00"}', "\uffff".encode()):  # SQS would replace what is no text
+        assert failure(await sent.send(delivery(payload=payload))) == (FailureReason.CANNOT_RENDER, True)
     assert isinstance(await sent.send(delivery()), Delivered)
     await sent.close()
 
@@ -130,6 +131,8 @@ def test_each_error_has_its_reason(
     [
         ("https://sqs.eu-central-1.amazonaws.com/1/q", "eu-central-1"),
         ("https://sqs.cn-north-1.amazonaws.com.cn/1/q", "cn-north-1"),
+        ("https://sqs-fips.us-east-2.amazonaws.com/1/q", "us-east-2"),
+        ("https://sqs.us-east-2.api.aws/1/q", "us-east-2"),
         ("https://us-west-2.queue.amazonaws.com/1/q", "us-west-2"),
         ("http://localhost:4566/1/q", ""),
     ],

@@ -73,3 +73,26 @@ async def test_a_wrong_password_of_ours_loses_no_event_of_postmark(serve: Any) -
         setup.now[0] = scenario.now
         assert (await sent(setup, "postmark")).status_code == 429
         assert await setup.events() == {}
+
+
+async def test_a_subscription_of_sns_is_confirmed_by_one_request_after_it_is_verified(serve: Any) -> None:
+    scenario = load_scenario(FIXTURES.parent / "sns")
+    (handshake,), asked = scenario.handshakes, list[str]()
+
+    def vendor(request: httpx.Request) -> httpx.Response:
+        asked.append(str(request.url))
+        return httpx.Response(200, content=scenario.evidence[str(request.url)])
+
+    async with httpx.AsyncClient(transport=httpx.MockTransport(vendor)) as client:
+        async with serve(provider=scenario.provider(), vendor=client) as setup:
+            setup.now[0] = scenario.now
+            forged = handshake.request.body.replace(b"You have", b"You Have")
+            refused = await sent(setup, "../sns", content=forged, headers=list(handshake.request.headers))
+            assert (refused.status_code, len(asked)) == (401, 1)
+            answer = await sent(
+                setup, "../sns", content=handshake.request.body, headers=list(handshake.request.headers)
+            )
+            assert (answer.status_code, await setup.events()) == (200, {})
+            assert asked == list(scenario.evidence)
+            assert (await sent(setup, "../sns")).status_code == 200
+            assert list(await setup.events()) == ["da41e39f-0000-4000-8000-000000000001"]

@@ -163,6 +163,7 @@ def test_secrets_in_tables_are_told_to_settings() -> None:
         "auth.password": "one",
         "auth.secret": "one",
         "auth.key": "one",
+        "auth.refresh_token": "one",
         "webhook.handshake.token": "one",
         "webhook.signature.secret": "many",
     }

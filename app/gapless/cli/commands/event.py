@@ -140,7 +140,7 @@ def show_event(invocation: Invocation, key: str, source: str | None, payload: bo
                 output.as_bytes(stored or b"")
             else:
                 shown = _deliveries(row, deliveries_, settings.destinations, content)
-                tries = [attempts.as_values(each, content, mask) for each in tried]
+                tries = [attempts.as_values(each, received, mask) for each in tried]
                 output.as_json(_fields(row) | {"deliveries": shown, "attempts": tries, "payload": _readable(stored)})
 
 
@@ -165,7 +165,7 @@ def list_attempts(
             click.echo(f"event {key!r} is not in the ledger", err=True)
             raise SystemExit(Exit.NEGATIVE)
         rows = [
-            attempts.as_values(row, payload if isinstance(payload, bytes) else None, mask_of(settings, row.source))
+            attempts.as_values(row, payload, mask_of(settings, row.source))
             for _, payload, tried in found
             for row in tried
         ]

@@ -28,6 +28,6 @@ def decode(noun: str, cursor: str | None, length: int = 1) -> tuple[int, ...] | 
     except (ValueError, binascii.Error, msgspec.DecodeError):
         of, after = "", ()
     if of != noun or len(after) != length or not all(-GREATEST <= each <= GREATEST for each in after):
-        detail = "after is no cursor of this list; take `next` of the page before, as it is"
+        detail = "cursor is none of this list; take `next` of the page before, as it is"
         raise HTTPException(status_code=HTTPStatus.BAD_REQUEST, detail=detail)
     return after

@@ -1,140 +1,97 @@
-"""`/api/v1/dead-letters`: deliveries that ran out of attempts or were refused for good, and held ones."""
+"""`/api/v1/dead-letters` and `/api/v1/held`: deliveries that wait for a person, by filter."""
 
-from datetime import datetime
-from enum import StrEnum
-from typing import Annotated
+from http import HTTPStatus
+from typing import Annotated, Any, Final
 
+from litestar import Request, Response, get
 from litestar.handlers import HTTPRouteHandler
-from litestar.params import QueryParameter
-from msgspec import Struct
+from msgspec import Meta
 
-from gapless.console.api import cursors
-from gapless.console.api.events import read_types
-from gapless.console.api.shared import (
-    PAGE,
-    After,
-    AnyRequest,
-    Limit,
-    OfSource,
-    Since,
-    Until,
-    reading,
-    refuse,
-    refuse_limited,
-    time_us,
+from gapless.console.api.query import (
+    PageQuery,
+    Text,
+    allowed_destinations,
+    allowed_sources,
+    read_query,
+    respond_page,
 )
-from gapless.domain import from_us
-from gapless.ledger import Connection, destinations, unsettled
+from gapless.console.auth import Area
+from gapless.console.routing import guarded, principal_of, respond_json
+from gapless.domain import from_us, to_us
+from gapless.ledger import unsettled
 from gapless.ledger.deliveries import DeliveryState
-from gapless.ledger.unsettled import Key, Unsettled, UnsettledFilter
-from gapless.operations.context import OperationContext
+from gapless.ledger.unsettled import Unsettled, UnsettledFilter
+from gapless.operations.context import AwareTime, Name, OperationContext, OperationRefused
+from gapless.operations.principals import Principal
 
-NOUN = "dead-letters"
-
-
-class Waiting(StrEnum):
-    """The state of a delivery that waits for a person."""
-
-    DEAD = "dead"
-    HELD = "held"
+PATHS: Final = {DeliveryState.DEAD: "/api/v1/dead-letters", DeliveryState.HELD: "/api/v1/held"}
 
 
-class DeadLetterItem(Struct, frozen=True, kw_only=True):
-    """A delivery that waits for a person."""
+class UnsettledQuery(PageQuery, frozen=True, kw_only=True):
+    """Which deliveries. The times are those at which they died, or were held."""
 
-    destination: str
-    source: str
-    key: str
-    type: str
-    occurred: datetime
-    state: str
-    reason: str | None
-    attempts: int
-    since: datetime
-
-
-class DeadLettersPage(Struct, frozen=True, kw_only=True):
-    """A page of deliveries, in the order in which their events were recorded."""
-
-    items: list[DeadLetterItem]
-    next: str | None
+    source: Name | None = None
+    destination: Name | None = None
+    type: Annotated[tuple[Text, ...], Meta(max_length=100)] = ()
+    """Event types or patterns such as `invoice.*`; may be there several times."""
+    since: AwareTime | None = None
+    until: AwareTime | None = None
+    reason: Text | None = None
+    object: Text | None = None
 
 
 def dead_letter_routes(context: OperationContext) -> list[HTTPRouteHandler]:
-    """Return the routes."""
-
-    @reading("/dead-letters", tag="dead letters")
-    async def list_dead_letters(
-        request: AnyRequest,
-        *,
-        its: Annotated[Waiting, QueryParameter(name="state", description="Dead, or held.")] = Waiting.DEAD,
-        destination: Annotated[str | None, QueryParameter(max_length=40, description="Only to it.")] = None,
-        source: OfSource = None,
-        types: Annotated[str | None, QueryParameter(name="type", max_length=500, description="`invoice.*`")] = None,
-        of: Annotated[str | None, QueryParameter(name="object", max_length=500, description="Its key.")] = None,
-        reason: Annotated[str | None, QueryParameter(max_length=60, description="Such as `consumer_4xx`.")] = None,
-        since: Since = None,
-        until: Until = None,
-        after: After = None,
-        limit: Limit = PAGE,
-    ) -> DeadLettersPage:
-        """List dead letters, or held deliveries. `dead.requeue` and `held.release` send them again.
-
-        `since` and `until` are about when they became so.
-        """
-        refuse_limited(request, "dead letters")
-        chosen = UnsettledFilter(
-            state=DeliveryState(its.value),
-            destinations=None if destination is None else (destination,),
-            sources=None if source is None else (source,),
-            types=read_types(types),
-            object_key=None if of is None else of.replace("\0", ""),
-            reason=None if reason is None else reason.replace("\0", ""),
-            since_us=time_us(context, "since", since),
-            until_us=time_us(context, "until", until),
-        )
-        return await find_waiting(context, chosen, after, limit)
-
-    return [list_dead_letters]
+    """`GET` of the lists, and of `…/count`."""
+    return [route for state, path in PATHS.items() for route in _routes(context, state, path)]
 
 
-async def find_waiting(
-    context: OperationContext, chosen: UnsettledFilter, after: str | None, limit: int
-) -> DeadLettersPage:
-    """Return a page. Raises `HTTPException` and `StoreError`."""
-    place = cursors.decode(NOUN, after, length=2)
-    start = unsettled.START if place is None else (place[0], place[1])
-    rows = await context.read(_page, chosen=chosen, after=start, limit=limit + 1)
-    if rows is None:
-        refuse(f"destination {listed(chosen.destinations)} is not known; /api/v1/destinations has those that are")
-    last = rows[limit - 1] if len(rows) > limit else None
-    return DeadLettersPage(
-        items=[_item(each) for each in rows[:limit]],
-        next=cursors.encode(NOUN, None if last is None else (last.seq, last.destination_id)),
+def _routes(context: OperationContext, state: DeliveryState, path: str) -> list[HTTPRouteHandler]:
+    @get(path, guards=[guarded(Area.READ)])
+    async def list_unsettled(request: Request[Any, Any, Any]) -> Response[bytes]:
+        """Return a page of deliveries, in the order in which their events were recorded."""
+        query = read_query(request, UnsettledQuery)
+        chosen = _chosen(query, state, principal_of(request))
+        after = unsettled.START if query.cursor is None else unsettled.read_position(query.cursor)
+        if after is None:
+            raise OperationRefused("cursor is none that a page had as next")
+        rows = await context.read(unsettled.page, chosen=chosen, after=after, limit=query.limit)
+        return respond_page([as_values(row) for row in rows], rows[-1].position if len(rows) == query.limit else None)
+
+    @get(f"{path}/count", guards=[guarded(Area.READ)])
+    async def count_unsettled(request: Request[Any, Any, Any]) -> Response[bytes]:
+        """Return how many there are, and when the first and the last came to be so."""
+        chosen = _chosen(read_query(request, UnsettledQuery), state, principal_of(request))
+        extent = await context.read(unsettled.extent, chosen=chosen)
+        first, last = (None if us is None else from_us(us) for us in (extent.first_us, extent.last_us))
+        return respond_json(HTTPStatus.OK, {"count": extent.count, "first": first, "last": last})
+
+    return [list_unsettled, count_unsettled]
+
+
+def _chosen(query: UnsettledQuery, state: DeliveryState, principal: Principal) -> UnsettledFilter:
+    return UnsettledFilter(
+        state=state,
+        sources=allowed_sources(principal, query.source),
+        destinations=allowed_destinations(principal, query.destination),
+        types=query.type or None,
+        since_us=None if query.since is None else to_us(query.since),
+        until_us=None if query.until is None else to_us(query.until),
+        reason=query.reason,
+        object_key=query.object,
     )
 
 
-def listed(names: tuple[str, ...] | None) -> str:
-    """Return names for a message."""
-    return ", ".join(map(repr, names or ()))
-
-
-def _page(connection: Connection, chosen: UnsettledFilter, after: Key, limit: int) -> list[Unsettled] | None:
-    """Return some deliveries; None: a destination is not known."""
-    if any(destinations.destination(connection, each) is None for each in chosen.destinations or ()):
-        return None
-    return unsettled.page(connection, chosen, after=after, limit=limit)
-
-
-def _item(row: Unsettled) -> DeadLetterItem:
-    return DeadLetterItem(
-        destination=row.destination,
-        source=row.source,
-        key=row.key,
-        type=row.type,
-        occurred=from_us(row.occurred_us),
-        state=row.state.value,
-        reason=row.reason,
-        attempts=row.attempts,
-        since=from_us(row.done_us),
-    )
+def as_values(row: Unsettled) -> dict[str, object]:
+    """Return a delivery for JSON."""
+    return {
+        "source": row.source,
+        "key": row.key,
+        "type": row.type,
+        "object": row.object_key,
+        "occurred": from_us(row.occurred_us),
+        "destination": row.destination,
+        "state": row.state.value,
+        "reason": row.reason,
+        "attempts": row.attempts,
+        "since": from_us(row.done_us),
+    }

@@ -13,7 +13,6 @@ from litestar.openapi.spec import Components, SecurityScheme
 from gapless.console.api import (
     actions,
     audit_log,
-    dead_letters,
     events,
     hours,
     missed,
@@ -23,6 +22,7 @@ from gapless.console.api import (
     reports,
     tokens,
     unrecoverable,
+    untyped,
 )
 from gapless.console.api.problems import PREFIX, PROBLEM_JSON
 from gapless.console.auth import Area
@@ -33,7 +33,7 @@ ABOUT: Final = """The private API of Gapless: what the console and the commands 
 
 A token of the role viewer reads; the role operator also acts; a token that is limited to sources sees only these.
 On loopback without a configured token, everybody on the machine may read. Times are RFC 3339 in UTC. null means that
-something is not known or does not apply, never 0. Lists come a page at a time: take `next` as `after`, until it is
+something is not known or does not apply, never 0. Lists come a page at a time: take `next` as `cursor`, until it is
 null. Errors are problem details (RFC 9457)."""
 OPENAPI: Final = OpenAPIConfig(
     title="Gapless",
@@ -58,7 +58,6 @@ def api_router(context: OperationContext) -> Router:
         passes.pass_routes,
         unrecoverable.unrecoverable_routes,
         quarantine.quarantine_routes,
-        dead_letters.dead_letter_routes,
         audit_log.audit_log_routes,
         tokens.token_routes,
         actions.action_routes,
@@ -83,6 +82,7 @@ def make_document() -> dict[str, Any]:
     context: Any = None
     app = Litestar(route_handlers=[api_router(context)], openapi_config=OPENAPI, logging_config=None)
     made = msgspec.json.decode(msgspec.json.encode(app.openapi_schema.to_schema()), type=dict[str, Any])
+    made["paths"] |= untyped.described()
     return _with_shared_problems(made)
 
 

@@ -22,12 +22,14 @@ class Problem(Struct, frozen=True, kw_only=True):
     status: int
     detail: str
     """What was wrong with this request, what was wanted, and what to do next."""
+    error: str
+    """The same as `detail`, under the name that other paths of the API have for it."""
     type: str = "about:blank"
 
 
 def problem(status: int, detail: str, extra: Mapping[str, str] | None = None) -> Response[bytes]:
     """Return a response that says what was wrong, with `extra` headers."""
-    value = Problem(title=HTTPStatus(status).phrase, status=status, detail=detail)
+    value = Problem(title=HTTPStatus(status).phrase, status=status, detail=detail, error=detail)
     return respond_as(PROBLEM_JSON, status, value, extra)
 
 

@@ -23,7 +23,8 @@ PAGE: Final = 50
 AnyRequest: TypeAlias = Request[Any, Any, Any]
 Limit: TypeAlias = Annotated[int, QueryParameter(ge=1, le=500, description="Most entries of the page.")]
 After: TypeAlias = Annotated[
-    str | None, QueryParameter(max_length=200, description="`next` of the page before; absent: from the newest.")
+    str | None,
+    QueryParameter(name="cursor", max_length=200, description="`next` of the page before; absent: the first."),
 ]
 OfSource: TypeAlias = Annotated[str | None, QueryParameter(max_length=40, description="Only of this source.")]
 _TIME = r"^(\d{1,6}[smhdw]|\d{4}-\d{2}-\d{2}([T ][0-9:.,]+)?(Z|[+-]\d{2}:?\d{2})?)$"

@@ -9,7 +9,6 @@ from litestar.params import FromPath
 
 from gapless.console.api import cursors, missed, unrecoverable
 from gapless.console.api.audit_log import find_actions
-from gapless.console.api.dead_letters import Waiting, find_waiting
 from gapless.console.api.events import find_events, read_types
 from gapless.console.api.missed import missing_page
 from gapless.console.api.quarantine import find_refused, read_refused
@@ -21,6 +20,7 @@ from gapless.console.pages.asking import Asking
 from gapless.console.pages.events import state_of
 from gapless.console.pages.overview import destination_state
 from gapless.console.pages.rendering import Site, page
+from gapless.console.pages.waiting import find_waiting
 from gapless.console.routing import guarded, make_report, principal_of
 from gapless.domain import Cause
 from gapless.ledger import missing as missing_ledger
@@ -111,7 +111,7 @@ def list_pages(site: Site) -> list[HTTPRouteHandler]:
         """Show what will not arrive unless somebody acts."""
         refuse_limited(request, "dead letters")
         asking = Asking(request)
-        state = asking.choice("state", [each.value for each in Waiting]) or Waiting.DEAD.value
+        state = asking.choice("state", ["dead", "held"]) or "dead"
         destination, source = asking.text("destination"), asking.text("source")
         chosen = UnsettledFilter(
             state=DeliveryState(state),

@@ -22,6 +22,7 @@ from gapless.console.pages import formats
 from gapless.console.pages.assets import ADDRESSES
 from gapless.console.pages.flash import FLASH, take_flash
 from gapless.console.routing import ConsoleOptions, make_report, principal_of, respond
+from gapless.domain import from_us
 from gapless.ledger.deliveries import DeliveryState
 from gapless.operations.context import OperationContext
 from gapless.operations.principals import AccessRole, Principal, may_ask
@@ -196,4 +197,10 @@ _environment.filters |= {
     "listed": formats.listed,
     "css": css,
 }
-_environment.globals |= {"query": query, "event_path": event_path, "unknown": formats.UNKNOWN, "assets": ADDRESSES}
+_environment.globals |= {
+    "query": query,
+    "event_path": event_path,
+    "unknown": formats.UNKNOWN,
+    "assets": ADDRESSES,
+    "moment": from_us,
+}

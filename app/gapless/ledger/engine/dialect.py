@@ -12,6 +12,8 @@ from sqlalchemy.dialects import postgresql, sqlite
 Row: TypeAlias = tuple[Any, ...]
 AT_ONCE = (64, 8, 1)
 """Rows in one statement on SQLite, the largest that fit first."""
+FEW = 64
+"""Rows in one statement that are looked up by their keys: of more, PostgreSQL would rather read the whole table."""
 
 
 def insert_new(
@@ -93,7 +95,10 @@ class Bundle:
 
     def insert_many(self, table: Table, columns: Sequence[str], rows: Sequence[Row]) -> None:
         """As the function of that name."""
-        self._add(table, tuple(columns), rows, "")
+        if self._connection.dialect.name == "postgresql":
+            self._add(table, tuple(columns), rows, "")
+        else:
+            insert_many(self._connection, table, columns, rows)
 
     def add_up(self, table: Table, columns: Sequence[str], rows: Sequence[Row]) -> None:
         """As the function of that name."""
@@ -204,6 +209,35 @@ def note_webhooks(
         return [tuple(row) for row in _postgres(connection, NOTE_WEBHOOKS_POSTGRES, *_arrays(rows))]
     cursor = _sqlite_cursor(connection)
     return [found for row in rows for found in cursor.execute(NOTE_WEBHOOKS_SQLITE, row).fetchall()]
+
+
+SETTLE_POSTGRES = (
+    "UPDATE delivery SET state = s, attempts = a + t, attempts_kept = attempts_kept + t, next_us = n, wait_us = w, "
+    "lease_us = 0, done_us = o, reason = coalesce(r, reason), first_us = coalesce(first_us, f) "
+    "FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[], $5::text[], $6::bigint[], $7::bigint[], "
+    "$8::bigint[], $9::bigint[], $10::text[], $11::bigint[]) AS settled (d, q, l, a, s, t, n, w, o, r, f) "
+    "WHERE destination_id = d AND event_seq = q AND lease_us = l AND attempts = a AND state = $12"
+)
+SETTLE_SQLITE = (
+    "UPDATE delivery SET state = ?5, attempts = ?4 + ?6, attempts_kept = attempts_kept + ?6, next_us = ?7, "
+    "wait_us = ?8, lease_us = 0, done_us = ?9, reason = coalesce(?10, reason), first_us = coalesce(first_us, ?11) "
+    "WHERE destination_id = ?1 AND event_seq = ?2 AND lease_us = ?3 AND attempts = ?4 AND state = ?12"
+)
+
+
+def settle(connection: Connection, rows: Sequence[Row], pending: str) -> None:
+    """Settle claimed deliveries that are still `pending` under the lease and the attempts of their claim.
+
+    (destination id, event seq, lease, attempts, new state, attempts more, due, wait, done, reason or None, time of the
+    attempt or None) of each.
+    """
+    if not rows:
+        return
+    if connection.dialect.name == "postgresql":
+        for at in range(0, len(rows), FEW):
+            _postgres(connection, SETTLE_POSTGRES, *_arrays(rows[at : at + FEW]), pending)
+    else:
+        _sqlite_cursor(connection).executemany(SETTLE_SQLITE, [(*row, pending) for row in rows])
 
 
 Known: TypeAlias = dict[str, tuple[int, bool]]

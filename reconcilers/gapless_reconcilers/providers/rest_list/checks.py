@@ -11,7 +11,7 @@ import httpx
 from gapless_reconcilers.kit.contract import Order
 from gapless_reconcilers.kit.errors import OptionsInvalid
 from gapless_reconcilers.providers.rest_list import pages, places
-from gapless_reconcilers.providers.rest_list.credentials import ClientCredentials, Header, NoCredentials
+from gapless_reconcilers.providers.rest_list.credentials import ClientCredentials, Header, NoCredentials, RefreshToken
 from gapless_reconcilers.providers.rest_list.events import EventFields
 from gapless_reconcilers.providers.rest_list.options import ListOptions, RestListOptions, WebhookOptions
 
@@ -62,7 +62,7 @@ def _address(options: RestListOptions, listed: ListOptions) -> Iterator[str]:
     if base.scheme not in ("https", "http") or not base.host or base.userinfo or base.query or base.fragment:
         yield "base_url is no plain address; wanted one like https://api.vendor.example/v1, without ?, # and password"
     paths = {"list.path": listed.path}
-    if isinstance(options.auth, ClientCredentials):
+    if isinstance(options.auth, ClientCredentials | RefreshToken):
         paths["auth.token_path"] = options.auth.token_path
     for name, path in paths.items():
         if not path.startswith("/") or "?" in path or "#" in path or "{" in path:

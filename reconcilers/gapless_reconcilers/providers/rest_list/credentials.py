@@ -5,7 +5,14 @@ import hashlib
 import httpx
 import msgspec
 
-from gapless_reconcilers.kit.auth import BasicAuth, BearerAuth, ClientCredentialsAuth, HeaderAuth, QueryAuth
+from gapless_reconcilers.kit.auth import (
+    BasicAuth,
+    BearerAuth,
+    ClientCredentialsAuth,
+    HeaderAuth,
+    QueryAuth,
+    RefreshTokenAuth,
+)
 from gapless_reconcilers.kit.contract import Secret
 
 
@@ -83,7 +90,21 @@ class ClientCredentials(CredentialKind, tag="client_credentials", frozen=True, k
         return ClientCredentialsAuth(token_base + self.token_path, self.client_id, self.secret)
 
 
-Credentials = NoCredentials | Bearer | Basic | Header | Query | ClientCredentials
+class RefreshToken(CredentialKind, tag="refresh_token", frozen=True, kw_only=True):
+    """OAuth2 with a refresh token that stays valid: a vendor that replaces it with each use needs code."""
+
+    token_path: str
+    """The path of the token endpoint, on the same host."""
+    client_id: str
+    secret: Secret
+    refresh_token: Secret
+
+    def auth(self, token_base: str) -> httpx.Auth:
+        """Return the credentials; the token is requested at `token_base`."""
+        return RefreshTokenAuth(token_base + self.token_path, self.client_id, self.secret, self.refresh_token)
+
+
+Credentials = NoCredentials | Bearer | Basic | Header | Query | ClientCredentials | RefreshToken
 
 
 def fingerprint(credentials: Credentials) -> str:

@@ -60,18 +60,17 @@ POSTGRES = (
     SELECT destination_id, state, coalesce(reason, ''), {SLOT}, -count(*) FROM gone WHERE state <> 'delivered'
     GROUP BY 1, 2, 3 ORDER BY 1, 2, 3 {ADD}; RETURN NULL; END $$""",
     f"""CREATE FUNCTION delivery_count_update() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
-    IF OLD.state <> 'delivered' THEN INSERT INTO delivery_count ({COLUMNS})
-    VALUES (OLD.destination_id, OLD.state, coalesce(OLD.reason, ''), {SLOT}, -1) {ADD}; END IF;
-    IF NEW.state <> 'delivered' THEN INSERT INTO delivery_count ({COLUMNS})
-    VALUES (NEW.destination_id, NEW.state, coalesce(NEW.reason, ''), {SLOT}, 1) {ADD}; END IF;
-    RETURN NULL; END $$""",
+    INSERT INTO delivery_count ({COLUMNS}) SELECT destination_id, state, reason, {SLOT}, sum(n) FROM (
+        SELECT destination_id, state, coalesce(reason, '') AS reason, -1 AS n FROM gone WHERE state <> 'delivered'
+        UNION ALL
+        SELECT destination_id, state, coalesce(reason, ''), 1 FROM made WHERE state <> 'delivered'
+    ) AS changed GROUP BY 1, 2, 3 HAVING sum(n) <> 0 ORDER BY 1, 2, 3 {ADD}; RETURN NULL; END $$""",
     """CREATE TRIGGER delivery_count_insert AFTER INSERT ON delivery REFERENCING NEW TABLE AS made
     FOR EACH STATEMENT EXECUTE FUNCTION delivery_count_insert()""",
     """CREATE TRIGGER delivery_count_delete AFTER DELETE ON delivery REFERENCING OLD TABLE AS gone
     FOR EACH STATEMENT EXECUTE FUNCTION delivery_count_delete()""",
-    """CREATE TRIGGER delivery_count_update AFTER UPDATE OF state, reason ON delivery FOR EACH ROW
-    WHEN (OLD.state <> NEW.state OR OLD.reason IS DISTINCT FROM NEW.reason)
-    EXECUTE FUNCTION delivery_count_update()""",
+    """CREATE TRIGGER delivery_count_update AFTER UPDATE ON delivery REFERENCING OLD TABLE AS gone NEW TABLE AS made
+    FOR EACH STATEMENT EXECUTE FUNCTION delivery_count_update()""",
 )
 WHOLE = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
