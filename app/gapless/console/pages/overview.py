@@ -154,6 +154,8 @@ def destination_state(found: Sequence[Trouble], destination: DestinationReport) 
         return css(verdict(own)), own[0].kind.value.replace("_", " ")
     if destination.state != "active":
         return "idle", destination.state
+    if destination.pause is not None:
+        return "paused", "paused"
     waits = destination.backlog[DeliveryState.PENDING]
     return ("hand", "sending") if waits else (css(Severity.GOOD), "nothing waits")
 
