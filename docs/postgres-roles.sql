@@ -33,13 +33,13 @@ GRANT USAGE, SELECT ON ALL SEQUENCES IN SCHEMA public
 -- What all roles share: identities, counts, progress and states, and no content.
 GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public
     TO gapless_receive, gapless_reconcile, gapless_deliver, gapless_console;
-REVOKE ALL ON payload, quarantine, audit_log, token, approval, alembic_version
+REVOKE ALL ON payload, quarantine, audit_log, token, approval, console_session, performed, alembic_version
     FROM gapless_receive, gapless_reconcile, gapless_deliver, gapless_console;
 GRANT SELECT ON alembic_version TO gapless_receive, gapless_reconcile, gapless_deliver, gapless_console;
 
 -- Who may do what: `gapless token` makes tokens as the owner.
 GRANT SELECT ON token TO gapless_receive, gapless_reconcile, gapless_deliver, gapless_console;
-GRANT SELECT, INSERT, UPDATE, DELETE ON approval TO gapless_console;
+GRANT SELECT, INSERT, UPDATE, DELETE ON approval, console_session, performed TO gapless_console;
 
 -- The audit log only grows. With `retention.audit_log`, also: GRANT DELETE ON audit_log TO gapless_deliver;
 GRANT SELECT, INSERT ON audit_log TO gapless_receive, gapless_reconcile, gapless_deliver, gapless_console;

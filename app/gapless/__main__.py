@@ -32,6 +32,7 @@ Options:
   -h, --help     Show this message and exit.
 
 Commands:
+  api          Print the OpenAPI document of the HTTP API.
   approve      Approve an operation on many events, or list those that wait.
   audit        Compare the provider's list with the ids you have processed.
   check        Check settings, store, providers, destinations and clocks.

@@ -1,7 +1,7 @@
 """Formats times and lengths of time for people, and makes foreign text fit to be shown to them."""
 
 import re
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 UNITS = (("d", 86_400), ("h", 3600), ("m", 60), ("s", 1))
 
@@ -38,6 +38,27 @@ def format_value(value: object) -> str:
     if isinstance(value, datetime):
         return format_time(value)
     return str(value)
+
+
+_AGO = re.compile(r"(\d{1,6})([smhdw])")
+_AGO_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+WANTED_TIME = "30d, 2h, 2026-01-31 or 2026-01-31T08:00:00Z"
+"""Examples of what `read_time` takes."""
+
+
+def read_time(text: str, now: datetime) -> datetime:
+    """Return the aware UTC time of `30d` (before `now`), `2026-01-31` or `2026-01-31T08:00:00Z`. Raises `ValueError`.
+
+    A time without a zone is UTC.
+    """
+    ago = _AGO.fullmatch(text)
+    try:
+        if ago:
+            return now - timedelta(**{_AGO_UNITS[ago[2]]: int(ago[1])})
+        time = datetime.fromisoformat(text)
+        return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
+    except (ValueError, OverflowError):
+        raise ValueError(f"{text!r} is no time; use {WANTED_TIME}") from None
 
 
 _UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")

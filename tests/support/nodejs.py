@@ -9,7 +9,12 @@ from typing import Any, NoReturn
 
 import pytest
 
-PACKAGES = ("@octokit/webhooks-methods@6.0.0", "@octokit/webhooks-examples@7.6.1", "@shopify/shopify-api@13.1.0")
+PACKAGES = (
+    "@octokit/webhooks-methods@6.0.0",
+    "@octokit/webhooks-examples@7.6.1",
+    "@shopify/shopify-api@13.1.0",
+    "axe-core@4.14.1",
+)
 WITHIN_S = 120
 READ = """
 import { readFileSync } from "node:fs";

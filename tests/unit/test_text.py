@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from gapless.console.pages.overview import show_span
+from gapless.console.pages.formats import span
 from gapless.text import format_span, format_value
 
 SPANS = {0: "0s", -5: "0s", 5: "5s", 324: "5m24s", 3600: "1h", 3605: "1h", 90_061: "1d1h", 15 * 86_400 + 2: "15d"}
@@ -16,8 +16,8 @@ def test_spans_show_their_two_largest_units(seconds: int, text: str) -> None:
 
 
 def test_the_page_shows_the_same_units_apart() -> None:
-    assert [show_span(timedelta(seconds=seconds)) for seconds in (0, 324, 3605, 90_061)] == [
-        "0 s", "5 min 24 s", "1 h", "1 d 1 h",
+    assert [span(timedelta(seconds=seconds)) for seconds in (0, 0.25, 4.6, 324, 3605, 90_061)] == [
+        "0 ms", "250 ms", "4.6 s", "5 min 24 s", "1 h", "1 d 1 h",
     ]  # fmt: skip
 
 

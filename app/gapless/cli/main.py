@@ -7,6 +7,7 @@ import click
 import gapless
 
 COMMANDS = {
+    "api": ("gapless.cli.commands.api:api", "Print the OpenAPI document of the HTTP API."),
     "approve": (
         "gapless.cli.commands.approve:approve",
         "Approve an operation on many events, or list those that wait.",

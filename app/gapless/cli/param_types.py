@@ -1,14 +1,12 @@
 """Types of command-line parameters: points in time, and durations."""
 
-import re
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import click
 
 from gapless.settings.parsers import ParseFailed, duration
-
-UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+from gapless.text import read_time
 
 
 class PointInTime(click.ParamType[datetime]):
@@ -20,15 +18,10 @@ class PointInTime(click.ParamType[datetime]):
         """Return the aware UTC time."""
         if isinstance(value, datetime):
             return value
-        text = str(value)
-        ago = re.fullmatch(r"(\d+)([smhdw])", text)
-        if ago:
-            return datetime.now(UTC) - timedelta(**{UNITS[ago[2]]: int(ago[1])})
         try:
-            time = datetime.fromisoformat(text)
-        except ValueError:
-            self.fail(f"{text!r} is no time; use 30d, 2h, 2026-01-31 or 2026-01-31T08:00:00Z", param, ctx)
-        return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
+            return read_time(str(value), datetime.now(UTC))
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
 
 
 class Duration(click.ParamType[float]):

@@ -4,26 +4,29 @@ Probes and metrics are served in every role; status, the page and operations onl
 """
 
 import asyncio
+from collections.abc import Mapping
 from http import HTTPStatus
-from typing import Any, Final
+from typing import Final
 
-from litestar import Litestar, Request, Response, get
+from litestar import Litestar, Response, Router, get
 from litestar.exceptions import HTTPException
 from litestar.handlers import ASGIRouteHandler, HTTPRouteHandler
 
 from gapless.console.api.attempts import attempts_route
 from gapless.console.api.changes import change_routes
 from gapless.console.api.dead_letters import dead_letter_routes
+from gapless.console.api.document import api_router
 from gapless.console.api.jobs import job_routes
 from gapless.console.api.operations import operations_route
-from gapless.console.api.receipts import receipts_route
+from gapless.console.api.problems import PREFIX, problem
+from gapless.console.api.shared import AnyRequest
 from gapless.console.api.status import status_route
 from gapless.console.api.stream import stream_route
 from gapless.console.auth import Area
 from gapless.console.feed.hub import Hub
 from gapless.console.gate import Gate
 from gapless.console.metrics import metrics_route
-from gapless.console.pages.overview import overview_route, style_route
+from gapless.console.pages.site import page_routes, refusal_page, wants_page
 from gapless.console.routing import CONSOLE, ConsoleOptions, guarded, respond_json, respond_text
 from gapless.ledger import leases
 from gapless.ledger.engine import StoreError
@@ -37,7 +40,7 @@ READY_TIMEOUT_S: Final = 5.0
 def build_console_app(options: ConsoleOptions, context: OperationContext, metrics: Metrics) -> Litestar:
     """Return the application. Its routes depend on the roles; each request is checked by its gate."""
     gate = Gate(options.access, context.runtime, options.trusted_proxies)
-    handlers: list[HTTPRouteHandler | ASGIRouteHandler] = [
+    handlers: list[HTTPRouteHandler | ASGIRouteHandler | Router] = [
         livez_route(context),
         readyz_route(options, context),
         metrics_route(options, context, metrics),
@@ -46,14 +49,13 @@ def build_console_app(options: ConsoleOptions, context: OperationContext, metric
         handlers += [
             status_route(options, context),
             operations_route(context),
-            receipts_route(context),
+            api_router(context),
             stream_route(context, gate, options.hub or Hub(context.runtime)),
             attempts_route(context),
             *dead_letter_routes(context),
             *job_routes(context),
             *change_routes(context),
-            overview_route(options, context),
-            style_route(),
+            *page_routes(options, context),
         ]
     app = Litestar(
         route_handlers=handlers,
@@ -117,23 +119,39 @@ def _probe_result(passed: bool, problem: str) -> tuple[HTTPStatus, str]:  # noqa
     return (HTTPStatus.OK, "ok") if passed else (HTTPStatus.SERVICE_UNAVAILABLE, problem)
 
 
-def _http_error(_: Request[Any, Any, Any], error: HTTPException) -> Response[bytes]:
+def _http_error(request: AnyRequest, error: HTTPException) -> Response[bytes]:
     needs_token = error.status_code == HTTPStatus.UNAUTHORIZED
     headers = {"www-authenticate": 'Basic realm="gapless", charset="UTF-8"'} if needs_token else {}
-    return respond_json(error.status_code, {"error": error.detail}, {**headers, **(error.headers or {})})
+    return _answer(request, error.status_code, error_detail(error), {**headers, **(error.headers or {})})
 
 
-def _refused(_: Request[Any, Any, Any], error: OperationRefused) -> Response[bytes]:
-    return respond_json(HTTPStatus.BAD_REQUEST, {"error": str(error)})
+def error_detail(error: HTTPException) -> str:
+    """Return what was wrong, with the parameters that Litestar could not read."""
+    extra = error.extra if isinstance(error.extra, list) else []
+    parts = [f"{each.get('key', 'body')}: {each.get('message')}" for each in extra if isinstance(each, dict)]
+    return "; ".join([error.detail, *parts])
 
 
-def _forbidden(_: Request[Any, Any, Any], error: OperationForbidden) -> Response[bytes]:
-    return respond_json(HTTPStatus.FORBIDDEN, {"error": str(error)})
+def _answer(request: AnyRequest, status: int, detail: str, headers: Mapping[str, str] | None = None) -> Response[bytes]:
+    """Return a refusal in the shape that belongs to the path."""
+    if request.url.path.startswith(f"{PREFIX}/"):
+        return problem(status, detail, headers)
+    if wants_page(request):
+        return refusal_page(request, status, detail)
+    return respond_json(status, {"error": detail}, headers)
 
 
-def _approval_needed(_: Request[Any, Any, Any], error: ApprovalNeeded) -> Response[bytes]:
-    return respond_json(HTTPStatus.CONFLICT, {"error": str(error)})
+def _refused(request: AnyRequest, error: OperationRefused) -> Response[bytes]:
+    return _answer(request, HTTPStatus.BAD_REQUEST, str(error))
 
 
-def _unavailable(_: Request[Any, Any, Any], error: StoreError) -> Response[bytes]:
-    return respond_json(HTTPStatus.SERVICE_UNAVAILABLE, {"error": f"the store does not answer: {error}"})
+def _forbidden(request: AnyRequest, error: OperationForbidden) -> Response[bytes]:
+    return _answer(request, HTTPStatus.FORBIDDEN, str(error))
+
+
+def _approval_needed(request: AnyRequest, error: ApprovalNeeded) -> Response[bytes]:
+    return _answer(request, HTTPStatus.CONFLICT, str(error))
+
+
+def _unavailable(request: AnyRequest, error: StoreError) -> Response[bytes]:
+    return _answer(request, HTTPStatus.SERVICE_UNAVAILABLE, f"the store does not answer: {error}")

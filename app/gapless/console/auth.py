@@ -46,6 +46,10 @@ OPENS: Final[Mapping[AccessRole, frozenset[Area]]] = {
     AccessRole.CONSUMER: frozenset((Area.PROBE, Area.RECEIPTS)),
 }
 """The areas that each role opens. Metrics are those of all sources, so a limited token does not open them."""
+PRIVATE_TOKEN: Final = "private.token"  # noqa: S105 - the name of a setting
+"""The name of whoever has the configured token."""
+OF_LEDGER: Final = "ledger:"
+"""The beginning of the name by which a session knows a token of the ledger; configured ones have none."""
 PROXY_HEADERS: Final = frozenset(("forwarded", "via", "x-real-ip"))
 PROXY_PREFIX: Final = "x-forwarded-"
 """Headers that proxies add."""
@@ -125,7 +129,7 @@ def decide_access(access: Access, area: Area, caller: Caller, known: Principal |
     changes = area in (Area.WRITE, Area.RECEIPTS)
     if area is Area.PROBE:
         return AccessDecision.ALLOWED
-    if (changes or area is Area.STREAM) and _is_foreign(caller):
+    if (changes or area is Area.STREAM) and is_foreign(caller):
         return AccessDecision.FOREIGN_ORIGIN
     known = known or identify(access, area, presented_token(caller.authorization))
     if known is not None:
@@ -162,13 +166,27 @@ def identify(access: Access, area: Area, presented: bytes | None) -> Principal |
         return Principal(name=AccessRole.OWNER.value, role=AccessRole.OWNER)
     if access.owner_only:
         return None
-    configured = [("private.token", AccessRole.OPERATOR, access.token)]
+    configured = [(PRIVATE_TOKEN, AccessRole.OPERATOR, access.token)]
     if area is Area.METRICS:
         configured.append(("private.metrics_token", AccessRole.METRICS, access.metrics_token))
     if area is Area.RECEIPTS:
         configured.append(("private.consumer_token", AccessRole.CONSUMER, access.consumer_token))
     matches = [Principal(name=name, role=role) for name, role, token in configured if _matches(presented, token())]
     return matches[0] if matches else None
+
+
+def holder_of(access: Access, name: str, proves: Callable[[str], bool]) -> Principal | None:
+    """Return who has the configured token of that name, or that of this process, if its digest `proves` so.
+
+    None: there is no such token any more, or it is another one by now. Raises `SecretUnavailable`.
+    """
+    if name == AccessRole.OWNER.value:
+        token, role = access.run_token, AccessRole.OWNER
+    elif name == PRIVATE_TOKEN and not access.owner_only and (configured := access.token()) is not None:
+        token, role = configured, AccessRole.OPERATOR
+    else:
+        return None
+    return Principal(name=name, role=role) if proves(token.reveal()) else None
 
 
 def host_name(header: str | None) -> str:
@@ -179,7 +197,7 @@ def host_name(header: str | None) -> str:
         return ""
 
 
-def _is_foreign(caller: Caller) -> bool:
+def is_foreign(caller: Caller) -> bool:
     """Return True if a browser sent the request for a page of another site."""
     if caller.fetch_site not in (None, "same-origin", "none"):
         return True

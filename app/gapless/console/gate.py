@@ -16,7 +16,7 @@ from litestar.connection import ASGIConnection
 from litestar.exceptions import HTTPException
 
 from gapless.client_address import TrustedProxies, client_address
-from gapless.console import auth
+from gapless.console import auth, browser_sessions
 from gapless.console.auth import Access, AccessDecision, Area, Caller
 from gapless.console.refusals import Refusals
 from gapless.ledger import tokens
@@ -46,8 +46,14 @@ class Gate:
         self._good: OrderedDict[str, None] = OrderedDict()
         self._token_is_gone = False
 
-    async def let_in(self, connection: ASGIConnection[Any, Any, Any, Any], area: Area) -> Principal:
-        """Return who asks. Raises `HTTPException` if that does not open the area, and `StoreError`."""
+    async def let_in(
+        self, connection: ASGIConnection[Any, Any, Any, Any], area: Area, *, by_form: bool = False
+    ) -> Principal:
+        """Return who asks. Raises `HTTPException` if that does not open the area, and `StoreError`.
+
+        A browser that has signed in may read; to change something it must send a form of ours (`by_form`), whose
+        secret the route compares.
+        """
         if area is Area.PROBE:
             return ANYBODY
         caller = _caller(connection)
@@ -55,8 +61,9 @@ class Gate:
         presented = auth.presented_token(caller.authorization)
         self._make_wait(client, presented)
         stored = await self._stored(presented)
-        is_valid = stored is not None and stored.is_valid(self._runtime.now_us)
-        known = _principal(stored) if stored is not None and is_valid else None
+        known = self._valid(stored)
+        if presented is None and (area in (Area.READ, Area.STREAM) or by_form):
+            known = await self._of_session(connection)
         try:
             decision = auth.decide_access(self._access, area, caller, known)
             known = known or auth.identify(self._access, area, presented)
@@ -69,6 +76,49 @@ class Gate:
             return ANYBODY
         self._remember(presented)
         return _named_owner(connection, known)
+
+    async def sign_in(self, connection: ASGIConnection[Any, Any, Any, Any], token: str) -> str:
+        """Begin a session of whoever has the token, and return its cookie. Raises `HTTPException` and `StoreError`."""
+        caller, client, presented = _caller(connection), self._client(connection), token.encode()
+        if auth.is_foreign(caller):
+            raise HTTPException(status_code=HTTPStatus.FORBIDDEN, detail=AccessDecision.FOREIGN_ORIGIN.advice)
+        self._make_wait(client, presented)
+        stored = await self._stored(presented)
+        try:
+            known = self._valid(stored) or auth.identify(self._access, Area.READ, presented)
+        except SecretUnavailable as error:
+            raise self._token_gone(error) from None
+        if known is None:
+            raise self._refused(AccessDecision.TOKEN_REQUIRED, client, presented, None, stored)
+        if Area.READ not in auth.OPENS[known.role]:
+            raise self._refused(AccessDecision.NOT_GRANTED, client, presented, known, stored)
+        self._remember(presented)
+        name = auth.OF_LEDGER + known.name if stored is not None else known.name
+        return await browser_sessions.begin(self._runtime, name, presented)
+
+    async def _of_session(self, connection: ASGIConnection[Any, Any, Any, Any]) -> Principal | None:
+        """Return who has signed in with the browser, if the token is still in force. Raises `StoreError`."""
+        cookie = connection.cookies.get(browser_sessions.COOKIE)
+        session = None if cookie is None else await browser_sessions.find(self._runtime, cookie)
+        if cookie is None or session is None:
+            return None
+        if session.token.startswith(auth.OF_LEDGER):
+            name = session.token.removeprefix(auth.OF_LEDGER)
+            known = self._valid(await self._runtime.read(tokens.named, name))
+        else:
+            try:
+                known = auth.holder_of(
+                    self._access, session.token, lambda token: browser_sessions.proves(session, cookie, token)
+                )
+            except SecretUnavailable as error:
+                raise self._token_gone(error) from None
+        if known is not None:
+            connection.scope["state"]["session"] = cookie
+        return known
+
+    def _valid(self, stored: StoredToken | None) -> Principal | None:
+        is_valid = stored is not None and stored.is_valid(self._runtime.now_us)
+        return _principal(stored) if stored is not None and is_valid else None
 
     @asynccontextmanager
     async def writing(self, _: object = None) -> AsyncIterator[None]:

@@ -33,10 +33,10 @@ REPORT_TIMEOUT_S: Final = 8.0
 JSON: Final = "application/json"
 TEXT: Final = "text/plain; charset=utf-8"
 HEADERS: Final[Mapping[str, str]] = {
-    "content-security-policy": "default-src 'none'; style-src 'self'; base-uri 'none'; form-action 'none'; "
-    "frame-ancestors 'none'",
+    "content-security-policy": "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; "
+    "connect-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'",
     "x-content-type-options": "nosniff",
-    "referrer-policy": "no-referrer",
+    "referrer-policy": "same-origin",
     "cache-control": "no-store",
 }
 
@@ -77,12 +77,15 @@ async def make_report_or_none(context: OperationContext) -> StatusReport | None:
         return None
 
 
-def guarded(area: Area) -> Guard:
-    """Return the guard of `area`. It refuses requests that the application's gate does not let in."""
+def guarded(area: Area, *, by_form: bool = False) -> Guard:
+    """Return the guard of `area`. It refuses requests that the application's gate does not let in.
+
+    `by_form`: a browser that has signed in may change something, by a form of ours.
+    """
 
     async def guard(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:
         gate: Gate = connection.app.state.gate
-        connection.scope["state"]["principal"] = await gate.let_in(connection, area)
+        connection.scope["state"]["principal"] = await gate.let_in(connection, area, by_form=by_form)
 
     return guard
 
@@ -106,8 +109,8 @@ async def perform_for(
 
 
 def respond(status_code: int, body: bytes, media_type: str, headers: Mapping[str, str] = HEADERS) -> Response[bytes]:
-    """Return a response with `body`."""
-    return Response(content=body, status_code=status_code, media_type=media_type, headers=dict(headers))
+    """Return a response with `body`. Its type is a header, because Litestar adds a charset to each text."""
+    return Response(content=body, status_code=status_code, headers={**headers, "content-type": media_type})
 
 
 def respond_text(status_code: int, text: str) -> Response[bytes]:
@@ -117,7 +120,14 @@ def respond_text(status_code: int, text: str) -> Response[bytes]:
 
 def respond_json(status_code: int, value: object, extra: Mapping[str, str] | None = None) -> Response[bytes]:
     """Return a response with `value` as JSON, and `extra` headers."""
-    return respond(status_code, msgspec.json.encode(value), JSON, {**HEADERS, **(extra or {})})
+    return respond_as(JSON, status_code, value, extra)
+
+
+def respond_as(
+    media_type: str, status_code: int, value: object, extra: Mapping[str, str] | None = None
+) -> Response[bytes]:
+    """Return a response with `value` as JSON of that media type, and `extra` headers."""
+    return respond(status_code, msgspec.json.encode(value), media_type, {**HEADERS, **(extra or {})})
 
 
 def read_object(content_type: str, body: bytes) -> dict[str, object]:

@@ -17,7 +17,9 @@ from typing import Any, Final
 from sqlalchemy import Connection, delete, func, insert, select, update
 
 from gapless.domain import DAY_US
+from gapless.ledger import newest
 from gapless.ledger.engine import StoreError
+from gapless.ledger.newest import NewestPage
 from gapless.ledger.retention import Pruned
 from gapless.ledger.tables import AUDIT_HEAD, AUDIT_LOG
 from gapless_reconcilers.kit.contract import Secret
@@ -159,6 +161,23 @@ def rows(
     if actor is not None:
         query = query.where(AUDIT_LOG.c.actor == actor)
     return [dict(row) for row in connection.execute(query.order_by(AUDIT_LOG.c.id).limit(limit)).mappings()]
+
+
+def page(
+    connection: Connection,
+    *,
+    actor: str | None = None,
+    action: str | None = None,
+    subject: str | None = None,
+    after: tuple[int, ...] | None = None,
+    limit: int,
+) -> NewestPage[dict[str, Any]]:
+    """Return rows, the newest first: of this actor, with this action, on this subject."""
+    asked = {"actor": actor, "action": action, "subject": subject}
+    where = [AUDIT_LOG.c[name] == value for name, value in asked.items() if value is not None]
+    found = newest.ids(connection, AUDIT_LOG.c.id, where, after=after, limit=limit)
+    rows = newest.rows_of(connection, select(AUDIT_LOG), AUDIT_LOG.c.id, found.rows)
+    return NewestPage(rows=[dict(row) for row in rows], after=found.after, is_full=found.is_full)
 
 
 def chained(connection: Connection, after: int = 0) -> Iterator[dict[str, Any]]:

@@ -1,16 +1,17 @@
 """Events that a pass found but could not record at once. They are durable and retried on their own schedule."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, RowMapping, delete, select, tuple_, update
+from sqlalchemy import ColumnElement, Connection, RowMapping, delete, func, literal_column, select, tuple_, update
 
-from gapless.domain import Cause
-from gapless.ledger import findings, sealed, watermarks
+from gapless.domain import HOUR_US, Cause
+from gapless.ledger import findings, newest, sealed, watermarks
 from gapless.ledger.engine import dialect
 from gapless.ledger.findings import OpenFinding
 from gapless.ledger.keyring import ring_of
+from gapless.ledger.newest import NewestPage
 from gapless.ledger.tables import EVENT, MISSING, SOURCE, STREAM
 from gapless.ledger.tallies import MISSED, Tallies
 from gapless.ledger.watermarks import UnrecoverableInterval
@@ -21,6 +22,8 @@ ANY_TO_CLOSE = (
     "OR EXISTS (SELECT 1 FROM unrecoverable WHERE reason = 'event_lost')"
 )
 """Every lost event has such an interval, and there are few; nothing finds the lost rows themselves so quickly."""
+IS_OPEN: ColumnElement[bool] = literal_column("missing.state = 'open'")
+"""A literal without a type: a partial index serves only the text of its own condition, not a bound value."""
 CHUNK = 400
 """Keys in one statement."""
 CLAIM_COLUMNS = ("source_id", "key", "stream_id", "type", "occurred_us", "first_seen_us", "via")
@@ -217,6 +220,11 @@ class MissingDetails:
     found_us: int
     attempts: int
     last_error: str | None
+    expected: bool = False
+    counted: bool = True
+    """It counts as missed, if it is expected."""
+    cause: str | None = None
+    next_attempt_us: int = 0
     row: bytes | None = None
     """The row of the list, of an unreadable one."""
 
@@ -255,6 +263,43 @@ def _opened(ring: Keyring, row: dict[str, Any]) -> dict[str, Any]:
         except CannotOpen as error:
             row["row"] = f"not shown: {error}".encode()
     return row
+
+
+def page(
+    connection: Connection,
+    *,
+    sources: Collection[str] | None = None,
+    states: Collection[str] | None = None,
+    after: tuple[int, ...] | None = None,
+    limit: int,
+) -> NewestPage[MissingDetails]:
+    """Return rows in the order in which they were found, the newest first: of these sources, in one of `states`."""
+    where: list[ColumnElement[bool]] = []
+    if sources is not None:
+        where.append(MISSING.c.source_id.in_(select(SOURCE.c.id).where(SOURCE.c.name.in_(sources))))
+    if states is not None:
+        where.append(MISSING.c.state.in_(states))
+    found = newest.ids(connection, MISSING.c.id, where, after=after, limit=limit)
+    names = [name for name in MissingDetails.__dataclass_fields__ if name not in ("source", "stream", "row")]
+    query = (
+        select(
+            MISSING.c.id, SOURCE.c.name.label("source"), STREAM.c.name.label("stream"),
+            *(MISSING.c[name] for name in names),
+        )
+        .join_from(MISSING, STREAM, STREAM.c.id == MISSING.c.stream_id)
+        .join(SOURCE, SOURCE.c.id == MISSING.c.source_id)
+    )  # fmt: skip
+    rows = newest.rows_of(connection, query, MISSING.c.id, found.rows)
+    entries_ = [MissingDetails(**{name: value for name, value in row.items() if name != "id"}) for row in rows]
+    return NewestPage(rows=entries_, after=found.after, is_full=found.is_full)
+
+
+def open_by_hour(connection: Connection, source_id: int, from_hour: int, to_hour: int) -> dict[int, int]:
+    """Return the number of open rows by the hour since 1970 in which they occurred, of `[from_hour, to_hour)`."""
+    hour = MISSING.c.occurred_us // HOUR_US
+    is_open = (MISSING.c.source_id == source_id, IS_OPEN)
+    query = select(hour, func.count()).where(*is_open, hour >= from_hour, hour < to_hour).group_by(hour)
+    return {row[0]: row[1] for row in connection.execute(query)}
 
 
 def postpone(connection: Connection, row: Missing, now_us: int, wait_us: int, error: str) -> None:

@@ -17,10 +17,11 @@ from operator import attrgetter
 from typing import Any, Protocol
 
 import msgspec
-from sqlalchemy import Connection, Row, Table, case, delete, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Row, Table, case, delete, func, insert, select, update
 
-from gapless.ledger import looks, sealed
+from gapless.ledger import looks, newest, sealed
 from gapless.ledger.keyring import ring_of
+from gapless.ledger.newest import NewestPage
 from gapless.ledger.recorder import Recorder, Webhook
 from gapless.ledger.tables import EVENT, MISSING, QUARANTINE, SOURCE
 from gapless.sealing import CannotOpen
@@ -251,10 +252,36 @@ def entries(
     query = select(*_ENTRY).where(QUARANTINE.c.id > after_id).order_by(QUARANTINE.c.id).limit(limit)
     if source_id is not None:
         query = query.where(QUARANTINE.c.source_id == source_id)
-    return [
-        QuarantineEntry(**{**row, "claims": tuple(msgspec.json.decode(row["claims"], type=list[str]))})
-        for row in connection.execute(query).mappings()
-    ]
+    return [_entry(row) for row in connection.execute(query).mappings()]
+
+
+def page(
+    connection: Connection,
+    *,
+    source_ids: Collection[int] | None = None,
+    reason: str | None = None,
+    after: tuple[int, ...] | None = None,
+    limit: int,
+) -> NewestPage[QuarantineEntry]:
+    """Return kept webhooks, the newest first: of these sources, refused for that reason."""
+    where: list[ColumnElement[bool]] = []
+    if source_ids is not None:
+        where.append(QUARANTINE.c.source_id.in_(source_ids))
+    if reason is not None:
+        where.append(QUARANTINE.c.reason == reason)
+    found = newest.ids(connection, QUARANTINE.c.id, where, after=after, limit=limit)
+    rows = newest.rows_of(connection, select(*_ENTRY), QUARANTINE.c.id, found.rows)
+    return NewestPage(rows=[_entry(row) for row in rows], after=found.after, is_full=found.is_full)
+
+
+def entry(connection: Connection, quarantine_id: int) -> QuarantineEntry | None:
+    """Return a kept webhook without its content; None: there is none."""
+    row = connection.execute(select(*_ENTRY).where(QUARANTINE.c.id == quarantine_id)).mappings().first()
+    return None if row is None else _entry(row)
+
+
+def _entry(row: Any) -> QuarantineEntry:
+    return QuarantineEntry(**{**row, "claims": tuple(msgspec.json.decode(row["claims"], type=list[str]))})
 
 
 def content(connection: Connection, quarantine_id: int) -> tuple[QuarantinedWebhook, int | None, int | None] | None:

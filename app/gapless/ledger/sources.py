@@ -113,6 +113,11 @@ def source_named(connection: Connection, name: str) -> RowMapping | None:
     return connection.execute(select(SOURCE).where(SOURCE.c.name == name)).mappings().first()
 
 
+def names(connection: Connection) -> dict[int, str]:
+    """Return the names of all sources by their ids, retired ones too."""
+    return {row.id: row.name for row in connection.execute(select(SOURCE.c.id, SOURCE.c.name))}
+
+
 def _may_ask(now_us: int) -> ColumnElement[bool]:
     """Return the condition that the provider of a source wants no pause now."""
     until = SOURCE.c.waiting_until_us

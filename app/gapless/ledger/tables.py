@@ -176,6 +176,13 @@ class EventRow(TableRow, table=True):
         UniqueConstraint("source_id", "key"),
         Index("ix_event_stream_occurred", "stream_id", "occurred_us"),
         _index_where("ix_event_object", "source_id", "object_key", where="object_version IS NOT NULL"),
+        _index_where(
+            "ix_event_object_of_log",
+            "source_id",
+            "object_key",
+            where="object_version IS NULL AND object_key IS NOT NULL",
+        ),
+        _index_where("ix_event_missed_occurred", "occurred_us", "seq", where="missed_cause IS NOT NULL"),
         _index_where("ix_event_missed", "seq", where="missed_cause IS NOT NULL"),
         _index_where("ix_event_unlisted", "seq", where="absent_count >= 2"),
         Index("ix_event_payload", "payload_id"),
@@ -743,6 +750,29 @@ class TokenRow(TableRow, table=True):
     revoked_by: str | None = _text(null=True)
 
 
+class SessionRow(TableRow, table=True):
+    """A browser that has signed in. Its cookie is nowhere, only the digest; see `ledger.sessions`."""
+
+    __tablename__ = "console_session"
+    __table_args__ = (Index("ix_console_session_until", "until_us"),)
+    digest: str = Field(sa_column=Column(Text, primary_key=True))  # SHA-256 of the cookie
+    token: str = _text()  # the name of the token, or of the setting that has it
+    proof: str = _text()  # HMAC of the token under the cookie: the same token must still be in force
+    created_us: int = _long()
+    until_us: int = _long()
+
+
+class PerformedRow(TableRow, table=True):
+    """An action of the API that was asked for with a key of its own, so that it is not performed twice."""
+
+    __tablename__ = "performed"
+    __table_args__ = (Index("ix_performed_at", "at_us"),)
+    digest: str = Field(sa_column=Column(Text, primary_key=True))  # of who asked and the key
+    asked: str = _text()  # digest of the operation and what it was asked to do
+    at_us: int = _long()
+    result: str | None = _text(null=True)  # JSON; None: it is under way, or ended with the process
+
+
 class ApprovalRow(TableRow, table=True):
     """An operation that a second person must approve before it is performed."""
 
@@ -778,3 +808,4 @@ SLOT, DOWNTIME, QUARANTINE, AUDIT_LOG = _table(SlotRow), _table(DowntimeRow), _t
 ENCRYPTION_KEY = _table(EncryptionKeyRow)
 RELEASED = _table(ReleasedRow)
 AUDIT_HEAD, TOKEN, APPROVAL = _table(AuditHeadRow), _table(TokenRow), _table(ApprovalRow)
+SESSION, PERFORMED = _table(SessionRow), _table(PerformedRow)

@@ -65,6 +65,14 @@ def by_hour(connection: Connection, source_id: int, from_hour: int) -> dict[int,
     return {hour: int(count) for hour, count in connection.execute(query.group_by(TALLY.c.hour))}
 
 
+def hours(connection: Connection, source_id: int, from_hour: int, to_hour: int) -> dict[int, Totals]:
+    """Return the sums of each hour `[from_hour, to_hour)` since 1970 that has any, by time of occurrence."""
+    query = select(TALLY.c.hour, *(func.sum(TALLY.c[name]).label(name) for name in COUNTS))
+    within = (TALLY.c.source_id == source_id, TALLY.c.hour >= from_hour, TALLY.c.hour < to_hour)
+    rows = connection.execute(query.where(*within).group_by(TALLY.c.hour)).mappings()
+    return {row["hour"]: Totals(counts={name: int(row[name]) for name in COUNTS}) for row in rows}
+
+
 def totals(connection: Connection, source_id: int, from_us: int | None = None, to_us: int | None = None) -> Totals:
     """Return sums over the hours that touch `[from_us, to_us)`, by time of occurrence; by default, over all time."""
     query = select(*(func.coalesce(func.sum(TALLY.c[name]), 0).label(name) for name in COUNTS))

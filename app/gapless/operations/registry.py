@@ -5,7 +5,7 @@ row of the log for each, so that webhooks need not wait for them.
 """
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final, TypeVar
 
@@ -34,7 +34,18 @@ from gapless.operations.context import OperationContext, OperationForbidden, Ope
 from gapless.operations.principals import AccessRole, Principal, may_ask, refusal
 
 R = TypeVar("R", bound=OperationRequest)
-Operation = Callable[[OperationContext, Mapping[str, object]], Awaitable[dict[str, object]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """An operation: what it takes, and what carries it out once that and the rights were checked."""
+
+    request: type[OperationRequest]
+    checked: Callable[[OperationContext, Mapping[str, object]], Awaitable[dict[str, object]]]
+
+    async def __call__(self, context: OperationContext, args: Mapping[str, object]) -> dict[str, object]:
+        """Check and carry it out."""
+        return await self.checked(context, args)
 
 
 async def perform(context: OperationContext, name: str, args: Mapping[str, object]) -> dict[str, object]:
@@ -62,7 +73,7 @@ def _operation(
             await approvals.ask_if_many(context, request, args)
         return await carry_out(replace(context, reason=getattr(request, request.explained_by)), request)
 
-    return request_type.operation, checked
+    return request_type.operation, Operation(request_type, checked)
 
 
 def _refuse_others(principal: Principal, request: OperationRequest) -> None:

@@ -124,14 +124,17 @@ async def test_nobody_acknowledges_what_another_source_lost(console: Any) -> Non
     assert (await acknowledge(console))["intervals"] == []
 
 
-async def test_the_page_shows_what_was_acknowledged_as_such(console: Any, listen: Any) -> None:
+async def test_the_pages_show_what_was_acknowledged_as_such(console: Any, listen: Any) -> None:
     await console.listed()
     await lose(console, 3 * DAY)
     async with listen() as client:
-        assert "not acknowledged" in (await client.get("/")).text
+        assert "can never be found" in (await client.get("/")).text
+        assert "not acknowledged" in (await client.get("/unrecoverable")).text
         await acknowledge(console)
-        page = (await client.get("/")).text
+        overview = (await client.get("/")).text
+        page = (await client.get("/unrecoverable")).text
         (shown,) = (await client.get("/api/status")).json()["sources"]
+    assert "can never be found" not in overview
     assert "not acknowledged" not in page
     assert "compared with the payouts" in page
     assert shown["unrecoverable"][0]["acknowledged"]["reason"] == "compared with the payouts"

@@ -5,11 +5,25 @@ from dataclasses import replace
 import pytest
 from reports import DESTINATION, LOSS, NOW, SOURCE, listed, report
 
-from gapless.console.pages import overview
+from gapless.console.gate import ANYBODY
+from gapless.console.pages.overview import overview_values, source_state, source_values
+from gapless.console.pages.rendering import frame, render
 from gapless.domain import Mode
 from gapless.status.figures import DESTINATION_FIGURES, SOURCE_FIGURES, SOURCE_INFO
+from gapless.status.report import SourceReport, StatusReport
 from gapless.status.troubles import troubles
 from gapless.status.values import of_report
+
+
+def overview(whole: StatusReport) -> str:
+    return render(
+        "overview.html",
+        whole.at,
+        **frame(whole, version="1", principal=ANYBODY),
+        active="overview",
+        **overview_values(whole, {}),
+    )
+
 
 ALL = (SOURCE_INFO, *SOURCE_FIGURES, *DESTINATION_FIGURES)
 
@@ -47,7 +61,7 @@ def test_json_and_page_show_the_same_troubles() -> None:
     whole = report(replace(SOURCE, unrecoverable=(replace(LOSS, reason="event_lost"),)), DESTINATION)
     (found,) = troubles(whole)
     values = of_report(whole)
-    page = overview.render_overview(whole, version="1")
+    page = overview(whole)
     assert (values["verdict"], values["summary"]) == ("trouble", "1 is wrong")
     (value,) = values["troubles"]  # type: ignore[misc]
     assert (value["kind"], value["source"], value["text"], value["next"]) == (
@@ -56,12 +70,14 @@ def test_json_and_page_show_the_same_troubles() -> None:
         found.text,
         found.next,
     )
-    assert "<title>Gapless: 1 is wrong</title>" in page
+    assert "<title>1 is wrong: Overview · Gapless</title>" in page
     assert found.text in page
 
 
-def test_the_page_has_every_figure_of_a_source() -> None:
-    page = overview.render_overview(report(SOURCE, DESTINATION), version="1")
+def test_the_page_of_a_source_has_every_figure() -> None:
+    whole = report(SOURCE, DESTINATION)
+    shown = source_values(whole, whole.sources[0], None)
+    page = render("source.html", NOW, **frame(whole, version="1", principal=ANYBODY), active="", **shown)
     for figure in SOURCE_FIGURES:
         assert page.count(f'title="{figure.help}"'.replace("'", "&#39;")) == 1, figure.name
 
@@ -69,17 +85,17 @@ def test_the_page_has_every_figure_of_a_source() -> None:
 @pytest.mark.parametrize(
     ("source", "state", "word"),
     [
-        (SOURCE, "good", "Complete"),
-        (replace(SOURCE, unrecoverable=(LOSS,)), "trouble", "Look here"),
-        (replace(SOURCE, silent=True), "trouble", "Look here"),
-        (listed(SOURCE, missing_open=1, missing_since=NOW), "in_hand", "In hand"),
-        (replace(SOURCE, losses=None, listed=None), "blind", "Cannot be proven"),
-        (replace(SOURCE, losses=None, listed=None, silent=True), "trouble", "Look here"),
+        (SOURCE, "good", "complete"),
+        (replace(SOURCE, unrecoverable=(LOSS,)), "trouble", "unrecoverable"),
+        (replace(SOURCE, silent=True), "trouble", "silent"),
+        (listed(SOURCE, missing_open=1, missing_since=NOW), "hand", "events missing"),
+        (replace(SOURCE, losses=None, listed=None), "blind", "blind"),
+        (replace(SOURCE, losses=None, listed=None, silent=True), "trouble", "silent"),
     ],
 )
-def test_a_card_is_green_only_if_nothing_is_wrong(source: object, state: str, word: str) -> None:
-    whole = report(source)  # type: ignore[arg-type]
-    assert overview.source_state(troubles(whole), whole.sources[0])[:2] == (state, word)
-    page = overview.render_overview(whole, version="1")
-    assert f'<section class="card {state}" aria-labelledby="source-1">' in page
-    assert ("Complete." in page) == (state == "good")
+def test_a_tile_is_green_only_if_nothing_is_wrong(source: SourceReport, state: str, word: str) -> None:
+    whole = report(source)
+    assert source_state(troubles(whole), whole.sources[0]) == (state, word)
+    page = overview(whole)
+    assert f'<article class="tile {state}"' in page
+    assert ("complete</span>" in page) == (state == "good")

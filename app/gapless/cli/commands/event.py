@@ -21,10 +21,11 @@ from gapless.cli.common import Exit, Invocation, failing_clearly, find_source, j
 from gapless.cli.param_types import TIME
 from gapless.condition import Document
 from gapless.deliver.routing import takes_mode
-from gapless.domain import Purpose, TypePatterns, Via, from_us
-from gapless.ledger import Connection, deliveries, events, feed
+from gapless.domain import EventMode, Purpose, TypePatterns, Via, from_us, to_us
+from gapless.ledger import Connection, deliveries, event_search, events, feed
 from gapless.ledger.attempts import AttemptDetails
 from gapless.ledger.deliveries import DeliveryState, EventDelivery
+from gapless.ledger.event_search import BOTH, OWED_TO_NOBODY, EventSearch
 from gapless.ledger.events import Event
 from gapless.ledger.feed import NOTHING_KNOWN, Settled
 from gapless.operations import attempts
@@ -41,6 +42,8 @@ from gapless_reconcilers.kit.contract import (
 
 ANSWER_SHOWN = 60
 """Characters of an answer's body in a table."""
+FOUND_AT_ONCE = 500
+"""Most events that one search returns."""
 TAIL_EVERY_S = 1.0
 TAIL_SOON_S = 0.05
 TAIL_PAGE = 1000
@@ -53,21 +56,66 @@ def event() -> None:
 
 @event.command("list")
 @click.option("--source")
-@click.option("--via", type=click.Choice([via.value for via in Via]))
-@click.option("--type", "event_type", help="An exact type, such as invoice.paid.")
+@click.option("--via", type=click.Choice([*(via.value for via in Via), BOTH]))
+@click.option("--type", "types", multiple=True, help="invoice.paid, or all that begin so: invoice.*; repeat it.")
+@click.option("--prefix", help="The beginning of the event's key.")
+@click.option("--object", "object_key", help="The key of the object, such as in_1…")
+@click.option(
+    "--state", type=click.Choice([*map(str, DeliveryState), OWED_TO_NOBODY]), help="Of one of its deliveries."
+)
+@click.option("--mode", type=click.Choice([mode.value for mode in EventMode]), help="Where the vendor has modes.")
+@click.option("--since", type=TIME, help="What occurred from then on: 24h, 2026-01-31, …")
+@click.option("--until", type=TIME, help="What occurred before.")
 @click.option("--missed", is_flag=True, help="Only events whose webhook did not come in time.")
 @click.option("--unlisted", is_flag=True, help="Only webhooks that the provider's list does not show.")
 @click.option("--limit", default=50, show_default=True, type=click.IntRange(1, 10_000))
 @click.option("--json", "json_", is_flag=True, help="One JSON document a line.")
 @click.pass_obj
-def list_(invocation: Invocation, /, json_: bool, via: str | None, **filters: Any) -> None:  # noqa: FBT001 - click calls it
-    """List the newest events.
+def list_(invocation: Invocation, /, json_: bool, limit: int, unlisted: bool, **asked: Any) -> None:  # noqa: FBT001 - click calls it
+    """List the newest events, by the time at which they occurred.
 
-    gapless event list --missed --source stripe-live
+    gapless event list --type 'invoice.*' --since 24h --source stripe-live
     """
     with failing_clearly(debug=invocation.debug):
-        rows = read_ledger(invocation.settings(), events.recent, via=Via(via) if via else None, **filters)
+        settings = invocation.settings()
+        if unlisted:
+            rows = read_ledger(settings, events.recent, source=asked["source"], unlisted=True, limit=limit)
+        else:
+            rows = read_ledger(settings, _found, wanted=_wanted(**asked), limit=limit)
         _show(rows, json_=json_)
+
+
+def _wanted(
+    *,
+    source: str | None,
+    types: Sequence[str],
+    mode: str | None,
+    since: datetime | None,
+    until: datetime | None,
+    **others: Any,
+) -> EventSearch:
+    """Return what the options ask for."""
+    return EventSearch(
+        sources=None if source is None else frozenset({source}),
+        types=tuple(types) or None,
+        livemode=None if mode is None else mode == EventMode.LIVE,
+        start_us=None if since is None else to_us(since),
+        end_us=None if until is None else to_us(until),
+        **others,
+    )
+
+
+def _found(connection: Connection, wanted: EventSearch, limit: int) -> list[Event]:
+    """Return the events that fit, the newest first."""
+    found: list[Event] = []
+    after: tuple[int, ...] | None = None
+    while len(found) < limit:
+        page = event_search.search(connection, wanted, after=after, limit=min(FOUND_AT_ONCE, limit - len(found)))
+        found += page.rows
+        after = page.after
+        if after is None:
+            break
+    return found
 
 
 @event.command("show")

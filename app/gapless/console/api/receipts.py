@@ -1,13 +1,16 @@
 """`POST /api/v1/receipts`: a handler reports what it has processed."""
 
-from http import HTTPStatus
 from typing import Any
 
-from litestar import Request, Response, post
+import msgspec
+from litestar import post
 from litestar.handlers import HTTPRouteHandler
+from litestar.params import JSONBody
 
+from gapless.console.api.problems import OF_WRITES
+from gapless.console.api.shared import AnyRequest, json_only
 from gapless.console.auth import Area
-from gapless.console.routing import guarded, perform_for, read_object, respond_json
+from gapless.console.routing import guarded, perform_for
 from gapless.operations.context import OperationContext
 from gapless.operations.imports import RecordReceipts
 
@@ -15,10 +18,11 @@ from gapless.operations.imports import RecordReceipts
 def receipts_route(context: OperationContext) -> HTTPRouteHandler:
     """`POST /api/v1/receipts`."""
 
-    @post("/api/v1/receipts", status_code=200, guards=[guarded(Area.RECEIPTS)])
-    async def receipts(request: Request[Any, Any, Any]) -> Response[bytes]:
-        """Record `{"destination", "source", "keys"}`; return how many receipts are new and how many were known."""
-        args = read_object(request.headers.get("content-type", ""), await request.body())
-        return respond_json(HTTPStatus.OK, await perform_for(request, context, RecordReceipts.operation, args))
+    @post(
+        "/receipts", status_code=200, guards=[guarded(Area.RECEIPTS), json_only], responses=OF_WRITES, tags=["receipts"]
+    )
+    async def receipts(request: AnyRequest, data: JSONBody[RecordReceipts]) -> dict[str, Any]:
+        """Record that a handler has processed events; return how many receipts are new and how many were known."""
+        return await perform_for(request, context, RecordReceipts.operation, msgspec.to_builtins(data))
 
     return receipts

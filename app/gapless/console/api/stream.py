@@ -17,6 +17,7 @@ from litestar.exceptions import HTTPException
 from litestar.handlers import ASGIRouteHandler
 
 from gapless.console.auth import Area
+from gapless.console.browser_sessions import COOKIE
 from gapless.console.feed import messages
 from gapless.console.feed.hub import FeedFull, Hub, ListenerAccess
 from gapless.console.feed.messages import FeedRequest
@@ -92,7 +93,8 @@ async def _let_in(connection: ASGIConnection[Any, Any, Any, Any], gate: Gate) ->
         except HTTPException as error:
             return principal if error.status_code in NOT_KNOWN else None
 
-    return ListenerAccess(key=connection.headers.get("authorization"), principal=principal, check=check)
+    shown = (connection.headers.get("authorization"), connection.cookies.get(COOKIE))
+    return ListenerAccess(key=shown, principal=principal, check=check)
 
 
 async def _read_request(scope: Any, context: OperationContext, principal: Principal) -> FeedRequest:

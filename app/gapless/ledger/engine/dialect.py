@@ -456,3 +456,12 @@ def notify(connection: Connection, channel: str, text: str = "") -> None:
             _postgres(connection, f"NOTIFY {channel}")
     elif NOTICES in connection.info:
         connection.info[NOTICES].append((channel, text))
+
+
+def sorts_bytes(connection: Connection) -> bool:
+    """Return True if text is sorted by its bytes, so that all texts with one beginning stand together in an index."""
+    if connection.dialect.name != "postgresql":
+        return True
+    query = "SELECT datcollate FROM pg_database WHERE datname = current_database()"
+    collation = str(connection.exec_driver_sql(query).scalar())
+    return collation in ("C", "POSIX") or collation.startswith("C.")
