@@ -41,15 +41,15 @@ class Destination:
     """Delay of an event that a list showed first, so that its webhook may still arrive; with `receipts`, of each."""
     receipts: bool
     """The handler has a webhook of its own, and reports what it has processed."""
-    confirm: ReceiptRule | None = None
+    confirm: ReceiptRule | None
     """When a delivery that was answered 2xx is done; None: then."""
     require_listed: bool
     """An event that came by webhook waits until the provider's list has shown it."""
     hydrate: bool
     """The data of thin events is fetched before they are sent."""
-    order: Order = Order.NONE
-    release: Release = Release.RECORDED
-    order_skips_dead: bool = False
+    order: Order
+    release: Release
+    order_skips_dead: bool
     """A dead letter does not keep what comes after it in its order."""
     concurrency: int
     rate: float | None
