@@ -32,11 +32,11 @@ async def tried(setup: Any, consumer: Any, state: str = "dead", **options: Any) 
 
 async def test_an_attempt_keeps_status_latency_headers_and_body(setup: Any, consumer: Any) -> None:
     consumer.will_answer(503, "retry-after: 0", "server: shop/1", "set-cookie: a=b", "x-other: 1", body=b"db is down")
-    consumer.will_answer(422, "X-Request-Id: r-1", "content-type: application/json", "x-trace: t1", body=b'{"e":1}')
+    consumer.will_answer(410, "X-Request-Id: r-1", "content-type: application/json", "x-trace: t1", body=b'{"e":1}')
     first, second = await tried(setup, consumer, keep_answer_headers=("X-Trace",))
     assert first.answer == Answer(status=503, headers={"retry-after": "0", "server": "shop/1"}, body="db is down")
     headers = {"x-request-id": "r-1", "content-type": "application/json", "x-trace": "t1"}
-    assert second.answer == Answer(status=422, headers=headers, body='{"e":1}')
+    assert second.answer == Answer(status=410, headers=headers, body='{"e":1}')
     assert (first.outcome, first.detail, second.outcome) == ("consumer_5xx", "HTTP 503", "consumer_4xx")
     assert first.duration_us > 0
     assert first.at_us < second.at_us
@@ -44,25 +44,25 @@ async def test_an_attempt_keeps_status_latency_headers_and_body(setup: Any, cons
 
 @pytest.mark.parametrize("body", [b"\xff\xfe\x00binary", b"GIF89a\x01\x00\x01", b"\x1f\x8b\x08compressed"])
 async def test_a_body_that_is_no_text_is_not_kept(setup: Any, consumer: Any, body: bytes) -> None:
-    consumer.will_answer(422, body=body)
+    consumer.will_answer(410, body=body)
     (attempt,) = await tried(setup, consumer)
-    assert attempt.answer == Answer(status=422)
+    assert attempt.answer == Answer(status=410)
 
 
 async def test_a_compressed_body_is_not_kept(setup: Any, consumer: Any) -> None:
-    consumer.will_answer(422, "content-encoding: br", body=b"looks like text")
+    consumer.will_answer(410, "content-encoding: br", body=b"looks like text")
     (attempt,) = await tried(setup, consumer)
-    assert attempt.answer == Answer(status=422)
+    assert attempt.answer == Answer(status=410)
 
 
 async def test_no_body_is_kept_if_that_is_switched_off(setup: Any, consumer: Any) -> None:
-    consumer.will_answer(422, "server: shop", body=b"secret diagnosis")
+    consumer.will_answer(410, "server: shop", body=b"secret diagnosis")
     (attempt,) = await tried(setup, consumer, keep_answer_body=False)
-    assert attempt.answer == Answer(status=422, headers={"server": "shop"})
+    assert attempt.answer == Answer(status=410, headers={"server": "shop"})
 
 
 async def test_a_long_answer_is_kept_in_part(setup: Any, consumer: Any) -> None:
-    consumer.will_answer(422, f"server: {'s' * 2000}", body="é".encode() * 9_999)
+    consumer.will_answer(410, f"server: {'s' * 2000}", body="é".encode() * 9_999)
     (attempt,) = await tried(setup, consumer)
     assert attempt.answer is not None
     assert (attempt.answer.body, attempt.answer.is_cut) == ("é" * 1024, True)
@@ -72,7 +72,7 @@ async def test_a_long_answer_is_kept_in_part(setup: Any, consumer: Any) -> None:
 async def test_an_answer_that_repeats_the_event_is_masked(setup: Any, consumer: Any) -> None:
     setup.sources.change("acme", mask=MASK)
     echo = CARD.replace(b"Zo\xc3\xab", b"Zo\\u00eb") + b" <b>Zo\xc3\xab &quot;Z&quot; O&#x27;Hara</b> 4242-4242-4242"
-    consumer.will_answer(422, "server: 4242-4242-4242", body=echo)
+    consumer.will_answer(410, "server: 4242-4242-4242", body=echo)
     (attempt,) = await tried(setup, consumer)
     assert attempt.answer is not None
     assert attempt.answer.body == '{"id":"evt_1","card":{"number":"***"},"name":"***"} <b>***</b> ***'
@@ -81,8 +81,8 @@ async def test_an_answer_that_repeats_the_event_is_masked(setup: Any, consumer: 
 
 async def test_no_part_of_a_masked_value_is_left_where_a_body_is_cut(setup: Any, consumer: Any) -> None:
     setup.sources.change("acme", mask=MASK)
-    consumer.will_answer(422, body=b"x" * (1024 - 6) + b"4242-4242-4242 and more")
-    consumer.will_answer(422, body=b"4242-4242-4242" * 292 + b"4242-4242-42")  # cut by reading, in the last one
+    consumer.will_answer(410, body=b"x" * (1024 - 6) + b"4242-4242-4242 and more")
+    consumer.will_answer(410, body=b"4242-4242-4242" * 292 + b"4242-4242-42")  # cut by reading, in the last one
     (short,) = await tried(setup, consumer)
     assert short.answer is not None
     assert "4242" not in short.answer.body
@@ -95,9 +95,9 @@ async def test_no_part_of_a_masked_value_is_left_where_a_body_is_cut(setup: Any,
 
 
 async def test_a_handler_that_sends_back_our_secrets_has_them_hidden(setup: Any, consumer: Any) -> None:
-    consumer.will_answer(422, body=b"you sent Bearer top-secret-1")
+    consumer.will_answer(410, body=b"you sent Bearer top-secret-1")
     (attempt,) = await tried(setup, consumer, headers_env={"Authorization": Fixed("Bearer top-secret-1")})
-    assert attempt.answer == Answer(status=422, body="you sent ***")
+    assert attempt.answer == Answer(status=410, body="you sent ***")
 
 
 class Fixed:
@@ -111,7 +111,7 @@ class Fixed:
 
 
 async def test_a_mask_that_is_newer_than_the_attempt_counts(setup: Any, consumer: Any) -> None:
-    consumer.will_answer(422, body=b"no card 4242-4242-4242")
+    consumer.will_answer(410, body=b"no card 4242-4242-4242")
     await tried(setup, consumer)
     ((_, payload, (attempt,)),) = await setup.store.read(of_key, "evt_1")
     assert as_values(attempt, payload, ())["answer"]["body"] == "no card 4242-4242-4242"  # type: ignore[index]
