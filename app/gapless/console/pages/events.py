@@ -106,6 +106,18 @@ def event_pages(site: Site) -> list[HTTPRouteHandler]:
             states=STATES,
         )
 
+    @get("/live", guards=[guarded(Area.READ)], include_in_schema=False)
+    async def live(request: AnyRequest) -> Response[Any]:
+        """Show the newest events; a script goes on with the live stream."""
+        asking = Asking(request)
+        search = EventSearch(
+            sources=chosen_sources(request, asking.text("source")),
+            via=asking.choice("via", [each.value for each in Way]),
+            types=read_types(asking.text("types")),
+        )
+        found = await find_events(request, site.context, search, None, PAGE)
+        return await page(site, request, "live.html", active="live", asking=asking, found=found)
+
     @get("/find", guards=[guarded(Area.READ)], include_in_schema=False)
     async def find(request: AnyRequest) -> Response[Any]:
         """Go to the event of that key; if several fit, or none, to the search."""
@@ -117,7 +129,7 @@ def event_pages(site: Site) -> list[HTTPRouteHandler]:
             return redirect(event_path(found.items[0].source, found.items[0].key))
         return redirect(_address_of(text, found))
 
-    return [events, event, find]
+    return [events, event, live, find]
 
 
 def wanted(request: AnyRequest, context: OperationContext, asking: Asking) -> EventSearch:
