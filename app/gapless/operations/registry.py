@@ -69,7 +69,7 @@ def _operation(
             wanted = ", ".join(sorted(request_type.__struct_fields__, key="note".__eq__))
             raise OperationRefused(f"{request_type.operation}: {error}; it takes {wanted}") from error
         if _has_nul(args):
-            raise OperationRefused(f"{request_type.operation}: a text has the character U+0000, which no ledger holds")
+            raise OperationRefused(f"{request_type.operation}: a text has a NUL (U+0000), which no ledger holds")
         _refuse_others(context.principal, request)
         if context.needs_second_person:
             await approvals.ask_if_many(context, request, args)
