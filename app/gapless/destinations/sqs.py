@@ -40,6 +40,8 @@ REGION = re.compile(
     r"\A(?:sqs(?:-fips)?\.([a-z0-9-]+)\.(?:amazonaws\.com|api\.aws)|([a-z0-9-]+)\.queue\.amazonaws\.com)"
 )
 """The region in the host of a queue. Source: Amazon SQS endpoints and quotas, read November 2026."""
+LEFT_OUT = frozenset(("gapless-event-id", "gapless-attempt"))
+"""Headers that a message does not carry, because SQS takes ten attributes: the first is the idempotency key."""
 REPLACED = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 """Characters that SQS would replace without a word. Source: its SendMessage, read November 2026."""
 THROTTLED = frozenset(
@@ -160,7 +162,7 @@ class SqsSender:
         attributes = {
             name: {"DataType": "String", "StringValue": value}
             for name, value in identity_headers(delivery).items()
-            if value  # SQS takes no empty ones
+            if value and name not in LEFT_OUT  # SQS takes no empty ones
         }
         message: dict[str, object] = {
             "QueueUrl": self._options.queue_url,

@@ -1,13 +1,15 @@
 """Dead letters and held deliveries in bulk: release, replay, what a source is owed, and the backlog."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 from sqlalchemy import (
     ColumnElement,
     Connection,
     Select,
     and_,
+    case,
     delete,
     func,
     insert,
@@ -19,11 +21,10 @@ from sqlalchemy import (
 )
 
 from gapless.domain import Via
-from gapless.ledger import feed, unsettled
+from gapless.ledger import feed, ordering, unsettled
 from gapless.ledger.accounts import OTHER_ACCOUNT
 from gapless.ledger.deliveries import (
     BEGAN,
-    DELIVERY_CHANNEL,
     NEXT_GENERATION,
     NOT_LISTED,
     OWING,
@@ -35,10 +36,13 @@ from gapless.ledger.deliveries import (
 )
 from gapless.ledger.engine import dialect
 from gapless.ledger.events import EventFilter
+from gapless.ledger.ordering import DELIVERY_CHANNEL, Late
 from gapless.ledger.tables import DELIVERY, DELIVERY_COUNT, DESTINATION, EVENT, PAYLOAD
 
 TRIED: ColumnElement[bool] = literal_column("delivery.attempts > 0")
-"""A literal, as `PENDING`."""
+ANSWERED: ColumnElement[bool] = literal_column("delivery.answers > 0")
+UNPROVEN: ColumnElement[bool] = literal_column("delivery.unproven_id IS NOT NULL")
+"""Literals, as `PENDING`."""
 FARTHEST = 1000
 """The pending deliveries that are due last, among which the last wait is looked for: one that a clock was ahead of."""
 ERASED = "erased"
@@ -60,6 +64,14 @@ class Backlog:
     """Time from which the oldest pending one could have been delivered; None: none is due, or none is pending."""
     began_us: int = 0
     """Time at which the last of the waits of pending ones began."""
+    answered: int = 0
+    """Pending ones that were answered 2xx, and whose receipts have not come."""
+    resent: int = 0
+    """Those of them that were sent again, because no receipt came in time."""
+    answered_us: int | None = None
+    """Time at which the first of them was answered; None: there is none."""
+    unproven: int = 0
+    """Those that wait until the list is complete up to them, in any state."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,7 +88,8 @@ def backlog(connection: Connection, now_us: int) -> list[Backlog]:
     """Return the deliveries that every destination still owes, by state and reason.
 
     The database keeps their numbers; the times are looked up in indexes. A delivery with a failed attempt counts as
-    late from its creation; one that is delayed, or just claimed for its first attempt, from its due time.
+    late from its creation; one that is delayed, waits for a receipt, or is just claimed for its first attempt, from its
+    due time.
     """
     total = func.sum(DELIVERY_COUNT.c.count)
     counted = DELIVERY_COUNT.c.destination_id, DELIVERY_COUNT.c.state, DELIVERY_COUNT.c.reason
@@ -88,20 +101,33 @@ def backlog(connection: Connection, now_us: int) -> list[Backlog]:
         .order_by(DESTINATION.c.name, *counted[1:])
     )
     rows = connection.execute(query).all()
-    times = {key: _times(connection, *key, now_us) for key in sorted({(row[1], row[2]) for row in rows})}
-    return [
-        Backlog(
-            destination=name,
-            state=DeliveryState(state),
-            reason=reason or None,
-            count=int(count),
-            oldest_us=oldest_us,
-            late_us=late_us,
-            began_us=began_us,
-        )
-        for name, destination_id, state, reason, count in rows
-        for oldest_us, late_us, began_us in [times[destination_id, state]]
-    ]
+    found: dict[tuple[int, str], Backlog] = {}
+    parts = []
+    for name, destination_id, state, reason, count in rows:
+        facts = found.get((destination_id, state))
+        if facts is None:
+            whole = _of_state(connection, name, destination_id, DeliveryState(state), now_us)
+            found[destination_id, state] = replace(whole, answered=0, resent=0, answered_us=None, unproven=0)
+            facts = whole
+        parts.append(replace(facts, reason=reason or None, count=int(count)))
+    return parts
+
+
+def _of_state(connection: Connection, name: str, destination_id: int, state: DeliveryState, now_us: int) -> Backlog:
+    """Return what is known of all deliveries in the state, whatever their reason."""
+    oldest_us, late_us, began_us = _times(connection, destination_id, state, now_us)
+    mine = DELIVERY.c.destination_id == destination_id
+    proof = select(func.count()).where(mine, UNPROVEN, DELIVERY.c.state == state)
+    part = Backlog(
+        destination=name, state=state, reason=None, count=0, oldest_us=oldest_us, late_us=late_us, began_us=began_us,
+        unproven=connection.execute(proof).scalar_one(),
+    )  # fmt: skip
+    if state is not DeliveryState.PENDING:
+        return part
+    again = func.sum(case((DELIVERY.c.answers > 1, 1), else_=0))
+    receipts = select(func.count(), again, func.min(DELIVERY.c.answered_us)).where(mine, PENDING, ANSWERED)
+    answered, resent, answered_us = connection.execute(receipts).one()
+    return replace(part, answered=answered, resent=int(resent or 0), answered_us=answered_us)
 
 
 def _times(connection: Connection, destination_id: int, state: str, now_us: int) -> tuple[int, int | None, int]:
@@ -113,7 +139,7 @@ def _times(connection: Connection, destination_id: int, state: str, now_us: int)
     oldest_us = connection.execute(oldest).scalar() or now_us
     if not is_pending:
         return oldest_us, None, 0
-    tried = select(func.min(DELIVERY.c.created_us)).where(mine, PENDING, TRIED)
+    tried = select(func.min(DELIVERY.c.created_us)).where(mine, PENDING, TRIED, DELIVERY.c.answers == 0)
     due = select(func.min(DELIVERY.c.next_us)).where(mine, PENDING, DELIVERY.c.next_us <= now_us)
     late = [us for query in (tried, due) if (us := connection.execute(query).scalar()) is not None]
     farthest = (
@@ -179,29 +205,41 @@ def release(
 def replay(connection: Connection, destination_id: int, seqs: Sequence[int], now_us: int) -> int:
     """Owe recorded events to the destination again, whether or not it had them before. Returns how many.
 
-    Events without a payload (imported, or pruned) are left out. A delivery under way is sent once more.
-    Pass at most `BATCH` seqs.
+    What it had, or was never owed, is sent in any order and marked as replayed. Of what is ordered, the rest keeps its
+    place; what is due or waits there is sent anyway. Events without a payload (imported, or pruned) are left out. An
+    unordered delivery under way is sent once more. Pass at most `BATCH` seqs.
     """
     sendable = select(EVENT.c.seq).join(PAYLOAD, PAYLOAD.c.id == EVENT.c.payload_id).where(EVENT.c.seq.in_(seqs))
     found = sorted(connection.execute(sendable).scalars())
     mine = and_(DELIVERY.c.destination_id == destination_id, DELIVERY.c.event_seq.in_(found))
-    again = fresh(now_us)
-    connection.execute(update(DELIVERY).where(mine).values(**again, generation=NEXT_GENERATION))
+    lines = ordering.lines_of(connection, mine)
+    ordering.lock(connection, lines)
+    again = {**fresh(now_us), "generation": NEXT_GENERATION}
+    late = {"order_key": None, "unproven_id": None, "late": Late.REPLAYED.value, "state": DeliveryState.PENDING.value}
+    had = DELIVERY.c.state == DeliveryState.DELIVERED
+    comes = and_(
+        DELIVERY.c.order_key.is_not(None), DELIVERY.c.state.in_((DeliveryState.PENDING, DeliveryState.WAITING))
+    )
+    connection.execute(update(DELIVERY).where(mine, ~had, ~comes).values(**again))
+    connection.execute(update(DELIVERY).where(mine, had).values(**again | late))
     known = select(DELIVERY.c.event_seq).where(mine)
-    values = (literal(value, DELIVERY.c[name].type) for name, value in again.items())
+    begun = {name: value for name, value in (fresh(now_us) | late).items() if value is not None}
+    values = (literal(value, DELIVERY.c[name].type) for name, value in begun.items())
     new = select(literal(destination_id), EVENT.c.seq, literal(now_us), literal(1), *values)
     new = new.where(EVENT.c.seq.in_(found), EVENT.c.seq.not_in(known))
-    columns = ["destination_id", "event_seq", "created_us", "generation", *again]
+    columns = ["destination_id", "event_seq", "created_us", "generation", *begun]
     connection.execute(insert(DELIVERY).from_select(columns, new))
+    ordering.let_next(connection, lines)
     dialect.notify(connection, DELIVERY_CHANNEL)
     feed.announce_again(connection, found)
     return len(found)
 
 
 def hold_pending(connection: Connection, reason: str, limit: int = BATCH) -> int:
-    """Hold pending deliveries of every destination. Returns how many, at most `limit`; call until 0."""
-    query = select(DELIVERY.c.destination_id, DELIVERY.c.event_seq).where(PENDING)
-    return _change(connection, query, PENDING, DeliveryState.HELD, reason, limit)
+    """Hold pending and waiting deliveries of every destination. Returns how many, at most `limit`; call until 0."""
+    query = select(DELIVERY.c.destination_id, DELIVERY.c.event_seq).where(OWING)
+    was = DELIVERY.c.state.in_((DeliveryState.PENDING, DeliveryState.WAITING))
+    return _change(connection, query.where(was), was, DeliveryState.HELD, reason, limit)
 
 
 def hold_listed(connection: Connection, source_id: int, reason: str, now_us: int, limit: int = BATCH) -> int:
@@ -263,9 +301,16 @@ def of_states(connection: Connection, source_id: int, shown: Mapping[str, int]) 
 
 def owe_listed(connection: Connection, seqs: Sequence[int], now_us: int) -> int:
     """Owe the deliveries that waited for the list: it has shown these events. Returns how many."""
-    waits = and_(WAITING, DELIVERY.c.state == DeliveryState.HELD, DELIVERY.c.reason == NOT_LISTED)
-    owed = {**fresh(now_us), "reason": None}
-    count = connection.execute(update(DELIVERY).where(DELIVERY.c.event_seq.in_(seqs), waits).values(**owed)).rowcount
+    waits = and_(
+        WAITING,
+        DELIVERY.c.event_seq.in_(seqs),
+        DELIVERY.c.state == DeliveryState.HELD,
+        DELIVERY.c.reason == NOT_LISTED,
+    )
+    lines = ordering.lines_of(connection, waits)
+    ordering.lock(connection, lines)
+    count = connection.execute(update(DELIVERY).where(waits).values(**fresh(now_us) | {"reason": None})).rowcount
+    ordering.let_next(connection, lines)
     if count:
         dialect.notify(connection, DELIVERY_CHANNEL)
     return count
@@ -278,8 +323,17 @@ def dismiss_held(connection: Connection, source_id: int, reason: str, limit: int
     rows = sorted(map(tuple, connection.execute(batch)))
     if not rows:
         return 0
-    chosen = tuple_(DELIVERY.c.destination_id, DELIVERY.c.event_seq).in_(rows)
-    return connection.execute(delete(DELIVERY).where(chosen, DELIVERY.c.state == DeliveryState.HELD)).rowcount
+    return _delete(connection, rows, DELIVERY.c.state == DeliveryState.HELD)
+
+
+def _delete(connection: Connection, rows: Sequence[Any], was: ColumnElement[bool]) -> int:
+    """Delete deliveries, (destination id, seq), unless they changed meanwhile; return how many."""
+    these = and_(tuple_(DELIVERY.c.destination_id, DELIVERY.c.event_seq).in_(rows), was)
+    lines = ordering.lines_of(connection, these)
+    ordering.lock(connection, lines)
+    count = connection.execute(delete(DELIVERY).where(these)).rowcount
+    ordering.let_next(connection, lines)
+    return count
 
 
 def park_source(connection: Connection, source_id: int, limit: int = BATCH) -> int:
@@ -359,4 +413,10 @@ def _change(
     if not rows:
         return 0
     where = (tuple_(DELIVERY.c.destination_id, DELIVERY.c.event_seq).in_(rows), was)
-    return connection.execute(update(DELIVERY).where(*where).values(state=state, reason=reason)).rowcount
+    if state is not DeliveryState.PENDING:
+        return connection.execute(update(DELIVERY).where(*where).values(state=state, reason=reason)).rowcount
+    lines = ordering.lines_of(connection, *where)
+    ordering.lock(connection, lines)
+    count = connection.execute(update(DELIVERY).where(*where).values(state=ordering.DUE, reason=reason)).rowcount
+    ordering.let_next(connection, lines)
+    return count

@@ -11,16 +11,17 @@ from sqlalchemy import Connection, func, select
 from gapless.domain import Via
 from gapless.ledger import restored
 from gapless.ledger.accounts import OTHER_ACCOUNT
-from gapless.ledger.deliveries import DELIVERY_CHANNEL, OWING
+from gapless.ledger.deliveries import OWING
 from gapless.ledger.engine import dialect
 from gapless.ledger.events import CHUNK
+from gapless.ledger.ordering import DELIVERY_CHANNEL, Late
 from gapless.ledger.tables import DELIVERY, EVENT, SOURCE, STREAM
 
 SPAN = 1000
 """Number of seqs that are read at once, and so the most deliveries of one transaction."""
 OF_THE_EVENT = (OTHER_ACCOUNT, restored.REASON)
 """Reasons for which the deliveries of an event are held, whatever their destination."""
-COLUMNS = ("destination_id", "event_seq", "state", "reason", "attempts", "next_us", "lease_us", "created_us")
+COLUMNS = ("destination_id", "event_seq", "state", "reason", "attempts", "next_us", "lease_us", "created_us", "late")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,12 +44,14 @@ class Unowed:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class NewDelivery:
+class FilledDelivery:
     """A delivery to make of the event `seq`: pending, or held for a reason."""
 
     seq: int
     next_us: int
     held: str | None = None
+    is_ordered: bool = False
+    """The destination takes events in an order, and this one comes after those that it has."""
 
 
 def newest_seq(connection: Connection) -> int:
@@ -79,7 +82,7 @@ def unowed(connection: Connection, destination_id: int, start_us: int, end_us: i
     return [Unowed(**{**row, "via": Via(row["via"])}) for row in connection.execute(query).mappings()]
 
 
-def owe(connection: Connection, destination_id: int, new: Sequence[NewDelivery], now_us: int) -> int:
+def owe(connection: Connection, destination_id: int, new: Sequence[FilledDelivery], now_us: int) -> int:
     """Make the deliveries that do not exist by now. Returns how many. Pass at most `SPAN`."""
     known: set[int] = set()
     for at in range(0, len(new), CHUNK):
@@ -87,7 +90,17 @@ def owe(connection: Connection, destination_id: int, new: Sequence[NewDelivery],
         mine = (DELIVERY.c.destination_id == destination_id, DELIVERY.c.event_seq.in_(seqs))
         known |= set(connection.execute(select(DELIVERY.c.event_seq).where(*mine)).scalars())
     rows = [
-        (destination_id, each.seq, "held" if each.held else "pending", each.held, 0, each.next_us, 0, now_us)
+        (
+            destination_id,
+            each.seq,
+            "held" if each.held else "pending",
+            each.held,
+            0,
+            each.next_us,
+            0,
+            now_us,
+            Late.REPLAYED.value if each.is_ordered else None,
+        )
         for each in sorted(new, key=lambda each: each.seq)
         if each.seq not in known
     ]

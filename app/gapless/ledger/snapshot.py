@@ -22,6 +22,7 @@ from gapless.ledger import (
     destinations,
     learned,
     leases,
+    ordering,
     passes,
     silence,
     tallies,
@@ -34,6 +35,7 @@ from gapless.ledger.destinations import Pause
 from gapless.ledger.engine import dialect
 from gapless.ledger.learned import Learned
 from gapless.ledger.leases import ClockOffset
+from gapless.ledger.ordering import Blocked
 from gapless.ledger.passes import FailingPass
 from gapless.ledger.streams import Stream
 from gapless.ledger.tables import MISSING, SOURCE, STREAM, UNRECOVERABLE
@@ -144,6 +146,8 @@ class DestinationSnapshot:
     state: str
     backlog: tuple[Backlog, ...]
     pause: Pause | None = None
+    blocked: Blocked | None = None
+    """The objects whose next delivery waits for a person; None: there are none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -296,8 +300,15 @@ def _destinations(connection: Connection, now: datetime) -> tuple[DestinationSna
     owed: defaultdict[str, list[Backlog]] = defaultdict(list)
     for part in dead_letters.backlog(connection, to_us(now)):
         owed[part.destination].append(part)
+    blocked = {each.destination: each for each in ordering.blocked(connection)}
     return tuple(
-        DestinationSnapshot(name=each.name, state=each.state, backlog=tuple(owed[each.name]), pause=each.pause)
+        DestinationSnapshot(
+            name=each.name,
+            state=each.state,
+            backlog=tuple(owed[each.name]),
+            pause=each.pause,
+            blocked=blocked.get(each.name),
+        )
         for each in destinations.every(connection)
         if each.state == "active" or owed[each.name]
     )

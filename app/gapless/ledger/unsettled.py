@@ -12,10 +12,12 @@ from typing import Any, TypeAlias
 import msgspec
 from sqlalchemy import ColumnElement, Connection, Select, delete, func, select, tuple_, update
 
+from gapless.ledger import ordering
 from gapless.ledger.accounts import OTHER_ACCOUNT
-from gapless.ledger.deliveries import ATTEMPT_COLUMNS, DELIVERY_CHANNEL, NEXT_GENERATION, WAITING, DeliveryState, fresh
+from gapless.ledger.deliveries import ATTEMPT_COLUMNS, NEXT_GENERATION, WAITING, DeliveryState, fresh
 from gapless.ledger.engine import dialect
 from gapless.ledger.events import Extent, matches_types
+from gapless.ledger.ordering import DELIVERY_CHANNEL
 from gapless.ledger.tables import ATTEMPT, DELIVERY, DESTINATION, EVENT, SOURCE
 
 Key: TypeAlias = tuple[int, int]
@@ -145,8 +147,11 @@ def send_again(connection: Connection, keys: Sequence[Key], state: DeliveryState
     """Owe these deliveries again that are still in `state`, with a fresh budget of attempts. Returns how many."""
     if not keys:
         return 0
+    lines = ordering.lines_of(connection, *_named(keys, state))
+    ordering.lock(connection, lines)
     again = {**fresh(now_us), "generation": NEXT_GENERATION}
     count = connection.execute(update(DELIVERY).where(*_named(keys, state)).values(**again)).rowcount
+    ordering.let_next(connection, lines)
     dialect.notify(connection, DELIVERY_CHANNEL)
     return count
 
@@ -158,10 +163,14 @@ def discard(connection: Connection, keys: Sequence[Key], state: DeliveryState, n
     """
     if not keys:
         return 0
+    lines = ordering.lines_of(connection, *_named(keys, state))
+    ordering.lock(connection, lines)
     gone = delete(DELIVERY).where(*_named(keys, state)).returning(DELIVERY.c.destination_id, DELIVERY.c.event_seq)
     deleted = sorted((row[0], row[1]) for row in connection.execute(gone))
     rows = [(*each, now_us, 0, DISCARDED, why, None, None) for each in deleted]
     dialect.insert_many(connection, ATTEMPT, ATTEMPT_COLUMNS, rows)
+    if ordering.let_next(connection, lines):
+        dialect.notify(connection, DELIVERY_CHANNEL)
     return len(deleted)
 
 

@@ -271,4 +271,9 @@ def _destination(snapshot: DestinationSnapshot, now: datetime) -> DestinationRep
         dead=dead,
         held=held,
         pause=snapshot.pause,
+        blocked=snapshot.blocked,
+        unproven=sum(part.unproven for part in snapshot.backlog),
+        unconfirmed=sum(part.answered for part in snapshot.backlog),
+        unconfirmed_again=sum(part.resent for part in snapshot.backlog),
+        unconfirmed_since=_first(part.answered_us for part in snapshot.backlog),
     )

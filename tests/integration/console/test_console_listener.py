@@ -119,7 +119,7 @@ async def test_status_says_null_for_what_is_not_known(console: Any, listen: Any)
     assert source["subscription"] == {"healthy": None, "reason": None}
     assert source["types_origin"] == "assumed"
     assert source["losses"]["missed"] == 0
-    assert destination["backlog"] == {"pending": 1, "held": 0, "parked": 0, "dead": 0}
+    assert destination["backlog"] == {"pending": 1, "waiting": 0, "held": 0, "parked": 0, "dead": 0}
     assert status["process"]["uptime_s"] == 7200
     assert status["process"]["roles"] == ["console", "deliver", "receive", "reconcile"]
 
@@ -191,7 +191,7 @@ async def test_a_handler_reports_with_a_token_that_opens_nothing_else(console: A
     async with listen(access=access) as client:
         assert (await client.post("/api/v1/receipts", json=body)).status_code == 401
         taken = await client.post("/api/v1/receipts", json=body, headers=token)
-        assert (taken.status_code, taken.json()) == (200, {"new": 1, "known": 0})
+        assert (taken.status_code, taken.json()) == (200, {"new": 1, "known": 0, "settled": 0})
         unknown = await client.post("/api/v1/receipts", json={**body, "destination": "nobody"}, headers=token)
         assert (unknown.status_code, "is not known" in unknown.json()["detail"]) == (400, True)
         assert (await client.post("/api/operations/receipts", json=body, headers=token)).status_code == 401

@@ -11,7 +11,7 @@ from sqlalchemy import event, func, insert, select, update
 
 from gapless.deliver import Delivery
 from gapless.deliver.breaker import BreakerRule
-from gapless.deliver.worker import AHEAD_MAX
+from gapless.deliver.worker import AHEAD_MAX, OUTCOMES
 from gapless.destinations.contract import Delivered, Failed, FailureReason, Result
 from gapless.domain import Via, system_clock, to_us
 from gapless.ledger import dead_letters, deliveries, retention, unsettled
@@ -412,4 +412,4 @@ async def test_series_of_a_destination_are_there_before_its_first_event(setup: A
             for sample in family.samples
             if sample.name == "gapless_deliveries_total"
         }
-    assert found == dict.fromkeys(("delivered", "retry", "dead", "held", "withdrawn"), 0.0)
+    assert found == dict.fromkeys(OUTCOMES, 0.0)

@@ -59,7 +59,8 @@ async def test_a_row_has_the_headers_and_the_payload_as_received(url: str) -> No
     assert row == {
         "idempotency_key": one.id, "gapless_event_id": one.id, "gapless_event_key": "evt_1", "gapless_source": "acme",
         "gapless_event_type": "invoice.paid", "gapless_stream": None, "gapless_via": "webhook", "gapless_mode": "test",
-        "gapless_occurred_at": TIME, "gapless_attempt": 1, "payload": PAYLOAD,
+        "gapless_occurred_at": TIME, "gapless_object": None, "gapless_late": None, "gapless_attempt": 1,
+        "payload": PAYLOAD,
     }  # fmt: skip
     assert {name.replace("-", "_") for name in NAMES} | {"payload"} == row.keys()
 

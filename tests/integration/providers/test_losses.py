@@ -31,7 +31,7 @@ from gapless_reconcilers.providers.paypal import PayPal, PayPalOptions
 from gapless_reconcilers.providers.standard_webhooks import StandardWebhooks, StandardWebhooksOptions
 from gapless_reconcilers.providers.telegram import Telegram, TelegramOptions
 from gapless_reconcilers.testing.fake import FakeProvider, VendorFormat
-from gapless_reconcilers.testing.fake.formats import plain, rest, vendors
+from gapless_reconcilers.testing.fake.formats import delivery_logs, plain, rest, vendors
 from gapless_reconcilers.testing.fake.formats.github import GitHubFormat
 from gapless_reconcilers.testing.fake.formats.paypal import PayPalFormat
 from gapless_reconcilers.testing.fake.formats.standard_webhooks import StandardWebhooksFormat
@@ -66,16 +66,18 @@ def declared(name: str, vendor_format: type[plain.PlainFormat], event_type: str)
 
     def make(url: str, page_limit: int = 100) -> Provider:  # noqa: ARG001 - its pages are small as it is
         table = tomllib.loads((SOURCES / f"{name}.toml").read_text())["source"][0]["options"]
+        named = [key.removesuffix("_env") for key in table["auth"] if key.endswith("_env")]
         table = without_secrets(table, registry.secret_fields("rest_list"))
         place(table, "base_url", url)
-        for field in CREDENTIALS[table["auth"]["type"]]:
-            if not (field == "username" and "name" in table["auth"]):
-                place(table, f"auth.{field}", Secret("token_fake"))
+        for field in named:
+            place(table, f"auth.{field}", Secret("token_fake"))
         if name == "gitlab":
             place(table, "webhook.signature", {"scheme": "token", "header": "X-Gitlab-Token"})
         place(table, "webhook.signature.secret", Secret(SECRET))
         if "url" in table["webhook"]["signature"]:
             place(table, "webhook.signature.url", ADDRESS[0])
+        if name == "resend":
+            place(table, "webhook.signature.key", "text")  # the fake's secrets are no base64
         if name == "mailgun":
             place(table, "event.key", "id")  # without the day, which the fake's keys do not have
         params: dict[str, Any] = table["list"].get("json") or table["list"]["params"]
@@ -85,13 +87,6 @@ def declared(name: str, vendor_format: type[plain.PlainFormat], event_type: str)
     return Vendor(name=name, vendor_format=lambda _: vendor_format(), make=make, type=event_type)
 
 
-CREDENTIALS = {
-    "bearer": ["token"],
-    "header": ["token"],
-    "query": ["token", "key"],
-    "basic": ["username", "password"],
-    "client_credentials": ["secret"],
-}
 ADDRESS = [""]
 """The address that Square and Trello send to: it is part of what they sign, so the declaration must name it."""
 
@@ -142,14 +137,16 @@ WITHOUT_END = [
     declared("modern-treasury", vendors.ModernTreasuryFormat, "payment_order.completed"),
     declared("typeform", vendors.TypeformFormat, "form_response"),
     declared("trello", vendors.TrelloFormat, "updateCard"),
+    declared("resend", delivery_logs.ResendFormat, "email.delivered"),
 ]
 """Those whose lists have no end that is known."""
 MORE = [
-    declared("polar", vendors.PolarFormat, "order.paid"),
+    declared("polar", delivery_logs.PolarFormat, "order.paid"),
     declared("dwolla", vendors.DwollaFormat, "transfer_completed"),
-    declared("gitlab", vendors.GitLabFormat, "Issue Hook"),
+    declared("gitlab", delivery_logs.GitLabFormat, "Issue Hook"),
     declared("mailgun", vendors.MailgunFormat, "delivered"),
     declared("okta", vendors.OktaFormat, "user.lifecycle.create"),
+    declared("checkout-previous", vendors.CheckoutFormat, "payment_captured"),
 ]
 STANDARD_WEBHOOKS = Vendor(
     name="standard_webhooks",

@@ -58,7 +58,7 @@ def with_more(scenario: Scenario, count: int) -> WebhookRequest:
 
 def test_every_scheme_with_several_signatures_is_tried() -> None:
     wanted = {"stripe", "connect", "standard_webhooks", "paddle", "workos", "increase"}
-    wanted |= {"bigcommerce", "clerk", "gitlab", "polar", "pagerduty", "revolut", "calendly"}
+    wanted |= {"bigcommerce", "clerk", "gitlab", "resend", "polar", "pagerduty", "revolut", "calendly"}
     assert {name.partition("-")[2] for name in WITH_SEVERAL} == wanted
 
 

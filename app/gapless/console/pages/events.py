@@ -24,7 +24,7 @@ from gapless.console.api.shared import PAGE, AnyRequest, chosen_sources, rest_of
 from gapless.console.auth import Area
 from gapless.console.pages.acting import redirect
 from gapless.console.pages.asking import Asking
-from gapless.console.pages.confirmation import command, option
+from gapless.console.pages.preview import command, option
 from gapless.console.pages.rendering import Site, event_path, page, query
 from gapless.console.routing import guarded
 from gapless.domain import EventMode

@@ -70,8 +70,10 @@ class EventFields(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         )
 
     def _time(self, parts: Parts, received: datetime | None) -> datetime:
+        if received is None or not self.time.endswith(places.RECEIVED):
+            return self._read_time(parts, self.time)
         named, _, last = self.time.rpartition(" | ")
-        if last != places.RECEIVED or received is None:
+        if last != places.RECEIVED:
             return self._read_time(parts, self.time)
         try:
             return self._read_time(parts, named) if named else received

@@ -163,7 +163,7 @@ class SignedText(Scheme, frozen=True, kw_only=True):
     def messages(self, request: WebhookRequest, time: str) -> Iterator[bytes]:
         """Yield the texts of which one must be signed. Raises `SignatureInvalid` if a part is missing."""
         for text in self.texts:
-            yield assembled(text, self._piece(request, time, self.url))
+            yield request.body if text == "{body}" else assembled(text, self._piece(request, time, self.url))
 
     def time_of(self, request: WebhookRequest) -> str:
         """Return the text of the time; "": none is signed. Raises `SignatureInvalid`."""
@@ -172,9 +172,13 @@ class SignedText(Scheme, frozen=True, kw_only=True):
         place = Place.of(self.time)
         return required(request, place.name) if place.is_header else _field_text(Parts(request.body), self.time)
 
+    def parts(self, request: WebhookRequest) -> tuple[str, list[bytes]]:
+        """Return the text of the time, and the signatures. Raises `SignatureInvalid`."""
+        return self.time_of(request), self.signatures(request)
+
     def verify(self, request: WebhookRequest, now: datetime) -> None:
         """Raise `SignatureInvalid` unless one of the secrets signed the request, near enough in time."""
-        time, found = self.time_of(request), self.signatures(request)
+        time, found = self.parts(request)
         if not any([self.fits(found, message) for message in self.messages(request, time)]):  # noqa: C419 - as above
             raise SignatureInvalid(UNKNOWN)
         if self._names_time:

@@ -91,11 +91,7 @@ class Place:
     def text(self, parts: Parts) -> str:
         """Return the text or the whole number that stands there. Raises `UnexpectedShape`."""
         value = self.value(parts)
-        if self.is_day:
-            return _day(value, self.name)
-        if isinstance(value, bool) or not isinstance(value, str | int) or value == "":
-            raise UnexpectedShape(self.name, type(value).__name__, "a text or a whole number")
-        return str(value)
+        return _day(value, self.name) if self.is_day else _scalar(value, self.name)
 
 
 Alternative = tuple[str | Place, ...]
@@ -121,8 +117,19 @@ def _alternative(written: str) -> Alternative:
     return tuple(Place.of(each) if at % 2 else each for at, each in enumerate(split) if each)
 
 
+@cache
+def _plain_path(expression: str) -> str | None:
+    """Return the path if the expression is nothing else, as most are; None: there is more to it."""
+    (first, *others) = alternatives(expression)
+    place = first[0] if len(first) == 1 and not others else None
+    is_path = isinstance(place, Place) and not place.is_of_request and not place.is_day and place.name != HASH
+    return place.name if isinstance(place, Place) and is_path else None
+
+
 def text_of(parts: Parts, expression: str) -> str:
     """Return the text of the first alternative that is there. Raises `UnexpectedShape` of the last one."""
+    if (path := _plain_path(expression)) is not None:
+        return _scalar(value_at(parts.text, path, object), path)
     *first, last = alternatives(expression)
     for each in first:
         try:
@@ -134,6 +141,8 @@ def text_of(parts: Parts, expression: str) -> str:
 
 def value_of(parts: Parts, expression: str) -> object:
     """Return the value at the first alternative that is there and not null. Raises `UnexpectedShape` of the last."""
+    if (path := _plain_path(expression)) is not None:
+        return value_at(parts.text, path, object)
     *first, last = alternatives(expression)
     for each in first:
         try:
@@ -170,6 +179,12 @@ def reads_request(expression: str) -> bool:
     """Return True if an expression reads a header or the query, which a row of a list does not have."""
     pieces = [piece for each in alternatives(expression) for piece in each]
     return any(isinstance(piece, Place) and piece.is_of_request for piece in pieces)
+
+
+def _scalar(value: object, path: str) -> str:
+    if isinstance(value, bool) or not isinstance(value, str | int) or value == "":
+        raise UnexpectedShape(path, type(value).__name__, "a text or a whole number")
+    return str(value)
 
 
 def _day(value: object, name: str) -> str:

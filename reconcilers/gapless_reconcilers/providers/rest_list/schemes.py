@@ -4,6 +4,7 @@ import re
 from base64 import b64decode
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from types import MappingProxyType
 from typing import ClassVar, Final
 
@@ -78,8 +79,14 @@ def assembled(template: str, piece: Callable[[str], bytes]) -> bytes:
 
 
 def _pieces(template: str, piece: Callable[[str], bytes]) -> Iterator[bytes]:
-    for number, part in enumerate(PLACES.split(template)):
-        yield piece(part) if number % 2 else part.encode()
+    for number, (part, encoded) in enumerate(_parted(template)):
+        yield piece(part) if number % 2 else encoded
+
+
+@cache
+def _parted(template: str) -> tuple[tuple[str, bytes], ...]:
+    """Return the fixed texts of a template and, between them, its places."""
+    return tuple((part, part.encode()) for part in PLACES.split(template))
 
 
 def check_tolerance(tolerance: timedelta | None) -> None:

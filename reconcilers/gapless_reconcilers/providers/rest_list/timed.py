@@ -4,6 +4,7 @@
 
 from collections.abc import Mapping
 from datetime import datetime, timedelta
+from typing import Final
 
 from gapless_reconcilers.kit.contract import Secret, WebhookRequest
 from gapless_reconcilers.kit.errors import OptionsInvalid, SignatureInvalid
@@ -18,6 +19,8 @@ from gapless_reconcilers.providers.rest_list.schemes import (
     required,
     written_time,
 )
+
+MOST_DIGITS: Final = 15
 
 
 class TimedSignature(HmacSignature, tag="timed_hmac", frozen=True, kw_only=True):
@@ -58,22 +61,18 @@ class TimedSignature(HmacSignature, tag="timed_hmac", frozen=True, kw_only=True)
     def _names_time(self) -> bool:
         return True
 
-    def time_of(self, request: WebhookRequest) -> str:
-        """Return the text of the time. Raises `SignatureInvalid`."""
+    def parts(self, request: WebhookRequest) -> tuple[str, list[bytes]]:
+        """Return the text of the time, and the signatures. Raises `SignatureInvalid`."""
         items = self._items(request)
-        times = [value for name, value in items if name == self.time] if self.time else [items[0][1]]
-        if len(times) != 1 or not times[0].isascii() or not times[0].isdigit() or len(times[0]) > 15:  # noqa: PLR2004
-            problem = f"{self.header} is not of the form {self._written('…', '…')}"
-            raise SignatureInvalid(problem, reason="bad_header")
-        return times[0]
-
-    def signatures(self, request: WebhookRequest) -> list[bytes]:
-        """Return the signatures. Raises `SignatureInvalid`."""
-        items = self._items(request)
-        found = [value for name, value in items if name == self.name] if self.name else [each for _, each in items[1:]]
-        if not found:
+        if self.time or self.name:
+            times = [value for name, value in items if name == self.time]
+            found = [value for name, value in items if name == self.name]
+        else:
+            times, found = [items[0][1]], [value for _, value in items[1:]]
+        is_time = len(times) == 1 and times[0].isascii() and times[0].isdigit() and len(times[0]) <= MOST_DIGITS
+        if not is_time or not found:
             raise SignatureInvalid(f"{self.header} is not of the form {self._written('…', '…')}", reason="bad_header")
-        return bounded([self._normal(each.encode("latin-1")) for each in found])
+        return times[0], bounded([self._normal(each.encode("latin-1")) for each in found])
 
     def _items(self, request: WebhookRequest) -> list[tuple[str, str]]:
         items = split_bounded(required(request, self.header), self.separator.strip(), MOST_PARTS)

@@ -98,11 +98,11 @@ class Webhooks:
         if body is None:
             raise MalformedWebhook("the body is no form that can be read")
         decode_webhook(body, msgspec.Raw)
-        if self._is_ignored(Parts(body, request)):
+        if webhook.ignore and self._is_ignored(Parts(body, request)):
             return ()
         try:
             found = self._texts(body)
-            for text, _ in found if verifies else ():
+            for text, _ in found if verifies and webhook.signature.is_of_events else ():
                 webhook.signature.verify_event(text)
             events = tuple(self._event(text, place, request, now) for text, place in found)
         except UnexpectedShape as error:

@@ -1,163 +1,35 @@
-"""The formats of further declared vendors that have a list, for the fake provider."""
+"""The formats of further declared vendors that list their events, for the fake provider."""
 
 import hashlib
 import hmac
-import json
 from base64 import b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, ClassVar, Final
 
-from gapless_reconcilers.kit.contract import OWN_STREAM, Order
-from gapless_reconcilers.testing.fake.event_store import FakeEvent, Listing, ListSemantics, Query, UnknownCursorError
+from gapless_reconcilers.kit.contract import OWN_STREAM
+from gapless_reconcilers.testing.fake.event_store import FakeEvent, Listing, ListSemantics, Query
 from gapless_reconcilers.testing.fake.formats.plain import (
-    UNKNOWN_SECRET,
     BadRequestError,
-    PlainFormat,
     as_json,
     moment,
     written,
 )
 from gapless_reconcilers.testing.fake.formats.rest import base64_mac, hex_mac, semantics
+from gapless_reconcilers.testing.fake.formats.vendor import FOREVER, NEWEST, OLDEST, VendorFormat
 from gapless_reconcilers.testing.fake.http_server import ApiAnswer, ApiRequest
 from gapless_reconcilers.testing.fake.provider import FakeState
-from gapless_reconcilers.testing.fake.webhook_sender import FakeEndpoint, Message
+from gapless_reconcilers.testing.fake.webhook_sender import FakeEndpoint
 
-NEWEST, OLDEST = Order.NEWEST_FIRST, Order.OLDEST_FIRST
-FOREVER: Final = 10_000
-"""Days: longer than any test."""
-POLAR: Final = semantics(NEWEST, 90, most=100, default=10)
-GITLAB: Final = semantics(NEWEST, 7, most=20, default=20)
 DWOLLA: Final = semantics(NEWEST, 30, most=200, default=25)
 COINBASE: Final = semantics(NEWEST, FOREVER, most=100, default=25)
 MODERN_TREASURY: Final = semantics(OLDEST, FOREVER, most=100, default=25)
 MAILGUN: Final = semantics(OLDEST, 3, most=300, default=100)
 OKTA: Final = semantics(OLDEST, 90, most=1000, default=100)
 TYPEFORM: Final = semantics(NEWEST, FOREVER, most=1000, default=25)
+CHECKOUT: Final = semantics(NEWEST, 30, most=100, default=50)
 TRELLO: Final = semantics(NEWEST, FOREVER, most=1000, default=50)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class VendorFormat(PlainFormat):
-    """A vendor whose webhook has headers that depend on the event, or whose pages have headers."""
-
-    def message(self, event: FakeEvent, endpoint: FakeEndpoint, now: datetime, *, genuine: bool) -> Message:
-        secret = endpoint.secret if genuine else UNKNOWN_SECRET
-        body = json.dumps(self.signed_body(event, secret, now)).encode()
-        headers = {**self.carried(event), **self.sign_event(event, body, secret, endpoint, now)}
-        return Message(headers={"content-type": "application/json", **headers}, body=body)
-
-    def answer(self, request: ApiRequest, state: FakeState) -> ApiAnswer:
-        if (request.method, request.path) != self.listing:
-            return self.refuse(404)
-        try:
-            listing = self.read(request, state)
-        except (BadRequestError, UnknownCursorError):
-            return self.refuse(400)
-        return as_json(self.page(listing, request), headers=self.page_headers(listing, request))
-
-    def read(self, request: ApiRequest, state: FakeState) -> Listing:
-        """Return the rows that were asked for."""
-        return state.read(self.query(request))
-
-    def signed_body(self, event: FakeEvent, secret: str, now: datetime) -> Any:  # noqa: ARG002
-        """Return the body, which may have its signature inside."""
-        return self.body(event)
-
-    def carried(self, event: FakeEvent) -> Mapping[str, str]:  # noqa: ARG002
-        """Return the headers that name the event."""
-        return {}
-
-    def sign_event(
-        self,
-        event: FakeEvent,  # noqa: ARG002
-        body: bytes,
-        secret: str,
-        endpoint: FakeEndpoint,
-        now: datetime,
-    ) -> Mapping[str, str]:
-        """Return the headers with the signature of `body`."""
-        return self.sign(body, secret, endpoint, now)
-
-    def page_headers(self, listing: Listing, request: ApiRequest) -> Mapping[str, str]:  # noqa: ARG002
-        """Return the headers of a page."""
-        return {}
-
-    def skipped(self, state: FakeState, skip: int, limit: int) -> Listing:
-        """Return `limit` rows after the first `skip`."""
-        query = Query(stream=OWN_STREAM, limit=skip + limit)
-        listing = state.read(query)
-        return replace(listing, query=query, events=listing.events[skip:])
-
-
-def standard_headers(event: FakeEvent, body: bytes, key: bytes, now: datetime) -> Mapping[str, str]:
-    """Return the headers of Standard Webhooks."""
-    time = str(int(now.timestamp()))
-    mac = hmac.new(key, f"{event.key}.{time}.".encode() + body, hashlib.sha256).digest()
-    return {"webhook-id": event.key, "webhook-timestamp": time, "webhook-signature": f"v1,{b64encode(mac).decode()}"}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PolarFormat(VendorFormat):
-    """Polar: pages by number; a row has the text of the body."""
-
-    semantics: ListSemantics = POLAR
-    listing: ClassVar[tuple[str, str]] = ("GET", "/webhooks/deliveries")
-
-    def read(self, request: ApiRequest, state: FakeState) -> Listing:
-        limit = self.limit(request.param("limit"))
-        return self.skipped(state, limit * (int(request.param("page") or 1) - 1), limit)
-
-    def page(self, listing: Listing, request: ApiRequest) -> Any:  # noqa: ARG002
-        return {"items": [self.encode(event) for event in listing.events], "pagination": {"total_count": 9}}
-
-    def encode(self, event: FakeEvent) -> dict[str, Any]:
-        at, text = written(event.occurred_at), json.dumps(self.body(event))
-        row = {"id": event.key, "type": event.type, "payload": text, "created_at": at}
-        return {"id": f"dlv_{event.number}", "created_at": at, "succeeded": True, "webhook_event": row}
-
-    def body(self, event: FakeEvent) -> Any:
-        return {"type": event.type, "timestamp": written(event.occurred_at), "data": {"id": event.object_id}}
-
-    def sign_event(
-        self, event: FakeEvent, body: bytes, secret: str, endpoint: FakeEndpoint, now: datetime  # noqa: ARG002
-    ) -> Mapping[str, str]:  # fmt: skip
-        return standard_headers(event, body, secret.encode(), now)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GitLabFormat(VendorFormat):
-    """GitLab: pages by number; type and id of a webhook are in its headers."""
-
-    semantics: ListSemantics = GITLAB
-    listing: ClassVar[tuple[str, str]] = ("GET", "/projects/YOUR-PROJECT/hooks/YOUR-HOOK/events")
-
-    def is_authorised(self, request: ApiRequest) -> bool:
-        return request.headers.get("private-token") == self.token
-
-    def read(self, request: ApiRequest, state: FakeState) -> Listing:
-        limit = self.limit(request.param("per_page"))
-        return self.skipped(state, limit * (int(request.param("page") or 1) - 1), limit)
-
-    def page(self, listing: Listing, request: ApiRequest) -> Any:  # noqa: ARG002
-        return [self.encode(event) for event in listing.events]
-
-    def encode(self, event: FakeEvent) -> dict[str, Any]:
-        headers = {"Idempotency-Key": event.key, "X-Gitlab-Event": event.type}
-        row = {"request_headers": headers, "request_data": self.body(event)}
-        return {"id": event.number, "response_status": "200", "created_at": written(event.occurred_at), **row}
-
-    def body(self, event: FakeEvent) -> Any:
-        return {"object_kind": "issue", "object_attributes": {"id": event.object_id}}
-
-    def carried(self, event: FakeEvent) -> Mapping[str, str]:
-        return {"Idempotency-Key": event.key, "X-Gitlab-Event": event.type}
-
-    def sign_event(
-        self, event: FakeEvent, body: bytes, secret: str, endpoint: FakeEndpoint, now: datetime  # noqa: ARG002
-    ) -> Mapping[str, str]:  # fmt: skip
-        return {"X-Gitlab-Token": secret}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -402,3 +274,34 @@ class TrelloFormat(VendorFormat):
     def sign(self, body: bytes, secret: str, endpoint: FakeEndpoint, now: datetime) -> Mapping[str, str]:  # noqa: ARG002
         mac = hmac.new(secret.encode(), body + endpoint.url.encode(), hashlib.sha1).digest()
         return {"X-Trello-Webhook": b64encode(mac).decode()}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckoutFormat(VendorFormat):
+    """Checkout.com, the previous platform: both bounds inclusive, pages by offset, rows without bodies."""
+
+    semantics: ListSemantics = CHECKOUT
+    listing: ClassVar[tuple[str, str]] = ("GET", "/events")
+
+    def is_authorised(self, request: ApiRequest) -> bool:
+        return request.headers.get("authorization") == self.token
+
+    def read(self, request: ApiRequest, state: FakeState) -> Listing:
+        skip, limit = int(request.param("skip") or 0), self.limit(request.param("limit"))
+        start, end = moment(request.param("from")), moment(request.param("to"))
+        end = end + self.semantics.resolution if end else None
+        query = Query(stream=OWN_STREAM, limit=skip + limit, start=start, end=end)
+        listing = state.read(query)
+        return replace(listing, events=listing.events[skip:])
+
+    def page(self, listing: Listing, request: ApiRequest) -> Any:  # noqa: ARG002
+        return {"total_count": 9, "data": [self.encode(event) for event in listing.events]}
+
+    def encode(self, event: FakeEvent) -> dict[str, Any]:
+        return {"id": event.key, "type": event.type, "created_on": written(event.occurred_at)}
+
+    def body(self, event: FakeEvent) -> Any:
+        return {**self.encode(event), "data": {"id": event.object_id}}
+
+    def sign(self, body: bytes, secret: str, endpoint: FakeEndpoint, now: datetime) -> Mapping[str, str]:  # noqa: ARG002
+        return {"Cko-Signature": hex_mac(secret, body)}
