@@ -39,11 +39,12 @@ TREE_MOST: Final = 256 << 10
 STATES: Final = {
     "delivered": ("good", "delivered"),
     "pending": ("hand", "waiting"),
+    "waiting": ("waiting", "waits for its turn"),
     "held": ("held", "held"),
     "parked": ("paused", "parked"),
     "dead": ("trouble", "dead letter"),
 }
-WORST: Final = ("dead", "held", "pending", "parked", "delivered")
+WORST: Final = ("dead", "held", "pending", "waiting", "parked", "delivered")
 OWED_TO_NOBODY: Final = ("idle", "owed to nobody")
 
 
@@ -173,7 +174,7 @@ def headline(shown: EventDetail) -> tuple[str, str]:
         parts.append(f"came by {event.via.value}")
     icon, words = state_of(event)
     parts.append(words)
-    state = {"held": "unknown", "paused": "idle"}.get(icon, icon)
+    state = {"held": "unknown", "paused": "idle", "waiting": "hand"}.get(icon, icon)
     sentence = ", ".join(parts)
     return ("unknown" if shown.absence == "open" and state == "good" else state), sentence[0].upper() + sentence[1:]
 
