@@ -19,7 +19,7 @@ from gapless_reconcilers.testing.fake.formats.stripe import StripeFormat
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
 LISTS = (
-    "/", "/events", "/missed", "/passes", "/dead-letters", "/quarantine", "/unrecoverable", "/destinations",
+    "/", "/live", "/events", "/missed", "/passes", "/dead-letters", "/quarantine", "/unrecoverable", "/destinations",
     "/audit-log", "/tokens", "/sources/stripe-live",
 )  # fmt: skip
 GRAVE = ("serious", "critical")
@@ -36,6 +36,7 @@ class Shop:
     """A daemon with a few events, one of which its consumer refuses for good as long as `refuses`."""
 
     daemon: Gapless
+    fake: FakeProvider
     consumer: Consumer
     refused: str
     tokens: dict[str, str]
@@ -62,7 +63,7 @@ async def open_shop(folder: Path) -> AsyncIterator[Shop]:
                 code, out, err = await daemon.call("token", "create", f"{role}-1", "--role", role, "--expires", "1d")
                 assert code == 0, err
                 tokens[role] = out.strip()
-            yield Shop(daemon=daemon, consumer=consumer, refused=refused.key, tokens=tokens, refuses=refuses)
+            yield Shop(daemon=daemon, fake=fake, consumer=consumer, refused=refused.key, tokens=tokens, refuses=refuses)
 
 
 @asynccontextmanager
@@ -75,11 +76,16 @@ async def browsing(chromium: str, shop: Shop, **options: Any) -> AsyncIterator[A
         browser = await driver.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         context = await browser.new_context(base_url=shop.daemon.private, **{"viewport": DESKTOP} | options)
         page = await context.new_page()
-        page.on("console", lambda said: complaints.append(said.text) if said.type == "error" else None)
+        page.on("console", lambda said: complaints.append(said.text) if is_complaint(said) else None)
         page.on("pageerror", lambda error: complaints.append(str(error)))
         yield page
         await browser.close()
     assert complaints == []
+
+
+def is_complaint(said: Any) -> bool:
+    """True for an error, unless it is that the daemon has ended."""
+    return said.type == "error" and "net::ERR_CONNECTION" not in said.text and "WebSocket connection" not in said.text
 
 
 async def sign_in(page: Any, token: str) -> None:
@@ -151,6 +157,25 @@ async def test_a_pass_is_run_and_a_viewer_is_refused(chromium: str, tmp_path: Pa
         assert await page.get_by_role("button", name="needs the role operator").first.is_disabled()
         await page.goto("/actions/requeue?destination=consumer")
         assert await page.get_by_role("button", name="needs the role operator").is_disabled()
+
+
+async def test_events_and_gaps_are_seen_live(chromium: str, tmp_path: Path) -> None:
+    async with open_shop(tmp_path) as shop, browsing(chromium, shop) as page:
+        await sign_in(page, shop.tokens["viewer"])
+        await page.goto("/live")
+        await page.locator("#indicator[data-state=live]").wait_for()
+        await page.locator("#gapline .chip.good").wait_for()
+        event = shop.fake.emit("charge.succeeded")
+        await page.locator("#stream tr.fresh", has_text=event.key).wait_for()
+        await page.get_by_role("button", name="Pause").click()
+        other = shop.fake.emit("charge.refunded")
+        await page.get_by_text("Paused: 1 new row waits.").wait_for()
+        assert await page.locator("#stream tr", has_text=other.key).count() == 0
+        await page.get_by_role("button", name="Go on").click()
+        await page.locator("#stream tr", has_text=other.key).wait_for()
+        await shop.daemon.end()
+        await page.locator("#indicator[data-state=lost]").wait_for()
+        await page.goto("about:blank")
 
 
 async def test_without_a_script_and_by_keyboard_alone_everything_can_be_done(chromium: str, tmp_path: Path) -> None:

@@ -27,6 +27,10 @@ class DeliveryEntry:
     next_us: int
     created_us: int
     done_us: int | None
+    answered_us: int | None
+    """Of one that needs a receipt: when it was first answered 2xx."""
+    applied_us: int | None
+    """When that receipt came."""
     receipt_us: int | None
     """When the handler said that it has processed the event; None: it has not said so."""
 
@@ -106,7 +110,7 @@ def _stored(connection: Connection, seq: int) -> tuple[Stored | None, str | None
 def _deliveries(
     connection: Connection, seq: int, known: dict[int, str], receipts: dict[int, int]
 ) -> list[DeliveryEntry]:
-    names = ("state", "reason", "attempts", "next_us", "created_us", "done_us")
+    names = ("state", "reason", "attempts", "next_us", "created_us", "done_us", "answered_us", "applied_us")
     query = select(DELIVERY.c.destination_id, *(DELIVERY.c[name] for name in names))
     query = query.where(DELIVERY.c.destination_id.in_(known), DELIVERY.c.event_seq == seq)
     found = [

@@ -68,12 +68,23 @@ def _operation(
         except msgspec.ValidationError as error:
             wanted = ", ".join(sorted(request_type.__struct_fields__, key="note".__eq__))
             raise OperationRefused(f"{request_type.operation}: {error}; it takes {wanted}") from error
+        if _has_nul(args):
+            raise OperationRefused(f"{request_type.operation}: a text has a NUL (U+0000), which no ledger holds")
         _refuse_others(context.principal, request)
         if context.needs_second_person:
             await approvals.ask_if_many(context, request, args)
         return await carry_out(replace(context, reason=getattr(request, request.explained_by)), request)
 
     return request_type.operation, Operation(request_type, checked)
+
+
+def _has_nul(value: object) -> bool:
+    """Return True if a text in the arguments has a character that PostgreSQL cannot take."""
+    if isinstance(value, str):
+        return "\0" in value
+    if isinstance(value, Mapping):
+        return any(map(_has_nul, value.values()))
+    return isinstance(value, list | tuple) and any(map(_has_nul, value))
 
 
 def _refuse_others(principal: Principal, request: OperationRequest) -> None:

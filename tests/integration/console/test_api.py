@@ -249,12 +249,14 @@ async def test_what_is_wrong_with_a_request_is_said_in_its_problem(listen: Any) 
         for path, word in (
             ("events?since=tomorrow", "since"), ("events?since=2026-99-01", "since"), ("events?limit=0", "limit"),
             ("events?via=pigeon", "via"), ("passes?limit=x", "limit"), ("sources/acme/hours?hours=9999", "hours"),
-            ("events?id=%00", "id"),
+            ("events?id=%00", "id"), ("events?source=%00", "source"), ("passes?source=%00", "source"),
         ):  # fmt: skip
             answer = await client.get(f"/api/v1/{path}")
             assert (answer.status_code, answer.headers["content-type"]) == (400, "application/problem+json"), path
             assert word in answer.json()["detail"], answer.text
         assert (await client.get("/api/v1/nothing")).headers["content-type"] == "application/problem+json"
+        for args in ({"keys": ["a\0b"]}, {"reason": "\0"}):
+            assert (await client.post("/api/v1/operations/dead.requeue", json=args, headers=RUN)).status_code == 400
         wrong = await client.post("/api/v1/operations/pass.cancel", json={"ids": "x"}, headers=RUN)
         assert wrong.status_code == 400
         assert "ids" in wrong.json()["detail"]

@@ -23,7 +23,7 @@ RUN_TOKEN = "run-token-of-this-process"
 WIDE = Access(bind="10.0.0.5", run_token=Secret(RUN_TOKEN), token=lambda: Secret("long-token"))
 BROWSER = {"accept": "text/html,application/xhtml+xml"}
 PAGES = (
-    "/", "/events", "/missed", "/passes", "/dead-letters", "/quarantine", "/unrecoverable", "/destinations",
+    "/", "/live", "/events", "/missed", "/passes", "/dead-letters", "/quarantine", "/unrecoverable", "/destinations",
     "/audit-log", "/tokens", "/sources/acme", "/dead-letters?state=held", "/missed?state=open",
     "/actions/read?source=acme",
 )  # fmt: skip

@@ -6,12 +6,20 @@ import pytest
 from litestar.exceptions import HTTPException
 
 from gapless.console.api import cursors
+from gapless.console.api.events import OwedState
 from gapless.console.api.hours import HourItem, HoursOfSource
 from gapless.console.pages import formats
 from gapless.console.pages.acting import local_path
 from gapless.console.pages.charts import LEAST, chart
+from gapless.console.pages.events import STATES, WORST
+from gapless.ledger.deliveries import DeliveryState
 
 NOW = datetime(2026, 11, 20, 12, 30, tzinfo=UTC)
+
+
+def test_each_state_of_a_delivery_has_its_words() -> None:
+    assert set(STATES) == set(WORST) == set(map(str, DeliveryState))
+    assert set(map(str, OwedState)) == {*map(str, DeliveryState), "none"}
 
 
 def hour(ago: int, **counts: int) -> HourItem:

@@ -9,7 +9,7 @@ from reports import DESTINATION, LOSS, NOW, SOURCE, report
 
 from gapless.cli.main import LazyCommand, main
 from gapless.console.pages.actions import ACTIONS
-from gapless.console.pages.confirmation import Confirmation, NothingToDo
+from gapless.console.pages.preview import ActionPreview, NothingToDo
 from gapless.ledger.deliveries import DeliveryState
 from gapless.ledger.destinations import Pause
 from gapless.operations.registry import OPERATIONS
@@ -36,7 +36,7 @@ ASKED = {
 WORDS = {"ROLE": "viewer", "WHEN": "90d"}
 
 
-def prepared(name: str, **more: str) -> Confirmation:
+def prepared(name: str, **more: str) -> ActionPreview:
     return ACTIONS[name].prepare(WHOLE, ASKED.get(name, {}) | more)
 
 

@@ -59,6 +59,8 @@ class OwedState(StrEnum):
     """The state that one of its deliveries has."""
 
     PENDING = "pending"
+    WAITING = "waiting"
+    """Earlier ones of its object, or the proof of its source, come first."""
     DELIVERED = "delivered"
     DEAD = "dead"
     HELD = "held"
@@ -144,6 +146,8 @@ class DeliveryItem(Struct, frozen=True, kw_only=True):
     created: datetime
     next_attempt: datetime | None
     done: datetime | None
+    answered: datetime | None
+    """Of one that needs a receipt: when it was first answered 2xx."""
     receipt: datetime | None
     """When the handler said that it has processed the event."""
     attempts: list[AttemptItem]
@@ -321,7 +325,8 @@ def _deliveries(history: EventHistory, mask: tuple[str, ...]) -> list[DeliveryIt
             created=from_us(each.created_us),
             next_attempt=from_us(each.next_us) if each.state.value == OwedState.PENDING else None,
             done=time(each.done_us),
-            receipt=time(each.receipt_us),
+            answered=time(each.answered_us),
+            receipt=time(each.applied_us or each.receipt_us),
             attempts=[attempt for destination, attempt in tried if destination == each.destination],
         )
         for each in history.deliveries

@@ -52,6 +52,8 @@ def chosen_sources(request: AnyRequest, name: str | None) -> frozenset[str] | No
     limits = principal_of(request).sources
     if name is None:
         return limits
+    if "\0" in name:
+        refuse("source has a character that no name has")
     if not principal_of(request).may_touch(name):
         known = ", ".join(sorted(limits or ()))
         refuse(f"this token is limited to sources {known}; name one of them", HTTPStatus.FORBIDDEN)

@@ -12,8 +12,8 @@ from gapless.console.api.shared import AnyRequest, refuse
 from gapless.console.auth import Area
 from gapless.console.browser_sessions import FORM_FIELD, is_own_form
 from gapless.console.pages.actions import ACTIONS
-from gapless.console.pages.confirmation import Asked, NothingToDo
 from gapless.console.pages.flash import flash_cookie
+from gapless.console.pages.preview import Asked, NothingToDo
 from gapless.console.pages.rendering import Site, page
 from gapless.console.routing import HEADERS, guarded, make_report, perform_for, principal_of, respond
 from gapless.operations.context import ApprovalNeeded, OperationRefused

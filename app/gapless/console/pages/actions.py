@@ -8,10 +8,10 @@ from datetime import datetime
 from typing import Final
 
 from gapless.console.pages import sending
-from gapless.console.pages.confirmation import (
+from gapless.console.pages.preview import (
     REASON,
+    ActionPreview,
     Asked,
-    Confirmation,
     FormField,
     NothingToDo,
     PageAction,
@@ -36,14 +36,14 @@ SINCE: Final = (
 """From when on a list is read again."""
 
 
-def _replay(report: StatusReport, asked: Asked) -> Confirmation:
+def _replay(report: StatusReport, asked: Asked) -> ActionPreview:
     active = [each.name for each in report.destinations if each.state == "active"]
     if not active:
         raise NothingToDo("no destination is configured that could get it")
     source, key = needed(asked, "source"), needed(asked, "key")
     chosen = asked.get("destination", active[0])
     words = ("event", "replay", key, "--source", source, "--destination", "DESTINATION", *sending.NOTED)
-    return Confirmation(
+    return ActionPreview(
         title="Replay this event",
         verb="Replay 1",
         effects=(
@@ -63,11 +63,11 @@ def _replay(report: StatusReport, asked: Asked) -> Confirmation:
     )
 
 
-def _read(report: StatusReport, asked: Asked) -> Confirmation:
+def _read(report: StatusReport, asked: Asked) -> ActionPreview:
     names = [each.name for each in report.sources if each.listed is not None and each.state == "active"]
     if not names:
         raise NothingToDo("no source has a list that could be read")
-    return Confirmation(
+    return ActionPreview(
         title="Read a list now",
         verb="Read now",
         effects=(
@@ -98,9 +98,9 @@ def _read_args(asked: Asked, now: datetime) -> dict[str, object]:
         raise NothingToDo(str(error)) from None
 
 
-def _cancel(_: StatusReport, asked: Asked) -> Confirmation:
+def _cancel(_: StatusReport, asked: Asked) -> ActionPreview:
     number = needed(asked, "id")
-    return Confirmation(
+    return ActionPreview(
         title=f"Cancel pass {number}",
         verb="Cancel the pass",
         effects=("It ends after the page that it reads now. What it has recorded stays.",),
@@ -109,12 +109,12 @@ def _cancel(_: StatusReport, asked: Asked) -> Confirmation:
     )
 
 
-def _release(_: StatusReport, asked: Asked) -> Confirmation:
+def _release(_: StatusReport, asked: Asked) -> ActionPreview:
     number, source = asked.get("id"), asked.get("source")
     if number is None and source is None:
         raise NothingToDo("name a webhook or a source")
     what = f"webhook {number}" if number else f"all refused webhooks of {source}"
-    return Confirmation(
+    return ActionPreview(
         title=f"Release {what}",
         verb="Verify again",
         effects=(
@@ -131,7 +131,7 @@ def _release_args(asked: Asked, _: datetime) -> dict[str, object]:
     return {"source": asked.get("source")}
 
 
-def _acknowledge(report: StatusReport, asked: Asked) -> Confirmation:
+def _acknowledge(report: StatusReport, asked: Asked) -> ActionPreview:
     source = needed(asked, "source")
     interval = asked.get("interval")
     found = next((each for each in report.sources if each.name == source), None)
@@ -144,7 +144,7 @@ def _acknowledge(report: StatusReport, asked: Asked) -> Confirmation:
         f"From {format_time(from_us(each.start_us))} to {format_time(from_us(each.end_us))}." for each in chosen[:3]
     ]
     purged = (f"{expired} refused webhooks that were purged unjudged are acknowledged too.",) if expired else ()
-    return Confirmation(
+    return ActionPreview(
         title=f"Acknowledge {len(chosen)} interval{'' if len(chosen) == 1 else 's'} of {source}",
         verb=f"Acknowledge {len(chosen)}" if chosen else "Acknowledge",
         effects=(*first, "It stays unrecoverable, and in every report. It is no trouble any more.", *purged),
@@ -158,9 +158,9 @@ def _acknowledge_args(asked: Asked, _: datetime) -> dict[str, object]:
     return {"source": asked.get("source"), **of}
 
 
-def _dismiss(_: StatusReport, asked: Asked) -> Confirmation:
+def _dismiss(_: StatusReport, asked: Asked) -> ActionPreview:
     source, key = needed(asked, "source"), needed(asked, "key")
-    return Confirmation(
+    return ActionPreview(
         title="Dismiss a row that cannot be read",
         verb="Dismiss 1",
         effects=("Its time becomes unrecoverable, acknowledged for this reason. It is not reported again.",),
@@ -169,9 +169,9 @@ def _dismiss(_: StatusReport, asked: Asked) -> Confirmation:
     )
 
 
-def _new_token(_: StatusReport, asked: Asked) -> Confirmation:
+def _new_token(_: StatusReport, asked: Asked) -> ActionPreview:
     lasts = (("30d", "in 30 d"), ("90d", "in 90 d"), ("365d", "in 1 y"))
-    return Confirmation(
+    return ActionPreview(
         title="New token",
         verb="Make",
         effects=("It is shown once, on the next page. The ledger keeps only its digest.",),
@@ -200,9 +200,9 @@ def _new_token_args(asked: Asked, now: datetime) -> dict[str, object]:
     return {"name": asked.get("name"), "role": asked.get("role"), "expires": (now + (now - ago)).isoformat()}
 
 
-def _revoke(_: StatusReport, asked: Asked) -> Confirmation:
+def _revoke(_: StatusReport, asked: Asked) -> ActionPreview:
     name = needed(asked, "name")
-    return Confirmation(
+    return ActionPreview(
         title=f"Revoke {name}",
         verb="Revoke",
         effects=(

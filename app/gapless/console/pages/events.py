@@ -24,7 +24,7 @@ from gapless.console.api.shared import PAGE, AnyRequest, chosen_sources, rest_of
 from gapless.console.auth import Area
 from gapless.console.pages.acting import redirect
 from gapless.console.pages.asking import Asking
-from gapless.console.pages.confirmation import command, option
+from gapless.console.pages.preview import command, option
 from gapless.console.pages.rendering import Site, event_path, page, query
 from gapless.console.routing import guarded
 from gapless.domain import EventMode
@@ -39,11 +39,12 @@ TREE_MOST: Final = 256 << 10
 STATES: Final = {
     "delivered": ("good", "delivered"),
     "pending": ("hand", "waiting"),
+    "waiting": ("waiting", "waits for its turn"),
     "held": ("held", "held"),
     "parked": ("paused", "parked"),
     "dead": ("trouble", "dead letter"),
 }
-WORST: Final = ("dead", "held", "pending", "parked", "delivered")
+WORST: Final = ("dead", "held", "pending", "waiting", "parked", "delivered")
 OWED_TO_NOBODY: Final = ("idle", "owed to nobody")
 
 
@@ -106,6 +107,18 @@ def event_pages(site: Site) -> list[HTTPRouteHandler]:
             states=STATES,
         )
 
+    @get("/live", guards=[guarded(Area.READ)], include_in_schema=False)
+    async def live(request: AnyRequest) -> Response[Any]:
+        """Show the newest events; a script goes on with the live stream."""
+        asking = Asking(request)
+        search = EventSearch(
+            sources=chosen_sources(request, asking.text("source")),
+            via=asking.choice("via", [each.value for each in Way]),
+            types=read_types(asking.text("types")),
+        )
+        found = await find_events(request, site.context, search, None, PAGE)
+        return await page(site, request, "live.html", active="live", asking=asking, found=found)
+
     @get("/find", guards=[guarded(Area.READ)], include_in_schema=False)
     async def find(request: AnyRequest) -> Response[Any]:
         """Go to the event of that key; if several fit, or none, to the search."""
@@ -117,7 +130,7 @@ def event_pages(site: Site) -> list[HTTPRouteHandler]:
             return redirect(event_path(found.items[0].source, found.items[0].key))
         return redirect(_address_of(text, found))
 
-    return [events, event, find]
+    return [events, event, live, find]
 
 
 def wanted(request: AnyRequest, context: OperationContext, asking: Asking) -> EventSearch:
@@ -161,7 +174,7 @@ def headline(shown: EventDetail) -> tuple[str, str]:
         parts.append(f"came by {event.via.value}")
     icon, words = state_of(event)
     parts.append(words)
-    state = {"held": "unknown", "paused": "idle"}.get(icon, icon)
+    state = {"held": "unknown", "paused": "idle", "waiting": "hand"}.get(icon, icon)
     sentence = ", ".join(parts)
     return ("unknown" if shown.absence == "open" and state == "good" else state), sentence[0].upper() + sentence[1:]
 

@@ -32,7 +32,7 @@ from gapless.status.troubles import Severity, summary, troubles, verdict
 TEMPLATES: Final = Path(__file__).parent / "templates"
 HTML: Final = "text/html; charset=utf-8"
 MENU: Final = (
-    ("Watch", (("overview", "/", "Overview", "overview"),)),
+    ("Watch", (("overview", "/", "Overview", "overview"), ("live", "/live", "Live", "live"))),
     (
         "Look",
         (

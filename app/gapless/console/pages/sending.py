@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 from datetime import datetime
 
-from gapless.console.pages.confirmation import (
+from gapless.console.pages.preview import (
     REASON,
+    ActionPreview,
     Asked,
-    Confirmation,
     NothingToDo,
     command,
     needed,
@@ -19,14 +19,14 @@ NOTED = ("--note", f'"{REASON}"', "--yes")
 """The end of commands that ask before they act, and that take the reason as a note."""
 
 
-def requeue(report: StatusReport, asked: Asked) -> Confirmation:
+def requeue(report: StatusReport, asked: Asked) -> ActionPreview:
     """Say what sending dead letters again would do."""
     key, destination, reason = (asked.get(name) for name in ("key", "destination", "reason"))
     count = 1 if key else _dead(report, destination, reason)
     if not count:
         raise NothingToDo("there is no dead letter of this kind any more")
     to = f" to {destination}" if destination else " to every destination"
-    return Confirmation(
+    return ActionPreview(
         title=f"Requeue {count} dead letter{'' if count == 1 else 's'}{to}",
         verb=f"Requeue {count}",
         effects=("Each gets new attempts, with the same id and the same idempotency key.",),
@@ -36,14 +36,14 @@ def requeue(report: StatusReport, asked: Asked) -> Confirmation:
     )
 
 
-def release_held(report: StatusReport, asked: Asked) -> Confirmation:
+def release_held(report: StatusReport, asked: Asked) -> ActionPreview:
     """Say what letting held deliveries go would do."""
     key, destination, reason = (asked.get(name) for name in ("key", "destination", "reason"))
     held = [each for each in report.destinations if destination in (None, each.name)]
     count = 1 if key else sum(_held(each.held, reason) for each in held)
     if not count:
         raise NothingToDo("there is no held delivery of this kind any more")
-    return Confirmation(
+    return ActionPreview(
         title=f"Let {count} held deliver{'y' if count == 1 else 'ies'} go",
         verb=f"Let {count} go",
         effects=(
@@ -75,24 +75,24 @@ def waiting_args(asked: Asked, _: datetime) -> dict[str, object]:
     return args | ({"keys": [asked["key"]]} if "key" in asked else {})
 
 
-def discard(report: StatusReport, asked: Asked) -> Confirmation:
+def discard(report: StatusReport, asked: Asked) -> ActionPreview:
     """Say what giving up dead letters would do."""
     return _given_up(asked, _dead(report, asked.get("destination"), asked.get("reason")), held=False)
 
 
-def discard_held(report: StatusReport, asked: Asked) -> Confirmation:
+def discard_held(report: StatusReport, asked: Asked) -> ActionPreview:
     """Say what giving up held deliveries would do."""
     chosen = [each for each in report.destinations if asked.get("destination") in (None, each.name)]
     return _given_up(asked, sum(_held(each.held, asked.get("reason")) for each in chosen), held=True)
 
 
-def _given_up(asked: Asked, count: int, *, held: bool) -> Confirmation:
+def _given_up(asked: Asked, count: int, *, held: bool) -> ActionPreview:
     if not count:
         raise NothingToDo("there is nothing of this kind any more")
     kind = "held deliver" if held else "dead letter"
     many = "ies" if held else "s"
     flag = "--held" if held else None
-    return Confirmation(
+    return ActionPreview(
         title=f"Discard {count} {kind}{('y' if held else '') if count == 1 else many}",
         verb=f"Discard {count}",
         effects=("They are not owed any more.", "The events stay in the ledger, and can be replayed."),
@@ -101,13 +101,13 @@ def _given_up(asked: Asked, count: int, *, held: bool) -> Confirmation:
     )
 
 
-def pause(report: StatusReport, asked: Asked) -> Confirmation:
+def pause(report: StatusReport, asked: Asked) -> ActionPreview:
     """Say what pausing a destination would do."""
     name = needed(asked, "destination")
     found = next((each for each in report.destinations if each.name == name), None)
     if found is None or found.pause is not None:
         raise NothingToDo(f"destination {name!r} is not there, or is paused already")
-    return Confirmation(
+    return ActionPreview(
         title=f"Pause {name}",
         verb="Pause",
         effects=("Events are still received, recorded and compared.", "What it is owed waits until it is resumed."),
@@ -115,14 +115,14 @@ def pause(report: StatusReport, asked: Asked) -> Confirmation:
     )
 
 
-def resume(report: StatusReport, asked: Asked) -> Confirmation:
+def resume(report: StatusReport, asked: Asked) -> ActionPreview:
     """Say what resuming a destination would do."""
     name = needed(asked, "destination")
     found = next((each for each in report.destinations if each.name == name), None)
     if found is None or found.pause is None:
         raise NothingToDo(f"destination {name!r} is not paused")
     count = found.backlog[DeliveryState.PENDING]
-    return Confirmation(
+    return ActionPreview(
         title=f"Resume {name}",
         verb="Resume",
         effects=(

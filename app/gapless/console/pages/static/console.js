@@ -118,7 +118,7 @@ if (keysOn) {
   keysOn.checked = store.get("keys") !== "off";
   keysOn.addEventListener("change", () => store.set("keys", keysOn.checked ? "on" : "off"));
 }
-const PAGES = { o: "/", e: "/events", m: "/missed", p: "/passes", d: "/dead-letters" };
+const PAGES = { o: "/", l: "/live", e: "/events", m: "/missed", p: "/passes", d: "/dead-letters" };
 const GO_WITHIN_MS = 1200;
 let went = -GO_WITHIN_MS;
 document.addEventListener("keydown", (event) => {

@@ -31,7 +31,7 @@ class FormField:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Confirmation:
+class ActionPreview:
     """What is shown before an action: what it does, to how many, and how else it is done."""
 
     title: str
@@ -49,7 +49,7 @@ class PageAction:
     """One action. `prepare` says what it would do; `args` are the arguments of the operation."""
 
     operation: str
-    prepare: Callable[[StatusReport, Asked], Confirmation]
+    prepare: Callable[[StatusReport, Asked], ActionPreview]
     args: Callable[[Asked, datetime], dict[str, object]]
     done: Callable[[Mapping[str, object]], str]
     reason: str = "note"
