@@ -93,8 +93,13 @@ def settlement(
     match result:
         case Delivered(detail=detail, answer=answer, applied=applied):
             is_done = receipts is None or applied
-            outcome = DeliveryState.DELIVERED if is_done else ANSWERED
-            tried = Attempt(at_us=began_us, duration_us=took_us, outcome=outcome, detail=detail or None, answer=answer)
+            tried = Attempt(
+                at_us=began_us,
+                duration_us=took_us,
+                outcome=DeliveryState.DELIVERED if is_done else ANSWERED,
+                detail=detail or None,
+                answer=answer,
+            )
             return Settlement(
                 claim=claim,
                 state=DeliveryState.DELIVERED if is_done else DeliveryState.PENDING,

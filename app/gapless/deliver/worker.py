@@ -369,12 +369,11 @@ class DestinationWorker:
         )
         self._settle(settled)
         self._breaker = breaker.after(self._breaker, result, at_us, self._destination.breaker, claim.seq)
-        self._metrics.circuit_open.labels(self._destination.name).set(self._breaker.is_open)
         self._count(settled, event)
 
     def _settle(self, settled: Settlement) -> None:
         is_passed = settled.state is DeliveryState.DEAD and self._destination.order_skips_dead
-        self._in_flight.settlements.append(replace(settled, passed=is_passed) if is_passed else settled)
+        self._in_flight.settlements.append(replace(settled, passed=is_passed))
 
     async def _send(self, claim: DeliveryClaim, event: StoredEvent) -> Result:
         if not claim.released and is_withdrawn(self._destination, event):

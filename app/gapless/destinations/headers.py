@@ -9,7 +9,7 @@
     gapless-late           recovered or replayed; absent unless it comes after others that occurred after it
     gapless-attempt        1 for the first
 
-Characters that a header of HTTP cannot hold are
+A message of SQS can carry no more than ten attributes: see `sqs`. Characters that a header of HTTP cannot hold are
 percent-encoded, also where the carrier could hold them, so that a consumer reads every kind in the same way.
 """
 

@@ -1,5 +1,7 @@
 """Sends to a queue of Amazon SQS.
 
+SQS takes ten attributes with a message, and there are twelve headers: `LEFT_OUT` are never sent.
+
 In a FIFO queue, SQS drops a repeat by an id that is made of the event's id, the destination and the delivery's
 generation, as with NATS. AWS's own client waits for answers in threads: as many as deliveries are under way.
 """
@@ -40,8 +42,6 @@ REGION = re.compile(
     r"\A(?:sqs(?:-fips)?\.([a-z0-9-]+)\.(?:amazonaws\.com|api\.aws)|([a-z0-9-]+)\.queue\.amazonaws\.com)"
 )
 """The region in the host of a queue. Source: Amazon SQS endpoints and quotas, read November 2026."""
-LEFT_OUT = frozenset(("gapless-event-id", "gapless-attempt"))
-"""Headers that a message does not carry, because SQS takes ten attributes: the first is the idempotency key."""
 REPLACED = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 """Characters that SQS would replace without a word. Source: its SendMessage, read November 2026."""
 THROTTLED = frozenset(
@@ -60,6 +60,8 @@ CREDENTIALS = frozenset(
 )
 """Errors after which the credentials are read again."""
 ABSENT = "NonExistentQueue"
+LEFT_OUT = frozenset(("gapless-event-id", "gapless-attempt"))
+"""The first is the `idempotency-key` too; of the second, SQS has a count of its own, `ApproximateReceiveCount`."""
 TOO_LONG = "must be shorter than"
 UNSENDABLE = "InvalidMessageContents"
 

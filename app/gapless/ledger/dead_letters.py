@@ -1,7 +1,7 @@
 """Dead letters and held deliveries in bulk: release, replay, what a source is owed, and the backlog."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import (
@@ -29,8 +29,9 @@ from gapless.ledger.deliveries import (
     NOT_LISTED,
     OWING,
     PENDING,
+    QUEUED,
     RELEASED,
-    WAITING,
+    UNSETTLED,
     DeliveryState,
     fresh,
 )
@@ -39,10 +40,13 @@ from gapless.ledger.events import EventFilter
 from gapless.ledger.ordering import DELIVERY_CHANNEL, Late
 from gapless.ledger.tables import DELIVERY, DELIVERY_COUNT, DESTINATION, EVENT, PAYLOAD
 
-TRIED: ColumnElement[bool] = literal_column("delivery.attempts > 0")
-ANSWERED: ColumnElement[bool] = literal_column("delivery.answers > 0")
-UNPROVEN: ColumnElement[bool] = literal_column("delivery.unproven_id IS NOT NULL")
-"""Literals, as `PENDING`."""
+TRIED: ColumnElement[bool] = literal_column(
+    "delivery.state = 'pending' AND delivery.attempts > 0 AND delivery.answers = 0"
+)
+"""A literal, as `PENDING`. What was answered 2xx waits for its receipt, and is not late before that is."""
+ANSWERED: ColumnElement[bool] = literal_column("delivery.state = 'pending' AND delivery.answers > 0")
+"""A literal, as `PENDING`."""
+_IN_STATE = {DeliveryState.PENDING.value: PENDING, DeliveryState.WAITING.value: QUEUED}
 FARTHEST = 1000
 """The pending deliveries that are due last, among which the last wait is looked for: one that a clock was ahead of."""
 ERASED = "erased"
@@ -64,14 +68,17 @@ class Backlog:
     """Time from which the oldest pending one could have been delivered; None: none is due, or none is pending."""
     began_us: int = 0
     """Time at which the last of the waits of pending ones began."""
-    answered: int = 0
-    """Pending ones that were answered 2xx, and whose receipts have not come."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unconfirmed:
+    """The deliveries of one destination that were answered 2xx, and whose receipts have not come."""
+
+    count: int = 0
     resent: int = 0
     """Those of them that were sent again, because no receipt came in time."""
-    answered_us: int | None = None
+    since_us: int | None = None
     """Time at which the first of them was answered; None: there is none."""
-    unproven: int = 0
-    """Those that wait until the list is complete up to them, in any state."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,45 +108,32 @@ def backlog(connection: Connection, now_us: int) -> list[Backlog]:
         .order_by(DESTINATION.c.name, *counted[1:])
     )
     rows = connection.execute(query).all()
-    found: dict[tuple[int, str], Backlog] = {}
-    parts = []
-    for name, destination_id, state, reason, count in rows:
-        facts = found.get((destination_id, state))
-        if facts is None:
-            whole = _of_state(connection, name, destination_id, DeliveryState(state), now_us)
-            found[destination_id, state] = replace(whole, answered=0, resent=0, answered_us=None, unproven=0)
-            facts = whole
-        parts.append(replace(facts, reason=reason or None, count=int(count)))
-    return parts
-
-
-def _of_state(connection: Connection, name: str, destination_id: int, state: DeliveryState, now_us: int) -> Backlog:
-    """Return what is known of all deliveries in the state, whatever their reason."""
-    oldest_us, late_us, began_us = _times(connection, destination_id, state, now_us)
-    mine = DELIVERY.c.destination_id == destination_id
-    proof = select(func.count()).where(mine, UNPROVEN, DELIVERY.c.state == state)
-    part = Backlog(
-        destination=name, state=state, reason=None, count=0, oldest_us=oldest_us, late_us=late_us, began_us=began_us,
-        unproven=connection.execute(proof).scalar_one(),
-    )  # fmt: skip
-    if state is not DeliveryState.PENDING:
-        return part
-    again = func.sum(case((DELIVERY.c.answers > 1, 1), else_=0))
-    receipts = select(func.count(), again, func.min(DELIVERY.c.answered_us)).where(mine, PENDING, ANSWERED)
-    answered, resent, answered_us = connection.execute(receipts).one()
-    return replace(part, answered=answered, resent=int(resent or 0), answered_us=answered_us)
+    times = {key: _times(connection, *key, now_us) for key in sorted({(row[1], row[2]) for row in rows})}
+    return [
+        Backlog(
+            destination=name,
+            state=DeliveryState(state),
+            reason=reason or None,
+            count=int(count),
+            oldest_us=oldest_us,
+            late_us=late_us,
+            began_us=began_us,
+        )
+        for name, destination_id, state, reason, count in rows
+        for oldest_us, late_us, began_us in [times[destination_id, state]]
+    ]
 
 
 def _times(connection: Connection, destination_id: int, state: str, now_us: int) -> tuple[int, int | None, int]:
     """Return when the oldest delivery in the state was made, from when on one is late, and when the last wait began."""
     mine = DELIVERY.c.destination_id == destination_id
     is_pending = state == DeliveryState.PENDING
-    of_state = PENDING if is_pending else and_(WAITING, DELIVERY.c.state == state)
+    of_state = _IN_STATE.get(state, and_(UNSETTLED, DELIVERY.c.state == state))
     oldest = select(func.min(DELIVERY.c.created_us)).where(mine, of_state)
     oldest_us = connection.execute(oldest).scalar() or now_us
     if not is_pending:
         return oldest_us, None, 0
-    tried = select(func.min(DELIVERY.c.created_us)).where(mine, PENDING, TRIED, DELIVERY.c.answers == 0)
+    tried = select(func.min(DELIVERY.c.created_us)).where(mine, TRIED)
     due = select(func.min(DELIVERY.c.next_us)).where(mine, PENDING, DELIVERY.c.next_us <= now_us)
     late = [us for query in (tried, due) if (us := connection.execute(query).scalar()) is not None]
     farthest = (
@@ -147,6 +141,22 @@ def _times(connection: Connection, destination_id: int, state: str, now_us: int)
     ).subquery()
     began_us = connection.execute(select(func.max(farthest.c.began_us))).scalar()
     return oldest_us, min(late, default=None), began_us or 0
+
+
+def unconfirmed(connection: Connection, destination_id: int) -> Unconfirmed | None:
+    """Return what the destination answered 2xx and waits for a receipt, from an index of those; None: nothing does."""
+    resent = func.sum(case((DELIVERY.c.answers > 1, 1), else_=0))
+    query = select(func.count(), resent, func.min(DELIVERY.c.answered_us)).select_from(DELIVERY)
+    count, again, since_us = connection.execute(
+        query.where(DELIVERY.c.destination_id == destination_id, ANSWERED)
+    ).one()
+    return Unconfirmed(count=count, resent=int(again), since_us=since_us) if count else None
+
+
+def unproven(connection: Connection, destination_id: int) -> int:
+    """Return how many of the destination's deliveries wait for the list, from an index of those."""
+    mine = (DELIVERY.c.destination_id == destination_id, DELIVERY.c.unproven_id.is_not(None))
+    return connection.execute(select(func.count()).select_from(DELIVERY).where(*mine)).scalar_one()
 
 
 def recount(connection: Connection) -> None:
@@ -214,21 +224,20 @@ def replay(connection: Connection, destination_id: int, seqs: Sequence[int], now
     mine = and_(DELIVERY.c.destination_id == destination_id, DELIVERY.c.event_seq.in_(found))
     lines = ordering.lines_of(connection, mine)
     ordering.lock(connection, lines)
-    again = {**fresh(now_us), "generation": NEXT_GENERATION}
-    late = {"order_key": None, "unproven_id": None, "late": Late.REPLAYED.value, "state": DeliveryState.PENDING.value}
     had = DELIVERY.c.state == DeliveryState.DELIVERED
+    start = fresh(now_us)
+    again = {"order_key": None, "unproven_id": None, "late": Late.REPLAYED.value, "state": DeliveryState.PENDING.value}
     comes = and_(
         DELIVERY.c.order_key.is_not(None), DELIVERY.c.state.in_((DeliveryState.PENDING, DeliveryState.WAITING))
     )
-    connection.execute(update(DELIVERY).where(mine, ~had, ~comes).values(**again))
-    connection.execute(update(DELIVERY).where(mine, had).values(**again | late))
+    connection.execute(update(DELIVERY).where(mine, ~had, ~comes).values(**start, generation=NEXT_GENERATION))
+    connection.execute(update(DELIVERY).where(mine, had).values(**start | again, generation=NEXT_GENERATION))
     known = select(DELIVERY.c.event_seq).where(mine)
-    begun = {name: value for name, value in (fresh(now_us) | late).items() if value is not None}
-    values = (literal(value, DELIVERY.c[name].type) for name, value in begun.items())
-    new = select(literal(destination_id), EVENT.c.seq, literal(now_us), literal(1), *values)
+    made = {name: value for name, value in (start | again).items() if value is not None} | {"generation": 1}
+    values = (literal(value, DELIVERY.c[name].type) for name, value in made.items())
+    new = select(literal(destination_id), EVENT.c.seq, literal(now_us), *values)
     new = new.where(EVENT.c.seq.in_(found), EVENT.c.seq.not_in(known))
-    columns = ["destination_id", "event_seq", "created_us", "generation", *begun]
-    connection.execute(insert(DELIVERY).from_select(columns, new))
+    connection.execute(insert(DELIVERY).from_select(["destination_id", "event_seq", "created_us", *made], new))
     ordering.let_next(connection, lines)
     dialect.notify(connection, DELIVERY_CHANNEL)
     feed.announce_again(connection, found)
@@ -237,37 +246,40 @@ def replay(connection: Connection, destination_id: int, seqs: Sequence[int], now
 
 def hold_pending(connection: Connection, reason: str, limit: int = BATCH) -> int:
     """Hold pending and waiting deliveries of every destination. Returns how many, at most `limit`; call until 0."""
-    query = select(DELIVERY.c.destination_id, DELIVERY.c.event_seq).where(OWING)
-    was = DELIVERY.c.state.in_((DeliveryState.PENDING, DeliveryState.WAITING))
-    return _change(connection, query.where(was), was, DeliveryState.HELD, reason, limit)
+    query, count = select(DELIVERY.c.destination_id, DELIVERY.c.event_seq), 0
+    for was in (PENDING, QUEUED):  # one after the other: each has its own index
+        count += _change(connection, query.where(was), was, DeliveryState.HELD, reason, limit - count)
+    return count
 
 
 def hold_listed(connection: Connection, source_id: int, reason: str, now_us: int, limit: int = BATCH) -> int:
-    """Hold the pending deliveries of a source's listed events, except those under way and those that a person released.
+    """Hold what is pending or waits of a source's listed events, but not what is under way or a person released.
 
     Returns how many, at most `limit`; call until 0.
     """
-    was = and_(PENDING, DELIVERY.c.lease_us <= now_us, func.coalesce(DELIVERY.c.reason, "") != RELEASED)
-    query = _of_source(source_id).where(was, EVENT.c.via == Via.LIST.value)
-    return _change(connection, query, was, DeliveryState.HELD, reason, limit)
+    query, count = _of_source(source_id).where(EVENT.c.via == Via.LIST.value), 0
+    for state in (PENDING, QUEUED):
+        was = and_(state, DELIVERY.c.lease_us <= now_us, func.coalesce(DELIVERY.c.reason, "") != RELEASED)
+        count += _change(connection, query.where(was), was, DeliveryState.HELD, reason, limit - count)
+    return count
 
 
 def holds(connection: Connection, source_id: int, reason: str) -> bool:
     """Return True if deliveries of the source are held for `reason`."""
-    held = and_(WAITING, DELIVERY.c.state == DeliveryState.HELD, DELIVERY.c.reason == reason)
+    held = and_(UNSETTLED, DELIVERY.c.state == DeliveryState.HELD, DELIVERY.c.reason == reason)
     return connection.execute(_of_source(source_id).where(held).limit(1)).first() is not None
 
 
 def count_held(connection: Connection, source_id: int, reason: str) -> int:
     """Return the number of deliveries of the source that are held for `reason`."""
-    held = and_(WAITING, DELIVERY.c.state == DeliveryState.HELD, DELIVERY.c.reason == reason)
+    held = and_(UNSETTLED, DELIVERY.c.state == DeliveryState.HELD, DELIVERY.c.reason == reason)
     chosen = _of_source(source_id).where(held).subquery()
     return connection.execute(select(func.count()).select_from(chosen)).scalar_one()
 
 
 def owe_held(connection: Connection, source_id: int, reason: str, limit: int = BATCH) -> int:
     """Owe a source's deliveries again that are held for `reason`. Returns how many, at most `limit`; call until 0."""
-    was = and_(WAITING, DELIVERY.c.state == DeliveryState.HELD, DELIVERY.c.reason == reason)
+    was = and_(UNSETTLED, DELIVERY.c.state == DeliveryState.HELD, DELIVERY.c.reason == reason)
     return _move(connection, source_id, was=was, state=DeliveryState.PENDING, reason=None, limit=limit)
 
 
@@ -276,7 +288,7 @@ def owe_all_held(connection: Connection, reason: str, limit: int = BATCH) -> int
 
     Returns how many, at most `limit`; call until 0.
     """
-    was = and_(WAITING, DELIVERY.c.state == DeliveryState.HELD, DELIVERY.c.reason == reason)
+    was = and_(UNSETTLED, DELIVERY.c.state == DeliveryState.HELD, DELIVERY.c.reason == reason)
     query = select(DELIVERY.c.destination_id, DELIVERY.c.event_seq).where(was)
     count = _change(connection, query, was, DeliveryState.PENDING, None, limit)
     if count:
@@ -286,7 +298,7 @@ def owe_all_held(connection: Connection, reason: str, limit: int = BATCH) -> int
 
 def not_listed(connection: Connection, seqs: Sequence[int]) -> list[int]:
     """Return those of the events that have deliveries which wait for the list. Pass at most a page."""
-    waits = and_(WAITING, DELIVERY.c.state == DeliveryState.HELD, DELIVERY.c.reason == NOT_LISTED)
+    waits = and_(UNSETTLED, DELIVERY.c.state == DeliveryState.HELD, DELIVERY.c.reason == NOT_LISTED)
     query = select(DELIVERY.c.event_seq).distinct().where(DELIVERY.c.event_seq.in_(seqs), waits)
     return sorted(connection.execute(query).scalars())
 
@@ -301,12 +313,7 @@ def of_states(connection: Connection, source_id: int, shown: Mapping[str, int]) 
 
 def owe_listed(connection: Connection, seqs: Sequence[int], now_us: int) -> int:
     """Owe the deliveries that waited for the list: it has shown these events. Returns how many."""
-    waits = and_(
-        WAITING,
-        DELIVERY.c.event_seq.in_(seqs),
-        DELIVERY.c.state == DeliveryState.HELD,
-        DELIVERY.c.reason == NOT_LISTED,
-    )
+    waits = and_(DELIVERY.c.event_seq.in_(seqs), UNSETTLED, DELIVERY.c.state == "held", DELIVERY.c.reason == NOT_LISTED)
     lines = ordering.lines_of(connection, waits)
     ordering.lock(connection, lines)
     count = connection.execute(update(DELIVERY).where(waits).values(**fresh(now_us) | {"reason": None})).rowcount
@@ -318,7 +325,7 @@ def owe_listed(connection: Connection, seqs: Sequence[int], now_us: int) -> int:
 
 def dismiss_held(connection: Connection, source_id: int, reason: str, limit: int = BATCH) -> int:
     """Delete a source's deliveries that are held for `reason`. Returns how many, at most `limit`; call until 0."""
-    held = and_(WAITING, DELIVERY.c.state == DeliveryState.HELD, DELIVERY.c.reason == reason)
+    held = and_(UNSETTLED, DELIVERY.c.state == DeliveryState.HELD, DELIVERY.c.reason == reason)
     batch = _of_source(source_id).where(held).order_by(DELIVERY.c.event_seq).limit(limit)
     rows = sorted(map(tuple, connection.execute(batch)))
     if not rows:
@@ -337,20 +344,24 @@ def _delete(connection: Connection, rows: Sequence[Any], was: ColumnElement[bool
 
 
 def park_source(connection: Connection, source_id: int, limit: int = BATCH) -> int:
-    """Park the pending deliveries of a retired source. Returns how many, at most `limit`; call until 0."""
-    return _move(connection, source_id, was=PENDING, state=DeliveryState.PARKED, reason="source_retired", limit=limit)
+    """Park what is pending or waits of a retired source. Returns how many, at most `limit`; call until 0."""
+    parked, count = DeliveryState.PARKED, 0
+    for was in (PENDING, QUEUED):
+        left = limit - count
+        count += _move(connection, source_id, was=was, state=parked, reason="source_retired", limit=left)
+    return count
 
 
 def unpark_source(connection: Connection, source_id: int, limit: int = BATCH) -> int:
     """Undo `park_source` for a source that is active again. Returns how many, at most `limit`; call until 0."""
-    was = and_(WAITING, DELIVERY.c.state == DeliveryState.PARKED, DELIVERY.c.reason == "source_retired")
+    was = and_(UNSETTLED, DELIVERY.c.state == DeliveryState.PARKED, DELIVERY.c.reason == "source_retired")
     return _move(connection, source_id, was=was, state=DeliveryState.PENDING, reason=None, limit=limit)
 
 
 def _chosen(
     state: DeliveryState, destination_id: int | None, reason: str | None, seqs: Sequence[int] | None = None
 ) -> ColumnElement[bool]:
-    clauses: list[ColumnElement[bool]] = [WAITING, DELIVERY.c.state == state]
+    clauses: list[ColumnElement[bool]] = [UNSETTLED, DELIVERY.c.state == state]
     if destination_id is not None:
         clauses.append(DELIVERY.c.destination_id == destination_id)
     if reason is not None:

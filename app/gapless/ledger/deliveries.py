@@ -44,7 +44,11 @@ PENDING: ColumnElement[bool] = literal_column("delivery.state = 'pending'")
 """A literal without a type: a partial index serves only the text of its own condition, not a bound value or `… = 1`."""
 OWING: ColumnElement[bool] = literal_column("delivery.state <> 'delivered'")
 """A literal without a type, as `PENDING`."""
-WAITING: ColumnElement[bool] = literal_column("delivery.state <> 'delivered' AND delivery.state <> 'pending'")
+QUEUED: ColumnElement[bool] = literal_column("delivery.state = 'waiting'")
+"""Those that wait for their turn, or for proof; a literal, as `PENDING`."""
+UNSETTLED: ColumnElement[bool] = literal_column(
+    "delivery.state <> 'delivered' AND delivery.state <> 'pending' AND delivery.state <> 'waiting'"
+)
 """Those that wait for a person, or for their source; a literal, as `PENDING`."""
 BEGAN = DELIVERY.c.next_us - func.coalesce(DELIVERY.c.wait_us, DELIVERY.c.next_us - DELIVERY.c.created_us)
 """The time at which the wait of a pending delivery began."""
@@ -61,8 +65,10 @@ RELEASED = "released"
 NOT_LISTED = "not_listed"
 """Reason of a held delivery of an event that came by webhook, and that the provider's list has not shown yet."""
 
-CLAIMED = ("event_seq", "attempts", "reason", "generation", "first_us", "answers", "order_key", "late")
-"""What a claim returns of each delivery."""
+_CLAIMED = [
+    DELIVERY.c[name]
+    for name in ("event_seq", "attempts", "reason", "generation", "first_us", "answers", "order_key", "late")
+]
 ATTEMPT_COLUMNS = ("destination_id", "event_seq", "at_us", "duration_us", "outcome", "detail", "status", "answer")
 
 
@@ -233,7 +239,7 @@ def claim(connection: Connection, destination_id: int, now_us: int, limit: int, 
         update(DELIVERY)
         .where(DELIVERY.c.destination_id == destination_id, _PENDING_BY_KEY, DELIVERY.c.event_seq.in_(seqs))
         .values(lease_us=until_us, next_us=until_us, wait_us=lease_us)
-        .returning(*(DELIVERY.c[name] for name in CLAIMED))
+        .returning(*_CLAIMED)
     )
     return [
         DeliveryClaim(
@@ -369,7 +375,7 @@ def _erased(connection: Connection, seqs: Sequence[int]) -> Collection[int]:
 def fresh(now_us: int) -> dict[str, object]:
     """Return the columns of a delivery that starts over: it is due, has all its attempts, and is not held again.
 
-    Hold the lock of its line before, and let the next of that go afterwards.
+    If it is ordered, let the next of its line go afterwards.
     """
     return {
         "state": ordering.DUE,

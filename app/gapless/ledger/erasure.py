@@ -147,10 +147,12 @@ def _within(rows: Any) -> list[int]:
 def erase_events(connection: Connection, seqs: Collection[int], now_us: int) -> dict[str, int]:
     """Erase the payloads of events, the whole bodies that they came in, and what attempts said of them.
 
-    What is owed of them dies. Returns how much of each; all 0 if they were erased before. Pass at most `BATCH`.
+    What is owed of them dies, and nothing waits for it in its order. Returns how much of each; all 0 if they were
+    erased before. Pass at most `BATCH`.
     """
     every = DELIVERY.c.destination_id.in_(select(DESTINATION.c.id))  # by the primary key
-    lines = ordering.lines_of(connection, every, DELIVERY.c.event_seq.in_(sorted(seqs)))
+    chosen = (OWING, every, DELIVERY.c.event_seq.in_(sorted(seqs)))
+    lines = ordering.lines_of(connection, *chosen)
     ordering.lock(connection, lines)
     is_new = (EVENT.c.seq.in_(sorted(seqs)), EVENT.c.erased_us.is_(None))
     changed = update(EVENT).where(*is_new).values(erased_us=now_us).returning(EVENT.c.seq, EVENT.c.payload_id)

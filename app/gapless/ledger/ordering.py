@@ -38,7 +38,7 @@ NEWEST = (
     "ORDER BY order_us DESC LIMIT 1"
 )
 """Of those that did not come late: their index is another than that of the heads, which it would be taken for."""
-_UNSETTLED: ColumnElement[bool] = literal_column("delivery.state <> 'delivered'")
+_OWING: ColumnElement[bool] = literal_column("delivery.state <> 'delivered'")
 """A literal without a type: a partial index serves only the text of its own condition."""
 FREE = and_(DELIVERY.c.order_key.is_(None), DELIVERY.c.unproven_id.is_(None))
 """The delivery is sent in any order, and at any time."""
@@ -60,7 +60,7 @@ def key_of(source_id: int, object_key: str = "") -> int:
 
 
 def _in_line(destination_id: int) -> ColumnElement[bool]:
-    return and_(DELIVERY.c.destination_id == destination_id, DELIVERY.c.order_key.is_not(None), _UNSETTLED)
+    return and_(DELIVERY.c.destination_id == destination_id, DELIVERY.c.order_key.is_not(None), _OWING)
 
 
 def _heads(connection: Connection, lines: Collection[Line]) -> list[tuple[int, int, int, str, int | None]]:
@@ -138,11 +138,11 @@ def let_stranded_go(connection: Connection, destination_id: int, limit: int) -> 
     Nothing should be found: it heals what a fault, or a change of the configuration, has left.
     """
     other = DELIVERY.alias("other")
-    unsettled: ColumnElement[bool] = literal_column("other.state <> 'delivered'")
+    owing: ColumnElement[bool] = literal_column("other.state <> 'delivered'")
     before = select(other.c.event_seq).where(
         other.c.destination_id == destination_id,
         other.c.order_key == DELIVERY.c.order_key,
-        unsettled,
+        owing,
         tuple_(other.c.order_us, other.c.event_seq) < tuple_(DELIVERY.c.order_us, DELIVERY.c.event_seq),
     )
     waits = (DELIVERY.c.state == "waiting", DELIVERY.c.unproven_id.is_(None), ~before.exists())
@@ -170,11 +170,11 @@ def blocked(connection: Connection) -> list[Blocked]:
     """Return the blocked lines of each destination that has any. What only waits for the list blocks nothing."""
     first, other = DELIVERY.alias("head"), DELIVERY.alias("other")
     same = (other.c.destination_id == first.c.destination_id, other.c.order_key == first.c.order_key)
-    unsettled: ColumnElement[bool] = literal_column("other.state <> 'delivered'")
+    owing: ColumnElement[bool] = literal_column("other.state <> 'delivered'")
     here = tuple_(first.c.order_us, first.c.event_seq)
     place = tuple_(other.c.order_us, other.c.event_seq)
-    before = select(other.c.event_seq).where(*same, unsettled, place < here)
-    behind = select(other.c.event_seq).where(*same, unsettled, place > here, other.c.unproven_id.is_(None))
+    before = select(other.c.event_seq).where(*same, owing, place < here)
+    behind = select(other.c.event_seq).where(*same, owing, place > here, other.c.unproven_id.is_(None))
     query = (
         select(
             DESTINATION.c.name, first.c.order_key, SOURCE.c.name, EVENT.c.object_key, EVENT.c.key,

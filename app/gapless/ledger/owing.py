@@ -5,6 +5,7 @@ events, so that nobody else adds to them, or settles what is in them.
 """
 
 from collections.abc import Iterable, MutableMapping, Sequence
+from operator import itemgetter
 
 import msgspec
 from sqlalchemy import Connection
@@ -17,6 +18,7 @@ from gapless.ledger.tables import DELIVERY
 
 COLUMNS = ("destination_id", "event_seq", "state", "reason", "attempts", "next_us", "lease_us", "created_us")
 MORE_COLUMNS = (*COLUMNS, "done_us", "applied_us", "order_key", "order_us", "late", "unproven_id")
+NOTHING_MORE = (None,) * (len(MORE_COLUMNS) - len(COLUMNS))
 
 
 class NewDelivery(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -54,14 +56,17 @@ def lines_of(owed: Iterable[Owed]) -> set[Line]:
 
 
 def add(connection: Connection, bundle: dialect.Bundle, new: Sequence[NewDelivery]) -> bool:
-    """Insert the deliveries by `bundle`, in order of seq. Return True if one of them is to be sent."""
+    """Gather the deliveries, which come in order of seq, in `bundle`. Return True if one of them is to be sent.
+
+    What the ledger says of lines, receipts and proof is looked up first, only for the deliveries that need it.
+    """
     confirming = {(each.source_id, each.key, each.owed.destination_id) for each in new if each.owed.confirms}
     applied = receipts.times(connection, confirming) if confirming else {}
     lines = lines_of(each.owed for each in new)
     busy, newest = ordering.busy(connection, lines), ordering.newest(connection, lines)
     proven = {(each.owed.destination_id, each.source_id) for each in new if each.owed.proof_key is not None}
     released = proof.released_up_to(connection, proven)
-    plain, others = [], []
+    plain, others = list[dialect.Row](), list[dialect.Row]()
     for each in new:
         row = (each.owed.destination_id, each.seq)
         applied_us = applied.get((each.source_id, each.key, each.owed.destination_id))
@@ -79,8 +84,11 @@ def add(connection: Connection, bundle: dialect.Bundle, new: Sequence[NewDeliver
             state, done_us = "delivered", each.recorded_us
         begun = (*row, state, each.reason, 0, each.owed.not_before_us, 0, each.recorded_us)
         others.append((*begun, done_us, applied_us, place.key, place.us, place.late, place.unproven_id))
-    bundle.insert_many(DELIVERY, COLUMNS, sorted(plain))
-    bundle.insert_many(DELIVERY, MORE_COLUMNS, sorted(others, key=lambda row: row[:2]))
+    if others:  # all of them in one insert: a bundle has one of each table
+        rows = sorted([*others, *(row + NOTHING_MORE for row in plain)], key=itemgetter(0, 1))
+        bundle.insert_many(DELIVERY, MORE_COLUMNS, rows)
+    else:
+        bundle.insert_many(DELIVERY, COLUMNS, sorted(plain))
     if new:
         bundle.notify(DELIVERY_CHANNEL)
     return bool(new)

@@ -30,7 +30,7 @@ from gapless.ledger import (
 from gapless.ledger.absences import AbsenceCounts
 from gapless.ledger.accounts import Accounts
 from gapless.ledger.configurations import OlderProcess
-from gapless.ledger.dead_letters import Backlog
+from gapless.ledger.dead_letters import Backlog, Unconfirmed
 from gapless.ledger.destinations import Pause
 from gapless.ledger.engine import dialect
 from gapless.ledger.learned import Learned
@@ -148,6 +148,10 @@ class DestinationSnapshot:
     pause: Pause | None = None
     blocked: Blocked | None = None
     """The objects whose next delivery waits for a person; None: there are none."""
+    unconfirmed: Unconfirmed | None = None
+    """What was answered 2xx and waits for a receipt; None: nothing does."""
+    unproven: int = 0
+    """Deliveries that wait until the list is complete up to them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -308,6 +312,8 @@ def _destinations(connection: Connection, now: datetime) -> tuple[DestinationSna
             backlog=tuple(owed[each.name]),
             pause=each.pause,
             blocked=blocked.get(each.name),
+            unconfirmed=dead_letters.unconfirmed(connection, each.id),
+            unproven=dead_letters.unproven(connection, each.id),
         )
         for each in destinations.every(connection)
         if each.state == "active" or owed[each.name]

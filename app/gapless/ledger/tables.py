@@ -463,6 +463,9 @@ class EarningRow(TableRow, table=True):
 
 _IN_ORDER = ("destination_id", "order_key", "order_us", "event_seq")
 _IS_UNPROVEN = "unproven_id IS NOT NULL"
+_IS_UNSETTLED = "state <> 'delivered' AND state <> 'pending' AND state <> 'waiting'"
+_IS_TRIED = "state = 'pending' AND attempts > 0 AND answers = 0"
+_IS_ANSWERED = "state = 'pending' AND answers > 0"
 
 
 class DeliveryRow(TableRow, table=True):
@@ -473,28 +476,15 @@ class DeliveryRow(TableRow, table=True):
         PrimaryKeyConstraint("destination_id", "event_seq"),
         _index_where("ix_delivery_due", "destination_id", "next_us", "event_seq", where="state = 'pending'"),
         _index_where("ix_delivery_oldest", "destination_id", "created_us", where="state = 'pending'"),
-        _index_where(
-            "ix_delivery_since",
-            "destination_id",
-            "state",
-            "created_us",
-            where="state <> 'delivered' AND state <> 'pending'",
-        ),
-        _index_where("ix_delivery_tried", "destination_id", "created_us", where="state = 'pending' AND attempts > 0"),
-        _index_where(
-            "ix_delivery_waiting",
-            "state",
-            "event_seq",
-            "destination_id",
-            where="state <> 'delivered' AND state <> 'pending'",
-        ),
+        _index_where("ix_delivery_queued", "destination_id", "created_us", where="state = 'waiting'"),
+        _index_where("ix_delivery_since", "destination_id", "state", "created_us", where=_IS_UNSETTLED),
+        _index_where("ix_delivery_tried", "destination_id", "created_us", where=_IS_TRIED),
+        _index_where("ix_delivery_unsettled", "state", "event_seq", "destination_id", where=_IS_UNSETTLED),
         _index_where("ix_delivery_trimmed", "destination_id", "event_seq", where="attempts_kept > 20"),
         _index_where("ix_delivery_order", *_IN_ORDER, where="order_key IS NOT NULL AND state <> 'delivered'"),
         _index_where("ix_delivery_newest", *_IN_ORDER[:3], where="order_key IS NOT NULL AND late IS NULL"),
         _index_where("ix_delivery_unproven", "destination_id", "unproven_id", *_IN_ORDER[2:], where=_IS_UNPROVEN),
-        _index_where(
-            "ix_delivery_answered", "destination_id", "answered_us", where="state = 'pending' AND answers > 0"
-        ),
+        _index_where("ix_delivery_answered", "destination_id", "answered_us", "answers", where=_IS_ANSWERED),
         {"sqlite_with_rowid": False},
     )
     destination_id: int = _long()

@@ -229,26 +229,13 @@ async def test_dead_letters_are_requeued_with_new_attempts(console: Any) -> None
     assert await console.audited() == [("dead.requeue", "shop"), ("dead.requeue", "*")]
 
 
-async def test_dead_letters_are_given_up_only_if_they_are_named(console: Any) -> None:
-    await console.add_destination("shop")
-    await console.record(Via.WEBHOOK, "evt_1", "evt_2", "evt_3")
-    await settle(console, "dead", "consumer_5xx")
-    with pytest.raises(OperationRefused, match="needs keys, a destination or a reason"):
-        await do(console.context, "dead.dismiss", {})
-    assert await do(console.context, "dead.dismiss", {"reason": "timeout"}) == {"dismissed": 0}
-    assert await do(console.context, "dead.dismiss", {"keys": ["evt_2"]}) == {"dismissed": 1}
-    assert await deliveries(console) == {"evt_1": "dead", "evt_3": "dead"}
-    assert await do(console.context, "dead.dismiss", {"destination": "shop"}) == {"dismissed": 2}
-    assert await console.audited() == [("dead.dismiss", "*"), ("dead.dismiss", "shop")]
-
-
 async def test_a_second_person_approves_what_gives_up_many(console: Any) -> None:
     await console.add_destination("shop")
     await console.record(Via.WEBHOOK, "evt_1", "evt_2", "evt_3")
     await settle(console, "dead", "consumer_5xx")
     careful = replace(console.context, second_person_above=2)
     with pytest.raises(ApprovalNeeded, match="concerns 3 events"):
-        await do(careful, "dead.dismiss", {"destination": "shop"})
+        await do(careful, "dead.discard", {"destination": "shop", "note": "old"})
     assert set((await deliveries(console)).values()) == {"dead"}
 
 

@@ -1,6 +1,7 @@
 """Delivered means applied: a 2xx is not enough where a destination needs a receipt."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -13,6 +14,7 @@ from gapless.deliver.routing import Destination
 from gapless.destinations.contract import Delivered, Delivery, Failed, FailureReason, Result
 from gapless.domain import system_clock, to_us
 from gapless.ledger import dead_letters, deliveries
+from gapless.ledger.dead_letters import Unconfirmed
 from gapless.ledger.tables import ATTEMPT, DELIVERY
 from gapless.operations.context import OperationContext
 from gapless.operations.registry import perform
@@ -228,12 +230,13 @@ async def test_the_backlog_tells_answered_from_late(setup: Any) -> None:
         await setup.wait_for(answered)
     now_us = to_us(system_clock())
     (part,) = await setup.store.read(dead_letters.backlog, now_us=now_us)
-    assert (part.answered, part.resent, part.late_us) == (1, 0, None)
     (row,) = await setup.deliveries()
-    assert part.answered_us == row.answered_us
+    waits = Unconfirmed(count=1, resent=0, since_us=row.answered_us)
+    assert (part.late_us, await setup.store.read(dead_letters.unconfirmed, destination_id=1)) == (None, waits)
     await setup.writer.submit(lambda c: c.execute(update(DELIVERY).values(answers=2)).rowcount)
     (part,) = await setup.store.read(dead_letters.backlog, now_us=row.next_us)
-    assert (part.resent, part.late_us) == (1, row.next_us)
+    resent = replace(waits, resent=1)
+    assert (part.late_us, await setup.store.read(dead_letters.unconfirmed, destination_id=1)) == (row.next_us, resent)
 
 
 async def test_attempts_of_a_receipt_are_stored_beside_the_answer(setup: Any) -> None:

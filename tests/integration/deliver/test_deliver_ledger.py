@@ -305,7 +305,7 @@ async def test_a_claim_costs_the_same_however_long_the_backlog(setup: Any) -> No
         f"{due})",
     ]
     assert settled_by[-1] == by_key
-    assert plans == [*claimed, *backlog, "SEARCH delivery USING INDEX ix_delivery_waiting (state=?)"]
+    assert plans == [*claimed, *backlog, "SEARCH delivery USING INDEX ix_delivery_unsettled (state=?)"]
 
 
 def explained(connection: Any, run: Any) -> list[str]:

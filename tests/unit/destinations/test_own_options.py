@@ -19,7 +19,7 @@ from gapless_reconcilers.kit.contract import Secret
 ENVIRON = {"QUEUE_TOKEN": "t0ken", "OTHER": "another"}
 
 
-class Order(StrEnum):
+class Sorting(StrEnum):
     ANY = "any"
     STRICT = "strict"
 
@@ -27,7 +27,7 @@ class Order(StrEnum):
 class QueueOptions(DestinationOptions, frozen=True, kw_only=True):
     queue: Annotated[str, Meta(pattern=r"\A[a-z]+\Z", description="the name of a queue")]
     token: SecretReader
-    sorting: Order = Order.ANY
+    sorting: Sorting = Sorting.ANY
     keep: timedelta | None = None
     depth: Annotated[int, Meta(ge=1, le=9, description="a whole number of messages from 1 to 9")] | None = None
     share: float = 1.0
@@ -82,7 +82,7 @@ def test_each_type_of_option_is_read(tmp_path: Path) -> None:
         REQUIRED + 'sorting = "strict"\nkeep = "1h30m"\ndepth = 3\nshare = 2\ndurable = true\ntags = ["a", "b"]\n'
         'labels = { a = "1" }\nlabels_env = { b = "OTHER" }\nconcurrency = 3\n',
     )
-    assert (options.queue, options.token.read(), options.sorting) == ("orders", Secret("t0ken"), Order.STRICT)
+    assert (options.queue, options.token.read(), options.sorting) == ("orders", Secret("t0ken"), Sorting.STRICT)
     assert (options.keep, options.depth, options.share) == (timedelta(minutes=90), 3, 2.0)
     assert (options.durable, options.tags, options.labels) == (True, ("a", "b"), {"a": "1"})
     assert options.labels_env["b"].read() == Secret("another")
@@ -95,7 +95,7 @@ def test_each_type_of_option_has_a_twin(tmp_path: Path) -> None:
         "DURABLE": "true", "TAGS": "a, b", "LABELS": '{"a": "1"}', "LABELS_ENV": '{"b": "OTHER"}',
     }  # fmt: skip
     options = queue(tmp_path, "", {f"{prefix}{name}": text for name, text in twins.items()})
-    assert (options.queue, options.token.read(), options.sorting) == ("orders", Secret("direct"), Order.STRICT)
+    assert (options.queue, options.token.read(), options.sorting) == ("orders", Secret("direct"), Sorting.STRICT)
     assert (options.keep, options.depth, options.share) == (timedelta(minutes=5), 2, 0.5)
     assert (options.durable, options.tags, options.labels) == (True, ("a", "b"), {"a": "1"})
     assert options.labels_env["b"].read() == Secret("another")

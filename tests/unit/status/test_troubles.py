@@ -257,7 +257,6 @@ INSTEAD = [
     {"a pass on demand fails", "a pass on demand was given up"},
     {"webhooks lost in the last hour", "one in nine webhooks lost"},
     {"late", "late for long", "paused", "paused for long"},
-    {"late", "late for long"},
     {"receipts late", "receipts late for long"},
     *({"owed by a retired destination", other} for other in OF_DESTINATION),
 ]

@@ -172,7 +172,7 @@ def _of_blocked(destination: DestinationReport) -> Iterator[Trouble]:
         since=from_us(blocked.since_us),
         text=f"Nothing is sent any more of {name}{more}, because an event before waits for a decision.",
         next=f"See `gapless event show {blocked.key}`; when the cause is removed, requeue it (`gapless dead requeue "
-        f"{blocked.key}`, `--held` if it is held), or give it up (`gapless dead discard {blocked.key}`).",
+        f"{blocked.key}`, `--held` if it is held), or give it up (`gapless dead discard {blocked.key} --note …`).",
     )
 
 

@@ -27,8 +27,25 @@ INDEXES = {
         "order_key IS NOT NULL AND state <> 'delivered'",
     ),
     "ix_delivery_newest": (["destination_id", "order_key", "order_us"], "order_key IS NOT NULL AND late IS NULL"),
-    "ix_delivery_answered": (["destination_id", "answered_us"], "state = 'pending' AND answers > 0"),
+    "ix_delivery_answered": (["destination_id", "answered_us", "answers"], "state = 'pending' AND answers > 0"),
+    "ix_delivery_queued": (["destination_id", "created_us"], "state = 'waiting'"),
     "ix_delivery_unproven": (["destination_id", "unproven_id", "order_us", "event_seq"], "unproven_id IS NOT NULL"),
+}
+WAS = "state <> 'delivered' AND state <> 'pending'"
+UNSETTLED = f"{WAS} AND state <> 'waiting'"
+TRIED = "state = 'pending' AND attempts > 0"
+OF_PEOPLE = ["state", "event_seq", "destination_id"]
+SINCE = ["destination_id", "state", "created_us"]
+BEFORE = {
+    "ix_delivery_since": (SINCE, WAS),
+    "ix_delivery_tried": (["destination_id", "created_us"], TRIED),
+    "ix_delivery_waiting": (OF_PEOPLE, WAS),
+}
+"""Indexes of 0025. What waits for its turn would be in two of them, though it waits for no person."""
+AFTER = {
+    "ix_delivery_since": (SINCE, UNSETTLED),
+    "ix_delivery_tried": (["destination_id", "created_us"], f"{TRIED} AND answers = 0"),
+    "ix_delivery_unsettled": (OF_PEOPLE, UNSETTLED),
 }
 
 
@@ -36,8 +53,9 @@ def upgrade() -> None:
     for name, kind, default in COLUMNS:
         server_default = None if default is None else sa.text(default)
         op.add_column("delivery", sa.Column(name, kind, nullable=default is None, server_default=server_default))
-    for name, (columns, where) in INDEXES.items():
-        op.create_index(name, "delivery", columns, sqlite_where=sa.text(where), postgresql_where=sa.text(where))
+    _make(INDEXES)
+    _drop(BEFORE)
+    _make(AFTER)
     op.create_table(
         "released",
         sa.Column("destination_id", sa.BigInteger(), nullable=False),
@@ -51,7 +69,18 @@ def upgrade() -> None:
 def downgrade() -> None:
     op.execute("UPDATE delivery SET state = 'pending' WHERE state = 'waiting'")  # earlier releases do not know it
     op.drop_table("released")
-    for name in reversed(INDEXES):
-        op.drop_index(name, "delivery")
+    _drop(AFTER)
+    _drop(INDEXES)
     for name, _, _ in reversed(COLUMNS):
         op.drop_column("delivery", name)
+    _make(BEFORE)
+
+
+def _make(indexes: dict[str, tuple[list[str], str]]) -> None:
+    for name, (columns, where) in indexes.items():
+        op.create_index(name, "delivery", columns, sqlite_where=sa.text(where), postgresql_where=sa.text(where))
+
+
+def _drop(indexes: dict[str, tuple[list[str], str]]) -> None:
+    for name in reversed(indexes):
+        op.drop_index(name, "delivery")
