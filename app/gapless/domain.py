@@ -125,6 +125,23 @@ class EventMode(StrEnum):
         return cls.LIVE if livemode else cls.TEST
 
 
+class Order(StrEnum):
+    """Which events of a destination are sent one after the other."""
+
+    NONE = "none"
+    OBJECT = "object"
+    """Those of one object, in the order in which they were recorded."""
+
+
+class Release(StrEnum):
+    """When a destination is given an event."""
+
+    RECORDED = "recorded"
+    """As soon as it is recorded."""
+    PROVEN = "proven"
+    """When the provider's list proves that nothing earlier of the source is missing; in order of occurrence."""
+
+
 class Cause(StrEnum):
     """The cause of a missed event, as far as it is known."""
 
@@ -293,6 +310,12 @@ class Owed(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """It waits until the provider's list has shown the event."""
     held: str | None = None
     """Why it waits for a person; None: it does not."""
+    confirms: bool = False
+    """It is done when its receipt comes, so one that is there already settles it."""
+    order_key: int | None = None
+    """Those of one key are sent one after the other; None: in any order."""
+    proof_key: int | None = None
+    """The order key of its source, if nothing earlier of that may be missing when it is sent; None: something may."""
 
 
 class Route(Protocol):

@@ -61,6 +61,9 @@ class Metrics:
         self.delivery_seconds = histogram(
             "delivery_seconds", "From the record of an event to its delivery.", SLOW_BUCKETS_S, "destination"
         )
+        self.receipts_late = counter(
+            "receipts_late", "Deliveries whose receipt did not come in time after a 2xx.", "destination"
+        )
         self.connections = gauge("connections", "Connections that are open.", "listener")
         self.connections_closed = counter(
             "connections_closed", "Connections that we closed, by reason.", "listener", "reason"

@@ -113,3 +113,17 @@ async def test_secrets_that_webhooks_carried_are_deleted(store: Store) -> None:
     await store.write(before)
     await store.write(migrate.upgrade)
     assert await store.read(left) == [None, signature, None, None, "[]", json.dumps(refused)]
+
+
+async def test_what_waits_is_due_for_earlier_releases(store: Store) -> None:
+    def before(connection: Connection) -> list[str]:
+        values = "(1, 1, 'waiting', 1, 1), (1, 2, 'dead', 1, 1)"
+        connection.exec_driver_sql(
+            f"INSERT INTO delivery (destination_id, event_seq, state, next_us, created_us) VALUES {values}"
+        )
+        config = migrate._config()
+        config.attributes["connection"] = connection
+        command.downgrade(config, "0022")
+        return list(connection.exec_driver_sql("SELECT state FROM delivery ORDER BY event_seq").scalars())
+
+    assert await store.write(before) == ["pending", "dead"]

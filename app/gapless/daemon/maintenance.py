@@ -15,9 +15,9 @@ from gapless.domain import Sources, span_us
 from gapless.ledger import audit_log, configurations, leases, looks, retention, silence, sources, times
 from gapless.ledger.audit_log import UNKEYED, AuditKey
 from gapless.ledger.configurations import Standing
-from gapless.ledger.deliveries import DELIVERY_CHANNEL
 from gapless.ledger.engine import PostgresStore, Store, StoreError
 from gapless.ledger.leases import LeaseLost
+from gapless.ledger.ordering import DELIVERY_CHANNEL
 from gapless.ledger.retention import Pruned
 from gapless.ledger.writer import Writer
 from gapless.runtime import Runtime

@@ -6,9 +6,9 @@ The reason of a dead letter is that of its last failed attempt; its attempts sho
 from dataclasses import dataclass
 from datetime import timedelta
 from random import Random
-from typing import assert_never
+from typing import Final, assert_never
 
-from gapless.destinations.contract import Delivered, Failed, Held, Result, Withdrawn
+from gapless.destinations.contract import Delivered, Failed, FailureReason, Held, Result, Withdrawn
 from gapless.domain import span_us
 from gapless.ledger.deliveries import Attempt, DeliveryClaim, DeliveryState, Settlement
 
@@ -34,6 +34,37 @@ class DeliveryRetryPolicy:
             raise ValueError(f"retry rule is {self}; wanted max_attempts >= 1 and 0 < first <= longest")
 
 
+ANSWERED: Final = "answered"
+"""Outcome of an attempt that was answered 2xx, and whose receipt is to come."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReceiptRule:
+    """A delivery is done when its receipt comes: `within` this time after a 2xx, or it is sent again.
+
+    After `max_answers` such answers without a receipt it is a dead letter.
+    """
+
+    within: timedelta
+    max_answers: int
+
+
+def without_attempt(
+    claim: DeliveryClaim, *, is_received: bool, now_us: int, rule: ReceiptRule | None
+) -> Settlement | None:
+    """Return the settlement of a delivery that needs a receipt and is not to be attempted; None: it is to be.
+
+    `is_received`: its receipt came while it was made, so that nothing has settled it yet.
+    """
+    if rule is None:
+        return None
+    if is_received and not claim.released:
+        return Settlement(claim=claim, state=DeliveryState.DELIVERED, at_us=now_us, applied=True)
+    if claim.answers >= rule.max_answers:
+        return Settlement(claim=claim, state=DeliveryState.DEAD, at_us=now_us, reason=FailureReason.UNCONFIRMED)
+    return None
+
+
 def wait_us(attempt: int, rule: DeliveryRetryPolicy, rng: Random) -> int:
     """Return the wait after the failed attempt number `attempt` (from 1), in microseconds."""
     if rule.waits:
@@ -51,22 +82,33 @@ def settlement(
     rule: DeliveryRetryPolicy,
     rng: Random,
     resumed_us: int = 0,
+    receipts: ReceiptRule | None = None,
 ) -> Settlement:
     """Return the settlement of a claimed delivery after `result`.
 
-    `resumed_us`: the end of the destination's last pause. No delivery ages during a pause.
+    `resumed_us`: the end of the destination's last pause. No delivery ages during a pause. `receipts` None: a 2xx is
+    enough.
     """
     took_us = max(now_us - began_us, 0)
     match result:
-        case Delivered(detail=detail, answer=answer):
+        case Delivered(detail=detail, answer=answer, applied=applied):
+            is_done = receipts is None or applied
             tried = Attempt(
                 at_us=began_us,
                 duration_us=took_us,
-                outcome=DeliveryState.DELIVERED,
+                outcome=DeliveryState.DELIVERED if is_done else ANSWERED,
                 detail=detail or None,
                 answer=answer,
             )
-            return Settlement(claim=claim, state=DeliveryState.DELIVERED, at_us=now_us, attempt=tried)
+            return Settlement(
+                claim=claim,
+                state=DeliveryState.DELIVERED if is_done else DeliveryState.PENDING,
+                at_us=now_us,
+                next_us=0 if receipts is None or is_done else now_us + span_us(receipts.within),
+                attempt=tried,
+                answered=receipts is not None,
+                applied=receipts is not None and applied,
+            )
         case Failed(reason=reason, detail=detail, answer=answer):
             tried = Attempt(at_us=began_us, duration_us=took_us, outcome=reason, detail=detail, answer=answer)
             since_us = max(began_us if claim.first_us is None else claim.first_us, resumed_us)

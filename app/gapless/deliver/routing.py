@@ -13,9 +13,10 @@ from datetime import timedelta
 
 from gapless.condition import Condition, Document
 from gapless.deliver.breaker import BreakerRule
-from gapless.deliver.retry import DeliveryRetryPolicy
+from gapless.deliver.retry import DeliveryRetryPolicy, ReceiptRule
 from gapless.destinations.contract import DestinationInvalid, HoldReason, Sender
-from gapless.domain import EventMode, Mode, Owed, Route, Source, TypePatterns, Via, to_us
+from gapless.domain import EventMode, Mode, Order, Owed, Release, Route, Source, TypePatterns, Via, to_us
+from gapless.ledger import ordering
 from gapless_reconcilers.kit.contract import RemoteEvent
 
 
@@ -40,10 +41,16 @@ class Destination:
     """Delay of an event that a list showed first, so that its webhook may still arrive; with `receipts`, of each."""
     receipts: bool
     """The handler has a webhook of its own, and reports what it has processed."""
+    confirm: ReceiptRule | None
+    """When a delivery that was answered 2xx is done; None: then."""
     require_listed: bool
     """An event that came by webhook waits until the provider's list has shown it."""
     hydrate: bool
     """The data of thin events is fetched before they are sent."""
+    order: Order
+    release: Release
+    order_skips_dead: bool
+    """A dead letter does not keep what comes after it in its order."""
     concurrency: int
     rate: float | None
     """Attempts per second; None: no limit but `concurrency`."""
@@ -73,6 +80,20 @@ class Destination:
         """
         due_us = recorded_us + (self.delay_us if self.receipts or via is Via.LIST else 0)
         return max(due_us, awaited_until_us) if self.fills_gaps else due_us
+
+    def order_key(self, source: Source, event: RemoteEvent) -> int | None:
+        """Return the key of those events that are sent one after the other; None: it is sent in any order.
+
+        What is proven is sent in order of occurrence: of each object, or else of the whole source.
+        """
+        if self.order is Order.OBJECT:
+            return None if event.object_key is None else ordering.key_of(source.id, event.object_key)
+        return ordering.key_of(source.id) if self.release is Release.PROVEN else None
+
+    @property
+    def is_ordered(self) -> bool:
+        """Return True if some events are sent one after the other."""
+        return self.order is not Order.NONE or self.release is Release.PROVEN
 
     def __post_init__(self) -> None:
         if self.concurrency < 1:
@@ -107,6 +128,9 @@ def build_route(destinations: Iterable[Destination]) -> Route:
                 not_before_us=each.not_before(via, recorded_us, awaited_until_us),
                 until_listed=each.require_listed,
                 held=HoldReason.CONDITION if verdict is None else None,
+                confirms=each.confirm is not None,
+                order_key=each.order_key(source, event),
+                proof_key=ordering.key_of(source.id) if each.release is Release.PROVEN else None,
             )
             for each, verdict in judged
             if verdict is not False

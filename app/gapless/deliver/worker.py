@@ -9,7 +9,8 @@ costs the same.
 import asyncio
 import logging
 from collections import deque
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from random import Random
 
@@ -19,7 +20,6 @@ from gapless.deliver import answers, breaker, retry
 from gapless.deliver.breaker import Breaker
 from gapless.deliver.routing import Destination
 from gapless.destinations.contract import (
-    Delivered,
     Delivery,
     Failed,
     FailureReason,
@@ -29,8 +29,8 @@ from gapless.destinations.contract import (
     Withdrawn,
     event_id,
 )
-from gapless.domain import Via, from_us, span_us
-from gapless.ledger import dead_letters, deliveries
+from gapless.domain import Release, Via, from_us, span_us
+from gapless.ledger import dead_letters, deliveries, ordering, proof
 from gapless.ledger.deliveries import DeliveryClaim, DeliveryState, Settlement, StoredEvent, Switch
 from gapless.ledger.engine import Conflict, StoreError, StoreUnavailable
 from gapless.runtime import Runtime
@@ -52,7 +52,7 @@ POLL = timedelta(seconds=1)
 """Longest sleep. If a notice of another replica is lost, its deliveries are found after it."""
 LOOK = timedelta(milliseconds=500)
 """Least time between two looks whether the destination is paused, while nothing is claimed."""
-OUTCOMES = ("delivered", "retry", "dead", "held", "withdrawn")
+OUTCOMES = ("delivered", "answered", "retry", "dead", "held", "withdrawn")
 """Every value of the label `outcome`."""
 
 log = logging.getLogger(__name__)
@@ -115,6 +115,9 @@ class DestinationWorker:
         self._has_more = False
         """The last claim got as many as it asked for."""
         self._unreleased = sorted(destination.releases)
+        self._proof_us = 0
+        """When proven deliveries are released next, in elapsed time."""
+        self._unordered = _put_in_order(destination)
         self._claims_ahead = self._bucket is None and not destination.fills_gaps  # a gap may close while it is queued
         self._reach = Reach(ahead=destination.concurrency, claimed_us=runtime.elapsed_us)
         self._attempt_us = span_us(destination.timeout + LEASE_MARGIN)
@@ -124,6 +127,7 @@ class DestinationWorker:
         for outcome in OUTCOMES:
             metrics.deliveries.labels(destination.name, outcome)
         metrics.delivery_seconds.labels(destination.name)
+        metrics.receipts_late.labels(destination.name)
         metrics.circuit_open.labels(destination.name).set(0)
 
     def wake(self) -> None:
@@ -142,6 +146,8 @@ class DestinationWorker:
                 while not self._stopping:
                     self._awake.clear()
                     await self._release()
+                    await self._put_in_order()
+                    await self._release_proven()
                     await self._sleep(await self._guarded_run())
             finally:
                 self._stopping = True
@@ -164,6 +170,33 @@ class DestinationWorker:
                 return
             if not released:
                 self._unreleased.pop(0)
+
+    async def _put_in_order(self) -> None:
+        """Make what is owed fit the configured order, once; go on the next time if the store fails."""
+        while self._unordered and not self._stopping:
+            try:
+                changed = await self._runtime.write(
+                    self._unordered[0], destination_id=self._destination.id, limit=dead_letters.BATCH
+                )
+            except StoreError as error:
+                log.warning("ordering_postponed", extra={"destination": self._destination.name, "error": str(error)})
+                return
+            if not changed:
+                self._unordered.pop(0)
+
+    async def _release_proven(self) -> None:
+        """Release what was proven since the last look, about every second."""
+        at_us = self._runtime.elapsed_us
+        if self._destination.release is not Release.PROVEN or at_us < self._proof_us:
+            return
+        try:
+            for source_id in await self._runtime.read(proof.due, destination_id=self._destination.id):
+                named = {"destination_id": self._destination.id, "source_id": source_id}
+                while not self._stopping and await self._runtime.write(proof.release, **named) > 0:
+                    pass
+        except StoreError as error:
+            log.warning("release_postponed", extra={"destination": self._destination.name, "error": str(error)})
+        self._proof_us = at_us + span_us(POLL)
 
     async def _sleep(self, wait_us: int) -> None:
         if wait_us <= 0:
@@ -314,6 +347,14 @@ class DestinationWorker:
         began_us = self._runtime.elapsed_us
         if began_us >= until_us:  # this process was paused: another may have claimed the delivery
             return
+        if claim.answers:
+            self._metrics.receipts_late.labels(self._destination.name).inc()
+        now_us, rule = self._runtime.now_us, self._destination.confirm
+        settled = retry.without_attempt(claim, is_received=event.received, now_us=now_us, rule=rule)
+        if settled is not None:
+            self._settle(settled)
+            self._count(settled, event)
+            return
         result = answers.storable(await self._send(claim, event), event.payload or b"", self._mask_of(event.source))
         now_us, at_us = self._runtime.now_us, self._runtime.elapsed_us
         settled = retry.settlement(
@@ -324,10 +365,15 @@ class DestinationWorker:
             rule=self._destination.retry,
             rng=self._rng,
             resumed_us=self._switch.resumed_us,
+            receipts=rule,
         )
-        self._in_flight.settlements.append(settled)
+        self._settle(settled)
         self._breaker = breaker.after(self._breaker, result, at_us, self._destination.breaker, claim.seq)
-        self._count(settled, event, result)
+        self._count(settled, event)
+
+    def _settle(self, settled: Settlement) -> None:
+        is_passed = settled.state is DeliveryState.DEAD and self._destination.order_skips_dead
+        self._in_flight.settlements.append(replace(settled, passed=is_passed))
 
     async def _send(self, claim: DeliveryClaim, event: StoredEvent) -> Result:
         if not claim.released and is_withdrawn(self._destination, event):
@@ -349,11 +395,10 @@ class DestinationWorker:
         sources = self._runtime.sources
         return sources[source].mask if source in sources else ()
 
-    def _count(self, settled: Settlement, event: StoredEvent, result: Result) -> None:
+    def _count(self, settled: Settlement, event: StoredEvent) -> None:
         name = self._destination.name
         self._metrics.deliveries.labels(name, outcome_of(settled)).inc()
-        self._metrics.circuit_open.labels(name).set(self._breaker.is_open)
-        if isinstance(result, Delivered):
+        if settled.state is DeliveryState.DELIVERED:
             waited_us = max(settled.at_us - event.first_seen_us, 0)
             self._metrics.delivery_seconds.labels(name).observe(waited_us / 1_000_000)
         elif settled.state in (DeliveryState.DEAD, DeliveryState.HELD):
@@ -371,6 +416,16 @@ class DestinationWorker:
         except StoreError as error:  # their leases end, and they are delivered again with the same ids
             extra = {"destination": self._destination.name, "count": len(settlements), "error": str(error)}
             log.warning("deliveries_unsettled", extra=extra)
+
+
+def _put_in_order(destination: Destination) -> list[Callable[..., int]]:
+    """Return what makes the deliveries of before fit the destination's order: each is called until it returns 0."""
+    changes: list[Callable[..., int]] = [] if destination.release is Release.PROVEN else [proof.forget]
+    if not destination.is_ordered:
+        return [*changes, ordering.dissolve]
+    if destination.order_skips_dead:
+        changes.append(ordering.let_dead_pass)
+    return [*changes, ordering.let_stranded_go]
 
 
 def is_withdrawn(destination: Destination, event: StoredEvent) -> bool:
@@ -399,6 +454,8 @@ def outcome_of(settled: Settlement) -> str:
     """Return the value of the label `outcome`."""
     if settled.state is None:
         return "withdrawn"
+    if settled.answered and not settled.applied:
+        return retry.ANSWERED
     return "retry" if settled.state is DeliveryState.PENDING else settled.state.value
 
 
@@ -416,6 +473,8 @@ def _delivery(claim: DeliveryClaim, event: StoredEvent, payload: bytes) -> Deliv
         headers={} if event.headers is None else msgspec.json.decode(event.headers, type=dict[str, str]),
         attempt=claim.attempts + 1,
         released=claim.released,
+        object_key=event.object_key,
+        late=claim.late,
         livemode=event.livemode,
         endpoint_version=event.endpoint_version,
         generation=claim.generation,

@@ -31,6 +31,7 @@ class FailureReason(StrEnum):
     NO_PAYLOAD = "no_payload"  # imported, or pruned
     NOT_FETCHED = "not_fetched"  # it is thin, and the provider did not return its data
     ERASED = "erased"  # a person had its payload erased
+    UNCONFIRMED = "unconfirmed"  # answered 2xx as often as is allowed, and no receipt came
     INTERNAL = "internal"
 
 
@@ -68,6 +69,10 @@ class Delivery:
     """1 for the first. An attempt that a crash interrupted is not counted, so a number can occur twice."""
     released: bool = False
     """A person released it, so it must not be held again."""
+    object_key: str | None = None
+    """The vendor's id of the object that the event is about; None: the provider does not say."""
+    late: str | None = None
+    """`recovered` or `replayed`: it comes after others that occurred after it, or were delivered before."""
     livemode: bool | None = None
     """False for an event of the vendor's test mode; None: the vendor has no modes."""
     endpoint_version: str | None = None
@@ -95,11 +100,12 @@ class Answer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Delivered:
-    """The consumer has it."""
+    """The consumer has it. `applied`: it says in its answer that it has applied the event."""
 
     detail: str = ""
     answer: Answer | None = None
     """What it answered; None: that is not known, or not kept."""
+    applied: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,9 +5,11 @@
     gapless-event-key      the vendor's own id
     gapless-event-type, gapless-source, gapless-stream (if any), gapless-via, gapless-occurred-at (RFC 3339)
     gapless-mode           live or test; absent if the provider has no modes
+    gapless-object         the vendor's id of the object; absent if the provider does not say
+    gapless-late           recovered or replayed; absent unless it comes after others that occurred after it
     gapless-attempt        1 for the first
 
-There are ten, because a message of SQS can carry no more. Characters that a header of HTTP cannot hold are
+A message of SQS can carry no more than ten attributes: see `sqs`. Characters that a header of HTTP cannot hold are
 percent-encoded, also where the carrier could hold them, so that a consumer reads every kind in the same way.
 """
 
@@ -29,6 +31,8 @@ NAMES = (
     "gapless-via",
     "gapless-occurred-at",
     "gapless-mode",
+    "gapless-object",
+    "gapless-late",
     "gapless-attempt",
 )
 """Every name that can occur."""
@@ -51,6 +55,10 @@ def identity_headers(delivery: Delivery) -> dict[str, str]:
     }
     if delivery.stream:
         headers["gapless-stream"] = delivery.stream
+    if delivery.object_key is not None:
+        headers["gapless-object"] = delivery.object_key
+    if delivery.late is not None:
+        headers["gapless-late"] = delivery.late
     if delivery.livemode is not None:
         headers["gapless-mode"] = EventMode.of(livemode=delivery.livemode).value
     return {name: value if _IS_SAFE(value) else quote(value, safe=SAFE) for name, value in headers.items()}

@@ -1,7 +1,7 @@
 """Delivers to an async callable inside this process.
 
 The callable runs on the daemon's event loop: if it blocks, it blocks everything. If it raises, the delivery is
-retried; if it raises `Reject`, it is not.
+retried; if it raises `Reject`, it is not. If it returns True, it has applied the event.
 """
 
 import inspect
@@ -71,7 +71,7 @@ class PythonSender:
     async def send(self, delivery: Delivery) -> Result:
         """Call the target once."""
         try:
-            await self._call(delivery)
+            answer = await self._call(delivery)
         except Reject as rejected:
             detail = masking.scrubbed(str(rejected), delivery.payload, self._mask_of(delivery))
             return Failed(reason=FailureReason.REJECTED, detail=detail, permanent=True)
@@ -81,7 +81,7 @@ class PythonSender:
             log.warning("target_raised", extra=extra, exc_info=masking.scrubbed_error(raised, delivery.payload, mask))
             detail = masking.scrubbed(f"{type(raised).__name__}: {raised}", delivery.payload, mask)
             return Failed(reason=FailureReason.CONSUMER_ERROR, detail=detail)
-        return Delivered()
+        return Delivered(applied=answer is True)
 
     def _mask_of(self, delivery: Delivery) -> tuple[str, ...]:
         return next((each.mask for each in self._sources if each.name == delivery.source), ())

@@ -1,5 +1,7 @@
 """Sends to a queue of Amazon SQS.
 
+SQS takes ten attributes with a message, and there are twelve headers: `LEFT_OUT` are never sent.
+
 In a FIFO queue, SQS drops a repeat by an id that is made of the event's id, the destination and the delivery's
 generation, as with NATS. AWS's own client waits for answers in threads: as many as deliveries are under way.
 """
@@ -58,6 +60,8 @@ CREDENTIALS = frozenset(
 )
 """Errors after which the credentials are read again."""
 ABSENT = "NonExistentQueue"
+LEFT_OUT = frozenset(("gapless-event-id", "gapless-attempt"))
+"""The first is the `idempotency-key` too; of the second, SQS has a count of its own, `ApproximateReceiveCount`."""
 TOO_LONG = "must be shorter than"
 UNSENDABLE = "InvalidMessageContents"
 
@@ -160,7 +164,7 @@ class SqsSender:
         attributes = {
             name: {"DataType": "String", "StringValue": value}
             for name, value in identity_headers(delivery).items()
-            if value  # SQS takes no empty ones
+            if value and name not in LEFT_OUT  # SQS takes no empty ones
         }
         message: dict[str, object] = {
             "QueueUrl": self._options.queue_url,

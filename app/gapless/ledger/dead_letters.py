@@ -2,12 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from sqlalchemy import (
     ColumnElement,
     Connection,
     Select,
     and_,
+    case,
     delete,
     func,
     insert,
@@ -19,26 +21,33 @@ from sqlalchemy import (
 )
 
 from gapless.domain import Via
-from gapless.ledger import feed, unsettled
+from gapless.ledger import feed, ordering, unsettled
 from gapless.ledger.accounts import OTHER_ACCOUNT
 from gapless.ledger.deliveries import (
     BEGAN,
-    DELIVERY_CHANNEL,
     NEXT_GENERATION,
     NOT_LISTED,
     OWING,
     PENDING,
+    QUEUED,
     RELEASED,
-    WAITING,
+    UNSETTLED,
     DeliveryState,
     fresh,
 )
 from gapless.ledger.engine import dialect
 from gapless.ledger.events import EventFilter
+from gapless.ledger.ordering import DELIVERY_CHANNEL, Late
 from gapless.ledger.tables import DELIVERY, DELIVERY_COUNT, DESTINATION, EVENT, PAYLOAD
 
-TRIED: ColumnElement[bool] = literal_column("delivery.attempts > 0")
+TRIED: ColumnElement[bool] = literal_column(
+    "delivery.state = 'pending' AND delivery.attempts > 0 AND delivery.answers = 0"
+)
+"""A literal, as `PENDING`. What was answered 2xx waits for its receipt, and is not late before that is."""
+ANSWERED: ColumnElement[bool] = literal_column("delivery.state = 'pending' AND delivery.answers > 0")
 """A literal, as `PENDING`."""
+FIRST_ANSWERED = func.min(DELIVERY.c.answered_us)
+_IN_STATE = {DeliveryState.PENDING.value: PENDING, DeliveryState.WAITING.value: QUEUED}
 FARTHEST = 1000
 """The pending deliveries that are due last, among which the last wait is looked for: one that a clock was ahead of."""
 ERASED = "erased"
@@ -63,6 +72,17 @@ class Backlog:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Unconfirmed:
+    """The deliveries of one destination that were answered 2xx, and whose receipts have not come."""
+
+    count: int = 0
+    resent: int = 0
+    """Those of them that were sent again, because no receipt came in time."""
+    since_us: int | None = None
+    """Time at which the first of them was answered; None: there is none."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Undelivered:
     """An event that a destination was never owed."""
 
@@ -76,7 +96,8 @@ def backlog(connection: Connection, now_us: int) -> list[Backlog]:
     """Return the deliveries that every destination still owes, by state and reason.
 
     The database keeps their numbers; the times are looked up in indexes. A delivery with a failed attempt counts as
-    late from its creation; one that is delayed, or just claimed for its first attempt, from its due time.
+    late from its creation; one that is delayed, waits for a receipt, or is just claimed for its first attempt, from its
+    due time.
     """
     total = func.sum(DELIVERY_COUNT.c.count)
     counted = DELIVERY_COUNT.c.destination_id, DELIVERY_COUNT.c.state, DELIVERY_COUNT.c.reason
@@ -108,12 +129,12 @@ def _times(connection: Connection, destination_id: int, state: str, now_us: int)
     """Return when the oldest delivery in the state was made, from when on one is late, and when the last wait began."""
     mine = DELIVERY.c.destination_id == destination_id
     is_pending = state == DeliveryState.PENDING
-    of_state = PENDING if is_pending else and_(WAITING, DELIVERY.c.state == state)
+    of_state = _IN_STATE.get(state, and_(UNSETTLED, DELIVERY.c.state == state))
     oldest = select(func.min(DELIVERY.c.created_us)).where(mine, of_state)
     oldest_us = connection.execute(oldest).scalar() or now_us
     if not is_pending:
         return oldest_us, None, 0
-    tried = select(func.min(DELIVERY.c.created_us)).where(mine, PENDING, TRIED)
+    tried = select(func.min(DELIVERY.c.created_us)).where(mine, TRIED)
     due = select(func.min(DELIVERY.c.next_us)).where(mine, PENDING, DELIVERY.c.next_us <= now_us)
     late = [us for query in (tried, due) if (us := connection.execute(query).scalar()) is not None]
     farthest = (
@@ -121,6 +142,31 @@ def _times(connection: Connection, destination_id: int, state: str, now_us: int)
     ).subquery()
     began_us = connection.execute(select(func.max(farthest.c.began_us))).scalar()
     return oldest_us, min(late, default=None), began_us or 0
+
+
+def unconfirmed(connection: Connection) -> dict[str, Unconfirmed]:
+    """Return what waits for a receipt after a 2xx, of each destination that has any. It walks an index of those."""
+    query = (
+        select(DESTINATION.c.name, func.count(), func.sum(case((DELIVERY.c.answers > 1, 1), else_=0)), FIRST_ANSWERED)
+        .join(DESTINATION, DESTINATION.c.id == DELIVERY.c.destination_id)
+        .where(ANSWERED)
+        .group_by(DESTINATION.c.name)
+    )
+    return {
+        name: Unconfirmed(count=count, resent=int(resent), since_us=since_us)
+        for name, count, resent, since_us in connection.execute(query)
+    }
+
+
+def unproven(connection: Connection) -> dict[str, int]:
+    """Return how many deliveries wait for the list, of each destination that has any. It walks an index of those."""
+    query = (
+        select(DESTINATION.c.name, func.count())
+        .join(DESTINATION, DESTINATION.c.id == DELIVERY.c.destination_id)
+        .where(DELIVERY.c.unproven_id.is_not(None))
+        .group_by(DESTINATION.c.name)
+    )
+    return {row[0]: row[1] for row in connection.execute(query)}
 
 
 def recount(connection: Connection) -> None:
@@ -179,57 +225,71 @@ def release(
 def replay(connection: Connection, destination_id: int, seqs: Sequence[int], now_us: int) -> int:
     """Owe recorded events to the destination again, whether or not it had them before. Returns how many.
 
-    Events without a payload (imported, or pruned) are left out. A delivery under way is sent once more.
-    Pass at most `BATCH` seqs.
+    What it had, or was never owed, is sent in any order and marked as replayed. Of what is ordered, the rest keeps its
+    place; what is due or waits there is sent anyway. Events without a payload (imported, or pruned) are left out. An
+    unordered delivery under way is sent once more. Pass at most `BATCH` seqs.
     """
     sendable = select(EVENT.c.seq).join(PAYLOAD, PAYLOAD.c.id == EVENT.c.payload_id).where(EVENT.c.seq.in_(seqs))
     found = sorted(connection.execute(sendable).scalars())
     mine = and_(DELIVERY.c.destination_id == destination_id, DELIVERY.c.event_seq.in_(found))
-    again = fresh(now_us)
-    connection.execute(update(DELIVERY).where(mine).values(**again, generation=NEXT_GENERATION))
+    lines = ordering.lines_of(connection, mine)
+    ordering.lock(connection, lines)
+    had = DELIVERY.c.state == DeliveryState.DELIVERED
+    start = fresh(now_us)
+    again = {"order_key": None, "unproven_id": None, "late": Late.REPLAYED.value, "state": DeliveryState.PENDING.value}
+    comes = and_(
+        DELIVERY.c.order_key.is_not(None), DELIVERY.c.state.in_((DeliveryState.PENDING, DeliveryState.WAITING))
+    )
+    connection.execute(update(DELIVERY).where(mine, ~had, ~comes).values(**start, generation=NEXT_GENERATION))
+    connection.execute(update(DELIVERY).where(mine, had).values(**start | again, generation=NEXT_GENERATION))
     known = select(DELIVERY.c.event_seq).where(mine)
-    values = (literal(value, DELIVERY.c[name].type) for name, value in again.items())
-    new = select(literal(destination_id), EVENT.c.seq, literal(now_us), literal(1), *values)
+    made = {name: value for name, value in (start | again).items() if value is not None} | {"generation": 1}
+    values = (literal(value, DELIVERY.c[name].type) for name, value in made.items())
+    new = select(literal(destination_id), EVENT.c.seq, literal(now_us), *values)
     new = new.where(EVENT.c.seq.in_(found), EVENT.c.seq.not_in(known))
-    columns = ["destination_id", "event_seq", "created_us", "generation", *again]
-    connection.execute(insert(DELIVERY).from_select(columns, new))
+    connection.execute(insert(DELIVERY).from_select(["destination_id", "event_seq", "created_us", *made], new))
+    ordering.let_next(connection, lines)
     dialect.notify(connection, DELIVERY_CHANNEL)
     feed.announce_again(connection, found)
     return len(found)
 
 
 def hold_pending(connection: Connection, reason: str, limit: int = BATCH) -> int:
-    """Hold pending deliveries of every destination. Returns how many, at most `limit`; call until 0."""
-    query = select(DELIVERY.c.destination_id, DELIVERY.c.event_seq).where(PENDING)
-    return _change(connection, query, PENDING, DeliveryState.HELD, reason, limit)
+    """Hold pending and waiting deliveries of every destination. Returns how many, at most `limit`; call until 0."""
+    query, count = select(DELIVERY.c.destination_id, DELIVERY.c.event_seq), 0
+    for was in (PENDING, QUEUED):  # one after the other: each has its own index
+        count = count or _change(connection, query.where(was), was, DeliveryState.HELD, reason, limit)
+    return count
 
 
 def hold_listed(connection: Connection, source_id: int, reason: str, now_us: int, limit: int = BATCH) -> int:
-    """Hold the pending deliveries of a source's listed events, except those under way and those that a person released.
+    """Hold what is pending or waits of a source's listed events, but not what is under way or a person released.
 
     Returns how many, at most `limit`; call until 0.
     """
-    was = and_(PENDING, DELIVERY.c.lease_us <= now_us, func.coalesce(DELIVERY.c.reason, "") != RELEASED)
-    query = _of_source(source_id).where(was, EVENT.c.via == Via.LIST.value)
-    return _change(connection, query, was, DeliveryState.HELD, reason, limit)
+    query, count = _of_source(source_id).where(EVENT.c.via == Via.LIST.value), 0
+    for state in (PENDING, QUEUED):
+        was = and_(state, DELIVERY.c.lease_us <= now_us, func.coalesce(DELIVERY.c.reason, "") != RELEASED)
+        count = count or _change(connection, query.where(was), was, DeliveryState.HELD, reason, limit)
+    return count
 
 
 def holds(connection: Connection, source_id: int, reason: str) -> bool:
     """Return True if deliveries of the source are held for `reason`."""
-    held = and_(WAITING, DELIVERY.c.state == DeliveryState.HELD, DELIVERY.c.reason == reason)
+    held = and_(UNSETTLED, DELIVERY.c.state == DeliveryState.HELD, DELIVERY.c.reason == reason)
     return connection.execute(_of_source(source_id).where(held).limit(1)).first() is not None
 
 
 def count_held(connection: Connection, source_id: int, reason: str) -> int:
     """Return the number of deliveries of the source that are held for `reason`."""
-    held = and_(WAITING, DELIVERY.c.state == DeliveryState.HELD, DELIVERY.c.reason == reason)
+    held = and_(UNSETTLED, DELIVERY.c.state == DeliveryState.HELD, DELIVERY.c.reason == reason)
     chosen = _of_source(source_id).where(held).subquery()
     return connection.execute(select(func.count()).select_from(chosen)).scalar_one()
 
 
 def owe_held(connection: Connection, source_id: int, reason: str, limit: int = BATCH) -> int:
     """Owe a source's deliveries again that are held for `reason`. Returns how many, at most `limit`; call until 0."""
-    was = and_(WAITING, DELIVERY.c.state == DeliveryState.HELD, DELIVERY.c.reason == reason)
+    was = and_(UNSETTLED, DELIVERY.c.state == DeliveryState.HELD, DELIVERY.c.reason == reason)
     return _move(connection, source_id, was=was, state=DeliveryState.PENDING, reason=None, limit=limit)
 
 
@@ -238,7 +298,7 @@ def owe_all_held(connection: Connection, reason: str, limit: int = BATCH) -> int
 
     Returns how many, at most `limit`; call until 0.
     """
-    was = and_(WAITING, DELIVERY.c.state == DeliveryState.HELD, DELIVERY.c.reason == reason)
+    was = and_(UNSETTLED, DELIVERY.c.state == DeliveryState.HELD, DELIVERY.c.reason == reason)
     query = select(DELIVERY.c.destination_id, DELIVERY.c.event_seq).where(was)
     count = _change(connection, query, was, DeliveryState.PENDING, None, limit)
     if count:
@@ -248,7 +308,7 @@ def owe_all_held(connection: Connection, reason: str, limit: int = BATCH) -> int
 
 def not_listed(connection: Connection, seqs: Sequence[int]) -> list[int]:
     """Return those of the events that have deliveries which wait for the list. Pass at most a page."""
-    waits = and_(WAITING, DELIVERY.c.state == DeliveryState.HELD, DELIVERY.c.reason == NOT_LISTED)
+    waits = and_(UNSETTLED, DELIVERY.c.state == DeliveryState.HELD, DELIVERY.c.reason == NOT_LISTED)
     query = select(DELIVERY.c.event_seq).distinct().where(DELIVERY.c.event_seq.in_(seqs), waits)
     return sorted(connection.execute(query).scalars())
 
@@ -263,9 +323,11 @@ def of_states(connection: Connection, source_id: int, shown: Mapping[str, int]) 
 
 def owe_listed(connection: Connection, seqs: Sequence[int], now_us: int) -> int:
     """Owe the deliveries that waited for the list: it has shown these events. Returns how many."""
-    waits = and_(WAITING, DELIVERY.c.state == DeliveryState.HELD, DELIVERY.c.reason == NOT_LISTED)
-    owed = {**fresh(now_us), "reason": None}
-    count = connection.execute(update(DELIVERY).where(DELIVERY.c.event_seq.in_(seqs), waits).values(**owed)).rowcount
+    waits = and_(DELIVERY.c.event_seq.in_(seqs), UNSETTLED, DELIVERY.c.state == "held", DELIVERY.c.reason == NOT_LISTED)
+    lines = ordering.lines_of(connection, waits)
+    ordering.lock(connection, lines)
+    count = connection.execute(update(DELIVERY).where(waits).values(**fresh(now_us) | {"reason": None})).rowcount
+    ordering.let_next(connection, lines)
     if count:
         dialect.notify(connection, DELIVERY_CHANNEL)
     return count
@@ -273,30 +335,42 @@ def owe_listed(connection: Connection, seqs: Sequence[int], now_us: int) -> int:
 
 def dismiss_held(connection: Connection, source_id: int, reason: str, limit: int = BATCH) -> int:
     """Delete a source's deliveries that are held for `reason`. Returns how many, at most `limit`; call until 0."""
-    held = and_(WAITING, DELIVERY.c.state == DeliveryState.HELD, DELIVERY.c.reason == reason)
+    held = and_(UNSETTLED, DELIVERY.c.state == DeliveryState.HELD, DELIVERY.c.reason == reason)
     batch = _of_source(source_id).where(held).order_by(DELIVERY.c.event_seq).limit(limit)
     rows = sorted(map(tuple, connection.execute(batch)))
     if not rows:
         return 0
-    chosen = tuple_(DELIVERY.c.destination_id, DELIVERY.c.event_seq).in_(rows)
-    return connection.execute(delete(DELIVERY).where(chosen, DELIVERY.c.state == DeliveryState.HELD)).rowcount
+    return _delete(connection, rows, DELIVERY.c.state == DeliveryState.HELD)
+
+
+def _delete(connection: Connection, rows: Sequence[Any], was: ColumnElement[bool]) -> int:
+    """Delete deliveries, (destination id, seq), unless they changed meanwhile; return how many."""
+    these = and_(tuple_(DELIVERY.c.destination_id, DELIVERY.c.event_seq).in_(rows), was)
+    lines = ordering.lines_of(connection, these)
+    ordering.lock(connection, lines)
+    count = connection.execute(delete(DELIVERY).where(these)).rowcount
+    ordering.let_next(connection, lines)
+    return count
 
 
 def park_source(connection: Connection, source_id: int, limit: int = BATCH) -> int:
-    """Park the pending deliveries of a retired source. Returns how many, at most `limit`; call until 0."""
-    return _move(connection, source_id, was=PENDING, state=DeliveryState.PARKED, reason="source_retired", limit=limit)
+    """Park what is pending or waits of a retired source. Returns how many, at most `limit`; call until 0."""
+    parked, count = DeliveryState.PARKED, 0
+    for was in (PENDING, QUEUED):
+        count = count or _move(connection, source_id, was=was, state=parked, reason="source_retired", limit=limit)
+    return count
 
 
 def unpark_source(connection: Connection, source_id: int, limit: int = BATCH) -> int:
     """Undo `park_source` for a source that is active again. Returns how many, at most `limit`; call until 0."""
-    was = and_(WAITING, DELIVERY.c.state == DeliveryState.PARKED, DELIVERY.c.reason == "source_retired")
+    was = and_(UNSETTLED, DELIVERY.c.state == DeliveryState.PARKED, DELIVERY.c.reason == "source_retired")
     return _move(connection, source_id, was=was, state=DeliveryState.PENDING, reason=None, limit=limit)
 
 
 def _chosen(
     state: DeliveryState, destination_id: int | None, reason: str | None, seqs: Sequence[int] | None = None
 ) -> ColumnElement[bool]:
-    clauses: list[ColumnElement[bool]] = [WAITING, DELIVERY.c.state == state]
+    clauses: list[ColumnElement[bool]] = [UNSETTLED, DELIVERY.c.state == state]
     if destination_id is not None:
         clauses.append(DELIVERY.c.destination_id == destination_id)
     if reason is not None:
@@ -359,4 +433,10 @@ def _change(
     if not rows:
         return 0
     where = (tuple_(DELIVERY.c.destination_id, DELIVERY.c.event_seq).in_(rows), was)
-    return connection.execute(update(DELIVERY).where(*where).values(state=state, reason=reason)).rowcount
+    if state is not DeliveryState.PENDING:
+        return connection.execute(update(DELIVERY).where(*where).values(state=state, reason=reason)).rowcount
+    lines = ordering.lines_of(connection, *where)
+    ordering.lock(connection, lines)
+    count = connection.execute(update(DELIVERY).where(*where).values(state=ordering.DUE, reason=reason)).rowcount
+    ordering.let_next(connection, lines)
+    return count

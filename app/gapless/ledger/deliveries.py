@@ -13,13 +13,14 @@ and over must not turn its claims into dead letters.
 """
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from enum import StrEnum
 from typing import Any
 
 from sqlalchemy import (
     ColumnElement,
     Connection,
+    and_,
     bindparam,
     delete,
     func,
@@ -30,7 +31,7 @@ from sqlalchemy import (
 
 from gapless.destinations.contract import Answer
 from gapless.domain import Via
-from gapless.ledger import attempts, sealed
+from gapless.ledger import attempts, ordering, sealed
 from gapless.ledger.engine import dialect
 from gapless.ledger.events import CHUNK
 from gapless.ledger.keyring import ring_of
@@ -43,15 +44,16 @@ PENDING: ColumnElement[bool] = literal_column("delivery.state = 'pending'")
 """A literal without a type: a partial index serves only the text of its own condition, not a bound value or `… = 1`."""
 OWING: ColumnElement[bool] = literal_column("delivery.state <> 'delivered'")
 """A literal without a type, as `PENDING`."""
-WAITING: ColumnElement[bool] = literal_column("delivery.state <> 'delivered' AND delivery.state <> 'pending'")
+QUEUED: ColumnElement[bool] = literal_column("delivery.state = 'waiting'")
+"""Those that wait for their turn, or for proof; a literal, as `PENDING`."""
+UNSETTLED: ColumnElement[bool] = literal_column(
+    "delivery.state <> 'delivered' AND delivery.state <> 'pending' AND delivery.state <> 'waiting'"
+)
 """Those that wait for a person, or for their source; a literal, as `PENDING`."""
 BEGAN = DELIVERY.c.next_us - func.coalesce(DELIVERY.c.wait_us, DELIVERY.c.next_us - DELIVERY.c.created_us)
 """The time at which the wait of a pending delivery began."""
 CLAIM_BYTES = 4 * 2**20
 """Most bytes of payloads that are claimed and loaded at once."""
-DELIVERY_CHANNEL = "gapless_deliver"
-"""Notified when a transaction has created deliveries."""
-
 _PENDING_BY_KEY = DELIVERY.c.state == "pending"
 """A bound value, so that rows are found by their keys and not by the index of due deliveries."""
 
@@ -63,6 +65,10 @@ RELEASED = "released"
 NOT_LISTED = "not_listed"
 """Reason of a held delivery of an event that came by webhook, and that the provider's list has not shown yet."""
 
+_CLAIMED = [
+    DELIVERY.c[name]
+    for name in ("event_seq", "attempts", "reason", "generation", "first_us", "answers", "order_key", "late")
+]
 ATTEMPT_COLUMNS = ("destination_id", "event_seq", "at_us", "duration_us", "outcome", "detail", "status", "answer")
 
 
@@ -71,6 +77,7 @@ class DeliveryState(StrEnum):
 
     PENDING = "pending"
     DELIVERED = "delivered"
+    WAITING = "waiting"
     DEAD = "dead"
     HELD = "held"
     PARKED = "parked"
@@ -90,6 +97,12 @@ class DeliveryClaim:
     """How often a person has asked to send it again."""
     first_us: int | None = None
     """The time of its first attempt, in microseconds; None: there was none."""
+    answers: int = 0
+    """Attempts that were answered 2xx, and for which no receipt came."""
+    order_key: int | None = None
+    """The next delivery with this key waits for this one; None: none does."""
+    late: str | None = None
+    """Why it comes after others that occurred after it (`ordering.Late`); None: as far as is known it does not."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,6 +130,8 @@ class StoredEvent:
     """Why its payload cannot be opened; None: it can, or there is none."""
     erased: bool = False
     """A person had its payload erased."""
+    object_key: str | None = None
+    """The object that it is about; None: the provider does not say."""
     livemode: bool | None = None
     """False for an event of the vendor's test mode; None: the vendor has no modes."""
     endpoint_version: str | None = None
@@ -142,7 +157,8 @@ class Settlement:
     """The end of a claim: the delivery's new state, and the attempt.
 
     `state` None: it is no longer owed, and its row is deleted. `attempt` None: it was not attempted, and its
-    count stays. `next_us` matters only if it stays pending.
+    count stays. `next_us` matters only if it stays pending. `answered`: it was answered 2xx, and needs a receipt.
+    `applied`: its receipt is there. `passed`: it is dead, and what comes after it in its order need not wait.
     """
 
     claim: DeliveryClaim
@@ -151,6 +167,9 @@ class Settlement:
     next_us: int = 0
     reason: str | None = None
     attempt: Attempt | None = None
+    answered: bool = False
+    applied: bool = False
+    passed: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -220,22 +239,22 @@ def claim(connection: Connection, destination_id: int, now_us: int, limit: int, 
         update(DELIVERY)
         .where(DELIVERY.c.destination_id == destination_id, _PENDING_BY_KEY, DELIVERY.c.event_seq.in_(seqs))
         .values(lease_us=until_us, next_us=until_us, wait_us=lease_us)
-        .returning(
-            DELIVERY.c.event_seq, DELIVERY.c.attempts, DELIVERY.c.reason, DELIVERY.c.generation, DELIVERY.c.first_us
-        )
+        .returning(*_CLAIMED)
     )
-    rows = sorted(connection.execute(statement), key=lambda row: row.event_seq)
     return [
         DeliveryClaim(
             destination_id=destination_id,
-            seq=seq,
-            attempts=attempts,
+            seq=row.event_seq,
+            attempts=row.attempts,
             lease_us=until_us,
-            released=reason == RELEASED,
-            generation=generation,
-            first_us=first_us,
+            released=row.reason == RELEASED,
+            generation=row.generation,
+            first_us=row.first_us,
+            answers=row.answers,
+            order_key=row.order_key,
+            late=row.late,
         )
-        for seq, attempts, reason, generation, first_us in rows
+        for row in sorted(connection.execute(statement), key=lambda row: row.event_seq)
     ]
 
 
@@ -265,7 +284,7 @@ def load(connection: Connection, claims: Sequence[DeliveryClaim]) -> list[tuple[
             PAYLOAD.c.id.label("payload_id"), PAYLOAD.c.sealed_by,
             SOURCE.c.name.label("source"), IDENTITY_SEED.label("identity_seed"),
             STREAM.c.name.label("stream"), EVENT.c.key, EVENT.c.type, EVENT.c.occurred_us, EVENT.c.first_seen_us,
-            EVENT.c.via, EVENT.c.webhook_us, EVENT.c.livemode, SOURCE.c.endpoint_version,
+            EVENT.c.via, EVENT.c.webhook_us, EVENT.c.object_key, EVENT.c.livemode, SOURCE.c.endpoint_version,
             PAYLOAD.c.body.label("payload"), PAYLOAD.c.headers, has_receipt(handlers).label("received"),
             has_receipt([EVERY_HANDLER]).label("imported"),
         )
@@ -292,21 +311,54 @@ def _opened(ring: Keyring, row: dict[str, Any]) -> dict[str, Any]:
     return {**row, "payload": payload, "headers": headers}
 
 
-def of_event(connection: Connection, seq: int) -> list[tuple[str, DeliveryState, str | None]]:
-    """Return the deliveries of an event, as (destination, state, reason), by destination."""
-    query = select(DESTINATION.c.name, DELIVERY.c.state, DELIVERY.c.reason)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EventDelivery:
+    """A delivery of one event as people see it. Times are microseconds; None: it has not happened."""
+
+    destination: str
+    state: DeliveryState
+    reason: str | None
+    attempts: int
+    answered_us: int | None
+    """When it was first answered 2xx, where that needs a receipt."""
+    applied_us: int | None
+    """When its receipt came."""
+    done_us: int | None
+    late: str | None
+    """Why it comes after others that occurred after it."""
+    is_ordered: bool
+    """It is sent after those before it in its order."""
+    is_unproven: bool
+    """It waits until the provider's list is complete up to it."""
+
+
+def of_event(connection: Connection, seq: int) -> list[EventDelivery]:
+    """Return the deliveries of an event, by destination."""
+    columns = [DELIVERY.c[each.name] for each in fields(EventDelivery) if each.name in DELIVERY.c]
+    ordered = DELIVERY.c.order_key.is_not(None).label("is_ordered")
+    unproven = DELIVERY.c.unproven_id.is_not(None).label("is_unproven")
+    query = select(DESTINATION.c.name.label("destination"), *columns, ordered, unproven)
     query = query.join_from(DELIVERY, DESTINATION, DESTINATION.c.id == DELIVERY.c.destination_id)
     query = query.where(DELIVERY.c.event_seq == seq).order_by(DESTINATION.c.name)
-    return [(name, DeliveryState(state), reason) for name, state, reason in connection.execute(query)]
+    found = connection.execute(query).mappings()
+    return [EventDelivery(**{**row, "state": DeliveryState(row["state"])}) for row in found]
 
 
 def settle(connection: Connection, settlements: Sequence[Settlement]) -> None:
-    """Write the settlements, except those that a newer claim has overtaken, and every attempt."""
+    """Write the settlements, except those that a newer claim has overtaken, and every attempt.
+
+    What waits for a settled one in its order is next.
+    """
     ordered = sorted(settlements, key=lambda each: (each.claim.destination_id, each.claim.seq))
+    ended = [each.claim for each in ordered if each.state is not DeliveryState.PENDING]
+    lines = {(claim.destination_id, claim.order_key) for claim in ended if claim.order_key is not None}
+    ordering.lock(connection, lines)
     dialect.settle(connection, [_settled(each) for each in ordered if each.state is not None], DeliveryState.PENDING)
     withdrawn = [_guard(each.claim) for each in ordered if each.state is None]
     if withdrawn:
         connection.execute(_WITHDRAW, withdrawn)
+    ordering.let_pass(connection, [(each.claim.destination_id, each.claim.seq) for each in ordered if each.passed])
+    ordering.let_next(connection, lines)
     erased = _erased(connection, [each.claim.seq for each in ordered if each.attempt and each.attempt.detail])
     rows = [row for each in ordered for row in _attempt_rows(each, erased)]
     dialect.insert_many(connection, ATTEMPT, ATTEMPT_COLUMNS, rows)
@@ -321,9 +373,12 @@ def _erased(connection: Connection, seqs: Sequence[int]) -> Collection[int]:
 
 
 def fresh(now_us: int) -> dict[str, object]:
-    """Return the columns of a delivery that starts over: it is due, has all its attempts, and is not held again."""
+    """Return the columns of a delivery that starts over: it is due, has all its attempts, and is not held again.
+
+    If it is ordered, let the next of its line go afterwards.
+    """
     return {
-        "state": DeliveryState.PENDING.value,
+        "state": ordering.DUE,
         "attempts": 0,
         "next_us": now_us,
         "wait_us": 0,
@@ -331,6 +386,9 @@ def fresh(now_us: int) -> dict[str, object]:
         "done_us": None,
         "first_us": None,
         "reason": RELEASED,
+        "answered_us": None,
+        "answers": 0,
+        "applied_us": None,
     }
 
 
@@ -369,6 +427,9 @@ def _settled(settlement: Settlement) -> tuple[object, ...]:
         None if is_pending else settlement.at_us,
         settlement.reason,
         None if settlement.attempt is None else settlement.attempt.at_us,
+        settlement.at_us if settlement.answered else None,
+        int(settlement.answered and not settlement.applied),
+        settlement.at_us if settlement.applied else None,
     )
 
 
@@ -383,6 +444,29 @@ def _attempt_rows(settlement: Settlement, erased: Collection[int]) -> list[tuple
         return [(*row, None, None)]
     has_text = answer.headers or answer.body
     return [(*row, answer.status, attempts.encoded(answer) if has_text else None)]
+
+
+def settle_applied(
+    connection: Connection, source_id: int, destination_id: int, keys: Sequence[str], now_us: int
+) -> int:
+    """Settle what the destination is owed of these events, in any state: it says that it has applied them.
+
+    Returns how many were not settled before. An attempt that is under way changes nothing any more.
+    """
+    seqs: list[int] = []
+    for at in range(0, len(keys), CHUNK):
+        known = select(EVENT.c.seq).where(EVENT.c.source_id == source_id, EVENT.c.key.in_(keys[at : at + CHUNK]))
+        seqs += connection.execute(known).scalars()
+    mine = and_(DELIVERY.c.destination_id == destination_id, DELIVERY.c.event_seq.in_(sorted(seqs)))
+    lines = ordering.lines_of(connection, mine)
+    ordering.lock(connection, lines)
+    is_done = DELIVERY.c.state == DeliveryState.DELIVERED
+    late = update(DELIVERY).where(mine, is_done, DELIVERY.c.applied_us.is_(None))
+    connection.execute(late.values(applied_us=now_us))
+    done = {"state": DeliveryState.DELIVERED.value, "done_us": now_us, "applied_us": now_us, "lease_us": 0}
+    count = connection.execute(update(DELIVERY).where(mine, ~is_done).values(**done, unproven_id=None)).rowcount
+    ordering.let_next(connection, lines)
+    return count
 
 
 def withdraw(connection: Connection, seqs: Sequence[int], destinations: Collection[int]) -> None:

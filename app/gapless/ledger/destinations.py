@@ -7,8 +7,8 @@ from datetime import datetime
 from sqlalchemy import ColumnElement, Connection, select, update
 
 from gapless.domain import to_us
-from gapless.ledger.deliveries import DELIVERY_CHANNEL
 from gapless.ledger.engine import dialect
+from gapless.ledger.ordering import DELIVERY_CHANNEL
 from gapless.ledger.tables import DELIVERY, DESTINATION
 
 

@@ -12,7 +12,7 @@ import msgspec
 from sqlalchemy import Connection, Select, delete, func, or_, select, update
 
 from gapless.destinations.contract import FailureReason
-from gapless.ledger import sealed
+from gapless.ledger import ordering, sealed
 from gapless.ledger.deliveries import OWING, DeliveryState
 from gapless.ledger.events import CHUNK
 from gapless.ledger.keyring import ring_of
@@ -147,8 +147,13 @@ def _within(rows: Any) -> list[int]:
 def erase_events(connection: Connection, seqs: Collection[int], now_us: int) -> dict[str, int]:
     """Erase the payloads of events, the whole bodies that they came in, and what attempts said of them.
 
-    What is owed of them dies. Returns how much of each; all 0 if they were erased before. Pass at most `BATCH`.
+    What is owed of them dies, and nothing waits for it in its order. Returns how much of each; all 0 if they were
+    erased before. Pass at most `BATCH`.
     """
+    every = DELIVERY.c.destination_id.in_(select(DESTINATION.c.id))  # by the primary key
+    chosen = (OWING, every, DELIVERY.c.event_seq.in_(sorted(seqs)))
+    lines = ordering.lines_of(connection, *chosen)
+    ordering.lock(connection, lines)
     is_new = (EVENT.c.seq.in_(sorted(seqs)), EVENT.c.erased_us.is_(None))
     changed = update(EVENT).where(*is_new).values(erased_us=now_us).returning(EVENT.c.seq, EVENT.c.payload_id)
     rows = connection.execute(changed).all()
@@ -159,10 +164,10 @@ def erase_events(connection: Connection, seqs: Collection[int], now_us: int) -> 
     whole = connection.execute(delete(PAYLOAD).where(PAYLOAD.c.id.in_(whole_ids))).rowcount
     said = (ATTEMPT.c.event_seq.in_(erased), or_(ATTEMPT.c.detail.is_not(None), ATTEMPT.c.answer.is_not(None)))
     attempts = connection.execute(update(ATTEMPT).where(*said).values(detail=None, answer=None)).rowcount
-    every = DELIVERY.c.destination_id.in_(select(DESTINATION.c.id))  # by the primary key
     owed = update(DELIVERY).where(OWING, every, DELIVERY.c.event_seq.in_(erased))
     dead = {"state": DeliveryState.DEAD.value, "reason": FailureReason.ERASED.value, "lease_us": 0, "done_us": now_us}
-    deliveries = connection.execute(owed.values(**dead)).rowcount
+    deliveries = connection.execute(owed.values(**dead, order_key=None, unproven_id=None)).rowcount
+    ordering.let_next(connection, lines)
     return {"events": len(erased), "payloads": gone + whole, "attempts": attempts, "deliveries": deliveries}
 
 

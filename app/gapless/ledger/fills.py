@@ -11,16 +11,17 @@ from sqlalchemy import Connection, func, select
 from gapless.domain import Via
 from gapless.ledger import restored
 from gapless.ledger.accounts import OTHER_ACCOUNT
-from gapless.ledger.deliveries import DELIVERY_CHANNEL, OWING
+from gapless.ledger.deliveries import UNSETTLED
 from gapless.ledger.engine import dialect
 from gapless.ledger.events import CHUNK
+from gapless.ledger.ordering import DELIVERY_CHANNEL, Late
 from gapless.ledger.tables import DELIVERY, EVENT, SOURCE, STREAM
 
 SPAN = 1000
 """Number of seqs that are read at once, and so the most deliveries of one transaction."""
 OF_THE_EVENT = (OTHER_ACCOUNT, restored.REASON)
 """Reasons for which the deliveries of an event are held, whatever their destination."""
-COLUMNS = ("destination_id", "event_seq", "state", "reason", "attempts", "next_us", "lease_us", "created_us")
+COLUMNS = ("destination_id", "event_seq", "state", "reason", "attempts", "next_us", "lease_us", "created_us", "late")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,8 +44,8 @@ class Unowed:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class NewDelivery:
-    """A delivery to make of the event `seq`: pending, or held for a reason."""
+class LaterDelivery:
+    """A delivery to make of an event that was recorded before: pending, or held for a reason."""
 
     seq: int
     next_us: int
@@ -59,7 +60,7 @@ def newest_seq(connection: Connection) -> int:
 def unowed(connection: Connection, destination_id: int, start_us: int, end_us: int, after_seq: int) -> list[Unowed]:
     """Return the events with the next `SPAN` seqs that occurred in `[start_us, end_us)` and can be delivered."""
     mine = (DELIVERY.c.destination_id == destination_id, DELIVERY.c.event_seq == EVENT.c.seq)
-    others = (OWING, DELIVERY.c.event_seq == EVENT.c.seq, DELIVERY.c.state == "held")
+    others = (UNSETTLED, DELIVERY.c.event_seq == EVENT.c.seq, DELIVERY.c.state == "held")
     held = select(func.min(DELIVERY.c.reason)).where(*others, DELIVERY.c.reason.in_(OF_THE_EVENT))
     columns = ("seq", "key", "type", "occurred_us", "first_seen_us", "via", "livemode", "repeated")
     query = (
@@ -79,15 +80,19 @@ def unowed(connection: Connection, destination_id: int, start_us: int, end_us: i
     return [Unowed(**{**row, "via": Via(row["via"])}) for row in connection.execute(query).mappings()]
 
 
-def owe(connection: Connection, destination_id: int, new: Sequence[NewDelivery], now_us: int) -> int:
-    """Make the deliveries that do not exist by now. Returns how many. Pass at most `SPAN`."""
+def owe(connection: Connection, destination_id: int, new: Sequence[LaterDelivery], now_us: int) -> int:
+    """Make the deliveries that do not exist by now. Returns how many. Pass at most `SPAN`.
+
+    Like replays they come in any order, marked as late: what was recorded after them may have been delivered.
+    """
     known: set[int] = set()
     for at in range(0, len(new), CHUNK):
         seqs = [each.seq for each in new[at : at + CHUNK]]
         mine = (DELIVERY.c.destination_id == destination_id, DELIVERY.c.event_seq.in_(seqs))
         known |= set(connection.execute(select(DELIVERY.c.event_seq).where(*mine)).scalars())
+    late = Late.REPLAYED.value
     rows = [
-        (destination_id, each.seq, "held" if each.held else "pending", each.held, 0, each.next_us, 0, now_us)
+        (destination_id, each.seq, "held" if each.held else "pending", each.held, 0, each.next_us, 0, now_us, late)
         for each in sorted(new, key=lambda each: each.seq)
         if each.seq not in known
     ]

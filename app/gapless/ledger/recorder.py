@@ -2,23 +2,26 @@
 
 Webhooks, lists and imports all use `Recorder.store`, so that identity, counting and routing are decided in one
 place: by the result of the insert, never by a look-up before it. Locks are taken in one order
-everywhere: events by (source, key), missing, findings, deliveries, tallies, each sorted.
+everywhere: lines (`ordering`), events by (source, key), missing, findings, deliveries, tallies, each sorted.
 """
 
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
+from datetime import datetime
+from operator import itemgetter
 
 import msgspec
 from sqlalchemy import Connection, delete, select, update
 
 from gapless.domain import Cause, Owed, Route, Source, Via, to_us
-from gapless.ledger import deliveries, feed, findings, missing, restored, sealed, signed_messages
-from gapless.ledger.deliveries import DELIVERY_CHANNEL, NOT_LISTED
+from gapless.ledger import deliveries, feed, findings, missing, ordering, owing, restored, sealed, signed_messages
+from gapless.ledger.deliveries import NOT_LISTED
 from gapless.ledger.engine import dialect
 from gapless.ledger.findings import OpenFinding, Recovered
 from gapless.ledger.keyring import ring_of
+from gapless.ledger.owing import NewDelivery
 from gapless.ledger.signed_messages import Repetition
-from gapless.ledger.tables import DELIVERY, EVENT, ID_BLOCK, PAYLOAD
+from gapless.ledger.tables import EVENT, ID_BLOCK, PAYLOAD
 from gapless.ledger.tallies import Tallies
 from gapless.sealing import Keyring
 from gapless_reconcilers.kit.contract import RemoteEvent
@@ -40,7 +43,6 @@ BEYOND = -1
 BY_VIA = {via: f"by_{via.value}" for via in Via}
 PAYLOAD_COLUMNS = ("id", "body", "headers", "stored_us", "envelope_id")
 SEALED_COLUMNS = (*PAYLOAD_COLUMNS, "sealed_by", "size")
-DELIVERY_COLUMNS = ("destination_id", "event_seq", "state", "reason", "attempts", "next_us", "lease_us", "created_us")
 
 
 class Sighting(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -146,10 +148,13 @@ class Recorder:
         first: dict[EventKey, Sighting] = {}
         for sighting in sightings:
             first.setdefault(sighting.identity, sighting)
+        owed = {identity: self._owed(sighting) for identity, sighting in first.items()}
+        lines = owing.lines_of(each for listed in owed.values() for each in listed)
+        ordering.lock(connection, lines)
         payload_ids, shown = self._assign_payloads(connection, first), _note_states(connection, first)
         rows = {
             identity: _event_row(first[identity], payload_ids[identity], is_shown=identity in shown)
-            for identity in sorted(first)
+            for identity in (in_order_of_occurrence(first, owed) if lines else sorted(first))
         }
         new = dialect.insert_new(connection, EVENT, EVENT_COLUMNS, list(rows.values()), ("source_id", "key"))
         closed = missing.close(connection, new) if new else {}
@@ -171,9 +176,19 @@ class Recorder:
         self._store_payloads(connection, bundle, [(payload_ids[identity], first[identity]) for identity in new])
         listed = closed.keys() | shown.keys()
         self._owe(
+            connection,
             bundle,
             [
-                (seq, first[identity], _Listing(is_listed=identity in listed, is_awaited=identity in judged.repeated))
+                (
+                    seq,
+                    first[identity],
+                    owed[identity],
+                    _Listing(
+                        is_listed=identity in listed,
+                        is_awaited=identity in judged.repeated,
+                        is_redelivered=identity in closed and _was_redelivered(first[identity], closed[identity]),
+                    ),
+                )
                 for identity, seq in new.items()
             ],
         )
@@ -221,17 +236,33 @@ class Recorder:
         whole = [_sealed(ring, row, owner) for row, owner in zip(rows, owners, strict=True)]
         bundle.insert_many(PAYLOAD, SEALED_COLUMNS, whole)
 
-    def _owe(self, bundle: dialect.Bundle, new: Sequence[tuple[int, Sighting, "_Listing"]]) -> None:
-        rows = [
-            (owed.destination_id, seq, *_state(sighting, listing, owed), 0, owed.not_before_us, 0, sighting.seen_us)
-            for seq, sighting, listing in new
-            for owed in self.route(
-                sighting.source, sighting.event, sighting.via, sighting.seen_us, sighting.awaited_until_us or 0
+    def _owed(self, sighting: Sighting) -> list[Owed]:
+        awaited_until_us = sighting.awaited_until_us or 0
+        return self.route(sighting.source, sighting.event, sighting.via, sighting.seen_us, awaited_until_us)
+
+    def _owe(
+        self,
+        connection: Connection,
+        bundle: dialect.Bundle,
+        new: Sequence[tuple[int, Sighting, Sequence[Owed], "_Listing"]],
+    ) -> None:
+        made = [
+            NewDelivery(
+                seq=seq,
+                source_id=sighting.source.id,
+                key=sighting.event.key,
+                occurred_us=to_us(sighting.event.occurred_at),
+                recorded_us=sighting.seen_us,
+                is_recovered=sighting.via is Via.LIST or listing.is_redelivered,
+                owed=each,
+                state=state,
+                reason=reason,
             )
+            for seq, sighting, owed, listing in sorted(new, key=itemgetter(0))
+            for each in owed
+            for state, reason in [_state(sighting, listing, each)]
         ]
-        if rows:
-            bundle.insert_many(DELIVERY, DELIVERY_COLUMNS, sorted(rows))
-            bundle.notify(DELIVERY_CHANNEL)
+        if owing.add(connection, bundle, made):
             self.wake()
 
 
@@ -246,6 +277,27 @@ def _sealed(ring: Keyring, row: StoredPayload, owner: EventKey) -> tuple[object,
     return (payload_id, stored, kept, stored_us, envelope_id, sealed_by, len(body) if sealed_by else None)
 
 
+def in_order_of_occurrence(
+    first: Mapping[EventKey, Sighting], owed: Mapping[EventKey, Sequence[Owed]]
+) -> list[EventKey]:
+    """Return the events of one transaction in the order in which they are recorded, where some have an order.
+
+    Those come as they occurred, and of one time as they arrived: a list that shows the newest first, the other way
+    round. The transaction holds the locks of their lines, so nobody records them at the same moment. All others come by
+    their keys, so that two transactions lock them in one order.
+    """
+    arrival = {identity: place for place, identity in enumerate(first)}
+    listed = [sighting.event.occurred_at for sighting in first.values() if sighting.via is Via.LIST]
+    turn = -1 if listed and listed[0] > listed[-1] else 1
+    free = [identity for identity in first if not owing.lines_of(owed[identity])]
+
+    def place(identity: EventKey) -> tuple[datetime, int]:
+        sighting = first[identity]
+        return sighting.event.occurred_at, arrival[identity] * (turn if sighting.via is Via.LIST else 1)
+
+    return sorted(free) + sorted(first.keys() - set(free), key=place)
+
+
 class _Listing(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What is known of a new event and the list."""
 
@@ -253,6 +305,8 @@ class _Listing(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The list has shown it, or its state, before its webhook came."""
     is_awaited: bool
     """It repeats a signed message, so the list must show it before it is delivered, where the list can."""
+    is_redelivered: bool
+    """We asked the provider to send it again."""
 
 
 def _state(sighting: Sighting, listing: _Listing, owed: Owed) -> tuple[str, str | None]:

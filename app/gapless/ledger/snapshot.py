@@ -22,6 +22,7 @@ from gapless.ledger import (
     destinations,
     learned,
     leases,
+    ordering,
     passes,
     silence,
     tallies,
@@ -29,11 +30,12 @@ from gapless.ledger import (
 from gapless.ledger.absences import AbsenceCounts
 from gapless.ledger.accounts import Accounts
 from gapless.ledger.configurations import OlderProcess
-from gapless.ledger.dead_letters import Backlog
+from gapless.ledger.dead_letters import Backlog, Unconfirmed
 from gapless.ledger.destinations import Pause
 from gapless.ledger.engine import dialect
 from gapless.ledger.learned import Learned
 from gapless.ledger.leases import ClockOffset
+from gapless.ledger.ordering import Blocked
 from gapless.ledger.passes import FailingPass
 from gapless.ledger.streams import Stream
 from gapless.ledger.tables import MISSING, SOURCE, STREAM, UNRECOVERABLE
@@ -144,6 +146,12 @@ class DestinationSnapshot:
     state: str
     backlog: tuple[Backlog, ...]
     pause: Pause | None = None
+    blocked: Blocked | None = None
+    """The objects whose next delivery waits for a person; None: there are none."""
+    unconfirmed: Unconfirmed | None = None
+    """What was answered 2xx and waits for a receipt; None: nothing does."""
+    unproven: int = 0
+    """Deliveries that wait until the list is complete up to them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -296,8 +304,18 @@ def _destinations(connection: Connection, now: datetime) -> tuple[DestinationSna
     owed: defaultdict[str, list[Backlog]] = defaultdict(list)
     for part in dead_letters.backlog(connection, to_us(now)):
         owed[part.destination].append(part)
+    blocked = {each.destination: each for each in ordering.blocked(connection)}
+    unconfirmed, unproven = dead_letters.unconfirmed(connection), dead_letters.unproven(connection)
     return tuple(
-        DestinationSnapshot(name=each.name, state=each.state, backlog=tuple(owed[each.name]), pause=each.pause)
+        DestinationSnapshot(
+            name=each.name,
+            state=each.state,
+            backlog=tuple(owed[each.name]),
+            pause=each.pause,
+            blocked=blocked.get(each.name),
+            unconfirmed=unconfirmed.get(each.name),
+            unproven=unproven.get(each.name, 0),
+        )
         for each in destinations.every(connection)
         if each.state == "active" or owed[each.name]
     )

@@ -454,6 +454,13 @@ class EarningRow(TableRow, table=True):
     events: int = _long()
 
 
+_IN_ORDER = ("destination_id", "order_key", "order_us", "event_seq")
+_IS_UNPROVEN = "unproven_id IS NOT NULL"
+_IS_UNSETTLED = "state <> 'delivered' AND state <> 'pending' AND state <> 'waiting'"
+_IS_TRIED = "state = 'pending' AND attempts > 0 AND answers = 0"
+_IS_ANSWERED = "state = 'pending' AND answers > 0"
+
+
 class DeliveryRow(TableRow, table=True):
     """One event owed to one destination."""
 
@@ -462,27 +469,20 @@ class DeliveryRow(TableRow, table=True):
         PrimaryKeyConstraint("destination_id", "event_seq"),
         _index_where("ix_delivery_due", "destination_id", "next_us", "event_seq", where="state = 'pending'"),
         _index_where("ix_delivery_oldest", "destination_id", "created_us", where="state = 'pending'"),
-        _index_where(
-            "ix_delivery_since",
-            "destination_id",
-            "state",
-            "created_us",
-            where="state <> 'delivered' AND state <> 'pending'",
-        ),
-        _index_where("ix_delivery_tried", "destination_id", "created_us", where="state = 'pending' AND attempts > 0"),
-        _index_where(
-            "ix_delivery_waiting",
-            "state",
-            "event_seq",
-            "destination_id",
-            where="state <> 'delivered' AND state <> 'pending'",
-        ),
+        _index_where("ix_delivery_queued", "destination_id", "created_us", where="state = 'waiting'"),
+        _index_where("ix_delivery_since", "destination_id", "state", "created_us", where=_IS_UNSETTLED),
+        _index_where("ix_delivery_tried", "destination_id", "created_us", where=_IS_TRIED),
+        _index_where("ix_delivery_unsettled", "state", "event_seq", "destination_id", where=_IS_UNSETTLED),
         _index_where("ix_delivery_trimmed", "destination_id", "event_seq", where="attempts_kept > 20"),
+        _index_where("ix_delivery_order", *_IN_ORDER, where="order_key IS NOT NULL AND state <> 'delivered'"),
+        _index_where("ix_delivery_newest", *_IN_ORDER[:3], where="order_key IS NOT NULL AND late IS NULL"),
+        _index_where("ix_delivery_unproven", "destination_id", "unproven_id", *_IN_ORDER[2:], where=_IS_UNPROVEN),
+        _index_where("ix_delivery_answered", "destination_id", "answered_us", "answers", where=_IS_ANSWERED),
         {"sqlite_with_rowid": False},
     )
     destination_id: int = _long()
     event_seq: int = _long()
-    state: str = _text(default="pending")  # pending | delivered | dead | held | parked
+    state: str = _text(default="pending")  # pending | waiting | delivered | dead | held | parked
     attempts: int = _long(default=0)
     next_us: int = _long()
     wait_us: int | None = _long(null=True)  # the wait that ends at next_us; None: since it was created
@@ -493,6 +493,13 @@ class DeliveryRow(TableRow, table=True):
     generation: int = _long(default=0)  # how often a person has asked to send it again
     first_us: int | None = _long(null=True)  # its first attempt since it was made, or was sent again; None: not yet
     attempts_kept: int = _long(default=0)  # rows of `attempt` that it may have
+    answered_us: int | None = _long(null=True)  # of one that needs a receipt: when it was first answered 2xx
+    answers: int = _long(default=0)  # how often it was answered 2xx without a receipt
+    applied_us: int | None = _long(null=True)  # when the receipt came
+    order_key: int | None = _long(null=True)  # those of one key are sent one after the other; None: in any order
+    order_us: int | None = _long(null=True)  # its place among those of its key, see `ledger.ordering`
+    late: str | None = _text(null=True)  # why it comes out of the order of occurrence: recovered | replayed
+    unproven_id: int | None = _long(null=True)  # the source whose list must be complete up to it first
 
 
 class DeliveryCountRow(TableRow, table=True):
@@ -508,6 +515,16 @@ class DeliveryCountRow(TableRow, table=True):
     reason: str = _text()  # "": there is none
     slot: int = _long()
     count: int = _long()
+
+
+class ReleasedRow(TableRow, table=True):
+    """Up to when a destination was given the events of a source of which nothing earlier can be missing any more."""
+
+    __tablename__ = "released"
+    __table_args__ = (PrimaryKeyConstraint("destination_id", "source_id"), {"sqlite_with_rowid": False})
+    destination_id: int = _long()
+    source_id: int = _long()
+    up_to_us: int = _long()
 
 
 class AttemptRow(TableRow, table=True):
@@ -748,5 +765,5 @@ SUBSCRIPTION, RESTORED, RECEIPT = _table(SubscriptionRow), _table(RestoredRow), 
 SIGNED_MESSAGE = _table(SignedMessageRow)
 LEARNED, LIST_DELAY = _table(LearnedRow), _table(ListDelayRow)
 SLOT, DOWNTIME, QUARANTINE, AUDIT_LOG = _table(SlotRow), _table(DowntimeRow), _table(QuarantineRow), _table(AuditLogRow)
-ENCRYPTION_KEY = _table(EncryptionKeyRow)
+ENCRYPTION_KEY, RELEASED = _table(EncryptionKeyRow), _table(ReleasedRow)
 AUDIT_HEAD, TOKEN, APPROVAL = _table(AuditHeadRow), _table(TokenRow), _table(ApprovalRow)

@@ -12,10 +12,12 @@ from typing import Any, TypeAlias
 import msgspec
 from sqlalchemy import ColumnElement, Connection, Select, delete, func, select, tuple_, update
 
+from gapless.ledger import ordering
 from gapless.ledger.accounts import OTHER_ACCOUNT
-from gapless.ledger.deliveries import ATTEMPT_COLUMNS, DELIVERY_CHANNEL, NEXT_GENERATION, WAITING, DeliveryState, fresh
+from gapless.ledger.deliveries import ATTEMPT_COLUMNS, NEXT_GENERATION, UNSETTLED, DeliveryState, fresh
 from gapless.ledger.engine import dialect
 from gapless.ledger.events import Extent, matches_types
+from gapless.ledger.ordering import DELIVERY_CHANNEL
 from gapless.ledger.tables import ATTEMPT, DELIVERY, DESTINATION, EVENT, SOURCE
 
 Key: TypeAlias = tuple[int, int]
@@ -126,7 +128,7 @@ def batch(connection: Connection, chosen: UnsettledFilter, after: Key, limit: in
     There may be none although there are more.
     """
     looked = (DELIVERY.c.event_seq, DELIVERY.c.destination_id)
-    in_state = (WAITING, DELIVERY.c.state == chosen.state)
+    in_state = (UNSETTLED, DELIVERY.c.state == chosen.state)
     ahead = select(*looked).where(*in_state, _after(after)).order_by(*looked)
     is_long = chosen.seqs is None
     end = connection.execute(ahead.offset(LOOKED - 1).limit(1)).first() if is_long else None
@@ -142,11 +144,17 @@ def batch(connection: Connection, chosen: UnsettledFilter, after: Key, limit: in
 
 
 def send_again(connection: Connection, keys: Sequence[Key], state: DeliveryState, now_us: int) -> int:
-    """Owe these deliveries again that are still in `state`, with a fresh budget of attempts. Returns how many."""
+    """Owe these deliveries again that are still in `state`, with a fresh budget of attempts. Returns how many.
+
+    Those that are ordered are sent in their turn.
+    """
     if not keys:
         return 0
-    again = {**fresh(now_us), "generation": NEXT_GENERATION}
-    count = connection.execute(update(DELIVERY).where(*_named(keys, state)).values(**again)).rowcount
+    again, named = {**fresh(now_us), "generation": NEXT_GENERATION}, _named(keys, state)
+    lines = ordering.lines_of(connection, *named)
+    ordering.lock(connection, lines)
+    count = connection.execute(update(DELIVERY).where(*named).values(**again)).rowcount
+    ordering.let_next(connection, lines)
     dialect.notify(connection, DELIVERY_CHANNEL)
     return count
 
@@ -154,12 +162,17 @@ def send_again(connection: Connection, keys: Sequence[Key], state: DeliveryState
 def discard(connection: Connection, keys: Sequence[Key], state: DeliveryState, now_us: int, why: str) -> int:
     """Delete these deliveries that are still in `state`: they are not owed any more. Returns how many.
 
-    `why` stands among the attempts of each, so that an event tells what became of it.
+    What waited for them in its order goes on. `why` stands among the attempts of each, so that an event tells what
+    became of it.
     """
     if not keys:
         return 0
-    gone = delete(DELIVERY).where(*_named(keys, state)).returning(DELIVERY.c.destination_id, DELIVERY.c.event_seq)
+    named = _named(keys, state)
+    lines = ordering.lines_of(connection, *named)
+    ordering.lock(connection, lines)
+    gone = delete(DELIVERY).where(*named).returning(DELIVERY.c.destination_id, DELIVERY.c.event_seq)
     deleted = sorted((row[0], row[1]) for row in connection.execute(gone))
+    ordering.let_next(connection, lines)
     rows = [(*each, now_us, 0, DISCARDED, why, None, None) for each in deleted]
     dialect.insert_many(connection, ATTEMPT, ATTEMPT_COLUMNS, rows)
     return len(deleted)
@@ -176,7 +189,7 @@ def _after(cursor: Key) -> ColumnElement[bool]:
 
 def _of_deliveries(connection: Connection, chosen: UnsettledFilter) -> list[ColumnElement[bool]]:
     """Return the conditions on `delivery`; the destinations so that its primary key, which has all, does not serve."""
-    clauses = [WAITING, DELIVERY.c.state == chosen.state]
+    clauses = [UNSETTLED, DELIVERY.c.state == chosen.state]
     if chosen.destinations is not None:
         named = select(DESTINATION.c.id).where(DESTINATION.c.name.in_(chosen.destinations))
         clauses.append((DELIVERY.c.destination_id + 0).in_(list(connection.execute(named).scalars())))

@@ -10,7 +10,7 @@ from gapless.deliver.routing import Destination, build_route
 from gapless.domain import Route, Sources, Via, from_us, span_us, to_us
 from gapless.ledger import Connection, events, fills
 from gapless.ledger.deliveries import NOT_LISTED
-from gapless.ledger.fills import NewDelivery, Unowed
+from gapless.ledger.fills import LaterDelivery, Unowed
 from gapless.operations.context import AwareTime, Name, OperationContext, OperationRefused, OperationRequest
 from gapless.operations.destinations import find
 from gapless_reconcilers.kit.contract import RemoteEvent
@@ -54,7 +54,7 @@ class _Count:
     times_us: list[int] = field(default_factory=list)
     """When the first and the last of them occurred."""
 
-    def add(self, new: list[tuple[Unowed, NewDelivery]], made: int) -> None:
+    def add(self, new: list[tuple[Unowed, LaterDelivery]], made: int) -> None:
         self.owed += made
         self.held += sum(each.held is not None for _, each in new)
         known = [*self.times_us, *(event.occurred_us for event, _ in new)]
@@ -97,13 +97,13 @@ async def _plan(context: OperationContext, request: FillDestination) -> _Fill:
     )
 
 
-def _new_deliveries(connection: Connection, asked: _Fill, after: int) -> list[tuple[Unowed, NewDelivery]]:
+def _new_deliveries(connection: Connection, asked: _Fill, after: int) -> list[tuple[Unowed, LaterDelivery]]:
     found = fills.unowed(connection, asked.destination_id, asked.start_us, asked.end_us, after)
     judged = ((each, _new_delivery(connection, asked, each)) for each in found)
     return [(event, new) for event, new in judged if new is not None]
 
 
-def _new_delivery(connection: Connection, asked: _Fill, event: Unowed) -> NewDelivery | None:
+def _new_delivery(connection: Connection, asked: _Fill, event: Unowed) -> LaterDelivery | None:
     """Return the delivery that recording the event would have made; None: the destination does not take it."""
     if event.source not in asked.sources:
         return None
@@ -122,11 +122,11 @@ def _new_delivery(connection: Connection, asked: _Fill, event: Unowed) -> NewDel
         return None
     is_unproven = event.via is Via.WEBHOOK and (owed.until_listed or event.repeated)
     held = owed.held or event.held or (NOT_LISTED if is_unproven else None)
-    return NewDelivery(seq=event.seq, next_us=max(asked.now_us, owed.not_before_us), held=held)
+    return LaterDelivery(seq=event.seq, next_us=max(asked.now_us, owed.not_before_us), held=held)
 
 
 async def _owe(
-    context: OperationContext, request: FillDestination, asked: _Fill, new: list[tuple[Unowed, NewDelivery]]
+    context: OperationContext, request: FillDestination, asked: _Fill, new: list[tuple[Unowed, LaterDelivery]]
 ) -> int:
     return await context.write(
         request.operation,

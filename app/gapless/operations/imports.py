@@ -6,7 +6,7 @@ from typing import Annotated
 from msgspec import Meta, Struct
 
 from gapless.domain import Source, Via
-from gapless.ledger import Connection, destinations, receipts, streams
+from gapless.ledger import Connection, deliveries, destinations, receipts, streams
 from gapless.ledger.recorder import Recorder, Sighting
 from gapless.operations.context import AwareTime, Keys, Name, OperationContext, OperationRefused, OperationRequest
 from gapless.operations.principals import AccessRole
@@ -14,6 +14,8 @@ from gapless_reconcilers.kit.contract import RemoteEvent, check_text
 
 IMPORT_BATCH = 500
 """Events recorded in one transaction: about a page."""
+RECEIPT_BATCH = 1000
+"""Receipts recorded in one transaction, because webhooks wait for it."""
 
 
 class ImportedEvent(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -60,21 +62,37 @@ class RecordReceipts(OperationRequest, frozen=True, kw_only=True):
 
 
 async def record_receipts(context: OperationContext, request: RecordReceipts) -> dict[str, object]:
-    """Record receipts. An event with one is not delivered to that destination; it may be recorded later."""
+    """Record receipts, and settle what is owed of their events, in any state.
+
+    An event with a receipt is not delivered to that destination; it may be recorded later.
+    """
     destination = await context.read(destinations.destination, name=request.destination)
     if destination is None:
         known = "`gapless status` shows those that are"
         raise OperationRefused(f"destination {request.destination!r} is not known; {known}")
     for key in request.keys:
         _check_key(key)
-    new = await context.runtime.write(
-        receipts.record,
-        source_id=context.source(request.source).id,
-        destination_id=destination.id,
-        keys=request.keys,
-        now_us=context.now_us,
-    )
-    return {"new": new, "known": len(request.keys) - new}
+    source_id, new, settled = context.source(request.source).id, 0, 0
+    for at in range(0, len(request.keys), RECEIPT_BATCH):
+        made = await context.runtime.write(
+            _record_receipts,
+            source_id=source_id,
+            destination_id=destination.id,
+            keys=request.keys[at : at + RECEIPT_BATCH],
+            now_us=context.now_us,
+        )
+        new, settled = new + made[0], settled + made[1]
+    if settled:
+        context.wake()
+    return {"new": new, "known": len(request.keys) - new, "settled": settled}
+
+
+def _record_receipts(
+    connection: Connection, source_id: int, destination_id: int, keys: Sequence[str], now_us: int
+) -> tuple[int, int]:
+    """Return how many of the receipts are new, and how many deliveries they settle."""
+    new = receipts.record(connection, source_id, destination_id, keys, now_us)
+    return new, deliveries.settle_applied(connection, source_id, destination_id, keys, now_us)
 
 
 def _check_key(key: str) -> None:

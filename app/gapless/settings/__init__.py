@@ -13,6 +13,7 @@ from gapless.settings.provider_options import (
 from gapless.settings.secret_files import secret_paths
 from gapless.settings.secrets import SecretRef, SecretUnavailable, weakness_of
 from gapless.settings.tree import (
+    Confirmation,
     ConnectionSettings,
     DestinationSettings,
     EncryptionSettings,
@@ -33,6 +34,7 @@ from gapless.settings.tree import (
 
 __all__ = [
     "DECLARED",
+    "Confirmation",
     "ConnectionSettings",
     "DestinationSettings",
     "EncryptionSettings",

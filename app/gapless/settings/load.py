@@ -13,7 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from gapless.domain import Mode
+from gapless.domain import Mode, Order, Release, Via
 from gapless.errors import UserError
 from gapless.settings.build import RawTable, SettingsBuilder
 from gapless.settings.destination_options import read_destination
@@ -345,6 +345,15 @@ def destination_problems(destination: DestinationSettings, sources: Sequence[str
         yield "option backoff_first is longer than backoff_max; wanted it to be shorter, or equal"
     if destination.receipts and not destination.delay:
         yield 'option receipts is true, but delay is 0s; set the time within which the handler reports, such as "5m"'
+    is_ordered = destination.order is not Order.NONE or destination.release is Release.PROVEN
+    if is_ordered and (destination.receipts or Via.WEBHOOK not in destination.via):
+        yield (
+            f'options order and release are "{destination.order}" and "{destination.release}", but the handler gets '
+            'webhooks that Gapless does not send; set them to "none" and "recorded", or deliver every event: '
+            "via with webhook, and receipts = false"
+        )
+    if destination.order_skips_dead and not is_ordered:
+        yield 'option order_skips_dead is true, but order is "none"; set order, or leave it out'
     for name in destination.sources:
         if name != "*" and name not in sources:
             near = difflib.get_close_matches(name, sources, n=1)

@@ -15,7 +15,7 @@ from typing import Any, TypeVar, cast
 from gapless.condition import Condition
 from gapless.destinations import registry
 from gapless.destinations.contract import DestinationOptions
-from gapless.domain import EventMode, Mode, Silence, Via
+from gapless.domain import EventMode, Mode, Order, Release, Silence, Via
 from gapless.settings import parsers
 from gapless.settings.parsers import OptionParser
 from gapless.settings.secrets import SecretRef
@@ -75,6 +75,13 @@ class OnVersionMismatch(StrEnum):
 
     HOLD = "hold"
     DELIVER = "deliver"
+
+
+class Confirmation(StrEnum):
+    """What makes a delivery done."""
+
+    ANSWER = "answer"
+    RECEIPT = "receipt"
 
 
 def setting(parser: OptionParser[T], default: object = MISSING) -> T:
@@ -443,6 +450,29 @@ class DestinationSettings:
     """`true`: the data of thin events, which only name what happened, is fetched before they are sent.
 
     Off by default, because each attempt costs a request of the grant, and shows the event as it is by then."""
+    confirm: Confirmation = setting(parsers.choice(Confirmation), "answer")
+    """What makes a delivery done: `answer`, a 2xx; or `receipt`, the consumer's word that it has applied the event.
+
+    A receipt is sent to `/api/v1/receipts`, or is the header `gapless-applied: true` of the answer. By default a 2xx is
+    enough, because few consumers send receipts."""
+    receipt_within: timedelta = setting(parsers.duration(_SECOND), "5m")
+    """Time after a 2xx in which the receipt must come, or the event is sent again. For `confirm = "receipt"`.
+
+    The default is longer than the jobs of most consumers take."""
+    receipt_attempts: int = setting(parsers.count(1, 1000, "attempts"), 5)
+    """2xx without a receipt after which a delivery is a dead letter, `unconfirmed`. For `confirm = "receipt"`."""
+    order: Order = setting(parsers.choice(Order), "none")
+    """`object`: a later event of an object waits until the earlier one is delivered. `none`: none waits.
+
+    Off by default: where an event fails, those of its object after it wait. An event without an object is never
+    ordered."""
+    release: Release = setting(parsers.choice(Release), "recorded")
+    """`proven`: an event is sent once the provider's list proves that nothing earlier of its source is missing.
+
+    They are sent in order of occurrence, one after the other of each source, or with `order` of each object. That costs
+    the time until the list was read beyond the grace, so it is off by default."""
+    order_skips_dead: bool = setting(parsers.flag(), default=False)
+    """`true`: a dead letter does not keep what comes after it in its order. `false`: it waits for a person."""
     concurrency: int = setting(parsers.count(1, 1024, "deliveries"), 8)
     """Deliveries at the same time. The default spares a small handler, and allows 80 a second at 100 ms each."""
     rate: float | None = optional(parsers.rate("deliveries"))

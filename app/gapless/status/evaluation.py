@@ -9,6 +9,7 @@ from gapless.destinations.contract import FailureReason
 from gapless.domain import Mode, Via, from_us, span_us, to_us
 from gapless.ledger import silence
 from gapless.ledger.absences import NO_ABSENCES, AbsenceCounts
+from gapless.ledger.dead_letters import Unconfirmed
 from gapless.ledger.deliveries import DeliveryState
 from gapless.ledger.snapshot import WINDOWS, DestinationSnapshot, LedgerSnapshot, MissingCounts, SourceSnapshot
 from gapless.ledger.streams import Stream
@@ -261,6 +262,7 @@ def _destination(snapshot: DestinationSnapshot, now: datetime) -> DestinationRep
         if part.state is DeliveryState.DEAD:
             reason = part.reason or FailureReason.INTERNAL.value
             dead[reason] = dead.get(reason, 0) + part.count
+    unconfirmed = snapshot.unconfirmed or Unconfirmed()
     return DestinationReport(
         name=snapshot.name,
         state=snapshot.state,
@@ -271,4 +273,9 @@ def _destination(snapshot: DestinationSnapshot, now: datetime) -> DestinationRep
         dead=dead,
         held=held,
         pause=snapshot.pause,
+        blocked=snapshot.blocked,
+        unproven=snapshot.unproven,
+        unconfirmed=unconfirmed.count,
+        unconfirmed_again=unconfirmed.resent,
+        unconfirmed_since=_first([unconfirmed.since_us]),
     )

@@ -85,12 +85,12 @@ def _missed(source: SourceReport) -> Samples:
     return {(cause.value,): count for cause, count in source.losses.missed.items()} if source.losses else {}
 
 
+def _of_destination(value: Callable[[DestinationReport], Value]) -> Callable[[DestinationReport], Samples]:
+    return lambda destination: {(): value(destination)}
+
+
 def _backlog(destination: DestinationReport) -> Samples:
     return {(state.value,): count for state, count in destination.backlog.items()}
-
-
-def _oldest_pending(destination: DestinationReport) -> Samples:
-    return {(): destination.oldest_pending}
 
 
 def _paused(destination: DestinationReport) -> Samples:
@@ -317,7 +317,7 @@ SOURCE_FIGURES: Final[tuple[Figure[SourceReport], ...]] = (
 DESTINATION_FIGURES: Final[tuple[Figure[DestinationReport], ...]] = (
     Figure(
         name="delivery_backlog",
-        help="deliveries not done; state: `pending`, `held`, `parked`, `dead`",
+        help="deliveries not done; state: `pending`, `waiting`, `held`, `parked`, `dead`",
         absent="never",
         labels=("state",),
         samples=_backlog,
@@ -326,7 +326,7 @@ DESTINATION_FIGURES: Final[tuple[Figure[DestinationReport], ...]] = (
         name="oldest_pending_timestamp_seconds",
         help="when the oldest pending delivery was made",
         absent="nothing is pending",
-        samples=_oldest_pending,
+        samples=_of_destination(lambda destination: destination.oldest_pending),
     ),
     Figure(
         name="dead_letters",
@@ -340,5 +340,29 @@ DESTINATION_FIGURES: Final[tuple[Figure[DestinationReport], ...]] = (
         help="1 while a person has paused the destination",
         absent="never",
         samples=_paused,
+    ),
+    Figure(
+        name="blocked_objects",
+        help="objects whose next delivery waits for a person, while others wait behind it; with `order`",
+        absent="never",
+        samples=_of_destination(lambda destination: 0 if destination.blocked is None else destination.blocked.count),
+    ),
+    Figure(
+        name="unproven_deliveries",
+        help="deliveries that wait until the list is complete up to them; with `release`",
+        absent="never",
+        samples=_of_destination(lambda destination: destination.unproven),
+    ),
+    Figure(
+        name="unconfirmed_deliveries",
+        help="deliveries that were answered 2xx and wait for their receipt",
+        absent="never",
+        samples=_of_destination(lambda destination: destination.unconfirmed),
+    ),
+    Figure(
+        name="oldest_unconfirmed_timestamp_seconds",
+        help="when the first of them was answered",
+        absent="none waits",
+        samples=_of_destination(lambda destination: destination.unconfirmed_since),
     ),
 )

@@ -13,11 +13,18 @@ from gapless.ledger.deliveries import DeliveryState
 from gapless.ledger.destinations import Pause
 from gapless.ledger.learned import Learned, PlanSummary
 from gapless.ledger.leases import ClockOffset
+from gapless.ledger.ordering import Blocked
 from gapless.ledger.passes import FailingPass
 from gapless.ledger.snapshot import UnrecoverableEntry
 from gapless_reconcilers.kit.contract import Coverage
 
-OWED: tuple[DeliveryState, ...] = (DeliveryState.PENDING, DeliveryState.HELD, DeliveryState.PARKED, DeliveryState.DEAD)
+OWED: tuple[DeliveryState, ...] = (
+    DeliveryState.PENDING,
+    DeliveryState.WAITING,
+    DeliveryState.HELD,
+    DeliveryState.PARKED,
+    DeliveryState.DEAD,
+)
 """The states of deliveries that are not done."""
 
 
@@ -208,6 +215,16 @@ class DestinationReport:
     """Held deliveries by reason; only the reasons that occur."""
     pause: Pause | None = None
     """Who has paused it, since when and why; None: it is not paused."""
+    blocked: Blocked | None = None
+    """The objects whose next delivery waits for a person, while others wait behind it; None: there are none."""
+    unproven: int = 0
+    """Deliveries that wait until the list is complete up to them."""
+    unconfirmed: int = 0
+    """Deliveries that were answered 2xx, and whose receipts have not come."""
+    unconfirmed_again: int = 0
+    """Those of them that were sent again, because no receipt came in time."""
+    unconfirmed_since: datetime | None = None
+    """When the first of them was answered; None: there is none."""
 
     @property
     def oldest_pending(self) -> datetime | None:

@@ -93,7 +93,7 @@ async def test_an_operation_takes_only_json_objects(console: Any, listen: Any) -
     async with listen() as client:
         path = "/api/operations/import"
         done = await client.post(path, json={"source": "acme", "events": [{"key": "evt_1"}]}, headers=RUN)
-        assert (done.status_code, done.json()) == (200, {"new": 1, "known": 0})
+        assert (done.status_code, done.json()) == (200, {"new": 1, "known": 0, "settled": 0})
         assert await console.sql(select(EVENT.c.key)) == "evt_1"
         form = {**RUN, "content-type": "text/plain"}
         assert (await client.post(path, content="{}", headers=form)).status_code == 415
@@ -191,7 +191,7 @@ async def test_a_handler_reports_with_a_token_that_opens_nothing_else(console: A
     async with listen(access=access) as client:
         assert (await client.post("/api/v1/receipts", json=body)).status_code == 401
         taken = await client.post("/api/v1/receipts", json=body, headers=token)
-        assert (taken.status_code, taken.json()) == (200, {"new": 1, "known": 0})
+        assert (taken.status_code, taken.json()) == (200, {"new": 1, "known": 0, "settled": 0})
         unknown = await client.post("/api/v1/receipts", json={**body, "destination": "nobody"}, headers=token)
         assert (unknown.status_code, "is not known" in unknown.json()["error"]) == (400, True)
         assert (await client.post("/api/operations/receipts", json=body, headers=token)).status_code == 401

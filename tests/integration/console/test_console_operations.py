@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime, timedelta
 from itertools import pairwise
 from typing import Any
@@ -13,7 +14,7 @@ from stripe import WebhookSignature
 from gapless.domain import Mode, Via, to_us
 from gapless.ledger import passes
 from gapless.ledger.tables import DELIVERY, EVENT, PASS, QUARANTINE, SLICE, SOURCE, TALLY
-from gapless.operations.context import OperationContext, OperationRefused
+from gapless.operations.context import ApprovalNeeded, OperationContext, OperationRefused
 from gapless.operations.passes import DemandPass
 from gapless.operations.registry import OPERATIONS, perform
 from gapless_reconcilers.kit.contract import Secret
@@ -226,6 +227,16 @@ async def test_dead_letters_are_requeued_with_new_attempts(console: Any) -> None
     assert await do(console.context, "dead.requeue", {"reason": "consumer_5xx"}) == {"requeued": 1}
     assert await console.sql(select(DELIVERY.c.attempts)) == 0
     assert await console.audited() == [("dead.requeue", "shop"), ("dead.requeue", "*")]
+
+
+async def test_a_second_person_approves_what_gives_up_many(console: Any) -> None:
+    await console.add_destination("shop")
+    await console.record(Via.WEBHOOK, "evt_1", "evt_2", "evt_3")
+    await settle(console, "dead", "consumer_5xx")
+    careful = replace(console.context, second_person_above=2)
+    with pytest.raises(ApprovalNeeded, match="concerns 3 events"):
+        await do(careful, "dead.discard", {"destination": "shop", "note": "old"})
+    assert set((await deliveries(console)).values()) == {"dead"}
 
 
 async def test_held_deliveries_are_released(console: Any) -> None:

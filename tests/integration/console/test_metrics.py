@@ -16,7 +16,7 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from reports import LEARNED
-from sqlalchemy import update
+from sqlalchemy import func, select, update
 
 from gapless.connections.register import Connections
 from gapless.console.feed.limits import Closing
@@ -26,7 +26,7 @@ from gapless.destinations.contract import FailureReason
 from gapless.domain import Mode, Silence, Via, span_us, to_us
 from gapless.ledger import learned, silence
 from gapless.ledger.engine import StoreUnavailable
-from gapless.ledger.tables import BUDGET, BUDGET_USE, MISSING, SOURCE, UNRECOVERABLE
+from gapless.ledger.tables import BUDGET, BUDGET_USE, DELIVERY, MISSING, SOURCE, UNRECOVERABLE
 from gapless.metrics import Metrics
 from gapless.receive.webhook import REASONS, Outcome
 from gapless.status.figures import DESTINATION_FIGURES, SOURCE_FIGURES, SOURCE_INFO
@@ -102,6 +102,10 @@ async def fill(console: Any) -> None:
     await console.record(Via.LIST, "evt_3", "evt_4")
     await console.record(Via.WEBHOOK, "evt_4")
     await console.record(Via.IMPORT, "evt_5")
+    answered = {"answers": 1, "answered_us": to_us(console.now[0]) - 7_000_000}
+    first = select(func.min(DELIVERY.c.event_seq)).scalar_subquery()
+    one = update(DELIVERY).where(DELIVERY.c.event_seq == first).values(**answered)
+    await console.context.runtime.write(lambda c: c.execute(one).rowcount)
     await console.listed()
     scope = console.source().provider.budget_scope()
     now_us, day_us = to_us(console.now[0]), span_us(timedelta(days=1))
@@ -165,6 +169,8 @@ async def test_totals_equal_what_was_recorded(console: Any) -> None:
         ("delivery_backlog", "shop", "dead"): 0,
         ("oldest_pending_timestamp_seconds", "shop"): console.now[0].timestamp(),
         ("dead_letters", "shop", "timeout"): 0,
+        ("unconfirmed_deliveries", "shop"): 1,
+        ("oldest_unconfirmed_timestamp_seconds", "shop"): console.now[0].timestamp() - 7,
         ("ledger_readable",): 1,
     }
     assert {key: values.get(key) for key in expected} == expected
@@ -306,6 +312,7 @@ def touch(metrics: Metrics, source: str, destination: str) -> None:
     metrics.delivery_seconds.labels(destination)
     touch_listeners(metrics)
     metrics.circuit_open.labels(destination)
+    metrics.receipts_late.labels(destination)
 
 
 def touch_listeners(metrics: Metrics) -> None:

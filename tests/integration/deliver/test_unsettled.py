@@ -34,7 +34,7 @@ async def test_nothing_that_is_pending_is_read_for_dead_letters(setup: Any) -> N
         )
         for step in steps:
             found = await plans(setup, step)
-            assert [line for line in found if "ix_delivery_waiting" in line or "ix_delivery_since" in line], found
+            assert [line for line in found if "ix_delivery_unsettled" in line or "ix_delivery_since" in line], found
             assert whole(found, "delivery", "event") == []
             assert [line for line in found if "ix_delivery_due" in line or "ix_delivery_oldest" in line] == []
 

@@ -19,7 +19,7 @@ from gapless_reconcilers.kit.contract import Secret
 ENVIRON = {"QUEUE_TOKEN": "t0ken", "OTHER": "another"}
 
 
-class Order(StrEnum):
+class Sorting(StrEnum):
     ANY = "any"
     STRICT = "strict"
 
@@ -27,7 +27,7 @@ class Order(StrEnum):
 class QueueOptions(DestinationOptions, frozen=True, kw_only=True):
     queue: Annotated[str, Meta(pattern=r"\A[a-z]+\Z", description="the name of a queue")]
     token: SecretReader
-    order: Order = Order.ANY
+    sorting: Sorting = Sorting.ANY
     keep: timedelta | None = None
     depth: Annotated[int, Meta(ge=1, le=9, description="a whole number of messages from 1 to 9")] | None = None
     share: float = 1.0
@@ -79,10 +79,10 @@ REQUIRED = 'queue = "orders"\ntoken_env = "QUEUE_TOKEN"\n'
 def test_each_type_of_option_is_read(tmp_path: Path) -> None:
     options = queue(
         tmp_path,
-        REQUIRED + 'order = "strict"\nkeep = "1h30m"\ndepth = 3\nshare = 2\ndurable = true\ntags = ["a", "b"]\n'
+        REQUIRED + 'sorting = "strict"\nkeep = "1h30m"\ndepth = 3\nshare = 2\ndurable = true\ntags = ["a", "b"]\n'
         'labels = { a = "1" }\nlabels_env = { b = "OTHER" }\nconcurrency = 3\n',
     )
-    assert (options.queue, options.token.read(), options.order) == ("orders", Secret("t0ken"), Order.STRICT)
+    assert (options.queue, options.token.read(), options.sorting) == ("orders", Secret("t0ken"), Sorting.STRICT)
     assert (options.keep, options.depth, options.share) == (timedelta(minutes=90), 3, 2.0)
     assert (options.durable, options.tags, options.labels) == (True, ("a", "b"), {"a": "1"})
     assert options.labels_env["b"].read() == Secret("another")
@@ -91,11 +91,11 @@ def test_each_type_of_option_is_read(tmp_path: Path) -> None:
 def test_each_type_of_option_has_a_twin(tmp_path: Path) -> None:
     prefix = "GAPLESS_DESTINATION__D__"
     twins = {
-        "QUEUE": "orders", "TOKEN": "direct", "ORDER": "strict", "KEEP": "5m", "DEPTH": "2", "SHARE": "0.5",
+        "QUEUE": "orders", "TOKEN": "direct", "SORTING": "strict", "KEEP": "5m", "DEPTH": "2", "SHARE": "0.5",
         "DURABLE": "true", "TAGS": "a, b", "LABELS": '{"a": "1"}', "LABELS_ENV": '{"b": "OTHER"}',
     }  # fmt: skip
     options = queue(tmp_path, "", {f"{prefix}{name}": text for name, text in twins.items()})
-    assert (options.queue, options.token.read(), options.order) == ("orders", Secret("direct"), Order.STRICT)
+    assert (options.queue, options.token.read(), options.sorting) == ("orders", Secret("direct"), Sorting.STRICT)
     assert (options.keep, options.depth, options.share) == (timedelta(minutes=5), 2, 0.5)
     assert (options.durable, options.tags, options.labels) == (True, ("a", "b"), {"a": "1"})
     assert options.labels_env["b"].read() == Secret("another")
@@ -109,7 +109,7 @@ def test_each_type_of_option_has_a_twin(tmp_path: Path) -> None:
         (REQUIRED.replace("orders", "Orders"), 'option queue is "Orders"; wanted the name of a queue'),
         (REQUIRED + "depth = 10", "option depth is 10; wanted a whole number of messages from 1 to 9"),
         (REQUIRED + "share = true", "option share is true; wanted a number"),
-        (REQUIRED + 'order = "some"', 'option order is "some"; wanted one of any, strict'),
+        (REQUIRED + 'sorting = "some"', 'option sorting is "some"; wanted one of any, strict'),
         (REQUIRED + "keep = 5", "option keep is 5; wanted a duration such as 30s, 5m, 2h, 30d"),
         (REQUIRED + "tags = [1]", "option tags is a list; wanted a list"),
         (REQUIRED + "labels = { a = 1 }", "option labels is a table; wanted a table"),
@@ -138,10 +138,10 @@ def test_an_option_that_every_destination_has_is_a_fault_of_the_kind(
 def test_what_the_options_themselves_refuse_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Picky(QueueOptions, frozen=True, kw_only=True):
         def __post_init__(self) -> None:
-            raise ValueError("options order and durable do not fit; choose one")
+            raise ValueError("options sorting and durable do not fit; choose one")
 
     monkeypatch.setattr(QueueSender, "Options", Picky)
-    assert problem(tmp_path, REQUIRED).endswith('"d": options order and durable do not fit; choose one')
+    assert problem(tmp_path, REQUIRED).endswith('"d": options sorting and durable do not fit; choose one')
 
 
 def test_options_show_no_value(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from gapless.ledger.configurations import OlderProcess
 from gapless.ledger.deliveries import DeliveryState
 from gapless.ledger.destinations import Pause
 from gapless.ledger.leases import ClockOffset
+from gapless.ledger.ordering import Blocked
 from gapless.ledger.passes import FailingPass
 from gapless.ledger.snapshot import UnrecoverableEntry
 from gapless.status.report import DestinationReport, Gap, SourceReport, StatusReport, StoreFault, StoreReport
@@ -36,6 +37,9 @@ FAILING = FailingPass(
     error="OptionsInvalid: 404", is_given_up=False,
 )  # fmt: skip
 PAUSE = Pause(since_us=to_us(NOW - DAY), by="ann", reason="upgrade")
+BLOCKED = Blocked(
+    destination="shop", count=3, source="acme", object_key="cus_1", key="evt_1", since_us=to_us(NOW - DAY)
+)
 TROUBLE, UNKNOWN, IN_HAND = Severity.TROUBLE, Severity.UNKNOWN, Severity.IN_HAND
 
 
@@ -210,6 +214,21 @@ CASES: dict[str, tuple[TroubleKind, Severity, Callable[..., Changed]]] = {
         TROUBLE,
         lambda shop: replace(owing(shop, DeliveryState.PENDING), pause=PAUSE, late_since=NOW - HOUR - MINUTE),
     ),
+    "a blocked object": (
+        K.OBJECTS_BLOCKED,
+        TROUBLE,
+        lambda shop: replace(shop, blocked=BLOCKED),
+    ),
+    "receipts late": (
+        K.RECEIPTS_LATE,
+        IN_HAND,
+        lambda shop: replace(shop, unconfirmed=3, unconfirmed_again=2, unconfirmed_since=NOW - 2 * MINUTE),
+    ),
+    "receipts late for long": (
+        K.RECEIPTS_LATE,
+        TROUBLE,
+        lambda shop: replace(shop, unconfirmed=3, unconfirmed_again=2, unconfirmed_since=NOW - HOUR - MINUTE),
+    ),
 }
 OF_STORE = {name for name in CASES if name.startswith("store ")}
 OF_WHOLE = {"no source", "source not in the ledger", "an older configuration", "a receiver's clock", *OF_STORE}
@@ -223,6 +242,9 @@ OF_DESTINATION = {
     "late for long",
     "paused",
     "paused for long",
+    "receipts late",
+    "a blocked object",
+    "receipts late for long",
 }
 
 
@@ -235,6 +257,7 @@ INSTEAD = [
     {"a pass on demand fails", "a pass on demand was given up"},
     {"webhooks lost in the last hour", "one in nine webhooks lost"},
     {"late", "late for long", "paused", "paused for long"},
+    {"receipts late", "receipts late for long"},
     *({"owed by a retired destination", other} for other in OF_DESTINATION),
 ]
 """Groups that exclude each other: one source or destination can have only one case of each."""

@@ -24,7 +24,7 @@ from gapless.deliver.routing import takes_mode
 from gapless.domain import Purpose, TypePatterns, Via, from_us
 from gapless.ledger import Connection, deliveries, events, feed
 from gapless.ledger.attempts import AttemptDetails
-from gapless.ledger.deliveries import DeliveryState
+from gapless.ledger.deliveries import DeliveryState, EventDelivery
 from gapless.ledger.events import Event
 from gapless.ledger.feed import NOTHING_KNOWN, Settled
 from gapless.operations import attempts
@@ -184,21 +184,19 @@ async def _fetch(settings: Settings, name: str, missing: MissingEvent) -> bytes:
 
 def _with_deliveries(
     connection: Connection, key: str, source: str | None
-) -> list[tuple[Event, bytes | CannotOpen | None, list[AttemptDetails], list[tuple[str, DeliveryState, str | None]]]]:
+) -> list[tuple[Event, bytes | CannotOpen | None, list[AttemptDetails], list[EventDelivery]]]:
     return [(*each, deliveries.of_event(connection, each[0].seq)) for each in attempts.of_key(connection, key, source)]
 
 
 def _deliveries(
     row: Event,
-    made: Sequence[tuple[str, DeliveryState, str | None]],
+    made: Sequence[EventDelivery],
     configured: Sequence[DestinationSettings],
     received: bytes | None,
 ) -> list[dict[str, object]]:
     """Return the event's deliveries, and the destinations that are not owed it because of its mode or a condition."""
-    owed: list[dict[str, object]] = [
-        {"destination": name, "state": state.value, "reason": reason} for name, state, reason in made
-    ]
-    others = [each for each in configured if each.name not in {name for name, _, _ in made}]
+    owed = [_owed(each) for each in made]
+    others = [each for each in configured if each.name not in {one.destination for one in made}]
     refused = ((each.name, _not_owed(each, row, received)) for each in others)
     return owed + [
         {"destination": name, "state": "not_owed", "reason": reason} for name, reason in refused if reason is not None
@@ -214,6 +212,27 @@ def _not_owed(destination: DestinationSettings, row: Event, received: bytes | No
     if not takes or destination.when is None or received is None:
         return None
     return "condition" if destination.when.judge(Document(received)) is False else None
+
+
+def _owed(made: EventDelivery) -> dict[str, object]:
+    return {
+        "destination": made.destination,
+        "state": made.state.value,
+        "reason": made.reason,
+        "attempts": made.attempts,
+        "answered_at": None if made.answered_us is None else from_us(made.answered_us),
+        "applied_at": None if made.applied_us is None else from_us(made.applied_us),
+        "done_at": None if made.done_us is None else from_us(made.done_us),
+        "in_order": made.is_ordered,
+        "waits_for": _waits_for(made),
+        "late": made.late,
+    }
+
+
+def _waits_for(made: EventDelivery) -> str | None:
+    if made.state is not DeliveryState.WAITING:
+        return None
+    return "the provider's list to be complete" if made.is_unproven else "the event before it in its order"
 
 
 def _readable(stored: bytes | None) -> object:

@@ -81,7 +81,7 @@ def _show(report: dict[str, Any]) -> None:
     columns = ("source", "complete up to", "checked", "missed", "recovered", "gap 1h", "gap 24h", "gap 7d", "state")
     output.table(columns, map(_source_row, report["sources"]), empty="no source is in the ledger yet")
     click.echo()
-    owed = ("destination", "pending", "oldest pending", "held", "parked", "dead")
+    owed = ("destination", "pending", "oldest pending", "waiting", "held", "parked", "dead")
     output.table(owed, map(_destination_row, report["destinations"]), empty="no destination is configured")
     click.echo()
     for trouble in report["troubles"]:
@@ -109,7 +109,8 @@ def _source_row(source: dict[str, Any]) -> tuple[object, ...]:
 def _destination_row(destination: dict[str, Any]) -> tuple[object, ...]:
     backlog, oldest = destination["backlog"], _time(destination["oldest_pending"])
     name = f"{destination['name']} (paused)" if destination["paused"] else destination["name"]
-    return (name, backlog["pending"], oldest or "-", backlog["held"], backlog["parked"], backlog["dead"])
+    states = ("waiting", "held", "parked", "dead")
+    return (name, backlog["pending"], oldest or "-", *(backlog[state] for state in states))
 
 
 def _show_trouble(trouble: dict[str, Any]) -> None:

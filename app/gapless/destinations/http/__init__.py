@@ -62,6 +62,8 @@ __all__ = [
 ]
 
 THROTTLED = 429
+APPLIED_HEADER = "gapless-applied"
+"""`true` in an answer: the consumer has applied the event, which is the receipt of a delivery that needs one."""
 ANSWER_BYTES = 4096
 ANSWER_S = 1.0
 """Limits for reading an answer's body: to reuse the connection, and to keep its beginning."""
@@ -120,8 +122,9 @@ class HttpSender:
         except aiohttp.ClientError as error:
             return Failed(reason=FailureReason.CONNECTION, detail=self._describe(error))
         body = await _read_beginning(response)
+        is_applied = response.headers.get(APPLIED_HEADER, "").strip().lower() == "true"
         return replace(
-            read_status(response.status, self._wait_us(response), self._options.final),
+            read_status(response.status, self._wait_us(response), self._options.final, is_applied=is_applied),
             answer=answers.read(response.status, response.headers, body, self._keep, self._secrets_of(headers)),
         )
 
@@ -222,12 +225,14 @@ class HttpSender:
         return headers
 
 
-def read_status(status: int, retry_after_us: int = 0, final: Collection[int] = FINAL) -> Delivered | Failed:
+def read_status(
+    status: int, retry_after_us: int = 0, final: Collection[int] = FINAL, *, is_applied: bool = False
+) -> Delivered | Failed:
     """Return the result that a consumer's answer means. `final`: the statuses that are not tried again."""
     detail = f"HTTP {status}"
     match status // 100:
         case 2:
-            return Delivered(detail=detail)
+            return Delivered(detail=detail, applied=is_applied)
         case 3:
             return Failed(reason=FailureReason.REDIRECT, detail=f"{detail}: not followed; set url to where it leads")
         case 4:

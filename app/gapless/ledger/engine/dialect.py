@@ -213,15 +213,18 @@ def note_webhooks(
 
 SETTLE_POSTGRES = (
     "UPDATE delivery SET state = s, attempts = a + t, attempts_kept = attempts_kept + t, next_us = n, wait_us = w, "
-    "lease_us = 0, done_us = o, reason = coalesce(r, reason), first_us = coalesce(first_us, f) "
+    "lease_us = 0, done_us = o, reason = coalesce(r, reason), first_us = coalesce(first_us, f), "
+    "answered_us = coalesce(answered_us, g), answers = answers + h, applied_us = coalesce(i, applied_us) "
     "FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[], $5::text[], $6::bigint[], $7::bigint[], "
-    "$8::bigint[], $9::bigint[], $10::text[], $11::bigint[]) AS settled (d, q, l, a, s, t, n, w, o, r, f) "
-    "WHERE destination_id = d AND event_seq = q AND lease_us = l AND attempts = a AND state = $12"
+    "$8::bigint[], $9::bigint[], $10::text[], $11::bigint[], $12::bigint[], $13::bigint[], $14::bigint[]) "
+    "AS settled (d, q, l, a, s, t, n, w, o, r, f, g, h, i) "
+    "WHERE destination_id = d AND event_seq = q AND lease_us = l AND attempts = a AND state = $15"
 )
 SETTLE_SQLITE = (
     "UPDATE delivery SET state = ?5, attempts = ?4 + ?6, attempts_kept = attempts_kept + ?6, next_us = ?7, "
-    "wait_us = ?8, lease_us = 0, done_us = ?9, reason = coalesce(?10, reason), first_us = coalesce(first_us, ?11) "
-    "WHERE destination_id = ?1 AND event_seq = ?2 AND lease_us = ?3 AND attempts = ?4 AND state = ?12"
+    "wait_us = ?8, lease_us = 0, done_us = ?9, reason = coalesce(?10, reason), first_us = coalesce(first_us, ?11), "
+    "answered_us = coalesce(answered_us, ?12), answers = answers + ?13, applied_us = coalesce(?14, applied_us) "
+    "WHERE destination_id = ?1 AND event_seq = ?2 AND lease_us = ?3 AND attempts = ?4 AND state = ?15"
 )
 
 
@@ -229,7 +232,8 @@ def settle(connection: Connection, rows: Sequence[Row], pending: str) -> None:
     """Settle claimed deliveries that are still `pending` under the lease and the attempts of their claim.
 
     (destination id, event seq, lease, attempts, new state, attempts more, due, wait, done, reason or None, time of the
-    attempt or None) of each.
+    attempt or None, time of a 2xx that needs a receipt or None, such answers without one more, time of the receipt or
+    None) of each.
     """
     if not rows:
         return
@@ -368,6 +372,36 @@ def one_snapshot(connection: Connection) -> None:
     """
     if connection.dialect.name == "postgresql":
         connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+
+
+def for_each(connection: Connection, statement: str, pairs: Sequence[tuple[int, int]]) -> list[Any]:
+    """Return what `statement` finds for each pair of whole numbers, `{0}` and `{1}`, each row after its pair.
+
+    One statement on PostgreSQL; on SQLite one prepared statement a pair, where a call costs little.
+    """
+    if not pairs:
+        return []
+    if connection.dialect.name == "postgresql":
+        return [tuple(row) for row in _postgres(connection, _for_each_postgres(statement), *_arrays(pairs))]
+    cursor, text = _sqlite_cursor(connection), statement.format("?1", "?2")
+    return [(*pair, *row) for pair in pairs for row in cursor.execute(text, pair).fetchall()]
+
+
+@cache
+def _for_each_postgres(statement: str) -> str:
+    inner = statement.format("pair.a", "pair.b")
+    return f"SELECT a, b, found.* FROM unnest($1::bigint[], $2::bigint[]) AS pair (a, b), LATERAL ({inner}) AS found"
+
+
+LOCK_SPACE = 0x6F726465
+"""Keeps our advisory locks apart from those of other users of the database."""
+
+
+def lock_numbers(connection: Connection, numbers: Sequence[int]) -> None:
+    """Hold locks of these numbers, sorted, until the transaction ends. On SQLite there is one writer, and no need."""
+    if numbers and connection.dialect.name == "postgresql":
+        taken = f"SELECT pg_advisory_xact_lock({LOCK_SPACE}, n) FROM unnest($1::integer[]) AS n"
+        _postgres(connection, taken, list(numbers))
 
 
 def skip_locked(connection: Connection) -> bool:

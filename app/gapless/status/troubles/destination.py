@@ -90,6 +90,8 @@ def of_destination(destination: DestinationReport, now: datetime) -> Iterator[Tr
     yield from (
         _of_late(destination, now) if destination.pause is None else _of_pause(destination, destination.pause, now)
     )
+    yield from _of_unconfirmed(destination, now)
+    yield from _of_blocked(destination)
     if backlog[DeliveryState.PARKED]:
         yield Trouble(
             kind=TroubleKind.DELIVERIES_PARKED,
@@ -138,6 +140,39 @@ def _of_pause(destination: DestinationReport, pause: Pause, now: datetime) -> It
         since=from_us(pause.since_us),
         text=f"Paused by {pause.by}{why}; {counted(waiting, 'delivery')} {'waits' if waiting == 1 else 'wait'}.",
         next=f"When it may have them: `gapless destination resume {destination.name}`.",
+    )
+
+
+def _of_unconfirmed(destination: DestinationReport, now: datetime) -> Iterator[Trouble]:
+    since = destination.unconfirmed_since
+    if since is None or not destination.unconfirmed_again:
+        return
+    yield Trouble(
+        kind=TroubleKind.RECEIPTS_LATE,
+        severity=Severity.TROUBLE if now - since > LATE_WITHIN else Severity.IN_HAND,
+        destination=destination.name,
+        since=since,
+        text="Answered 2xx and sent again, because no receipt came in time: "
+        f"{counted(destination.unconfirmed_again, 'delivery')}.",
+        next="See whether its jobs run, and whether they send receipts to /api/v1/receipts; each is sent again "
+        "until it is confirmed, or a dead letter.",
+    )
+
+
+def _of_blocked(destination: DestinationReport) -> Iterator[Trouble]:
+    blocked = destination.blocked
+    if blocked is None:
+        return
+    name = f"all of {blocked.source}" if blocked.object_key is None else f'"{blocked.object_key}" of {blocked.source}'
+    more = f" and {counted(blocked.count - 1, 'other')}" if blocked.count > 1 else ""
+    yield Trouble(
+        kind=TroubleKind.OBJECTS_BLOCKED,
+        severity=Severity.TROUBLE,
+        destination=destination.name,
+        since=from_us(blocked.since_us),
+        text=f"Nothing is sent any more of {name}{more}, because an event before waits for a decision.",
+        next=f"See `gapless event show {blocked.key}`; when the cause is removed, requeue it (`gapless dead requeue "
+        f"{blocked.key}`, `--held` if it is held), or give it up (`gapless dead discard {blocked.key} --note …`).",
     )
 
 

@@ -78,6 +78,8 @@ class TroubleKind(StrEnum):
     DEAD_LETTERS = "dead_letters"
     DELIVERIES_HELD = "deliveries_held"
     DELIVERIES_LATE = "deliveries_late"
+    RECEIPTS_LATE = "receipts_late"
+    OBJECTS_BLOCKED = "objects_blocked"
     DELIVERIES_PARKED = "deliveries_parked"
     DESTINATION_PAUSED = "destination_paused"
 

@@ -1,7 +1,7 @@
 """The log of deliveries: its pages, one delivery with its payload, and the waits that GitHub requests."""
 
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 import httpx
 import msgspec
@@ -25,10 +25,12 @@ class _Delivery(msgspec.Struct, gc=False, kw_only=True):
     delivered_at: Annotated[datetime, msgspec.Meta(tz=True)]
     event: str
     action: str | None = None
+    repository_id: Any = None
 
     def remote(self, hook: str, payload: msgspec.Raw) -> RemoteEvent:
         at = self.delivered_at.astimezone(UTC)
-        return remote(hook, self.guid, self.event, self.action, at, payload, ref=str(self.id))
+        named = {"ref": str(self.id), "repository_id": self.repository_id}
+        return remote(hook, self.guid, self.event, self.action, at, payload, **named)
 
 
 class _Sent(msgspec.Struct, gc=False):

@@ -7,7 +7,7 @@ from urllib.parse import parse_qs
 import msgspec
 
 from gapless_reconcilers.kit.contract import RecordedEvent, RemoteEvent, Secret, WebhookMessage, WebhookRequest
-from gapless_reconcilers.kit.decoders import decode_webhook, recordable
+from gapless_reconcilers.kit.decoders import decode_or_none, decode_webhook, recordable
 from gapless_reconcilers.kit.errors import MalformedWebhook, SignatureInvalid
 from gapless_reconcilers.kit.signatures import SigningKeys, hmac_sha256_hex, is_signed_by_any
 
@@ -17,8 +17,13 @@ OF_APP: Final = "app"
 """The hook in the keys of an App, whose list does not name its only hook."""
 
 
+class _Repository(msgspec.Struct, gc=False):
+    id: Any = None
+
+
 class _Body(msgspec.Struct, gc=False):
     action: Any = None
+    repository: msgspec.Raw = msgspec.Raw(b"null")
 
 
 def read(request: WebhookRequest, now: datetime, keys: SigningKeys, our_hook: str) -> RemoteEvent:
@@ -26,7 +31,10 @@ def read(request: WebhookRequest, now: datetime, keys: SigningKeys, our_hook: st
     _verify(request, keys)
     name, guid, sender = (request.required(header) for header in (EVENT_HEADER, DELIVERY_HEADER, HOOK_HEADER))
     hook = OF_APP if our_hook == OF_APP else sender
-    event = recordable(None, remote, hook, guid, name, _action(request.body), now, request.body)
+    body = _read_body(request.body)
+    action = body.action if isinstance(body.action, str) and body.action else None
+    named = decode_or_none(body.repository, _Repository) or _Repository()
+    event = recordable(None, remote, hook, guid, name, action, now, request.body, repository_id=named.id)
     return event if hook == our_hook else msgspec.structs.replace(event, listable=False)
 
 
@@ -37,11 +45,26 @@ def claimed(request: WebhookRequest, our_hook: str) -> tuple[str, ...]:
 
 
 def remote(
-    hook: str, guid: str, name: str, action: str | None, at: datetime, payload: bytes | msgspec.Raw, ref: str = ""
+    hook: str,
+    guid: str,
+    name: str,
+    action: str | None,
+    at: datetime,
+    payload: bytes | msgspec.Raw,
+    ref: str = "",
+    *,
+    repository_id: object = None,
 ) -> RemoteEvent:
-    """Build the event, for webhooks and list alike: its identity is decided only here. Raises `ValueError`."""
+    """Build the event, for webhooks and list alike: its identity is decided only here. Raises `ValueError`.
+
+    Its object is the repository, which is all that the list names.
+    """
     kind = f"{name}.{action}" if action else name
-    return RemoteEvent(key=f"{hook}:{guid}", type=kind, occurred_at=at, payload=payload, ref=ref or None)
+    is_named = isinstance(repository_id, int) and not isinstance(repository_id, bool)
+    object_key = f"repository/{repository_id}" if is_named else None
+    return RemoteEvent(
+        key=f"{hook}:{guid}", type=kind, occurred_at=at, payload=payload, object_key=object_key, ref=ref or None
+    )
 
 
 def render(event: RecordedEvent, target_url: str, secret: Secret, now: datetime) -> WebhookMessage:  # noqa: ARG001
@@ -67,12 +90,11 @@ def _verify(request: WebhookRequest, keys: SigningKeys) -> None:
         raise SignatureInvalid("the signature is that of no secret we know; check webhook_secret")
 
 
-def _action(body: bytes) -> str | None:
-    """Return the `action` of the body: JSON, or a form with JSON in `payload`. Raises `MalformedWebhook`."""
+def _read_body(body: bytes) -> _Body:
+    """Return what is needed of the body: JSON, or a form with JSON in `payload`. Raises `MalformedWebhook`."""
     if body.startswith(b"payload="):
         try:
             body = parse_qs(body.decode("ascii"), strict_parsing=True)["payload"][0].encode()
         except (ValueError, KeyError) as error:
             raise MalformedWebhook("the form cannot be read") from error
-    action = decode_webhook(body, _Body).action
-    return action if isinstance(action, str) and action else None
+    return decode_webhook(body, _Body)

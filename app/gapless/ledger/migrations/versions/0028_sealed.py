@@ -1,14 +1,14 @@
 """Payloads that are sealed with a key, the keys by id and fingerprint, and events whose content was erased.
 
 Revision ID: 0028
-Revises: 0025
+Revises: 0026
 """
 
 import sqlalchemy as sa
 from alembic import op
 
 revision = "0028"
-down_revision = "0025"
+down_revision = "0026"
 branch_labels = None
 depends_on = None
 
