@@ -46,7 +46,6 @@ TRIED: ColumnElement[bool] = literal_column(
 """A literal, as `PENDING`. What was answered 2xx waits for its receipt, and is not late before that is."""
 ANSWERED: ColumnElement[bool] = literal_column("delivery.state = 'pending' AND delivery.answers > 0")
 """A literal, as `PENDING`."""
-FIRST_ANSWERED = func.min(DELIVERY.c.answered_us)
 _IN_STATE = {DeliveryState.PENDING.value: PENDING, DeliveryState.WAITING.value: QUEUED}
 FARTHEST = 1000
 """The pending deliveries that are due last, among which the last wait is looked for: one that a clock was ahead of."""
@@ -144,29 +143,20 @@ def _times(connection: Connection, destination_id: int, state: str, now_us: int)
     return oldest_us, min(late, default=None), began_us or 0
 
 
-def unconfirmed(connection: Connection) -> dict[str, Unconfirmed]:
-    """Return what waits for a receipt after a 2xx, of each destination that has any. It walks an index of those."""
-    query = (
-        select(DESTINATION.c.name, func.count(), func.sum(case((DELIVERY.c.answers > 1, 1), else_=0)), FIRST_ANSWERED)
-        .join(DESTINATION, DESTINATION.c.id == DELIVERY.c.destination_id)
-        .where(ANSWERED)
-        .group_by(DESTINATION.c.name)
-    )
-    return {
-        name: Unconfirmed(count=count, resent=int(resent), since_us=since_us)
-        for name, count, resent, since_us in connection.execute(query)
-    }
+def unconfirmed(connection: Connection, destination_id: int) -> Unconfirmed | None:
+    """Return what the destination answered 2xx and waits for a receipt, from an index of those; None: nothing does."""
+    resent = func.sum(case((DELIVERY.c.answers > 1, 1), else_=0))
+    query = select(func.count(), resent, func.min(DELIVERY.c.answered_us)).select_from(DELIVERY)
+    count, again, since_us = connection.execute(
+        query.where(DELIVERY.c.destination_id == destination_id, ANSWERED)
+    ).one()
+    return Unconfirmed(count=count, resent=int(again), since_us=since_us) if count else None
 
 
-def unproven(connection: Connection) -> dict[str, int]:
-    """Return how many deliveries wait for the list, of each destination that has any. It walks an index of those."""
-    query = (
-        select(DESTINATION.c.name, func.count())
-        .join(DESTINATION, DESTINATION.c.id == DELIVERY.c.destination_id)
-        .where(DELIVERY.c.unproven_id.is_not(None))
-        .group_by(DESTINATION.c.name)
-    )
-    return {row[0]: row[1] for row in connection.execute(query)}
+def unproven(connection: Connection, destination_id: int) -> int:
+    """Return how many of the destination's deliveries wait for the list, from an index of those."""
+    mine = (DELIVERY.c.destination_id == destination_id, DELIVERY.c.unproven_id.is_not(None))
+    return connection.execute(select(func.count()).select_from(DELIVERY).where(*mine)).scalar_one()
 
 
 def recount(connection: Connection) -> None:

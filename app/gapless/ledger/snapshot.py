@@ -305,7 +305,6 @@ def _destinations(connection: Connection, now: datetime) -> tuple[DestinationSna
     for part in dead_letters.backlog(connection, to_us(now)):
         owed[part.destination].append(part)
     blocked = {each.destination: each for each in ordering.blocked(connection)}
-    unconfirmed, unproven = dead_letters.unconfirmed(connection), dead_letters.unproven(connection)
     return tuple(
         DestinationSnapshot(
             name=each.name,
@@ -313,8 +312,8 @@ def _destinations(connection: Connection, now: datetime) -> tuple[DestinationSna
             backlog=tuple(owed[each.name]),
             pause=each.pause,
             blocked=blocked.get(each.name),
-            unconfirmed=unconfirmed.get(each.name),
-            unproven=unproven.get(each.name, 0),
+            unconfirmed=dead_letters.unconfirmed(connection, each.id),
+            unproven=dead_letters.unproven(connection, each.id),
         )
         for each in destinations.every(connection)
         if each.state == "active" or owed[each.name]

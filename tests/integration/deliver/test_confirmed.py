@@ -232,11 +232,11 @@ async def test_the_backlog_tells_answered_from_late(setup: Any) -> None:
     (part,) = await setup.store.read(dead_letters.backlog, now_us=now_us)
     (row,) = await setup.deliveries()
     waits = Unconfirmed(count=1, resent=0, since_us=row.answered_us)
-    assert (part.late_us, await setup.store.read(dead_letters.unconfirmed)) == (None, {"app": waits})
+    assert (part.late_us, await setup.store.read(dead_letters.unconfirmed, destination_id=1)) == (None, waits)
     await setup.writer.submit(lambda c: c.execute(update(DELIVERY).values(answers=2)).rowcount)
     (part,) = await setup.store.read(dead_letters.backlog, now_us=row.next_us)
     resent = replace(waits, resent=1)
-    assert (part.late_us, await setup.store.read(dead_letters.unconfirmed)) == (row.next_us, {"app": resent})
+    assert (part.late_us, await setup.store.read(dead_letters.unconfirmed, destination_id=1)) == (row.next_us, resent)
 
 
 async def test_attempts_of_a_receipt_are_stored_beside_the_answer(setup: Any) -> None:

@@ -293,7 +293,7 @@ async def test_a_claim_costs_the_same_however_long_the_backlog(setup: Any) -> No
     await setup.writer.submit(lambda c: c.execute(update(DELIVERY).values(next_us=0)).rowcount)
     plans = [line for line in await setup.writer.submit(explained, run) if " delivery" in line]
     settling = f"EXPLAIN QUERY PLAN {dialect.SETTLE_SQLITE}"
-    (settled_by,) = await setup.store.read(lambda c: c.exec_driver_sql(settling, (1,) * 14).all())
+    (settled_by,) = await setup.store.read(lambda c: c.exec_driver_sql(settling, (1,) * 15).all())
     by_key = "SEARCH delivery USING PRIMARY KEY (destination_id=? AND event_seq=?)"
     due = "SEARCH delivery USING INDEX ix_delivery_due (destination_id=?"
     claimed = [by_key, f"{due} AND next_us<?)", by_key, f"{due})"]

@@ -68,7 +68,11 @@ async def test_nothing_is_sent_before_the_list_was_read(setup: Any) -> None:
         await setup.wait_for(lambda rows: any(row.state == "delivered" for row in rows))
         assert sink.keys == ["evt_1"]
         (part,) = await setup.store.read(dead_letters.backlog, now_us=to_us(system_clock()))
-        assert (part.state, part.count, await setup.store.read(dead_letters.unproven)) == ("waiting", 1, {"app": 1})
+        assert (part.state, part.count, await setup.store.read(dead_letters.unproven, destination_id=1)) == (
+            "waiting",
+            1,
+            1,
+        )
         await complete_up_to(setup, 3)
         await setup.until("delivered")
     assert sink.keys == ["evt_1", "evt_2"]
