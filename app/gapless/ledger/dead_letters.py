@@ -248,7 +248,7 @@ def hold_pending(connection: Connection, reason: str, limit: int = BATCH) -> int
     """Hold pending and waiting deliveries of every destination. Returns how many, at most `limit`; call until 0."""
     query, count = select(DELIVERY.c.destination_id, DELIVERY.c.event_seq), 0
     for was in (PENDING, QUEUED):  # one after the other: each has its own index
-        count = count or _change(connection, query.where(was), was, DeliveryState.HELD, reason, limit)
+        count += _change(connection, query.where(was), was, DeliveryState.HELD, reason, limit - count)
     return count
 
 
@@ -260,7 +260,7 @@ def hold_listed(connection: Connection, source_id: int, reason: str, now_us: int
     query, count = _of_source(source_id).where(EVENT.c.via == Via.LIST.value), 0
     for state in (PENDING, QUEUED):
         was = and_(state, DELIVERY.c.lease_us <= now_us, func.coalesce(DELIVERY.c.reason, "") != RELEASED)
-        count = count or _change(connection, query.where(was), was, DeliveryState.HELD, reason, limit)
+        count += _change(connection, query.where(was), was, DeliveryState.HELD, reason, limit - count)
     return count
 
 
@@ -347,7 +347,8 @@ def park_source(connection: Connection, source_id: int, limit: int = BATCH) -> i
     """Park what is pending or waits of a retired source. Returns how many, at most `limit`; call until 0."""
     parked, count = DeliveryState.PARKED, 0
     for was in (PENDING, QUEUED):
-        count = count or _move(connection, source_id, was=was, state=parked, reason="source_retired", limit=limit)
+        left = limit - count
+        count += _move(connection, source_id, was=was, state=parked, reason="source_retired", limit=left)
     return count
 
 

@@ -172,7 +172,8 @@ def discard(connection: Connection, keys: Sequence[Key], state: DeliveryState, n
     ordering.lock(connection, lines)
     gone = delete(DELIVERY).where(*named).returning(DELIVERY.c.destination_id, DELIVERY.c.event_seq)
     deleted = sorted((row[0], row[1]) for row in connection.execute(gone))
-    ordering.let_next(connection, lines)
+    if ordering.let_next(connection, lines):
+        dialect.notify(connection, DELIVERY_CHANNEL)
     rows = [(*each, now_us, 0, DISCARDED, why, None, None) for each in deleted]
     dialect.insert_many(connection, ATTEMPT, ATTEMPT_COLUMNS, rows)
     return len(deleted)

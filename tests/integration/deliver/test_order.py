@@ -14,7 +14,7 @@ from gapless.deliver.retry import DeliveryRetryPolicy, ReceiptRule
 from gapless.deliver.routing import Destination
 from gapless.destinations.contract import Delivered, Delivery, Failed, FailureReason, Result
 from gapless.domain import Order, Via, system_clock, to_us
-from gapless.ledger import dead_letters, deliveries, ordering
+from gapless.ledger import dead_letters, deliveries, ordering, unsettled
 from gapless.ledger.deliveries import Attempt, DeliveryClaim, DeliveryState, Settlement
 from gapless.ledger.engine import Store, open_store
 from gapless.ledger.tables import DELIVERY
@@ -240,12 +240,14 @@ async def test_a_requeued_dead_letter_goes_first(setup: Any) -> None:
     assert {each.late for each in sink.got} == {None}
 
 
-async def test_a_dismissed_dead_letter_lets_the_next_go(setup: Any) -> None:
+async def test_a_discarded_dead_letter_lets_the_next_go(setup: Any) -> None:
     sink = Sink(evt_1=[BROKEN])
     async with setup.delivering(ordered(setup, sink, retry=ONCE)) as dispatcher:
         await setup.record(of(setup, "evt_1"), of(setup, "evt_2", at=1))
         await setup.wait_for(lambda rows: {row.state for row in rows} == {"dead", "waiting"})
-        assert await setup.writer.submit(dead_letters.dismiss) == 1
+        (dead,) = [row for row in await setup.deliveries() if row.state == "dead"]
+        gone = {"keys": [(dead.event_seq, dead.destination_id)], "state": DeliveryState.DEAD}
+        assert await setup.writer.submit(unsettled.discard, **gone, now_us=1, why="not wanted") == 1
         dispatcher.wake()
         await setup.until("delivered")
     assert sink.keys == ["evt_1", "evt_2"]
