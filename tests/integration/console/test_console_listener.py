@@ -93,7 +93,7 @@ async def test_an_operation_takes_only_json_objects(console: Any, listen: Any) -
     async with listen() as client:
         path = "/api/operations/import"
         done = await client.post(path, json={"source": "acme", "events": [{"key": "evt_1"}]}, headers=RUN)
-        assert (done.status_code, done.json()) == (200, {"new": 1, "known": 0, "settled": 0})
+        assert (done.status_code, done.json()) == (200, {"new": 1, "known": 0})
         assert await console.sql(select(EVENT.c.key)) == "evt_1"
         form = {**RUN, "content-type": "text/plain"}
         assert (await client.post(path, content="{}", headers=form)).status_code == 415
@@ -119,7 +119,7 @@ async def test_status_says_null_for_what_is_not_known(console: Any, listen: Any)
     assert source["subscription"] == {"healthy": None, "reason": None}
     assert source["types_origin"] == "assumed"
     assert source["losses"]["missed"] == 0
-    assert destination["backlog"] == {"pending": 1, "held": 0, "parked": 0, "dead": 0}
+    assert destination["backlog"] == {"pending": 1, "waiting": 0, "held": 0, "parked": 0, "dead": 0}
     assert status["process"]["uptime_s"] == 7200
     assert status["process"]["roles"] == ["console", "deliver", "receive", "reconcile"]
 
