@@ -113,7 +113,7 @@ async def test_trap_a_fill_that_is_interrupted_and_repeated_owes_nothing_twice(s
     newest = await setup.store.read(fills.newest_seq)
     first = await setup.store.read(fills.unowed, later.id, 0, to_us(system_clock()) + 1, newest - count)
     assert len(first) == fills.SPAN
-    new = [fills.NewDelivery(seq=each.seq, next_us=1) for each in first]
+    new = [fills.LaterDelivery(seq=each.seq, next_us=1) for each in first]
     assert await setup.writer.submit(lambda c: fills.owe(c, later.id, new[:300], 1)) == 300  # and then it was killed
     assert await setup.writer.submit(lambda c: fills.owe(c, later.id, new[:310], 1)) == 10
     rest = await fill(setup, later)
