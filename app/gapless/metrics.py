@@ -4,10 +4,11 @@ Labels come from the configuration or closed enums, never from a request. The le
 survive restarts, are read from the database by `console.metrics`.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from http import HTTPStatus
 from time import perf_counter
+from typing import NamedTuple
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
@@ -16,6 +17,15 @@ RECOVERY_BUCKETS_S = (5, 15, 30, 60, 120, 300, 1800, 6 * 3600, 86400, 7 * 86400)
 FAST_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
 SLOW_BUCKETS_S = (0.1, 0.5, 1, 5, 15, 60, 300, 900, 3600)
 BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
+
+
+class DestinationMeters(NamedTuple):
+    """The series of one destination. To look one up by its labels costs as much as a good part of a delivery."""
+
+    outcomes: Mapping[str, Counter]
+    seconds: Histogram
+    receipts_late: Counter
+    rests: Gauge
 
 
 class Metrics:
@@ -94,6 +104,15 @@ class Metrics:
             yield
         finally:
             self.commit_seconds.observe(perf_counter() - started)
+
+    def of_destination(self, name: str, outcomes: Iterable[str]) -> DestinationMeters:
+        """Return the series of a destination, each of which begins at 0."""
+        return DestinationMeters(
+            outcomes={outcome: self.deliveries.labels(name, outcome) for outcome in outcomes},
+            seconds=self.delivery_seconds.labels(name),
+            receipts_late=self.receipts_late.labels(name),
+            rests=self.circuit_open.labels(name),
+        )
 
 
 def status_class(status: int) -> str:

@@ -100,7 +100,6 @@ class DestinationWorker:
     def __init__(self, destination: Destination, runtime: Runtime, rng: Random) -> None:
         self._destination = destination
         self._runtime = runtime
-        self._metrics = metrics = runtime.metrics
         self._rng = rng
         self._in_flight = InFlight()
         self._breaker = Breaker()
@@ -124,11 +123,7 @@ class DestinationWorker:
         self._lease_us = self._attempt_us + span_us(QUEUED_MOST)
         self._gathering: asyncio.TimerHandle | None = None
         self._group: asyncio.TaskGroup
-        for outcome in OUTCOMES:
-            metrics.deliveries.labels(destination.name, outcome)
-        metrics.delivery_seconds.labels(destination.name)
-        metrics.receipts_late.labels(destination.name)
-        metrics.circuit_open.labels(destination.name).set(0)
+        self._meters = runtime.metrics.of_destination(destination.name, OUTCOMES)
 
     def wake(self) -> None:
         """Look for due deliveries now. Call it from the event loop's thread only."""
@@ -348,7 +343,7 @@ class DestinationWorker:
         if began_us >= until_us:  # this process was paused: another may have claimed the delivery
             return
         if claim.answers:
-            self._metrics.receipts_late.labels(self._destination.name).inc()
+            self._meters.receipts_late.inc()
         now_us, rule = self._runtime.now_us, self._destination.confirm
         settled = retry.without_attempt(claim, is_received=event.received, now_us=now_us, rule=rule)
         if settled is not None:
@@ -369,11 +364,12 @@ class DestinationWorker:
         )
         self._settle(settled)
         self._breaker = breaker.after(self._breaker, result, at_us, self._destination.breaker, claim.seq)
+        self._meters.rests.set(self._breaker.is_open)
         self._count(settled, event)
 
     def _settle(self, settled: Settlement) -> None:
         is_passed = settled.state is DeliveryState.DEAD and self._destination.order_skips_dead
-        self._in_flight.settlements.append(replace(settled, passed=is_passed))
+        self._in_flight.settlements.append(replace(settled, passed=True) if is_passed else settled)
 
     async def _send(self, claim: DeliveryClaim, event: StoredEvent) -> Result:
         if not claim.released and is_withdrawn(self._destination, event):
@@ -396,13 +392,13 @@ class DestinationWorker:
         return sources[source].mask if source in sources else ()
 
     def _count(self, settled: Settlement, event: StoredEvent) -> None:
-        name = self._destination.name
-        self._metrics.deliveries.labels(name, outcome_of(settled)).inc()
+        self._meters.outcomes[outcome_of(settled)].inc()
         if settled.state is DeliveryState.DELIVERED:
             waited_us = max(settled.at_us - event.first_seen_us, 0)
-            self._metrics.delivery_seconds.labels(name).observe(waited_us / 1_000_000)
+            self._meters.seconds.observe(waited_us / 1_000_000)
         elif settled.state in (DeliveryState.DEAD, DeliveryState.HELD):
-            extra = {"destination": name, "source": event.source, "event_key": event.key, "reason": settled.reason}
+            name, reason = self._destination.name, settled.reason
+            extra = {"destination": name, "source": event.source, "event_key": event.key, "reason": reason}
             log.warning("delivery_waits_for_a_person", extra=extra)
 
     async def _settle_last(self) -> None:

@@ -15,6 +15,7 @@ from typing import ClassVar, assert_never
 
 import aiohttp
 import httpx
+from aiohttp.streams import EmptyStreamReader
 
 from gapless.destinations import cloud_events
 from gapless.destinations.cloud_events import EventFormat
@@ -283,6 +284,8 @@ def _recorded(delivery: Delivery) -> RecordedEvent:
 async def _read_beginning(response: aiohttp.ClientResponse) -> AnswerBody:
     """Read a short body, so that the connection can be reused; close the connection of a long or slow one."""
     parts, size, is_whole = list[bytes](), 0, False
+    if isinstance(response.content, EmptyStreamReader):
+        return AnswerBody(b"", is_cut=False)  # there is none, as in most answers: the connection is free by now
     try:
         with suppress(TimeoutError, aiohttp.ClientError):
             async with asyncio.timeout(ANSWER_S):
