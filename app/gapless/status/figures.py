@@ -4,6 +4,7 @@ To add one, declare it here; if the report does not hold its value yet, add that
 `help` and `absent` are the texts of the table of metrics, so that code and documentation agree.
 """
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -72,6 +73,10 @@ def _events(source: SourceReport) -> Samples:
 
 def _unrecoverable(source: SourceReport) -> Samples:
     return {(): source.unrecoverable_time} if source.listed or source.unrecoverable else {}
+
+
+def _streams(source: SourceReport) -> Samples:
+    return Counter((stream.last_outcome,) for stream in source.streams if stream.last_outcome is not None)
 
 
 def _planned(source: SourceReport) -> Samples:
@@ -281,6 +286,13 @@ SOURCE_FIGURES: Final[tuple[Figure[SourceReport], ...]] = (
         help="time before which the provider wants no request, as its `Retry-After` said",
         absent="it wants no pause; mode `webhook`",
         samples=_of_list(lambda listed: listed.waiting_until),
+    ),
+    Figure(
+        name="streams",
+        help="streams of the source by the outcome of their last reading, until the next one has another",
+        absent="no stream has that outcome; mode `webhook`",
+        labels=("outcome",),
+        samples=_streams,
     ),
     Figure(
         name="subscription_healthy",
