@@ -21,7 +21,9 @@ from gapless.ledger.tables import DELIVERY
 
 pytestmark = pytest.mark.anyio
 LEASE_US = 60_000_000
-ONCE = DeliveryRetryPolicy(first=timedelta(milliseconds=1), longest=timedelta(milliseconds=1), max_attempts=1)
+ONCE = DeliveryRetryPolicy(
+    first=timedelta(milliseconds=1), longest=timedelta(milliseconds=1), max_attempts=1, waits=(), max_age=None
+)
 BROKEN = Failed(reason=FailureReason.CONSUMER_5XX, detail="HTTP 500")
 START = system_clock()
 
