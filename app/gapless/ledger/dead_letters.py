@@ -243,13 +243,16 @@ def hold_pending(connection: Connection, reason: str, limit: int = BATCH) -> int
 
 
 def hold_listed(connection: Connection, source_id: int, reason: str, now_us: int, limit: int = BATCH) -> int:
-    """Hold the pending deliveries of a source's listed events, except those under way and those that a person released.
+    """Hold what is owed of a source's listed events, except what is under way and what a person released.
 
-    Returns how many, at most `limit`; call until 0.
+    What waits in its order, or for proof, is held too. Returns how many, at most `limit`; call until 0.
     """
-    was = and_(PENDING, DELIVERY.c.lease_us <= now_us, func.coalesce(DELIVERY.c.reason, "") != RELEASED)
-    query = _of_source(source_id).where(was, EVENT.c.via == Via.LIST.value)
-    return _change(connection, query, was, DeliveryState.HELD, reason, limit)
+    for state in (PENDING, and_(WAITING, DELIVERY.c.state == DeliveryState.WAITING)):
+        was = and_(state, DELIVERY.c.lease_us <= now_us, func.coalesce(DELIVERY.c.reason, "") != RELEASED)
+        query = _of_source(source_id).where(was, EVENT.c.via == Via.LIST.value)
+        if count := _change(connection, query, was, DeliveryState.HELD, reason, limit):
+            return count
+    return 0
 
 
 def holds(connection: Connection, source_id: int, reason: str) -> bool:
