@@ -38,7 +38,9 @@ from gapless.settings import DestinationSettings, PublicSettings
 from gapless_reconcilers.kit.contract import RemoteEvent, Secret
 from gapless_reconcilers.providers.stripe import Stripe, StripeOptions
 
-QUICK = DeliveryRetryPolicy(first=timedelta(milliseconds=1), longest=timedelta(milliseconds=3), max_attempts=5)
+QUICK = DeliveryRetryPolicy(
+    first=timedelta(milliseconds=1), longest=timedelta(milliseconds=3), max_attempts=5, waits=(), max_age=None
+)
 START = datetime.fromisoformat("2026-11-20T12:00:00+00:00")
 PROVIDER = Stripe(StripeOptions(api_key=Secret("rk_test_1"), webhook_secret=(Secret("whsec_1"),), livemode=False))
 

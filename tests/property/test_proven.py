@@ -34,7 +34,9 @@ from gapless.settings import DestinationSettings
 from gapless_reconcilers.testing.fake.event_store import FakeEvent
 from gapless_reconcilers.testing.fake.webhook_sender import Faults
 
-PATIENT = DeliveryRetryPolicy(first=timedelta(seconds=1), longest=timedelta(seconds=2), max_attempts=1000)
+PATIENT = DeliveryRetryPolicy(
+    first=timedelta(seconds=1), longest=timedelta(seconds=2), max_attempts=1000, waits=(), max_age=None
+)
 
 
 @dataclass(frozen=True, kw_only=True)
