@@ -291,6 +291,7 @@ async def test_an_erased_delivery_is_not_sent_again_and_is_no_trouble(ledger: Le
     kinds = {each.kind for each in troubles(await ledger.world.whole_report())}
     assert TroubleKind.DEAD_LETTERS not in kinds
     assert await ledger.runtime.write(dead_letters.requeue, now_us=9) == 0
+    assert await perform(ledger.context, "dead.requeue", {}) == {"requeued": 0}
     assert await ledger.runtime.write(dead_letters.replay, destination_id=1, seqs=[1, 2, 3], now_us=9) == 1
     claim = DeliveryClaim(destination_id=1, seq=1, attempts=0, lease_us=9)
     ((_, event),) = await ledger.runtime.read(deliveries.load, claims=[claim])
