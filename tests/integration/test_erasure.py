@@ -11,7 +11,7 @@ from sqlalchemy import Connection, func, insert, select, update
 from world import T0, FakeClock, World, make_stripe, new_fake
 
 from gapless.deliver.worker import without_payload
-from gapless.destinations.contract import Failed, FailureReason
+from gapless.destinations.contract import Answer, Failed, FailureReason
 from gapless.domain import Via, to_us
 from gapless.ledger import audit_log, dead_letters, deliveries, destinations, events, missing, quarantine, retention
 from gapless.ledger.audit_log import AuditKey
@@ -291,6 +291,7 @@ async def test_an_erased_delivery_is_not_sent_again_and_is_no_trouble(ledger: Le
     kinds = {each.kind for each in troubles(await ledger.world.whole_report())}
     assert TroubleKind.DEAD_LETTERS not in kinds
     assert await ledger.runtime.write(dead_letters.requeue, now_us=9) == 0
+    assert await perform(ledger.context, "dead.requeue", {}) == {"requeued": 0}
     assert await ledger.runtime.write(dead_letters.replay, destination_id=1, seqs=[1, 2, 3], now_us=9) == 1
     claim = DeliveryClaim(destination_id=1, seq=1, attempts=0, lease_us=9)
     ((_, event),) = await ledger.runtime.read(deliveries.load, claims=[claim])
@@ -311,6 +312,17 @@ async def test_an_attempt_that_was_under_way_leaves_no_text(ledger: Ledger) -> N
     details = await ledger.rows(select(ATTEMPT.c.detail).where(ATTEMPT.c.event_seq == claim.seq))
     assert details == [(None,), (None,)]
     assert await ledger.sql(select(DELIVERY.c.reason).where(DELIVERY.c.event_seq == claim.seq)) == "erased"
+
+
+async def test_an_answer_that_comes_after_the_erasure_is_not_kept(ledger: Ledger) -> None:
+    """Although the event was delivered, so that there is no other text."""
+    (claim,) = await ledger.runtime.write(deliveries.claim, destination_id=1, now_us=9, limit=1, lease_us=9)
+    await ledger.erase(keys=["evt_1"], reason="r")
+    answer = Answer(status=200, body=f"thanks, {PERSON}")
+    attempt = Attempt(at_us=1, duration_us=1, outcome="delivered", answer=answer)
+    settled = Settlement(claim=claim, state=DeliveryState.DELIVERED, at_us=2, attempt=attempt)
+    await ledger.runtime.write(deliveries.settle, settlements=[settled])
+    assert PERSON not in str(await ledger.rows(select(ATTEMPT).where(ATTEMPT.c.event_seq == claim.seq)))
 
 
 @ANY_STORE

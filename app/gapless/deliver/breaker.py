@@ -22,7 +22,8 @@ TROUBLE = frozenset({
 })  # fmt: skip
 """Failures of the destination, as opposed to failures of one event."""
 UNSENT = frozenset({
-    FailureReason.CANNOT_RENDER, FailureReason.INTERNAL, FailureReason.NO_PAYLOAD, FailureReason.NOT_FETCHED,
+    FailureReason.CANNOT_RENDER, FailureReason.ERASED, FailureReason.INTERNAL, FailureReason.NO_PAYLOAD,
+    FailureReason.NOT_FETCHED,
 })  # fmt: skip
 """Failures before anything was sent, which say nothing about the destination."""
 

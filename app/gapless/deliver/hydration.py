@@ -9,6 +9,7 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Final, TypeAlias
 
+from gapless.deliver import answers
 from gapless.deliver.routing import Destination
 from gapless.destinations.contract import Delivery, Failed, FailureReason, Result, Sender
 from gapless.domain import Purpose, Sources, span_us
@@ -50,7 +51,8 @@ class HydratingSender:
         fetched = await self._fetch(provider, delivery)
         if isinstance(fetched, Failed):
             return fetched
-        return await self._sender.send(replace(delivery, payload=fetched))
+        result = await self._sender.send(replace(delivery, payload=fetched))
+        return answers.storable(result, fetched, self._sources[delivery.source].mask)  # nobody else has what was sent
 
     async def close(self) -> None:
         """Close the connections to the destination."""

@@ -359,7 +359,8 @@ def settle(connection: Connection, settlements: Sequence[Settlement]) -> None:
         connection.execute(_WITHDRAW, withdrawn)
     ordering.let_pass(connection, [(each.claim.destination_id, each.claim.seq) for each in ordered if each.passed])
     ordering.let_next(connection, lines)
-    erased = _erased(connection, [each.claim.seq for each in ordered if each.attempt and each.attempt.detail])
+    told = [each.claim.seq for each in ordered if each.attempt and (each.attempt.detail or each.attempt.answer)]
+    erased = _erased(connection, told)
     rows = [row for each in ordered for row in _attempt_rows(each, erased)]
     dialect.insert_many(connection, ATTEMPT, ATTEMPT_COLUMNS, rows)
 

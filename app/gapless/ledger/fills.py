@@ -15,7 +15,7 @@ from gapless.ledger.deliveries import UNSETTLED
 from gapless.ledger.engine import dialect
 from gapless.ledger.events import CHUNK
 from gapless.ledger.ordering import DELIVERY_CHANNEL, Late
-from gapless.ledger.tables import DELIVERY, EVENT, SOURCE, STREAM
+from gapless.ledger.tables import DELIVERY, EVENT, PAYLOAD, SOURCE, STREAM
 
 SPAN = 1000
 """Number of seqs that are read at once, and so the most deliveries of one transaction."""
@@ -62,6 +62,7 @@ def unowed(connection: Connection, destination_id: int, start_us: int, end_us: i
     mine = (DELIVERY.c.destination_id == destination_id, DELIVERY.c.event_seq == EVENT.c.seq)
     others = (UNSETTLED, DELIVERY.c.event_seq == EVENT.c.seq, DELIVERY.c.state == "held")
     held = select(func.min(DELIVERY.c.reason)).where(*others, DELIVERY.c.reason.in_(OF_THE_EVENT))
+    stored = select(PAYLOAD.c.id).where(PAYLOAD.c.id == EVENT.c.payload_id)
     columns = ("seq", "key", "type", "occurred_us", "first_seen_us", "via", "livemode", "repeated")
     query = (
         select(
@@ -72,7 +73,8 @@ def unowed(connection: Connection, destination_id: int, start_us: int, end_us: i
         )
         .join(SOURCE, SOURCE.c.id == EVENT.c.source_id)
         .join(STREAM, STREAM.c.id == EVENT.c.stream_id)
-        .where(EVENT.c.seq > after_seq, EVENT.c.seq <= after_seq + SPAN, EVENT.c.payload_id.is_not(None))
+        .where(EVENT.c.seq > after_seq, EVENT.c.seq <= after_seq + SPAN)
+        .where(stored.scalar_subquery().is_not(None))  # the others were imported, pruned or erased
         .where(EVENT.c.occurred_us >= start_us, EVENT.c.occurred_us < end_us)
         .where(~select(DELIVERY.c.event_seq).where(*mine).exists())
         .order_by(EVENT.c.seq)

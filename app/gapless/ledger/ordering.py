@@ -29,6 +29,7 @@ DELIVERY_CHANNEL = "gapless_deliver"
 """Notified when a transaction has made deliveries, or has made some due."""
 LOCKS = 1024
 """Lines share so many locks, so that a large transaction does not need more than the database has."""
+LEAST_KEY = -(2**63)
 HEAD = (
     "SELECT event_seq, state, unproven_id FROM delivery WHERE destination_id = {0} AND order_key = {1} "
     "AND state <> 'delivered' ORDER BY order_us, event_seq LIMIT 1"
@@ -60,7 +61,8 @@ def key_of(source_id: int, object_key: str = "") -> int:
 
 
 def _in_line(destination_id: int) -> ColumnElement[bool]:
-    return and_(DELIVERY.c.destination_id == destination_id, DELIVERY.c.order_key.is_not(None), _OWING)
+    """Return the condition; of keys a range, or SQLite reads all that the destination ever was owed."""
+    return and_(DELIVERY.c.destination_id == destination_id, DELIVERY.c.order_key >= LEAST_KEY, _OWING)
 
 
 def _heads(connection: Connection, lines: Collection[Line]) -> list[tuple[int, int, int, str, int | None]]:

@@ -90,9 +90,10 @@ def forget(connection: Connection, destination_id: int, limit: int = BATCH) -> i
 
     Return how many, at most `limit`; call until 0.
     """
-    unproven = (DELIVERY.c.destination_id == destination_id, DELIVERY.c.unproven_id.is_not(None))
+    unproven = (DELIVERY.c.destination_id == destination_id, DELIVERY.c.unproven_id > 0)  # by their index
     query = select(DELIVERY.c.event_seq, DELIVERY.c.order_key).where(*unproven)
-    rows = connection.execute(query.order_by(DELIVERY.c.event_seq).limit(limit)).all()
+    by_index = (DELIVERY.c[name] for name in ("unproven_id", "order_us", "event_seq"))
+    rows = connection.execute(query.order_by(*by_index).limit(limit)).all()
     lines = {(destination_id, row.order_key) for row in rows if row.order_key is not None}
     ordering.lock(connection, lines)
     _free(connection, destination_id, [row.event_seq for row in rows])

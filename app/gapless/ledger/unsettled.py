@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 import msgspec
 from sqlalchemy import ColumnElement, Connection, Select, delete, func, select, tuple_, update
 
+from gapless.destinations.contract import FailureReason
 from gapless.ledger import ordering
 from gapless.ledger.accounts import OTHER_ACCOUNT
 from gapless.ledger.deliveries import ATTEMPT_COLUMNS, NEXT_GENERATION, UNSETTLED, DeliveryState, fresh
@@ -146,14 +147,15 @@ def batch(connection: Connection, chosen: UnsettledFilter, after: Key, limit: in
 def send_again(connection: Connection, keys: Sequence[Key], state: DeliveryState, now_us: int) -> int:
     """Owe these deliveries again that are still in `state`, with a fresh budget of attempts. Returns how many.
 
-    Those that are ordered are sent in their turn.
+    Those that are ordered are sent in their turn. Erased ones are left out: nothing can send them.
     """
     if not keys:
         return 0
-    again, named = {**fresh(now_us), "generation": NEXT_GENERATION}, _named(keys, state)
-    lines = ordering.lines_of(connection, *named)
+    again = {**fresh(now_us), "generation": NEXT_GENERATION}
+    these = (*_named(keys, state), func.coalesce(DELIVERY.c.reason, "") != FailureReason.ERASED)
+    lines = ordering.lines_of(connection, *these)
     ordering.lock(connection, lines)
-    count = connection.execute(update(DELIVERY).where(*named).values(**again)).rowcount
+    count = connection.execute(update(DELIVERY).where(*these).values(**again)).rowcount
     ordering.let_next(connection, lines)
     dialect.notify(connection, DELIVERY_CHANNEL)
     return count

@@ -10,7 +10,7 @@ from plans import fill, plans, whole
 from sqlalchemy import delete, func, select, update
 
 from gapless.domain import Via, system_clock, to_us
-from gapless.ledger import dead_letters, deliveries, events, retention, snapshot, unsettled
+from gapless.ledger import dead_letters, deliveries, events, ordering, proof, retention, snapshot, unsettled
 from gapless.ledger.deliveries import Attempt, DeliveryState, Settlement
 from gapless.ledger.engine import dialect, open_store
 from gapless.ledger.tables import DELIVERY, DELIVERY_COUNT, EVENT, PAYLOAD
@@ -199,3 +199,22 @@ async def test_two_writers_count_side_by_side(postgres_url: str) -> None:
     finally:
         for store in stores:
             await store.close()
+
+
+@pytest.mark.parametrize(
+    "run",
+    [
+        lambda connection, _: dead_letters.backlog(connection, now_us=1),
+        lambda connection, app: dead_letters.release(connection, 1, destination_id=app, reason="version_mismatch"),
+        proof.forget,
+        lambda connection, app: ordering.dissolve(connection, app, 1000),
+        lambda connection, app: ordering.let_stranded_go(connection, app, 1000),
+        lambda connection, app: ordering.let_dead_pass(connection, app, 1000),
+    ],
+    ids=["status", "release", "forget", "dissolve", "stranded", "dead"],
+)
+async def test_neither_status_nor_a_start_reads_what_was_delivered(setup: Any, run: Any) -> None:
+    await fill(setup)
+    steps = await plans(setup, lambda connection: run(connection, setup.destination_id))
+    assert whole(steps, "delivery") == []
+    assert not [step for step in steps if step.endswith("USING PRIMARY KEY (destination_id=?)")]

@@ -7,18 +7,19 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import plans
 import pytest
 from click.testing import CliRunner
-from sqlalchemy import select, update
+from sqlalchemy import delete, select, update
 
 from gapless.bootstrap.runtime import open_runtime
 from gapless.cli.main import main
 from gapless.condition import Condition
 from gapless.deliver.routing import Destination
 from gapless.domain import TypePatterns, Via, system_clock, to_us
-from gapless.ledger import destinations, fills, streams
+from gapless.ledger import destinations, erasure, fills, streams
 from gapless.ledger.recorder import Sighting
-from gapless.ledger.tables import AUDIT_LOG, DELIVERY, EVENT
+from gapless.ledger.tables import AUDIT_LOG, DELIVERY, EVENT, PAYLOAD
 from gapless.operations.context import OperationContext, OperationRefused
 from gapless.operations.registry import perform
 from gapless.receive.evidence import EvidenceFetcher
@@ -185,3 +186,21 @@ async def test_the_command_counts_first_and_begins_at_since(
 def replace_event(event: RemoteEvent, **changes: Any) -> RemoteEvent:
     known = {name: getattr(event, name) for name in event.__struct_fields__}
     return RemoteEvent(**(known | changes))
+
+
+async def test_what_was_pruned_or_erased_is_not_owed(setup: Any, consumer: Any) -> None:
+    await setup.record(setup.sighting("evt_1"), setup.sighting("evt_2"), setup.sighting("evt_3"))
+    await setup.writer.submit(erasure.erase_events, seqs=[2], now_us=1)
+    pruned = select(EVENT.c.payload_id).where(EVENT.c.seq == 3)
+    await setup.writer.submit(lambda c: c.execute(delete(PAYLOAD).where(PAYLOAD.c.id.in_(pruned))).rowcount)
+    later = await added(setup, setup.http(consumer.url))
+    assert (await fill(setup, later))["owed"] == 1
+    assert await owed(setup, later) == {"evt_1": ("pending", None)}
+
+
+async def test_a_fill_reads_no_table_or_index_as_a_whole(setup: Any) -> None:
+    await plans.fill(setup)
+    span = {"destination_id": setup.destination_id + 1, "start_us": 0, "end_us": 1 << 60, "after_seq": 20_000}
+    steps = await plans.plans(setup, lambda c: fills.unowed(c, **span), reads=True)
+    assert plans.whole(steps, "delivery", "event", "payload") == []
+    assert "SEARCH delivery USING PRIMARY KEY" not in steps  # of all that is owed, for each event

@@ -15,6 +15,7 @@ from gapless.deliver.hydration import hydrating
 from gapless.destinations.contract import DestinationInvalid
 from gapless.destinations.http import DeliverySignature, HttpOptions
 from gapless.domain import Mode, Source, Sources, Via, system_clock
+from gapless.ledger import attempts
 from gapless.metrics import Metrics
 from gapless.provider_api.client import ProviderClient, new_client
 from gapless.settings import DestinationSettings, SecretRef
@@ -68,6 +69,21 @@ async def test_a_thin_event_is_sent_with_its_data_and_kept_as_received(setup: An
     assert got[whole.key] == msgspec.json.decode(body(fake, whole))
     stored = await setup.store.read(lambda c: c.exec_driver_sql("SELECT body FROM payload").scalars().all())
     assert body(fake, thin) in [bytes(each) for each in stored]
+
+
+async def test_an_answer_that_repeats_what_was_fetched_is_masked(setup: Any, consumer: Any) -> None:
+    """The stored event has no value at the pointer."""
+    fake = FakeProvider(StripeFormat())
+    fake.add_endpoint("http://127.0.0.1:1/", secret=SECRET)
+    thin = fake.emit("v2.core.account.closed", push=False)
+    consumer.will_answer(410, body=b"unknown: " + thin.object_id.encode())
+    async with fake.serve() as url, fetching(setup, consumer, url):
+        setup.sources.change("acme", mask=("/data/of",))
+        seqs = await setup.record(seen(setup, fake, thin))
+        await setup.until("dead")
+    (attempt,) = await setup.store.read(attempts.of_event, next(iter(seqs.values())))
+    assert attempt.answer is not None
+    assert attempt.answer.body == "unknown: ***"
 
 
 async def test_what_cannot_be_fetched_is_tried_again_and_does_not_count_against_the_handler(

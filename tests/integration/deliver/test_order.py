@@ -475,3 +475,18 @@ async def test_seqs_of_an_object_are_in_the_order_of_commits(setup: Any) -> None
     query = select(DELIVERY.c.event_seq).order_by(DELIVERY.c.order_us, DELIVERY.c.event_seq)
     found = await setup.store.read(lambda c: list(c.execute(query).scalars()))
     assert found == sorted(found)
+
+
+async def test_what_waits_is_held_too_while_the_key_reads_another_account(setup: Any) -> None:
+    async with routed(setup):
+        await setup.record(of(setup, "a1"))
+        await setup.record(of(setup, "a2", at=1, via=Via.LIST))
+    hold = {"source_id": setup.source.id, "reason": "other_account", "now_us": to_us(system_clock())}
+    assert await setup.writer.submit(dead_letters.hold_listed, **hold) == 1
+    assert await setup.writer.submit(dead_letters.hold_listed, **hold) == 0
+    (first,) = await claimed(setup)
+    await settle(setup, settled(first))
+    assert await claimed(setup) == []
+    owed = {"source_id": setup.source.id, "reason": "other_account"}
+    assert await setup.writer.submit(dead_letters.owe_held, **owed) == 1
+    assert [each.seq for each in await claimed(setup)] == [2]

@@ -5,7 +5,7 @@ from datetime import timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gapless.deliver.breaker import TROUBLE, Breaker, BreakerRule, after, claimable
+from gapless.deliver.breaker import TROUBLE, UNSENT, Breaker, BreakerRule, after, claimable
 from gapless.destinations.contract import Delivered, Failed, FailureReason, Held, HoldReason, Result, Withdrawn
 from gapless.destinations.http import read_status
 
@@ -104,3 +104,11 @@ def test_it_opens_at_the_threshold_and_rests_longer_after_each_failed_probe() ->
 def test_attempts_that_were_under_way_when_it_opened_do_not_lengthen_its_rest() -> None:
     breaker, _ = run([(0, DOWN)] * 3)
     assert after(breaker, DOWN, 50, RULE) == breaker
+
+
+@given(st.sampled_from(sorted({*UNSENT, FailureReason.ERASED})))
+def test_what_was_not_sent_says_nothing_about_the_destination(reason: FailureReason) -> None:
+    breaker = Breaker()
+    for seq in range(20):
+        breaker = after(breaker, Failed(reason=reason, detail=""), 0, RULE, seq)
+    assert breaker == Breaker()
