@@ -146,10 +146,8 @@ async def test_a_pass_without_a_daemon_reaches_back_and_owes_nothing(
         assert code == 0
         code, out, err = await gapless.call("dead", "list", "--destination", destination["name"])
         assert (code, "no delivery matches" in err) == (0, True)
-        code, out, err = await gapless.call("dead", "dismiss")
-        assert (code, "KEYS, --destination or --reason" in err) == (2, True)
-        code, out, err = await gapless.call("dead", "dismiss", "--destination", destination["name"])
-        assert (code, out) == (0, "0 deliveries were given up\n"), err
+        code, out, err = await gapless.call("dead", "discard", "--destination", destination["name"], "--note", "old")
+        assert (code, out) == (1, "0 deliveries\n"), err
         code, out, err = await gapless.call("dead", "list", "--destination", "nowhere")
         assert (code, out, "'nowhere' is not known" in err) == (2, "", True)
 
