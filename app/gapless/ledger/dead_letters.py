@@ -237,9 +237,13 @@ def replay(connection: Connection, destination_id: int, seqs: Sequence[int], now
 
 def hold_pending(connection: Connection, reason: str, limit: int = BATCH) -> int:
     """Hold pending and waiting deliveries of every destination. Returns how many, at most `limit`; call until 0."""
-    query = select(DELIVERY.c.destination_id, DELIVERY.c.event_seq).where(OWING)
-    was = DELIVERY.c.state.in_((DeliveryState.PENDING, DeliveryState.WAITING))
-    return _change(connection, query.where(was), was, DeliveryState.HELD, reason, limit)
+    waiting = and_(WAITING, DELIVERY.c.state == DeliveryState.WAITING)
+    by_index = (DELIVERY.c.destination_id, DELIVERY.c.created_us)
+    for was, order in ((PENDING, by_index), (waiting, ())):
+        query = select(DELIVERY.c.destination_id, DELIVERY.c.event_seq).where(was).order_by(*order)
+        if count := _change(connection, query, was, DeliveryState.HELD, reason, limit):
+            return count
+    return 0
 
 
 def hold_listed(connection: Connection, source_id: int, reason: str, now_us: int, limit: int = BATCH) -> int:

@@ -205,3 +205,13 @@ async def test_neither_status_nor_a_start_reads_what_was_delivered(setup: Any, r
     steps = await plans(setup, lambda connection: run(connection, setup.destination_id))
     assert whole(steps, "delivery") == []
     assert not [step for step in steps if step.endswith("USING PRIMARY KEY (destination_id=?)")]
+
+
+async def test_a_restored_ledger_holds_what_is_owed_without_reading_the_rest(setup: Any) -> None:
+    await fill(setup, 6_000, pending=2_500)
+    state = update(DELIVERY).where(DELIVERY.c.event_seq > 5_990)
+    await setup.writer.submit(lambda c: c.execute(state.values(state="waiting")).rowcount)
+    steps = await plans(setup, lambda connection: dead_letters.hold_pending(connection, "restored", 1))
+    assert [step for step in steps if step.endswith("SCAN delivery") or "Seq Scan" in step] == []
+    held = [await setup.writer.submit(dead_letters.hold_pending, reason="restored") for _ in range(5)]
+    assert held == [1000, 1000, 489, 10, 0]
