@@ -151,7 +151,7 @@ async def test_the_deliveries_of_one_event_are_found_by_their_key(setup: Any) ->
 async def test_settling_finds_deliveries_by_their_key(setup: Any) -> None:
     await fill(setup)
     ids, text = [1] * dialect.FEW, ["delivered"] * dialect.FEW
-    values = (ids, list(range(39_000, 39_000 + dialect.FEW)), ids, ids, text, ids, ids, ids, ids, text, "pending")
+    values = (ids, list(range(39_000, 39_000 + dialect.FEW)), ids, ids, text, *[ids] * 4, text, *[ids] * 4, "pending")
     explained = f"EXPLAIN {dialect.SETTLE_POSTGRES}"
     steps = await setup.store.read(lambda c: [row[0] for row in c.exec_driver_sql(explained, values)])
     assert [line for line in steps if "pk_delivery" in line], steps
