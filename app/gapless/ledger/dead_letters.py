@@ -247,7 +247,8 @@ def replay(connection: Connection, destination_id: int, seqs: Sequence[int], now
 def hold_pending(connection: Connection, reason: str, limit: int = BATCH) -> int:
     """Hold pending and waiting deliveries of every destination. Returns how many, at most `limit`; call until 0."""
     query, count = select(DELIVERY.c.destination_id, DELIVERY.c.event_seq), 0
-    for was in (PENDING, QUEUED):  # one after the other: each has its own index
+    query = query.order_by(DELIVERY.c.destination_id, DELIVERY.c.created_us)  # as the index of each state
+    for was in (PENDING, QUEUED):
         count += _change(connection, query.where(was), was, DeliveryState.HELD, reason, limit - count)
     return count
 

@@ -151,20 +151,7 @@ async def test_the_deliveries_of_one_event_are_found_by_their_key(setup: Any) ->
 async def test_settling_finds_deliveries_by_their_key(setup: Any) -> None:
     await fill(setup)
     ids, text = [1] * dialect.FEW, ["delivered"] * dialect.FEW
-    values = (
-        ids,
-        list(range(39_000, 39_000 + dialect.FEW)),
-        ids,
-        ids,
-        text,
-        ids,
-        ids,
-        ids,
-        ids,
-        text,
-        *[ids] * 4,
-        "pending",
-    )
+    values = (ids, list(range(39_000, 39_000 + dialect.FEW)), ids, ids, text, *[ids] * 4, text, *[ids] * 4, "pending")
     explained = f"EXPLAIN {dialect.SETTLE_POSTGRES}"
     steps = await setup.store.read(lambda c: [row[0] for row in c.exec_driver_sql(explained, values)])
     assert [line for line in steps if "pk_delivery" in line], steps
@@ -218,3 +205,13 @@ async def test_neither_status_nor_a_start_reads_what_was_delivered(setup: Any, r
     steps = await plans(setup, lambda connection: run(connection, setup.destination_id))
     assert whole(steps, "delivery") == []
     assert not [step for step in steps if step.endswith("USING PRIMARY KEY (destination_id=?)")]
+
+
+async def test_a_restored_ledger_holds_what_is_owed_without_reading_the_rest(setup: Any) -> None:
+    await fill(setup, 6_000, pending=2_500)
+    state = update(DELIVERY).where(DELIVERY.c.event_seq > 5_990)
+    await setup.writer.submit(lambda c: c.execute(state.values(state="waiting")).rowcount)
+    steps = await plans(setup, lambda connection: dead_letters.hold_pending(connection, "restored", 1))
+    assert [step for step in steps if step.endswith("SCAN delivery") or "Seq Scan" in step] == []
+    held = [await setup.writer.submit(dead_letters.hold_pending, reason="restored") for _ in range(5)]
+    assert held == [1000, 1000, 489, 10, 0]
