@@ -15,6 +15,7 @@ from sqlalchemy import (
     insert,
     literal,
     literal_column,
+    null,
     select,
     tuple_,
     update,
@@ -287,11 +288,12 @@ def owe_held(connection: Connection, source_id: int, reason: str, limit: int = B
 def owe_all_held(connection: Connection, reason: str, limit: int = BATCH) -> int:
     """Owe the deliveries of every destination again that are held for `reason`, as if they had never been held.
 
-    Returns how many, at most `limit`; call until 0.
+    What a person had released or replayed is so again. Returns how many, at most `limit`; call until 0.
     """
     was = and_(UNSETTLED, DELIVERY.c.state == DeliveryState.HELD, DELIVERY.c.reason == reason)
     query = select(DELIVERY.c.destination_id, DELIVERY.c.event_seq).where(was)
-    count = _change(connection, query, was, DeliveryState.PENDING, None, limit)
+    before = case((DELIVERY.c.generation > 0, RELEASED), else_=null())
+    count = _change(connection, query, was, DeliveryState.PENDING, before, limit)
     if count:
         dialect.notify(connection, DELIVERY_CHANNEL)
     return count
@@ -416,7 +418,7 @@ def _change(
     query: Select[tuple[int, int]],
     was: ColumnElement[bool],
     state: DeliveryState,
-    reason: str | None,
+    reason: str | ColumnElement[str | None] | None,
     limit: int,
 ) -> int:
     """Give the first deliveries that `query` finds another state, unless they changed meanwhile; return how many."""

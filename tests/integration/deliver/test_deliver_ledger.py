@@ -303,6 +303,8 @@ async def test_a_claim_costs_the_same_however_long_the_backlog(setup: Any) -> No
         "SEARCH delivery USING INDEX ix_delivery_tried (destination_id=?)",
         f"{due} AND next_us<?)",
         f"{due})",
+        "SEARCH delivery USING INDEX ix_delivery_unproven (destination_id=? AND unproven_id>?)",
+        "SEARCH delivery USING INDEX ix_delivery_answered (destination_id=? AND answered_us>?)",
     ]
     assert settled_by[-1] == by_key
     assert plans == [*claimed, *backlog, "SEARCH delivery USING INDEX ix_delivery_unsettled (state=?)"]
@@ -413,3 +415,19 @@ async def test_series_of_a_destination_are_there_before_its_first_event(setup: A
             if sample.name == "gapless_deliveries_total"
         }
     assert found == dict.fromkeys(OUTCOMES, 0.0)
+
+
+async def test_a_replay_whose_key_was_missing_is_still_a_replay(setup: Any) -> None:
+    """So it is sent, although its handler had the event."""
+    seqs = list((await setup.record(setup.sighting("evt_1"), setup.sighting("evt_2"))).values())
+    app, now_us = setup.destination_id, to_us(system_clock())
+    await setup.writer.submit(dead_letters.replay, destination_id=app, seqs=seqs[:1], now_us=now_us)
+    claim = {"destination_id": app, "now_us": now_us + 1, "limit": 9, "lease_us": 9}
+    held = [
+        Settlement(claim=each, state=DeliveryState.HELD, at_us=now_us, reason="key_missing")
+        for each in await setup.writer.submit(deliveries.claim, **claim)
+    ]
+    await setup.writer.submit(deliveries.settle, settlements=held)
+    assert await setup.writer.submit(dead_letters.owe_all_held, reason="key_missing") == 2
+    again = await setup.writer.submit(deliveries.claim, **claim)
+    assert [(each.seq, each.released) for each in again] == [(seqs[0], True), (seqs[1], False)]
