@@ -239,12 +239,11 @@ def replay(connection: Connection, destination_id: int, seqs: Sequence[int], now
 def hold_pending(connection: Connection, reason: str, limit: int = BATCH) -> int:
     """Hold pending and waiting deliveries of every destination. Returns how many, at most `limit`; call until 0."""
     waiting = and_(WAITING, DELIVERY.c.state == DeliveryState.WAITING)
-    by_index = (DELIVERY.c.destination_id, DELIVERY.c.created_us)
+    count, by_index = 0, (DELIVERY.c.destination_id, DELIVERY.c.created_us)
     for was, order in ((PENDING, by_index), (waiting, ())):
         query = select(DELIVERY.c.destination_id, DELIVERY.c.event_seq).where(was).order_by(*order)
-        if count := _change(connection, query, was, DeliveryState.HELD, reason, limit):
-            return count
-    return 0
+        count += _change(connection, query, was, DeliveryState.HELD, reason, limit - count)
+    return count
 
 
 def hold_listed(connection: Connection, source_id: int, reason: str, now_us: int, limit: int = BATCH) -> int:
@@ -346,8 +345,12 @@ def _delete(connection: Connection, rows: Sequence[Any], was: ColumnElement[bool
 
 
 def park_source(connection: Connection, source_id: int, limit: int = BATCH) -> int:
-    """Park the pending deliveries of a retired source. Returns how many, at most `limit`; call until 0."""
-    return _move(connection, source_id, was=PENDING, state=DeliveryState.PARKED, reason="source_retired", limit=limit)
+    """Park the pending and waiting deliveries of a retired source. Returns how many, at most `limit`; call until 0."""
+    count, state = 0, DeliveryState.PARKED
+    for was in (PENDING, and_(WAITING, DELIVERY.c.state == DeliveryState.WAITING)):
+        left = limit - count
+        count += _move(connection, source_id, was=was, state=state, reason="source_retired", limit=left)
+    return count
 
 
 def unpark_source(connection: Connection, source_id: int, limit: int = BATCH) -> int:

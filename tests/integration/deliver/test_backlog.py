@@ -213,5 +213,5 @@ async def test_a_restored_ledger_holds_what_is_owed_without_reading_the_rest(set
     await setup.writer.submit(lambda c: c.execute(state.values(state="waiting")).rowcount)
     steps = await plans(setup, lambda connection: dead_letters.hold_pending(connection, "restored", 1))
     assert [step for step in steps if step.endswith("SCAN delivery") or "Seq Scan" in step] == []
-    held = [await setup.writer.submit(dead_letters.hold_pending, reason="restored") for _ in range(5)]
-    assert held == [1000, 1000, 489, 10, 0]
+    held = [await setup.writer.submit(dead_letters.hold_pending, reason="restored") for _ in range(4)]
+    assert held == [1000, 1000, 499, 0]
