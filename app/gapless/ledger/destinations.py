@@ -79,7 +79,8 @@ def register_destination(
     row = connection.execute(select(DESTINATION.c.id, DESTINATION.c.state).where(where)).one()
     if row.state == "retired" and in_force:
         connection.execute(update(DESTINATION).where(where).values(state="active"))
-        unpark = (DELIVERY.c.destination_id == row.id, DELIVERY.c.state == "parked")
+        mine = (DELIVERY.c.destination_id == row.id, DELIVERY.c.state == "parked")
+        unpark = (*mine, DELIVERY.c.reason == "destination_retired")  # those of a retired source stay
         connection.execute(update(DELIVERY).where(*unpark).values(state="pending", reason=None))
     return int(row.id)
 

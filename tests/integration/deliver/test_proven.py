@@ -12,7 +12,7 @@ from gapless.bootstrap.destinations import make_destinations
 from gapless.deliver.routing import Destination
 from gapless.destinations.contract import Delivered, Delivery, DestinationInvalid, Failed, FailureReason, Result
 from gapless.domain import Mode, Order, Release, Sources, Via, system_clock, to_us
-from gapless.ledger import dead_letters, deliveries, proof
+from gapless.ledger import dead_letters, deliveries, destinations, proof
 from gapless.ledger.tables import ABSENCE, MISSING, RELEASED, STREAM
 from gapless.settings import DestinationSettings, Settings
 
@@ -220,3 +220,20 @@ def test_a_source_without_a_list_is_refused() -> None:
     source: Any = SimpleNamespace(name="acme", mode=Mode.WEBHOOK)
     with pytest.raises(DestinationInvalid, match='no list of source "acme" is read'):
         make_destinations(settings, rows, Sources([source]), system_clock)
+
+
+async def test_what_waits_for_the_list_of_a_retired_source_is_parked(setup: Any) -> None:
+    sink = Sink()
+    async with setup.delivering(proven(setup, sink)) as dispatcher:
+        await setup.record(of(setup, "evt_1", 0), of(setup, "evt_2", 1))
+        assert await setup.writer.submit(dead_letters.park_source, source_id=setup.source.id) == 2
+        await complete_up_to(setup, 10)
+        released = {"destination_id": setup.destination_id, "source_id": setup.source.id}
+        assert await setup.writer.submit(proof.release, **released) in (0, 2)  # the worker may have done it
+        await setup.writer.submit(destinations.retire_absent_destinations, configured=[])
+        await setup.writer.submit(destinations.register_destination, name="app", since=START)
+        assert set((await states(setup)).values()) == {"parked"}
+        assert await setup.writer.submit(dead_letters.unpark_source, source_id=setup.source.id) == 2
+        dispatcher.wake()
+        await setup.until("delivered")
+    assert sink.keys == ["evt_1", "evt_2"]
