@@ -171,6 +171,33 @@ def test_what_is_signed_for_a_stranger_can_be_no_webhook() -> None:
             pushed(X_CRC).read_webhook(make_request({}, b"", method="GET", query=f"crc_token={challenge}"), NOW)
 
 
+@pytest.mark.parametrize("challenge", ["1", "123", "-1.5e3", "true", "null"])
+def test_a_signed_challenge_that_is_json_is_no_event(challenge: str) -> None:
+    event = {"key": "hash:event", "type": "'activity'", "time": "received"}
+    signature = {**SIGNED, "encoding": "base64", "prefix": "sha256="}
+    provider = build({"webhook": {"signature": signature, "handshake": X_CRC}, "event": event})
+    given = answer(provider, make_request({}, b"", method="GET", query=f"crc_token={challenge}"))
+    signed = json.loads(given.body)["response_token"]
+    with pytest.raises(WebhookRefused):
+        provider.read_webhook(make_request({"x-acme": signed}, challenge.encode()), NOW)
+
+
+def test_a_text_within_a_webhook_is_no_field_of_a_handshake() -> None:
+    """Whoever can write a text of an event must not make it pass for a test, which records nothing."""
+    provider = pushed({"when": {"form:webhook_id": "*"}})
+    body = b'{"id":"evt_1","note":"a&webhook_id=1&b"}'
+    with pytest.raises(SignatureInvalid):
+        provider.read_webhook(make_request({"x-acme": "00"}, body), NOW)
+
+
+@pytest.mark.parametrize(
+    "webhook", [{"form": True}, {"signature": {**SIGNED, "body_unsigned": True, "signed": "{a.id}"}}]
+)
+def test_a_handshake_signs_nothing_where_that_could_be_a_webhook(webhook: dict[str, Any]) -> None:
+    with pytest.raises(OptionsInvalid, match="HMAC of a challenge"):
+        build({"webhook": {"signature": SIGNED, "handshake": X_CRC, **webhook}})
+
+
 @pytest.mark.parametrize("challenge", ["%3Cscript%3E", "a%0d%0aSet-Cookie: b", "%c3%a9", "{header:authorization}"])
 def test_a_challenge_that_is_no_plain_text_is_not_repeated(challenge: str) -> None:
     for handshake in (DROPBOX, {**DROPBOX, "answer": "", "headers": {"X-Echo": "{challenge}"}}):

@@ -13,6 +13,8 @@ from gapless_reconcilers.kit.errors import OptionsInvalid
 from gapless_reconcilers.providers.rest_list import pages, places
 from gapless_reconcilers.providers.rest_list.credentials import ClientCredentials, Header, NoCredentials, RefreshToken
 from gapless_reconcilers.providers.rest_list.events import EventFields
+from gapless_reconcilers.providers.rest_list.handshakes import Handshake
+from gapless_reconcilers.providers.rest_list.hmacs import HmacSignature
 from gapless_reconcilers.providers.rest_list.options import ListOptions, RestListOptions, WebhookOptions
 
 NOTHING_THERE: Final = frozenset(range(400, 500)) - {401, 403, 408, 425, 429}
@@ -31,6 +33,18 @@ def check(options: RestListOptions, placeholders: list[str]) -> None:
         options.webhook.signature.check()
         if options.webhook.handshake is not None:
             options.webhook.handshake.check()
+            _check_macs(options.webhook, options.webhook.handshake)
+
+
+def _check_macs(webhook: WebhookOptions, handshake: Handshake) -> None:
+    """Raise `OptionsInvalid` if what the handshake signs for whoever asks could pass for a signature of a webhook."""
+    signature = webhook.signature
+    is_text_alone = isinstance(signature, HmacSignature) and not signature.signs_body
+    if handshake.makes_macs and (webhook.form or is_text_alone) and not handshake.signed:
+        raise OptionsInvalid(
+            "option webhook.handshake.answer has an HMAC of a challenge, with which a stranger could sign such "
+            "webhooks; let it be signed, or leave the handshake out"
+        )
 
 
 def _problems(options: RestListOptions, placeholders: list[str]) -> Iterator[str]:

@@ -24,7 +24,7 @@ NOT_A_PAGE: Final = (("X-Content-Type-Options", "nosniff"),)
 JSON: Final = "application/json"
 _REPEATED: Final = re.compile(r"[ !#-;=?-z|~]{1,2000}", re.ASCII)
 _SIGNED: Final = re.compile(r"[\w.=+/-]{1,200}", re.ASCII)
-"""What is signed for whoever asks: without braces and quotes it is no JSON that could pass for a webhook."""
+"""What is signed for whoever asks: without braces and brackets it is no JSON that could pass for a webhook."""
 _FILLED: Final = re.compile(r"\{(challenge|hmac_hex|hmac_base64)\}")
 
 
@@ -94,9 +94,13 @@ class Handshake(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         headers = tuple((name, text) for name, text in filled if text is not None)
         return Answer(status=self.status, body=body, content_type=content_type, headers=(*headers, *NOT_A_PAGE))
 
+    @property
+    def makes_macs(self) -> bool:
+        """True if the answer has an HMAC of the challenge."""
+        return "{hmac_" in (self.answer if isinstance(self.answer, str) else " ".join(self.answer.values()))
+
     def _macs(self, challenge: str, secrets: tuple[Secret, ...]) -> dict[str, str]:
-        written = self.answer if isinstance(self.answer, str) else " ".join(self.answer.values())
-        if "{hmac_" not in written:
+        if not self.makes_macs:
             return {}
         key = next(iter(SigningKeys(secrets)), None)
         if key is None or not _SIGNED.fullmatch(challenge):

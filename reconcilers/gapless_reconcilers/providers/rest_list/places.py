@@ -85,7 +85,8 @@ class Place:
             return request.header(self.name)
         if self.is_query:
             return request.param(self.name)
-        fields = parse_qsl(request.body.decode("latin-1")) if len(request.body) <= _SHORT else []
+        is_form = len(request.body) <= _SHORT and not request.body.lstrip().startswith((b"{", b"["))
+        fields = parse_qsl(request.body.decode("latin-1")) if is_form else []  # a text within JSON is no field
         return dict(fields).get(self.name)
 
     def text(self, parts: Parts) -> str:

@@ -98,6 +98,8 @@ class Webhooks:
         if body is None:
             raise MalformedWebhook("the body is no form that can be read")
         decode_webhook(body, msgspec.Raw)
+        if not body.lstrip().startswith((b"{", b"[")):  # a handshake may sign a bare number for whoever asks
+            raise MalformedWebhook("the body is no JSON object and no array; wanted events")
         if webhook.ignore and self._is_ignored(Parts(body, request)):
             return ()
         try:
