@@ -59,6 +59,9 @@ def test_known_answers_hold(vector: dict[str, Any]) -> None:
         "https://evil.example/sns.us-east-1.amazonaws.com/a.pem",
         "https://sns.us-east-1.amazonaws.com@evil.example/a.pem",
         "https://s3.us-east-1.amazonaws.com/a.pem",
+        "https://sns.s3-us-west-2.amazonaws.com/a.pem",  # a bucket of that name, of anybody
+        "https://sns.s3.amazonaws.com/a.pem",
+        "https://sns.s3-website-us-west-2.amazonaws.com/a.pem",
         "https://sns.us-east-1.amazonaws.com/a.pem?x",
         "https://sns.us-east-1.amazonaws.com/a.exe",
         "https://sns.us-east-1.amazonaws.com:8443/a.pem",

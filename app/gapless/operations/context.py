@@ -36,6 +36,8 @@ class OperationRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """True: the operation itself sees to it that a limited principal touches its own sources only."""
     explained_by: ClassVar[str] = "note"
     """The field that is the reason in the audit log."""
+    is_shown_once: ClassVar[bool] = False
+    """True: the result has a secret, so that nothing keeps it."""
     note: Annotated[str, Meta(max_length=1000)] | None = None
     """Why, in the words of whoever asks."""
 

@@ -17,6 +17,7 @@ class CreateToken(OperationRequest, frozen=True, kw_only=True):
 
     operation = "token.create"
     needs = AccessRole.OWNER
+    is_shown_once = True
     name: Name
     role: AccessRole
     sources: Names | None = None

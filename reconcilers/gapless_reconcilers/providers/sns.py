@@ -42,7 +42,7 @@ HEADER: Final = "x-amz-sns-message-type"
 HOSTS: Final = (".amazonaws.com", ".amazonaws.com.cn")
 NOTIFICATION: Final = "Notification"
 CONFIRMATIONS: Final = ("SubscriptionConfirmation", "UnsubscribeConfirmation")
-_HOST: Final = r"https://sns\.[a-z0-9-]{3,40}\.amazonaws\.com(?:\.cn)?"
+_HOST: Final = r"https://sns\.[a-z]{2,3}(?:-[a-z]{1,20}){1,3}-\d{1,2}\.amazonaws\.com(?:\.cn)?"
 _CERTIFICATE: Final = re.compile(rf"{_HOST}/[\w.-]{{1,200}}\.pem", re.ASCII)
 _SUBSCRIBE: Final = re.compile(rf"{_HOST}/\?Action=ConfirmSubscription&[\w:%&=.~-]{{1,2000}}", re.ASCII)
 _KEPT_FOR: Final = timedelta(days=1)

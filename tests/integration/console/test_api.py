@@ -6,11 +6,11 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from sqlalchemy import update
+from sqlalchemy import select, update
 
 from gapless.console.auth import Access
 from gapless.domain import Mode, Sources, Via, to_us
-from gapless.ledger.tables import ATTEMPT, DELIVERY, EVENT, MISSING, PAYLOAD, QUARANTINE, UNRECOVERABLE
+from gapless.ledger.tables import ATTEMPT, DELIVERY, EVENT, MISSING, PAYLOAD, PERFORMED, QUARANTINE, UNRECOVERABLE
 from gapless_reconcilers.kit.contract import Secret
 
 pytestmark = pytest.mark.anyio
@@ -242,6 +242,19 @@ async def test_a_repeated_request_with_its_key_does_nothing_twice(console: Any, 
         refused = {**RUN, "idempotency-key": "k2"}
         assert (await client.post(path, json={"source": "none"}, headers=refused)).status_code == 400
         assert (await client.post(path, json=body, headers=refused)).status_code == 200
+
+
+async def test_a_token_is_not_kept_for_a_repeated_request(console: Any, listen: Any) -> None:
+    """The ledger has digests of tokens only; who asks again makes another."""
+    path, key = "/api/v1/operations/token.create", {**RUN, "idempotency-key": "k1"}
+    body = {"name": "new", "role": "viewer", "expires": None}
+    async with listen() as client:
+        first = await client.post(path, json=body, headers=key)
+        assert (first.status_code, first.json()["token"].startswith("gapless_")) == (200, True)
+        again = await client.post(path, json=body, headers=key)
+        assert (again.status_code, "shown once" in again.json()["detail"]) == (409, True)
+    kept = await console.writer.read(lambda connection: connection.execute(select(PERFORMED.c.result)).scalars().all())
+    assert kept == [None]
 
 
 async def test_what_is_wrong_with_a_request_is_said_in_its_problem(listen: Any) -> None:

@@ -13,6 +13,7 @@ from websockets.exceptions import InvalidStatus
 
 from gapless.console.auth import Access
 from gapless.console.pages.actions import ACTIONS
+from gapless.console.pages.rendering import event_path
 from gapless.domain import Mode, Via, to_us
 from gapless.ledger.tables import ATTEMPT, AUDIT_LOG, DELIVERY, MISSING, PAYLOAD, QUARANTINE, SESSION, UNRECOVERABLE
 from gapless.operations.registry import perform
@@ -318,7 +319,8 @@ async def test_what_is_not_there_is_said_on_a_page(console: Any, listen: Any) ->
         for path, status in (
             ("/events/acme/none", 404), ("/passes/77", 404), ("/nothing", 404), ("/events?since=x", 400),
             ("/events?via=pigeon", 400), ("/audit-log", 403), ("/tokens", 403), ("/events?after=x", 400),
-            ("/actions/nothing", 404), ("/sources/none", 404),
+            ("/actions/nothing", 404), ("/sources/none", 404), ("/events?id=%00", 400), ("/events?prefix=a%00", 400),
+            ("/events?object=%00", 400), ("/dead-letters?source=%00", 400),
         ):  # fmt: skip
             page = await client.get(path)
             assert (page.status_code, page.headers["content-type"]) == (status, "text/html; charset=utf-8"), path
@@ -352,3 +354,28 @@ async def test_a_session_opens_the_live_stream_of_our_own_pages_only(console: An
                 address, origin="http://evil.example", additional_headers={"cookie": cookie}, proxy=None
             ):
                 pass
+
+
+async def test_a_payload_or_refused_webhook_of_many_levels_is_a_page(console: Any, listen: Any) -> None:
+    await fill(console)
+    body = b'{"a":' + b"[" * 900 + b"]" * 900 + b"}"
+    write = console.context.runtime.write
+    await write(lambda c: c.execute(update(PAYLOAD).values(body=body)).rowcount)
+    await write(lambda c: c.execute(update(QUARANTINE).values(body=body)).rowcount)
+    async with listen(access=WIDE) as client:
+        await sign_in(client, "long-token")
+        number = await console.context.runtime.read(lambda c: c.execute(select(QUARANTINE.c.id)).scalars().first())
+        for path in (event_path("acme", "evt_1"), f"/quarantine/{number}"):
+            shown = await client.get(path)
+            assert (shown.status_code, "deeper than what is shown" in shown.text) == (200, True), path
+
+
+async def test_a_command_to_copy_quotes_what_a_sender_wrote(console: Any, listen: Any) -> None:
+    key = "k; touch $(id) `id`"
+    await console.record(Via.WEBHOOK, key, ago=timedelta(hours=2))
+    async with listen(access=WIDE) as client:
+        await sign_in(client, "long-token")
+        shown = await client.get(event_path("acme", key))
+        assert "gapless event show &#39;k; touch $(id) `id`&#39; --source acme" in shown.text
+        listed = await client.get("/quarantine", params={"source": "a; id"})
+        assert "--source &#39;a; id&#39;" in listed.text

@@ -1,6 +1,8 @@
 """What a declaration can say of webhooks: where their parts stand, how they are proven, what is no event."""
 
+import hmac
 import json
+from base64 import urlsafe_b64encode
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -253,6 +255,18 @@ def test_a_token_of_another_algorithm_is_none() -> None:
     signature = {"scheme": "jwt", "header": "X-Sig", "expires": True, "secret": SECRET}
     for token in ("eyJhbGciOiJub25lIn0.e30.", "eyJhbGciOiJSUzI1NiJ9.e30.AA", "a.b", "a.b.c.d", "", "é.é.é"):
         assert not verdict(signature, {"x-sig": token})
+
+
+@pytest.mark.parametrize(("until", "holds"), [(10**400, True), (-(10**400), False), ("1", False)])
+def test_a_token_may_expire_at_any_number(until: object, holds: bool) -> None:
+    head, claims = (
+        urlsafe_b64encode(json.dumps(each).encode()).rstrip(b"=").decode()
+        for each in ({"alg": "HS256"}, {"exp": until})
+    )
+    digest = hmac.digest(SECRET[0].reveal().encode(), f"{head}.{claims}".encode(), "sha256")
+    token = f"{head}.{claims}.{urlsafe_b64encode(digest).rstrip(b'=').decode()}"
+    signature = {"scheme": "jwt", "header": "X-Sig", "expires": True, "secret": SECRET}
+    assert verdict(signature, {"x-sig": token}) == holds
 
 
 def test_who_does_not_sign_the_body_is_said_to() -> None:

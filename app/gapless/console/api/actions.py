@@ -67,7 +67,10 @@ def _route(context: OperationContext, name: str) -> HTTPRouteHandler:
 async def perform_once(
     request: AnyRequest, context: OperationContext, name: str, args: Mapping[str, object], key: str
 ) -> dict[str, Any]:
-    """Perform the operation, unless this caller has asked for it with this key; then return the first result."""
+    """Perform the operation, unless this caller has asked for it with this key; then return the first result.
+
+    A result that is shown once is not kept: the second request gets 409.
+    """
     digest = performed.digest_of(principal_of(request).name, key)
     asked = performed.digest_of(name, msgspec.json.encode(dict(sorted(args.items()))).decode())
     runtime = context.runtime
@@ -79,7 +82,8 @@ async def perform_once(
     except UNCHANGED:
         await runtime.write(performed.give_back, digest)
         raise
-    await runtime.write(performed.finish, digest, msgspec.json.encode(result).decode())
+    if not OPERATIONS[name].request.is_shown_once:
+        await runtime.write(performed.finish, digest, msgspec.json.encode(result).decode())
     return result
 
 
@@ -87,6 +91,9 @@ def _first_result(before: Performed, asked: str) -> dict[str, Any]:
     if before.asked != asked:
         refuse("this Idempotency-Key was used for another request; make a new one", HTTPStatus.CONFLICT)
     if before.result is None:
-        detail = "the request with this Idempotency-Key is under way, or its process has ended; the audit log tells"
+        detail = (
+            "the request with this Idempotency-Key is under way, its process has ended, or its answer is shown once "
+            "only; the audit log tells"
+        )
         refuse(detail, HTTPStatus.CONFLICT)
     return msgspec.json.decode(before.result, type=dict[str, Any])

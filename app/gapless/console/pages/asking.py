@@ -19,9 +19,14 @@ class InForce:
 
 
 class Asking:
-    """The query of a page's address. An empty field of a form asks for nothing."""
+    """The query of a page's address. An empty field of a form asks for nothing.
+
+    Raises `HTTPException` (400) if a field has a NUL.
+    """
 
     def __init__(self, request: AnyRequest) -> None:
+        if any("\0" in value for value in request.query_params.values()):
+            refuse("the address has a NUL (U+0000), which no ledger holds; take it out")
         self.path = request.url.path
         self._asked: Mapping[str, str] = {
             name: value.strip()[:LONGEST] for name, value in request.query_params.items() if value.strip()

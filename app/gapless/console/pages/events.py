@@ -25,7 +25,7 @@ from gapless.console.auth import Area
 from gapless.console.pages.acting import redirect
 from gapless.console.pages.asking import Asking
 from gapless.console.pages.preview import command, option
-from gapless.console.pages.rendering import Site, event_path, page, query
+from gapless.console.pages.rendering import TREE_MOST, Site, event_path, page, query
 from gapless.console.routing import guarded
 from gapless.domain import EventMode
 from gapless.ledger import event_search
@@ -34,8 +34,6 @@ from gapless.operations.context import OperationContext
 
 NAMES: Final = ("id", "prefix", "source", "type", "object", "via", "state", "mode", "since", "until")
 SAME_SHOWN: Final = 10
-TREE_MOST: Final = 256 << 10
-"""Most bytes of a payload that are shown as a tree."""
 STATES: Final = {
     "delivered": ("good", "delivered"),
     "pending": ("hand", "waiting"),

@@ -3,6 +3,7 @@
 The verdict in the bar is that of `status.troubles`, as everywhere.
 """
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -21,6 +22,7 @@ from gapless.console.browser_sessions import form_secret
 from gapless.console.pages import formats
 from gapless.console.pages.assets import ADDRESSES
 from gapless.console.pages.flash import FLASH, take_flash
+from gapless.console.pages.preview import command
 from gapless.console.routing import ConsoleOptions, make_report, principal_of, respond
 from gapless.domain import from_us
 from gapless.ledger.deliveries import DeliveryState
@@ -30,6 +32,8 @@ from gapless.status.report import StatusReport
 from gapless.status.troubles import Severity, summary, troubles, verdict
 
 TEMPLATES: Final = Path(__file__).parent / "templates"
+TREE_MOST: Final = 32 << 10
+"""Most bytes of a payload that are shown as a tree: each of its values becomes an element."""
 HTML: Final = "text/html; charset=utf-8"
 MENU: Final = (
     ("Watch", (("overview", "/", "Overview", "overview"), ("live", "/live", "Live", "live"))),
@@ -193,12 +197,15 @@ _environment.filters |= {
     "iso": formats.iso,
     "wbr": formats.breakable,
     "words": formats.words,
+    "shell": shlex.quote,
     "code": formats.with_code,
     "listed": formats.listed,
     "css": css,
 }
 _environment.globals |= {
     "query": query,
+    "command": command,
+    "tree_most": TREE_MOST,
     "event_path": event_path,
     "unknown": formats.UNKNOWN,
     "assets": ADDRESSES,

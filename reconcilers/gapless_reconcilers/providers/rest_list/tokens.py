@@ -93,7 +93,7 @@ class JwtSignature(Scheme, tag="jwt", frozen=True, kw_only=True):
             return
         if isinstance(until, bool) or not isinstance(until, int | float):
             raise SignatureInvalid("the token has no time of expiry", reason="bad_header")
-        if now.timestamp() > until + self.leeway.total_seconds():
+        if now.timestamp() - self.leeway.total_seconds() > until:  # an int of any size can be compared, not added
             raise SignatureInvalid("the token is out of date", reason="stale")
 
 
