@@ -253,7 +253,7 @@ async def test_a_token_is_not_kept_for_a_repeated_request(console: Any, listen: 
         assert (first.status_code, first.json()["token"].startswith("gapless_")) == (200, True)
         again = await client.post(path, json=body, headers=key)
         assert (again.status_code, "shown once" in again.json()["detail"]) == (409, True)
-    kept = await console.writer.read(lambda connection: connection.execute(select(PERFORMED.c.result)).scalars().all())
+    kept = await console.context.read(lambda connection: connection.execute(select(PERFORMED.c.result)).scalars().all())
     assert kept == [None]
 
 
