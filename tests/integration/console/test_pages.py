@@ -320,7 +320,7 @@ async def test_what_is_not_there_is_said_on_a_page(console: Any, listen: Any) ->
             ("/events/acme/none", 404), ("/passes/77", 404), ("/nothing", 404), ("/events?since=x", 400),
             ("/events?via=pigeon", 400), ("/audit-log", 403), ("/tokens", 403), ("/events?after=x", 400),
             ("/actions/nothing", 404), ("/sources/none", 404), ("/events?id=%00", 400), ("/events?prefix=a%00", 400),
-            ("/events?object=%00", 400), ("/dead-letters?source=%00", 400),
+            ("/events?object=%00", 400), ("/missed?source=%00", 400),
         ):  # fmt: skip
             page = await client.get(path)
             assert (page.status_code, page.headers["content-type"]) == (status, "text/html; charset=utf-8"), path

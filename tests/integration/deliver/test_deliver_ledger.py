@@ -287,6 +287,8 @@ async def test_a_claim_costs_the_same_however_long_the_backlog(setup: Any) -> No
     def run(connection: Any) -> None:
         deliveries.settle_and_claim(connection, 1, settled + withdrawn, now_us=1, limit=64, lease_us=1)
         dead_letters.backlog(connection, 1)
+        dead_letters.unproven(connection, 1)
+        dead_letters.unconfirmed(connection, 1)
         dead_letters.requeue(connection, 1)
 
     await setup.record(*(setup.sighting(f"evt_{n}") for n in range(200)))
