@@ -18,12 +18,14 @@ pytest_plugins = ["ledgers", "nodejs"]
 
 UNTIL = float(os.environ.get("PYTEST_UNTIL", "inf"))
 """The time, in seconds since 1970, after which no further test begins: `.ci/run` has a limit."""
+FAST = {"unit", "contract"}
+"""Folders of tests that start no process."""
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Let the long tests come last."""
-    items.sort(key=lambda item: item.get_closest_marker("slow") is not None)
+    """Let the many fast tests come first and the long ones last."""
+    items.sort(key=lambda item: (item.get_closest_marker("slow") is not None, FAST.isdisjoint(item.path.parts)))
 
 
 @pytest.hookimpl(tryfirst=True)
