@@ -58,8 +58,9 @@ class HalfOpenProxy:
         if self.silent:
             quiet.set()
         self._open.append(quiet)
+        self._writers.append(writer)
         server_reader, server_writer = await self._connect()
-        self._writers += [writer, server_writer]
+        self._writers.append(server_writer)
         for source, target, is_client in ((reader, server_writer, True), (server_reader, writer, False)):
             task = asyncio.create_task(self._forward(source, target, quiet, is_client=is_client))
             self._tasks.add(task)

@@ -305,7 +305,7 @@ async def test_a_claim_costs_the_same_however_long_the_backlog(setup: Any) -> No
         "SEARCH delivery USING INDEX ix_delivery_tried (destination_id=?)",
         f"{due} AND next_us<?)",
         f"{due})",
-        "SEARCH delivery USING INDEX ix_delivery_unproven (destination_id=? AND unproven_id>?)",
+        "SEARCH delivery USING COVERING INDEX ix_delivery_unproven (destination_id=? AND unproven_id>?)",
         "SEARCH delivery USING INDEX ix_delivery_answered (destination_id=? AND answered_us>?)",
     ]
     assert settled_by[-1] == by_key
