@@ -40,6 +40,16 @@ def shown(payload: bytes, pointers: Sequence[str]) -> bytes:
         return msgspec.json.encode(UNREADABLE)
 
 
+def readable(body: bytes) -> tuple[Any, str | None]:
+    """Return the body as JSON, or as text if JSON for people cannot show it, such as a lone surrogate."""
+    try:
+        value = msgspec.json.decode(body)
+        msgspec.json.encode([[value]])  # it is shown two levels deeper
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        return None, body.decode(errors="backslashreplace")
+    return value, None
+
+
 def scrubbed(text: str, payload: bytes, pointers: Sequence[str], *, is_cut: bool = False) -> str:
     """Return `text`, such as that of an error, with `MASKED` in the place of every masked value of the payload.
 

@@ -55,6 +55,18 @@ async def test_the_newest_migration_can_be_taken_back_and_made_again(store: Stor
     assert await store.read(columns) == now
 
 
+async def test_no_schema_without_keys_gets_sealed_payloads(store: Store) -> None:
+    def downgrade(connection: Connection) -> None:
+        connection.exec_driver_sql("INSERT INTO payload (id, body, stored_us, sealed_by) VALUES (1, '', 1, 'k1')")
+        config = migrate._config()
+        config.attributes["connection"] = connection
+        command.downgrade(config, "0026")
+
+    with pytest.raises(RuntimeError, match="sealed rows in payload"):
+        await store.write(downgrade)
+    assert await store.read(schema.is_current)
+
+
 async def test_events_lost_by_earlier_releases_get_an_interval(store: Store) -> None:
     row = "(source_id, stream_id, key, type, occurred_us, found_us, reason, state, next_attempt_us, acknowledged_us)"
     lost = (

@@ -11,17 +11,15 @@ from typing import Any, BinaryIO
 
 import click
 import httpx
-import msgspec
 
 from gapless import masking
 from gapless.bootstrap.sources import open_provider_client
 from gapless.cli import output
 from gapless.cli.access import operate, read_ledger
 from gapless.cli.common import Exit, Invocation, failing_clearly, find_source, job_text, mask_of
+from gapless.cli.event_deliveries import event_deliveries
 from gapless.cli.param_types import TIME
-from gapless.condition import Document
-from gapless.deliver.routing import takes_mode
-from gapless.domain import EventMode, Purpose, TypePatterns, Via, from_us, to_us
+from gapless.domain import EventMode, Purpose, Via, from_us, to_us
 from gapless.ledger import Connection, deliveries, event_search, events, feed
 from gapless.ledger.attempts import AttemptDetails
 from gapless.ledger.deliveries import DeliveryState, EventDelivery
@@ -30,7 +28,7 @@ from gapless.ledger.events import Event
 from gapless.ledger.feed import NOTHING_KNOWN, Settled
 from gapless.operations import attempts
 from gapless.sealing import CannotOpen
-from gapless.settings import DestinationSettings, Settings, build_provider, signing_secret
+from gapless.settings import Settings, build_provider, signing_secret
 from gapless_reconcilers.kit.contract import (
     OWN_STREAM,
     CannotRender,
@@ -139,9 +137,9 @@ def show_event(invocation: Invocation, key: str, source: str | None, payload: bo
             if payload:
                 output.as_bytes(stored or b"")
             else:
-                shown = _deliveries(row, deliveries_, settings.destinations, content)
+                shown = event_deliveries(row, deliveries_, settings.destinations, content)
                 tries = [attempts.as_values(each, received, mask) for each in tried]
-                output.as_json(_fields(row) | {"deliveries": shown, "attempts": tries, "payload": _readable(stored)})
+                output.as_json(_fields(row) | {"deliveries": shown, "attempts": tries, "payload": _for_people(stored)})
 
 
 @event.command("attempts")
@@ -202,7 +200,7 @@ def fetch(invocation: Invocation, key: str, source: str | None) -> None:
         row = found[0] if found else None
         name = row.source if row else str(source)
         payload = asyncio.run(_fetch(settings, name, _missing(key, row)))
-        output.as_json(_readable(masking.shown(payload, mask_of(settings, name))))
+        output.as_json(_for_people(masking.shown(payload, mask_of(settings, name))))
 
 
 def _shown(received: bytes | CannotOpen | None, settings: Settings, source: str) -> bytes | None:
@@ -217,6 +215,11 @@ def _missing(key: str, row: Event | None) -> MissingEvent:
     if row is None:
         return MissingEvent(key=key, type="", occurred_at=datetime.now(UTC), stream=OWN_STREAM)
     return MissingEvent(key=key, type=row.type, occurred_at=from_us(row.occurred_us), stream=row.stream)
+
+
+def _for_people(body: bytes | None) -> object:
+    value, text = (None, None) if body is None else masking.readable(body)
+    return value if text is None else text
 
 
 async def _fetch(settings: Settings, name: str, missing: MissingEvent) -> bytes:
@@ -234,65 +237,6 @@ def _with_deliveries(
     connection: Connection, key: str, source: str | None
 ) -> list[tuple[Event, bytes | CannotOpen | None, list[AttemptDetails], list[EventDelivery]]]:
     return [(*each, deliveries.of_event(connection, each[0].seq)) for each in attempts.of_key(connection, key, source)]
-
-
-def _deliveries(
-    row: Event,
-    made: Sequence[EventDelivery],
-    configured: Sequence[DestinationSettings],
-    received: bytes | None,
-) -> list[dict[str, object]]:
-    """Return the event's deliveries, and the destinations that are not owed it because of its mode or a condition."""
-    owed = [_owed(each) for each in made]
-    others = [each for each in configured if each.name not in {one.destination for one in made}]
-    refused = ((each.name, _not_owed(each, row, received)) for each in others)
-    return owed + [
-        {"destination": name, "state": "not_owed", "reason": reason} for name, reason in refused if reason is not None
-    ]
-
-
-def _not_owed(destination: DestinationSettings, row: Event, received: bytes | None) -> str | None:
-    """Return why the destination is not owed an event of its sources and types; None: no such reason is known."""
-    modes = None if destination.modes is None else frozenset(destination.modes)
-    if not takes_mode(modes, row.livemode, row.source_livemode):
-        return "other_mode"
-    takes = row.type in TypePatterns(destination.types) and {"*", row.source} & set(destination.sources)
-    if not takes or destination.when is None or received is None:
-        return None
-    return "condition" if destination.when.judge(Document(received)) is False else None
-
-
-def _owed(made: EventDelivery) -> dict[str, object]:
-    return {
-        "destination": made.destination,
-        "state": made.state.value,
-        "reason": made.reason,
-        "attempts": made.attempts,
-        "answered_at": None if made.answered_us is None else from_us(made.answered_us),
-        "applied_at": None if made.applied_us is None else from_us(made.applied_us),
-        "done_at": None if made.done_us is None else from_us(made.done_us),
-        "in_order": made.is_ordered,
-        "waits_for": _waits_for(made),
-        "late": made.late,
-    }
-
-
-def _waits_for(made: EventDelivery) -> str | None:
-    if made.state is not DeliveryState.WAITING:
-        return None
-    return "the provider's list to be complete" if made.is_unproven else "the event before it in its order"
-
-
-def _readable(stored: bytes | None) -> object:
-    """Return the payload as JSON, or as text if it has what JSON for people cannot show, such as a lone surrogate."""
-    if stored is None:
-        return None
-    try:
-        value = msgspec.json.decode(stored)
-        msgspec.json.encode([value])  # what is printed is nested one level deeper
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return stored.decode(errors="backslashreplace")
-    return value
 
 
 @event.command()

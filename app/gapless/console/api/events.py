@@ -342,7 +342,7 @@ def _payload(history: EventHistory, mask: tuple[str, ...]) -> PayloadItem | None
     stored = history.stored
     if stored is None:
         return None
-    value, text = readable(masking.shown(stored.body, mask))
+    value, text = masking.readable(masking.shown(stored.body, mask))
     headers = None if stored.headers is None else msgspec.json.decode(stored.headers, type=dict[str, str])
     return PayloadItem(
         size=len(stored.body),
@@ -352,16 +352,6 @@ def _payload(history: EventHistory, mask: tuple[str, ...]) -> PayloadItem | None
         masked=list(mask),
         headers=headers,
     )
-
-
-def readable(body: bytes) -> tuple[Any, str | None]:
-    """Return the body as JSON, or as text if JSON for people cannot show it, such as a lone surrogate."""
-    try:
-        value = msgspec.json.decode(body)
-        msgspec.json.encode([[value]])
-    except (msgspec.DecodeError, UnicodeError, RecursionError):
-        return None, body.decode(errors="backslashreplace")
-    return value, None
 
 
 def read_types(text: str | None) -> tuple[str, ...] | None:

@@ -13,7 +13,6 @@ from msgspec import Struct
 
 from gapless import masking
 from gapless.console.api import cursors
-from gapless.console.api.events import readable
 from gapless.console.api.passes import Number
 from gapless.console.api.shared import (
     PAGE,
@@ -134,7 +133,7 @@ async def read_refused(request: AnyRequest, context: OperationContext, number: i
     entry, name, webhook = found
     mask = context.sources[name].mask if name in context.sources else ()
     configured = {each.id: each for each in context.sources}
-    value, text = readable(masking.shown(webhook.body, mask)) if webhook and webhook.body else (None, None)
+    value, text = masking.readable(masking.shown(webhook.body, mask)) if webhook and webhook.body else (None, None)
     return QuarantineDetail(
         item=_item(entry, {entry.source_id: name}, _cause(configured, entry, webhook)),
         is_open=webhook is not None,

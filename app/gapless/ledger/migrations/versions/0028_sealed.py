@@ -32,6 +32,9 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
+    for table in TABLES:
+        if op.get_bind().execute(sa.text(f"SELECT 1 FROM {table} WHERE sealed_by IS NOT NULL LIMIT 1")).first():  # noqa: S608 - ours
+            raise RuntimeError(f"the ledger has sealed rows in {table}, which an earlier schema takes for clear ones")
     op.drop_table("encryption_key")
     op.drop_column("event", "erased_us")
     op.drop_column("payload", "size")
