@@ -16,9 +16,9 @@ from sqlalchemy import ColumnElement, Connection, RowMapping, and_, case, func, 
 from gapless.domain import Source, span_us, to_us
 from gapless.ledger import (
     absences,
+    backlogs,
     budgets,
     configurations,
-    dead_letters,
     destinations,
     learned,
     leases,
@@ -29,8 +29,8 @@ from gapless.ledger import (
 )
 from gapless.ledger.absences import AbsenceCounts
 from gapless.ledger.accounts import Accounts
+from gapless.ledger.backlogs import Backlog, Unconfirmed
 from gapless.ledger.configurations import OlderProcess
-from gapless.ledger.dead_letters import Backlog, Unconfirmed
 from gapless.ledger.destinations import Pause
 from gapless.ledger.engine import dialect
 from gapless.ledger.learned import Learned
@@ -302,7 +302,7 @@ def _losses(connection: Connection, source_ids: Sequence[int]) -> Mapping[int, l
 
 def _destinations(connection: Connection, now: datetime) -> tuple[DestinationSnapshot, ...]:
     owed: defaultdict[str, list[Backlog]] = defaultdict(list)
-    for part in dead_letters.backlog(connection, to_us(now)):
+    for part in backlogs.read(connection, to_us(now)):
         owed[part.destination].append(part)
     blocked = {each.destination: each for each in ordering.blocked(connection)}
     return tuple(
@@ -312,8 +312,8 @@ def _destinations(connection: Connection, now: datetime) -> tuple[DestinationSna
             backlog=tuple(owed[each.name]),
             pause=each.pause,
             blocked=blocked.get(each.name),
-            unconfirmed=dead_letters.unconfirmed(connection, each.id),
-            unproven=dead_letters.unproven(connection, each.id),
+            unconfirmed=backlogs.unconfirmed(connection, each.id),
+            unproven=backlogs.unproven(connection, each.id),
         )
         for each in destinations.every(connection)
         if each.state == "active" or owed[each.name]

@@ -1,7 +1,7 @@
 """Tells the ledger that it was restored from a backup, or lost its newest rows at a failover."""
 
 from gapless.domain import Mode, Source, to_us
-from gapless.ledger import dead_letters, restored
+from gapless.ledger import backlogs, dead_letters, restored
 from gapless.operations.context import AwareTime, OperationContext, OperationRefused, OperationRequest
 from gapless_reconcilers.kit.contract import Coverage, Reading
 
@@ -26,7 +26,7 @@ async def note_restored(context: OperationContext, request: NoteRestored) -> dic
     streams = await context.write(
         request.operation, "ledger", restored.note, since_us=to_us(request.since), now_us=now_us, unlisted=unlisted
     )
-    await context.runtime.write(dead_letters.recount)
+    await context.runtime.write(backlogs.recount)
     held = 0
     while count := await context.write(
         request.operation, "deliveries", dead_letters.hold_pending, reason=restored.REASON

@@ -9,7 +9,7 @@ from gapless.destinations.contract import FailureReason
 from gapless.domain import Mode, Via, from_us, span_us, to_us
 from gapless.ledger import silence
 from gapless.ledger.absences import NO_ABSENCES, AbsenceCounts
-from gapless.ledger.dead_letters import Unconfirmed
+from gapless.ledger.backlogs import Unconfirmed
 from gapless.ledger.deliveries import DeliveryState
 from gapless.ledger.snapshot import WINDOWS, DestinationSnapshot, LedgerSnapshot, MissingCounts, SourceSnapshot
 from gapless.ledger.streams import Stream

@@ -10,7 +10,7 @@ from plans import fill, plans, whole
 from sqlalchemy import delete, func, select, update
 
 from gapless.domain import Via, system_clock, to_us
-from gapless.ledger import dead_letters, deliveries, events, ordering, proof, retention, snapshot, unsettled
+from gapless.ledger import backlogs, dead_letters, deliveries, events, ordering, proof, retention, snapshot, unsettled
 from gapless.ledger.deliveries import Attempt, DeliveryState, Settlement
 from gapless.ledger.engine import dialect, open_store
 from gapless.ledger.tables import DELIVERY, DELIVERY_COUNT, EVENT, PAYLOAD
@@ -21,7 +21,7 @@ HOUR_US = 3_600_000_000
 
 async def counted(setup: Any) -> tuple[Counter[tuple[str, str | None]], Counter[tuple[str, str | None]]]:
     """What the database has counted, and what there is, by state and reason."""
-    backlog = await setup.store.read(dead_letters.backlog, now_us=0)
+    backlog = await setup.store.read(backlogs.read, now_us=0)
     owed = [row for row in await setup.deliveries() if row.state != "delivered"]
     there_is = Counter((row.state, row.reason) for row in owed)
     return Counter({(part.state.value, part.reason): part.count for part in backlog}), there_is
@@ -81,7 +81,7 @@ async def test_a_transaction_that_is_rolled_back_counts_nothing(setup: Any) -> N
 async def test_counts_that_a_restore_has_spoiled_are_made_anew(setup: Any) -> None:
     await setup.record(*(setup.sighting(f"evt_{n}") for n in range(3)))
     await setup.writer.submit(lambda c: c.execute(update(DELIVERY_COUNT).values(count=99)).rowcount)
-    await setup.writer.submit(dead_letters.recount)
+    await setup.writer.submit(backlogs.recount)
     kept, there_is = await counted(setup)
     assert kept == there_is
 
@@ -98,10 +98,10 @@ async def test_the_backlog_tells_from_when_on_it_is_late(setup: Any) -> None:
     for seq, value in zip(seqs, values, strict=True):
         change = update(DELIVERY).where(DELIVERY.c.event_seq == seq).values(value)
         await setup.writer.submit(lambda c, change=change: c.execute(change).rowcount)
-    dead, pending = await setup.store.read(dead_letters.backlog, now_us=1_000)
+    dead, pending = await setup.store.read(backlogs.read, now_us=1_000)
     assert (dead.state, dead.reason, dead.count, dead.oldest_us, dead.late_us) == ("dead", "timeout", 1, 20, None)
     assert (pending.reason, pending.count, pending.oldest_us, pending.late_us) == (None, 3, 50, 300)
-    (_, pending) = await setup.store.read(dead_letters.backlog, now_us=200)
+    (_, pending) = await setup.store.read(backlogs.read, now_us=200)
     assert pending.late_us == 300
 
 
@@ -112,7 +112,7 @@ async def test_status_counts_nothing_that_waits(setup: Any) -> None:
     found = await plans(setup, take, reads=True)
     assert whole(found, "delivery", "event", "missing") == [], found
     assert [line for line in found if "ix_delivery_due" in line]
-    assert (await setup.store.read(dead_letters.backlog, now_us=2))[-1].count == 20_000
+    assert (await setup.store.read(backlogs.read, now_us=2))[-1].count == 20_000
 
 
 async def test_pruning_payloads_reads_no_more_than_it_deletes(setup: Any) -> None:
@@ -191,7 +191,7 @@ async def test_two_writers_count_side_by_side(postgres_url: str) -> None:
 @pytest.mark.parametrize(
     "run",
     [
-        lambda connection, _: dead_letters.backlog(connection, now_us=1),
+        lambda connection, _: backlogs.read(connection, now_us=1),
         lambda connection, app: dead_letters.release(connection, 1, destination_id=app, reason="version_mismatch"),
         proof.forget,
         lambda connection, app: ordering.dissolve(connection, app, 1000),

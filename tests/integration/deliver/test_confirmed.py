@@ -13,8 +13,8 @@ from gapless.deliver.retry import ReceiptRule
 from gapless.deliver.routing import Destination
 from gapless.destinations.contract import Delivered, Delivery, Failed, FailureReason, Result
 from gapless.domain import system_clock, to_us
-from gapless.ledger import dead_letters, deliveries
-from gapless.ledger.dead_letters import Unconfirmed
+from gapless.ledger import backlogs, dead_letters, deliveries
+from gapless.ledger.backlogs import Unconfirmed
 from gapless.ledger.tables import ATTEMPT, DELIVERY
 from gapless.operations.context import OperationContext
 from gapless.operations.registry import perform
@@ -229,14 +229,14 @@ async def test_the_backlog_tells_answered_from_late(setup: Any) -> None:
         await setup.record(setup.sighting("evt_1"))
         await setup.wait_for(answered)
     now_us = to_us(system_clock())
-    (part,) = await setup.store.read(dead_letters.backlog, now_us=now_us)
+    (part,) = await setup.store.read(backlogs.read, now_us=now_us)
     (row,) = await setup.deliveries()
     waits = Unconfirmed(count=1, resent=0, since_us=row.answered_us)
-    assert (part.late_us, await setup.store.read(dead_letters.unconfirmed, destination_id=1)) == (None, waits)
+    assert (part.late_us, await setup.store.read(backlogs.unconfirmed, destination_id=1)) == (None, waits)
     await setup.writer.submit(lambda c: c.execute(update(DELIVERY).values(answers=2)).rowcount)
-    (part,) = await setup.store.read(dead_letters.backlog, now_us=row.next_us)
+    (part,) = await setup.store.read(backlogs.read, now_us=row.next_us)
     resent = replace(waits, resent=1)
-    assert (part.late_us, await setup.store.read(dead_letters.unconfirmed, destination_id=1)) == (row.next_us, resent)
+    assert (part.late_us, await setup.store.read(backlogs.unconfirmed, destination_id=1)) == (row.next_us, resent)
 
 
 async def test_attempts_of_a_receipt_are_stored_beside_the_answer(setup: Any) -> None:

@@ -14,7 +14,7 @@ from gapless.deliver.breaker import BreakerRule
 from gapless.deliver.worker import AHEAD_MAX, OUTCOMES
 from gapless.destinations.contract import Delivered, Failed, FailureReason, Result
 from gapless.domain import Via, system_clock, to_us
-from gapless.ledger import dead_letters, deliveries, retention, unsettled
+from gapless.ledger import backlogs, dead_letters, deliveries, retention, unsettled
 from gapless.ledger.deliveries import CLAIM_BYTES, Attempt, DeliveryClaim, DeliveryState, Settlement
 from gapless.ledger.engine import dialect
 from gapless.ledger.tables import ATTEMPT, DELIVERY, EVENT, PAYLOAD
@@ -191,7 +191,7 @@ async def test_dead_letters_are_listed_and_counted_by_reason(setup: Any) -> None
     async with setup.delivering(setup.destination(Sink(refuse))):
         await setup.record(*(setup.sighting(key) for key in reasons))
         await setup.until("dead")
-    backlog = await setup.store.read(partial(dead_letters.backlog, now_us=0))
+    backlog = await setup.store.read(partial(backlogs.read, now_us=0))
     assert [(b.destination, b.state, b.reason, b.count) for b in backlog] == [
         ("app", "dead", "cannot_render", 1),
         ("app", "dead", "consumer_4xx", 2),
@@ -286,9 +286,9 @@ async def test_a_claim_costs_the_same_however_long_the_backlog(setup: Any) -> No
 
     def run(connection: Any) -> None:
         deliveries.settle_and_claim(connection, 1, settled + withdrawn, now_us=1, limit=64, lease_us=1)
-        dead_letters.backlog(connection, 1)
-        dead_letters.unproven(connection, 1)
-        dead_letters.unconfirmed(connection, 1)
+        backlogs.read(connection, 1)
+        backlogs.unproven(connection, 1)
+        backlogs.unconfirmed(connection, 1)
         dead_letters.requeue(connection, 1)
 
     await setup.record(*(setup.sighting(f"evt_{n}") for n in range(200)))

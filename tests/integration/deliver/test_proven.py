@@ -12,7 +12,7 @@ from gapless.bootstrap.destinations import make_destinations
 from gapless.deliver.routing import Destination
 from gapless.destinations.contract import Delivered, Delivery, DestinationInvalid, Failed, FailureReason, Result
 from gapless.domain import Mode, Order, Release, Sources, Via, system_clock, to_us
-from gapless.ledger import dead_letters, deliveries, destinations, proof
+from gapless.ledger import backlogs, dead_letters, deliveries, destinations, proof
 from gapless.ledger.tables import ABSENCE, MISSING, RELEASED, STREAM
 from gapless.settings import DestinationSettings, Settings
 
@@ -67,8 +67,8 @@ async def test_nothing_is_sent_before_the_list_was_read(setup: Any) -> None:
         await complete_up_to(setup, 2)
         await setup.wait_for(lambda rows: any(row.state == "delivered" for row in rows))
         assert sink.keys == ["evt_1"]
-        (part,) = await setup.store.read(dead_letters.backlog, now_us=to_us(system_clock()))
-        assert (part.state, part.count, await setup.store.read(dead_letters.unproven, destination_id=1)) == (
+        (part,) = await setup.store.read(backlogs.read, now_us=to_us(system_clock()))
+        assert (part.state, part.count, await setup.store.read(backlogs.unproven, destination_id=1)) == (
             "waiting",
             1,
             1,
