@@ -185,10 +185,13 @@ class Connections:
     # --- time --------------------------------------------------------------------------------------------------------
 
     async def watch(self, every_s: float = SWEEP_EVERY_S) -> None:
-        """Sweep every `every_s` seconds, until cancelled."""
-        while True:
-            await asyncio.sleep(every_s)
-            self.sweep()
+        """Sweep every `every_s` seconds, until cancelled; then say what was closed since the last line."""
+        try:
+            while True:
+                await asyncio.sleep(every_s)
+                self.sweep()
+        finally:
+            self._log_closed()
 
     def sweep(self) -> None:
         """Close what has waited too long, and say in one line what was closed."""
@@ -202,12 +205,17 @@ class Connections:
             self._end(connection)
         for connection in list(self._in[ANSWER]):
             connection.review(now)
-        if self._unlogged and now - self._logged_at >= LOG_EVERY_S:
-            reasons = {reason.value: number for reason, number in self._unlogged.items()}
-            extra = {"listener": self._listener, "count": sum(reasons.values()), "reasons": reasons}
-            log.warning("connections_closed", extra=extra)
-            self._logged_at = now
-            self._unlogged.clear()
+        if now - self._logged_at >= LOG_EVERY_S:
+            self._log_closed()
+
+    def _log_closed(self) -> None:
+        if not self._unlogged:
+            return
+        reasons = {reason.value: number for reason, number in self._unlogged.items()}
+        extra = {"listener": self._listener, "count": sum(reasons.values()), "reasons": reasons}
+        log.warning("connections_closed", extra=extra)
+        self._logged_at = self._now()
+        self._unlogged.clear()
 
     # --- room --------------------------------------------------------------------------------------------------------
 

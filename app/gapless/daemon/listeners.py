@@ -104,6 +104,8 @@ class Listener:
             await self._server.serve(sockets=[self._socket])
         finally:
             watching.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await watching
 
     async def started(self) -> None:
         """Wait until requests are answered."""

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from ipaddress import ip_network
 from typing import Any
@@ -12,8 +12,9 @@ import pytest
 
 from gapless.client_address import TrustedProxies
 from gapless.connections.limits import ConnectionLimits
-from gapless.connections.register import ConnectionPhase
+from gapless.connections.register import CloseReason, ConnectionPhase, Connections
 from gapless.ledger.engine import open_store
+from gapless.metrics import Metrics
 from gapless.receive.bodies import Bodies
 from gapless.receive.endpoint import read_body
 from gapless.receive.webhook import Outcome
@@ -389,6 +390,17 @@ async def test_malformed_requests_and_upgrades_are_one_line_a_minute(
         assert [(record.getMessage(), vars(record)["reasons"]) for record in lines] == [
             ("connections_closed", {"malformed": 15})
         ]
+
+
+async def test_what_was_closed_last_is_said_when_it_stops(caplog: pytest.LogCaptureFixture) -> None:
+    connections = Connections("public", Metrics("test"))
+    watching = asyncio.create_task(connections.watch(every_s=60))
+    await asyncio.sleep(0)
+    connections.count(CloseReason.MALFORMED)
+    watching.cancel()
+    with suppress(asyncio.CancelledError):
+        await watching
+    assert [vars(record)["reasons"] for record in caplog.records] == [{"malformed": 1}]
 
 
 # --- as before -------------------------------------------------------------------------------------------------------
