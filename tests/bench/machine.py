@@ -4,6 +4,7 @@ import contextlib
 import importlib.metadata
 import os
 import platform
+import shutil
 import sqlite3
 import subprocess
 import time
@@ -118,5 +119,7 @@ def _cpu_model() -> str:
 
 
 def _first_line(*command: str) -> str:
+    if not shutil.which(command[0]):
+        return "not installed"
     ran = subprocess.run(command, capture_output=True, text=True, check=False)
     return (ran.stdout or ran.stderr).partition("\n")[0].partition(" [")[0].strip()
