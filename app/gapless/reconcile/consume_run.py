@@ -15,7 +15,9 @@ from gapless.ledger.streams import Stream
 from gapless.provider_api.pages import read_or_ask_again
 from gapless.reconcile import odd_rows
 from gapless.reconcile.context import LeasedSource
-from gapless.reconcile.pass_run import PassResult, missing_row, set_aside
+from gapless.reconcile.page_recorder import missing_row
+from gapless.reconcile.pass_result import PassResult
+from gapless.reconcile.unreadable_rows import set_aside
 from gapless_reconcilers.kit.contract import Batch, ConsumesEvents, Page, RemoteEvent
 from gapless_reconcilers.kit.errors import OptionsInvalid, ProviderError, UnexpectedShape
 

@@ -10,13 +10,10 @@ from datetime import datetime, timedelta
 from typing import TypeVar
 
 from gapless.clock import is_due
-from gapless.domain import DAY_US, Mode, Purpose, Source, TypesOrigin, align_down, from_us, span_us, to_us
+from gapless.domain import DAY_US, Mode, Purpose, align_down, span_us, to_us
 from gapless.ledger import (
     Connection,
-    accounts,
-    audit_log,
     budgets,
-    dead_letters,
     earnings,
     events,
     learned,
@@ -31,9 +28,8 @@ from gapless.ledger import (
 from gapless.ledger.looks import StoredLook
 from gapless.ledger.passes import Pass, PassKind
 from gapless.ledger.streams import Stream, note_heads
-from gapless.ledger.watermarks import UnrecoverableInterval
 from gapless.provider_api.earnings import ENOUGH, list_earning
-from gapless.provider_api.health import read_account, read_subscription, repair_endpoint, stream_names
+from gapless.reconcile import account_checks, endpoint_checks
 from gapless.reconcile.agenda import Occasion, Wanted, choose, in_turn, is_look_due, wishes
 from gapless.reconcile.context import LeasedSource
 from gapless.reconcile.diff import Circumstances
@@ -44,8 +40,8 @@ from gapless.reconcile.recovery import recover_missing, wait_after
 from gapless.reconcile.release import RunOutcome, due_again, expected_silence, release, rhythm_of
 from gapless.reconcile.stream_run import StreamRun, sweep_every
 from gapless.reconcile.urgency import Reason
-from gapless_reconcilers.kit.contract import OWN_STREAM, Reading, Subscription, Window
-from gapless_reconcilers.kit.errors import NeedsOperator, ProviderError, UnexpectedShape
+from gapless_reconcilers.kit.contract import OWN_STREAM, Reading, Window
+from gapless_reconcilers.kit.errors import NeedsOperator, ProviderError
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -53,18 +49,6 @@ LEAST_READ = 20
 """Requests that a reading may make at least, whatever the purse holds: it was begun because one could be paid for."""
 LONGEST_RETRY = timedelta(days=3)
 """Time for which vendors retry a webhook: an outage so far back may explain a loss."""
-
-
-class AccountShared(NeedsOperator):
-    """A source that had the account before reads it too, so that each event would be counted twice."""
-
-
-class OtherAccount(NeedsOperator):
-    """The key reads another account than the source's, so that nothing may be recorded."""
-
-
-class SubscriptionInactive(NeedsOperator):
-    """Our endpoint is not active, and the provider lists only what happens while it is."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -94,11 +78,12 @@ class SourceRun:
             await self._put_checks_off()
             self.check_account |= await self._is_parked()
             if self.check_account:
-                await self._compare_account()
+                await account_checks.compare(self.leased)
             if self.check_account or self.check_endpoint:
-                streams = await self._check_endpoint()
+                await endpoint_checks.check(self.leased)
+                streams = await self._streams()
                 stream_run = await self._stream_run(streams)  # with the new state of our endpoint
-            await self._require_account_of_its_own()
+            await account_checks.require_own(self.leased)
             if self.leased.source.mode is not Mode.WEBHOOK:
                 await self._reconcile(stream_run, streams)
         except ProviderError as error:  # a source-wide request raised it: no stream can be read
@@ -123,7 +108,7 @@ class SourceRun:
             stream_run.limit = self.leased.client.requests + max(await self._spendable(Purpose.URGENT), LEAST_READ)
         inactive = None
         if self.leased.capabilities.precondition and wanted.streams:
-            inactive = await self._check_precondition(streams)
+            inactive = await endpoint_checks.precondition(self.leased, streams, is_known=self._checks)
         stream_run.circumstances = await self._read_circumstances(streams)
         complete = await self._make_scheduled(stream_run, wanted, open_passes)
         self.leased.memory.was_read |= bool(complete)
@@ -298,18 +283,6 @@ class SourceRun:
     async def _streams(self) -> list[Stream]:
         return await self.leased.runtime.read(streams.streams, source_id=self.leased.source.id)
 
-    async def _check_endpoint(self) -> list[Stream]:
-        """Ask the provider about our endpoint and the account's streams. Return all streams."""
-        if self.leased.policy.repair:
-            await self._repair_endpoint()
-        await record_subscription(
-            self.leased, await read_subscription(self.leased.client, self.leased.policy.webhook_url)
-        )
-        for name in await stream_names(self.leased.client):
-            await self.leased.write(streams.ensure_stream, source_id=self.leased.source.id, name=name)
-        self.leased.memory.endpoint_us = self.leased.runtime.elapsed_us
-        return await self._streams()
-
     async def _put_checks_off(self) -> None:
         """Leave the checks for later if the purse cannot pay for them, and each was made within a day.
 
@@ -324,99 +297,6 @@ class SourceRun:
     async def _is_parked(self) -> bool:
         row = await self.leased.runtime.read(sources.source_row, source_id=self.leased.source.id)
         return bool(row["state"] == "parked")
-
-    async def _compare_account(self) -> None:
-        """Compare the account of our key with the source's. Raises `OtherAccount`; then listed events are held."""
-        leased = self.leased
-        account = await read_account(leased.client)
-        leased.require_same_key()
-        found = await leased.write(
-            accounts.note,
-            source_id=leased.source.id,
-            fingerprint=None if account is None else account.fingerprint,
-            now_us=leased.runtime.now_us,
-        )
-        if found.other is None:
-            leased.memory.account_us = leased.runtime.elapsed_us
-            return
-        while await leased.write(
-            dead_letters.hold_listed,
-            source_id=leased.source.id,
-            reason=accounts.OTHER_ACCOUNT,
-            now_us=leased.runtime.now_us,
-        ):
-            pass
-        raise OtherAccount(
-            f"the key reads account {found.other}, and the source is that of {found.own}; use a key of that account, "
-            f"or run gapless source accept-account {leased.source.name}"
-        )
-
-    async def _require_account_of_its_own(self) -> None:
-        """Raise `AccountShared` if a source that had the account before reads it too, and this one may not share it."""
-        leased = self.leased
-        if leased.policy.share_account:
-            return
-        others = await leased.runtime.read(accounts.had_before, source_id=leased.source.id)
-        if others:
-            raise AccountShared(
-                f"source {leased.source.name!r} reads the same account as {', '.join(others)}: each event would be "
-                "recorded twice; remove one, or set share_account = true"
-            )
-
-    async def _repair_endpoint(self) -> None:
-        """Enable our endpoint again (opt-in). If the key may not do that, log it: the list can still be read."""
-        try:
-            done = await repair_endpoint(self.leased.client, self.leased.policy.webhook_url)
-        except (NeedsOperator, UnexpectedShape) as error:
-            log.warning("subscription_not_repaired", extra={"source": self.leased.source.name, "error": str(error)})
-            return
-        if done:
-            await self._note_repair()
-
-    async def _note_repair(self) -> None:
-        """Write into the audit log that our endpoint was enabled."""
-        runtime = self.leased.runtime
-        repaired = audit_log.Action(
-            at_us=runtime.now_us,
-            actor=audit_log.DAEMON,
-            role=audit_log.DAEMON,
-            action="source.repair",
-            subject=self.leased.source.name,
-            reason="repair = true",
-        )
-        await runtime.write(audit_log.add, repaired, runtime.audit_key)
-
-    async def _check_precondition(self, streams: Iterable[Stream]) -> SubscriptionInactive | None:
-        """Check that our endpoint is active, where the list is complete only then; return the error if it is not.
-
-        Meanwhile what the list still has from before is read and recorded, but proves nothing later: see
-        `Circumstances.proven_until`. When it is active again, the time since it was last seen active is
-        unrecoverable: it can no longer be listed.
-        """
-        leased, source_id = self.leased, self.leased.source.id
-        if not self._checks:
-            subscription = await read_subscription(leased.client, leased.policy.webhook_url)
-            await record_subscription(leased, subscription)
-        row = await leased.runtime.read(sources.source_row, source_id=source_id)
-        if row["subscription_healthy"] is False:
-            await leased.write(sources.note_lapse, source_id=source_id)
-            return SubscriptionInactive(f"{row['subscription_reason']}: meanwhile the list proves nothing")
-        if row["lapsed_us"] is not None and row["subscription_healthy"]:
-            lost = UnrecoverableInterval(
-                start_us=min(row["lapsed_us"], row["subscription_us"]),
-                end_us=row["subscription_us"],
-                reason="subscription_inactive",
-            )
-            log.error(
-                "subscription_was_inactive",
-                extra={
-                    "source": leased.source.name,
-                    "start": str(from_us(lost.start_us)),
-                    "end": str(from_us(lost.end_us)),
-                },
-            )
-            await leased.write(_end_lapse, source_id=source_id, stream_ids=[each.id for each in streams], loss=lost)
-        return None
 
     async def _stream_run(self, streams: Iterable[Stream]) -> StreamRun:
         leased = self.leased
@@ -486,15 +366,6 @@ class SourceRun:
         return math.inf if purse is None or allowance is None else int(spendable(purse, allowance, purpose))
 
 
-async def record_subscription(leased: LeasedSource, subscription: Subscription | None) -> None:
-    """Record our endpoint as the provider has it, in the ledger and in `runtime.sources`. None: it is unknown."""
-    leased.require_same_key()
-    await leased.write(_note_subscription, now=leased.runtime.clock(), source=leased.source, subscription=subscription)
-    if subscription is not None:
-        current = leased.source  # its secrets may have been replaced meanwhile
-        leased.runtime.sources.replace(current.subscribed(subscription, leased.runtime.clock()))
-
-
 def in_order(streams: Iterable[Stream], *, retry_parked: bool, demanded: Collection[int] = ()) -> list[Stream]:
     """Return the streams in the order in which they are read: those that failed last time first, then the busiest.
 
@@ -509,14 +380,6 @@ def in_order(streams: Iterable[Stream], *, retry_parked: bool, demanded: Collect
     return sorted(waiting, key=lambda each: (each.last_outcome == "clean", -each.last_listed))
 
 
-def _note_subscription(
-    connection: Connection, now: datetime, source: Source, subscription: Subscription | None
-) -> None:
-    sources.note_subscription(connection, source.id, subscription, now)
-    if subscription is not None and subscription.types is not None and source.types_origin is not TypesOrigin.CONFIG:
-        sources.note_types(connection, source.id, subscription.types, TypesOrigin.SUBSCRIPTION.value)
-
-
 def _by_stream(rows: Iterable[Pass]) -> defaultdict[int, list[Pass]]:
     """Return the passes by the id of their stream."""
     by_stream = defaultdict[int, list[Pass]](list)
@@ -528,12 +391,6 @@ def _by_stream(rows: Iterable[Pass]) -> defaultdict[int, list[Pass]]:
 def _goes_on(row: Pass, now_us: int) -> bool:
     """Return True if the next attempt of a pass on demand is due."""
     return is_due(row.next_attempt_us, span_us(wait_after(max(row.attempts - 1, 0))), now_us)
-
-
-def _end_lapse(connection: Connection, source_id: int, stream_ids: Iterable[int], loss: UnrecoverableInterval) -> None:
-    for stream_id in stream_ids:
-        watermarks.note_unrecoverable(connection, stream_id, loss, loss.end_us)
-    sources.end_lapse(connection, source_id)
 
 
 def _endpoint_off_since(connection: Connection, source_id: int) -> int | None:

@@ -19,7 +19,8 @@ from gapless.reconcile.contradiction import windows_around
 from gapless.reconcile.diff import Circumstances
 from gapless.reconcile.lateness import AgeCounts, ListWatch
 from gapless.reconcile.pace import head_reach, is_deep
-from gapless.reconcile.pass_run import PURPOSES, PassResult, PassRun
+from gapless.reconcile.pass_result import PassResult
+from gapless.reconcile.pass_run import PURPOSES, PassRun
 from gapless.reconcile.recovery import wait_after
 from gapless.reconcile.window import Plan, plan_horizon, plan_pass, plan_sweep, sweep_depth
 from gapless_reconcilers.kit.contract import Coverage, Reading, Window

@@ -17,7 +17,7 @@ from gapless.ledger.engine import BadData
 from gapless.ledger.recorder import EventKey, Recorder, Sighting
 from gapless.ledger.tables import PASS, SLICE
 from gapless.reconcile.context import LeasedSource
-from gapless.reconcile.source_run import record_subscription
+from gapless.reconcile.endpoint_checks import record_subscription
 from gapless.settings import RetentionSettings
 from gapless_reconcilers.kit.contract import Secret, Subscription
 from gapless_reconcilers.providers.stripe import Stripe, StripeOptions
