@@ -17,6 +17,7 @@ import agreement
 import delivery
 import forged
 import ingest
+import large
 import machine
 import passes
 import recovery
@@ -25,7 +26,7 @@ from figures import Bar, table
 from stores import Places
 
 INGEST, DELIVERY, PASSES, ACCOUNTS, FORGED = "ingest", "delivery", "passes", "accounts", "forged"
-RECOVERY, AGREEMENT, STRANGERS = "recovery", "agreement", "strangers"
+RECOVERY, AGREEMENT, STRANGERS, LARGE = "recovery", "agreement", "strangers", "large"
 MODULES: dict[str, Any] = {
     INGEST: ingest,
     DELIVERY: delivery,
@@ -33,6 +34,7 @@ MODULES: dict[str, Any] = {
     ACCOUNTS: accounts,
     FORGED: forged,
     STRANGERS: strangers,
+    LARGE: large,
     RECOVERY: recovery,
     AGREEMENT: agreement,
 }

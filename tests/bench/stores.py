@@ -29,14 +29,14 @@ class Places:
         return [SQLITE, POSTGRESQL] if self._postgres else [SQLITE]
 
     @contextlib.contextmanager
-    def fresh(self, kind: str, like: str = "") -> Iterator[str]:
-        """The address of a ledger with all tables; a copy of the one at address `like`, if given."""
+    def fresh(self, kind: str, like: str = "", *, is_empty: bool = False) -> Iterator[str]:
+        """The address of a ledger with all tables, or without any; a copy of the one at address `like`, if given."""
         name = f"gapless_bench_{secrets.token_hex(4)}"
         if kind == SQLITE:
             path = self._folder / f"{name}.db"
             if like:
                 shutil.copyfile(like.removeprefix("sqlite:///"), path)
-            yield self._made(f"sqlite:///{path}", is_copy=bool(like))
+            yield self._made(f"sqlite:///{path}", is_ready=is_empty or bool(like))
             for left in self._folder.glob(f"{name}.db*"):
                 left.unlink()
             return
@@ -44,12 +44,12 @@ class Places:
         asyncio.run(_execute(self._postgres, f"CREATE DATABASE {name}{template}"))
         try:
             url = make_url(self._postgres).set(drivername="postgresql", database=name)
-            yield self._made(url.render_as_string(hide_password=False), is_copy=bool(like))
+            yield self._made(url.render_as_string(hide_password=False), is_ready=is_empty or bool(like))
         finally:
             asyncio.run(_execute(self._postgres, f"DROP DATABASE {name} WITH (FORCE)"))
 
-    def _made(self, url: str, *, is_copy: bool) -> str:
-        if not is_copy:
+    def _made(self, url: str, *, is_ready: bool) -> str:
+        if not is_ready:
             asyncio.run(_create_tables(url))
         return url
 

@@ -57,6 +57,11 @@ def test_a_flood_of_forgeries_costs_no_genuine_webhook_and_displaces_nothing_fro
     )
 
 
+def test_every_page_answers_from_a_made_ledger(tmp_path: Path) -> None:
+    rows = quick("large", tmp_path / "bench.json")
+    assert {"overview", "search by id", "event", "missed", "metrics", "API: by object"} <= {row["page"] for row in rows}
+
+
 def test_strangers_keep_no_genuine_webhook_out(tmp_path: Path) -> None:
     rows = quick("strangers", tmp_path / "bench.json")
     assert all(row["acked"] == row["genuine"] and row["is_ready"] for row in rows)
