@@ -108,8 +108,9 @@ async def _one(kind: str, url: str, folder: Path, plan: Plan, note: Callable[[st
         "api": "http://127.0.0.1:9",
         "destinations": DESTINATION.format(port=free_port()),
     }
+    await Gapless(**options).call("db", "upgrade")
     async with running(Gapless(**options)):
-        pass  # it makes the tables, its source and its destination
+        pass  # it makes its source and its destination
     from_us = int(time.time()) * SECOND_US - (plan.events + 60) * SECOND_US
     began = time.monotonic()
     async with opened(url) as store:
