@@ -5,6 +5,7 @@ from dataclasses import fields
 from datetime import UTC, datetime, timedelta
 from inspect import signature
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 from declared import READY_MADE
@@ -184,6 +185,44 @@ PADDLE = {"PADDLE_API_KEY": "pdl", "PADDLE_WEBHOOK_SECRET": "x"}
 def test_a_ready_made_declaration_is_included_by_its_name(tmp_path: Path) -> None:
     (paddle,) = loaded(tmp_path, 'include = ["declared:paddle"]', PADDLE).sources
     assert (paddle.name, paddle.provider) == ("paddle", "rest_list")
+
+
+def test_a_ready_made_declaration_is_named_like_a_provider(tmp_path: Path) -> None:
+    text = '[[source]]\nname = "billing-eu"\nprovider = "paddle"\nevery = "5m"\n[source.options]\nrate = 1\n'
+    (source,) = loaded(tmp_path, text, PADDLE).sources
+    (declared,) = loaded(tmp_path, 'include = ["declared:paddle"]', PADDLE).sources
+    assert (source.name, source.provider, source.every) == ("billing-eu", "rest_list", timedelta(minutes=5))
+    assert {**source.options} == {**declared.options, "rate": 1}
+
+
+def test_two_accounts_of_a_declared_vendor_have_secrets_of_their_own(tmp_path: Path) -> None:
+    (tmp_path / "key").write_text("pdl_us")
+    text = """
+[[source]]
+name = "eu"
+provider = "paddle"
+[[source]]
+name = "us"
+provider = "paddle"
+[source.options]
+auth = { token_file = "key" }
+webhook = { signature = { secret_env = "PADDLE_US_SECRET" } }
+"""
+    settings = loaded(tmp_path, text, PADDLE | {"PADDLE_US_SECRET": "y"})
+    environ = PADDLE | {"PADDLE_US_SECRET": "y"}
+    eu, us = (resolve_options(each, environ) for each in settings.sources)
+    assert (eu["auth"], us["auth"]) == (
+        {"type": "bearer", "token": Secret("pdl")},
+        {"type": "bearer", "token": Secret("pdl_us")},
+    )
+    signatures = [cast("dict[str, Any]", each["webhook"])["signature"] for each in (eu, us)]
+    assert [each["header"] for each in signatures] == ["Paddle-Signature"] * 2
+    assert signatures[1]["secret"] != signatures[0]["secret"]
+
+
+def test_the_environment_alone_names_a_declared_vendor(tmp_path: Path) -> None:
+    (source,) = loaded(tmp_path, "", PADDLE | {"GAPLESS_SOURCE__PAD__PROVIDER": "paddle"}).sources
+    assert (source.name, source.provider) == ("pad", "rest_list")
 
 
 @pytest.mark.parametrize("text", ["declared:paddle, more.toml", '["declared:paddle", "more.toml"]'])

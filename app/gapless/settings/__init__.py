@@ -1,7 +1,8 @@
 """Settings: one frozen tree from `gapless.toml` and the environment, read once by the command line and passed down."""
 
+from gapless.settings.declarations import DECLARED, declared_file
 from gapless.settings.encryption_keys import read_keys
-from gapless.settings.load import DECLARED, SettingsInvalid, declared_file, is_loopback, load, remarks
+from gapless.settings.load import SettingsInvalid, is_loopback, load, remarks
 from gapless.settings.provider_options import (
     build_provider,
     declared_providers,

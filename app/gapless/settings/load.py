@@ -8,7 +8,6 @@ import ipaddress
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from importlib import resources
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from typing import Any
 from gapless.domain import Mode, Order, Release, Via
 from gapless.errors import UserError
 from gapless.settings.build import RawTable, SettingsBuilder
+from gapless.settings.declarations import DECLARED, declared_file, with_declaration
 from gapless.settings.destination_options import read_destination
 from gapless.settings.encryption_keys import read_keys
 from gapless.settings.environment import (
@@ -41,9 +41,6 @@ from gapless_reconcilers.kit.errors import OptionsInvalid
 
 DEFAULT_FILE = Path("gapless.toml")
 """The file that is read, if it exists, when no other is named."""
-DECLARED = "declared:"
-"""The beginning of an `include` that names a ready-made declaration of the package, such as `declared:paddle`."""
-
 Tables = dict[str, list[RawTable]]
 """The root table, under "", and the named tables, under "source" and "destination"."""
 
@@ -66,6 +63,7 @@ def load(path: Path | None, environ: Mapping[str, str], *, reads: str | None = N
     root = _root_table(path, builder)
     tables = _tables(root, builder)
     tables = _with_environment(tables, environ)
+    tables["source"] = [with_declaration(table) for table in tables["source"]]
     settings = _tree(tables, builder)
     names = _names(tables)
     builder.problems.extend(unknown_variables(environ, names, _referenced(tables)))
@@ -122,19 +120,6 @@ def _tables(root: RawTable, builder: SettingsBuilder) -> Tables:
         for kind in NAMED:
             tables[kind].extend(_named_tables(kind, table, builder))
     return tables
-
-
-def declared_file(entry: str) -> Path:
-    """Return the ready-made declaration of the package that `entry` names, such as `declared:paddle`.
-
-    Raises `UserError` with the names that there are.
-    """
-    name = entry.removeprefix(DECLARED)
-    with resources.as_file(resources.files("gapless_reconcilers") / "declared") as folder:
-        files = {file.stem: file for file in sorted(folder.glob("*.toml"))}
-    if name not in files:
-        raise UserError(f"there is no ready-made declaration {show(name)}; wanted one of {', '.join(files)}")
-    return files[name]
 
 
 def _included(root: RawTable, builder: SettingsBuilder) -> Iterator[RawTable]:
