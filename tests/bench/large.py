@@ -43,7 +43,7 @@ NUMBERS: Final = {
     SQLITE: "WITH RECURSIVE numbers(n) AS (SELECT :first UNION ALL SELECT n + 1 FROM numbers WHERE n < :last)",
     POSTGRESQL: "WITH numbers(n) AS (SELECT generate_series(CAST(:first AS bigint), CAST(:last AS bigint)))",
 }
-BODY: Final = """'{"id":"evt_' || n || '","type":"type.' || n % 20 || '","data":{"object":{"amount":' || n || '}}}'"""
+BODY: Final = """'{"id":"evt_' || n || '","type":"type.' || (n % 20) || '","data":{"object":{"amount":' || n || '}}}'"""
 AS_BYTES: Final = {SQLITE: f"CAST({BODY} AS BLOB)", POSTGRESQL: f"convert_to({BODY}, 'UTF8')"}
 AT: Final = "CAST(:from_us AS bigint) + n * 1000000"
 COLUMNS: Final = {
@@ -53,8 +53,8 @@ COLUMNS: Final = {
         "source_id": "1",
         "stream_id": "1",
         '"key"': "'evt_' || n",
-        "type": "'type.' || n % 20",
-        "object_key": "'cus_' || n % 500000",
+        "type": "'type.' || (n % 20)",
+        "object_key": "'cus_' || (n % 500000)",
         "occurred_us": AT,
         "first_seen_us": f"{AT} + 2000000",
         "via": "CASE n % 1000 WHEN 0 THEN 'list' ELSE 'webhook' END",

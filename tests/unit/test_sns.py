@@ -81,6 +81,15 @@ def test_a_topic_of_somebody_else_is_refused_before_anything_is_fetched() -> Non
         provider.read_webhook(SCENARIO.webhook, SCENARIO.now)
 
 
+@pytest.mark.parametrize("planted", [b'"Message":"evil",', b'"Mess\\u0061ge":"evil",', b'"x":{"a":1,"a":2},'])
+def test_no_value_is_put_before_a_signed_one_of_the_same_name(planted: bytes) -> None:
+    """Readers of JSON differ about which of two members of one name counts: each would read another message."""
+    body = SCENARIO.webhook.body.replace(b"{", b"{" + planted, 1)
+    evidence = {url: answered(url, content) for url, content in SCENARIO.evidence.items()}
+    with pytest.raises(SignatureInvalid, match="stands twice"):
+        SCENARIO.provider().read_webhook(msgspec.structs.replace(SCENARIO.webhook, body=body), SCENARIO.now, evidence)
+
+
 def confirmation() -> tuple[Handshake, dict[str, httpx.Response]]:
     (handshake,) = SCENARIO.handshakes
     url = json.loads(handshake.request.body)["SigningCertURL"]

@@ -8,6 +8,7 @@ from base64 import b64encode
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final
 
+from gapless_reconcilers.kit import tolerant
 from gapless_reconcilers.kit.contract import Secret
 from gapless_reconcilers.kit.errors import SignatureInvalid
 
@@ -42,6 +43,18 @@ def hmac_sha256_hex(key: bytes, message: bytes) -> bytes:
 def hmac_sha256_base64(key: bytes, message: bytes) -> bytes:
     """Return HMAC-SHA256 of `message` as standard base64 with padding (Shopify, Square, Standard Webhooks)."""
     return b64encode(hmac.digest(key, message, "sha256"))
+
+
+def require_single_names(body: bytes) -> None:
+    """Raise `SignatureInvalid` if a name stands twice in an object of the JSON `body`.
+
+    For a signature of values. We would take one of the two, and another reader of the same bytes the other, so that
+    who has seen one signed message could put a value of his own before or behind the signed one.
+    """
+    if tolerant.has_repeated_name(body):
+        raise SignatureInvalid(
+            "a name stands twice in the body, and the signature covers one of them", reason="malformed"
+        )
 
 
 def is_same(expected: bytes, received: bytes) -> bool:

@@ -9,6 +9,7 @@ Where both can read a text, both return equal values, but for one thing: a name 
 here. Every error is one of msgspec's, in its words.
 """
 
+import json
 import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -29,6 +30,7 @@ _VALUE: Final = re.compile(rb"[ \t\n\r]*+(?:%b|%b|true|false|null|([\[{]))" % (_
 _NAME: Final = re.compile(rb"[ \t\n\r]*+(%b)[ \t\n\r]*+:" % _STRING)
 _CLOSED_AT_ONCE: Final = re.compile(rb"[ \t\n\r]*+[\]}]")
 _AFTER_VALUE: Final = re.compile(rb"[ \t\n\r]*+([,\]}])")
+_TOKEN: Final = re.compile(rb"%b|[{}\[\]:]" % _STRING)
 _CLOSES: Final = {ord("]"): ord("["), ord("}"): ord("{")}
 _COMMA, _BRACE, _BRACKET = ord(","), ord("{"), ord("[")
 _KINDS: Final = {b"{": "object", b"[": "array", b'"': "str", b"t": "bool", b"f": "bool", b"n": "null"}
@@ -66,6 +68,29 @@ def is_json(text: bytes) -> bool:
     except msgspec.DecodeError:
         return False
     return True
+
+
+def has_repeated_name(text: bytes) -> bool:
+    """Return True if an object anywhere in the JSON `text` has two members of one name.
+
+    Readers differ about which of them counts: what a signature of values covers is then not what everybody reads.
+    """
+    opened: list[set[str] | None] = []
+    last = b""
+    for match in _TOKEN.finditer(text):
+        token = match[0]
+        if token in b"{[":
+            opened.append(set() if token == b"{" else None)
+        elif token in b"}]":
+            del opened[-1:]
+        elif token != b":":
+            last = token
+        elif opened and (names := opened[-1]) is not None:
+            name = json.loads(last) if b"\\" in last else last[1:-1].decode(errors="surrogateescape")
+            if name in names:
+                return True
+            names.add(name)
+    return False
 
 
 @cache

@@ -37,6 +37,7 @@ from gapless_reconcilers.kit.contract import (
 )
 from gapless_reconcilers.kit.decoders import decode_or_none, peek, recordable
 from gapless_reconcilers.kit.errors import MalformedWebhook, SignatureInvalid
+from gapless_reconcilers.kit.signatures import require_single_names
 
 HEADER: Final = "x-amz-sns-message-type"
 HOSTS: Final = (".amazonaws.com", ".amazonaws.com.cn")
@@ -129,6 +130,7 @@ class Sns:
         kind, message = request.required(HEADER), decode_or_none(request.body, Message)
         if message is None or message.type != kind or kind not in (NOTIFICATION, *CONFIRMATIONS):
             raise SignatureInvalid("the body is no message of SNS; is raw delivery on?", reason="malformed")
+        require_single_names(request.body)
         if message.topic_arn not in self.options.topic_arn:
             raise SignatureInvalid("its topic is none of options.topic_arn", reason="other_account")
         if not _CERTIFICATE.fullmatch(message.signing_cert_url):

@@ -221,3 +221,41 @@ def test_last_readable_row_is_found_from_the_end() -> None:
     rows = [msgspec.Raw(each) for each in (b'{"id":"a"}', b'{"id":"b","x":null}', b'{"id":null}', b"null")]
     assert last_readable(rows, Id) == Id("b")
     assert last_readable(rows[2:], Id) is None
+
+
+class Pairs(list[tuple[str, Any]]):
+    """The members of an object, in which a name may stand twice."""
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=4) | st.lists(st.tuples(st.sampled_from('ab"\\{é'), inner), max_size=4).map(Pairs)
+    ),
+    max_leaves=12,
+)
+
+
+def written(value: Any) -> str:
+    if isinstance(value, Pairs):
+        return "{" + ", ".join(f"{json.dumps(name)} : {written(each)}" for name, each in value) + "}"
+    return "[" + ",".join(map(written, value)) + "]" if isinstance(value, list) else json.dumps(value)
+
+
+def repeats(value: Any) -> bool:
+    if isinstance(value, Pairs):
+        names = [name for name, _ in value]
+        return len({*names}) < len(names) or any(repeats(each) for _, each in value)
+    return isinstance(value, list) and any(map(repeats, value))
+
+
+@settings(max_examples=500)
+@given(JSON)
+def test_a_name_that_stands_twice_in_an_object_is_found_at_any_depth(value: Any) -> None:
+    assert tolerant.has_repeated_name(written(value).encode()) == repeats(value)
+
+
+def test_depth_and_garbage_are_no_trouble_for_the_search_of_repeated_names() -> None:
+    assert not tolerant.has_repeated_name(DEEP)
+    assert not tolerant.has_repeated_name(b']}":{"')
+    assert tolerant.has_repeated_name(rb'{"\ud83d":1,"\ud83d":2}')

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
+import msgspec
 import pytest
 from declared import READY_MADE, build, declaration
 from gocardless_pro import webhooks as gocardless
@@ -281,3 +282,10 @@ def test_an_event_is_rendered_where_it_is_received(root: str) -> None:
     )
     message = provider.render(event, URL, Secret("whsec_do_not_show"), NOW)
     assert received(provider, message.body) == ["a"]
+
+
+def test_an_event_that_is_signed_by_its_values_has_each_name_once() -> None:
+    adyen = load_scenario(FIXTURES / "adyen")
+    planted = adyen.webhook.body.replace(b'"success":"false"', b'"success":"true","success":"false"')
+    with pytest.raises(SignatureInvalid, match="stands twice"):
+        adyen.provider().read_webhook(msgspec.structs.replace(adyen.webhook, body=planted), adyen.now)

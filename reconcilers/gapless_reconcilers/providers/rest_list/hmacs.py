@@ -14,7 +14,14 @@ import msgspec
 
 from gapless_reconcilers.kit.contract import Secret, WebhookRequest
 from gapless_reconcilers.kit.errors import OptionsInvalid, SignatureInvalid, UnexpectedShape
-from gapless_reconcilers.kit.signatures import MOST_PARTS, SigningKeys, bounded, is_signed_by_any, split_bounded
+from gapless_reconcilers.kit.signatures import (
+    MOST_PARTS,
+    SigningKeys,
+    bounded,
+    is_signed_by_any,
+    require_single_names,
+    split_bounded,
+)
 from gapless_reconcilers.providers.rest_list.places import Parts, Place
 from gapless_reconcilers.providers.rest_list.schemes import (
     NO_HEADERS,
@@ -259,6 +266,7 @@ class HmacSignature(SignedText, tag="hmac", frozen=True, kw_only=True):
         """Raise `SignatureInvalid` unless one of the secrets signed the event, if each is signed by itself."""
         if not self.each:
             return
+        require_single_names(bytes(text))
         parts = Parts(text)
         signature = _field_text(parts, self.field)
         if not signature:
