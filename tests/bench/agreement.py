@@ -10,6 +10,7 @@ import math
 import random
 import sys
 from bisect import bisect_left
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import timedelta
@@ -91,11 +92,13 @@ class Case:
     days: float
     lost: float
     """The share of webhooks that are lost."""
+    accounts: int = 1
+    """How many such accounts are read, one after the other; their losses are taken together."""
 
 
 CASES: Final = (
     Case(vendor="Stripe", rhythm="shop", days=1, lost=0.05),
-    Case(vendor="Stripe floor", rhythm="shop", days=4, lost=0.03),
+    Case(vendor="Stripe floor", rhythm="shop", days=4, lost=0.03, accounts=8),
     Case(vendor="Stripe floor", rhythm="quiet", days=15, lost=0.3),
 )
 QUICK: Final = (Case(vendor="Stripe floor", rhythm="quiet", days=2, lost=0.2),)
@@ -233,10 +236,10 @@ def _seen(connection: Any) -> Any:
     return [tuple(row) for row in connection.execute(select(EVENT.c.key, EVENT.c.first_seen_us))]
 
 
-def simulated(case: Case, calendar: Calendar) -> tuple[Flow, Simulation]:
-    """Return the flow of a case and the simulation that reads it, which has not run yet."""
+def simulated(case: Case, calendar: Calendar, number: int = 0) -> tuple[Flow, Simulation]:
+    """Return the flow of an account of a case and the simulation that reads it, which has not run yet."""
     vendor, rhythm = VENDORS[case.vendor], RHYTHMS[case.rhythm]
-    flow = make_flow(rhythm, 1.0, calendar, random.Random(1), single=case.lost)
+    flow = make_flow(rhythm, 1.0, calendar, random.Random(1 + number), single=case.lost)
     return flow, Simulation(vendor, rhythm, calendar, [flow])
 
 
@@ -244,27 +247,33 @@ def measure(places: Places, cases: Sequence[Case], note: Callable[[str], None]) 
     """Let the simulation and then the daemon read each case."""
     rows = list[dict[str, Any]]()
     for case in cases:
-        flow, simulation = simulated(case, Calm(days=case.days))
-        row = simulation.run()
-        row["waits"] = [wait for _, wait in row["waits"]]
-        with places.fresh(SQLITE) as url:
-            live = asyncio.run(read_live(case, flow, simulation, url))
-        rows.append(
-            {"case": asdict(case), "losses": len(flow.losses), "simulation": _short(row), "daemon": _short(live)}
-        )
+        told, found, losses = list[dict[str, Any]](), list[dict[str, Any]](), 0
+        for number in range(case.accounts):
+            flow, simulation = simulated(case, Calm(days=case.days), number)
+            row = simulation.run()
+            told.append({**row, "waits": [wait for _, wait in row["waits"]]})
+            with places.fresh(SQLITE) as url:
+                found.append(asyncio.run(read_live(case, flow, simulation, url)))
+            losses += len(flow.losses)
+        rows.append({"case": asdict(case), "losses": losses, "simulation": _short(told), "daemon": _short(found)})
         differences = ", ".join(
             f"{name.removesuffix('_s')} {100 * by:.0f} %"
             for name in COMPARED
             if (by := apart(rows[-1], name)) is not None
         )
-        note(f"{case.vendor}, {case.rhythm}, {case.days:g} days: {live['requests']:,} requests; apart: {differences}")
+        requests = rows[-1]["daemon"]["requests"]
+        note(f"{_name(case)}: {requests:,} requests; apart: {differences}")
     return rows
 
 
-def _short(row: dict[str, Any]) -> dict[str, Any]:
-    waits = sorted(row["waits"])
-    names = ("still_lost", "requests", "by_purpose", "settle_s", "grace_s")
-    return {name: row[name] for name in names} | {name: share_of(waits, share) for name, share in SHARES}
+def _short(accounts: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return what became of some accounts together."""
+    waits, by_purpose = sorted(wait for each in accounts for wait in each["waits"]), Counter[str]()
+    for each in accounts:
+        by_purpose.update(each["by_purpose"])
+    sums = {name: sum(each[name] for each in accounts) for name in ("still_lost", "requests")}
+    longest = {name: max(each[name] for each in accounts) for name in ("settle_s", "grace_s")}
+    return sums | longest | {"by_purpose": dict(by_purpose)} | {name: share_of(waits, share) for name, share in SHARES}
 
 
 def apart(row: dict[str, Any], name: str) -> float | None:
@@ -281,7 +290,7 @@ def tables(rows: list[dict[str, Any]]) -> str:
     heads = ["account", "losses", "read by", "median / p95 / p99 / longest", "still lost", "requests", "for what"]
     lines = [
         [
-            f"{row['case']['vendor']}, {row['case']['rhythm']}, {row['case']['days']:g} days",
+            _name(Case(**row["case"])),
             row["losses"],
             reader,
             spans(row[reader], *(name for name, _ in SHARES)),
@@ -293,6 +302,11 @@ def tables(rows: list[dict[str, Any]]) -> str:
         for reader in ("simulation", "daemon")
     ]
     return "The daemon beside the simulation, on the same events\n\n" + table(heads, lines)
+
+
+def _name(case: Case) -> str:
+    accounts = f"{case.accounts} accounts, " if case.accounts > 1 else ""
+    return f"{case.vendor}, {case.rhythm}, {accounts}{case.days:g} days"
 
 
 def bars(rows: list[dict[str, Any]]) -> list[Bar]:
