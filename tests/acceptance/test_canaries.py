@@ -119,8 +119,9 @@ COMMANDS = (
     "--debug audit stripe-live --since 1h", "event send stripe-live {file}", "quarantine release --source bot",
     "--debug event fetch evt_canary", "--debug event send stripe-live {file} --url http://127.0.0.1:1/", "check",
     "source pass stripe-live --since 1h --dry-run", "event attempts evt_canary", "destination list --json",
-    "log --json", "log verify", "keys check", "pass list", "job list", "token list", "providers show stripe", "measure stripe-live",
-    "event replay evt_canary --destination away", "config activate", "db check", "status --nonsense",
+    "log --json", "log verify", "keys check", "pass list", "job list", "token list", "providers show stripe",
+    "measure stripe-live", "event replay evt_canary --destination away", "config activate", "db check",
+    "status --nonsense",
 )  # fmt: skip
 
 
