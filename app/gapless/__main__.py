@@ -36,7 +36,7 @@ Commands:
   approve      Approve an operation on many events, or list those that wait.
   audit        Compare the provider's list with the ids you have processed.
   check        Check settings, store, providers, destinations and clocks.
-  config       Put an older configuration in force again.
+  config       Files to begin with, and an older configuration again.
   db           Upgrade the ledger, or tell it that it was restored.
   dead         List, requeue or discard dead letters and held deliveries.
   demo         Watch the daemon recover webhooks that a fake provider loses.

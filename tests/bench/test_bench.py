@@ -10,14 +10,14 @@ from typing import Any, NoReturn
 
 import pytest
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = pytest.mark.timeout(1900)
 ROOT = Path(__file__).parents[2]
 
 
 def quick(part: str, path: Path) -> list[dict[str, Any]]:
     """One short round on SQLite."""
     command = [sys.executable, "tests/bench", "--quick", "--only", part, "--postgres", "", "--json", str(path)]
-    subprocess.run(command, cwd=ROOT, check=True, timeout=600, capture_output=True)
+    subprocess.run(command, cwd=ROOT, check=True, timeout=1800, capture_output=True)
     rows: list[dict[str, Any]] = json.loads(path.read_text())[part]
     return rows
 

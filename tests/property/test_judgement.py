@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from ledgers import run_sql
@@ -28,6 +29,7 @@ from gapless_reconcilers.providers.stripe import Stripe
 from gapless_reconcilers.testing.fake.event_store import FakeEvent
 from gapless_reconcilers.testing.fake.webhook_sender import Faults
 
+pytestmark = pytest.mark.timeout(900)
 SECOND = timedelta(seconds=1)
 EXAMPLES = 60
 SENDER: Any = object()  # nothing is sent

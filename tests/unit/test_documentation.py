@@ -25,6 +25,7 @@ TABLES = {
     "`[encryption]`": tree.EncryptionSettings,
     "`[public]`": tree.PublicSettings,
     "`[private]`": tree.PrivateSettings,
+    "`[oidc]`": tree.OidcSettings,
     "`[connections]`": tree.ConnectionSettings,
     "`[retention]`": tree.RetentionSettings,
     "`[quarantine]`": tree.QuarantineSettings,

@@ -51,6 +51,7 @@ SECRETS = {
     "DATABASE_URL": "postgresql://gapless:hunter2@db/gapless",
     "PRIVATE_TOKEN": "a-token-of-enough-characters",
     "AUDIT_KEY": "a-key-of-enough-characters",
+    "OIDC_CLIENT_SECRET": "s3cret",
     "ENCRYPTION_KEYS": f"first:{'1f' * 32}",
     "METRICS_TOKEN": "a-token-of-enough-characters",
     "CONSUMER_TOKEN": "a-token-of-enough-characters",

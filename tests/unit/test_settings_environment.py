@@ -32,6 +32,8 @@ BASE = {
     "GAPLESS_DESTINATION__BILLING__URL": "http://billing.example/",
     "GAPLESS_DESTINATION__BILLING__SIGNATURE": "none",
 }
+WHOLE = {"read_budget", "oidc"}
+"""Tables whose keys are given together."""
 SAMPLES = {
     ("public_url",): ("https://hooks.example", "https://hooks.example"),
     ("stop_within",): ("20s", timedelta(seconds=20)),
@@ -43,6 +45,15 @@ SAMPLES = {
     ("store", "start_within"): ("0s", timedelta(0)),
     ("store", "connections"): ("5", 5),
     ("store", "audit_key"): ("a-token-of-enough-characters", Secret("a-token-of-enough-characters")),
+    ("oidc", "issuer"): ("https://accounts.example", "https://accounts.example"),
+    ("oidc", "client_id"): ("gapless", "gapless"),
+    ("oidc", "client_secret"): ("s3cret", Secret("s3cret")),
+    ("oidc", "url"): ("https://gapless.example", "https://gapless.example"),
+    ("oidc", "operators"): ("admins, payments", ("admins", "payments")),
+    ("oidc", "viewers"): ("support", ("support",)),
+    ("oidc", "groups_claim"): ("roles", "roles"),
+    ("oidc", "name_claim"): ("upn", "upn"),
+    ("oidc", "scopes"): ("openid, groups", ("openid", "groups")),
     ("encryption", "keys"): (f"first:{'1f' * 32}", Secret(f"first:{'1f' * 32}")),
     ("encryption", "seals"): ("false", False),
     ("public", "answer_within"): ("9s", timedelta(seconds=9)),
@@ -234,11 +245,8 @@ def value_at(settings: Settings, path: tuple[str, ...]) -> object:
 
 def environ_for(path: tuple[str, ...]) -> dict[str, str]:
     environ = {**BASE, variable_of(full_path(path)): SAMPLES[path][0]}
-    if "read_budget" in path:
-        environ = {
-            **BASE,
-            **{variable_of(full_path(p)): text for p, (text, _) in SAMPLES.items() if "read_budget" in p},
-        }
+    for whole in WHOLE & {*path}:
+        environ = {**BASE, **{variable_of(full_path(p)): text for p, (text, _) in SAMPLES.items() if whole in p}}
     if path in OWN and (kind := type_of(path)) != "http":
         prefix, own = "GAPLESS_DESTINATION__BILLING__", environ.pop(variable_of(full_path(path)))
         del environ[f"{prefix}URL"], environ[f"{prefix}SIGNATURE"]
@@ -267,7 +275,7 @@ def test_every_twin_but_its_own_leaves_a_key_alone(
     monkeypatch.chdir(tmp_path)
     with_twin, without = load(None, environ_for(path)), load(None, BASE)
     changed = {p for p in SAMPLES if _or_none(with_twin, p) != _or_none(without, p)}
-    assert changed <= {path, *(p for p in SAMPLES if "read_budget" in p and "read_budget" in path)} | (
+    assert changed <= {path, *(p for p in SAMPLES if WHOLE & {*p} & {*path})} | (
         {("destination", "type"), *OWN} if path in OWN and type_of(path) != "http" else set()
     )
 

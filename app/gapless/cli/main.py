@@ -22,7 +22,7 @@ COMMANDS = {
     ),
     "config": (
         "gapless.cli.commands.config:config",
-        "Put an older configuration in force again.",
+        "Files to begin with, and an older configuration again.",
     ),
     "db": ("gapless.cli.commands.db:db", "Upgrade the ledger, or tell it that it was restored."),
     "dead": (

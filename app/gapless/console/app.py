@@ -39,7 +39,9 @@ READY_TIMEOUT_S: Final = 5.0
 
 def build_console_app(options: ConsoleOptions, context: OperationContext, metrics: Metrics) -> Litestar:
     """Return the application. Its routes depend on the roles; each request is checked by its gate."""
-    gate = Gate(options.access, context.runtime, options.trusted_proxies)
+    provider = options.identity_provider
+    oidc_options = None if provider is None else provider.options
+    gate = Gate(options.access, context.runtime, options.trusted_proxies, oidc_options)
     handlers: list[HTTPRouteHandler | ASGIRouteHandler | Router] = [
         livez_route(context),
         readyz_route(options, context),
@@ -66,7 +68,7 @@ def build_console_app(options: ConsoleOptions, context: OperationContext, metric
             ApprovalNeeded: _approval_needed,
             StoreError: _unavailable,
         },
-        lifespan=[gate.writing],
+        lifespan=[gate.writing] if provider is None else [gate.writing, provider.open],
         request_max_body_size=BODY_MAX_BYTES,
         openapi_config=None,
         logging_config=None,

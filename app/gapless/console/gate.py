@@ -16,10 +16,12 @@ from litestar.connection import ASGIConnection
 from litestar.exceptions import HTTPException
 
 from gapless.client_address import TrustedProxies, client_address
-from gapless.console import auth, browser_sessions
+from gapless.console import auth, browser_sessions, oidc
 from gapless.console.auth import Access, AccessDecision, Area, Caller
+from gapless.console.oidc import OidcOptions
 from gapless.console.refusals import Refusals
 from gapless.ledger import tokens
+from gapless.ledger.sessions import BrowserSession
 from gapless.ledger.tokens import StoredToken
 from gapless.operations.principals import ACTOR_HEADER, AccessRole, Principal
 from gapless.runtime import Runtime
@@ -38,11 +40,18 @@ log = logging.getLogger(__name__)
 class Gate:
     """Lets requests in, or raises `HTTPException`."""
 
-    def __init__(self, access: Access, runtime: Runtime, trusted: TrustedProxies | None = None) -> None:
+    def __init__(
+        self,
+        access: Access,
+        runtime: Runtime,
+        trusted: TrustedProxies | None = None,
+        oidc_options: OidcOptions | None = None,
+    ) -> None:
         self.refusals = Refusals(runtime)
         self._access = access
         self._runtime = runtime
         self._trusted = trusted
+        self._oidc = oidc_options
         self._good: OrderedDict[str, None] = OrderedDict()
         self._token_is_gone = False
 
@@ -96,13 +105,27 @@ class Gate:
         name = auth.OF_LEDGER + known.name if stored is not None else known.name
         return await browser_sessions.begin(self._runtime, name, presented)
 
+    def make_wait(self, connection: ASGIConnection[Any, Any, Any, Any]) -> None:
+        """Raise 429 if the address has failed to sign in too often."""
+        self._make_wait(self._client(connection), b"-")
+
+    def note_refused(self, connection: ASGIConnection[Any, Any, Any, Any]) -> None:
+        """Count that the address has failed to sign in."""
+        self.refusals.note(self._client(connection))
+
+    async def sign_in_as(self, principal: Principal, options: OidcOptions) -> str:
+        """Begin a session of somebody whom the identity provider has named; return its cookie. Raises `StoreError`."""
+        return await browser_sessions.begin(self._runtime, oidc.session_name(principal), options.digest.encode())
+
     async def _of_session(self, connection: ASGIConnection[Any, Any, Any, Any]) -> Principal | None:
         """Return who has signed in with the browser, if the token is still in force. Raises `StoreError`."""
         cookie = connection.cookies.get(browser_sessions.COOKIE)
         session = None if cookie is None else await browser_sessions.find(self._runtime, cookie)
         if cookie is None or session is None:
             return None
-        if session.token.startswith(auth.OF_LEDGER):
+        if session.token.startswith(oidc.OF_OIDC):
+            known = self._signed_in(session, cookie)
+        elif session.token.startswith(auth.OF_LEDGER):
             name = session.token.removeprefix(auth.OF_LEDGER)
             known = self._valid(await self._runtime.read(tokens.named, name))
         else:
@@ -115,6 +138,12 @@ class Gate:
         if known is not None:
             connection.scope["state"]["session"] = cookie
         return known
+
+    def _signed_in(self, session: BrowserSession, cookie: str) -> Principal | None:
+        """Return whom the identity provider has named, if it and what its groups may do are still configured so."""
+        if self._oidc is None or not browser_sessions.proves(session, cookie, self._oidc.digest):
+            return None
+        return oidc.principal_named(session.token)
 
     def _valid(self, stored: StoredToken | None) -> Principal | None:
         is_valid = stored is not None and stored.is_valid(self._runtime.now_us)

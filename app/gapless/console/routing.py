@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 from litestar import Request, Response
@@ -25,6 +25,9 @@ from gapless.operations.principals import Principal
 from gapless.operations.registry import perform
 from gapless.status.reader import fault_of, read_report
 from gapless.status.report import StatusReport
+
+if TYPE_CHECKING:
+    from gapless.console.identity_provider import IdentityProvider
 
 CONSOLE: Final = "console"
 """The role that shows the ledger."""
@@ -54,6 +57,8 @@ class ConsoleOptions:
     """The proxies whose header tells the address of the client; None: there are none."""
     hub: Hub | None = None
     """The live stream, if several listeners share it; None: this one has its own."""
+    identity_provider: "IdentityProvider | None" = None
+    """Who signs people in; None: only tokens do."""
 
 
 async def make_report(context: OperationContext, principal: Principal | None = None) -> StatusReport:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from enum import StrEnum
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gapless
 from gapless.bootstrap.runtime import ProcessParts
@@ -22,6 +22,7 @@ from gapless.console.app import build_console_app
 from gapless.console.auth import Access
 from gapless.console.feed.hub import Hub
 from gapless.console.feed.limits import FeedLimits
+from gapless.console.oidc import options_of
 from gapless.console.routing import ConsoleOptions
 from gapless.daemon import maintenance
 from gapless.daemon.keys import watch_keys
@@ -41,8 +42,19 @@ from gapless.receive.quarantine import QuarantineOptions
 from gapless.receive.server import build_app
 from gapless.receive.stream_ids import StreamIds
 from gapless.reconcile.scheduler import TICK_S, Scheduler
-from gapless.settings import PrivateSettings, PublicSettings, SecretRef, SecretUnavailable, Settings, weakness_of
+from gapless.settings import (
+    OidcSettings,
+    PrivateSettings,
+    PublicSettings,
+    SecretRef,
+    SecretUnavailable,
+    Settings,
+    weakness_of,
+)
 from gapless_reconcilers.kit.contract import Secret
+
+if TYPE_CHECKING:
+    from gapless.console.identity_provider import IdentityProvider
 
 log = logging.getLogger(__name__)
 RECEIVING, WORKING, ANSWERING = 0.2, 0.4, 0.1
@@ -288,6 +300,7 @@ def _private(
         started_at=parts.runtime.clock(),
         schema_is_current=schema.is_current,
         trusted_proxies=trusted_proxies(settings),
+        identity_provider=_identity_provider(settings.oidc),
         hub=Hub(parts.runtime, FeedLimits(clients=min(private.stream_clients, int(limits.most * STREAM_SHARE)))),
     )
     store = parts.runtime.store
@@ -297,7 +310,9 @@ def _private(
     if parts.lock is not None and isinstance(store, SqliteStore):
         if certificates is not None:
             only = replace(options.access, bind=LOOPBACK, owner_only=True)
-            commands = _console(settings, parts, replace(options, access=only), (LOOPBACK, 0), limits)
+            commands = _console(
+                settings, parts, replace(options, access=only, identity_provider=None), (LOOPBACK, 0), limits
+            )
         url = (commands or listener).address
         parts.lock.write_holder(LockHolder(pid=os.getpid(), url=url, token=token, file=identity(store.path)))
     return listener, commands
@@ -324,6 +339,14 @@ def _console(
     drain_s = ANSWERING * settings.stop_within.total_seconds()
     connections = Connections("private", runtime.metrics, limits)
     return Listener(app, *bind, connections, certificates=certificates, drain_s=drain_s, websockets=True)
+
+
+def _identity_provider(settings: OidcSettings) -> "IdentityProvider | None":
+    if (options := options_of(settings)) is None:
+        return None
+    from gapless.console.identity_provider import IdentityProvider  # noqa: PLC0415 - it needs the extra oidc
+
+    return IdentityProvider(options)
 
 
 def _certificates(listener: str, settings: PublicSettings | PrivateSettings) -> Certificates | None:

@@ -11,6 +11,7 @@ from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from gapless.domain import Mode, Order, Release, Via
 from gapless.errors import UserError
@@ -31,6 +32,7 @@ from gapless.settings.secrets import SecretUnavailable, weakness_of
 from gapless.settings.tree import (
     NAMED,
     DestinationSettings,
+    OidcSettings,
     PaceStrategy,
     PrivateSettings,
     PublicSettings,
@@ -217,6 +219,7 @@ def _tree(tables: Tables, builder: SettingsBuilder) -> Settings | None:
     _add(builder, root, listener_problems(settings.public, settings.private))
     _add(builder, root, token_problems(settings))
     _add(builder, root, encryption_problems(settings, only_reads=builder.only_reads))
+    _add(builder, root, oidc_problems(settings.oidc))
     return replace(settings, sources=sources, destinations=destinations)
 
 
@@ -313,6 +316,21 @@ def encryption_problems(settings: Settings, *, only_reads: bool = False) -> Iter
         read_keys(settings.encryption)
     except SecretUnavailable as error:
         yield f"encryption: option keys: {error}"
+
+
+def oidc_problems(oidc: OidcSettings) -> Iterator[str]:
+    """Yield what is wrong with `[oidc]`."""
+    if oidc.issuer is None:
+        return
+    if find_spec("joserfc") is None:
+        yield "oidc: the package joserfc is not installed; install it: pip install 'gapless[oidc]'"
+    if oidc.client_id is None or oidc.url is None:
+        yield "oidc: options client_id and url are required with issuer"
+    if not oidc.operators and not oidc.viewers:
+        yield "oidc: options operators and viewers name no group, so nobody could come in"
+    for name, url in (("issuer", oidc.issuer), ("url", oidc.url or "")):
+        if url.startswith("http://") and not is_loopback(urlsplit(url).hostname or ""):
+            yield f"oidc: option {name} is not https, so that others could read along; wanted https://"
 
 
 def source_problems(source: SourceSettings) -> Iterator[str]:

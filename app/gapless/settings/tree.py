@@ -209,6 +209,34 @@ class PrivateSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class OidcSettings:
+    """`[oidc]`: people sign in to the console with an account of their own, at a provider of OpenID Connect."""
+
+    issuer: str | None = optional(_HTTP_URL)
+    """Address of the provider, exactly as its tokens name it. Absent: only tokens open the console."""
+    client_id: str | None = optional(parsers.text("the id of the client"))
+    """Our id at the provider. Required with `issuer`."""
+    client_secret: SecretRef | None = secret()
+    """Our secret at the provider; a client without one is protected by PKCE alone."""
+    url: str | None = optional(_HTTP_URL)
+    """Address of the console as browsers reach it, without a path. Required with `issuer`.
+
+    The provider must know `<url>/login/oidc/callback` as an address to lead back to."""
+    operators: tuple[str, ...] = setting(parsers.many(parsers.text("a group"), "groups"), [])
+    """Groups whose members are operators."""
+    viewers: tuple[str, ...] = setting(parsers.many(parsers.text("a group"), "groups"), [])
+    """Groups whose members are viewers. Who is in none of the groups does not come in."""
+    groups_claim: str = setting(parsers.text("the name of a claim"), "groups")
+    """The claim that has the groups of a person."""
+    name_claim: str = setting(parsers.text("the name of a claim"), "email")
+    """The claim that names a person in the audit log; without it, or if it is no verified address, `sub` does."""
+    scopes: tuple[str, ...] = setting(
+        parsers.many(parsers.text("a scope", r"\S+"), "scopes"), ["openid", "email", "profile"]
+    )
+    """The scopes that are asked for. Some providers want `groups` among them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ConnectionSettings:
     """`[connections]`: what a connection to a listener may cost, before anything of a request is believed."""
 
@@ -513,6 +541,7 @@ class Settings:
     encryption: EncryptionSettings = field(default_factory=EncryptionSettings, metadata={"section": EncryptionSettings})
     public: PublicSettings = field(default_factory=PublicSettings, metadata={"section": PublicSettings})
     private: PrivateSettings = field(default_factory=PrivateSettings, metadata={"section": PrivateSettings})
+    oidc: OidcSettings = field(default_factory=OidcSettings, metadata={"section": OidcSettings})
     connections: ConnectionSettings = field(
         default_factory=ConnectionSettings, metadata={"section": ConnectionSettings}
     )

@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import httpx
@@ -28,6 +30,7 @@ from gapless_reconcilers.providers.github import GitHub, GitHubOptions
 
 pytestmark = pytest.mark.anyio
 SECRET = "s3cret"
+PATIENT = timedelta(minutes=5)
 
 
 async def test_every_sample_payload_comes_out_of_the_ledger_byte_for_byte(store: Store, node_modules: Path) -> None:
@@ -44,7 +47,7 @@ async def test_every_sample_payload_comes_out_of_the_ledger_byte_for_byte(store:
     metrics = Metrics("test")
     writer = make_writer(PublicSettings(), store, Recorder(0, build_route([])), metrics)
     runtime = Runtime(store=store, writer=writer, clock=system_clock, metrics=metrics, sources=Sources([source]))
-    receiver = make_receiver(runtime, options=receive_options(Settings()))
+    receiver = make_receiver(runtime, options=replace(receive_options(Settings()), answer_within=PATIENT))
     server = uvicorn.Server(uvicorn.Config(build_app(receiver), host="127.0.0.1", port=0, **SERVING))
     async with asyncio.TaskGroup() as group:
         group.create_task(writer.run())

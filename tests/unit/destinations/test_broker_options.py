@@ -117,7 +117,7 @@ def test_a_client_that_is_not_installed_is_named_with_the_command() -> None:
 
 def test_each_kind_with_a_client_has_an_extra_of_its_name() -> None:
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
-    assert set(registry.kinds()) - {"http", "python"} == extras.keys() - {"encryption", "test"}
+    assert set(registry.kinds()) - {"http", "python"} == extras.keys() - {"encryption", "oidc", "test"}
 
 
 def test_files_of_tls_that_cannot_be_used_are_refused_at_start(tmp_path: Path) -> None:

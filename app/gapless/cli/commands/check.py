@@ -78,6 +78,7 @@ async def _check(settings: Settings, remarks: list[str], *, offline: bool) -> li
     findings += await _store(settings)
     findings += secret_files(settings)
     findings += await listener_findings(settings)
+    findings += await _oidc(settings, offline=offline)
     accounts: dict[str, str] = {}
     for each in settings.sources:
         provider = build_provider(each, os.environ)
@@ -92,6 +93,25 @@ async def _check(settings: Settings, remarks: list[str], *, offline: bool) -> li
     for destination in settings.destinations:
         findings += await _destination(destination, settings, offline=offline)
     return findings
+
+
+async def _oidc(settings: Settings, *, offline: bool) -> list[Finding]:
+    """Ask the provider that signs people in for its addresses and keys."""
+    if settings.oidc.issuer is None:
+        return []
+    from gapless.console import oidc  # noqa: PLC0415 - its imports take long
+    from gapless.console.identity_provider import IdentityProvider, ProviderUnavailable  # noqa: PLC0415
+
+    options = oidc.options_of(settings.oidc)
+    if options is None or offline:
+        return []
+    provider = IdentityProvider(options)
+    async with provider.open():
+        try:
+            await provider.check()
+        except ProviderUnavailable as error:
+            return [problem("oidc", str(error))]
+    return [ok("oidc", f"{options.issuer} answers; it must know the address {options.redirect_uri}")]
 
 
 async def _store(settings: Settings) -> list[Finding]:

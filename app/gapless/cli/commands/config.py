@@ -14,7 +14,7 @@ from gapless.errors import UserError
 
 @click.group()
 def config() -> None:
-    """Print and write files to begin with, and put an older configuration in force again."""
+    """Files to begin with, and an older configuration again."""
 
 
 @config.command()
