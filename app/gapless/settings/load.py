@@ -43,6 +43,8 @@ from gapless_reconcilers.kit.errors import OptionsInvalid
 
 DEFAULT_FILE = Path("gapless.toml")
 """The file that is read, if it exists, when no other is named."""
+DEEPEST = 32
+"""The most tables and lists within each other; no setting needs ten."""
 Tables = dict[str, list[RawTable]]
 """The root table, under "", and the named tables, under "source" and "destination"."""
 
@@ -106,7 +108,12 @@ def _root_table(path: Path | None, builder: SettingsBuilder) -> RawTable:
 
 def _parsed(file: Path, place: str, builder: SettingsBuilder) -> dict[str, Any]:
     try:
-        return tomllib.loads(file.read_text(encoding="utf-8"))
+        content = tomllib.loads(file.read_text(encoding="utf-8"))
+        if not is_deeper(content, DEEPEST):
+            return content
+        builder.problems.append(f"{place}: tables are nested more than {DEEPEST} deep; wanted them as documented")
+    except RecursionError:
+        builder.problems.append(f"{place}: values are nested too deep to be read; wanted TOML")
     except OSError as error:
         builder.problems.append(f"{place}: the file cannot be read ({error.strerror}); wanted a file at {file}")
     except UnicodeDecodeError:
@@ -114,6 +121,21 @@ def _parsed(file: Path, place: str, builder: SettingsBuilder) -> dict[str, Any]:
     except tomllib.TOMLDecodeError as error:
         builder.problems.append(f"{place}: {error}; wanted TOML")
     return {}
+
+
+def is_deeper(value: object, most: int) -> bool:
+    """Return True if tables and lists are nested more than `most` deep."""
+    level: list[object] = [value]
+    for _ in range(most + 1):
+        level = [
+            inner
+            for each in level
+            if isinstance(each, Mapping | list)
+            for inner in (each.values() if isinstance(each, Mapping) else each)
+        ]
+        if not level:
+            return False
+    return True
 
 
 def _tables(root: RawTable, builder: SettingsBuilder) -> Tables:

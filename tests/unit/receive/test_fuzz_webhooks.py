@@ -175,7 +175,7 @@ async def campaign(store: Store) -> Counter[int]:
 def signed(scenario: Scenario, body: bytes) -> object:
     """Return what the signature covers of a body: all of it, but for SNS, which signs values, and Twilio, a set."""
     if scenario.name == "twilio":
-        return set(parse_qsl(body, keep_blank_values=True))
+        return set(parse_qsl(body.decode(errors="replace"), keep_blank_values=True))
     if scenario.kind != "sns":
         return body
     members = json.loads(body, object_pairs_hook=lambda pairs: pairs)
