@@ -54,6 +54,7 @@ Commands:
   quarantine   List or release refused webhooks.
   serve        Run the daemon: receive, reconcile, deliver, show the status.
   source       List, show, read, rename or repair sources.
+  statement    Verify a signed report of an audit.
   status       Show what is wrong, what to do next, and what is proven.
   token        Make, list or revoke tokens of the private listener.
 """

@@ -86,6 +86,10 @@ COMMANDS = {
         "gapless.cli.commands.source:source",
         "List, show, read, rename or repair sources.",
     ),
+    "statement": (
+        "gapless.cli.commands.statement:statement",
+        "Verify a signed report of an audit.",
+    ),
     "status": (
         "gapless.cli.commands.status:status",
         "Show what is wrong, what to do next, and what is proven.",

@@ -146,7 +146,7 @@ async def audit_list(
     page. Raises `ProviderError`s.
     """
     health = await read_health(client, webhook_url)
-    source = _with_types(client.source, health.subscription, types, now)
+    source = typed_source(client.source, health.subscription, types, now)
     report = plan_report(source, capabilities, since, until, now - client.behind)
     report.compared = known is not None
     if report.window.start < report.window.end:
@@ -170,7 +170,7 @@ async def _read_stream(
             progress(report)
 
 
-def _with_types(source: Source, subscription: Subscription | None, types: Sequence[str], now: datetime) -> Source:
+def typed_source(source: Source, subscription: Subscription | None, types: Sequence[str], now: datetime) -> Source:
     """Return the source with the types to audit: the named ones, else as configured, else as subscribed, else all."""
     if types:
         return replace(source, types=TypePatterns(types), types_origin=TypesOrigin.CONFIG)
