@@ -1,7 +1,6 @@
 """Makes the statement of `gapless audit`, and writes its reports."""
 
 import os
-import sys
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AsyncExitStack, ExitStack
 from dataclasses import dataclass
@@ -149,7 +148,7 @@ def _parts(kind: str, statement: Statement, faults: Sequence[FoundFault], left_o
 def show(statement: Statement, faults: Sequence[FoundFault], left_out: int, *, as_json: bool) -> None:
     """Print the statement."""
     if as_json:
-        sys.stdout.write(statement_report.as_json(statement, faults, left_out))
+        click.echo(statement_report.as_json(statement, faults, left_out), nl=False)
         return
     for line in statement_report.text_lines(statement, faults, left_out):
         click.echo(output.cell_text(line))
