@@ -53,6 +53,9 @@ GRANT SELECT (id, sealed_by) ON payload TO gapless_receive, gapless_reconcile;
 -- `gapless keys rotate` and `gapless event erase` change what is stored: run them with the owner's login. To erase by
 -- the API, also: GRANT UPDATE, DELETE ON payload, quarantine TO gapless_console;
 
+-- Secrets that vendors tell in a handshake, sealed for the command that waits for one.
+REVOKE ALL ON handshake FROM gapless_reconcile, gapless_deliver;
+
 -- What destinations answered stands in attempts.
 REVOKE ALL ON attempt FROM gapless_receive, gapless_reconcile;
 

@@ -763,6 +763,16 @@ class PerformedRow(TableRow, table=True):
     result: str | None = _text(null=True)  # JSON; None: it is under way, or ended with the process
 
 
+class HandshakeRow(TableRow, table=True):
+    """An operator who waits for the secret that the vendor of a source chooses; see `ledger.handshakes`."""
+
+    __tablename__ = "handshake"
+    source_id: int = Field(sa_column=Column(BigInteger, primary_key=True, autoincrement=False))
+    reader: str = _text()  # public key: the secret is sealed for this reader alone
+    until_us: int = _long()
+    sealed: str | None = _text(null=True)  # None: it has not come yet
+
+
 class ApprovalRow(TableRow, table=True):
     """An operation that a second person must approve before it is performed."""
 
@@ -798,4 +808,4 @@ SLOT, DOWNTIME, QUARANTINE, AUDIT_LOG = _table(SlotRow), _table(DowntimeRow), _t
 ENCRYPTION_KEY = _table(EncryptionKeyRow)
 RELEASED = _table(ReleasedRow)
 AUDIT_HEAD, TOKEN, APPROVAL = _table(AuditHeadRow), _table(TokenRow), _table(ApprovalRow)
-SESSION, PERFORMED = _table(SessionRow), _table(PerformedRow)
+SESSION, PERFORMED, HANDSHAKE = _table(SessionRow), _table(PerformedRow), _table(HandshakeRow)

@@ -28,13 +28,14 @@ from gapless.receive.admission import Admission
 from gapless.receive.bodies import Bodies, Body
 from gapless.receive.bounded_log import BoundedLog
 from gapless.receive.evidence import EvidenceFetcher, EvidenceUnavailable, make_fetcher
+from gapless.receive.offers import NOBODY, Offers
 from gapless.receive.quarantine import DROPPED, KEPT, Quarantine, QuarantineOptions
 from gapless.receive.responses import Response
 from gapless.receive.stream_ids import StreamIds
 from gapless.receive.turned_away import TurnedAway
 from gapless.receive.webhook import METHOD, METHOD_NOT_ALLOWED, REASONS, UNSTORABLE, Outcome, Refusal
 from gapless.runtime import Runtime
-from gapless_reconcilers.kit.contract import Answer, NeedsEvidence, Reply, WebhookRequest
+from gapless_reconcilers.kit.contract import Answer, NeedsEvidence, Reply, Secret, WebhookRequest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,8 +124,8 @@ class WebhookEndpoint:
     __slots__ = (
         "_address_refused", "_admission", "_allow_from", "_answer", "_answer_messages", "_answer_s", "_bodies",
         "_clock", "_counts", "_delay", "_evidence", "_header_names", "_limit", "_log", "_machine_clock", "_methods",
-        "_name", "_quarantine", "_refused", "_seconds", "_sources", "_stream_ids", "_trusted_proxies", "_turned_away",
-        "_within_s", "_writer",
+        "_name", "_offers", "_quarantine", "_refused", "_seconds", "_sources", "_stream_ids", "_trusted_proxies",
+        "_turned_away", "_within_s", "_writer",
     )  # fmt: skip
 
     def __init__(self, source: Source, receiver: Receiver) -> None:
@@ -141,6 +142,7 @@ class WebhookEndpoint:
         self._turned_away = receiver.turned_away
         self._stream_ids = receiver.stream_ids
         self._evidence = receiver.evidence
+        self._offers = Offers(receiver.runtime, source.id)
         self._limit = receiver.options.limit_of(source)
         self._within_s = receiver.options.body_within.total_seconds()
         self._answer_s = receiver.options.answer_within.total_seconds()
@@ -261,6 +263,8 @@ class WebhookEndpoint:
                 bug = masking.scrubbed_error(reply.bug, request.body, source.mask)
                 self._log.log(logging.ERROR, "provider_bug", to_us(now), error=reply.detail, exc_info=bug)
             return self._refuse(reply)
+        if reply.offers is not None:
+            return await self._take_offer(reply, reply.offers, answer_by, now)
         try:
             new = await self._record(source, request, reply, now, answer_by)
         except Exception as error:  # noqa: BLE001 - the loop edge: whatever it is, it was not acknowledged
@@ -272,6 +276,17 @@ class WebhookEndpoint:
         if new:
             self._delay.observe(max(0.0, (now - reply.events[0].occurred_at).total_seconds()))
         return Outcome.ACCEPTED if new or not reply.events else Outcome.DUPLICATE, self._prescribed(reply.answer)
+
+    async def _take_offer(
+        self, reply: Reply, offered: Secret, answer_by: float, now: datetime
+    ) -> tuple[Outcome, Response]:
+        """Answer a handshake that tells a secret; refuse it if no operator waits for one."""
+        try:
+            is_taken = await self._offers.take(offered, answer_by)
+        except (StoreError, TimeoutError) as error:
+            self._log.log(logging.WARNING, "handshake_unavailable", to_us(now), error=str(error))
+            return Outcome.UNAVAILABLE, responses.unavailable()
+        return (Outcome.ACCEPTED, self._prescribed(reply.answer)) if is_taken else self._refuse(NOBODY)
 
     def _keep(self, scope: Scope, source: Source, request: WebhookRequest, refusal: Refusal, now: datetime) -> None:
         self._quarantine.offer(source, request, refusal, to_us(now), self._sender(scope))

@@ -306,7 +306,8 @@ def test_every_operation_documents_what_it_takes() -> None:
         "destination.resume", "endpoint.note", "event.accept_unlisted", "event.erase", "event.replay", "held.discard",
         "held.release", "import", "job.cancel", "keys.rotate", "missing.dismiss", "operation.approve", "pass.cancel",
         "pass.status",
-        "quarantine.release", "receipts", "source.accept_account", "source.acknowledge", "source.identity",
+        "quarantine.release", "receipts", "source.accept_account", "source.acknowledge", "source.handshake",
+        "source.handshake_take", "source.identity",
         "source.pass", "source.rename", "token.create", "token.revoke",
     ]  # fmt: skip
     assert DemandPass.__doc__

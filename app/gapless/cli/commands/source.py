@@ -15,7 +15,8 @@ from gapless.cli import output, source_view
 from gapless.cli.access import note_endpoint, open_reader, operate, read_ledger
 from gapless.cli.commands.audit import show_report
 from gapless.cli.common import Exit, Invocation, failing_clearly, find_source
-from gapless.cli.param_types import TIME
+from gapless.cli.handshake import await_secret
+from gapless.cli.param_types import DURATION, TIME
 from gapless.cli.passes import (
     PassNotMade,
     deliver,
@@ -221,6 +222,31 @@ def pass_(
         _check_made(name, rows)
         if delivers and since is not None:
             _deliver(settings, name, since, until or system_clock(), yes=yes)
+
+
+@source.command()
+@click.argument("name")
+@click.option("--for", "within_s", type=DURATION, default="15m", show_default=True, help="At most 1h.")
+@click.pass_obj
+def handshake(invocation: Invocation, name: str, within_s: float) -> None:
+    """Wait for the secret that the vendor of source NAME chooses, and show it once. Exit 1 if none comes in time.
+
+    Notion and Asana tell their secret in an unsigned request, which any stranger can send. So the daemon takes none
+    unless this command waits for it, and then only the first. It is stored nowhere: copy it. If the vendor's webhooks
+    are refused afterwards, it was a stranger's: do it again.
+
+    gapless source handshake notion --for 15m
+    """
+    with failing_clearly(debug=invocation.debug):
+        settings = invocation.settings()
+        find_source(settings, name)
+        click.echo(f"gapless: waiting for the handshake at /webhooks/{name}: make the webhook now", err=True)
+        secret = asyncio.run(await_secret(settings, name, within_s))
+        if secret is None:
+            click.echo("gapless: no handshake came; none is taken any more", err=True)
+            raise SystemExit(Exit.NEGATIVE)
+        click.echo(secret)
+        click.echo("gapless: put it where webhook.signature.secret is read from; it is shown no more", err=True)
 
 
 @source.command()

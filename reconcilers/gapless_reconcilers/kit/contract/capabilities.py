@@ -168,6 +168,8 @@ class Capabilities:
     """The most bytes of a webhook's body that the vendor sends; None: it names no maximum."""
     methods: tuple[str, ...] = ("POST",)
     """The methods of the vendor's requests to us; others are answered 405. Those but POST carry no events."""
+    offers_secret: bool = False
+    """True if the vendor chooses the secret and tells it in a handshake alone: see `Reply.offers`."""
     refusal_statuses: tuple[int, ...] = ()
     """The 4xx with which a refused webhook may be answered; another becomes the first of them. Empty: any 4xx.
 

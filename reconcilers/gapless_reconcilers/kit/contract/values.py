@@ -142,18 +142,24 @@ class WebhookRequest(msgspec.Struct, frozen=True, kw_only=True):
     query: bytes = b""
     """What stands after the `?` of the address, as it was sent. It is stored nowhere."""
 
-    def param(self, name: str) -> str | None:
-        """Return the one value of `name` in the query, decoded, or None.
+    def params(self) -> list[tuple[str, str]]:
+        """Return the names and values of the query, decoded.
 
-        Raises `MalformedWebhook` if it is repeated, or if the query is longer than `MAX_HEADER_BYTES` or no UTF-8.
+        Raises `MalformedWebhook` if it is longer than `MAX_HEADER_BYTES` or no UTF-8.
         """
         if len(self.query) > MAX_HEADER_BYTES:
             raise MalformedWebhook(f"the query is longer than {MAX_HEADER_BYTES} bytes", reason="bad_header")
         try:
-            pairs = parse_qsl(self.query.decode("ascii"), keep_blank_values=True, errors="strict")
+            return parse_qsl(self.query.decode("ascii"), keep_blank_values=True, errors="strict")
         except ValueError:
             raise MalformedWebhook("the query is not readable as UTF-8 names and values", reason="bad_header") from None
-        found = [value for key, value in pairs if key == name]
+
+    def param(self, name: str) -> str | None:
+        """Return the one value of `name` in the query, decoded, or None.
+
+        Raises `MalformedWebhook` if it is repeated, and as `params` does.
+        """
+        found = [value for key, value in self.params() if key == name]
         if len(found) > 1:
             raise MalformedWebhook(f"{name} stands {len(found)} times in the query; wanted once", reason="bad_header")
         return found[0] if found else None
@@ -205,6 +211,10 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True):
 
     events: tuple[RemoteEvent, ...]
     answer: Answer = Answer()
+    offers: Secret | None = None
+    """A secret that the vendor chose and tells us in a handshake, which is unsigned: anybody could send another.
+
+    There are no events then. It is answered only while an operator waits for it, who is shown it once."""
 
 
 Evidence = Mapping[str, httpx.Response]

@@ -25,6 +25,7 @@ JSON: Final = "application/json"
 _REPEATED: Final = re.compile(r"[ !#-;=?-z|~]{1,2000}", re.ASCII)
 _SIGNED: Final = re.compile(r"[\w.=+/-]{1,200}", re.ASCII)
 """What is signed for whoever asks: without braces and brackets it is no JSON that could pass for a webhook."""
+_OFFERED: Final = re.compile(r"[!-~]{8,500}", re.ASCII)
 _FILLED: Final = re.compile(r"\{(challenge|hmac_hex|hmac_base64)\}")
 
 
@@ -41,6 +42,8 @@ class Handshake(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     token_at: str = ""
     """Where a text stands that only the vendor and we know; "": there is none."""
     token: Secret | None = None
+    offers: str = ""
+    """Where the secret stands that the vendor chooses, and signs its webhooks with from then on; "": it does not."""
     answer: str | dict[str, str] = ""
     """The body: a text, or a JSON object, with `{challenge}`, `{hmac_hex}` or `{hmac_base64}` (HMAC-SHA256 of it)."""
     headers: dict[str, str] = {}
@@ -50,6 +53,7 @@ class Handshake(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     def check(self) -> None:
         """Raise `OptionsInvalid` if it can be no handshake, or if it would be taken for every webhook."""
         named = [*self.when, *([self.challenge] if self.challenge else []), *([self.token_at] if self.token_at else [])]
+        named += [self.offers] if self.offers else []
         if not all(places.is_expression(each) for each in named):
             raise OptionsInvalid("option webhook.handshake: wanted paths, header:<name> or query:<name>")
         if self.method == "POST" and not self.when and not self.challenge:
@@ -93,6 +97,15 @@ class Handshake(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         filled = ((name, _header(fill(value), value, parts)) for name, value in self.headers.items())
         headers = tuple((name, text) for name, text in filled if text is not None)
         return Answer(status=self.status, body=body, content_type=content_type, headers=(*headers, *NOT_A_PAGE))
+
+    def offered(self, parts: Parts) -> Secret | None:
+        """Return the secret that it tells us; None: it tells none. Raises `MalformedWebhook`."""
+        if not self.offers:
+            return None
+        text = places.found_text(parts, self.offers) or ""
+        if not _OFFERED.fullmatch(text):
+            raise MalformedWebhook("what the handshake offers is no secret: wanted 8 to 500 letters, digits and marks")
+        return Secret(text)
 
     @property
     def makes_macs(self) -> bool:

@@ -6,6 +6,7 @@ import re
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime, timedelta
+from hashlib import sha256
 from hmac import digest as hmac_digest
 from typing import Final, Literal
 from urllib.parse import parse_qsl, urlsplit
@@ -70,6 +71,8 @@ class SignedText(Scheme, frozen=True, kw_only=True):
     """Our address exactly as registered, if it is signed too."""
     body_unsigned: bool = False
     """True if the vendor's signature does not cover the body: who has seen one webhook can send others."""
+    body_hash: str = ""
+    """The place in `signed` of the body's SHA-256 in hexadecimal, such as `query:bodySHA256`; "": there is none."""
     time: str = ""
     """Where the time stands: `header:<name>`, or a path in the body; "": none is signed."""
     unit: Literal["s", "ms", "rfc3339"] = "s"
@@ -130,7 +133,8 @@ class SignedText(Scheme, frozen=True, kw_only=True):
                 )
             if name == "time" and not self._names_time:
                 raise OptionsInvalid("signature.signed has {time}, and signature.time does not say where it stands")
-        if "{body}" not in text and not self.body_unsigned and not self.is_of_events and "{form}" not in text:
+        covers = ("{body}", "{form}", *([f"{{{self.body_hash}}}"] if self.body_hash else []))
+        if not any(each in text for each in covers) and not self.body_unsigned and not self.is_of_events:
             raise OptionsInvalid("signature.signed has no {body}; what is not signed proves nothing")
         if ("{url" in text or "{path" in text) and not self.url:
             raise OptionsInvalid("signature.url is empty; wanted our address exactly as it is registered there")
@@ -188,6 +192,8 @@ class SignedText(Scheme, frozen=True, kw_only=True):
         time, found = self.parts(request)
         if not any([self.fits(found, message) for message in self.messages(request, time)]):  # noqa: C419 - as above
             raise SignatureInvalid(UNKNOWN)
+        if self.body_hash and plain_text(self.body_hash, request, time, self.url).lower() != body_hash(request.body):
+            raise SignatureInvalid("what is signed is the hash of another body")
         if self._names_time:
             check_time(seconds_of(time, self.unit), now, self.tolerance, self.ahead)
 
@@ -204,6 +210,11 @@ class SignedText(Scheme, frozen=True, kw_only=True):
             return (text.lower() if is_lower else text).encode()
 
         return piece
+
+
+def body_hash(body: bytes) -> str:
+    """Return the SHA-256 of a body in hexadecimal."""
+    return sha256(body).hexdigest()
 
 
 def plain_text(name: str, request: WebhookRequest, time: str, url: str) -> str:

@@ -274,6 +274,7 @@ def _of_webhook(webhook: WebhookOptions | None, webhooks: Webhooks | None) -> di
         "optional_headers": webhooks.optional,
         "methods": webhooks.methods,
         "refusal_statuses": webhook.refusals,
+        "offers_secret": webhook.handshake is not None and bool(webhook.handshake.offers),
     }
 
 

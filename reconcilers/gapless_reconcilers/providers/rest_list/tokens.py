@@ -8,15 +8,18 @@ from base64 import urlsafe_b64decode
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any, Final
+from urllib.parse import quote
 
 from gapless_reconcilers.kit.contract import Secret, WebhookRequest
 from gapless_reconcilers.kit.decoders import decode_or_none
-from gapless_reconcilers.kit.errors import SignatureInvalid
+from gapless_reconcilers.kit.errors import OptionsInvalid, SignatureInvalid
 from gapless_reconcilers.kit.signatures import SigningKeys
 from gapless_reconcilers.providers.rest_list.schemes import NO_HEADERS, UNKNOWN, Scheme, required
 
 ALGORITHM: Final = "HS256"
 _PARTS: Final = 3
+_PLAIN: Final = "-._~"
+"""What is not escaped in a query, beside letters and digits."""
 
 
 class JwtSignature(Scheme, tag="jwt", frozen=True, kw_only=True):
@@ -27,6 +30,10 @@ class JwtSignature(Scheme, tag="jwt", frozen=True, kw_only=True):
     """The text before it, such as `Bearer `."""
     body_hash: str = ""
     """The claim with the SHA-256 of the body in hexadecimal; "": the token says nothing of the body."""
+    request_hash: str = ""
+    """The claim with the SHA-256 of method, path and sorted query (Atlassian's `qsh`); "": there is none."""
+    path: str = ""
+    """The path that is hashed, as the vendor knows it: our address after the address of the app."""
     claims: dict[str, str] = {}  # noqa: RUF012 - msgspec copies it
     """What other claims must be, such as `iss`, and `aud` if it is our address."""
     expires: bool = False
@@ -49,6 +56,11 @@ class JwtSignature(Scheme, tag="jwt", frozen=True, kw_only=True):
         """The headers without which a webhook is not the vendor's."""
         return (self.header.lower(),)
 
+    def check(self) -> None:
+        """Raise `OptionsInvalid` if it would be compared with the hash of no path."""
+        if bool(self.request_hash) != bool(self.path):
+            raise OptionsInvalid("signature.request_hash and signature.path belong together; name both, or neither")
+
     def verify(self, request: WebhookRequest, now: datetime) -> None:
         """Raise `SignatureInvalid` unless the token is signed with one of the secrets, in time, and about this body."""
         claims = self._claims(required(request, self.header))
@@ -56,6 +68,8 @@ class JwtSignature(Scheme, tag="jwt", frozen=True, kw_only=True):
             wanted = hashlib.sha256(request.body).hexdigest()
             if not hmac.compare_digest(wanted.encode(), str(claims.get(self.body_hash)).lower().encode()):
                 raise SignatureInvalid("the token is about another body")
+        if self.request_hash and claims.get(self.request_hash) != request_hash(request, self.path):
+            raise SignatureInvalid("the token is about another address")
         for name, value in self.claims.items():
             found = claims.get(name)
             if value not in (found if isinstance(found, list) else [found]):
@@ -95,6 +109,19 @@ class JwtSignature(Scheme, tag="jwt", frozen=True, kw_only=True):
             raise SignatureInvalid("the token has no time of expiry", reason="bad_header")
         if now.timestamp() - self.leeway.total_seconds() > until:  # an int of any size can be compared, not added
             raise SignatureInvalid("the token is out of date", reason="stale")
+
+
+def request_hash(request: WebhookRequest, path: str) -> str:
+    """Return the hash of method, `path` and query. Raises `MalformedWebhook`.
+
+    Source: atlassian-jwt 2.0.3 (createCanonicalRequest); read November 2026.
+    """
+    values: dict[str, list[str]] = {}
+    for name, value in request.params():
+        if name != "jwt":
+            values.setdefault(quote(name, safe=_PLAIN), []).append(quote(value, safe=_PLAIN))
+    query = "&".join(f"{name}={','.join(sorted(values[name]))}" for name in sorted(values))
+    return hashlib.sha256(f"{request.method}&{path}&{query}".encode()).hexdigest()
 
 
 def _unpacked(text: str) -> bytes:

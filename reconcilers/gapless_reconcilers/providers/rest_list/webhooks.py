@@ -80,7 +80,8 @@ class Webhooks:
             parts = Parts(self._json(request.body) or b"null", request)
             if handshake.is_meant(request, parts):
                 signature = webhook.signature
-                return Reply(events=(), answer=handshake.reply(request, parts, now, signature.verify, signature.secret))
+                answer = handshake.reply(request, parts, now, signature.verify, signature.secret)
+                return Reply(events=(), answer=answer, offers=handshake.offered(parts))
         if request.method != "POST":
             raise SignatureInvalid(f"{request.method} without the challenge of a handshake", reason="no_signature")
         webhook.signature.verify(request, now)

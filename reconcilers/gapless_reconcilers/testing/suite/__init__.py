@@ -50,6 +50,7 @@ from gapless_reconcilers.testing.suite.webhook_rules import (
     check_methods_carry_no_events,
     check_refusals_are_the_vendors,
     check_rendering_is_accepted,
+    check_secrets_are_offered_in_handshakes,
 )
 
 if TYPE_CHECKING:
@@ -92,6 +93,7 @@ RULES: dict[str, Rule] = {
     "methods_carry_no_events": check_methods_carry_no_events,
     "refusals_are_the_vendors": check_refusals_are_the_vendors,
     "handshakes_are_answered": check_handshakes_are_answered,
+    "secrets_are_offered_in_handshakes": check_secrets_are_offered_in_handshakes,
     "evidence_is_allowed": check_evidence_is_allowed,
     "pages_give_expected": check_pages_give_expected,
     "detail_gives_event": check_detail_gives_event,

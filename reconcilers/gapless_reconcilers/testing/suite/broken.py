@@ -118,6 +118,15 @@ class ForgetsTheChallenge(RestList):
         return msgspec.structs.replace(super().read_webhook(request, now, evidence), answer=Answer())
 
 
+class OffersWhatAnybodySends(Stripe):
+    """Takes a secret from a header of any webhook: whoever sends one chooses what an operator copies."""
+
+    def read_webhook(self, request: WebhookRequest, now: datetime, evidence: Evidence = NO_EVIDENCE) -> Reply:
+        """Offer what stands in the signature's header."""
+        reply = super().read_webhook(request, now, evidence)
+        return msgspec.structs.replace(reply, offers=Secret(request.required("stripe-signature")))
+
+
 class FetchesFromAnywhere(Stripe):
     """Fetches its evidence from the address in a header: anybody can make us call any address."""
 
@@ -347,6 +356,7 @@ BROKEN: dict[type[Stripe | GitHub | Telegram | RestList], str] = {
     ReadsAnyMethod: "methods_carry_no_events",
     BlamesItself: "refusals_are_the_vendors",
     ForgetsTheChallenge: "handshakes_are_answered",
+    OffersWhatAnybodySends: "secrets_are_offered_in_handshakes",
     FetchesFromAnywhere: "evidence_is_allowed",
     DetailIsAnother: "detail_gives_event",
     ForgetsWhatItRead: "batches_are_acknowledged",

@@ -22,7 +22,8 @@ same name, as JSON), and `expected.json`. If it fetches detail: `details/*.json`
     evidence         {cache key of the evidence that the webhook needs = file in `evidence`}
     query            the query of the address that the webhook was sent to; absent: it has none
     handshake        a table for each request that proves our endpoint: method, query, headers, body; is_signed, if it
-                     must be refused with another secret; the answer's status (200), answer_body, answer_headers
+                     must be refused with another secret; the answer's status (200), answer_body, answer_headers;
+                     offers, the secret that it tells us
 """
 
 # ruff: noqa: S101 - assertions are what a contract suite is made of
@@ -86,6 +87,7 @@ class Handshake:
     status: int
     body: bytes
     headers: Mapping[str, str]
+    offers: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -279,6 +281,7 @@ def _handshake(table: Mapping[str, Any]) -> Handshake:
         status=table.get("status", 200),
         body=table.get("answer_body", "").encode(),
         headers=table.get("answer_headers", {}),
+        offers=table.get("offers"),
     )
 
 

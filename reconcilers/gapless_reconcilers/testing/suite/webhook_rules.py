@@ -118,6 +118,18 @@ def check_handshakes_are_answered(scenario: Scenario) -> None:
                 read(scenario.provider(webhook_secrets=[OTHER_SECRET]), scenario, request)
 
 
+def check_secrets_are_offered_in_handshakes(scenario: Scenario) -> None:
+    """A secret that the vendor chooses comes in its handshake alone, whole, and only if the capabilities say so."""
+    provider = scenario.provider()
+    reply = read(provider, scenario)
+    assert reply.offers is None, "a webhook with events offers a secret: an operator would be shown what anybody sends"
+    offered = [read(provider, scenario, wanted.request).offers for wanted in scenario.handshakes]
+    got = [None if each is None else each.reveal() for each in offered]
+    assert got == [wanted.offers for wanted in scenario.handshakes], "a handshake offers another secret, or none"
+    says = provider.capabilities.offers_secret
+    assert says == any(got), f"offers_secret is {says}, and the handshakes offer {len([each for each in got if each])}"
+
+
 def check_evidence_is_allowed(scenario: Scenario) -> None:
     """Evidence is fetched by https, and only from hosts that the capabilities name."""
     provider = scenario.provider()
