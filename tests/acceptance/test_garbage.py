@@ -56,6 +56,26 @@ mode = "webhook"
 [source.options]
 topic_arn = ["arn:aws:sns:us-east-1:123456789012:MyTopic"]
 [[source]]
+name = "braintree"
+provider = "braintree"
+mode = "webhook"
+[source.options]
+key_env = "PAIR"
+[[source]]
+name = "plaid"
+provider = "plaid"
+mode = "webhook"
+[source.options]
+client_id = "c"
+secret_env = "SECRET"
+[[source]]
+name = "pubsub"
+provider = "pubsub"
+mode = "webhook"
+[source.options]
+audience = ["https://hooks.example.test/in"]
+email = ["push@acme.iam.gserviceaccount.com"]
+[[source]]
 name = "telegram"
 provider = "telegram"
 mode = "webhook"
@@ -64,13 +84,15 @@ token_env = "TOKEN"
 webhook_secret_env = "SECRET"
 """
 DECLARED = sorted(path.stem for path in READY_MADE.glob("*.toml"))
-SOURCES = ["stripe-live", "github", "shopify", "paypal", "standard", "sns", "telegram", *DECLARED]
+OWN = ["github", "shopify", "paypal", "standard", "sns", "telegram", "braintree", "plaid", "pubsub"]
+SOURCES = ["stripe-live", *OWN, *DECLARED]
 HEADERS = [
     "stripe-signature", "x-hub-signature-256", "x-github-event", "x-github-delivery", "x-github-hook-id",
     "x-shopify-hmac-sha256", "x-shopify-topic", "x-shopify-shop-domain", "x-shopify-webhook-id",
     "paypal-transmission-id", "paypal-transmission-time", "paypal-transmission-sig", "paypal-cert-url",
     "paypal-auth-algo", "webhook-id", "webhook-timestamp", "webhook-signature", "svix-id",
-    "x-telegram-bot-api-secret-token", "paddle-signature", "workos-signature", "authorization",
+    "x-telegram-bot-api-secret-token", "plaid-verification", "x-hook-secret", "paddle-signature", "workos-signature",
+    "authorization",
     "x-square-hmacsha256-signature", "x-amz-sns-message-type", "content-type", "content-encoding", "idempotency-key",
 ]  # fmt: skip
 TEXTS = st.sampled_from(
@@ -107,7 +129,8 @@ class GaplessWithEveryProvider(Gapless):
 
     @property
     def env(self) -> dict[str, str]:
-        names = {"TOKEN": "t0ken", "SECRET": "s3cret", "STANDARD": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"}
+        names = {"TOKEN": "t0ken", "SECRET": "s3cret", "PAIR": "public:private"}
+        names["STANDARD"] = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
         for path in READY_MADE.glob("*.toml"):
             texts = path.read_text().split('"')
             names |= {text: "name:s3cret" for text in texts if text.isupper() and "_" in text}
@@ -168,9 +191,8 @@ def post_by_schema(base: str) -> None:
 
 
 async def test_garbage_is_refused_at_every_path_and_records_nothing(tmp_path: Path) -> None:
-    assert {"github", "paypal", "rest_list", "shopify", "sns", "standard_webhooks", "stripe", "telegram"} == set(
-        registry.kinds()
-    )
+    named = {each.removesuffix("-live").replace("standard", "standard_webhooks") for each in ["stripe-live", *OWN]}
+    assert named | {"rest_list"} == set(registry.kinds())
     gapless = GaplessWithEveryProvider(
         folder=tmp_path, store_url=f"sqlite:///{tmp_path / 'ledger.db'}", api="http://127.0.0.1:9"
     )

@@ -132,8 +132,10 @@ async def answered(app: Any, path: str, headers: list[Header], body: bytes, quer
 
 
 def vendor(request: httpx.Request) -> httpx.Response:
-    """Serve the certificates of the scenarios."""
-    body = next((each.evidence[str(request.url)] for each in SCENARIOS if str(request.url) in each.evidence), None)
+    """Serve the certificates and keys of the scenarios."""
+    asked = json.loads(request.content).get("key_id", "") if request.content else ""
+    url = f"{request.url} {asked}".strip()
+    body = next((each.evidence[url] for each in SCENARIOS if url in each.evidence), None)
     return httpx.Response(404) if body is None else httpx.Response(200, content=body)
 
 
@@ -173,9 +175,11 @@ async def campaign(store: Store) -> Counter[int]:
 
 
 def signed(scenario: Scenario, body: bytes) -> object:
-    """Return what the signature covers of a body: all of it, but for SNS, which signs values, and Twilio, a set."""
+    """Return what the signature covers of a body: all of it, but for SNS, Braintree (values) and Twilio (a set)."""
     if scenario.name == "twilio":
         return set(parse_qsl(body.decode(errors="replace"), keep_blank_values=True))
+    if scenario.kind == "braintree":
+        return dict(parse_qsl(body.decode(errors="replace"))).get("bt_payload", "").strip()
     if scenario.kind != "sns":
         return body
     members = json.loads(body, object_pairs_hook=lambda pairs: pairs)
