@@ -136,6 +136,8 @@ def sightings(
 ) -> Webhook:
     """Return the events of a verified webhook, to be recorded in one transaction. One stream id per event.
 
+    `body`: as it came; the provider may name another one to be kept.
+
     `digest`: of its signed message; None: its events are not counted by that.
     """
     return tuple(
@@ -146,7 +148,7 @@ def sightings(
                 event=event,
                 via=Via.WEBHOOK,
                 seen_us=seen_us,
-                body=body,
+                body=body if reply.body is None else reply.body,
                 item=item,
                 headers=headers,
                 digest=digest,

@@ -39,7 +39,7 @@ GRANT = {"type": "client_credentials", "client_id": "c", "secret": Secret("acme_
         (
             "webhook.signature.scheme",
             "md5",
-            r"option webhook\.signature\.scheme is 'md5'; use one of basic, hash, hmac, ",
+            r"option webhook\.signature\.scheme is 'md5'; use one of basic, body_token, hash, ",
         ),
         ("webhook.signature.signed", "{uri}{body}", r"signature\.signed has \{uri\}; use \{body\}, \{form\}"),
         ("webhook.signature.signed", "{url}", r"no \{body\}; what is not signed proves nothing"),

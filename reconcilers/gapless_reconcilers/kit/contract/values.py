@@ -215,6 +215,8 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True):
     """A secret that the vendor chose and tells us in a handshake, which is unsigned: anybody could send another.
 
     There are no events then. It is answered only while an operator waits for it, who is shown it once."""
+    body: bytes | None = None
+    """What is kept in the place of the webhook's body, if a secret stands in that; None: the body itself."""
 
 
 Evidence = Mapping[str, httpx.Response]

@@ -46,6 +46,13 @@ class Scheme(msgspec.Struct, tag_field="scheme", frozen=True, kw_only=True, forb
     def verify_event(self, text: msgspec.Raw | bytes) -> None:
         """Raise `SignatureInvalid` unless one of the secrets signed the event, if each is signed by itself."""
 
+    def without_secrets(self, body: bytes) -> bytes:
+        """Return what may be kept of a verified body: all of it, unless the body carries the secret."""
+        return body
+
+    def check_cut_out(self, text: msgspec.Raw | bytes) -> None:
+        """Raise `MalformedWebhook` if an event of `without_secrets` still carries the secret."""
+
     @property
     def unusable(self) -> int:
         """The number of secrets that can verify nothing."""

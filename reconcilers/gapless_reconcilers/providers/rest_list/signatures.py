@@ -1,5 +1,6 @@
 """Every scheme that a declaration can name; each verifies, and signs if that is possible."""
 
+from gapless_reconcilers.providers.rest_list.body_tokens import BodyTokenSignature
 from gapless_reconcilers.providers.rest_list.carried import BasicSignature, StandardSignature, TokenSignature
 from gapless_reconcilers.providers.rest_list.hashed import HashSignature
 from gapless_reconcilers.providers.rest_list.hmacs import HmacSignature
@@ -14,6 +15,7 @@ Signature = (
     | StandardSignature
     | BasicSignature
     | TokenSignature
+    | BodyTokenSignature
     | PublicKeySignature
     | JwtSignature
 )

@@ -41,6 +41,7 @@ from gapless_reconcilers.testing.suite.provider_rules import (
 from gapless_reconcilers.testing.suite.scenario import Scenario, load_scenarios
 from gapless_reconcilers.testing.suite.webhook_rules import (
     check_any_live_secret,
+    check_carried_secrets_are_not_kept,
     check_evidence_is_allowed,
     check_fits_limit,
     check_forgery_is_refused,
@@ -94,6 +95,7 @@ RULES: dict[str, Rule] = {
     "refusals_are_the_vendors": check_refusals_are_the_vendors,
     "handshakes_are_answered": check_handshakes_are_answered,
     "secrets_are_offered_in_handshakes": check_secrets_are_offered_in_handshakes,
+    "carried_secrets_are_not_kept": check_carried_secrets_are_not_kept,
     "evidence_is_allowed": check_evidence_is_allowed,
     "pages_give_expected": check_pages_give_expected,
     "detail_gives_event": check_detail_gives_event,

@@ -127,6 +127,16 @@ class OffersWhatAnybodySends(Stripe):
         return msgspec.structs.replace(reply, offers=Secret(request.required("stripe-signature")))
 
 
+class KeepsTheSecret(RestList):
+    """Keeps the whole body, in which the secret stands: who has the ledger, or a backup, can send webhooks."""
+
+    scenario = "rest_list/graph"
+
+    def read_webhook(self, request: WebhookRequest, now: datetime, evidence: Evidence = NO_EVIDENCE) -> Reply:
+        """Name no other body."""
+        return msgspec.structs.replace(super().read_webhook(request, now, evidence), body=None)
+
+
 class FetchesFromAnywhere(Stripe):
     """Fetches its evidence from the address in a header: anybody can make us call any address."""
 
@@ -357,6 +367,7 @@ BROKEN: dict[type[Stripe | GitHub | Telegram | RestList], str] = {
     BlamesItself: "refusals_are_the_vendors",
     ForgetsTheChallenge: "handshakes_are_answered",
     OffersWhatAnybodySends: "secrets_are_offered_in_handshakes",
+    KeepsTheSecret: "carried_secrets_are_not_kept",
     FetchesFromAnywhere: "evidence_is_allowed",
     DetailIsAnother: "detail_gives_event",
     ForgetsWhatItRead: "batches_are_acknowledged",

@@ -130,6 +130,16 @@ def check_secrets_are_offered_in_handshakes(scenario: Scenario) -> None:
     assert says == any(got), f"offers_secret is {says}, and the handshakes offer {len([each for each in got if each])}"
 
 
+def check_carried_secrets_are_not_kept(scenario: Scenario) -> None:
+    """A secret that stands in the body is in nothing that is kept of it."""
+    reply = read(scenario.provider(), scenario)
+    body = scenario.webhook.body if reply.body is None else reply.body
+    kept = [body, *(bytes(each.payload) for each in reply.events)]
+    for name, secrets in scenario.secrets.items():
+        found = [secret for secret in secrets if any(secret.encode() in each for each in kept)]
+        assert not found, f"what is kept of the webhook has the secret {name}: who has the ledger can forge others"
+
+
 def check_evidence_is_allowed(scenario: Scenario) -> None:
     """Evidence is fetched by https, and only from hosts that the capabilities name."""
     provider = scenario.provider()
