@@ -19,13 +19,18 @@ import razorpay
 from coinbase_commerce.error import SignatureVerificationError
 from coinbase_commerce.webhook import WebhookSignature
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from declared import vendor_of
+from discord_interactions import verify_key
 from hubspot.utils.signature import Signature as HubSpot
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mercadopago.webhook.validator import InvalidWebhookSignatureError, WebhookSignatureValidator
+from modern_treasury import ModernTreasury
+from mollie.utils.webhooks.signature_validator import InvalidSignatureException, SignatureValidator
+from pyairtable.models.webhook import WebhookNotification
 from razorpay.errors import SignatureVerificationError as RazorpayError
 from sendgrid.helpers.eventwebhook import EventWebhook
 from slack_sdk.signature import Clock, SignatureVerifier
@@ -83,6 +88,19 @@ LIBRARIES: dict[str, tuple[dict[str, Any], Verdict]] = {
         lambda secret, body, headers: raises_no(
             SignatureVerificationError,
             lambda: WebhookSignature.verify_sig_header(body.decode(), headers["x-cc-webhook-signature"], secret),
+        ),
+    ),
+    "modern-treasury": (
+        {"declared": "modern-treasury"},
+        lambda secret, body, headers: ModernTreasury(
+            api_key="unused", organization_id="unused", webhook_key=secret
+        ).webhooks.validate_signature(body.decode(), {"X-Signature": headers["x-signature"]}),
+    ),
+    "mollie": (
+        {"declared": "mollie"},
+        lambda secret, body, headers: raises_no(
+            InvalidSignatureException,
+            lambda: SignatureValidator.validate(body.decode(), secret, headers["x-mollie-signature"]),
         ),
     ),
     "slack": (
@@ -270,3 +288,43 @@ def test_sendgrid_and_we_agree(body: bytes, number: int, tampered: bool) -> None
     }
     provider = vendor_of({"declared": "sendgrid", "secret": PUBLIC[0], "url": URL})
     assert is_genuine(provider, headers, received) is known is (number == 0 and not tampered)
+
+
+@AGREES
+@given(
+    number=st.integers(0, 10**9),
+    signed_with=st.sampled_from(SECRETS),
+    known=st.sampled_from(SECRETS),
+    tampered=st.booleans(),
+)
+def test_airtable_and_we_agree(number: int, signed_with: str, known: str, tampered: bool) -> None:
+    packed = {secret: base64.b64encode(secret.encode()).decode() for secret in SECRETS}
+    body = json.dumps(
+        {"base": {"id": f"app{number}"}, "webhook": {"id": "ach1"}, "timestamp": "2026-11-20T12:00:00.000Z"}
+    ).encode()
+    signer, judge = (
+        vendor_of({"declared": "airtable", "secret": packed[each], "url": URL}) for each in (signed_with, known)
+    )
+    headers = signer.options.webhook.signature.sign(Secret(packed[signed_with]), "key", body, URL, NOW)  # type: ignore[union-attr]
+    assert headers is not None
+    received = body + b" " if tampered else body
+    theirs = raises_no(
+        ValueError,
+        lambda: WebhookNotification.from_request(received.decode(), headers["x-airtable-content-mac"], packed[known]),
+    )
+    assert is_genuine(judge, headers, received) is theirs is (signed_with == known and not tampered)
+
+
+EDWARDS = [Ed25519PrivateKey.generate() for _ in range(2)]
+
+
+@AGREES
+@given(body=BODIES, number=st.integers(0, 1), tampered=st.booleans())
+def test_discord_and_we_agree(body: bytes, number: int, tampered: bool) -> None:
+    public, stamp = EDWARDS[0].public_key().public_bytes_raw().hex(), str(int(NOW.timestamp()))
+    made = EDWARDS[number].sign(stamp.encode() + body).hex()
+    received = body + b" " if tampered else body
+    headers = {"x-signature-ed25519": made, "x-signature-timestamp": stamp}
+    provider = vendor_of({"declared": "discord", "secret": public, "url": URL})
+    theirs = verify_key(received, made, stamp, public)
+    assert is_genuine(provider, headers, received) is theirs is (number == 0 and not tampered)
