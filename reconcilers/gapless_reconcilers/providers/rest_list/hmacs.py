@@ -40,6 +40,7 @@ from gapless_reconcilers.providers.rest_list.schemes import (
 LOWER: Final = "|lower"
 """After a place: its text in small letters."""
 _PLAIN: Final = frozenset(("url", "body", "time", "method", "path", "form"))
+_LISTED: Final = re.compile(r"\{headers:([^{}]*)\}")
 _FIELD: Final = re.compile(r"[\w.\[\]@-]+")
 _PADDED: Final = b"="
 
@@ -66,7 +67,10 @@ class SignedText(Scheme, frozen=True, kw_only=True):
     """The signed text; several if a vendor signs now one, now another.
 
     Made of `{body}`, `{time}`, `{method}`, `{url}`, `{path}` (of `url`), `{form}` (the fields of a form, sorted, each
-    name before its values), `{header:<name>}`, `{query:<name>}`, and of fields of the body by their paths."""
+    name before its values), `{header:<name>}`, `{query:<name>}`, `{headers:<name>}` (each header that this one lists,
+    sorted, as `name:value` parted by `;`), and of fields of the body by their paths."""
+    covers: tuple[str, ...] = ()
+    """Further headers that are signed, and without which a webhook is not the vendor's."""
     url: str = ""
     """Our address exactly as registered, if it is signed too."""
     body_unsigned: bool = False
@@ -98,6 +102,8 @@ class SignedText(Scheme, frozen=True, kw_only=True):
         read = [Place.of(each.removesuffix(LOWER)) for text in self.texts for each in PLACES.findall(text)]
         read.append(Place.of(self.time))
         names = [self.header.lower(), *(place.name for place in read if place.is_header)]
+        names += [list_name for text in self.texts for list_name in _LISTED.findall(text)]
+        names += [each.lower() for each in self.covers]
         return tuple(dict.fromkeys(name for name in names if name))
 
     @property
@@ -108,7 +114,8 @@ class SignedText(Scheme, frozen=True, kw_only=True):
     @property
     def can_sign(self) -> bool:  # type: ignore[override]
         """False if what is signed stands in the query or the signature in the body, which are not ours to write."""
-        return not self.field and not any("{query:" in each or "{path" in each for each in self.texts)
+        unknown = ("{query:", "{path", "{headers:")
+        return not self.field and not any(each in text for text in self.texts for each in unknown)
 
     def check(self) -> None:
         """Raise `OptionsInvalid` if this can verify nothing."""
@@ -125,7 +132,9 @@ class SignedText(Scheme, frozen=True, kw_only=True):
     def _check_text(self, text: str) -> None:
         for place in PLACES.findall(text):
             name = place.removesuffix(LOWER)
-            is_known = name in _PLAIN or name.startswith(("header:", "query:")) or "." in name or self.is_of_events
+            is_known = (
+                name in _PLAIN or name.startswith(("header:", "headers:", "query:")) or "." in name or self.is_of_events
+            )
             if not is_known or not _FIELD.fullmatch(name.rpartition(":")[2]):
                 wanted = ", ".join(f"{{{each}}}" for each in sorted(_PLAIN))
                 raise OptionsInvalid(
@@ -190,12 +199,20 @@ class SignedText(Scheme, frozen=True, kw_only=True):
     def verify(self, request: WebhookRequest, now: datetime) -> None:
         """Raise `SignatureInvalid` unless one of the secrets signed the request, near enough in time."""
         time, found = self.parts(request)
+        self._check_time_is_listed(request)
         if not any([self.fits(found, message) for message in self.messages(request, time)]):  # noqa: C419 - as above
             raise SignatureInvalid(UNKNOWN)
         if self.body_hash and plain_text(self.body_hash, request, time, self.url).lower() != body_hash(request.body):
             raise SignatureInvalid("what is signed is the hash of another body")
         if self._names_time:
             check_time(seconds_of(time, self.unit), now, self.tolerance, self.ahead)
+
+    def _check_time_is_listed(self, request: WebhookRequest) -> None:
+        """Raise `SignatureInvalid` if the headers that are signed do not include that of the time."""
+        time = Place.of(self.time)
+        for name in _LISTED.findall(self.texts[0]) if time.is_header else ():
+            if time.name not in listed_headers(request, name):
+                raise SignatureInvalid(f"{name} does not list {time.name}, so that the time is not signed")
 
     def fits(self, signatures: list[bytes], message: bytes) -> bool:
         """Return True if one of the secrets made one of `signatures` of `message`."""
@@ -212,6 +229,12 @@ class SignedText(Scheme, frozen=True, kw_only=True):
         return piece
 
 
+def listed_headers(request: WebhookRequest, name: str) -> list[str]:
+    """Return the headers that the header `name` lists, sorted. Raises `SignatureInvalid`."""
+    parts = split_bounded(required(request, name), ",", MOST_PARTS)
+    return sorted({each.strip().lower() for each in parts})
+
+
 def body_hash(body: bytes) -> str:
     """Return the SHA-256 of a body in hexadecimal."""
     return sha256(body).hexdigest()
@@ -223,6 +246,9 @@ def plain_text(name: str, request: WebhookRequest, time: str, url: str) -> str:
         path = urlsplit(url).path if name == "path" else ""
         form = _form_text(request.body) if name == "form" else ""
         return {"time": time, "method": request.method, "url": url, "path": path, "form": form}[name]
+    if name.startswith("headers:"):
+        listed = listed_headers(request, name.removeprefix("headers:"))
+        return ";".join(f"{each}:{required(request, each).strip()}" for each in listed)
     place = Place.of(name)
     if place.is_header:
         return required(request, place.name)
