@@ -16,6 +16,7 @@ RECORD_DELAY_BUCKETS_S = (1, 5, 15, 60, 300, 3600, 6 * 3600, 86400)
 RECOVERY_BUCKETS_S = (5, 15, 30, 60, 120, 300, 1800, 6 * 3600, 86400, 7 * 86400)
 FAST_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
 SLOW_BUCKETS_S = (0.1, 0.5, 1, 5, 15, 60, 300, 900, 3600)
+DUE_BUCKETS_S = (1, 5, 15, 60, 300, 900)
 BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 
 
@@ -24,6 +25,7 @@ class DestinationMeters(NamedTuple):
 
     outcomes: Mapping[str, Counter]
     seconds: Histogram
+    first_attempt: Histogram
     receipts_late: Counter
     rests: Gauge
 
@@ -71,6 +73,9 @@ class Metrics:
         self.delivery_seconds = histogram(
             "delivery_seconds", "From the record of an event to its delivery.", SLOW_BUCKETS_S, "destination"
         )
+        self.first_attempt = histogram(
+            "first_attempt_seconds", "From when a delivery was due to its first attempt.", DUE_BUCKETS_S, "destination"
+        )
         self.receipts_late = counter(
             "receipts_late", "Deliveries whose receipt did not come in time after a 2xx.", "destination"
         )
@@ -110,6 +115,7 @@ class Metrics:
         return DestinationMeters(
             outcomes={outcome: self.deliveries.labels(name, outcome) for outcome in outcomes},
             seconds=self.delivery_seconds.labels(name),
+            first_attempt=self.first_attempt.labels(name),
             receipts_late=self.receipts_late.labels(name),
             rests=self.circuit_open.labels(name),
         )

@@ -104,6 +104,8 @@ class DestinationWorker:
         self._in_flight = InFlight()
         self._breaker = Breaker()
         self._switch = Switch()
+        self._rested_us = 0
+        """When the destination last was paused or had a rest."""
         self._looked_us = 0
         """When the switch was last read, in elapsed time."""
         rate = destination.rate
@@ -271,6 +273,8 @@ class DestinationWorker:
     def _claimable(self, at_us: int) -> int:
         """Return how many deliveries may be claimed now. `at_us` is elapsed time, as for everything in memory."""
         in_flight, queued = len(self._in_flight.attempts), len(self._in_flight.queue)
+        if self._switch.is_paused or self._breaker.is_open:
+            self._rested_us = self._runtime.now_us
         if self._switch.is_paused:
             return 0
         if self._breaker.is_open:
@@ -345,6 +349,9 @@ class DestinationWorker:
         if claim.answers:
             self._meters.receipts_late.inc()
         now_us, rule = self._runtime.now_us, self._destination.confirm
+        if claim.due_us is not None and claim.first_us is None and not claim.attempts:
+            waited_us = now_us - max(claim.due_us, self._rested_us)  # a rest is the consumer's time, not ours
+            self._meters.first_attempt.observe(max(waited_us, 0) / 1_000_000)
         settled = retry.without_attempt(claim, is_received=event.received, now_us=now_us, rule=rule)
         if settled is not None:
             self._settle(settled)

@@ -103,6 +103,8 @@ class DeliveryClaim:
     """The next delivery with this key waits for this one; None: none does."""
     late: str | None = None
     """Why it comes after others that occurred after it (`ordering.Late`); None: as far as is known it does not."""
+    due_us: int | None = None
+    """When it became due, or its last lease ended; None: not known."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -222,7 +224,7 @@ def claim(connection: Connection, destination_id: int, now_us: int, limit: int, 
     Their payloads have at most `CLAIM_BYTES` together, unless that of the first one is larger.
     """
     due = (
-        select(DELIVERY.c.event_seq, func.coalesce(PAYLOAD.c.size, func.length(PAYLOAD.c.body), 0))
+        select(DELIVERY.c.event_seq, func.coalesce(PAYLOAD.c.size, func.length(PAYLOAD.c.body), 0), DELIVERY.c.next_us)
         .outerjoin(EVENT, EVENT.c.seq == DELIVERY.c.event_seq)
         .outerjoin(PAYLOAD, PAYLOAD.c.id == EVENT.c.payload_id)
         .where(DELIVERY.c.destination_id == destination_id, DELIVERY.c.next_us <= now_us, PENDING)
@@ -231,7 +233,9 @@ def claim(connection: Connection, destination_id: int, now_us: int, limit: int, 
     )
     if dialect.skip_locked(connection):
         due = due.with_for_update(skip_locked=True, of=DELIVERY)
-    seqs = sorted(_within(CLAIM_BYTES, ((seq, size) for seq, size in connection.execute(due))))
+    found = connection.execute(due).all()
+    due_at = {seq: next_us for seq, _, next_us in found}
+    seqs = sorted(_within(CLAIM_BYTES, ((seq, size) for seq, size, _ in found)))
     if not seqs:
         return []
     until_us = now_us + lease_us
@@ -253,6 +257,7 @@ def claim(connection: Connection, destination_id: int, now_us: int, limit: int, 
             answers=row.answers,
             order_key=row.order_key,
             late=row.late,
+            due_us=due_at[row.event_seq],
         )
         for row in sorted(connection.execute(statement), key=lambda row: row.event_seq)
     ]

@@ -8,7 +8,7 @@ from typing import Concatenate, ParamSpec, TypeVar
 
 import httpx
 
-from gapless.domain import Mode, Purpose, Source
+from gapless.domain import Mode, Purpose, Source, Via
 from gapless.ledger import Connection
 from gapless.ledger.budgets import PurseTerms
 from gapless.ledger.engine import bind
@@ -88,6 +88,9 @@ class LeasedSource:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "provider", self.client.source.provider)
+        if self.source.mode is Mode.HYBRID:  # from 0, so that a rise shows the first missed event
+            for via in (Via.LIST, Via.REDELIVERY):
+                self.runtime.metrics.recovery.labels(self.source.name, via.value)
 
     @property
     def source(self) -> Source:

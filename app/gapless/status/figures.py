@@ -282,6 +282,12 @@ SOURCE_FIGURES: Final[tuple[Figure[SourceReport], ...]] = (
         samples=_of_list(lambda listed: listed.interval),
     ),
     Figure(
+        name="grace_seconds",
+        help="the age from which an event without a webhook is missed; by plan, the watermark lags by it",
+        absent="before the first plan; mode `webhook`",
+        samples=_of_list(lambda listed: None if listed.learned is None else timedelta(seconds=listed.learned.grace_s)),
+    ),
+    Figure(
         name="provider_waits_until_timestamp_seconds",
         help="time before which the provider wants no request, as its `Retry-After` said",
         absent="it wants no pause; mode `webhook`",

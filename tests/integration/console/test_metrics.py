@@ -36,6 +36,7 @@ from gapless.status.report import StatusReport
 pytestmark = pytest.mark.anyio
 ROOT = Path(__file__).parents[3]
 RULES = ROOT / "config/prometheus/alerts.yml"
+LEVELS = RULES.with_name("slo.yml")
 TABLE = ROOT / "docs/metrics.md"
 """The file with the table of metrics."""
 Absent = Callable[[str, str], NoReturn]
@@ -162,6 +163,7 @@ async def test_totals_equal_what_was_recorded(console: Any) -> None:
         ("planned_recovery_seconds", "0.99", "acme"): 290,
         ("reading_unpaid_until_timestamp_seconds", "acme"): (console.now[0] + timedelta(minutes=20)).timestamp(),
         ("poll_interval_seconds", "acme"): 300,
+        ("grace_seconds", "acme"): LEARNED.grace_s,
         ("provider_waits_until_timestamp_seconds", "acme"): (console.now[0] + timedelta(minutes=30)).timestamp(),
         ("subscription_healthy", "acme"): 1,
         ("clock_skew_seconds", "acme"): -1.5,
@@ -183,7 +185,7 @@ async def test_of_an_idle_new_source_only_what_is_known_has_a_value(console: Any
         "complete_up_to_timestamp_seconds", "last_complete_pass_timestamp_seconds", "grant_short",
         "poll_interval_seconds", "clock_skew_seconds", "oldest_pending_timestamp_seconds",
         "provider_waits_until_timestamp_seconds", "provider_grant_used_ratio", "planned_recovery_seconds",
-        "reading_unpaid_until_timestamp_seconds",
+        "reading_unpaid_until_timestamp_seconds", "grace_seconds",
     }  # fmt: skip
     assert names & unknown == set()
     assert {"source_info", "missed_total", "events_total", "missing_open"} <= names
@@ -276,9 +278,12 @@ async def test_the_table_names_every_series_with_its_type_and_labels(console: An
 
 
 def test_alert_rules_use_only_series_and_labels_of_the_table() -> None:
-    known = documented()
-    rules = RULES.read_text()
-    used = re.findall(r"\b(gapless_[a-z_]+)(?:\{([^}]*)\})?", re.sub(r"(?m)^ *(description|summary):.*$", "", rules))
+    known = {}
+    for name, row in documented().items():
+        parts = ("_bucket", "_count", "_sum") if row.kind == "histogram" else ("",)
+        known |= {name + part: Documented(row.kind, (*row.labels, "le") if part else row.labels) for part in parts}
+    rules = RULES.read_text() + LEVELS.read_text()
+    used = re.findall(r"\b(gapless_[a-z_]+)(?:\{([^}]*)\})?", re.sub(r"(?m)^ *(#|description:|summary:).*$", "", rules))
     assert {name for name, _ in used} <= known.keys()
     assert len({name for name, _ in used}) > 12
     for name, selector in used:
@@ -310,6 +315,7 @@ def touch(metrics: Metrics, source: str, destination: str) -> None:
     for result in OUTCOMES:
         metrics.deliveries.labels(destination, result)
     metrics.delivery_seconds.labels(destination)
+    metrics.first_attempt.labels(destination)
     touch_listeners(metrics)
     metrics.circuit_open.labels(destination)
     metrics.receipts_late.labels(destination)
@@ -393,10 +399,13 @@ async def test_a_real_prometheus_finds_every_series_of_the_table(
         assert [rule["health"] for group in rules for rule in group["rules"] if rule["health"] == "err"] == []
 
 
-def test_the_alert_rules_fire_when_they_should_and_only_then(absent: Absent, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("rules", "made_up"), [(RULES, "alert_cases.yml"), (LEVELS, "slo_cases.yml")])
+def test_the_alert_rules_fire_when_they_should_and_only_then(
+    absent: Absent, tmp_path: Path, rules: Path, made_up: str
+) -> None:
     promtool = binary("promtool", absent)
     cases = tmp_path / "cases.yml"
-    cases.write_text((Path(__file__).parent / "alert_cases.yml").read_text().replace("[RULES]", f"[{RULES}]"))
-    for command in (["check", "rules", str(RULES)], ["test", "rules", str(cases)]):
+    cases.write_text((Path(__file__).parent / made_up).read_text().replace("[RULES]", f"[{rules}]"))
+    for command in (["check", "rules", str(rules)], ["test", "rules", str(cases)]):
         done = subprocess.run([promtool, *command], capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout + done.stderr

@@ -10,7 +10,7 @@ import pytest
 from gapless.cli.main import main
 
 ROOT = Path(__file__).parents[3]
-PAGES = [page for page in (ROOT / "docs").glob("*.md") if page.name != "architecture.md"]
+PAGES = [page for page in (ROOT / "docs").rglob("*.md") if page.name != "architecture.md"]
 """All but the map, which shows commands that its reader adds."""
 TEXTS = sorted([
     ROOT / "README.md", ROOT / "CONTRIBUTING.md", *PAGES, *(ROOT / "config").rglob("*.yml"),
