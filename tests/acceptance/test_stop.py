@@ -9,6 +9,7 @@ from pathlib import Path
 import asyncpg
 import pytest
 from outside import PROGRAM, WEBHOOK_SECRET, Consumer, Gapless, running, until
+from stream_server import stream_server
 
 from gapless.daemon import STOPPED_LATE
 from gapless_reconcilers.testing.fake import FakeProvider
@@ -53,11 +54,8 @@ class Vendor:
 
     @asynccontextmanager
     async def serve(self) -> AsyncIterator[str]:
-        server = await asyncio.start_server(self.answer, "127.0.0.1", 0)
-        try:
-            yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-        finally:
-            server.close()
+        async with stream_server(self.answer) as port:
+            yield f"http://127.0.0.1:{port}"
 
 
 async def test_sigterm_ends_whatever_the_providers_do(sqlite_url: str, tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import select
+from stream_server import stream_server
 
 from gapless.ledger import Connection
 from gapless.ledger.engine import open_store
@@ -64,7 +65,6 @@ class Consumer:
     got: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
     answers: Callable[[str], int] = lambda _key: 200
     port: int = 0
-    connections: set[asyncio.StreamWriter] = field(default_factory=set)
 
     @property
     def ids(self) -> set[str]:
@@ -83,7 +83,6 @@ class Consumer:
 
     async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Answer the requests of one connection."""
-        self.connections.add(writer)
         with closing(writer), suppress(asyncio.IncompleteReadError, ConnectionError):
             while True:
                 head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")[1:]
@@ -99,17 +98,8 @@ class Consumer:
     @asynccontextmanager
     async def serve(self) -> AsyncIterator["Consumer"]:
         """Listen on a free port."""
-        server = await asyncio.start_server(self.handle, "127.0.0.1", 0)
-        self.port = server.sockets[0].getsockname()[1]
-        try:
+        async with stream_server(self.handle) as self.port:
             yield self
-        finally:
-            server.close()
-            for writer in self.connections:
-                writer.close()
-            for writer in self.connections:
-                with suppress(ConnectionError):
-                    await writer.wait_closed()
 
 
 CONFIG = """

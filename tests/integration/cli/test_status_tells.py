@@ -12,6 +12,7 @@ from inside import call, serving
 from ledgers import run_sql
 from outside import WEBHOOK_SECRET, Gapless
 from sqlalchemy.engine import make_url
+from stream_server import stream_server
 
 from gapless.ledger.engine import sqlite
 from gapless.status import reader
@@ -159,10 +160,8 @@ async def test_a_provider_that_is_down(gapless: Gapless, fake: FakeProvider) -> 
 @asynccontextmanager
 async def dripping() -> AsyncIterator[str]:
     """A provider that answers a byte now and then, for ever."""
-    running: set[asyncio.StreamWriter] = set()
 
     async def answer(requests: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        running.add(writer)
         with suppress(asyncio.IncompleteReadError, ConnectionError):
             await requests.readuntil(b"\r\n\r\n")
             writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 100000\r\n\r\n")
@@ -171,13 +170,8 @@ async def dripping() -> AsyncIterator[str]:
                 await writer.drain()
                 await asyncio.sleep(0.1)
 
-    server = await asyncio.start_server(answer, "127.0.0.1", 0)
-    try:
-        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    finally:
-        server.close()
-        for writer in running:
-            writer.transport.abort()
+    async with stream_server(answer) as port:
+        yield f"http://127.0.0.1:{port}"
 
 
 async def test_a_list_that_drips(sqlite_url: str, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 
 import pytest
 from sqlalchemy import select, update
+from stream_server import stream_server
 
 from gapless.bootstrap.destinations import make_destination
 from gapless.bootstrap.runtime import make_writer
@@ -104,10 +105,8 @@ class Consumer:
 @pytest.fixture
 async def consumer() -> AsyncIterator[Consumer]:
     consumer = Consumer()
-    server = await asyncio.start_server(consumer.serve, "127.0.0.1", 0)
-    consumer.port = server.sockets[0].getsockname()[1]
-    yield consumer
-    server.close()
+    async with stream_server(consumer.serve) as consumer.port:
+        yield consumer
 
 
 @pytest.fixture

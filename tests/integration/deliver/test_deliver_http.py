@@ -13,6 +13,7 @@ import pytest
 import stripe
 from sqlalchemy import update
 from standardwebhooks.webhooks import Webhook
+from stream_server import stream_server
 
 from gapless.deliver.breaker import BreakerRule
 from gapless.deliver.retry import DeliveryRetryPolicy
@@ -65,12 +66,11 @@ async def test_tls_is_checked_against_the_name_although_the_connection_goes_to_a
         ssl.create_default_context(cafile=certificate),
     )
     shown.load_cert_chain(certificate)
-    server = await asyncio.start_server(consumer.serve, "127.0.0.1", 0, ssl=shown)
-    url = f"https://{host}:{server.sockets[0].getsockname()[1]}/"
-    async with setup.delivering(setup.destination(setup.http(url, trusting, allow=("127.0.0.1", "::1")))):
-        await setup.record(setup.sighting("evt_1"))
-        (row,) = await setup.until(state)
-    server.close()
+    async with stream_server(consumer.serve, ssl=shown) as port:
+        url = f"https://{host}:{port}/"
+        async with setup.delivering(setup.destination(setup.http(url, trusting, allow=("127.0.0.1", "::1")))):
+            await setup.record(setup.sighting("evt_1"))
+            (row,) = await setup.until(state)
     assert row.reason == (None if state == "delivered" else "connection")
 
 

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 import httpx
 import pytest
+from stream_server import stream_server
 from world import HASTY, FakeClock, World
 
 from gapless.domain import Mode, Purpose, Source, Sources, system_clock
@@ -45,11 +46,8 @@ async def dripping() -> AsyncIterator[str]:
             writer.close()
             ended.release()
 
-    server = await asyncio.start_server(answer, "127.0.0.1", 0)
-    try:
-        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    finally:
-        server.close()
+    async with stream_server(answer) as port:
+        yield f"http://127.0.0.1:{port}"
         for _ in range(connections):
             await ended.acquire()
 

@@ -45,29 +45,36 @@ Answer = Callable[[ApiRequest], Awaitable[ApiAnswer]]
 @asynccontextmanager
 async def serve_http(answer: Answer, *, host: str, port: int, clock: Callable[[], datetime]) -> AsyncIterator[str]:
     """Serve `answer` and yield the base URL; port 0 takes a free one. Open connections are closed at the end."""
-    connections: set[asyncio.Task[None]] = set()
+    writers, tasks = set[asyncio.StreamWriter](), set[asyncio.Task[None]]()
 
-    async def on_connection(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None  # noqa: S101 - asyncio runs every connection in a task
-        connections.add(task)
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             await _serve_connection(reader, writer, answer, clock)
-        except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
+        except (ConnectionError, asyncio.IncompleteReadError):
             pass
         finally:
-            connections.discard(task)
             writer.close()
+            writers.discard(writer)
 
-    server = await asyncio.start_server(on_connection, host, port, limit=LARGEST_HEAD)
+    def begin(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writers.add(writer)  # at once: a task that is cancelled before it begins closes nothing
+        task = asyncio.create_task(serve(reader, writer))
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
+
+    server = await asyncio.start_server(begin, host, port, limit=LARGEST_HEAD)
     try:
         bound = server.sockets[0].getsockname()[1]
         yield f"http://{host}:{bound}"
     finally:
         server.close()
-        for task in tuple(connections):
+        for task in tuple(tasks):
             task.cancel()
-        await asyncio.gather(*connections, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for writer in writers:
+            writer.transport.abort()
+        for _ in range(3):  # the loop closes their sockets
+            await asyncio.sleep(0)
 
 
 async def _serve_connection(
