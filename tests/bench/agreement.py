@@ -98,7 +98,7 @@ class Case:
 
 CASES: Final = (
     Case(vendor="Stripe", rhythm="shop", days=1, lost=0.05),
-    Case(vendor="Stripe floor", rhythm="shop", days=4, lost=0.03, accounts=8),
+    Case(vendor="Stripe floor", rhythm="shop", days=4, lost=0.03, accounts=4),
     Case(vendor="Stripe floor", rhythm="quiet", days=15, lost=0.3),
 )
 QUICK: Final = (Case(vendor="Stripe floor", rhythm="quiet", days=2, lost=0.2),)
